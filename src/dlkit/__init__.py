@@ -1,0 +1,41 @@
+"""dlkit: datasets, a Trainer, transfer learning and model files for PyTorch.
+
+Plain PyTorch in, plain PyTorch out: datasets work in a stock `DataLoader`, models are `nn.Module`s, and
+optimizers, schedulers, losses and metrics are your own objects. Names load when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Where each public name lives; the door imports a room only when somebody asks for something in it.
+_ROOMS = {
+    "DataLoader": "dlkit.loader",
+    "Trainer": "dlkit.training",
+    "seed_everything": "dlkit.rng",
+}
+_MODULES = ("callbacks", "collate", "datasets", "download", "errors", "metrics", "models", "plots", "samplers", "splits", "training")
+
+__all__ = sorted([*_ROOMS, *_MODULES])
+
+if TYPE_CHECKING:
+    from dlkit.loader import DataLoader as DataLoader
+    from dlkit.rng import seed_everything as seed_everything
+    from dlkit.training import Trainer as Trainer
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        value = getattr(importlib.import_module(_ROOMS[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"dlkit.{name}")
+    raise AttributeError(f"module 'dlkit' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,121 @@
+"""Every error that dlkit raises on purpose.
+
+::
+
+    DlkitError
+    ├── ArgumentError (ValueError)         an argument that cannot be meant
+    ├── MissingExtraError (ImportError)    an optional dependency is not installed
+    ├── DataError (ValueError)             the data is wrong; names file, row or index
+    │   ├── DataNotFoundError (FileNotFoundError)
+    │   └── TooManyErrorsError             more bad samples than `max_errors` allows
+    ├── DownloadError (OSError)            no mirror gave the file
+    │   ├── OfflineError                   DLKIT_OFFLINE=1 forbids the network
+    │   └── IntegrityError                 size or hash is not the promised one
+    ├── ArchiveError (ValueError)          an archive that is broken
+    │   └── UnsafeArchiveError             an archive that would write outside its folder, or too much
+    ├── TrainingError (RuntimeError)       model, loss and data do not fit each other
+    │   └── NonFiniteLossError             the loss became NaN or infinite
+    ├── CheckpointError (RuntimeError)
+    │   ├── DamagedCheckpointError         truncated, changed or unsafe file
+    │   ├── ResumeError                    the saved run and this one do not fit
+    │   └── RunLockedError                 another process trains in this folder
+    └── ModelFileError (ValueError)        a model file or weights that cannot be used
+
+Each is also the standard error a caller would expect, so `except FileNotFoundError` works as well as
+`except DlkitError`. Messages say what was given, what was expected and what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArchiveError",
+    "ArgumentError",
+    "CheckpointError",
+    "DamagedCheckpointError",
+    "DataError",
+    "DataNotFoundError",
+    "DlkitError",
+    "DownloadError",
+    "IntegrityError",
+    "MissingExtraError",
+    "ModelFileError",
+    "NonFiniteLossError",
+    "OfflineError",
+    "ResumeError",
+    "RunLockedError",
+    "TooManyErrorsError",
+    "TrainingError",
+    "UnsafeArchiveError",
+]
+
+
+class DlkitError(Exception):
+    """The root of all errors that dlkit raises on purpose."""
+
+
+class ArgumentError(DlkitError, ValueError):
+    """An argument's value cannot be meant: the message names it, what it was and what it may be."""
+
+
+class MissingExtraError(DlkitError, ImportError):
+    """An optional dependency is not installed: the message has the `pip install` line that helps."""
+
+
+class DataError(DlkitError, ValueError):
+    """The data is not what it should be: the message names the file, row, column or index."""
+
+
+class DataNotFoundError(DataError, FileNotFoundError):
+    """A file or folder of data is missing: the message says where it was looked for and how to get it."""
+
+
+class TooManyErrorsError(DataError):
+    """More samples were unreadable than `max_errors` allows; the message lists the first of them."""
+
+
+class DownloadError(DlkitError, OSError):
+    """No mirror gave the file: the message lists each one tried and why it failed."""
+
+
+class OfflineError(DownloadError):
+    """The file is not there and `DLKIT_OFFLINE=1` forbids fetching it."""
+
+
+class IntegrityError(DownloadError):
+    """A file's size or hash is not the promised one; it was not put under its name."""
+
+
+class ArchiveError(DlkitError, ValueError):
+    """An archive cannot be read; nothing of it was kept."""
+
+
+class UnsafeArchiveError(ArchiveError):
+    """An archive would write outside its folder, make devices or exceed a limit; nothing of it was kept."""
+
+
+class TrainingError(DlkitError, RuntimeError):
+    """Model, loss, optimizer, metrics and data do not fit each other; the message has the shapes."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss became NaN or infinite: the message names epoch, step and the samples of that batch."""
+
+
+class CheckpointError(DlkitError, RuntimeError):
+    """A checkpoint cannot be written, found or used."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint file is truncated, changed, or holds more than plain data; it was not used."""
+
+
+class ResumeError(CheckpointError):
+    """The run in the folder and the run that was started do not fit; the message names each difference."""
+
+
+class RunLockedError(CheckpointError):
+    """Another process trains in this folder at this moment."""
+
+
+class ModelFileError(DlkitError, ValueError):
+    """A model file or a file of weights is damaged, hostile, or does not fit the model."""
