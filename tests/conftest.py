@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,9 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Tests run side by side on few cores, where threads that wait for each other cost more than they bring.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +25,12 @@ def fixed_seeds() -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or fills the user's cache folder."""
     folder = tmp_path_factory.mktemp("dlkit-home")
     monkeypatch.setenv("DLKIT_HOME", str(folder))
     monkeypatch.delenv("DLKIT_OFFLINE", raising=False)
-    yield folder
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,19 @@ _ROOMS = {
     "Trainer": "dlkit.training",
     "seed_everything": "dlkit.rng",
 }
-_MODULES = ("callbacks", "collate", "datasets", "download", "errors", "metrics", "models", "plots", "samplers", "splits", "training")
+_MODULES = (
+    "callbacks",
+    "collate",
+    "datasets",
+    "download",
+    "errors",
+    "metrics",
+    "models",
+    "plots",
+    "samplers",
+    "splits",
+    "training",
+)
 
 __all__ = sorted([*_ROOMS, *_MODULES])
 

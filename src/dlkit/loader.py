@@ -1,0 +1,354 @@
+"""`DataLoader`: the same batches for any number of workers, and any batch of any epoch by looking it up.
+
+Order is f(seed, epoch), from `dlkit.samplers`. The random state in which a batch is fetched is f(seed, epoch, batch):
+the seed travels to the worker inside the index batch and is set right before the fetch, so prefetching, persistent
+workers and restarts need no state at all. When a batch is handed over, torch's stream stands where it stood before the
+fetch, and `random` and `numpy.random` (whose states are slow to save) start from a seed that again only depends on
+(seed, epoch, batch): what your own loop draws does not depend on where the batch was fetched either.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import (
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
+from torch.utils.data._utils.pin_memory import pin_memory as pin
+
+from dlkit import rng
+from dlkit.errors import ArgumentError
+from dlkit.samplers import Plan, Planner, planner_of
+
+__all__ = ["DataLoader"]
+
+# What a stock loader has beyond dataset, order and collate_fn; handed through as it is.
+_WORKER_SETTINGS = (
+    "num_workers",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "prefetch_factor",
+    "persistent_workers",
+)
+
+
+class _Task(NamedTuple):
+    """One batch to fetch: what a worker gets instead of a bare list of indices."""
+
+    epoch: int
+    number: int
+    seed: int
+    indices: Any
+
+
+class _Fetcher(Dataset[Any]):
+    """The user's dataset and collate function, run in the random state that belongs to the batch."""
+
+    def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any], *, batched: bool) -> None:
+        self.dataset, self.collate_fn, self.batched = dataset, collate_fn, batched
+        # Stacking a TensorDataset's rows one by one gives the same tensors as indexing them, seven times slower.
+        self.whole = type(dataset) is TensorDataset and collate_fn is default_collate
+        self.takes_tensors = self.whole or bool(getattr(dataset, "takes_index_tensors", False))
+        self.draws_random = not self.whole and bool(getattr(dataset, "draws_random", True))
+        self._generators: list[rng.Generator] | None = None
+        self._epoch: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_generators": None}  # they are found again among the copies of the worker
+
+    def __getitems__(self, task: _Task) -> Any:
+        """Fetch and collate one batch (torch's fetcher calls this with whatever the batch sampler gave)."""
+        if task.epoch != self._epoch:
+            self._begin_epoch(task.epoch)
+        if self.draws_random:
+            rng.set_streams(task.seed)
+            if self._generators:
+                rng.reseed(self._generators, task.seed)
+        try:
+            if self.whole:
+                return [tensor.index_select(0, task.indices) for tensor in self.dataset.tensors]
+            return self.collate_fn(self._samples(task.indices))
+        except Exception as error:
+            error.add_note(f"while fetching batch {task.number} of epoch {task.epoch}, samples {_shown(task.indices)}")
+            raise
+
+    def _begin_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        if self._generators is None:
+            self._generators = rng.find_generators(self.dataset, self.collate_fn) if self.draws_random else []
+        if callable(set_epoch := getattr(self.dataset, "set_epoch", None)):
+            set_epoch(epoch)
+
+    def _samples(self, indices: Any) -> Any:
+        if not self.takes_tensors and isinstance(indices, torch.Tensor):
+            indices = indices.tolist()
+        if not self.batched:
+            return self.dataset[indices[0]]
+        if (whole := getattr(self.dataset, "__getitems__", None)) is not None:
+            return whole(indices)
+        return [self.dataset[index] for index in indices]
+
+
+class _Tasks(Sampler[Any]):
+    """The batch sampler of the inner loader: gives the tasks of whichever epoch was set last."""
+
+    def __init__(self) -> None:
+        self.current: Iterator[_Task] = iter(())
+
+    def __iter__(self) -> Iterator[_Task]:
+        return self.current
+
+
+class DataLoader:
+    """Like torch's `DataLoader`, with batches that depend on nothing but the data, the seed and the epoch.
+
+    Works in your own loop and in the Trainer. Iterating it again gives the next epoch's order. For any `num_workers`
+    the batches are bit for bit the same, also when the dataset draws from `random`, `numpy.random` or torch.
+    Datasets of dlkit bring their own way of batching (bucketing by length, padding), used unless you pass a
+    `sampler`, `batch_sampler` or `collate_fn`.
+
+    Args:
+        dataset: Any map-style dataset. (The Trainer also takes iterables and stock loaders as they are.)
+        batch_size: Samples per batch; None gives single samples without a batch dimension.
+        shuffle: A new order in every epoch.
+        sampler: Any torch sampler of indices, instead of `shuffle`.
+        batch_sampler: Any torch batch sampler, or a `dlkit.samplers.Planner`, instead of the three above.
+        num_workers: Processes that fetch; 0, the default, fetches in this one, which is fastest for data in memory.
+        collate_fn: Makes a batch out of samples; the dataset's own `collate`, else torch's `default_collate`.
+        pin_memory: Put batches into page-locked memory, for fast copies to a GPU. Without a GPU it does nothing.
+        drop_last: Leave out a last batch that is not full.
+        seed: What order and augmentation are derived from. None: 0 in your own loop, the Trainer's seed in a Trainer.
+        **settings: `timeout`, `worker_init_fn`, `multiprocessing_context`, `prefetch_factor`, `persistent_workers`,
+            as in torch.
+
+    Raises:
+        ArgumentError: arguments that exclude each other, or an iterable dataset.
+
+    >>> loader = DataLoader(range(5), batch_size=2, shuffle=True, seed=0)
+    >>> first, second = torch.cat(list(loader)), torch.cat(list(loader))
+    >>> first.sort().values.equal(second.sort().values), len(loader)
+    (True, 3)
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int | None = 1,
+        shuffle: bool = False,
+        *,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[Any], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> None:
+        _check(dataset, batch_size, shuffle, sampler, batch_sampler, settings)
+        self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
+        self.num_workers, self.pin_memory, self.seed = num_workers, pin_memory, seed
+        self.planner = _planner(dataset, batch_size, shuffle, sampler, batch_sampler, drop_last)
+        batched = batch_size is not None or batch_sampler is not None
+        self.collate_fn = collate_fn or _default_collate(dataset, batched=batched)
+        self._settings = {"num_workers": num_workers, **settings}
+        self._fetcher = _Fetcher(dataset, self.collate_fn, batched=batched)
+        self._tasks, self._inner = _Tasks(), None
+        self._planned: tuple[tuple[int, int], Plan] | None = None
+        self._epoch = self._done = self._next_epoch = self._next_batch = 0
+
+    @classmethod
+    def adopt(cls, loader: TorchDataLoader[Any], seed: int | None = None) -> DataLoader:
+        """Rebuild a stock map-style `DataLoader` with the same settings, so that it can be sought.
+
+        Args:
+            loader: A `torch.utils.data.DataLoader` whose dataset has `__getitem__` and `__len__`.
+            seed: See the class.
+
+        >>> len(DataLoader.adopt(TorchDataLoader(range(5), batch_size=2)))
+        3
+        """
+        order: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
+        if loader.batch_sampler is None:
+            order = {"batch_size": None, "sampler": loader.sampler}
+        settings = {name: getattr(loader, name) for name in _WORKER_SETTINGS}
+        adopted = cls(
+            loader.dataset, **order, collate_fn=loader.collate_fn, pin_memory=loader.pin_memory, seed=seed, **settings
+        )
+        adopted.batch_size, adopted.drop_last = loader.batch_size, loader.drop_last
+        return adopted
+
+    def __len__(self) -> int:
+        return len(self._plan(self._next_epoch))
+
+    def __iter__(self) -> Iterator[Any]:
+        self._epoch, start = self._next_epoch, self._next_batch
+        self._next_epoch, self._next_batch = self._epoch + 1, 0
+        self._done = start
+        for batch in self.batches(self._epoch, start):
+            self._done += 1
+            yield batch
+
+    def batches(self, epoch: int, start: int = 0, *, seed: int | None = None) -> Iterator[Any]:
+        """The batches of one epoch from number `start` on; what comes before `start` is not fetched.
+
+        Args:
+            epoch: 0 for the first one.
+            start: The number of the first batch to give.
+            seed: Used where the loader was made without one.
+
+        >>> [batch.tolist() for batch in DataLoader(range(4), 2).batches(epoch=0, start=1)]
+        [[2, 3]]
+        """
+        stream = rng.derive(self._seed(seed), rng.FETCH, epoch)
+        tasks = self._iterate_tasks(epoch, start, self._plan(epoch, seed), stream)
+        if self._settings["num_workers"] == 0:
+            batches = self._fetch_here(tasks)
+        else:
+            self._tasks.current = tasks
+            batches = iter(self._with_workers())
+        return _settled(batches, start, stream) if self._fetcher.draws_random else batches
+
+    def indices(self, epoch: int, number: int, *, seed: int | None = None) -> list[Any]:
+        """Which samples the batch `number` of an epoch holds.
+
+        Args:
+            epoch: 0 for the first one.
+            number: 0 for the epoch's first batch.
+            seed: Used where the loader was made without one.
+
+        >>> DataLoader(range(4), 2).indices(0, 1)
+        [2, 3]
+        """
+        indices = self._plan(epoch, seed)[number]
+        return list(indices.tolist() if isinstance(indices, torch.Tensor) else indices)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where your own loop stands, to go on after a restart: the epoch and the number of batches it has had."""
+        return {"epoch": self._epoch, "batch": self._done}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Let the next iteration go on where `state_dict` was taken.
+
+        Args:
+            state: What `state_dict` returned.
+        """
+        epoch, batch = state["epoch"], state["batch"]
+        finished = batch >= len(self._plan(epoch))
+        self._next_epoch, self._next_batch = (epoch + 1, 0) if finished else (epoch, batch)
+
+    def _seed(self, seed: int | None) -> int:
+        return self.seed if self.seed is not None else (seed or 0)
+
+    def _plan(self, epoch: int, seed: int | None = None) -> Plan:
+        key = (self._seed(seed), epoch)
+        if self._planned is None or self._planned[0] != key:
+            self._planned = (key, self.planner.plan(*key))
+        return self._planned[1]
+
+    @staticmethod
+    def _iterate_tasks(epoch: int, start: int, plan: Plan, stream: int) -> Iterator[_Task]:
+        for number in range(start, len(plan)):
+            yield _Task(epoch, number, rng.derive(stream, number), plan[number])
+
+    def _fetch_here(self, tasks: Iterator[_Task]) -> Iterator[Any]:
+        fetch = self._fetcher.__getitems__ if not self._fetcher.draws_random else self._fetch_as_a_worker_would
+        pinned = self.pin_memory and torch.cuda.is_available()
+        for task in tasks:
+            batch = fetch(task)
+            yield pin(batch) if pinned else batch
+
+    def _fetch_as_a_worker_would(self, task: _Task) -> Any:
+        """One thread, because a sum over many threads rounds differently; and torch's own stream put back after."""
+        threads, state = torch.get_num_threads(), torch.default_generator.get_state()
+        torch.set_num_threads(1)
+        try:
+            return self._fetcher.__getitems__(task)
+        finally:
+            torch.set_num_threads(threads)
+            torch.default_generator.set_state(state)
+
+    def _with_workers(self) -> TorchDataLoader[Any]:
+        if self._inner is None:
+            self._inner = TorchDataLoader(
+                self._fetcher,
+                batch_sampler=self._tasks,
+                collate_fn=_as_it_is,
+                pin_memory=self.pin_memory and torch.cuda.is_available(),
+                generator=torch.Generator(),  # else every epoch would draw a number from the global one
+                **{name: value for name, value in self._settings.items() if value is not None},
+            )
+        return self._inner
+
+
+def _settled(batches: Iterator[Any], start: int, stream: int) -> Iterator[Any]:
+    """Hand each batch over with `random` and `numpy.random` at a state that depends on its number alone."""
+    for number, batch in enumerate(batches, start):
+        after = rng.derive(stream, number, 1)
+        random.seed(after)
+        np.random.seed(after & 0xFFFFFFFF)
+        yield batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _convert_one(sample: Any) -> Any:
+    return torch.utils.data._utils.collate.default_convert(sample)
+
+
+def _default_collate(dataset: Any, *, batched: bool) -> Callable[[Any], Any]:
+    if callable(own := getattr(dataset, "collate", None)) and batched:
+        return own  # type: ignore[no-any-return]
+    return default_collate if batched else _convert_one
+
+
+def _planner(
+    dataset: Any, batch_size: int | None, shuffle: bool, sampler: Any, batch_sampler: Any, drop_last: bool
+) -> Planner:
+    if batch_sampler is not None:
+        return planner_of(batch_sampler, None)
+    if sampler is None and batch_size is not None and callable(own := getattr(dataset, "planner", None)):
+        return own(batch_size, shuffle=shuffle, drop_last=drop_last)  # type: ignore[no-any-return]
+    if sampler is None:
+        # A RandomSampler of nothing is an error in torch, whose message does not say that the dataset is empty.
+        sampler = RandomSampler(dataset) if shuffle and len(dataset) else SequentialSampler(dataset)
+    return planner_of(sampler, batch_size or 1, drop_last=drop_last)
+
+
+def _check(
+    dataset: Any, batch_size: int | None, shuffle: bool, sampler: Any, batch_sampler: Any, settings: dict[str, Any]
+) -> None:
+    if isinstance(dataset, IterableDataset):
+        raise ArgumentError(
+            f"{type(dataset).__name__} is an IterableDataset, which has no order to seek in; "
+            "give torch's DataLoader(dataset, ...) to the Trainer instead"
+        )
+    if sampler is not None and shuffle:
+        raise ArgumentError("sampler= and shuffle=True exclude each other: the sampler is the order")
+    if batch_sampler is not None and (sampler is not None or shuffle or batch_size not in (1, None)):
+        raise ArgumentError("batch_sampler= excludes batch_size, shuffle and sampler: it is both order and batches")
+    if unknown := set(settings) - set(_WORKER_SETTINGS):
+        raise ArgumentError(
+            f"unknown argument {', '.join(sorted(unknown))}; besides the named ones there are {_WORKER_SETTINGS[1:]}"
+        )
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise ArgumentError(f"a dataset needs __getitem__ and __len__; {type(dataset).__name__} lacks one of them")
+
+
+def _shown(indices: Any) -> str:
+    values = indices.tolist() if isinstance(indices, torch.Tensor) else list(indices)
+    return str(values) if len(values) <= 64 else f"{str(values[:64])[:-1]}, ... {len(values)} in all]"

@@ -1,0 +1,188 @@
+"""The order of an epoch's batches as a pure function of (seed, epoch).
+
+A *planner* has one method, `plan(seed, epoch)`, that returns the epoch's batches as a sequence of index batches: it
+has a length, and any batch can be asked for, so resuming is looking up, not replaying. `planner_of` turns what a stock
+`DataLoader` holds (any `Sampler`, any `batch_sampler`) into one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+
+from dlkit import rng
+from dlkit.errors import ArgumentError, DataError
+
+__all__ = ["Planner", "Sequential", "Shuffle", "SlicedPlan", "planner_of"]
+
+Plan = Sequence[Any]
+_MOST_BATCHES = 50_000_000
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """Whatever can plan an epoch: `Shuffle`, `Sequential`, the adapters of `planner_of`, or a class of your own."""
+
+    def plan(self, seed: int, epoch: int) -> Plan:
+        """The batches of one epoch: a sequence whose elements are index batches (int64 tensors or lists).
+
+        Args:
+            seed: The run's seed; the same seed and epoch must give the same plan in every process.
+            epoch: 0 for the first one.
+        """
+
+
+class SlicedPlan(Sequence[Tensor]):
+    """An order of samples, cut into batches when they are asked for.
+
+    Args:
+        order: int64 [N], the samples in the order of the epoch.
+        batch_size: Samples per batch.
+        drop_last: Leave out a last batch that is not full.
+
+    >>> SlicedPlan(torch.arange(5), 2)[2]
+    tensor([4])
+    >>> len(SlicedPlan(torch.arange(5), 2, drop_last=True))
+    2
+    """
+
+    def __init__(self, order: Tensor, batch_size: int, *, drop_last: bool = False) -> None:
+        self._order, self._batch_size = order, batch_size
+        whole, rest = divmod(len(order), batch_size)
+        self._count = whole + (1 if rest and not drop_last else 0)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return [self[position] for position in range(*number.indices(self._count))]
+        if not -self._count <= number < self._count:
+            raise IndexError(f"batch {number} of {self._count}")
+        start = (number % self._count) * self._batch_size
+        return self._order[start : start + self._batch_size]
+
+
+class Shuffle:
+    """Every sample once per epoch, in an order drawn anew from (seed, epoch).
+
+    Args:
+        num_samples: The length of the dataset.
+        batch_size: Samples per batch.
+        drop_last: Leave out a last batch that is not full.
+        salt: Mixed into the seed; the initial seed of a stock sampler's own generator, 0 otherwise.
+
+    >>> plan = Shuffle(5, 2).plan(seed=0, epoch=0)
+    >>> sorted(torch.cat(list(plan)).tolist())
+    [0, 1, 2, 3, 4]
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, *, drop_last: bool = False, salt: int = 0) -> None:
+        self.num_samples, self.batch_size, self.drop_last, self.salt = num_samples, batch_size, drop_last, salt
+
+    def plan(self, seed: int, epoch: int) -> SlicedPlan:
+        """The epoch's batches; see `Planner`.
+
+        Args:
+            seed: The run's seed.
+            epoch: 0 for the first one.
+        """
+        generator = torch.Generator().manual_seed(rng.derive(seed, rng.ORDER, epoch, self.salt))
+        order = torch.randperm(self.num_samples, generator=generator)
+        return SlicedPlan(order, self.batch_size, drop_last=self.drop_last)
+
+
+class Sequential:
+    """Every sample once per epoch, in the dataset's own order.
+
+    Args:
+        num_samples: The length of the dataset.
+        batch_size: Samples per batch.
+        drop_last: Leave out a last batch that is not full.
+
+    >>> Sequential(3, 2).plan(seed=0, epoch=7)[0]
+    tensor([0, 1])
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, *, drop_last: bool = False) -> None:
+        self.num_samples, self.batch_size, self.drop_last = num_samples, batch_size, drop_last
+
+    def plan(self, seed: int, epoch: int) -> SlicedPlan:
+        """The epoch's batches, the same in every epoch; see `Planner`.
+
+        Args:
+            seed: Not used.
+            epoch: Not used.
+        """
+        return SlicedPlan(torch.arange(self.num_samples), self.batch_size, drop_last=self.drop_last)
+
+
+class _DrawnSamples:
+    """Any sampler of single indices, drawn once per epoch from streams that start at (seed, epoch)."""
+
+    def __init__(self, sampler: Iterable[Any], batch_size: int, *, drop_last: bool) -> None:
+        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+
+    def plan(self, seed: int, epoch: int) -> Plan:
+        drawn = _draw(self.sampler, seed, epoch)
+        if all(type(index) is int for index in drawn):
+            return SlicedPlan(torch.tensor(drawn, dtype=torch.int64), self.batch_size, drop_last=self.drop_last)
+        batches = [drawn[start : start + self.batch_size] for start in range(0, len(drawn), self.batch_size)]
+        return batches[:-1] if self.drop_last and batches and len(batches[-1]) < self.batch_size else batches
+
+
+class _DrawnBatches:
+    """Any batch sampler, drawn once per epoch from streams that start at (seed, epoch)."""
+
+    def __init__(self, batch_sampler: Iterable[Any]) -> None:
+        self.batch_sampler = batch_sampler
+
+    def plan(self, seed: int, epoch: int) -> Plan:
+        return [list(batch) for batch in _draw(self.batch_sampler, seed, epoch)]
+
+
+def planner_of(sampler: Any, batch_size: int | None, *, drop_last: bool = False) -> Planner:
+    """A planner that orders samples as a stock `DataLoader`'s sampler does, as a pure function of (seed, epoch).
+
+    `RandomSampler` and `SequentialSampler` become `Shuffle` and `Sequential`. Any other sampler is drawn out once per
+    epoch while `random`, `numpy.random`, torch and every generator that the sampler owns start from (seed, epoch);
+    `set_epoch` is called where there is one.
+
+    Args:
+        sampler: A `Sampler`, or a batch sampler when `batch_size` is None.
+        batch_size: Samples per batch; None when `sampler` gives whole batches.
+        drop_last: Leave out a last batch that is not full.
+
+    >>> type(planner_of(torch.utils.data.SequentialSampler(range(3)), 2)).__name__
+    'Sequential'
+    """
+    if batch_size is None:
+        if type(sampler) is BatchSampler:
+            return planner_of(sampler.sampler, sampler.batch_size, drop_last=sampler.drop_last)
+        return sampler if isinstance(sampler, Planner) else _DrawnBatches(sampler)
+    if batch_size < 1:
+        raise ArgumentError(f"batch_size must be at least 1, not {batch_size}")
+    if type(sampler) is SequentialSampler:
+        return Sequential(len(sampler), batch_size, drop_last=drop_last)
+    if type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source):
+        salt = 0 if sampler.generator is None else sampler.generator.initial_seed()
+        return Shuffle(len(sampler), batch_size, drop_last=drop_last, salt=salt)
+    return _DrawnSamples(sampler, batch_size, drop_last=drop_last)
+
+
+def _draw(sampler: Iterable[Any], seed: int, epoch: int) -> list[Any]:
+    if callable(set_epoch := getattr(sampler, "set_epoch", None)):
+        set_epoch(epoch)
+    with rng.isolated(rng.derive(seed, rng.ORDER, epoch), own=rng.find_generators(sampler)):
+        drawn = list(itertools.islice(sampler, _MOST_BATCHES + 1))
+    if len(drawn) > _MOST_BATCHES:
+        raise DataError(
+            f"{type(sampler).__name__} gave more than {_MOST_BATCHES:,} items and did not end; "
+            "a sampler must end with its epoch, an endless stream belongs in an IterableDataset"
+        )
+    return drawn
