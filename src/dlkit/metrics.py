@@ -138,7 +138,8 @@ class Metrics:
                 metric.update(*_fitted(metric, preds, target))
             except (ValueError, RuntimeError, TypeError) as error:
                 raise TrainingError(
-                    f"metric {name!r} could not take a batch: predictions {_shape(preds)}, targets {_shape(target)}: {error}"
+                    f"metric {name!r} could not take a batch: "
+                    f"predictions {_shape(preds)}, targets {_shape(target)}: {error}"
                 ) from error
 
     def compute(self) -> dict[str, float]:
@@ -160,7 +161,9 @@ def _name(metric: Any) -> str:
 def _snake(name: str) -> str:
     for task in ("Multiclass", "Multilabel", "Binary"):
         name = name.removeprefix(task)
-    return "".join(f"_{c.lower()}" if c.isupper() and i and not name[i - 1].isupper() else c.lower() for i, c in enumerate(name))
+    return "".join(
+        f"_{c.lower()}" if c.isupper() and i and not name[i - 1].isupper() else c.lower() for i, c in enumerate(name)
+    )
 
 
 def _checked(metric: Any) -> Any:
@@ -173,7 +176,11 @@ def _checked(metric: Any) -> Any:
         return metric
     if all(callable(getattr(metric, method, None)) for method in ("update", "compute", "reset")):
         return metric
-    hint = "wrap it: dlkit.metrics.Mean(function, higher_is_better=...)" if callable(metric) else "give a name or an object"
+    hint = (
+        "wrap it: dlkit.metrics.Mean(function, higher_is_better=...)"
+        if callable(metric)
+        else "give a name or an object"
+    )
     raise ArgumentError(f"{metric!r} is no metric: it has no update, compute and reset; {hint}")
 
 

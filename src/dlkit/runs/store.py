@@ -96,7 +96,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise DamagedCheckpointError(f"{path} holds more than plain data, or is damaged; not loaded: {reason}") from error
+        raise DamagedCheckpointError(
+            f"{path} holds more than plain data, or is damaged; not loaded: {reason}"
+        ) from error
     if not isinstance(state, dict):
         raise DamagedCheckpointError(f"{path} holds a {type(state).__name__}, not a checkpoint's dict")
     return state
@@ -147,7 +149,7 @@ def plain(value: Any, key: str = "state") -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise CheckpointError(
-        f"{key} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be loaded without executing code; "
+        f"{key} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be loaded without running code; "
         "let its state_dict return tensors, numbers, strings, lists and dicts"
     )
 
@@ -283,7 +285,7 @@ class CheckpointStore:
                 warnings.warn(f"{error}; trying the one before", CheckpointWarning, stacklevel=3)
 
     def archive(self) -> Path | None:
-        """Move what is here into a folder `earlier-N` beside it, so that a new run loses nothing; None if it is empty."""
+        """Move what is here into a folder `earlier-N` beside it, so that nothing is lost; None if it is empty."""
         if not self.entries:
             return None
         number = 1
@@ -317,7 +319,9 @@ class CheckpointStore:
         except FileNotFoundError:
             return self._from_names()
         except (ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{path} cannot be read ({error}); going by the files' names", CheckpointWarning, stacklevel=3)
+            warnings.warn(
+                f"{path} cannot be read ({error}); going by the files' names", CheckpointWarning, stacklevel=3
+            )
             return self._from_names()
 
     def _from_names(self) -> list[Entry]:
