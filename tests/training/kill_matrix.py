@@ -97,7 +97,7 @@ def check_files(folder: Path) -> int:
 
 
 def disturbed(case: dict[str, Any], kills: int, chance: random.Random) -> tuple[int, int, int, int, int]:
-    """Kill a case `kills` times; returns kills, those inside a save, those with a checkpoint, differences, bad files."""
+    """Kill a case `kills` times; returns kills, inside a save, with a checkpoint, differences, bad files."""
     folder = Path(tempfile.mkdtemp(prefix="dlkit-kill-"))
     (folder / "whole").mkdir()
     expected, duration = _whole(case, folder / "whole")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import shutil
@@ -74,10 +75,8 @@ def test_saving_changes_nothing(tmp_path, reference, background):
 def _resumed(case, folder, stops, error=None):
     workers = itertools.cycle([0, 2, 1])
     for step in stops:
-        try:
+        with contextlib.suppress(*([type(error)] if error else [])):
             fit(case, folder, [StopAt(step, error)], workers=next(workers))
-        except type(error) if error else ():
-            pass
     return fit(case, folder, workers=next(workers))
 
 
