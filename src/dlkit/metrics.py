@@ -160,7 +160,9 @@ def _name(metric: Any) -> str:
 def _snake(name: str) -> str:
     for task in ("Multiclass", "Multilabel", "Binary"):
         name = name.removeprefix(task)
-    return "".join(f"_{c.lower()}" if c.isupper() and i and not name[i - 1].isupper() else c.lower() for i, c in enumerate(name))
+    return "".join(
+        f"_{c.lower()}" if c.isupper() and i and not name[i - 1].isupper() else c.lower() for i, c in enumerate(name)
+    )
 
 
 def _checked(metric: Any) -> Any:
@@ -173,7 +175,11 @@ def _checked(metric: Any) -> Any:
         return metric
     if all(callable(getattr(metric, method, None)) for method in ("update", "compute", "reset")):
         return metric
-    hint = "wrap it: dlkit.metrics.Mean(function, higher_is_better=...)" if callable(metric) else "give a name or an object"
+    hint = (
+        "wrap it: dlkit.metrics.Mean(function, higher_is_better=...)"
+        if callable(metric)
+        else "give a name or an object"
+    )
     raise ArgumentError(f"{metric!r} is no metric: it has no update, compute and reset; {hint}")
 
 

@@ -96,7 +96,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise DamagedCheckpointError(f"{path} holds more than plain data, or is damaged; not loaded: {reason}") from error
+        raise DamagedCheckpointError(
+            f"{path} holds more than plain data, or is damaged; not loaded: {reason}"
+        ) from error
     if not isinstance(state, dict):
         raise DamagedCheckpointError(f"{path} holds a {type(state).__name__}, not a checkpoint's dict")
     return state
@@ -317,7 +319,9 @@ class CheckpointStore:
         except FileNotFoundError:
             return self._from_names()
         except (ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{path} cannot be read ({error}); going by the files' names", CheckpointWarning, stacklevel=3)
+            warnings.warn(
+                f"{path} cannot be read ({error}); going by the files' names", CheckpointWarning, stacklevel=3
+            )
             return self._from_names()
 
     def _from_names(self) -> list[Entry]:
