@@ -138,7 +138,8 @@ class Metrics:
                 metric.update(*_fitted(metric, preds, target))
             except (ValueError, RuntimeError, TypeError) as error:
                 raise TrainingError(
-                    f"metric {name!r} could not take a batch: predictions {_shape(preds)}, targets {_shape(target)}: {error}"
+                    f"metric {name!r} could not take a batch: "
+                    f"predictions {_shape(preds)}, targets {_shape(target)}: {error}"
                 ) from error
 
     def compute(self) -> dict[str, float]:

@@ -28,6 +28,8 @@ class Source(Protocol):
 
     #: In words, how this source gets to a position: for the report of a resume.
     how: str
+    #: What order and randomness are derived from; a resumed run puts the saved seed here.
+    seed: int
 
     @property
     def num_batches(self) -> int | None:
@@ -87,7 +89,7 @@ class _Ready:
     how = "sought"
 
     def __init__(self, batches: Sequence[Any]) -> None:
-        self._batches = batches
+        self._batches, self.seed = batches, 0
 
     @property
     def num_batches(self) -> int:

@@ -149,7 +149,7 @@ def plain(value: Any, key: str = "state") -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise CheckpointError(
-        f"{key} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be loaded without executing code; "
+        f"{key} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be loaded without running code; "
         "let its state_dict return tensors, numbers, strings, lists and dicts"
     )
 
@@ -285,7 +285,7 @@ class CheckpointStore:
                 warnings.warn(f"{error}; trying the one before", CheckpointWarning, stacklevel=3)
 
     def archive(self) -> Path | None:
-        """Move what is here into a folder `earlier-N` beside it, so that a new run loses nothing; None if it is empty."""
+        """Move what is here into a folder `earlier-N` beside it, so that nothing is lost; None if it is empty."""
         if not self.entries:
             return None
         number = 1
