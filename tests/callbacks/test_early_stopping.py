@@ -129,7 +129,7 @@ def test_what_cannot_be_meant_is_refused():
         EarlyStopping(patience=0)
     with pytest.raises(ArgumentError, match=r"min_delta is a size and cannot be negative: -0\.1"):
         EarlyStopping(min_delta=-0.1)
-    with pytest.raises(ArgumentError, match="min_delta is a size .*: nan"):
+    with pytest.raises(ArgumentError, match=r"min_delta is a size .*: nan"):
         EarlyStopping(min_delta=NAN)
     with pytest.raises(ArgumentError, match="baseline must be a number, not nan"):
         EarlyStopping(baseline=NAN)
