@@ -9,13 +9,11 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 import time
 import zipfile
@@ -27,6 +25,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from disks import as_nobody, open_folder, resize, small_disk
 from dlkit.download import Limits, Patience, fetch
 from dlkit.errors import ArchiveError, ArgumentError, DownloadError, IntegrityError, OfflineError, UnsafeArchiveError
 from servers import Reply, Server
@@ -628,61 +627,35 @@ def test_a_full_disk_is_named(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_small_disk_that_gets_room_again_is_continued(server: Server, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("mounting a small disk is not allowed here")
-    try:
+    with small_disk(tmp_path / "disk", "256k") as disk:
         with pytest.raises(DownloadError, match="No space left on device") as caught:
             get(server.url("/a.bin"), disk / "a.bin")
         assert caught.value.errno == errno.ENOSPC
         assert str(disk / "a.bin.part") in str(caught.value)
         assert not (disk / "a.bin").exists()
-        subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
+        resize(disk, "1m")
         assert get(server.url("/a.bin"), disk / "a.bin").read_bytes() == BODY
         assert server.requests[1].headers["Range"]
-    finally:
-        subprocess.run(["umount", disk], check=True)
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that everybody can reach, unlike `tmp_path`."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
-
-
-@contextlib.contextmanager
-def as_nobody() -> Iterator[None]:
-    """Root may write anywhere; step down where we are root."""
-    was = os.geteuid()
-    if was == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(was)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no POSIX rights")
 @pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_a_folder_without_rights_is_named(server: Server, open_folder: Path, mode: int) -> None:
-    closed = open_folder / "closed"
-    closed.mkdir(mode=mode)
-    with as_nobody(), pytest.raises(DownloadError, match=r"cannot write to .*closed: Permission denied; use a folder"):
-        get(server.url("/a.bin"), closed / "a.bin")
+def test_a_folder_without_rights_is_named(server: Server, mode: int) -> None:
+    denied = pytest.raises(DownloadError, match=r"cannot write to .*closed: Permission denied; use a folder")
+    with open_folder() as folder:
+        (folder / "closed").mkdir(mode=mode)
+        with as_nobody(), denied:
+            get(server.url("/a.bin"), folder / "closed" / "a.bin")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no POSIX rights")
-def test_a_good_file_in_a_read_only_folder_is_used(server: Server, open_folder: Path) -> None:
-    folder = open_folder / "read-only"
-    folder.mkdir()
-    (folder / "a.bin").write_bytes(BODY)
-    folder.chmod(0o555)
-    with as_nobody():
-        get(server.url("/a.bin"), folder / "a.bin", sha256=digest(BODY))
-    assert [path.name for path in folder.iterdir()] == ["a.bin"]
+def test_a_good_file_in_a_read_only_folder_is_used(server: Server) -> None:
+    with open_folder() as folder:
+        (folder / "a.bin").write_bytes(BODY)
+        folder.chmod(0o555)
+        with as_nobody():
+            get(server.url("/a.bin"), folder / "a.bin", sha256=digest(BODY))
+        assert [path.name for path in folder.iterdir()] == ["a.bin"]
 
 
 # ---- kills and company
