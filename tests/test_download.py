@@ -585,12 +585,20 @@ def test_urls_that_cannot_be_meant(tmp_path: Path, urls: Any, text: str) -> None
         ({"sha256": "abc"}, "64 hexadecimal digits, not 'abc'"),
         ({"size": -1}, "number of bytes, not -1"),
         ({"size": 1.5}, "number of bytes, not 1.5"),
-        ({"extract": True}, "extract=True needs the path of an archive"),
+        ({"sha256": "g" * 64}, "64 hexadecimal digits"),
+        ({"size": True}, "number of bytes, not True"),
     ],
 )
 def test_promises_that_cannot_be_meant(server: Server, tmp_path: Path, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         get(server.url("/a.bin"), tmp_path / "a.bin", **options)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["letters", "letters.csv", ".zip", "..gz"])
+def test_what_to_unpack_must_be_named_like_an_archive(server: Server, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArgumentError, match=r"cannot be unpacked: with extract=True .*letters\.tar\.gz"):
+        get(server.url("/a.bin"), tmp_path / name, extract=True)
     assert server.requests == []
 
 
@@ -830,6 +838,14 @@ def test_limits_reach_the_unpacking(letters: Server, tmp_path: Path) -> None:
     with pytest.raises(UnsafeArchiveError, match=r"'inner/a\.txt' goes beyond max_bytes=4"):
         get(letters.url("/letters.tar.gz"), tmp_path / "letters.tar.gz", extract=True, limits=Limits(max_bytes=4))
     assert names(tmp_path) == ["letters.tar.gz"]
+
+
+def test_a_kill_in_the_middle_of_replacing_a_folder(letters: Server, tmp_path: Path) -> None:
+    url, to = letters.url("/letters.tar.gz"), tmp_path / "letters.tar.gz"
+    folder = get(url, to, extract=True)
+    folder.rename(tmp_path / ".letters.old")  # the old one is away, the new one is not yet there
+    assert (get(url, to, extract=True) / "inner" / "a.txt").read_text() == "hello"
+    assert names(tmp_path) == [".letters.unpacked.json", "letters", "letters.tar.gz"]
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.ZIP", "a.gz"])
