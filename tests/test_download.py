@@ -670,8 +670,9 @@ def test_a_good_file_in_a_read_only_folder_is_used(server: Server) -> None:
 
 
 SCRIPT = """
-import sys
+import signal, sys
 from dlkit.download import fetch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 print("ready", flush=True)
 print(fetch(sys.argv[1], sys.argv[2], sha256=sys.argv[3] or None, progress=False), flush=True)
 """
@@ -811,6 +812,15 @@ def test_another_archive_replaces_the_folder(letters: Server, tmp_path: Path) ->
     to.write_bytes(tar_gz(c="by hand"))
     assert [path.name for path in (get(url, to, extract=True) / "inner").iterdir()] == ["c.txt"]
     assert names(tmp_path) == [".letters.unpacked.json", "letters", "letters.tar.gz"]
+
+
+def test_a_folder_of_another_size_of_archive_is_replaced(letters: Server, tmp_path: Path) -> None:
+    url, to = letters.url("/letters.tar.gz"), tmp_path / "letters.tar.gz"
+    get(url, to, extract=True)
+    to.unlink()
+    letters.files["/letters.tar.gz"] = newer = tar_gz(b="world" * 99)
+    folder = get(url, to, extract=True, size=len(newer))
+    assert [path.name for path in (folder / "inner").iterdir()] == ["b.txt"]
 
 
 def test_a_folder_of_somebody_else_stays(letters: Server, tmp_path: Path) -> None:
