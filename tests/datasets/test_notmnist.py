@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader as StockLoader
 
+from disks import as_nobody, open_folder, resize, small_disk
 from dlkit import DataLoader, _files
 from dlkit.datasets import NotMNIST, notmnist
 from dlkit.errors import (
@@ -33,6 +33,7 @@ from dlkit.errors import (
     ArgumentError,
     DataError,
     DataNotFoundError,
+    DownloadError,
     IntegrityError,
     OfflineError,
     TooManyErrorsError,
@@ -563,35 +564,39 @@ sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX rights")
-def test_a_root_that_cannot_be_written_to_is_packed_in_the_cache(root: Path) -> None:
-    code = """
-import os, sys
-from dlkit.datasets import NotMNIST
-NotMNIST(sys.argv[2])  # brings everything that nobody may perhaps not read
-if os.geteuid() == 0:  # root may write anywhere: become nobody
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
-first, again = NotMNIST(sys.argv[1]), NotMNIST(sys.argv[1])
-print(len(first), len(again), again.path)
-"""
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to everybody else
-        folder, cache = make_folder(Path(name) / "data" / "notMNIST_small", letters()).parent, Path(name) / "cache"
-        cache.mkdir()
-        cache.chmod(0o777)
-        for path in [*folder.rglob("*"), folder]:
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        folder.parent.chmod(0o755)
-        environment = os.environ | {"DLKIT_HOME": str(cache)}
-        run = subprocess.run(
-            [sys.executable, "-c", code, folder, root], capture_output=True, text=True, env=environment
-        )
-        for path in [folder, *folder.rglob("*")]:
-            path.chmod(0o755)
-        assert run.returncode == 0, run.stderr
-        assert run.stdout.split()[:2] == ["40", "40"]
-        assert str(cache) in run.stdout
-        assert {path.name for path in folder.iterdir()} == {"notMNIST_small"}
+def test_a_root_that_cannot_be_written_to_is_packed_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_folder() as folder:
+        data = make_folder(folder / "data" / "notMNIST_small", letters()).parent
+        (folder / "cache").mkdir()
+        (folder / "cache").chmod(0o777)
+        monkeypatch.setenv("DLKIT_HOME", str(folder / "cache"))
+        data.chmod(0o555)
+        with as_nobody():
+            first, again = NotMNIST(data), NotMNIST(data)
+        assert (len(first), len(again)) == (40, 40)
+        assert first.path == again.path
+        assert first.path.is_relative_to(folder / "cache")
+        assert {path.name for path in data.iterdir()} == {"notMNIST_small"}
+        (data / "notMNIST_small" / "A" / "new.png").write_bytes(png(picture(999)))
+        with as_nobody():
+            assert len(NotMNIST(data)) == 41
+        (folder / "cache").chmod(0o555)
+        first.path.parent.chmod(0o555)
+        (data / "notMNIST_small" / "A" / "new.png").unlink()
+        with as_nobody(), pytest.raises(DataError, match=f"neither {data} nor .* can be written to; set DLKIT_HOME"):
+            NotMNIST(data)
+        data.chmod(0o755)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        (disk / "notMNIST_small").symlink_to(make_folder(tmp_path / "data", letters(40)))
+        with pytest.raises(OSError, match=r"cannot write .*notMNIST_small.safetensors.*free some space") as caught:
+            NotMNIST(disk)
+        assert isinstance(caught.value, DownloadError)
+        assert {path.name for path in disk.iterdir()} == {"notMNIST_small", ".notMNIST_small.lock"}
+        resize(disk, "4m")
+        assert len(NotMNIST(disk)) == 400
 
 
 # --- batches, parts, transforms

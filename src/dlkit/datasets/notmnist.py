@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import io
 import os
 import re
 import stat
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ import torch
 from PIL import Image
 
 from dlkit import _files
+from dlkit._disk import disk_trouble
 from dlkit.datasets.packed import PackedImages, Transform
 from dlkit.datasets.packfile import ImageStore, Names, Pack, open_pack, write_pack
 from dlkit.errors import (
@@ -83,7 +86,7 @@ class NotMNIST(PackedImages):
         DataNotFoundError: There is no data and `download` is False; the message says what to do.
         DataError: An image is unreadable and `on_error="raise"`, or a class has no image.
         TooManyErrorsError: More than `max_errors` of the images are unreadable.
-        DownloadError: No mirror gave the archive, or not the promised one.
+        DownloadError: No mirror gave the archive, or not the promised one; or the disk is full.
         ArchiveError: The archive is broken.
         ArgumentError: An argument cannot be meant.
 
@@ -263,12 +266,10 @@ class _Home:
         if not self.root.is_dir() and not download:
             raise self._missing("")
         for folder in (self.root, self.spare):
-            try:
+            with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
-            except OSError:
-                continue
-            if os.access(folder, os.W_OK):
-                return folder
+                with tempfile.TemporaryFile(dir=folder):  # asking for rights would not tell of a read-only disk
+                    return folder
         raise DataError(f"neither {self.root} nor {self.spare} can be written to; set DLKIT_HOME to a folder that can")
 
     def _sweep(self, home: Path) -> None:
@@ -317,7 +318,8 @@ class _Home:
             "skipped": skipped,
             "source": _remembered(self.root, source, [name for name, _ in skipped]),
         }
-        write_pack(path, store, about)
+        with disk_trouble(path, "write"):
+            write_pack(path, store, about)
 
     def _missing(self, damage: str) -> DataNotFoundError:
         name = self.edition.name
