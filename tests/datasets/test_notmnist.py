@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader as StockLoader
 
 from disks import as_nobody, open_folder, resize, small_disk
 from dlkit import DataLoader, _files
-from dlkit.datasets import NotMNIST, notmnist
+from dlkit.datasets import NotMNIST, letter_files
 from dlkit.errors import (
     ArchiveError,
     ArgumentError,
@@ -98,14 +98,14 @@ def lookalike(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> No
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How often a PNG is decoded; the real decoder does the work."""
     calls: list[int] = []
-    decode = notmnist._grey_pixels
+    decode = letter_files.grey_pixels
 
     def counting(content: bytes) -> bytes:
         calls.append(len(content))
         return decode(content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(notmnist, "_grey_pixels", counting)
+        patch.setattr(letter_files, "grey_pixels", counting)
         yield calls
 
 
@@ -363,7 +363,7 @@ def test_no_bytes_break_the_decoder(content: bytes, cut: int, at: int) -> None:
     whole = png(picture(3))
     for damaged in (content, whole[:cut], whole[:at] + content + whole[at + len(content) :]):
         try:
-            assert len(notmnist._grey_pixels(damaged)) == 784
+            assert len(letter_files.grey_pixels(damaged)) == 784
         except DataError as error:
             assert str(error).startswith(("is ", "has "))  # noqa: PT017
 
@@ -498,7 +498,7 @@ def test_a_copy_with_whole_seconds_is_not_read_again(root: Path, monkeypatch: py
 
 CHILD = """
 import os, sys, time
-from dlkit.datasets import NotMNIST, notmnist
+from dlkit.datasets import NotMNIST, letter_files
 def stop(*_):
     print("here", flush=True)
     time.sleep(60)
@@ -506,11 +506,11 @@ def stop(*_):
 NotMNIST(sys.argv[1])
 """
 WHILE_READING = """
-decode, calls = notmnist._grey_pixels, []
+decode, calls = letter_files.grey_pixels, []
 def counting(content):
     calls.append(1)
     return decode(content) if len(calls) < 20 else stop()
-notmnist._grey_pixels = counting
+letter_files.grey_pixels = counting
 """
 WHILE_WRITING = "os.fsync = stop"  # everything is written, nothing is under its name
 
@@ -537,9 +537,9 @@ def test_four_processes_download_and_pack_once(mirror: tuple[Server, str], tmp_p
     code = """
 import os, sys
 import dlkit.download
-from dlkit.datasets import NotMNIST, notmnist
-decode, calls = notmnist._grey_pixels, []
-notmnist._grey_pixels = lambda content: calls.append(1) or decode(content)
+from dlkit.datasets import NotMNIST, letter_files
+decode, calls = letter_files.grey_pixels, []
+letter_files.grey_pixels = lambda content: calls.append(1) or decode(content)
 start, go = os.pipe()
 children = []
 for _ in range(4):
