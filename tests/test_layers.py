@@ -25,6 +25,7 @@ callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callb
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/__init__
 training/batches training/steps training/evaluation training/loop training/signals training/resuming
 training/rehearsal training/setup training/trainer training/__init__
+demo
 __init__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 
