@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Tests run side by side on few cores, where threads that wait for each other cost more than they bring.
 torch.set_num_threads(1)
 
-# The first example of a test may import half of torch, and the machine may be busy: a time limit per example only lies.
+# On a busy machine a first call may take a second; what is too slow is for the benchmarks to say.
 settings.register_profile("dlkit", deadline=None)
 settings.load_profile("dlkit")
 

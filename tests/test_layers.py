@@ -16,7 +16,8 @@ errors _files _optional
 _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng samplers loader sources
-datasets/base datasets/__init__
+splits
+datasets/base datasets/packfile datasets/packed datasets/notmnist datasets/glyphs datasets/__init__
 models metrics
 runs/every runs/history runs/snapshot runs/state runs/store runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/gradients callbacks/guards
