@@ -126,7 +126,7 @@ def test_the_sample_that_spoilt_a_training_is_named_and_nothing_spoilt_is_saved(
 
 
 def test_weights_that_a_finite_loss_spoilt_are_not_saved_either(tmp_path):
-    """The gradient of a root at zero is infinite, while the loss is 0: the step after it would be the first to show it."""
+    """The gradient of a root at zero is infinite, its loss is 0: only the loss of the next step would show it."""
 
     def root(output, target):
         return (output * 0).sqrt().mean()
@@ -134,8 +134,8 @@ def test_weights_that_a_finite_loss_spoilt_are_not_saved_either(tmp_path):
     trainer, checkpoint = train(99, tmp_path, loss=root)
     assert checkpoint.last is None
     assert trainer.run.stop_reason == (
-        "the weights became nan or infinite by step 1 ('weight'), although every loss was a number: a gradient was not; "
-        "they were not saved"
+        "the weights became nan or infinite by step 1 ('weight'), although every loss was a number: "
+        "a gradient was not; they were not saved"
     )
 
 

@@ -12,7 +12,7 @@ __all__ = ["ClipGradients"]
 
 
 class ClipGradients(Callback):
-    """Scales the gradients of a step down to a total norm (Pascanu et al. 2013), over an optimizer's parameters together.
+    """Scales the gradients of a step down to a total norm over all parameters of an optimizer (Pascanu et al. 2013).
 
     Works on the whole accumulated and unscaled gradient, and does not wait for the device.
 
