@@ -256,7 +256,9 @@ def trainer(folder: Path, width: int = 4, lr: float = 0.1, **saving) -> Trainer:
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str):
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
+    )
     if done.returncode != 0:
         pytest.skip("a small tmpfs needs the right to mount one")
     try:
@@ -376,4 +378,4 @@ def test_pickle_is_never_a_way_in():
         assert "weights_only=False" not in text, path
         assert "pickle.load" not in text, path
         for call in text.split("torch.load(")[1:]:
-            assert "weights_only=True" in call[:120] or call.startswith("...") or call.startswith("`"), path
+            assert "weights_only=True" in call[:120] or call.startswith(("...", "`")), path
