@@ -159,7 +159,9 @@ def _row(values: Inputs, index: int) -> Any:
 
 def _unbind(values: Inputs) -> Sequence[Any]:
     if isinstance(values, dict):
-        columns = zip(*(value if isinstance(value, list) else value.unbind(0) for value in values.values()), strict=True)
+        columns = zip(
+            *(value if isinstance(value, list) else value.unbind(0) for value in values.values()), strict=True
+        )
         return [RowDict(zip(values, column, strict=True)) for column in columns]
     return values.unbind(0)
 

@@ -7,6 +7,7 @@ import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,8 @@ def audit_quotes(data: Buffer, dialect: Dialect) -> QuoteAudit:
     Quotes alternate between opening and closing (a doubled one closes and opens again), so each needs only a look at
     its neighbours: an opening one follows a separator, a line end or a closing quote; a closing one precedes one.
     """
+    if isinstance(data, bytes | mmap) and data.find(b'"') < 0:
+        return QuoteAudit(regular=True, multiline=False)
     array = np.frombuffer(data, dtype=np.uint8)[dialect.start :]
     beside = np.zeros(256, dtype=bool)
     beside[[ord(dialect.separator) if dialect.separator.isascii() else _LF, _LF, _CR, _QUOTE]] = True

@@ -60,7 +60,10 @@ def missing_files(column: str, cells: Strings, options: ImageOptions) -> Problem
     """Rows whose image file is not there."""
     names = cells.pool.tolist()
     used = cells.counts() > 0
-    lost = [not (name.strip() and options.path(name).is_file()) if use else False for name, use in zip(names, used, strict=True)]
+    lost = [
+        not (name.strip() and options.path(name).is_file()) if use else False
+        for name, use in zip(names, used, strict=True)
+    ]
     rows = np.flatnonzero(cells.mapped(lost, True, bool))
     if not len(rows):
         return None

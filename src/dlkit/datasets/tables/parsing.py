@@ -46,7 +46,10 @@ _HAS_DIGIT = re.compile(r"\d|^[+-]?inf", re.I | re.A)
 _GROUPED = {
     # "1,234.5"; "1 234.5" with the blanks that typesetters and Excel use; "1'234.5"; "1.234,5" and "0,5"
     "thousands ,": (re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.A), {",": None}),
-    "thousands blank": (re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f]\d{3})+(\.\d*)?", re.A), dict.fromkeys(" \u00a0\u202f")),
+    "thousands blank": (
+        re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f]\d{3})+(\.\d*)?", re.A),
+        dict.fromkeys(" \u00a0\u202f"),
+    ),
     "thousands '": (re.compile(r"[+-]?\d{1,3}(['\u2019]\d{3})+(\.\d*)?", re.A), dict.fromkeys("'\u2019")),
     "decimal ,": (re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d*)?|[+-]?,\d+", re.A), {".": None, ",": "."}),
 }
@@ -224,9 +227,13 @@ def settled(cells: Strings, missing: Collection[str]) -> Cells:
 
 def exceeds_float(values: Array) -> bool:
     """Whether whole numbers were rounded because they have more than 53 bits, as long identifiers do."""
-    if values.dtype.kind != "f":
+    if values.dtype.kind != "f" or not whole_numbers(values[:1000]):
         return False
     finite = values[np.isfinite(values)]
-    if not len(finite) or np.abs(finite).max() < 2**53:
-        return False
+    return bool(len(finite)) and bool(np.abs(finite).max() >= 2**53) and whole_numbers(finite)
+
+
+def whole_numbers(values: Array) -> bool:
+    """Whether no number has a fraction; missing ones do not count."""
+    finite = values[np.isfinite(values)]
     return bool((finite == np.floor(finite)).all())

@@ -94,7 +94,9 @@ def read_table(source: Any, options: ReadOptions, as_text: Collection[str] = ())
     joined = {name: concatenated([table.columns[name] for table in tables]) for name in tables[0].columns}
     if torn := [name for name, cells in joined.items() if cells is None]:  # numbers in one file and text in another
         if set(torn) <= set(as_text):
-            raise DataError(f"column {torn[0]!r} holds text in one of {len(paths)} files and dates or numbers in another")
+            raise DataError(
+                f"column {torn[0]!r} holds text in one of {len(paths)} files and dates or numbers in another"
+            )
         return read_table(source, options, {*as_text, *torn})
     return _stacked(tables, {name: cells for name, cells in joined.items() if cells is not None})
 
@@ -131,7 +133,10 @@ def is_parquet(path: Path) -> bool:
 
 def arrow_columns(table: Any, origin: str) -> dict[str, Cells]:
     """The columns of an Arrow table as cells."""
-    return {name: cells_of_arrow(column, name, origin) for name, column in zip(table.column_names, table.columns, strict=True)}
+    return {
+        name: cells_of_arrow(column, name, origin)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
 
 
 def _read_file(path: Path, options: ReadOptions, as_text: Collection[str]) -> Table:
@@ -162,7 +167,9 @@ def _read_parquet(path: Path) -> Table:
         raise DataError(f"{path} is a damaged Parquet file: {error}") from error
     names = [str(name) for name in table.column_names]
     if len(set(names)) < len(names):
-        raise DataError(f"{path} has several columns of one name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+        raise DataError(
+            f"{path} has several columns of one name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}"
+        )
     columns = arrow_columns(table, path.name)
     return _with_rows(Table(columns, path.name, _Rows(path.name), notes=[f"{path.name}: Parquet"], folder=path.parent))
 
@@ -236,12 +243,20 @@ def _through_arrow(
     if any(arrow.types.is_binary(field.type) for field in table.schema):
         return None
     columns = arrow_columns(table, origin)
-    rounded = {name for name, cells in columns.items() if not isinstance(cells, Strings) and exceeds_float(cells.values)}
+    rounded = {
+        name for name, cells in columns.items() if not isinstance(cells, Strings) and exceeds_float(cells.values)
+    }
     return _through_arrow(data, dialect, options, texts | rounded, origin) if rounded else columns
 
 
 def arrow_table(
-    data: Buffer, dialect: Dialect, options: ReadOptions, as_text: Collection[str], *, multiline: bool, threads: bool = True
+    data: Buffer,
+    dialect: Dialect,
+    options: ReadOptions,
+    as_text: Collection[str],
+    *,
+    multiline: bool,
+    threads: bool = True,
 ) -> Any:
     """The rows in `data` as an Arrow table.
 
@@ -290,7 +305,8 @@ def _exactly(
         columns = _columns_of(_good_records(data, dialect, path.name, bad, lines), len(dialect.names))
     if bad and options.on_error == "raise":
         raise DataError(
-            f"{' '.join(bad[0])}" + (f", and {len(bad) - 1} more such rows" if len(bad) > 1 else "")
+            f"{' '.join(bad[0])}"
+            + (f", and {len(bad) - 1} more such rows" if len(bad) > 1 else "")
             + "; repair the file, or on_error='skip' leaves such rows out and lists them in .skipped"
         )
     options.check_share(bad, len(lines) + len(bad), str(path))

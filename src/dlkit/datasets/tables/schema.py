@@ -165,7 +165,9 @@ class Target:
         """
         if self.task != "regression":
             return values
-        center, scale = (torch.tensor(both, dtype=values.dtype, device=values.device) for both in (self.center, self.scale))
+        center, scale = (
+            torch.tensor(both, dtype=values.dtype, device=values.device) for both in (self.center, self.scale)
+        )
         return values * (scale[0] if len(scale) == 1 else scale) + (center[0] if len(center) == 1 else center)
 
     def __str__(self) -> str:
