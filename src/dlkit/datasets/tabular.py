@@ -7,7 +7,6 @@ from multiprocessing.context import get_spawning_popen
 from os import PathLike
 from typing import Any, Literal, Self, TypedDict, Unpack
 
-import numpy as np
 import torch
 from torch import Tensor
 

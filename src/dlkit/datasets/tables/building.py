@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Skipped, Strings, StringPool, Table
+from dlkit.datasets.tables.cells import Array, Skipped, StringPool, Strings, Table
 from dlkit.datasets.tables.encoding import Encoded, Problem, encode, target_problems
 from dlkit.datasets.tables.fitting import FitOptions, Roles, fit_columns, text_of
 from dlkit.datasets.tables.images import ImageOptions, missing_files
@@ -29,12 +29,12 @@ _STRATA = 10  # a regression's target is cut into tenths to be stratified
 class Settings:
     """Everything that a caller may say, by what it is about."""
 
-    read: ReadOptions = ReadOptions()
-    roles: Roles = Roles()
-    fit: FitOptions = FitOptions()
-    target: TargetOptions = TargetOptions()
-    images: ImageOptions = ImageOptions()
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    read: ReadOptions
+    roles: Roles
+    fit: FitOptions
+    target: TargetOptions
+    images: ImageOptions
+    aliases: Mapping[str, str]
 
 
 @dataclass

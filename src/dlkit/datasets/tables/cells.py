@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -72,10 +73,8 @@ class StringPool(Sequence[str]):
         bounds = (self._offsets - base).tolist()
         if data.isascii():
             text = data.decode("ascii")
-            return [text[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
-        return [
-            data[start:end].decode("utf-8", "surrogatepass") for start, end in zip(bounds, bounds[1:], strict=False)
-        ]
+            return [text[start:end] for start, end in pairwise(bounds)]
+        return [data[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(bounds)]
 
     def compact(self) -> StringPool:
         """A copy that holds nothing but its own bytes (an Arrow buffer may be a view of a whole file)."""

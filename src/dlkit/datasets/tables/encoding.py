@@ -180,30 +180,29 @@ def _parsed(
     cells: Cells, column: NumberColumn, origin: str, marks: Sequence[str]
 ) -> tuple[Numbers | Dates, Array | None]:
     """The cells as numbers or dates, and which rows are neither (None where all is well)."""
-    wanted = Dates if column.kind == "date" else Numbers
+    dates = column.kind == "date"
     if isinstance(cells, Strings):
-        form = column.form
-        if wanted is Numbers:
-            form = "boolean" if column.kind == "boolean" else _form_of(cells, form, marks)
-            read, bad = as_numbers(cells, form, marks)
-        else:
-            read, bad = _dates_of(cells, form, marks)
+        read, bad = _read_text(cells, column, marks)
         if not bad.any():
             return read, None
         wrong = cells.mapped(bad, False, bool)
         if int(wrong.sum()) < len(cells) - int(_absent(cells, marks).sum()):
             return read, wrong
-    elif isinstance(cells, wanted):
+    elif isinstance(cells, Dates if dates else Numbers):
         if column.kind == "boolean":
             _check_booleans(cells, column, origin)
         return cells, None
     elif cells.missing().all():
-        return (
-            Dates(np.full(len(cells), np.datetime64("NaT", "us")))
-            if wanted is Dates
-            else Numbers(np.full(len(cells), np.nan))
-        ), None
+        nothing = np.full(len(cells), np.nan)
+        return Dates(nothing.astype("datetime64[us]")) if dates else Numbers(nothing), None
     raise another_kind(cells, column, origin)
+
+
+def _read_text(cells: Strings, column: NumberColumn, marks: Sequence[str]) -> tuple[Numbers | Dates, Array]:
+    if column.kind == "date":
+        return _dates_of(cells, column.form, marks)
+    form = "boolean" if column.kind == "boolean" else _form_of(cells, column.form, marks)
+    return as_numbers(cells, form, marks)
 
 
 def _form_of(cells: Strings, form: str, marks: Sequence[str]) -> str:

@@ -90,7 +90,7 @@ def _booleans(values: Array, missing: Array) -> Strings:
 
 def _text(value: Any) -> str:
     """A cell as the text that a CSV file would hold; whole floats lose their point, as the integers they came from."""
-    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(value) < _EXACT:
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < _EXACT:
         return str(int(value))
     return str(value)
 

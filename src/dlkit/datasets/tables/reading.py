@@ -333,10 +333,10 @@ def _fitting_dialect(data: Buffer, dialect: Dialect) -> Dialect:
     """The reading of quotes that leaves the fewest bad rows: as quotes, after blanks too, or as plain characters."""
     best, fewest = dialect, _bad_rows(data, dialect, 100)
     for other in (replace(dialect, blanks=True), replace(dialect, quoted=False)):
-        if fewest and (count := _bad_rows(data, other, fewest)) < fewest:
-            # A few damaged quotes in a quoted file are damage; a file full of them does not quote at all.
-            if other.quoted or count <= fewest // 5:
-                best, fewest = other, count
+        count = _bad_rows(data, other, fewest) if fewest else 0
+        # A few damaged quotes in a quoted file are damage; a file full of them does not quote at all.
+        if count < fewest and (other.quoted or count <= fewest // 5):
+            best, fewest = other, count
     return best
 
 

@@ -246,7 +246,7 @@ class Schema:
         return [name for name, has in there.items() if has]
 
     def embedding_sizes(self) -> list[tuple[int, int]]:
-        """(codes, dimensions) per category for `torch.nn.Embedding`, by fastai's rule min(600, 1.6 * values ** 0.56)."""
+        """(codes, dimensions) per category for `torch.nn.Embedding`: fastai's rule min(600, 1.6 * values ** 0.56)."""
         return [
             (column.num_codes, min(600, round(1.6 * max(len(column.vocabulary), 1) ** 0.56)))
             for column in self.categories
