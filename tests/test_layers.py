@@ -17,7 +17,12 @@ _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng samplers loader sources
 splits
-datasets/base datasets/packfile datasets/packed datasets/notmnist datasets/glyphs datasets/__init__
+datasets/base datasets/packfile datasets/packed datasets/notmnist datasets/glyphs
+datasets/schema datasets/_tables/cells datasets/_tables/source datasets/_tables/dialect datasets/_tables/parsing
+datasets/_tables/frames datasets/_tables/reading datasets/_tables/facts datasets/_tables/fitting
+datasets/_tables/targets datasets/_tables/encoding datasets/_tables/images datasets/_tables/memory
+datasets/_tables/building datasets/_tables/describing datasets/_tables/__init__ datasets/tabular
+datasets/__init__
 models metrics
 runs/every runs/history runs/snapshot runs/state runs/store runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/gradients callbacks/guards

@@ -10,12 +10,12 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from dlkit.datasets._tables.building import Built, build, build_split, settings_of
+from dlkit.datasets._tables.cells import Table
+from dlkit.datasets._tables.describing import Description, describe, frame_of
+from dlkit.datasets._tables.parsing import DEFAULT_MISSING
 from dlkit.datasets.base import InMemoryDataset
-from dlkit.datasets.tables.building import Built, build, build_split, settings_of
-from dlkit.datasets.tables.cells import Table
-from dlkit.datasets.tables.describing import Description, describe, frame_of
-from dlkit.datasets.tables.parsing import DEFAULT_MISSING
-from dlkit.datasets.tables.schema import Schema
+from dlkit.datasets.schema import Schema
 from dlkit.errors import ArgumentError
 
 __all__ = ["CSVDataset", "TableOptions"]

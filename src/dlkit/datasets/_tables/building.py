@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Skipped, StringPool, Strings, Table
-from dlkit.datasets.tables.encoding import Encoded, Problem, encode, target_problems
-from dlkit.datasets.tables.fitting import FitOptions, Roles, fit_columns, text_of
-from dlkit.datasets.tables.images import ImageOptions, missing_files
-from dlkit.datasets.tables.memory import Memory
-from dlkit.datasets.tables.reading import ReadOptions, read_table
-from dlkit.datasets.tables.schema import Schema, Target
-from dlkit.datasets.tables.targets import TargetOptions, encode_target, find_target, scaled_target, unscaled_target
+from dlkit.datasets._tables.cells import Array, Skipped, StringPool, Strings, Table
+from dlkit.datasets._tables.encoding import Encoded, Problem, encode, target_problems
+from dlkit.datasets._tables.fitting import FitOptions, Roles, fit_columns, text_of
+from dlkit.datasets._tables.images import ImageOptions, missing_files
+from dlkit.datasets._tables.memory import Memory
+from dlkit.datasets._tables.reading import ReadOptions, read_table
+from dlkit.datasets._tables.targets import TargetOptions, encode_target, find_target, scaled_target, unscaled_target
+from dlkit.datasets.schema import Schema, Target
 from dlkit.errors import ArgumentError, DataError
 from dlkit.splits import split_indices
 

@@ -8,7 +8,6 @@
 `frames`        pandas and Arrow tables (Parquet) to cells
 `parsing`       text cells to numbers, dates and booleans, in the ways people write them
 `facts`         what one column looks like: counts, spread, values
-`schema`        column kinds, target and their parameters; to and from JSON, as a table
 `fitting`       facts to a schema
 `targets`       what is to be learnt: classes, numbers or labels
 `encoding`      cells and a schema to tensors

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from dlkit._optional import require
-from dlkit.datasets.tables.cells import Array, Cells, Skipped, StringPool, Strings, Table
-from dlkit.datasets.tables.dialect import Dialect, audit_quotes, find_dialect, records
-from dlkit.datasets.tables.frames import cells_of_arrow, concatenated, table_of_frame
-from dlkit.datasets.tables.parsing import DEFAULT_MISSING, exceeds_float, is_code, settled
-from dlkit.datasets.tables.source import Buffer, contents, local_path, to_utf8
+from dlkit.datasets._tables.cells import Array, Cells, Skipped, StringPool, Strings, Table
+from dlkit.datasets._tables.dialect import Dialect, audit_quotes, find_dialect, records
+from dlkit.datasets._tables.frames import cells_of_arrow, concatenated, table_of_frame
+from dlkit.datasets._tables.parsing import DEFAULT_MISSING, exceeds_float, is_code, settled
+from dlkit.datasets._tables.source import Buffer, contents, local_path, to_utf8
 from dlkit.errors import ArgumentError, DataError, MissingExtraError, TooManyErrorsError
 
 __all__ = ["ReadOptions", "arrow_columns", "is_parquet", "paths_of", "read_table"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.source import Buffer, text_stream
+from dlkit.datasets._tables.source import Buffer, text_stream
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["Dialect", "QuoteAudit", "audit_quotes", "column_names", "find_dialect", "records"]

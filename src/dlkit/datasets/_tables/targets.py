@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
-from dlkit.datasets.tables.facts import number_facts
-from dlkit.datasets.tables.fitting import recognised, text_of
-from dlkit.datasets.tables.parsing import as_numbers, parse_number, present, whole_numbers
-from dlkit.datasets.tables.schema import Target
+from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
+from dlkit.datasets._tables.facts import number_facts
+from dlkit.datasets._tables.fitting import recognised, text_of
+from dlkit.datasets._tables.parsing import as_numbers, parse_number, present, whole_numbers
+from dlkit.datasets.schema import Target
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["TargetOptions", "encode_target", "find_target", "scaled_target", "unscaled_target"]
@@ -49,14 +49,14 @@ def find_target(table: Table, columns: Sequence[str], options: TargetOptions, mi
         return _delimited(name, cells[name], options, missing)
     task, why = _task(name, cells[name], options, missing)
     if task == "regression":
-        return Target(columns=(name,), task=task, why=why, form=_form(name, cells[name], missing))
+        return Target(columns=(name,), task="regression", why=why, form=_form(name, cells[name], missing))
     values = _values(cells[name], missing)
     classes = _classes(name, values, len(table), options)
     if task == "binary" and len(classes) != 2:
         raise ArgumentError(
             f"task='binary' needs 2 classes in column {name!r}, not {len(classes)}: {', '.join(classes[:9])}"
         )
-    return Target(columns=(name,), task=task, why=why, classes=classes)  # type: ignore[arg-type]
+    return Target(columns=(name,), task="binary" if task == "binary" else "classification", why=why, classes=classes)
 
 
 def _values(cells: Cells, missing: Sequence[str]) -> list[str]:
@@ -119,7 +119,7 @@ def _sorted_classes(values: Sequence[str]) -> tuple[str, ...]:
     """By number where all are numbers, else by text; False before True, No before Yes."""
     numbers = [parse_number(value, "plain") for value in values]
     if all(number is not None for number in numbers):
-        return tuple(value for _, value in sorted(zip(numbers, values, strict=True)))  # type: ignore[type-var]
+        return tuple(value for _, value in sorted(zip(numbers, values, strict=True)))
     return tuple(sorted(values))
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.tables.cells import Strings
-from dlkit.datasets.tables.encoding import Problem
+from dlkit.datasets._tables.cells import Strings
+from dlkit.datasets._tables.encoding import Problem
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["ImageOptions", "load_rgb", "missing_files"]

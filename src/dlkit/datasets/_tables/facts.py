@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Dates, Numbers, Strings
-from dlkit.datasets.tables.parsing import present, whole_numbers
+from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, Strings
+from dlkit.datasets._tables.parsing import present, whole_numbers
 
 __all__ = ["DateFacts", "Facts", "NumberFacts", "TextFacts", "date_parts", "facts_of", "number_facts", "quantiles"]
 

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Numbers, Strings, Table, ranked, strings_of
-from dlkit.datasets.tables.facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of
-from dlkit.datasets.tables.frames import number_text
-from dlkit.datasets.tables.parsing import as_dates, as_numbers, boolean_words, date_format, number_format
-from dlkit.datasets.tables.schema import CategoryColumn, Column, NumberColumn, Part
+from dlkit.datasets._tables.cells import Array, Cells, Numbers, Strings, Table, ranked, strings_of
+from dlkit.datasets._tables.facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of
+from dlkit.datasets._tables.frames import number_text
+from dlkit.datasets._tables.parsing import as_dates, as_numbers, boolean_words, date_format, number_format
+from dlkit.datasets.schema import CategoryColumn, Column, NumberColumn, Part
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["FitOptions", "Roles", "decide", "fit_columns", "text_of"]

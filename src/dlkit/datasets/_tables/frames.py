@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, strings_of
-from dlkit.datasets.tables.dialect import column_names
+from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, strings_of
+from dlkit.datasets._tables.dialect import column_names
 from dlkit.errors import DataError
 
 __all__ = ["cells_of_arrow", "cells_of_series", "concatenated", "table_of_frame"]

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Dates, Numbers, Strings, Table
-from dlkit.datasets.tables.facts import date_parts
-from dlkit.datasets.tables.fitting import text_of
-from dlkit.datasets.tables.parsing import as_dates, as_numbers, date_format, number_format, present
-from dlkit.datasets.tables.schema import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn, Schema
-from dlkit.datasets.tables.targets import ClassNumbers, encode_target
+from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, Strings, Table
+from dlkit.datasets._tables.facts import date_parts
+from dlkit.datasets._tables.fitting import text_of
+from dlkit.datasets._tables.parsing import as_dates, as_numbers, date_format, number_format, present
+from dlkit.datasets._tables.targets import ClassNumbers, encode_target
+from dlkit.datasets.schema import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn, Schema
 from dlkit.errors import DataError
 
 __all__ = ["Encoded", "Problem", "encode"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Dates, Numbers, Strings
+from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, Strings
 
 __all__ = [
     "DEFAULT_MISSING",
@@ -53,7 +53,7 @@ _GROUPED = {
     "thousands '": (re.compile(r"[+-]?\d{1,3}(['\u2019]\d{3})+(\.\d*)?", re.A), dict.fromkeys("'\u2019")),
     "decimal ,": (re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d*)?|[+-]?,\d+", re.A), {".": None, ",": "."}),
 }
-_TABLES = {name: str.maketrans(change) for name, (_, change) in _GROUPED.items()}  # type: ignore[arg-type]
+_TABLES = {name: str.maketrans(change) for name, (_, change) in _GROUPED.items()}
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?", re.A)
 _TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d+)?)?", re.A)

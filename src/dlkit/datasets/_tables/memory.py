@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.tables.cells import Array, Strings
-from dlkit.datasets.tables.encoding import Encoded
-from dlkit.datasets.tables.images import ImageOptions
-from dlkit.datasets.tables.schema import Schema
+from dlkit.datasets._tables.cells import Array, Strings
+from dlkit.datasets._tables.encoding import Encoded
+from dlkit.datasets._tables.images import ImageOptions
+from dlkit.datasets.schema import Schema
 
 __all__ = ["Memory", "part_names"]
 

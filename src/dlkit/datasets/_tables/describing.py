@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
-from dlkit.datasets.tables.encoding import shown
-from dlkit.datasets.tables.parsing import as_dates, as_numbers, present
-from dlkit.datasets.tables.schema import Column, NumberColumn, Schema
-from dlkit.datasets.tables.targets import encode_target
+from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
+from dlkit.datasets._tables.encoding import shown
+from dlkit.datasets._tables.parsing import as_dates, as_numbers, present
+from dlkit.datasets._tables.targets import encode_target
+from dlkit.datasets.schema import Column, NumberColumn, Schema
 from dlkit.errors import ArgumentError
 from dlkit.splits import check_leaks
 
