@@ -18,10 +18,12 @@ plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng samplers loader sources
 splits
 datasets/base datasets/packfile datasets/packed datasets/notmnist datasets/glyphs
-datasets/schema datasets/_tables/cells datasets/_tables/source datasets/_tables/dialect datasets/_tables/parsing
-datasets/_tables/frames datasets/_tables/reading datasets/_tables/facts datasets/_tables/fitting
-datasets/_tables/targets datasets/_tables/encoding datasets/_tables/images datasets/_tables/memory
-datasets/_tables/building datasets/_tables/describing datasets/_tables/__init__ datasets/tabular
+datasets/schema
+datasets/_tables/cells datasets/_tables/source datasets/_tables/dialect datasets/_tables/parsing
+datasets/_tables/frames datasets/_tables/options datasets/_tables/textual datasets/_tables/reading
+datasets/_tables/facts datasets/_tables/fitting datasets/_tables/targets datasets/_tables/encoding
+datasets/_tables/images datasets/_tables/memory datasets/_tables/building datasets/_tables/describing
+datasets/_tables/__init__ datasets/tabular
 datasets/__init__
 models metrics
 runs/every runs/history runs/snapshot runs/state runs/store runs/__init__

@@ -13,7 +13,8 @@ from dlkit.datasets._tables.encoding import Encoded, Problem, encode, target_pro
 from dlkit.datasets._tables.fitting import FitOptions, Roles, fit_columns, text_of
 from dlkit.datasets._tables.images import ImageOptions, missing_files
 from dlkit.datasets._tables.memory import Memory
-from dlkit.datasets._tables.reading import ReadOptions, read_table
+from dlkit.datasets._tables.options import ReadOptions
+from dlkit.datasets._tables.reading import read_table
 from dlkit.datasets._tables.targets import TargetOptions, encode_target, find_target, scaled_target, unscaled_target
 from dlkit.datasets.schema import Schema, Target
 from dlkit.errors import ArgumentError, DataError
