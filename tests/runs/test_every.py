@@ -42,10 +42,26 @@ def test_read(text, unit, number):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "never", "0 steps", "-1 epochs", "1.5 epochs", "0 epochs", "0 min", "10", "min 10", "5 weeks", "epoch!", 5, None],
+    [
+        "",
+        "never",
+        "0 steps",
+        "-1 epochs",
+        "1.5 epochs",
+        "0 epochs",
+        "0 min",
+        "10",
+        "min 10",
+        "5 weeks",
+        "epoch!",
+        5,
+        None,
+    ],
 )
 def test_refused(text):
-    with pytest.raises(ArgumentError, match="is no interval; write 'epoch', '2 epochs', '500 steps', '10 min' or '2 h'"):
+    with pytest.raises(
+        ArgumentError, match="is no interval; write 'epoch', '2 epochs', '500 steps', '10 min' or '2 h'"
+    ):
         Every.parse(text)
 
 
@@ -55,7 +71,9 @@ def test_any_number(number, unit, plural):
     assert every.number == number * (60 if unit == "min" else 1)
 
 
-@pytest.mark.parametrize(("span", "expected"), [(5, 5.0), (0.25, 0.25), ("2 h", 7200.0), ("0.5 s", 0.5), ("90 s", 90.0)])
+@pytest.mark.parametrize(
+    ("span", "expected"), [(5, 5.0), (0.25, 0.25), ("2 h", 7200.0), ("0.5 s", 0.5), ("90 s", 90.0)]
+)
 def test_seconds(span, expected):
     assert seconds(span) == expected
 

@@ -256,7 +256,9 @@ def trainer(folder: Path, width: int = 4, lr: float = 0.1, **saving) -> Trainer:
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str):
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
+    )
     if done.returncode != 0:
         pytest.skip("a small tmpfs needs the right to mount one")
     try:

@@ -20,6 +20,7 @@ __all__ = ["Dialect", "QuoteAudit", "audit_quotes", "column_names", "find_dialec
 _SEPARATORS = (",", "\t", ";", "|")
 _NONE = "\x1f"  # ASCII's own unit separator: stands in no text, so every line is one cell
 _SAMPLE = 1 << 18
+_FEW_ROWS = 10  # in which sentences may have as many commas each by chance
 _PIECE = 1 << 24
 _QUOTE, _LF, _CR = 34, 10, 13
 
@@ -121,7 +122,7 @@ def _score(widths: list[int]) -> tuple[float, int]:
     width = widths[0]
     if width == 1:  # a header of one cell over rows of several: a broken table, not a column of sentences
         width = max(set(widths), key=widths.count)
-        if widths.count(width) < 0.9 * (len(widths) - 1):
+        if len(widths) < _FEW_ROWS or widths.count(width) < 0.9 * (len(widths) - 1):
             return 0.0, 0
     return (round(widths.count(width) / len(widths), 2), width) if width > 1 else (0.0, 0)
 

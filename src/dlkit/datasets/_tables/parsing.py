@@ -40,8 +40,8 @@ DEFAULT_MISSING = (
     "None",
 )
 
-_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)|[+-]?0[xX][\da-f]+", re.I | re.A)
-_CODE = re.compile(r"[+-]?0\d+", re.A)
+_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.I | re.A)
+_CODE = re.compile(r"[+-]?0(\d+|x[\da-f]+)", re.I | re.A)
 _HAS_DIGIT = re.compile(r"\d|^[+-]?inf", re.I | re.A)
 _GROUPED = {
     # "1,234.5"; "1 234.5" with the blanks that typesetters and Excel use; "1'234.5"; "1.234,5" and "0,5"
@@ -83,7 +83,7 @@ _BOOLEANS = (("false", "true"), ("f", "t"), ("no", "yes"), ("n", "y"), ("off", "
 
 
 def is_code(text: str) -> bool:
-    """Whether digits are a code and no amount: a zip code `01234` begins with a zero."""
+    """Whether digits are a code and no amount: `01234`, or `0x1F`, which Arrow would take for 31."""
     return _CODE.fullmatch(text) is not None
 
 
@@ -145,7 +145,7 @@ def parse_number(text: str, form: str) -> float | int | None:
 
 def _plain_number(text: str) -> float | int:
     try:
-        return int(text, 16 if "x" in text.lower() else 10)
+        return int(text)
     except ValueError:
         return float(text)
 

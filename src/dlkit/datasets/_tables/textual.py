@@ -22,7 +22,7 @@ from dlkit.datasets._tables.parsing import exceeds_float, is_code, settled
 from dlkit.datasets._tables.source import Buffer
 from dlkit.errors import MissingExtraError
 
-__all__ = ["Parsed", "fitting_dialect", "line_of", "parse_text"]
+__all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "line_of", "parse_text", "through_arrow"]
 
 _SOME_ROWS = 1000  # in which codes with leading zeros are looked for, as Arrow would read those as numbers
 _LONGEST_CELL = 1 << 30
@@ -65,9 +65,14 @@ def parse_text(
         first_line: The line of the file that the text begins with.
         threads: Whether Arrow may use several.
     """
-    columns = _through_arrow(data, dialect, options, as_text, origin, threads)
-    if columns is not None:
-        return Parsed(columns)
+    columns = through_arrow(data, dialect, options, as_text, origin, threads=threads)
+    return cell_by_cell(data, dialect, options, as_text, origin, first_line) if columns is None else Parsed(columns)
+
+
+def cell_by_cell(
+    data: Buffer, dialect: Dialect, options: ReadOptions, as_text: Collection[str], origin: str, first_line: int = 1
+) -> Parsed:
+    """The rows as Python's csv module reads them, strictly, with the line of each and of each record that is no row."""
     bad: list[Skipped] = []
     lines: list[int] = []
     with _long_cells():
@@ -88,8 +93,8 @@ def line_of(data: Buffer, dialect: Dialect, row: int) -> int | None:
         return next(itertools.islice(rows, row, None), None)
 
 
-def _through_arrow(
-    data: Buffer, dialect: Dialect, options: ReadOptions, as_text: Collection[str], origin: str, threads: bool
+def through_arrow(
+    data: Buffer, dialect: Dialect, options: ReadOptions, as_text: Collection[str], origin: str, *, threads: bool = True
 ) -> dict[str, Cells] | None:
     """The columns as Arrow's reader gives them, or None where only reading cell by cell is exact."""
     try:
@@ -113,7 +118,7 @@ def _through_arrow(
     rounded = {
         name for name, cells in columns.items() if not isinstance(cells, Strings) and exceeds_float(cells.values)
     }
-    return _through_arrow(data, dialect, options, texts | rounded, origin, threads) if rounded else columns
+    return through_arrow(data, dialect, options, texts | rounded, origin, threads=threads) if rounded else columns
 
 
 def _arrow_table(
