@@ -147,10 +147,10 @@ def test_a_missing_column_and_one_of_another_kind_are_errors_that_name_it(tmp_pa
         DataError, match=r"column 'color' .* is of another kind: the schema has a category .*, for example '3\.25'"
     ):
         CSVDataset(MIXED.assign(color=3.25), schema=train.schema)
-    with pytest.raises(DataError, match="column 'age' .* another kind: .* and the file has dates"):
+    with pytest.raises(DataError, match=r"column 'age' .* another kind: .* and the file has dates"):
         CSVDataset(MIXED.assign(age=pd.Timestamp("2020-01-01")), schema=train.schema)
     dated = CSVDataset(MIXED.assign(age=pd.date_range("2020-01-01", periods=60)), target="y")
-    with pytest.raises(DataError, match="column 'age' .* the schema has a date there, and the file has numbers"):
+    with pytest.raises(DataError, match=r"column 'age' .* the schema has a date there, and the file has numbers"):
         CSVDataset(MIXED, schema=dated.schema)
     flags = CSVDataset(pd.DataFrame({"f": [True, False, True], "x": [1.5, 2, 3]}))
     with pytest.raises(DataError, match="the schema has a boolean"):

@@ -110,7 +110,7 @@ def test_stray_quotes_make_a_file_whose_quotes_are_plain(shared_data: Path) -> N
 @pytest.mark.parametrize(
     ("codec", "said", "text"),
     [
-        ("utf-8", "utf-8", "name,wert\nÄpfel,1\nпривет,2\n"),
+        ("utf-8", "utf-8", "name,wert\nÄpfel,1\nΩß,2\n"),
         ("utf-8-sig", "utf-8-sig", "name,wert\nÄpfel,1\n가,2\n"),
         ("utf-16", "utf-16", "name,wert\nÄpfel,1\n가,2\n"),
         ("utf-16-le", "utf-16-le", "name,wert\nApfel,1\nBirne,2\n"),
@@ -170,7 +170,7 @@ def test_one_column_has_no_separator(tmp_path: Path) -> None:
 
 def test_rows_without_a_fitting_header_are_no_column_of_sentences(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "title\n" + "1,2\n" * 20)
-    with pytest.raises(DataError, match="line 2 of t.csv has 2 cells where the header has 1, and 19 more"):
+    with pytest.raises(DataError, match=r"line 2 of t\.csv has 2 cells where the header has 1, and 19 more"):
         read_table(path, ReadOptions())
 
 
@@ -279,7 +279,7 @@ def test_ragged_rows_are_an_error_with_file_and_line_or_skipped_and_listed(tmp_p
 def test_skipping_ends_where_too_much_is_skipped(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "a,b\n" + "1,2\n" * 100 + "3\n" * 20)
     assert len(read_table(path, ReadOptions(on_error="skip", max_errors=0.2))) == 100
-    with pytest.raises(TooManyErrorsError, match="20 of 120 rows cannot be read, more than max_errors=0.1 allows"):
+    with pytest.raises(TooManyErrorsError, match=r"20 of 120 rows cannot be read, more than max_errors=0\.1 allows"):
         read_table(path, ReadOptions(on_error="skip"))
 
 
@@ -426,8 +426,6 @@ def test_any_cells_survive_both_readers(rows: list[list[str]], separator: str) -
     csv.writer(text, delimiter=separator).writerows([["first", "second"], *rows])
     data = text.getvalue().encode()
     dialect = find_dialect(data, "x", separator, None)
-    expected = [row for row in csv.reader(io.StringIO(text.getvalue(), newline=""), delimiter=separator)][1:]
-    expected = [row for row in expected if row]
     assert audit_quotes(data, dialect).regular or any('"' in cell for row in rows for cell in row)
     exact = cell_by_cell(data, dialect, ReadOptions(), ["first", "second"], "x")
     assert rows_of(exact.columns) == rows

@@ -183,8 +183,9 @@ def explained(codes: Array, wanted: Array) -> float:
     if len(codes) < 2 * _BINS or not wanted.size:
         return 0.0
     groups = np.unique(codes, return_inverse=True)[1].reshape(-1)
-    if groups.max() >= _BINS * 4:
-        groups = np.argsort(np.argsort(codes, kind="stable"), kind="stable") * _BINS // len(codes)
+    if groups.max() >= min(4 * _BINS, len(codes) // 8):
+        bins = min(_BINS, len(codes) // 4)
+        groups = np.argsort(np.argsort(codes, kind="stable"), kind="stable") * bins // len(codes)
     half = np.random.default_rng(0).permutation(len(codes)) % 2 == 0
     count = int(groups.max()) + 1
     sizes = np.bincount(groups[half], minlength=count)[:, None]
