@@ -23,6 +23,8 @@ datasets/_tables/cells datasets/_tables/source datasets/_tables/dialect datasets
 datasets/_tables/frames datasets/_tables/options datasets/_tables/textual datasets/_tables/reading
 datasets/_tables/facts datasets/_tables/fitting datasets/_tables/targets datasets/_tables/encoding
 datasets/_tables/images datasets/_tables/memory datasets/_tables/building datasets/_tables/describing
+datasets/_tables/lanes datasets/_tables/blocks datasets/_tables/tallies datasets/_tables/survey
+datasets/_tables/streaming
 datasets/_tables/__init__ datasets/tabular
 datasets/__init__
 models metrics
