@@ -15,13 +15,23 @@ LAYERS = """
 errors _files _optional
 _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
-rng samplers loader sources
+rng
+samplers loader sources
 splits
 datasets/base datasets/packfile datasets/letter_files datasets/packed datasets/notmnist datasets/glyphs
+datasets/schema
+datasets/_tables/cells datasets/_tables/source datasets/_tables/dialect datasets/_tables/parsing
+datasets/_tables/frames datasets/_tables/options datasets/_tables/textual datasets/_tables/reading
+datasets/_tables/facts datasets/_tables/fitting datasets/_tables/targets datasets/_tables/encoding
+datasets/_tables/images datasets/_tables/memory datasets/_tables/building datasets/_tables/describing
+datasets/_tables/lanes datasets/_tables/blocks datasets/_tables/tallies datasets/_tables/survey
+datasets/_tables/streaming
+datasets/_tables/__init__ datasets/tabular
 datasets/__init__
 models metrics
 runs/every runs/history runs/snapshot runs/state runs/store runs/__init__
-callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/gradients callbacks/guards
+callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema
+callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/__init__
 training/batches training/steps training/evaluation training/loop training/signals training/resuming
 training/rehearsal training/setup training/trainer training/__init__
