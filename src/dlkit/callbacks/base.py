@@ -1,4 +1,4 @@
-"""`Callback`: what happens beside the training loop, at eight moments."""
+"""`Callback`: what happens beside the training loop, at nine moments."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Callback:
     ===================  ==========  ===========  =========================  ===========
     hook                 completed   stop asked   Ctrl-C, SIGTERM            exception
     ===================  ==========  ===========  =========================  ===========
+    `on_setup`           yes         yes          yes                        yes
     `on_fit_start`       yes         yes          yes                        yes
     `on_epoch_start`     yes         yes          yes                        yes
     `on_gradients`       yes         yes          the step is finished       no
@@ -44,6 +45,13 @@ class Callback:
 
     #: Called later than those with a smaller number at the same moment.
     order = 0
+
+    def on_setup(self, run: Run) -> None:
+        """A fit is called, and nothing is loaded yet: the time to bring model and optimizer into the shape they keep.
+
+        Args:
+            run: The run, as in all hooks.
+        """
 
     def on_fit_start(self, run: Run) -> None:
         """Everything is built, a resumed state is loaded, and no batch has been fetched.
