@@ -112,7 +112,9 @@ def test_the_frozen_part_is_bit_identical_after_training_and_says_what_it_saves(
     assert_equal({name: value for name, value in before.items() if not name.startswith("fc")}, after)
     assert not torch.equal(before["fc.weight"], after["fc.weight"])
     message = capsys.readouterr().err
-    assert "runs once over 20 training samples and 12 validation samples; 64 forward passes saved in 3 epochs" in message
+    assert (
+        "runs once over 20 training samples and 12 validation samples; 64 forward passes saved in 3 epochs" in message
+    )
 
 
 class Noisy(Dataset[Any]):
@@ -191,7 +193,14 @@ STAGES = {1: "layer2", 2: "all"}
 def stage_run(folder: Path, *callbacks: Callback, epochs: int = 3, reuse: bool = False) -> Net:
     model = freeze(make())
     settings = ReuseFeatures(enabled=reuse)
-    train(model, Checkpoint(folder, every="1 steps", restore_best=False), Unfreeze(STAGES), settings, *callbacks, epochs=epochs)
+    train(
+        model,
+        Checkpoint(folder, every="1 steps", restore_best=False),
+        Unfreeze(STAGES),
+        settings,
+        *callbacks,
+        epochs=epochs,
+    )
     return model
 
 

@@ -73,9 +73,7 @@ class Unfreeze(Callback):
             if name not in ("all", "head") and name not in names:
                 freeze(run.model, name)  # raises, and names what is close
         rate = float(run.optimizer.param_groups[0]["lr"]) / 10 if self.backbone_lr is None else self.backbone_lr
-        add_groups(
-            run.optimizer, run.model, backbone_lr=rate, layer_decay=self.layer_decay, example=self.example
-        )
+        add_groups(run.optimizer, run.model, backbone_lr=rate, layer_decay=self.layer_decay, example=self.example)
 
     def on_epoch_start(self, run: Run) -> None:
         """Freeze and unfreeze what the plan says for this epoch.

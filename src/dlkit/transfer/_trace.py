@@ -131,10 +131,8 @@ def run_trace(model: nn.Module, example: Any = None, *, training: bool = False) 
     """
     first: Exception | None = None
     candidates = [example] if example is not None else list(example_for(model))
-    for candidate in candidates:
-        for run in (_on_meta, _for_real):
-            if run is _for_real and sum(each.numel() for each in tensors_in(candidate)) > 4 * 3 * 300 * 300:
-                continue
+    for place, candidate in enumerate(candidates):
+        for run in (_on_meta, _for_real) if place < 2 else (_on_meta,):
             try:
                 return run(model, candidate, training)
             except Exception as error:  # noqa: BLE001  (any model, any input: what failed is told below)
@@ -168,8 +166,10 @@ def example_for(model: nn.Module) -> Iterator[Tensor]:
             return
         if isinstance(module, nn.Conv2d):
             own = getattr(model, "image_size", None)
-            for size in (own, *_SIZES) if isinstance(own, int) else _SIZES:
-                yield torch.zeros(2, module.in_channels, size, size, device="meta")
+            seen = {each.in_channels for each in model.modules() if isinstance(each, nn.Conv2d)}
+            for channels in dict.fromkeys([module.in_channels, *(each for each in (3, 1) if each in seen)]):
+                for size in (own, *_SIZES) if isinstance(own, int) else _SIZES:
+                    yield torch.zeros(2, channels, size, size, device="meta")
             return
 
 

@@ -210,7 +210,9 @@ def _apply(model: nn.Module, parameters: set[str], modules: set[str]) -> None:
             own = tuple(
                 key
                 for key, parameter in module._parameters.items()
-                if parameter is not None and id(parameter) in frozen and (parameter.requires_grad or id(parameter) in ours)
+                if parameter is not None
+                and id(parameter) in frozen
+                and (parameter.requires_grad or id(parameter) in ours)
             )
             ours |= {id(module._parameters[key]) for key in own}
             _mark(module, own, whole=name in modules)

@@ -68,7 +68,9 @@ def find_heads(model: nn.Module, example: Any = None) -> Heads:
     trace = run_trace(model, example)
     outputs = _outputs(trace.output)
     if not outputs:
-        raise ArgumentError(f"{type(model).__name__} returned no tensor with classes, but {type(trace.output).__name__}")
+        raise ArgumentError(
+            f"{type(model).__name__} returned no tensor with classes, but {type(trace.output).__name__}"
+        )
     num_classes = int(outputs[0].shape[-1] if outputs[0].dim() != 4 else outputs[0].shape[1])
     main = _heads_of(model, trace, outputs, num_classes)
     if not main:
@@ -202,15 +204,18 @@ def _children(node: Any) -> list[Any]:
 
 
 def _dropout_before(model: nn.Module, trace: Trace, main: tuple[str, ...]) -> tuple[str, ...]:
-    """Dropout layers that are called after the last weights of the backbone were used."""
+    """Dropout layers that are called after the last weights of the backbone were used, and not within its blocks."""
     modules = dict(model.named_modules())
+    holders = {name[:place] for name in main for place, sign in enumerate(name) if sign == "."} | {""}
     began = min((trace.calls[name].used_before for name in main if name in trace.calls), default=None)
     if began is None:
         return ()
     return tuple(
         call.name
         for call in trace.calls.values()
-        if isinstance(modules[call.name], _DROPOUT) and call.used_before == began and call.name not in main
+        if isinstance(modules[call.name], _DROPOUT)
+        and call.used_before == began
+        and call.name.rpartition(".")[0] in holders
     )
 
 

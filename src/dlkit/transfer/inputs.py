@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlkit.errors import ArgumentError
 from dlkit.transfer._trace import run_trace
 
-__all__ = ["SMALLEST", "enlarge_small_images", "preprocessing_of", "take_channels"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SMALLEST", "enlarge_small_images", "preprocessing_of", "take_channels"]
 
 #: Images with a shorter side below this are enlarged to it: a backbone that halves the picture five times would
 #: otherwise look at hardly more than one place.
@@ -54,7 +54,9 @@ def preprocessing_of(config: Mapping[str, Any], *, in_chans: int, image_size: in
     }
 
 
-def take_channels(model: nn.Module, in_chans: int, *, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+def take_channels(
+    model: nn.Module, in_chans: int, *, mean: Sequence[float], std: Sequence[float], example: Any = None
+) -> nn.Module:
     """Let a model for colour images take images of other channels, in place.
 
     Grey images are given as they are, in [0, 1]: the first layer is folded so that the model computes, to rounding,
@@ -67,6 +69,7 @@ def take_channels(model: nn.Module, in_chans: int, *, mean: Sequence[float], std
         in_chans: Channels of the new input.
         mean: Of the three channels, of pixels in [0, 1].
         std: Of the three channels.
+        example: An input with a batch dimension; None guesses one.
 
     Raises:
         ArgumentError: no first convolution was found, for a number of channels other than 1 and 3.
@@ -82,7 +85,7 @@ def take_channels(model: nn.Module, in_chans: int, *, mean: Sequence[float], std
         return model
     if in_chans < 1:
         raise ArgumentError(f"in_chans must be at least 1, not {in_chans}")
-    first = _first_convolution(model)
+    first = _first_convolution(model, example)
     if in_chans == 1 and first is None:
         _expand(model, mean, std)
     elif in_chans == 1 and first is not None:
@@ -97,9 +100,9 @@ def take_channels(model: nn.Module, in_chans: int, *, mean: Sequence[float], std
     return model
 
 
-def _first_convolution(model: nn.Module) -> nn.Conv2d | None:
+def _first_convolution(model: nn.Module, example: Any) -> nn.Conv2d | None:
     """The convolution that sees the image, if there is exactly one and its weights are used as they are."""
-    calls = run_trace(model).calls
+    calls = run_trace(model, example).calls
     seeing = [
         module
         for name, module in model.named_modules()

@@ -17,7 +17,14 @@ from dlkit._optional import require
 from dlkit.errors import ArgumentError, DownloadError
 from dlkit.transfer._trace import run_trace
 from dlkit.transfer.heads import replace_head
-from dlkit.transfer.inputs import SMALLEST, enlarge_small_images, preprocessing_of, take_channels
+from dlkit.transfer.inputs import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SMALLEST,
+    enlarge_small_images,
+    preprocessing_of,
+    take_channels,
+)
 from dlkit.transfer.weights import LoadReport, load_weights
 
 __all__ = ["create_model"]
@@ -69,11 +76,11 @@ def create_model(
     model, config, address = _build(name, pretrained=own_weights, image_size=image_size)
     replace_head(model, len(names) if names is not None else int(classes))  # type: ignore[call-overload]
     report = _loaded(model, weights if weights is not None else address)
+    known, config = bool(config), config or _config_by_trying(model)
     preprocessing = preprocessing_of(config, in_chans=in_chans, image_size=image_size)
-    take_channels(
-        model, in_chans, mean=config.get("mean") or (0.485, 0.456, 0.406), std=config.get("std") or (0.229, 0.224, 0.225)
-    )
-    _adapt_size(model, config, in_chans, image_size, preprocessing)
+    take_channels(model, in_chans, mean=config.get("mean") or IMAGENET_MEAN, std=config.get("std") or IMAGENET_STD)
+    if known:
+        _adapt_size(model, config, in_chans, image_size, preprocessing)
     model.__dict__.update(preprocessing=preprocessing, classes=names, weights_report=report)
     return model
 
@@ -99,6 +106,12 @@ def _adapt_size(
     if fixed and list(spec["size"]) != [height, width]:
         spec.update(size=[height, width], resize=None if spec["resize"] is None else max(height, width))
     enlarge_small_images(model, (height, width), fixed=fixed)
+
+
+def _config_by_trying(model: nn.Module) -> dict[str, Any]:
+    """A module that does not say what it was made for: the size of an image that it takes."""
+    shape = run_trace(model).example.shape
+    return {"input_size": (3, *shape[2:])} if len(shape) == 4 else {}
 
 
 def _takes(model: nn.Module, example: Any) -> bool:
@@ -208,8 +221,7 @@ def _from_hub(name: str, *, pretrained: bool) -> _Built:
     source = {"source": "local"} if local else {"trust_repo": "check"}
     try:
         build: Callable[..., Any] = torch.hub.load
-        known = "pretrained" in str(torch.hub.help(repository, entry, **({"source": "local"} if local else {})))
-        model = build(repository, entry, **source, **({"pretrained": pretrained} if known or pretrained else {}))
+        model = build(repository, entry, **source, **({"pretrained": True} if pretrained else {}))
     except OSError as error:
         raise _no_weights(f"hub/{name}", error) from error
     if not isinstance(model, nn.Module):
