@@ -12,6 +12,7 @@ accuracies are those after so few epochs. `--fine-tune` adds `fine_tune`, `--con
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import tempfile
@@ -85,7 +86,7 @@ def with_dlkit(root: Path, seed: int, epochs: int, *, views: int | None) -> Resu
         )
         history = trainer.fit(train, val, epochs=epochs)
         seconds = time.perf_counter() - began
-    later = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
+    later = [after - before for before, after in itertools.pairwise(clock.times)]
     return history["val_accuracy"][-1], seconds, statistics.median(later)
 
 
@@ -106,7 +107,7 @@ def with_loop(root: Path, seed: int, epochs: int, *, correct: bool, augment: boo
             optim.step()
         result = accuracy(model, val)
         times.append(time.perf_counter())
-    later = [after - before for before, after in zip(times, times[1:], strict=False)]
+    later = [after - before for before, after in itertools.pairwise(times)]
     return result, times[-1] - times[0], statistics.median(later)
 
 

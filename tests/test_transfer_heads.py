@@ -25,10 +25,9 @@ FEW_TORCHVISION = {
 FEW_TIMM = {
     "deit_tiny_distilled_patch16_224": ("head", "head_dist"),
     "dla46_c": ("fc",),
-    "levit_128s": ("head.l",),
+    "levit_128s": ("head.linear", "head_dist.linear"),
     "test_convnext": ("head.fc",),
-    "test_mambaout": ("head.fc2",),
-    "visformer_tiny": ("head",),
+    "test_mambaout": ("head.fc",),
 }
 
 

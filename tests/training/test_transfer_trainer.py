@@ -279,7 +279,7 @@ def test_trainable_parameters_without_gradient_or_optimizer_are_named() -> None:
     model = make()
     freeze(model)
     model.unused = nn.Linear(2, 2)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="trainable") as caught:
         train(model, ReuseFeatures(enabled=False), epochs=1)
     messages = " ".join(str(each.message) for each in caught)
     assert "without a gradient in the first step: unused.weight, unused.bias" in messages

@@ -18,8 +18,8 @@ class Unfreeze(Callback):
     """Makes more of a frozen model trainable at the start of given epochs: `Unfreeze({3: "layer4", 6: "all"})`.
 
     Before the first of them only the head is trained. Which parts are frozen follows from the plan and the epoch
-    alone, so a run that is resumed at any step goes on bit for bit. Parameters that the optimizer does not have are added
-    to it before the run begins, as groups by depth; they do not move while they are frozen. (A scheduler must know
+    alone, so a run that is resumed at any step goes on bit for bit. Parameters that the optimizer does not have are
+    added to it before the run begins, as groups by depth; they do not move while they are frozen. (A scheduler must know
     all groups from the start: then make the optimizer with `dlkit.transfer.param_groups`.)
 
     Args:

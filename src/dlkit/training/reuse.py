@@ -316,7 +316,8 @@ class ReusingSource:
 
     def _is_right(self) -> bool:
         """Recompute two rows and compare."""
-        assert self.store is not None and self.store.values is not None
+        assert self.store is not None
+        assert self.store.values is not None
         size = int(self.loader.batch_size or 1)
         streams = rng.state_dict()
         try:

@@ -250,7 +250,8 @@ class FeatureStore:
             return 0, []
 
     def _save_progress(self, done: int, targets: list[Any]) -> None:
-        assert self.folder is not None and self.values is not None
+        assert self.folder is not None
+        assert self.values is not None
         _sync(self.folder / "features.bin")
         _write_targets(self.folder / "progress.safetensors", _joined(targets))
         self._write_json("progress.json", rows=done)
@@ -265,7 +266,8 @@ class FeatureStore:
         self._settle()
 
     def _write_json(self, name: str, **more: Any) -> None:
-        assert self.folder is not None and self.values is not None
+        assert self.folder is not None
+        assert self.values is not None
         state = {"shape": list(self.values.shape), "dtype": str(self.values.dtype).removeprefix("torch."), **more}
         with _files.atomic_write(self.folder / name) as file:
             file.write(json.dumps(state).encode())
@@ -332,4 +334,4 @@ def _read_targets(file: Path, rows: int) -> Any:
         raise DataError(f"{file} is damaged: {error}") from error
     if any(len(value) != rows for value in found.values()):
         raise DataError(f"{file} does not have {rows} targets")
-    return found.get("", None) if set(found) <= {""} else found
+    return found.get("") if set(found) <= {""} else found

@@ -47,8 +47,8 @@ def freeze(model: _M, until: str | None = None, *, example: Any = None) -> _M:
 
     Frozen parameters have `requires_grad=False` and no `.grad`, so that no optimizer moves them, one made before
     included. Frozen modules stay in eval mode whatever `.train()` is called on. The frozen part therefore runs without
-    a graph, and a sample's features depend on nothing but the sample. A dropout directly in front of the head is part of
-    the head. What is frozen already stays so.
+    a graph, and a sample's features depend on nothing but the sample. A dropout directly in front of the head is part
+    of the head. What is frozen already stays so.
 
     Args:
         model: Any module, or a part of one.
@@ -180,7 +180,7 @@ def _earlier(model: nn.Module, until: str, example: Any) -> tuple[set[str], set[
             whole = order[name] < order[until]
         else:  # a list of modules, or one whose weights are used without calling it
             own = {f"{name}.{key}" for key, _ in module.named_parameters()}
-            whole = _owner(name) in modules or bool(own) and own <= used
+            whole = _owner(name) in modules or (bool(own) and own <= used)
         if whole:
             modules.add(name)
     unused = {name for name, _ in model.named_parameters() if name not in trace.used}

@@ -36,7 +36,7 @@ def param_groups(
         layer_decay: The rate falls by this factor per layer from the head down (Howard and Ruder 2018, section 3.2,
             call it discriminative fine-tuning), in the order of computing. 1 for one rate.
         weight_decay: Put into each group, with 0 for norms, biases and other parameters of one dimension (He et al.
-            2019, section 3.1), which then are groups of their own ("layer4, no decay"). None leaves it to the optimizer.
+            2019, section 3.1), which then are groups of their own ("layer4, no decay"). None: the optimizer's.
         example: An input with a batch dimension; None guesses one.
 
     Raises:
@@ -71,8 +71,8 @@ def add_groups(
 ) -> list[str]:
     """Add the model's parameters that an optimizer does not have yet, as groups by depth; returns the groups' names.
 
-    For an optimizer that was made on the head alone, before or after unfreezing. Afterwards every parameter is in exactly
-    one group.
+    For an optimizer that was made on the head alone, before or after unfreezing. Afterwards every parameter is in
+    exactly one group.
 
     Args:
         optimizer: Any optimizer.

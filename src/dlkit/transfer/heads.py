@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dlkit.errors import ArgumentError

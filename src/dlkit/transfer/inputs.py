@@ -25,7 +25,7 @@ _log = logging.getLogger("dlkit")
 
 
 def preprocessing_of(config: Mapping[str, Any], *, in_chans: int, image_size: int | None) -> dict[str, Any]:
-    """How images become the input of a backbone, as plain data that JSON can hold (`dlkit.transforms.from_json`).
+    """How images become the input of a backbone, as plain data that JSON can hold, in the form of dlkit's transforms.
 
     Args:
         config: What the backbone was made with: input_size, crop_pct, crop_mode, interpolation, mean, std.

@@ -44,7 +44,7 @@ def create_model(
     """A backbone with a fresh head, ready to be frozen and trained.
 
     The model is the library's own module; what dlkit knows about it is put beside: `preprocessing` (plain data for
-    JSON, see `dlkit.transforms.from_json`), `classes`, `weights_report`, and the method `head_parameters()`.
+    JSON, in the form of dlkit's transforms), `classes`, `weights_report`, and the method `head_parameters()`.
 
     Small images: the model enlarges images with a shorter side below 96 pixels to 96 by itself (to its own size where
     it takes no other), because a backbone that halves the picture five times sees nothing in 28 pixels.
@@ -171,7 +171,9 @@ def _from_timm(name: str, pretrained: bool, image_size: int | None) -> _Built:
             options.pop("img_size", None)
             model = timm.create_model(name, pretrained=pretrained, **options)
     except (OSError, RuntimeError) as error:
-        raise _no_weights(name, error) if pretrained else error
+        if not pretrained:
+            raise
+        raise _no_weights(name, error) from error
     found = dict(getattr(model, "pretrained_cfg", None) or {})
     if side := options.get("img_size"):
         found["input_size"] = (3, side, side)

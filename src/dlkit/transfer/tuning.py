@@ -19,9 +19,7 @@ from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.early_stopping import EarlyStopping
 from dlkit.callbacks.features import ReuseFeatures
 from dlkit.errors import ArgumentError
-from dlkit.loader import DataLoader
 from dlkit.runs.history import History
-from dlkit.training.evaluation import evaluate
 from dlkit.training.trainer import Trainer
 from dlkit.transfer.freezing import freeze, unfreeze
 from dlkit.transfer.groups import param_groups
