@@ -66,14 +66,11 @@ def main() -> None:
                 seconds = stall(saver, run)
                 if number:  # the first fills the buffers
                     times[kind].append(seconds)
-    print(
-        f"torch {torch.__version__}, {os.cpu_count()} cores, {arguments.millions} M parameters, {arguments.rounds} rounds\n"
-    )
+    print(f"torch {torch.__version__}, {os.cpu_count()} cores, {arguments.millions} M parameters, medians of rounds\n")
     print("| | training stops for | file whole after |\n|---|---|---|")
     for kind, values in times.items():
-        print(
-            f"| {kind} | {statistics.median(v[0] for v in values):.3f} s | {statistics.median(v[1] for v in values):.3f} s |"
-        )
+        stopped, whole = (statistics.median(column) for column in zip(*values, strict=True))
+        print(f"| {kind} | {stopped:.3f} s | {whole:.3f} s |")
     ratio = statistics.median(b[0] / a[0] for a, b in zip(times["blocking"], times["background"], strict=True))
     print(f"\nbackground stops the training for {100 * ratio:.1f} % of what a blocking save takes")
 

@@ -147,7 +147,7 @@ class Run:
         accumulate: Batches per optimizer step.
         epoch_began: The step and batch at which the current epoch began or was resumed.
         keep_state: False once the weights are spoilt and must not be saved.
-        between_steps: False while a step is half done.
+        between_steps: False while a step, a row or the end of an epoch is half done.
         write_files: False in a dry run.
         scaler: The gradient scaler of fp16 training, else None.
         directions: For each value of the history whether higher is better, None where nobody knows.
@@ -209,8 +209,8 @@ class Run:
         """
         if self.stop_reason is None:
             self.stop_reason = reason
-            if final:
-                self.cursor.finished = reason
+        if final and self.keep_state and not self.cursor.finished:
+            self.cursor.finished = reason  # also when a signal came first: else the resumed run would go on
         self.keep_state = self.keep_state and keep_state
 
     def batches_of(self, step: int) -> list[int]:

@@ -20,6 +20,7 @@ from dlkit.callbacks.early_stopping import EarlyStopping
 from dlkit.callbacks.features import ReuseFeatures
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import History
+from dlkit.training.setup import pick_device
 from dlkit.training.trainer import Trainer
 from dlkit.transfer.freezing import freeze, unfreeze
 from dlkit.transfer.groups import param_groups
@@ -289,9 +290,7 @@ def compare(
 def _compared(
     name: str, model: nn.Module | None, train: Any, val: Any, classes: Any, neighbours: int, device: Any
 ) -> Comparison:
-    from dlkit.training.trainer import _pick_device
-
-    began, where = time.monotonic(), _pick_device(device)
+    began, where = time.monotonic(), pick_device(device)
     model = freeze(model if model is not None else create_model(name, classes=classes or 1000)).to(where)
     x, y, seconds = _features(model, train, where)
     vx, vy, more = _features(model, val, where)
