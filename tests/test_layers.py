@@ -29,12 +29,15 @@ datasets/_tables/streaming
 datasets/_tables/__init__ datasets/tabular
 datasets/__init__
 models metrics
+transfer/_trace transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs transfer/models
+transfer/_cut transfer/features
 runs/every runs/history runs/snapshot runs/state runs/store runs/__init__
-callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema
+callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen
 callbacks/gradients callbacks/guards
-callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/__init__
+callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/batches training/steps training/evaluation training/loop training/signals training/resuming
-training/rehearsal training/setup training/trainer training/__init__
+training/reuse training/rehearsal training/setup training/trainer training/__init__
+transfer/tuning transfer/__init__
 demo
 __init__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
