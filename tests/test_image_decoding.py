@@ -1,4 +1,4 @@
-"""Decoding: upright, in 8 bits, over white; odd files by rule, broken ones with their name, the same by both decoders."""
+"""Decoding: upright, in 8 bits, over white; broken files by name; both JPEG decoders give equal pixels."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 
@@ -36,8 +36,12 @@ MAX_BYTES = 1 << 30
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "AVIF", "PPM", "TGA", "ICO", "JPEG2000")
 #: What a scan takes for an image, by its name.
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .webp .tif .tiff .bmp .dib .avif .pbm .pgm .ppm .pnm .tga .ico .jp2 "
-    ".j2k .jpx".split()  # noqa: SIM905
+    f".{name}"
+    for names in (
+        "jpg jpeg jpe jfif mpo png apng gif webp tif tiff",
+        "bmp dib avif pbm pgm ppm pnm tga ico jp2 j2k jpx",
+    )
+    for name in names.split()
 )
 
 _ORIENTATION = 0x0112
@@ -214,7 +218,7 @@ class OpenImage:
             return work()
         except (DataError, ArgumentError, MemoryError):
             raise
-        except Image.UnidentifiedImageError as error:
+        except UnidentifiedImageError as error:
             raise DataError(
                 f"{self.name}: is not an image in a format dlkit reads ({', '.join(_formats())})"
             ) from error
