@@ -147,13 +147,20 @@ class Run:
         accumulate: Batches per optimizer step.
         epoch_began: The step and batch at which the current epoch began or was resumed.
         keep_state: False once the weights are spoilt and must not be saved.
-        between_steps: False while a step is half done.
+        between_steps: False while a step, a row or the end of an epoch is half done.
         write_files: False in a dry run.
         scaler: The gradient scaler of fp16 training, else None.
         directions: For each value of the history whether higher is better, None where nobody knows.
         capture: Returns the run's whole state; only at a safe point.
         indices: `indices(epoch, batch)` gives the samples of a batch, None where nobody knows.
         seed: What all randomness of the run is derived from.
+
+    Args:
+        model: The model itself.
+        optimizers: By name.
+        device: Where the batches go.
+        seed: What all randomness of the run is derived from.
+        verbose: Whether what the run says appears on the screen, too.
     """
 
     def __init__(
