@@ -163,7 +163,7 @@ def test_erasing_flipping_and_chances() -> None:
     assert 0.4 < np.mean([share > 0 for share in shares]) < 0.6
     assert 0.01 < max(shares) < 0.36
     image = picture(8, 8)
-    plain = transforms.evaluate(8, resize=8)(image)
+    plain = transforms.evaluate(8)(image)
     assert torch.equal(transforms.train(8, scale=None, flip=1)(image), plain.flip(2))
     assert torch.equal(transforms.train(8, scale=None, flip=0, flip_vertical=1)(image), plain.flip(1))
     flips = [torch.equal(transforms.train(8, scale=None)(image), plain) for _ in range(200)]

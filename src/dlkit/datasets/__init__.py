@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Any
 # Where each public name lives; one line per name, sorted.
 _ROOMS = {
     "Glyphs": "glyphs",
+    "ImageFiles": "folders",
+    "ImageFolder": "folders",
+    "ImageTable": "imagetable",
     "InMemoryDataset": "base",
     "NotMNIST": "notmnist",
+    "decode_image": "decoding",
+    "inspect": "inspecting",
 }
 
 __all__ = sorted(_ROOMS)
 
 if TYPE_CHECKING:
     from dlkit.datasets.base import InMemoryDataset as InMemoryDataset
+    from dlkit.datasets.decoding import decode_image as decode_image
+    from dlkit.datasets.folders import ImageFiles as ImageFiles
+    from dlkit.datasets.folders import ImageFolder as ImageFolder
     from dlkit.datasets.glyphs import Glyphs as Glyphs
+    from dlkit.datasets.imagetable import ImageTable as ImageTable
+    from dlkit.datasets.inspecting import inspect as inspect
     from dlkit.datasets.notmnist import NotMNIST as NotMNIST
 
 

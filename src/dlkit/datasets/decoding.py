@@ -67,12 +67,27 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         DataNotFoundError: there is none.
         DataError: it is too large, or cannot be read.
     """
+    return read_with_status(path)[0]
+
+
+def read_with_status(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result]:
+    """A file's content and its size and time stamp at that moment; otherwise as `read_bytes`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataNotFoundError: there is none.
+        DataError: it is too large, or cannot be read.
+    """
     try:
         with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                raise DataError(f"{_shown(path)}: {size:,} bytes are more than the {MAX_BYTES:,} an image may have")
-            return file.readall()
+            status = os.fstat(file.fileno())
+            if status.st_size > MAX_BYTES:
+                raise DataError(
+                    f"{_shown(path)}: {status.st_size:,} bytes are more than the {MAX_BYTES:,} an image may have"
+                )
+            return file.readall(), status
     except FileNotFoundError as error:
         raise DataNotFoundError(f"{_shown(path)}: there is no such file") from error
     except OSError as error:
@@ -275,6 +290,11 @@ def _formats() -> tuple[str, ...]:
     """Those of `FORMATS` that this Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def has_fast_jpeg() -> bool:
+    """Whether simplejpeg is installed."""
+    return _simplejpeg() is not None
 
 
 @functools.cache

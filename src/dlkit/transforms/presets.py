@@ -67,7 +67,12 @@ def train(
     )
     height, width = _pair(size)
     return Preprocessing(
-        size=(height, width), interpolation=interpolation, color=color, augment=augment, **_normal(color, mean, std)
+        size=(height, width),
+        resize=round(max(height, width) * 256 / 224),  # for its `for_evaluation()`
+        interpolation=interpolation,
+        color=color,
+        augment=augment,
+        **_normal(color, mean, std),
     )
 
 
