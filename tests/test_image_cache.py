@@ -127,7 +127,7 @@ def test_what_is_kept_is_made_smaller(folder: Path) -> None:
     epoch(ds)
     assert ds._cache is not None
     ds._cache.begin()
-    small = [ds._cache.get(row, ds.path(row)) for row in range(40)]
+    small = [ds._cache.get(row, ds.path) for row in range(40)]
     assert all(pixels is not None and min(pixels.shape[:2]) <= 30 for pixels in small)
     place = ds._cache.folder
     assert place.is_dir()
@@ -178,7 +178,9 @@ def test_a_kill_leaves_a_cache_that_is_good(folder: Path, tmp_path: Path, monkey
     assert os.path.getsize(index) == 40 * 48
 
 
-def test_damaged_pixels_are_noticed(folder: Path, tmp_path: Path) -> None:
+def test_damaged_pixels_are_noticed_and_written_anew(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ds = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
     fresh = epoch(ds)
     (index,), (pixels,) = ((tmp_path / "cache").glob(f"{name}-*.bin") for name in ("index", "pixels"))
@@ -189,6 +191,9 @@ def test_damaged_pixels_are_noticed(folder: Path, tmp_path: Path) -> None:
     entries[48 + 20] ^= 1  # an offset
     index.write_bytes(entries)
     assert same(epoch(ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")), fresh)
+    decoded = Counted(monkeypatch)
+    assert same(epoch(ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")), fresh)
+    assert decoded.paths == []
     pixels.write_bytes(data[:1000])
     assert same(epoch(ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")), fresh)
 
@@ -266,6 +271,7 @@ def test_many_entries_are_found_without_a_dictionary(tmp_path: Path, monkeypatch
     assert again is not None
     again.begin()
     assert len(again._by_key) == 0
+    assert len(again._sorted) == 1501
     for number in (0, 1, 256, 777, 1500):
         kept = again._kept(again._find(keys[number]))
         assert kept is not None

@@ -15,9 +15,14 @@ LAYERS = """
 errors _files _optional
 _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
-rng samplers loader sources
+rng
+transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets transforms/documents
+transforms/__init__
+samplers loader sources
 splits
-datasets/base datasets/packfile datasets/packed datasets/notmnist datasets/glyphs datasets/__init__
+datasets/base datasets/packfile datasets/packed datasets/notmnist datasets/glyphs
+datasets/decoding datasets/listing datasets/parallel datasets/journal datasets/imagecache datasets/imagesettings
+datasets/profiling datasets/images datasets/folders datasets/imagetable datasets/inspecting datasets/__init__
 models metrics
 runs/every runs/history runs/snapshot runs/state runs/store runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/gradients callbacks/guards

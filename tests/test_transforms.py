@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,6 +203,29 @@ def test_any_kind_of_image_gives_the_same() -> None:
     for wrong in (array.astype(np.float32), "photo.jpg", array[:, :, :2]):
         with pytest.raises(ArgumentError, match="must be"):
             spec(wrong)
+
+
+THREADS = """
+import os, numpy as np, torch
+from dlkit import transforms
+torch.set_num_threads(4)
+before = len(os.listdir("/proc/self/task"))
+for color in ("RGB", "L"):
+    image = np.zeros((500, 400, 3 if color == "RGB" else 1), np.uint8)
+    for interpolation in ("bilinear", "bicubic", "nearest"):
+        for spec in (transforms.train(224, color=color, interpolation=interpolation, brightness=0.1, erase=1.0),
+                     transforms.evaluate(224, color=color, interpolation=interpolation)):
+            for numbers in (spec.draw(8) if spec.draws_random else [None]):
+                plan = spec.plan(500, 400, numbers)
+                spec.write(image, plan, np.empty(spec.shape, np.float32))
+    print(color, len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_carrying_out_a_plan_wakes_no_threads_of_torch() -> None:
+    run = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["RGB", "0", "L", "0"]
 
 
 def test_resizing_views_and_nearest() -> None:

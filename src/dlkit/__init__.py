@@ -28,6 +28,7 @@ _MODULES = (
     "samplers",
     "splits",
     "training",
+    "transforms",
 )
 
 __all__ = sorted([*_ROOMS, *_MODULES])

@@ -145,6 +145,11 @@ def open_image(
 class OpenImage:
     """An image whose header has been read; made by `open_image`.
 
+    Args:
+        data: The file's content.
+        name: What errors call it.
+        max_pixels: An image that has more is refused.
+
     Attributes:
         name: What errors call it.
         format: Pillow's name of the format, such as "JPEG".

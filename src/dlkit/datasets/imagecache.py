@@ -19,6 +19,7 @@ import warnings
 import weakref
 import zlib
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +114,15 @@ class PixelCache:
         self._waiting: deque[tuple[int, bytes, Pixels]] = deque()
         self._entries = np.empty(0, _ENTRY)
         self._by_key: dict[bytes, int] = {}
-        self._sorted = np.empty(0, "V16")
+        self._sorted = np.empty(0, "<u8")
+        self._damaged: set[int] = set()
         self._order = np.empty(0, np.int64)
         self._map: Any = np.empty(0, np.uint8)
         self._slots: npt.NDArray[np.int64] | None = None
         self._checked: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_pid", "_waiting", "_entries", "_by_key", "_sorted", "_order", "_map", "_slots", "_checked")
+        own = ("_pid", "_waiting", "_entries", "_by_key", "_sorted", "_order", "_map", "_slots", "_checked", "_damaged")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -152,34 +154,37 @@ class PixelCache:
         self._checked = np.concatenate([self._checked, np.zeros(len(new), np.bool_)])
         if self._slots is not None:
             self._slots[self._slots == _ABSENT] = _UNKNOWN
-        if count < _DICTIONARY_UP_TO:
-            self._by_key.update(zip([bytes(key) for key in new["key"]], range(known, count), strict=True))
-        else:
-            self._by_key = {}
-            keys = np.ascontiguousarray(self._entries["key"]).view("S16")
-            self._order = np.argsort(keys, kind="stable")
-            self._sorted = keys[self._order]
+            if self._damaged:
+                self._slots[np.isin(self._slots, list(self._damaged))] = _UNKNOWN
+        self._by_key.update(zip([bytes(key) for key in new["key"]], range(known, count), strict=True))
+        if len(self._by_key) > _DICTIONARY_UP_TO:
+            prefixes = self._entries["key"].copy().view("<u8")[::2]
+            self._order = np.argsort(prefixes, kind="stable")
+            self._sorted, self._by_key = prefixes[self._order], {}
 
     def _find(self, key: bytes) -> int:
+        """The newest entry with this key."""
         if (found := self._by_key.get(key)) is not None:
             return found
-        if len(self._sorted):
-            wanted = np.frombuffer(key, "S16")
-            place = int(np.searchsorted(self._sorted, wanted, side="right")[0]) - 1
-            if place >= 0 and bytes(self._entries[self._order[place]]["key"]) == key:
+        prefix = np.frombuffer(key, "<u8")[0]
+        place = int(np.searchsorted(self._sorted, prefix, side="right")) - 1
+        while place >= 0 and self._sorted[place] == prefix:
+            if bytes(self._entries[self._order[place]]["key"]) == key:
                 return int(self._order[place])
+            place -= 1
         return _ABSENT
 
-    def get(self, row: int, path: Path) -> Pixels | None:
+    def get(self, row: int, path_of: Callable[[int], Path]) -> Pixels | None:
         """The kept pixels of an image [H, W, C], None where there are none, or the file has changed.
 
         Args:
             row: The image's place in the dataset.
-            path: Its file.
+            path_of: Gives its file; asked only when this process sees the row for the first time.
         """
         assert self._slots is not None
         slot = int(self._slots[row])
         if slot == _UNKNOWN:
+            path = path_of(row)
             try:
                 slot = self._find(self.key(path, os.stat(path)))
             except OSError:
@@ -194,12 +199,14 @@ class PixelCache:
         if start + count > len(self._map):
             self._map = _mapped(self._pixels)
         if start + count > len(self._map):
+            self._damaged.add(slot)
             return None
         flat: Pixels = self._map[start : start + count]
         if not self._checked[slot]:
             packed = _FIELDS.pack(bytes(entry["key"]), start, *shape, int(entry["pixels_crc"]))
             if zlib.crc32(packed) != entry["entry_crc"] or zlib.crc32(flat.data) != entry["pixels_crc"]:
-                return None  # decoded again in every epoch; written anew when the folder is emptied
+                self._damaged.add(slot)  # it is decoded and written anew, and the newest entry of a key counts
+                return None
             self._checked[slot] = True
         return flat.reshape(shape)
 
@@ -233,10 +240,14 @@ class PixelCache:
         try:
             with _files.FileLock(self._lock):
                 self.begin()
-                self._append([item for item in waiting if self._find(item[1]) == _ABSENT])
+                self._append([item for item in waiting if self._is_missing(item[1])])
         except OSError as error:
             reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
             self._stop(f"{reason}; what is kept stays of use, the rest is decoded in every epoch")
+
+    def _is_missing(self, key: bytes) -> bool:
+        slot = self._find(key)
+        return slot == _ABSENT or slot in self._damaged
 
     def _append(self, items: list[tuple[int, bytes, Pixels]]) -> None:
         if not items:

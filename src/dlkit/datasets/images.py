@@ -202,9 +202,9 @@ class ImageDataset(Dataset[Any]):
     def _kept_pixels(self, row: int) -> Pixels:
         """From the cache; else decoded by the cache's rule, so that the first epoch sees what later ones will see."""
         assert self._cache is not None
-        path = self._path(row)
-        pixels = self._cache.get(row, path)
+        pixels = self._cache.get(row, self._path)
         if pixels is None:
+            path = self._path(row)
             data, status = read_with_status(path)
             pixels = decode_for_cache(data, path, self._side(), self._color())
             self._cache.put(row, self._cache.key(path, status), pixels)

@@ -52,6 +52,9 @@ _HIDDEN = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "lost+fou
 def natural(name: str) -> tuple[Any, ...]:
     """A sort key in which "2" comes before "10"; names without digits sort as Python sorts them.
 
+    Args:
+        name: Of a class or file.
+
     >>> sorted(["10", "9", "b2", "b10"], key=natural)
     ['9', '10', 'b2', 'b10']
     """

@@ -26,7 +26,14 @@ MARGIN = 1.5
 
 
 class Box(NamedTuple):
-    """A rectangle of pixels."""
+    """A rectangle of pixels.
+
+    Attributes:
+        top: The first row.
+        left: The first column.
+        height: How many rows.
+        width: How many columns.
+    """
 
     top: int
     left: int
@@ -103,6 +110,11 @@ def snapped(box: Box, grid: int) -> Box:
 def short_side_to(height: int, width: int, short: int) -> tuple[int, int]:
     """The size of an image whose shorter side becomes `short`, rounded down as torchvision does.
 
+    Args:
+        height: Of the image.
+        width: Of the image.
+        short: The shorter side afterwards.
+
     >>> short_side_to(375, 500, 256)
     (256, 341)
     """
@@ -113,6 +125,12 @@ def short_side_to(height: int, width: int, short: int) -> tuple[int, int]:
 
 def centered(height: int, width: int, wanted_height: int, wanted_width: int) -> Box:
     """The middle of an image, rounded as torchvision's `CenterCrop` does.
+
+    Args:
+        height: Of the image.
+        width: Of the image.
+        wanted_height: Of the middle.
+        wanted_width: Of the middle.
 
     >>> centered(256, 341, 224, 224)
     Box(top=16, left=58, height=224, width=224)
@@ -132,12 +150,13 @@ def resized(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixe
     """
     if pixels.shape[:2] == (height, width):
         return pixels.transpose(2, 0, 1)
-    if any(stride < 0 for stride in pixels.strides):
-        pixels = np.ascontiguousarray(pixels)
-    image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
     if interpolation == "nearest":
-        result = F.interpolate(image, (height, width), mode="nearest")
-    else:
-        result = F.interpolate(image, (height, width), mode=interpolation, antialias=True, align_corners=False)
+        rows, columns = (np.arange(new) * old // new for new, old in zip((height, width), pixels.shape, strict=False))
+        nearest: Pixels = pixels[rows[:, None], columns].transpose(2, 0, 1)
+        return nearest
+    # Contiguous by numpy: torch would copy a cut-out with its OpenMP threads, which on busy cores wait for each other
+    # (32 ms instead of 0.24 ms were measured). On contiguous bytes it resizes in this thread.
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)
+    result = F.interpolate(image, (height, width), mode=interpolation, antialias=True, align_corners=False)
     array: Pixels = result[0].numpy()
     return array
