@@ -1,13 +1,14 @@
-"""`Callback`: what happens beside the training loop, at eight moments."""
+"""`Callback`: what happens beside the training loop, at nine moments."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from dlkit.runs.history import Row
 from dlkit.runs.state import Run
 
-__all__ = ["Callback", "overrides"]
+__all__ = ["Callback", "overrides", "warn_unmeasured"]
 
 
 class Callback:
@@ -17,20 +18,24 @@ class Callback:
     moment they are called in the order of the list, except that `Checkpoint` always comes last, so that it saves what
     the others have decided.
 
-    Which hooks still run, when a fit ends:
+    Which hooks still run, when a fit ends (a callback that asks to stop and a signal are one and the same):
 
-    ===================  ==========  ===========  =========================  ===========
-    hook                 completed   stop asked   Ctrl-C, SIGTERM            exception
-    ===================  ==========  ===========  =========================  ===========
-    `on_fit_start`       yes         yes          yes                        yes
-    `on_epoch_start`     yes         yes          yes                        yes
-    `on_gradients`       yes         yes          the step is finished       no
-    `on_step_end`        yes         yes          the step is finished       no
-    `on_row`             yes         yes          not for the open row       no
-    `on_epoch_end`       yes         if at end    if at end                  no
-    `on_safe_point`      yes         yes          once more, for the state   if between steps
-    `on_fit_end`         yes         yes          yes                        yes
-    ===================  ==========  ===========  =========================  ===========
+    =====================  ==========  =========================  =====================
+    hook                   completed   stop asked, or a signal    exception
+    =====================  ==========  =========================  =====================
+    `on_fit_start`         yes         yes                        yes
+    `on_epoch_start`       yes         yes                        yes
+    `on_gradients`         yes         the step is finished       no
+    `on_step_end`          yes         the step is finished       no
+    `on_validation_step`   yes         the batch is finished      no
+    `on_row`               yes         not for an open row        no
+    `on_epoch_end`         yes         after its last row         no
+    `on_safe_point`        yes         once more                  if between steps
+    `on_fit_end`           yes         yes                        yes
+    =====================  ==========  =========================  =====================
+
+    A validation that is cut short has no row; the resumed run starts with it. With a `step` of your own the Trainer
+    does not know when the gradients are there, and never calls `on_gradients`.
 
     Whatever a callback remembers over steps belongs in `state_dict`: plain data (tensors, numbers, strings, lists,
     dicts), saved with every checkpoint and given back on resume.
@@ -136,3 +141,23 @@ def overrides(callback: Callback, hook: str) -> bool:
     False
     """
     return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
+
+
+def warn_unmeasured(callback: Callback, monitor: str, run: Run, row: Row) -> None:
+    """Tell the user, once, that a validation came without the value that a callback looks at.
+
+    A name without a metric is refused at the start of the fit, but with a `mode` it may also be a value that another
+    callback logs; so a wrong name shows only here.
+
+    Args:
+        callback: Who looks.
+        monitor: At what.
+        run: The run.
+        row: A row without that value.
+    """
+    measured = [name for name in row if name.startswith("val_")]
+    if measured and monitor.startswith("val_") and monitor not in run.history and not hasattr(callback, "_told"):
+        callback._told = True  # type: ignore[attr-defined]
+        name = type(callback).__name__
+        found = ", ".join(measured)
+        warnings.warn(f"{name} looks at {monitor!r}, which the validation did not measure: {found}", stacklevel=2)
