@@ -16,9 +16,13 @@ errors _files _optional
 _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng
+transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets transforms/documents
+transforms/__init__
 samplers loader sources
 splits
 datasets/base datasets/packfile datasets/letter_files datasets/packed datasets/notmnist datasets/glyphs
+datasets/decoding datasets/listing datasets/parallel datasets/journal datasets/imagecache datasets/imagesettings
+datasets/profiling datasets/images datasets/folders datasets/imagetable datasets/inspecting
 datasets/schema
 datasets/_tables/cells datasets/_tables/source datasets/_tables/dialect datasets/_tables/parsing
 datasets/_tables/frames datasets/_tables/options datasets/_tables/textual datasets/_tables/reading

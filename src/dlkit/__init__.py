@@ -29,6 +29,7 @@ _MODULES = (
     "splits",
     "training",
     "transfer",
+    "transforms",
 )
 
 __all__ = sorted([*_ROOMS, *_MODULES])
