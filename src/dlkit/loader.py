@@ -9,11 +9,9 @@ fetch, and `random` and `numpy.random` (whose states are slow to save) start fro
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import (
@@ -24,6 +22,7 @@ from torch.utils.data import (
     SequentialSampler,
     TensorDataset,
     default_collate,
+    default_convert,
 )
 from torch.utils.data._utils.pin_memory import pin_memory as pin
 
@@ -165,7 +164,8 @@ class DataLoader:
         self.collate_fn = collate_fn or _default_collate(dataset, batched=batched)
         self._settings = {"num_workers": num_workers, **settings}
         self._fetcher = _Fetcher(dataset, self.collate_fn, batched=batched)
-        self._tasks, self._inner = _Tasks(), None
+        self._tasks = _Tasks()
+        self._inner: TorchDataLoader[Any] | None = None
         self._planned: tuple[tuple[int, int], Plan] | None = None
         self._epoch = self._done = self._next_epoch = self._next_batch = 0
 
@@ -296,9 +296,7 @@ class DataLoader:
 def _settled(batches: Iterator[Any], start: int, stream: int) -> Iterator[Any]:
     """Hand each batch over with `random` and `numpy.random` at a state that depends on its number alone."""
     for number, batch in enumerate(batches, start):
-        after = rng.derive(stream, number, 1)
-        random.seed(after)
-        np.random.seed(after & 0xFFFFFFFF)
+        rng.settle(rng.derive(stream, number))
         yield batch
 
 
@@ -307,7 +305,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _convert_one(sample: Any) -> Any:
-    return torch.utils.data._utils.collate.default_convert(sample)
+    return default_convert(sample)
 
 
 def _default_collate(dataset: Any, *, batched: bool) -> Callable[[Any], Any]:

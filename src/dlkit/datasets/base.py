@@ -85,7 +85,7 @@ class Rows(list[Any]):
             return row if self._targets is None else Row((row, _row(self._targets, index)))
         self._fill()
         value = super().__getitem__(index)
-        return value.as_subclass(RowTensor) if type(value) is Tensor and not self._changed else value  # type: ignore[no-untyped-call]
+        return value.as_subclass(RowTensor) if type(value) is Tensor and not self._changed else value
 
     def _fill(self) -> None:
         if not self._filled:
@@ -144,7 +144,7 @@ def _plain(row: Any) -> Any:
         return tuple(_plain(part) for part in row)
     if isinstance(row, RowDict):
         return dict(row)
-    return row.as_subclass(Tensor) if isinstance(row, RowTensor) else row  # type: ignore[no-untyped-call]
+    return row.as_subclass(Tensor) if isinstance(row, RowTensor) else row
 
 
 def _first(values: Inputs) -> Tensor:

@@ -1,0 +1,1 @@
+"""A run: where it stands, what it has measured, and its files."""

@@ -1,0 +1,21 @@
+"""Training: the `Trainer`, its loop, and reading checkpoints back."""
+
+from __future__ import annotations
+
+from dlkit.runs.every import Every
+from dlkit.runs.history import History
+from dlkit.runs.state import Cursor, Run
+from dlkit.runs.store import CheckpointWarning, load_checkpoint
+from dlkit.training.rehearsal import LearningRateCurve
+from dlkit.training.trainer import Trainer
+
+__all__ = [
+    "CheckpointWarning",
+    "Cursor",
+    "Every",
+    "History",
+    "LearningRateCurve",
+    "Run",
+    "Trainer",
+    "load_checkpoint",
+]

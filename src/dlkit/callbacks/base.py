@@ -1,0 +1,136 @@
+"""`Callback`: what happens beside the training loop, at eight moments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dlkit.runs.history import Row
+from dlkit.runs.state import Run
+
+__all__ = ["Callback", "overrides"]
+
+
+class Callback:
+    """Listens to a run at its moments, and asks for something with `run.request_stop(...)` or `run.log(...)`.
+
+    Override what you need; a hook that is not overridden costs nothing. Callbacks never raise to steer. Within one
+    moment they are called in the order of the list, except that `Checkpoint` always comes last, so that it saves what
+    the others have decided.
+
+    Which hooks still run, when a fit ends:
+
+    ===================  ==========  ===========  =========================  ===========
+    hook                 completed   stop asked   Ctrl-C, SIGTERM            exception
+    ===================  ==========  ===========  =========================  ===========
+    `on_fit_start`       yes         yes          yes                        yes
+    `on_epoch_start`     yes         yes          yes                        yes
+    `on_gradients`       yes         yes          the step is finished       no
+    `on_step_end`        yes         yes          the step is finished       no
+    `on_row`             yes         yes          not for the open row       no
+    `on_epoch_end`       yes         if at end    if at end                  no
+    `on_safe_point`      yes         yes          once more, for the state   if between steps
+    `on_fit_end`         yes         yes          yes                        yes
+    ===================  ==========  ===========  =========================  ===========
+
+    Whatever a callback remembers over steps belongs in `state_dict`: plain data (tensors, numbers, strings, lists,
+    dicts), saved with every checkpoint and given back on resume.
+
+    >>> class CountSteps(Callback):
+    ...     steps = 0
+    ...     def on_step_end(self, run): self.steps += 1
+    ...     def state_dict(self): return {"steps": self.steps}
+    ...     def load_state_dict(self, state): self.steps = state["steps"]
+    """
+
+    #: Called later than those with a smaller number at the same moment.
+    order = 0
+
+    def on_fit_start(self, run: Run) -> None:
+        """Everything is built, a resumed state is loaded, and no batch has been fetched.
+
+        Args:
+            run: The run, as in all hooks.
+        """
+
+    def on_epoch_start(self, run: Run) -> None:
+        """An epoch begins, or goes on at `run.cursor.batch` after a resume.
+
+        Args:
+            run: The run.
+        """
+
+    def on_gradients(self, run: Run) -> None:
+        """The gradients of a whole optimizer step are there (unscaled), and the optimizer has not used them yet.
+
+        Args:
+            run: The run.
+        """
+
+    def on_step_end(self, run: Run) -> None:
+        """An optimizer step is done and counted. Do not read the device here in every step.
+
+        Args:
+            run: The run.
+        """
+
+    def on_validation_step(self, run: Run, done: int, total: int | None) -> None:
+        """A batch of a validation is done.
+
+        Args:
+            run: The run.
+            done: Batches so far.
+            total: Batches in all, None where nobody knows.
+        """
+
+    def on_row(self, run: Run, row: Row) -> None:
+        """A row of the history is complete: the one moment at which everybody judges the same values.
+
+        Args:
+            run: The run; `row` is already the last of `run.history.rows`.
+            row: See `History`. It has `val_` values when this was a validation.
+        """
+
+    def on_epoch_end(self, run: Run) -> None:
+        """All batches of an epoch are done, and its row is written.
+
+        Args:
+            run: The run; `run.epoch` is still the number of this epoch.
+        """
+
+    def on_safe_point(self, run: Run) -> None:
+        """The run stands between two steps with nothing half done: the place for `run.capture()`.
+
+        Args:
+            run: The run.
+        """
+
+    def on_fit_end(self, run: Run) -> None:
+        """The fit is over, in whatever way.
+
+        Args:
+            run: The run; `run.stop_reason` says why.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to remember, as plain data; nothing by default."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave.
+
+        Args:
+            state: Never empty.
+        """
+
+
+def overrides(callback: Callback, hook: str) -> bool:
+    """Whether a callback has its own version of a hook, in its class or set on the object.
+
+    Args:
+        callback: The callback.
+        hook: The hook's name.
+
+    >>> overrides(Callback(), "on_step_end")
+    False
+    """
+    return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)

@@ -1,0 +1,204 @@
+"""Save the whole run, keep the newest and the best, and bring the best weights back at the end."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from dlkit.callbacks.base import Callback
+from dlkit.errors import ArgumentError
+from dlkit.runs.every import Every
+from dlkit.runs.history import Row
+from dlkit.runs.snapshot import Snapshot
+from dlkit.runs.state import Run
+from dlkit.runs.store import CheckpointStore, CheckpointWarning, load_checkpoint
+
+__all__ = ["Checkpoint"]
+
+
+class Checkpoint(Callback):
+    """Keeps a run's state in a folder, so that the same script goes on after any kind of end.
+
+    With this callback, `fit` continues what is in the folder (`resume="auto"`). Files are written atomically, carry
+    a checksum, and load with `weights_only=True`; an older good one goes only after the newer one is safe. Only one
+    process may train in a folder. After the fit the best weights are back in the model.
+
+    Args:
+        dir: The run's folder; made when needed.
+        monitor: The value that "best" is judged by. A run without validation data keeps no best.
+        keep_best: How many of the best to keep; 0 for none.
+        keep_last: How many of the newest to keep, at least 1. Two by default: a damaged newest file has a forerunner.
+        every: When to save besides improvements and ends: `"epoch"`, `"500 steps"`, `"10 min"`.
+        background: Write in a thread; training only waits for the state to be copied.
+        restore_best: Put the best weights into the model when the fit ends, in whatever way.
+        mode: "min" or "max"; None takes the direction from the metric itself.
+
+    Raises:
+        RunLockedError: at the start of the fit, if another process trains in the folder.
+
+    >>> checkpoint = Checkpoint("runs/mine", every="500 steps")
+    >>> checkpoint.best is None
+    True
+    """
+
+    order = 1000
+
+    def __init__(
+        self,
+        dir: str | os.PathLike[str],  # noqa: A002  (the field's name for it)
+        monitor: str = "val_loss",
+        keep_best: int = 1,
+        keep_last: int = 2,
+        every: str | Every = "epoch",
+        background: bool = True,
+        restore_best: bool = True,
+        mode: str | None = None,
+    ) -> None:
+        if keep_last < 1 or keep_best < 0:
+            raise ArgumentError(f"keep_last must be at least 1 and keep_best at least 0, not {keep_last}, {keep_best}")
+        self.dir, self.monitor, self.mode = Path(dir), monitor, mode
+        self.every, self.background, self.restore_best = Every.parse(every), background, restore_best
+        self.store = CheckpointStore(self.dir, keep_last=keep_last, keep_best=keep_best)
+        self._snapshot = Snapshot()
+        self._writer: ThreadPoolExecutor | None = None
+        self._writing: Future[Path] | None = None
+        self._saved_at: tuple[int, int, int] | None = None
+        self._candidate: float | None = None
+        self._next_time = 0.0
+        self._last_count = 0
+
+    @property
+    def last(self) -> Path | None:
+        """The newest checkpoint file, or None."""
+        self._join()
+        return self.store.last
+
+    @property
+    def best(self) -> Path | None:
+        """The file with the best monitored value, or None."""
+        self._join()
+        return self.store.best
+
+    def on_fit_start(self, run: Run) -> None:
+        """Find the direction, and start to count from where the run stands.
+
+        Args:
+            run: The run.
+        """
+        judged = self.mode is not None or self.monitor in run.directions
+        if not judged and self.monitor != "val_loss":
+            run.higher_is_better(self.monitor)  # raises, and names what there is
+        self.store.higher_is_better = judged and run.higher_is_better(self.monitor, self.mode)
+        self._candidate = None
+        self._last_count = self._count(run)
+        self._next_time = time.monotonic() + self.every.number
+        self._saved_at = _place(run) if run.step or run.epoch else None
+
+    def on_row(self, run: Run, row: Row) -> None:
+        """Remember a value that would be among the best; the state is saved at the safe point that follows.
+
+        Args:
+            run: The run.
+            row: The new row.
+        """
+        value = row.get(self.monitor)
+        self._candidate = float(value) if value is not None else None
+
+    def on_safe_point(self, run: Run) -> None:
+        """Save, if it is time to, or if the last validation was among the best.
+
+        Args:
+            run: The run.
+        """
+        due = self._due(run)
+        value, self._candidate = self._candidate, None
+        among_best = value is not None and self._among_best(value)
+        stopping = run.stop_reason is not None and run.keep_state and self._saved_at != _place(run)
+        if (due or among_best or stopping) and run.write_files and run.keep_state:
+            self._save(run, value if among_best else None, regular=due or stopping)
+
+    def on_fit_end(self, run: Run) -> None:
+        """Wait for the last file, and bring the best weights back.
+
+        Args:
+            run: The run.
+        """
+        self._join()
+        if self._writer is not None:
+            self._writer.shutdown()
+            self._writer = None
+        if self.restore_best and run.write_files and self.store.best is not None:
+            self._restore_best(run)
+
+    def _due(self, run: Run) -> bool:
+        if self.every.unit == "seconds":
+            if time.monotonic() < self._next_time:
+                return False
+            self._next_time = time.monotonic() + self.every.number
+            return True
+        count = self._count(run)
+        if count == self._last_count or count % self.every.number:
+            return False
+        self._last_count = count
+        return True
+
+    def _count(self, run: Run) -> int:
+        return run.cursor.step if self.every.unit == "steps" else run.cursor.epoch
+
+    def _among_best(self, value: float) -> bool:
+        if math.isnan(value) or self.store.keep_best == 0:
+            return False
+        self._join()  # the index must know the one before
+        best = self.store.best_entries(self.store.keep_best)
+        if len(best) < self.store.keep_best:
+            return True
+        worst = best[-1].value or 0.0
+        return value > worst if self.store.higher_is_better else value < worst
+
+    def _save(self, run: Run, value: float | None, *, regular: bool) -> None:
+        self._join()  # the snapshot's memory is free again only when the file before is written
+        state = run.capture()
+        if not run.keep_state:
+            return  # reading the last losses for it has shown that they are no numbers
+        state = self._snapshot.take(state)
+        place = {"step": run.cursor.step, "epoch": run.cursor.epoch, "value": value, "regular": regular}
+        self._saved_at = _place(run)
+        if self.background:
+            self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="dlkit-checkpoint")
+            self._writing = self._writer.submit(self.store.save, state, **place)  # type: ignore[arg-type]
+        else:
+            self._report(lambda: self.store.save(state, **place))  # type: ignore[arg-type]
+
+    def _join(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            self._report(writing.result)
+
+    def _report(self, write: Any) -> None:
+        """A disk that is full must not end a night's run: say it loudly, keep the old files, go on."""
+        try:
+            write()
+        except OSError as error:
+            kept = f"{self.store.last.name} is still good" if self.store.last else "there is no older one"
+            message = f"could not save a checkpoint in {self.dir}: {error}; {kept}; training goes on"
+            warnings.warn(message, CheckpointWarning, stacklevel=4)
+
+    def _restore_best(self, run: Run) -> None:
+        for entry in self.store.best_entries(self.store.keep_best):
+            try:
+                state = load_checkpoint(self.dir / entry.file)
+            except Exception as error:  # noqa: BLE001  (whatever is wrong with one file, the next may be good)
+                warnings.warn(f"could not bring the best weights back: {error}", CheckpointWarning, stacklevel=3)
+                continue
+            run.model.load_state_dict(state["eval_model"] if state.get("eval_model") is not None else state["model"])
+            run.say(f"best weights restored: {self.monitor} {entry.value:.6g} at step {entry.step} ({entry.file})")
+            return
+
+
+def _place(run: Run) -> tuple[int, int, int]:
+    return run.cursor.step, run.cursor.batch, run.cursor.validated

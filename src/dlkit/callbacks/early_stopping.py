@@ -1,0 +1,102 @@
+"""Stop when a value no longer gets better."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dlkit.callbacks.base import Callback
+from dlkit.errors import ArgumentError
+from dlkit.runs.history import Row
+from dlkit.runs.state import Run
+
+__all__ = ["EarlyStopping"]
+
+
+class EarlyStopping(Callback):
+    """Ends the run after `patience` validations without an improvement.
+
+    It judges the same rows as everybody else, whenever they fall; rows without the value (an epoch without a
+    validation) are not counted. NaN is never an improvement. It does not bring weights back: `Checkpoint` does.
+
+    Args:
+        monitor: A value of the history.
+        patience: How many validations in a row may fail to improve; at least 1.
+        min_delta: A change counts only if it is larger than this.
+        relative: Take `min_delta` as a share of the best value so far.
+        min_epochs: Do not stop before this many epochs are finished.
+        baseline: A value to beat from the start; None for whatever the first validation gives.
+        mode: "min" or "max"; None takes the direction from the metric itself.
+
+    Raises:
+        ArgumentError: at the start of the fit, if nothing measures `monitor`.
+
+    >>> stopping = EarlyStopping(patience=3)
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 3,
+        min_delta: float = 0.0,
+        relative: bool = False,
+        min_epochs: int = 0,
+        baseline: float | None = None,
+        mode: str | None = None,
+    ) -> None:
+        if patience < 1:
+            raise ArgumentError(f"patience must be at least 1 validation, not {patience}")
+        if min_delta < 0:
+            raise ArgumentError(f"min_delta is a size and cannot be negative: {min_delta}")
+        self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
+        self.relative, self.min_epochs, self.mode = relative, min_epochs, mode
+        self.best: float | None = baseline
+        self.waited = 0
+
+    def on_fit_start(self, run: Run) -> None:
+        """Find the direction.
+
+        Args:
+            run: The run.
+        """
+        self._higher_is_better = run.higher_is_better(self.monitor, self.mode)
+
+    def on_row(self, run: Run, row: Row) -> None:
+        """Judge the row.
+
+        Args:
+            run: The run.
+            row: The new row.
+        """
+        if self.monitor not in row:
+            return
+        value = float(row[self.monitor])
+        if self._improved(value):
+            self.best, self.waited = value, 0
+            return
+        self.waited += 1
+        if self.waited >= self.patience and row["epoch"] >= self.min_epochs:
+            best = "no value was a number" if self.best is None else f"best {self.best:.6g}"
+            reason = f"early stopping: {self.monitor} did not improve in {self.waited} validations ({best})"
+            run.request_stop(reason, final=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value and the validations since."""
+        return {"best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on in the middle of the patience.
+
+        Args:
+            state: What `state_dict` returned.
+        """
+        self.best, self.waited = state["best"], state["waited"]
+
+    def _improved(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        if self.best is None:
+            return True
+        margin = abs(self.best) * self.min_delta if self.relative else self.min_delta
+        gain = value - self.best if self._higher_is_better else self.best - value
+        return gain > margin

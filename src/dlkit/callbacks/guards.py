@@ -1,0 +1,79 @@
+"""Callbacks that end a run for a reason from outside: a loss that is no number, a clock."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from dlkit.callbacks.base import Callback
+from dlkit.runs.every import seconds
+from dlkit.runs.state import Run
+
+__all__ = ["StopOnNaN", "TimeLimit"]
+
+
+class StopOnNaN(Callback):
+    """Ends the run when the training loss is NaN or infinite, and names step, epoch, batch and samples.
+
+    Losses are read from the device 64 at a time, so this costs no synchronisation per step; it stops at most 64 steps
+    late. The spoilt weights are not saved: the last checkpoint is from before, and the best weights come back.
+
+    >>> stop = StopOnNaN()
+    """
+
+    def on_fit_start(self, run: Run) -> None:
+        """Look at every loss that is read.
+
+        Args:
+            run: The run.
+        """
+
+        def look(first_step: int, values: dict[str, list[float]]) -> None:
+            for name, column in values.items():
+                for number, value in enumerate(column):
+                    if not math.isfinite(value):
+                        run.request_stop(_message(run, name, value, first_step + number), keep_state=False)
+                        return
+
+        run.losses.watchers.append(look)
+
+
+def _message(run: Run, name: str, value: float, step: int) -> str:
+    batches = run.batches_of(step)
+    samples = [index for batch in batches for index in run.indices(run.epoch, batch) or []]
+    shown = f", samples {samples[:64]}" if samples else ""
+    more = f" and {len(samples) - 64} more" if len(samples) > 64 else ""
+    place = f"step {step + 1}, epoch {run.epoch + 1}, batch {', '.join(str(batch) for batch in batches)}{shown}{more}"
+    return f"the {name} became {value} at {place}; the weights since then were not saved"
+
+
+class TimeLimit(Callback):
+    """Ends the fit after a span of time; the state is saved, and the same script goes on later.
+
+    Args:
+        limit: Seconds, or `"90 s"`, `"30 min"`, `"2 h"`. Counted from the start of this fit.
+
+    >>> TimeLimit("2 h").limit
+    7200.0
+    """
+
+    def __init__(self, limit: str | float) -> None:
+        self.limit = seconds(limit)
+        self._text = str(limit)
+
+    def on_fit_start(self, run: Run) -> None:
+        """Start the clock.
+
+        Args:
+            run: The run.
+        """
+        self._deadline = time.monotonic() + self.limit
+
+    def on_step_end(self, run: Run) -> None:
+        """Look at the clock.
+
+        Args:
+            run: The run.
+        """
+        if time.monotonic() >= self._deadline:
+            run.request_stop(f"the time limit of {self._text} is over")

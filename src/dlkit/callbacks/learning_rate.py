@@ -1,0 +1,122 @@
+"""Learning rate schedulers of torch, stepped where they belong, with a warm-up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+from dlkit.callbacks.base import Callback
+from dlkit.errors import ArgumentError
+from dlkit.runs.history import Row
+from dlkit.runs.state import Run
+
+__all__ = ["LearningRate"]
+
+
+class LearningRate(Callback):
+    """Steps any scheduler of torch: after each optimizer step, after each epoch, or at each validation.
+
+    `Trainer(..., scheduler=...)` takes one of these, or a bare scheduler of torch, which is then stepped per epoch
+    (`OneCycleLR` and `CyclicLR` per step, as torch documents them; `ReduceLROnPlateau` at each validation).
+
+    Args:
+        scheduler: Made by you on the same optimizer; None for a warm-up alone.
+        every: "step" or "epoch". None picks as above. `ReduceLROnPlateau` ignores it.
+        monitor: What `ReduceLROnPlateau` looks at.
+        warmup: Number of optimizer steps over which the rate rises linearly to the scheduled one.
+
+    Raises:
+        ArgumentError: another `every`, a negative `warmup`, or something that is no scheduler.
+
+    >>> import torch
+    >>> optim = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    >>> rate = LearningRate(torch.optim.lr_scheduler.CosineAnnealingLR(optim, 100), every="step", warmup=10)
+    """
+
+    def __init__(
+        self,
+        scheduler: LRScheduler | None = None,
+        *,
+        every: str | None = None,
+        monitor: str = "val_loss",
+        warmup: int = 0,
+    ) -> None:
+        if scheduler is not None and not isinstance(scheduler, LRScheduler):
+            raise ArgumentError(f"expected a scheduler of torch.optim.lr_scheduler, not {type(scheduler).__name__}")
+        if every not in (None, "step", "epoch"):
+            raise ArgumentError(f"a scheduler is stepped every 'step' or 'epoch', not {every!r}")
+        if warmup < 0:
+            raise ArgumentError(f"warmup is a number of steps and cannot be negative: {warmup}")
+        self.scheduler, self.monitor, self.warmup = scheduler, monitor, warmup
+        self.plateau = isinstance(scheduler, ReduceLROnPlateau)
+        self.every = every or ("step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch")
+        self._scheduled: list[Any] = []
+
+    def on_fit_start(self, run: Run) -> None:
+        """Look whether somebody measures what a plateau is judged by.
+
+        Args:
+            run: The run.
+        """
+        if self.plateau and self.monitor not in run.directions:
+            run.higher_is_better(self.monitor)  # raises, and names what there is
+
+    def on_gradients(self, run: Run) -> None:
+        """Lower the rate for this step while warming up.
+
+        Args:
+            run: The run.
+        """
+        if run.step < self.warmup:
+            factor = (run.step + 1) / self.warmup
+            groups = [group for optimizer in run.optimizers.values() for group in optimizer.param_groups]
+            self._scheduled = [group["lr"] for group in groups]
+            for group in groups:
+                group["lr"] = group["lr"] * factor
+
+    def on_step_end(self, run: Run) -> None:
+        """Put the scheduled rate back, and step.
+
+        Args:
+            run: The run.
+        """
+        if self._scheduled:
+            groups = [group for optimizer in run.optimizers.values() for group in optimizer.param_groups]
+            for group, rate in zip(groups, self._scheduled, strict=True):
+                group["lr"] = rate
+            self._scheduled = []
+        if self.every == "step" and self.scheduler is not None and not self.plateau:
+            self.scheduler.step()
+
+    def on_row(self, run: Run, row: Row) -> None:
+        """Show a plateau the value that everybody judges.
+
+        Args:
+            run: The run.
+            row: The new row.
+        """
+        if isinstance(self.scheduler, ReduceLROnPlateau) and self.monitor in row:
+            self.scheduler.step(row[self.monitor])
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Step, if it is stepped per epoch.
+
+        Args:
+            run: The run.
+        """
+        if self.every == "epoch" and self.scheduler is not None and not self.plateau:
+            self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's own state."""
+        return {} if self.scheduler is None else {"scheduler": self.scheduler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on in the middle of the schedule.
+
+        Args:
+            state: What `state_dict` returned.
+        """
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])

@@ -1,0 +1,265 @@
+"""`Run`: one training run as its callbacks see it, and the numbers that say where it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dlkit.errors import ArgumentError
+from dlkit.runs.history import History, Row
+
+__all__ = ["Cursor", "LossMeter", "Run"]
+
+_FLUSH_EVERY = 64
+_log = logging.getLogger("dlkit")
+
+
+@dataclasses.dataclass
+class Cursor:
+    """Where a run stands: always between two optimizer steps.
+
+    Attributes:
+        epoch: Finished epochs, which is also the number of the current one, counted from 0.
+        batch: Batches of the current epoch that are done.
+        step: Optimizer steps since the start.
+        samples: Samples trained on since the start.
+        validated: The `step` at which the last validation took place, -1 before the first.
+        finished: Why there is nothing left to do ("completed", "early stopping ..."), or an empty string.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    samples: int = 0
+    validated: int = -1
+    finished: str = ""
+
+
+class LossMeter:
+    """The mean training loss since the last row, without a device synchronisation per step.
+
+    Losses stay on the device, 64 at a time, and are then read at once. They are added one after the other in float64,
+    so the sum does not depend on when it was read. `watchers` are called with what was read: `(first_step, values)`.
+
+    >>> meter = LossMeter()
+    >>> meter.add(torch.tensor(1.0), 3, step=0); meter.add(torch.tensor(2.0), 1, step=1)
+    >>> meter.mean()
+    {'loss': 1.25}
+    """
+
+    def __init__(self) -> None:
+        self.watchers: list[Callable[[int, dict[str, list[float]]], None]] = []
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._pending: list[Any] = []
+        self._weights: list[int] = []
+        self._first_step = 0
+        self._latest = float("nan")
+
+    def add(self, values: Any, weight: int, step: int) -> None:
+        """Take in one step's loss.
+
+        Args:
+            values: A scalar tensor on any device, already detached, or a dict of named ones.
+            weight: The number of samples it is the mean of.
+            step: The number of the step, which the watchers are told.
+        """
+        if not self._pending:
+            self._first_step = step
+        self._pending.append(values)
+        self._weights.append(weight)
+        if len(self._pending) >= _FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read what is still on the device."""
+        if not self._pending:
+            return
+        pending, weights = self._pending, self._weights
+        self._pending, self._weights = [], []
+        columns = pending if isinstance(pending[0], dict) else [{"loss": value} for value in pending]
+        read = {name: _read([column[name] for column in columns]) for name in columns[0]}
+        for name, values in read.items():
+            total = self._sums.get(name, 0.0)
+            for value, weight in zip(values, weights, strict=True):
+                total += value * weight
+            self._sums[name] = total
+        self._latest = next(iter(read.values()))[-1]
+        self._count += sum(weights)
+        for watcher in self.watchers:
+            watcher(self._first_step, read)
+
+    def latest(self) -> float:
+        """The newest loss, NaN when there is none; reads the device, so not for every step."""
+        self.flush()
+        return self._latest
+
+    def mean(self) -> dict[str, float]:
+        """The means by name; empty when nothing was added."""
+        self.flush()
+        return {name: total / self._count for name, total in self._sums.items()} if self._count else {}
+
+    def reset(self) -> None:
+        """Start the next row."""
+        self.flush()
+        self._sums, self._count = {}, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far, as plain data."""
+        self.flush()
+        return {"sums": dict(self._sums), "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from saved sums.
+
+        Args:
+            state: What `state_dict` returned.
+        """
+        self._pending, self._weights = [], []
+        self._sums, self._count = dict(state["sums"]), state["count"]
+
+
+def _read(values: list[Tensor]) -> list[float]:
+    return [float(value) for value in torch.stack([value.to(torch.float64) for value in values]).tolist()]
+
+
+class Run:
+    """One training run: what callbacks read, and how they ask for something. They never see the Trainer.
+
+    Attributes:
+        model: The model itself, never a compiled or parallel wrapper.
+        optimizers: By name; `{"optimizer": ...}` for a single one.
+        device: Where the batches go.
+        epochs: How many epochs the run has in all.
+        cursor: Where it stands (`Cursor`).
+        history: The rows so far.
+        losses: The training losses since the last row (`LossMeter`).
+        eval_model: The module that validations use: `model`, unless a callback (EMA) puts another one here.
+        stop_reason: Why the run is to stop after this step, or None.
+        num_batches: Batches per epoch, None for streams of unknown length.
+        accumulate: Batches per optimizer step.
+        epoch_began: The step and batch at which the current epoch began or was resumed.
+        keep_state: False once the weights are spoilt and must not be saved.
+        between_steps: False while a step is half done.
+        write_files: False in a dry run.
+        scaler: The gradient scaler of fp16 training, else None.
+        directions: For each value of the history whether higher is better, None where nobody knows.
+        capture: Returns the run's whole state; only at a safe point.
+        indices: `indices(epoch, batch)` gives the samples of a batch, None where nobody knows.
+        seed: What all randomness of the run is derived from.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizers: dict[str, Optimizer], *, device: torch.device, seed: int, verbose: bool
+    ) -> None:
+        self.model, self.optimizers, self.device, self.seed = model, optimizers, device, seed
+        self.cursor, self.history, self.losses = Cursor(), History(), LossMeter()
+        self.eval_model: nn.Module = model
+        self.epochs = 0
+        self.num_batches: int | None = None
+        self.stop_reason: str | None = None
+        self.keep_state = True
+        self.between_steps = True
+        self.write_files = True
+        self.scaler: torch.amp.GradScaler | None = None
+        self.directions: dict[str, bool | None] = {}
+        self.capture: Callable[[], dict[str, Any]] = dict
+        self.indices: Callable[[int, int], list[Any] | None] = lambda epoch, batch: None
+        self.accumulate = 1
+        self.epoch_began = (0, 0)
+        self._verbose = verbose
+        self._extra: Row = {}
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The only optimizer, or the first of several."""
+        return next(iter(self.optimizers.values()))
+
+    @property
+    def epoch(self) -> int:
+        """The number of the current epoch, counted from 0."""
+        return self.cursor.epoch
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps since the start."""
+        return self.cursor.step
+
+    def request_stop(self, reason: str, *, final: bool = False, keep_state: bool = True) -> None:
+        """Ask the loop to end after this step. The first reason stays.
+
+        Args:
+            reason: Shown in the last line, kept in the history and the checkpoint.
+            final: Nothing is left to do: running the script again trains no further epoch.
+            keep_state: False when the weights are spoilt and must not become the newest checkpoint.
+        """
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            if final:
+                self.cursor.finished = reason
+        self.keep_state = self.keep_state and keep_state
+
+    def batches_of(self, step: int) -> list[int]:
+        """Which batches of the current epoch the optimizer step `step` of this epoch was made of.
+
+        Args:
+            step: A step since the epoch began or was resumed.
+        """
+        began_step, began_batch = self.epoch_began
+        first = began_batch + (step - began_step) * self.accumulate
+        last = first + self.accumulate
+        return list(range(first, last if self.num_batches is None else min(last, self.num_batches)))
+
+    def log(self, name: str, value: float) -> None:
+        """Add a value to the next row of the history.
+
+        Args:
+            name: The column.
+            value: A plain number; call `.item()` yourself, and not in every step.
+        """
+        self._extra[name] = value
+
+    def take_logged(self) -> Row:
+        """What callbacks have logged since the last row; used by the loop."""
+        logged, self._extra = self._extra, {}
+        return logged
+
+    def say(self, message: str) -> None:
+        """Tell the user something: to the log `dlkit`, and to stderr unless `progress=False`.
+
+        Args:
+            message: One or more lines.
+        """
+        _log.info(message)
+        if self._verbose:
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+
+    def higher_is_better(self, monitor: str, mode: str | None = None) -> bool:
+        """The direction of a value of the history: told by `mode`, else by the metric itself.
+
+        Args:
+            monitor: For example `"val_accuracy"`.
+            mode: `"max"` or `"min"` settles it.
+
+        Raises:
+            ArgumentError: nobody measures `monitor`, or its metric does not say which direction is better.
+        """
+        if mode is not None:
+            if mode not in ("min", "max"):
+                raise ArgumentError(f"mode must be 'min', 'max' or None, not {mode!r}")
+            return mode == "max"
+        if monitor not in self.directions:
+            hint = " (give `fit` validation data)" if monitor.startswith("val_") else ""
+            raise ArgumentError(f"nothing measures {monitor!r}{hint}; there are {', '.join(sorted(self.directions))}")
+        direction = self.directions[monitor]
+        if direction is None:
+            raise ArgumentError(f"{monitor!r} does not say whether more is better; pass mode='max' or mode='min'")
+        return direction

@@ -1,0 +1,355 @@
+"""Checkpoint files that cannot be half written, silently damaged, or the death of an older good one.
+
+A file is written beside its place, synced, renamed, and the folder synced; then the index is written the same way;
+only then may a file that nobody needs any more go. Which file is the last and which the best is written in the index,
+never in a copy. Each file ends in a checksum of everything before it, which `torch.load` does not mind, and holds
+nothing but tensors and plain values, so that `torch.load(..., weights_only=True)` reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pickle
+import re
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from dlkit._files import FileLock, atomic_write, sync_folder
+from dlkit.errors import CheckpointError, DamagedCheckpointError, RunLockedError
+
+__all__ = ["CheckpointStore", "CheckpointWarning", "Entry", "load_checkpoint", "plain", "save_checkpoint"]
+
+FORMAT = 1
+_MAGIC = b"dlkit-sha256-v1:"
+_TRAILER = len(_MAGIC) + 32
+_NAME = re.compile(r"checkpoint-(\d+)-step-(\d+)\.pt")
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
+
+
+class CheckpointWarning(UserWarning):
+    """Something is wrong with a checkpoint file, and training goes on: it says what, and what is still good."""
+
+
+class _HashingFile:
+    """A file that computes its checksum while it is written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write plain data to one file that is whole or not there, with its checksum at the end.
+
+    Args:
+        state: Tensors, numbers, strings, None, and lists, tuples and dicts of them.
+        path: Replaced in one step if it exists.
+
+    Raises:
+        CheckpointError: a value is more than plain data; the message has its key.
+        OSError: the disk is full, or the folder cannot be written to.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.pt"
+    >>> save_checkpoint({"step": 3}, path); load_checkpoint(path)
+    {'step': 3}
+    """
+    data = plain(state)
+    with atomic_write(path) as file:
+        hashing = _HashingFile(file)
+        torch.save(data, hashing)  # type: ignore[arg-type]
+        file.write(_MAGIC + hashing.digest.digest())
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint file: its checksum is compared, and nothing in it is ever executed.
+
+    Args:
+        path: A file of a `CheckpointStore`; tensors are returned on the CPU. Keys of a Trainer's files: `model` (the
+            `state_dict`), `optimizers`, `cursor`, `history`, `callbacks`, `rng` and more.
+
+    Raises:
+        CheckpointError: there is no such file.
+        DamagedCheckpointError: it is truncated, changed, no checkpoint, or holds more than plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint file at {path}")
+    _verify(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DamagedCheckpointError(
+            f"{path} holds more than plain data, or is damaged; not loaded: {reason}"
+        ) from error
+    if not isinstance(state, dict):
+        raise DamagedCheckpointError(f"{path} holds a {type(state).__name__}, not a checkpoint's dict")
+    return state
+
+
+def _verify(path: Path) -> None:
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        left = size - _TRAILER
+        while left > 0 and (chunk := file.read(min(left, 1 << 22))):
+            digest.update(chunk)
+            left -= len(chunk)
+        trailer = file.read(_TRAILER) if size >= _TRAILER else b""
+    if not trailer.startswith(_MAGIC):
+        raise DamagedCheckpointError(f"{path} is truncated, or was not written by dlkit: its checksum is missing")
+    if trailer[len(_MAGIC) :] != digest.digest():
+        raise DamagedCheckpointError(f"{path} was changed or damaged: its checksum does not fit its content")
+
+
+def plain(value: Any, key: str = "state") -> Any:
+    """The same data in types that load with `weights_only=True`; subclasses become their plain base.
+
+    Args:
+        value: Anything a `state_dict` may hold.
+        key: The path to it, for the error.
+
+    Raises:
+        CheckpointError: a type that cannot be loaded safely, such as a class of your own or a numpy array.
+
+    >>> from collections import OrderedDict
+    >>> plain(OrderedDict(a=(1, 2.0)))
+    {'a': (1, 2.0)}
+    """
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, bool | type(None)) or type(value) in _PLAIN:
+        return value
+    if isinstance(value, Mapping):
+        return {plain(name, f"{key}: a key"): plain(item, f"{key}[{name!r}]") for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = [plain(item, f"{key}[{number}]") for number, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items) if isinstance(value, tuple) else set(items)
+    if isinstance(value, int | float | str):  # numpy.float64, enum members
+        return next(kind(value) for kind in (int, float, str) if isinstance(value, kind))
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise CheckpointError(
+        f"{key} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be loaded without running code; "
+        "let its state_dict return tensors, numbers, strings, lists and dicts"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One checkpoint in the index.
+
+    Attributes:
+        file: Its name inside the folder.
+        number: Counts the saves of the folder; the highest is the last.
+        step: Optimizer steps.
+        epoch: Finished epochs.
+        value: The monitored value where this file belongs to a validation, else None.
+        regular: Saved on schedule or at the end, and so counted by `keep_last`.
+    """
+
+    file: str
+    number: int
+    step: int
+    epoch: int
+    value: float | None = None
+    regular: bool = True
+
+
+class CheckpointStore:
+    """The checkpoints of one run in one folder.
+
+    Args:
+        folder: Made when the first file is written.
+        keep_last: How many of the newest to keep, at least 1. Two by default, so that a damaged one has a forerunner.
+        keep_best: How many of the best to keep.
+        higher_is_better: The direction of the value that best is judged by.
+
+    >>> import tempfile
+    >>> store = CheckpointStore(tempfile.mkdtemp(), keep_last=1)
+    >>> store.save({"step": 1}, step=1, epoch=0, value=0.5).name
+    'checkpoint-000001-step-00000001.pt'
+    >>> store.last == store.best
+    True
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        keep_last: int = 2,
+        keep_best: int = 1,
+        higher_is_better: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.keep_last, self.keep_best, self.higher_is_better = keep_last, keep_best, higher_is_better
+        self._lock = FileLock(self.folder / ".lock")
+        self.entries: list[Entry] = self._read_index()
+
+    @property
+    def last(self) -> Path | None:
+        """The newest checkpoint, or None."""
+        return self.folder / max(self.entries, key=_number).file if self.entries else None
+
+    @property
+    def best(self) -> Path | None:
+        """The checkpoint with the best monitored value (the earliest of equals), or None."""
+        best = self.best_entries(1)
+        return self.folder / best[0].file if best else None
+
+    def best_entries(self, count: int) -> list[Entry]:
+        """The best `count` checkpoints, best first; those without a value, or with NaN, are never among them.
+
+        Args:
+            count: At most so many.
+        """
+        sign = -1.0 if self.higher_is_better else 1.0
+        judged = [entry for entry in self.entries if entry.value is not None and not math.isnan(entry.value)]
+        return sorted(judged, key=lambda entry: (sign * (entry.value or 0.0), entry.number))[:count]
+
+    def lock(self) -> None:
+        """Keep other processes out of the folder until `unlock` or the end of this process, however it ends.
+
+        Raises:
+            RunLockedError: another process trains in this folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._lock.held and not self._lock.acquire(timeout=0):
+            raise RunLockedError(
+                f"another process trains in {self.folder} at this moment; wait for it, stop it, or use another folder"
+            )
+        self.entries = self._read_index()
+        self._clean()
+
+    def unlock(self) -> None:
+        """Let others in again."""
+        self._lock.release()
+
+    def save(
+        self, state: Mapping[str, Any], *, step: int, epoch: int, value: float | None = None, regular: bool = True
+    ) -> Path:
+        """Write a checkpoint, then the index, then remove what nobody needs any more.
+
+        Args:
+            state: See `save_checkpoint`.
+            step: Optimizer steps.
+            epoch: Finished epochs.
+            value: The monitored value, if this is the state that was validated.
+            regular: False for one that is kept only as long as it is among the best.
+
+        Raises:
+            OSError: it could not be written; all older files are still there.
+        """
+        number = 1 + max((entry.number for entry in self.entries), default=0)
+        name = f"checkpoint-{number:06d}-step-{step:08d}.pt"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(state, self.folder / name)
+        entry = Entry(file=name, number=number, step=step, epoch=epoch, value=value, regular=regular)
+        before, self.entries = self.entries, [*self.entries, entry]
+        kept, gone = self._sorted_out()
+        try:
+            self._write_index(kept)
+        except OSError:
+            self.entries = before
+            raise
+        self.entries = kept
+        for old in gone:
+            (self.folder / old.file).unlink(missing_ok=True)
+        return self.folder / name
+
+    def loadable(self) -> Iterator[tuple[Entry, dict[str, Any]]]:
+        """The good checkpoints, newest first; a damaged or missing one is named in a warning and passed over."""
+        for entry in sorted(self.entries, key=_number, reverse=True):
+            try:
+                yield entry, load_checkpoint(self.folder / entry.file)
+            except CheckpointError as error:
+                warnings.warn(f"{error}; trying the one before", CheckpointWarning, stacklevel=3)
+
+    def archive(self) -> Path | None:
+        """Move what is here into a folder `earlier-N` beside it, so that nothing is lost; None if it is empty."""
+        if not self.entries:
+            return None
+        number = 1
+        while (target := self.folder / f"earlier-{number}").exists():
+            number += 1
+        target.mkdir()
+        for path in sorted(self.folder.iterdir()):
+            if path.is_file() and path.name != ".lock":
+                shutil.move(path, target / path.name)
+        sync_folder(self.folder)
+        self.entries = []
+        return target
+
+    def _sorted_out(self) -> tuple[list[Entry], list[Entry]]:
+        newest = sorted((entry for entry in self.entries if entry.regular), key=_number)[-self.keep_last :]
+        keep = {entry.number for entry in newest} | {entry.number for entry in self.best_entries(self.keep_best)}
+        kept = [entry for entry in self.entries if entry.number in keep]
+        return kept, [entry for entry in self.entries if entry.number not in keep]
+
+    def _write_index(self, entries: list[Entry]) -> None:
+        rows = [dataclasses.asdict(entry) for entry in entries]
+        for row in rows:  # JSON has no NaN, and no infinity either
+            row["value"] = None if row["value"] is None or math.isnan(row["value"]) else repr(float(row["value"]))
+        with atomic_write(self.folder / "index.json") as file:
+            file.write(json.dumps({"format": FORMAT, "checkpoints": rows}, indent=1).encode())
+
+    def _read_index(self) -> list[Entry]:
+        path = self.folder / "index.json"
+        try:
+            return [_entry(row) for row in json.loads(path.read_bytes())["checkpoints"]]
+        except FileNotFoundError:
+            return self._from_names()
+        except (ValueError, KeyError, TypeError) as error:
+            warnings.warn(
+                f"{path} cannot be read ({error}); going by the files' names", CheckpointWarning, stacklevel=3
+            )
+            return self._from_names()
+
+    def _from_names(self) -> list[Entry]:
+        matches = [match for path in self.folder.glob("checkpoint-*.pt") if (match := _NAME.fullmatch(path.name))]
+        entries = [Entry(file=match[0], number=int(match[1]), step=int(match[2]), epoch=0) for match in matches]
+        return sorted(entries, key=_number)
+
+    def _clean(self) -> None:
+        """Remove what a killed process left: temporary files, and files beside the index that it does not know.
+
+        Such a file was either already replaced or not yet acknowledged, and a resume makes the same one again.
+        """
+        if (self.folder / "index.json").is_file():
+            known = {entry.file for entry in self.entries}
+            for entry in self._from_names():
+                if entry.file not in known:
+                    (self.folder / entry.file).unlink()
+        for pattern in (".checkpoint-*.tmp", ".index.json.*.tmp"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    """A row of the index, which may have been written by anybody: a file name must not lead out of the folder."""
+    if not _NAME.fullmatch(row["file"]):
+        raise ValueError(f"{row['file']!r} is no checkpoint's name")
+    return Entry(**{**row, "value": None if row["value"] is None else float(row["value"])})
+
+
+def _number(entry: Entry) -> int:
+    return entry.number

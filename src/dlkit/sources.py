@@ -1,0 +1,241 @@
+"""Where batches come from: whatever the user hands to the Trainer, as something that can start at any batch.
+
+A stock map-style `DataLoader` is rebuilt as a `dlkit.DataLoader` and seeks. Everything else (an `IterableDataset`, a
+list of batches, a generator function's result, a loader with `state_dict`) is a stream: it goes on from its own saved
+state where it has one, and is fast-forwarded otherwise.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import IterableDataset
+
+from dlkit import rng
+from dlkit.errors import ArgumentError, DataError
+from dlkit.loader import DataLoader
+
+__all__ = ["Source", "source_of"]
+
+
+class Source(Protocol):
+    """An epoch's batches from any position on."""
+
+    #: In words, how this source gets to a position: for the report of a resume.
+    how: str
+    #: What order and randomness are derived from; a resumed run puts the saved seed here.
+    seed: int
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches per epoch, None where nobody knows."""
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """The batches of `epoch` from number `start` on."""
+
+    def indices(self, epoch: int, number: int) -> list[Any] | None:
+        """Which samples a batch holds, None where nobody knows."""
+
+    def describe(self) -> dict[str, Any]:
+        """What must be the same when a run is resumed: kind, samples, batch size, batches."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the source itself needs to go on, besides epoch and batch number."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave, before `batches` is called for that position."""
+
+
+class _Seekable:
+    """A `dlkit.DataLoader` with the seed it takes when it has none of its own."""
+
+    how = "sought"
+
+    def __init__(self, loader: DataLoader, seed: int) -> None:
+        self.loader, self.seed = loader, seed
+
+    @property
+    def num_batches(self) -> int:
+        return len(self.loader)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        return self.loader.batches(epoch, start, seed=self.seed)
+
+    def indices(self, epoch: int, number: int) -> list[Any]:
+        return self.loader.indices(epoch, number, seed=self.seed)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "samples": len(self.loader.dataset),
+            "batch size": self.loader.batch_size,
+            "batches": len(self.loader),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        del state
+
+
+class _Ready:
+    """A list or tuple of batches that already exist."""
+
+    how = "sought"
+
+    def __init__(self, batches: Sequence[Any]) -> None:
+        self._batches, self.seed = batches, 0
+
+    @property
+    def num_batches(self) -> int:
+        return len(self._batches)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        del epoch
+        return itertools.islice(self._batches, start, None) if start else iter(self._batches)
+
+    def indices(self, epoch: int, number: int) -> None:
+        del epoch, number
+
+    def describe(self) -> dict[str, Any]:
+        return {"batches": len(self._batches)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        del state
+
+
+class _Stream:
+    """Any iterable. Each batch is drawn with the global streams started from (seed, epoch, batch)."""
+
+    def __init__(self, iterable: Iterable[Any], seed: int) -> None:
+        self.iterable, self.seed = iterable, seed
+        self._stateful = _stateful_part(iterable)
+        self._state: dict[str, Any] | None = None
+        self.how = "restored from its own state" if self._stateful is not None else "fast-forwarded"
+
+    @property
+    def num_batches(self) -> int | None:
+        try:
+            return len(self.iterable)  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        stream = rng.derive(self.seed, rng.FETCH, epoch)
+        for part in (self.iterable, getattr(self.iterable, "dataset", None), getattr(self.iterable, "sampler", None)):
+            if callable(set_epoch := getattr(part, "set_epoch", None)):
+                set_epoch(epoch)
+        restored = start > 0 and self._restore()
+        with rng.isolated(stream):
+            iterator = iter(self.iterable)
+        if iterator is self.iterable and epoch > 0:
+            raise ArgumentError(
+                f"{type(self.iterable).__name__} can be iterated only once, and this is epoch {epoch + 1}; "
+                "pass an object whose __iter__ starts anew (a DataLoader, a list, a class), not an iterator"
+            )
+        for number in itertools.count(start if restored else 0):
+            batch = _next(iterator, rng.derive(stream, number))
+            if batch is _END:
+                return
+            if number >= start:
+                yield batch
+
+    def indices(self, epoch: int, number: int) -> None:
+        del epoch, number
+
+    def describe(self) -> dict[str, Any]:
+        known = {"batches": self.num_batches, "batch size": getattr(self.iterable, "batch_size", None)}
+        return {name: value for name, value in known.items() if value is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._stateful is None else {"state": copy.deepcopy(self._stateful.state_dict())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._state = state.get("state")
+
+    def _restore(self) -> bool:
+        if self._stateful is None or self._state is None:
+            return False
+        self._stateful.load_state_dict(self._state)
+        self._state = None
+        return True
+
+
+_STREAM_SETTINGS = (
+    "batch_size",
+    "drop_last",
+    "collate_fn",
+    "num_workers",
+    "pin_memory",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "prefetch_factor",
+)
+_END = object()
+
+
+def _next(iterator: Iterator[Any], seed: int) -> Any:
+    """The next batch, drawn and handed over as `dlkit.DataLoader` does it."""
+    state = torch.default_generator.get_state()
+    rng.set_streams(seed)
+    try:
+        return next(iterator, _END)
+    finally:
+        rng.settle(seed)
+        torch.default_generator.set_state(state)
+
+
+def _stateful_part(iterable: Any) -> Any:
+    """The loader, or its dataset, if it can save its position; a dataset in worker processes cannot tell it to us."""
+    candidates = [iterable]
+    if getattr(iterable, "num_workers", 0) == 0:
+        candidates.append(getattr(iterable, "dataset", None))
+    for part in candidates:
+        if callable(getattr(part, "state_dict", None)) and callable(getattr(part, "load_state_dict", None)):
+            return part
+    return None
+
+
+def source_of(loader: Any, seed: int, *, pin_memory: bool = False) -> Source:
+    """Whatever the user hands over, as a `Source`.
+
+    Args:
+        loader: A `dlkit.DataLoader`, a stock `DataLoader`, or any iterable of batches.
+        seed: What order and augmentation are derived from, unless a `dlkit.DataLoader` has its own.
+        pin_memory: Put batches of rebuilt loaders into page-locked memory.
+
+    >>> list(source_of([1, 2, 3], seed=0).batches(epoch=0, start=1))
+    [2, 3]
+    """
+    if type(loader) is TorchDataLoader and not isinstance(loader.dataset, IterableDataset):
+        loader = DataLoader.adopt(loader)
+        loader.pin_memory = loader.pin_memory or pin_memory
+    if isinstance(loader, DataLoader):
+        return _Seekable(loader, seed)
+    if isinstance(loader, list | tuple):
+        return _Ready(loader)
+    if isinstance(loader, TorchDataLoader) and loader.persistent_workers:
+        # Workers that live on draw on where the last epoch ended, so a resumed epoch could not be the same.
+        settings = {name: getattr(loader, name) for name in _STREAM_SETTINGS}
+        loader = TorchDataLoader(loader.dataset, **settings)
+    if not hasattr(loader, "__iter__"):
+        raise ArgumentError(f"expected a DataLoader or an iterable of batches, not {type(loader).__name__}")
+    return _Stream(loader, seed)
+
+
+def nothing(source: Source, epoch: int) -> DataError:
+    """The error for a source that gave no batch at all."""
+    size = f" (its length is {source.num_batches})" if source.num_batches is not None else ""
+    return DataError(
+        f"the loader yielded no batch in epoch {epoch + 1}{size}; is the dataset empty, or smaller than one batch "
+        "with drop_last=True?"
+    )

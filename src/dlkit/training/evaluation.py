@@ -1,0 +1,110 @@
+"""Loss and metrics over a loader, and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlkit.errors import TrainingError
+from dlkit.metrics import Metrics
+from dlkit.runs.state import LossMeter
+from dlkit.training.batches import size_of, split
+from dlkit.training.steps import Forward
+
+__all__ = ["evaluate", "predict"]
+
+
+def evaluate(
+    forward: Forward,
+    batches: Iterable[Any],
+    metrics: Metrics,
+    *,
+    model: nn.Module,
+    go_on: Callable[[int], bool] = lambda done: True,
+) -> dict[str, float] | None:
+    """The mean loss over samples and the metrics; None when `go_on` said no.
+
+    Args:
+        forward: Model and loss.
+        batches: On the device.
+        metrics: Emptied first.
+        model: The module to evaluate, put into eval mode for the time.
+        go_on: Called after each batch with the number of batches done; False ends the evaluation.
+
+    Raises:
+        TrainingError: there was no batch at all.
+    """
+    meter, done = LossMeter(), 0
+    metrics.reset()
+    with _evaluating(model):
+        for batch in batches:
+            loss, output, target = forward(batch, model)
+            meter.add(loss, size_of(batch), done)
+            metrics.update(getattr(output, "logits", output), target)
+            done += 1
+            if not go_on(done):
+                return None
+    if done == 0:
+        raise TrainingError("the loader for the evaluation yielded no batch; is its dataset empty?")
+    return {**meter.mean(), **metrics.compute()}
+
+
+def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_targets: bool | None) -> Any:
+    """The model's outputs for all samples in the loader's order, on the CPU.
+
+    Args:
+        forward: The model.
+        batches: `(inputs, target)` or inputs alone, on the device.
+        model: The module to use, put into eval mode for the time.
+        has_targets: Whether batches of two are (inputs, target); None looks at the batch: yes.
+    """
+    outputs = []
+    with _evaluating(model):
+        for batch in batches:
+            inputs = batch if has_targets is False else split(batch)[0]
+            output = forward.output(inputs, model)
+            outputs.append(_to_cpu(getattr(output, "logits", output)))
+    if not outputs:
+        raise TrainingError("the loader yielded no batch to predict; is its dataset empty?")
+    return _concatenated(outputs)
+
+
+class _evaluating:  # noqa: N801  (a context manager, used like a function)
+    """Eval mode and no gradients, and each submodule's own mode back afterwards."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.no_grad = model, torch.no_grad()
+
+    def __enter__(self) -> None:
+        self.modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        self.no_grad.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.no_grad.__exit__(*error)
+        for module, training in self.modes:
+            module.training = training
+
+
+def _to_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float().cpu() if value.dtype in (torch.float16, torch.bfloat16) else value.cpu()
+    if isinstance(value, Mapping):
+        return {name: _to_cpu(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_to_cpu(item) for item in value)
+    return value
+
+
+def _concatenated(outputs: list[Any]) -> Any:
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return torch.cat([output.reshape(1) if output.dim() == 0 else output for output in outputs])
+    if isinstance(first, Mapping):
+        return {name: _concatenated([output[name] for output in outputs]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(_concatenated([output[number] for output in outputs]) for number in range(len(first)))
+    return outputs

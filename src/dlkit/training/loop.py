@@ -1,0 +1,132 @@
+"""The training loop, on one screen. Everything it does beside training stands in the callbacks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dlkit.callbacks.base import Callback, overrides
+from dlkit.runs.every import Every
+from dlkit.runs.history import Row
+from dlkit.runs.state import Run
+from dlkit.sources import Source, nothing
+from dlkit.training.batches import groups
+from dlkit.training.steps import Step
+
+__all__ = ["Hooks", "Plan", "run_epochs"]
+
+
+class Hooks:
+    """The callbacks' overridden hooks, so that the others cost nothing.
+
+    Args:
+        callbacks: In the order of the list, `Checkpoint` last.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self.callbacks = sorted(callbacks, key=lambda callback: callback.order)
+
+    def __getitem__(self, hook: str) -> list[Callable[..., None]]:
+        return [getattr(callback, hook) for callback in self.callbacks if overrides(callback, hook)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a fit does: the pieces that the loop puts together.
+
+    Attributes:
+        source: The training batches.
+        step: Does one optimizer step on a group of batches.
+        validate: Gives the values of a validation, None when it was interrupted; or None without validation data.
+        validate_every: In epochs or steps.
+        prepare: Brings batches to the device, ahead of their use where that helps.
+    """
+
+    source: Source
+    step: Step
+    validate: Callable[[], dict[str, float] | None] | None
+    validate_every: Every
+    prepare: Callable[[Any], Any]
+
+
+def run_epochs(run: Run, plan: Plan, hooks: Hooks) -> None:
+    """Train until the run has all its epochs, or somebody asks to stop.
+
+    Args:
+        run: The run, fresh or resumed at any safe point.
+        plan: What to do.
+        hooks: Who listens.
+    """
+    while run.epoch < run.epochs and run.stop_reason is None:
+        for hook in hooks["on_epoch_start"]:
+            hook(run)
+        _train_epoch(run, plan, hooks)
+
+
+def _train_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
+    cursor, losses, step = run.cursor, run.losses, plan.step
+    step_end, safe_point = hooks["on_step_end"], hooks["on_safe_point"]
+    steps = plan.validate_every.number if plan.validate_every.unit == "steps" and plan.validate else 0
+    run.epoch_began = (cursor.step, cursor.batch)
+    if steps and cursor.step and cursor.step % steps == 0:
+        _validate(run, plan, hooks)  # a run that was stopped in the middle of this validation
+    batches = plan.prepare(plan.source.batches(cursor.epoch, cursor.batch))
+    for group in groups(batches, run.accumulate) if run.stop_reason is None else ():
+        run.between_steps = False
+        values, samples = step(run, group)
+        losses.add(values, samples, cursor.step)
+        cursor.step += 1
+        cursor.batch += len(group)
+        cursor.samples += samples
+        for hook in step_end:
+            hook(run)
+        run.between_steps = True
+        if steps and cursor.step % steps == 0:
+            _validate(run, plan, hooks)
+        for hook in safe_point:
+            hook(run)
+        if run.stop_reason is not None:
+            return
+    if run.stop_reason is None:
+        _end_epoch(run, plan, hooks)
+    for hook in safe_point:
+        hook(run)
+
+
+def _end_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
+    cursor = run.cursor
+    if cursor.batch == 0:
+        raise nothing(plan.source, cursor.epoch)
+    every, last = plan.validate_every, cursor.epoch + 1 >= run.epochs
+    if plan.validate and (last or (every.unit == "epochs" and (cursor.epoch + 1) % every.number == 0)):
+        _validate(run, plan, hooks)
+        if cursor.validated != cursor.step:
+            return  # interrupted: the resumed run starts with this validation
+    if not run.history.rows or run.history.rows[-1]["step"] != cursor.step:
+        _write_row(run, {}, hooks)
+    for hook in hooks["on_epoch_end"]:
+        hook(run)
+    cursor.epoch, cursor.batch = cursor.epoch + 1, 0
+    if cursor.epoch >= run.epochs and run.stop_reason is None:
+        run.request_stop(f"completed {run.epochs} epoch{'s' if run.epochs != 1 else ''}", final=True)
+
+
+def _validate(run: Run, plan: Plan, hooks: Hooks) -> None:
+    if plan.validate is None or run.cursor.validated == run.cursor.step:
+        return
+    values = plan.validate()
+    if values is not None:
+        run.cursor.validated = run.cursor.step
+        _write_row(run, {f"val_{name}": value for name, value in values.items()}, hooks)
+
+
+def _write_row(run: Run, measured: Row, hooks: Hooks) -> None:
+    """The one moment at which history, early stopping, best checkpoint and plateau see the same values."""
+    row: Row = {"epoch": run.epoch + 1, "step": run.step}
+    row |= {f"train_{name}": value for name, value in run.losses.mean().items()}
+    row |= {"lr": float(run.optimizer.param_groups[0]["lr"]), **measured, **run.take_logged()}
+    run.losses.reset()
+    run.history.rows.append(row)
+    for hook in hooks["on_row"]:
+        hook(run, row)

@@ -1,0 +1,142 @@
+"""Trying things out without leaving a trace: a search for the learning rate, the first batches again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from dlkit import rng
+from dlkit.callbacks.base import Callback
+from dlkit.errors import ArgumentError, TrainingError
+from dlkit.runs.history import History
+from dlkit.runs.snapshot import Snapshot
+from dlkit.runs.state import Cursor, LossMeter, Run
+from dlkit.sources import Source, nothing
+from dlkit.training.steps import Step
+
+__all__ = ["LearningRateCurve", "first_batches", "lr_find", "undone"]
+
+
+def first_batches(source: Source, count: int) -> list[Any]:
+    """The first batches of a source's first epoch, kept in memory.
+
+    Args:
+        source: Where from.
+        count: At most so many, at least 1.
+    """
+    if count < 1:
+        raise ArgumentError(f"at least 1 batch is needed, not {count}")
+    batches = list(itertools.islice(source.batches(0), count))
+    if not batches:
+        raise nothing(source, 0)
+    return batches
+
+
+@contextlib.contextmanager
+def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
+    """Run a block and put everything back: weights, optimizers, schedulers, random streams, counters, history.
+
+    Args:
+        run: The run.
+        callbacks: Whose saved state is put back as well.
+    """
+    snapshot = Snapshot()
+    model = snapshot.take(run.model.state_dict())
+    rest = {name: copy.deepcopy(optimizer.state_dict()) for name, optimizer in run.optimizers.items()}
+    states = [copy.deepcopy(callback.state_dict()) for callback in callbacks]
+    modes = [(module, module.training) for module in run.model.modules()]
+    scaler = copy.deepcopy(run.scaler.state_dict()) if run.scaler is not None else None
+    streams, attributes = rng.state_dict(), dict(vars(run))
+    run.cursor, run.history, run.losses = Cursor(), History(), LossMeter()
+    run.write_files = False
+    try:
+        yield
+    finally:
+        vars(run).update(attributes)
+        run.model.load_state_dict(model)
+        for name, optimizer in run.optimizers.items():
+            optimizer.zero_grad()
+            optimizer.load_state_dict(rest[name])
+        for callback, state in zip(callbacks, states, strict=True):
+            if state:
+                callback.load_state_dict(state)
+        for module, training in modes:
+            module.training = training
+        if run.scaler is not None and scaler is not None:
+            run.scaler.load_state_dict(scaler)
+        rng.load_state_dict(streams)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearningRateCurve:
+    """The losses that a rising learning rate gave.
+
+    Attributes:
+        rates: The learning rates, rising geometrically.
+        losses: The smoothed training loss at each.
+
+    >>> LearningRateCurve(rates=[0.01, 0.1, 1.0, 10.0], losses=[2.0, 1.9, 1.2, 5.0]).suggestion
+    0.1
+    """
+
+    rates: list[float]
+    losses: list[float]
+
+    @property
+    def suggestion(self) -> float:
+        """Where the loss falls most steeply over the logarithm of the rate: fast, and still far from exploding."""
+        lowest = self.losses.index(min(self.losses))
+        falls = [later - earlier for earlier, later in itertools.pairwise(self.losses[: lowest + 1])]
+        return self.rates[falls.index(min(falls))] if falls else self.rates[0]
+
+    def plot(self, path: Any = None) -> Any:
+        """Draw the curve with the suggestion; returns a matplotlib figure (extra `plots`).
+
+        Args:
+            path: Where to save the picture, if anywhere.
+        """
+        from dlkit import plots
+
+        return plots.lr_curve(self.rates, self.losses, self.suggestion, path=path)
+
+
+def lr_find(
+    run: Run, step: Step, batches: Callable[[int], Iterator[Any]], *, start: float, end: float, steps: int
+) -> LearningRateCurve:
+    """See `Trainer.lr_find`.
+
+    Args:
+        run: The run; put back as it was.
+        step: Does one step on one batch.
+        batches: `batches(epoch)` gives the prepared batches of an epoch.
+        start: The first rate.
+        end: The last one.
+        steps: How many.
+    """
+    if not 0 < start < end or steps < 2:
+        raise ArgumentError(f"lr_find needs 0 < start < end and at least 2 steps, not {start}, {end}, {steps}")
+    rates: list[float] = []
+    losses: list[float] = []
+    with undone(run):
+        run.model.train()
+        endless = itertools.chain.from_iterable(batches(epoch) for epoch in itertools.count())
+        average = 0.0
+        for number, batch in enumerate(itertools.islice(endless, steps)):
+            rate = start * (end / start) ** (number / (steps - 1))
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
+            value = float(step(run, [batch])[0])
+            average = 0.9 * average + 0.1 * value if math.isfinite(value) else math.inf
+            smoothed = average / (1 - 0.9 ** (number + 1))  # as Adam corrects its averages for their start at zero
+            if not math.isfinite(smoothed) or (losses and smoothed > 4 * min(losses)):
+                break
+            rates.append(rate)
+            losses.append(smoothed)
+    if len(rates) < 2:
+        raise TrainingError(f"the loss exploded at once, at a learning rate of {start:g}; choose a smaller start")
+    return LearningRateCurve(rates=rates, losses=losses)

@@ -1,0 +1,211 @@
+"""The run's state as plain data and back: what is saved, what must fit, what is only told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from dlkit import rng
+from dlkit.callbacks.base import Callback
+from dlkit.errors import ResumeError
+from dlkit.runs.history import History
+from dlkit.runs.state import Cursor, Run
+from dlkit.sources import Source
+
+__all__ = ["FORMAT", "Settings", "capture", "named", "restore"]
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a run was set up.
+
+    Attributes:
+        must: Must be the same when it is resumed: data, model, optimizers, accumulation.
+        may: May differ, and is then told with both values: seed, rates, callbacks, precision.
+    """
+
+    must: dict[str, Any]
+    may: dict[str, Any]
+
+
+def settings_of(run: Run, source: Source, callbacks: Sequence[Callback], **may: Any) -> Settings:
+    """Describe the run as it was set up.
+
+    Args:
+        run: Before any training: the optimizers' rates are the ones the user gave.
+        source: The training data.
+        callbacks: All of them.
+        may: Further settings that may differ.
+    """
+    shapes = {name: list(value.shape) for name, value in run.model.state_dict().items() if hasattr(value, "shape")}
+    optimizers = {name: _structure(optimizer) for name, optimizer in run.optimizers.items()}
+    must = {"data": source.describe(), "model": shapes, "optimizer": optimizers, "accumulate": run.accumulate}
+    rates = {
+        f"{name}, group {number}, {key}" if len(optimizer.param_groups) > 1 else key: value
+        for name, optimizer in run.optimizers.items()
+        for number, group in enumerate(optimizer.param_groups)
+        for key, value in group.items()
+        if key != "params" and isinstance(value, int | float | bool | str | tuple | list | type(None))
+    }
+    return Settings(must=must, may={"seed": run.seed, **rates, **may, "callbacks": list(named(callbacks))})
+
+
+def _structure(optimizer: Optimizer) -> dict[str, Any]:
+    shapes = [[list(parameter.shape) for parameter in group["params"]] for group in optimizer.param_groups]
+    return {"class": type(optimizer).__name__, "parameters": shapes}
+
+
+def named(callbacks: Sequence[Callback]) -> dict[str, Callback]:
+    """Callbacks under the names their state is saved by: the class, numbered from the second of a kind on.
+
+    Args:
+        callbacks: In the order of the list.
+    """
+    result: dict[str, Callback] = {}
+    for callback in callbacks:
+        name = type(callback).__name__
+        count = sum(1 for other in result.values() if type(other).__name__ == name)
+        result[f"{name} {count + 1}" if count else name] = callback
+    return result
+
+
+def capture(run: Run, source: Source, callbacks: Sequence[Callback], settings: Settings) -> dict[str, Any]:
+    """The whole state of a run at a safe point.
+
+    Args:
+        run: The run.
+        source: The training data.
+        callbacks: All of them.
+        settings: How the run was set up.
+    """
+    states = {name: callback.state_dict() for name, callback in named(callbacks).items()}
+    return {
+        "format": FORMAT,
+        "model": run.model.state_dict(),
+        "eval_model": run.eval_model.state_dict() if run.eval_model is not run.model else None,
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in run.optimizers.items()},
+        "scaler": run.scaler.state_dict() if run.scaler is not None else None,
+        "callbacks": {name: state for name, state in states.items() if state},
+        "losses": run.losses.state_dict(),
+        "history": run.history.rows,
+        "cursor": dataclasses.asdict(run.cursor),
+        "source": source.state_dict(),
+        "rng": rng.state_dict(),
+        "settings": dataclasses.asdict(settings),
+        "versions": {"torch": str(torch.__version__)},
+    }
+
+
+def restore(
+    run: Run, state: Mapping[str, Any], source: Source, callbacks: Sequence[Callback], settings: Settings
+) -> list[str]:
+    """Put a run back to a saved state; returns what the user should know, line by line.
+
+    Args:
+        run: Fresh, with the model and the optimizers of the script.
+        state: What `capture` gave.
+        source: The training data.
+        callbacks: All of them.
+        settings: How this script set the run up.
+
+    Raises:
+        ResumeError: data, model or optimizer do not fit; names each difference.
+    """
+    _check_format(state)
+    _refuse_differences(state["settings"]["must"], settings.must)
+    run.model.load_state_dict(state["model"])
+    for name, optimizer in run.optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][name])
+    if run.scaler is not None and state["scaler"] is not None:
+        run.scaler.load_state_dict(state["scaler"])
+    for name, callback in named(callbacks).items():
+        if name in state["callbacks"]:
+            callback.load_state_dict(state["callbacks"][name])
+    run.losses.load_state_dict(state["losses"])
+    run.history = History(state["history"])
+    run.cursor = Cursor(**state["cursor"])
+    run.seed = state["settings"]["may"]["seed"]
+    source.load_state_dict(state["source"])
+    rng.load_state_dict(state["rng"])
+    return _differences(state["settings"]["may"], settings.may)
+
+
+def _check_format(state: Mapping[str, Any]) -> None:
+    if state.get("format") != FORMAT:
+        raise ResumeError(
+            f"the checkpoint has format {state.get('format')!r}, this dlkit reads format {FORMAT}; "
+            "resume with the dlkit that wrote it, or pass resume=False"
+        )
+
+
+def _refuse_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    lines = []
+    for name in now:
+        if name == "model" and saved[name] != now[name]:
+            lines += _model_differences(saved[name], now[name])
+        elif isinstance(now[name], dict) and name == "data":
+            lines += _differ(saved[name], now[name], prefix="data, ")
+        elif saved[name] != now[name]:
+            lines += _optimizer_differences(saved[name], now[name]) if name == "optimizer" else []
+            lines += [f"{name}: saved {saved[name]}, now {now[name]}"] if name != "optimizer" else []
+    if lines:
+        raise ResumeError(
+            "the run in the folder does not fit this script:\n  "
+            + "\n  ".join(lines)
+            + "\nuse the script as it was, another folder, or fit(..., resume=False) to start anew "
+            "(the old files are moved into a folder 'earlier-1', not deleted)"
+        )
+
+
+def _differ(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys = dict.fromkeys([*saved, *now])
+    return [
+        f"{prefix}{key}: saved {saved.get(key)}, now {now.get(key)}" for key in keys if saved.get(key) != now.get(key)
+    ]
+
+
+def _model_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    lines = [line.replace(" None", " nothing") for line in _differ(saved, now, prefix="model, ")]
+    return lines if len(lines) <= 6 else [*lines[:6], f"model: {len(lines) - 6} more tensors differ"]
+
+
+def _optimizer_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name in dict.fromkeys([*saved, *now]):
+        old, new = saved.get(name), now.get(name)
+        if old is None or new is None:
+            lines.append(f"{name}: saved {'nothing' if old is None else old['class']}, now {new and new['class']}")
+        elif old["class"] != new["class"]:
+            lines.append(f"{name}: saved {old['class']}, now {new['class']}")
+        elif old != new:
+            counts = [[len(group) for group in each["parameters"]] for each in (old, new)]
+            lines.append(f"{name}: saved groups of {counts[0]} parameters, now {counts[1]} (or other shapes)")
+    return lines
+
+
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for key in dict.fromkeys([*saved, *now]):
+        old, new = saved.get(key), now.get(key)
+        if isinstance(old, tuple | list) and isinstance(new, tuple | list):
+            old, new = list(old), list(new)
+        if old == new:
+            continue
+        if key == "callbacks" and old is not None and new is not None:
+            gone, come = [name for name in old if name not in new], [name for name in new if name not in old]
+            lines += [f"callback {name} was there before and is not now; its state is dropped" for name in gone]
+            lines += [f"callback {name} is new and starts fresh" for name in come]
+        else:
+            holds = "the new one holds" if key in _NEW_HOLDS else "the saved one holds"
+            lines.append(f"{key}: saved {old}, this script says {new}; {holds}")
+    return lines
+
+
+# Settings that the saved state does not contain, so that this script's value is used; all others come with the state.
+_NEW_HOLDS = frozenset({"precision", "loss", "validate every", "validation data"})

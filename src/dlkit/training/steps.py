@@ -1,0 +1,227 @@
+"""One optimizer step: forward, loss, backward, and what precision, accumulation and full memory ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlkit.errors import ArgumentError, TrainingError
+from dlkit.runs.state import Run
+from dlkit.training.batches import call, check_scalar, pieces, size_of, split
+
+__all__ = ["CustomStep", "Forward", "StandardStep", "Step"]
+
+Step = Callable[[Run, list[Any]], tuple[Any, int]]
+Hook = Callable[[Run], None]
+
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Losses that broadcast silently, or fail deep inside, when output and target differ in shape.
+_SAME_SHAPE = (
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+    nn.HuberLoss,
+    nn.L1Loss,
+    nn.MSELoss,
+    nn.SmoothL1Loss,
+)
+
+
+class Forward:
+    """Model and loss on one batch, in the wanted precision: the same for training and validation.
+
+    Args:
+        model: The module that is called, compiled or not.
+        loss: `loss(output, target)`; None when the model returns the loss itself (or has it as `.loss`).
+        precision: "fp32", "bf16" or "fp16".
+        device: Where the batches are.
+
+    Raises:
+        ArgumentError: another precision.
+    """
+
+    def __init__(self, model: nn.Module, loss: Any, *, precision: str, device: torch.device) -> None:
+        if precision not in _DTYPES:
+            raise ArgumentError(f"precision must be one of {', '.join(_DTYPES)}, not {precision!r}")
+        self.model, self.loss, self.device = model, loss, device
+        self.dtype = _DTYPES[precision]
+        self._same_shape = isinstance(loss, _SAME_SHAPE)
+
+    def output(self, inputs: Any, model: nn.Module | None = None) -> Any:
+        """What the model gives for a batch's inputs.
+
+        Args:
+            inputs: What `split` gave.
+            model: Another module in its place (the moving average).
+        """
+        if self.dtype is None:
+            return call(model or self.model, inputs)
+        with torch.autocast(self.device.type, self.dtype):
+            return call(model or self.model, inputs)
+
+    def __call__(self, batch: Any, model: nn.Module | None = None) -> tuple[Tensor, Any, Any]:
+        """The loss of a batch (one number), the model's output, and the target.
+
+        Args:
+            batch: As the loader gave it, on the device.
+            model: Another module in its place.
+        """
+        if self.loss is None:
+            output = self.output(batch, model)
+            return check_scalar(getattr(output, "loss", output)), output, None
+        inputs, target = split(batch)
+        if target is None:
+            raise TrainingError(
+                f"the batch has no target: it is {_shapes(batch)}; expected (inputs, target), or pass loss=None "
+                "if the model returns the loss itself"
+            )
+        output = self.output(inputs, model)
+        return self._loss_of(getattr(output, "logits", output), target), output, target
+
+    def _loss_of(self, output: Any, target: Any) -> Tensor:
+        if self._same_shape and isinstance(output, Tensor) and output.shape != target.shape:
+            raise TrainingError(
+                f"{type(self.loss).__name__} needs output and target of one shape: the model gave {_shapes(output)}, "
+                f"the target is {_shapes(target)}; reshape one of them, for example output.squeeze(1)"
+            )
+        try:
+            if self.dtype is None:
+                return check_scalar(self.loss(output, target))
+            with torch.autocast(self.device.type, self.dtype):
+                return check_scalar(self.loss(output, target))
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            if isinstance(error, TrainingError | torch.OutOfMemoryError):
+                raise
+            raise TrainingError(
+                "the loss could not be computed: "
+                f"the model gave {_shapes(output)}, the target is {_shapes(target)}: {error}"
+            ) from error
+
+
+class StandardStep:
+    """Forward and backward over a group of batches, then one optimizer step on the gradient of their joint mean.
+
+    Each batch counts by its number of samples (by the weights and the ignored targets of a `CrossEntropyLoss`), so the
+    gradient is that of one big batch, the short last group included. When the device runs out of memory, batches
+    are cut in halves and the step is done again.
+
+    Args:
+        forward: Model and loss.
+        on_gradients: Hooks to call between the backward pass and the optimizer.
+    """
+
+    def __init__(self, forward: Forward, on_gradients: Sequence[Hook]) -> None:
+        self.forward, self.on_gradients = forward, list(on_gradients)
+        self._pieces = 1
+
+    def __call__(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
+        """Do the step; returns the mean loss of the group, still on the device, and its number of samples.
+
+        Args:
+            run: The run.
+            group: Batches on the device.
+        """
+        while True:
+            try:
+                return self._attempt(run, group)
+            except torch.OutOfMemoryError:
+                if self._pieces >= max(size_of(batch) for batch in group):
+                    raise
+            self._halve(run)
+
+    def _attempt(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
+        if self._pieces > 1:
+            group = [part for batch in group for part in pieces(batch, self._pieces)]
+        if len(group) == 1:
+            loss, _, _ = self.forward(group[0])
+            self._backward(run, loss)
+            value, samples = loss.detach(), size_of(group[0])
+        else:
+            value, samples = self._accumulate(run, group)
+        self._update(run)
+        return value, samples
+
+    def _accumulate(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
+        sizes = [size_of(batch) for batch in group]
+        counts = [_count(self.forward.loss, batch, size) for batch, size in zip(group, sizes, strict=True)]
+        total: Any = sum(counts)
+        parts = []
+        for batch, count in zip(group, counts, strict=True):
+            loss, _, _ = self.forward(batch)
+            if getattr(self.forward.loss, "reduction", "mean") != "sum":
+                loss = loss * (count / total)
+            self._backward(run, loss)
+            parts.append(loss.detach())
+        return torch.stack(parts).sum(), sum(sizes)
+
+    def _backward(self, run: Run, loss: Tensor) -> None:
+        if run.scaler is None:
+            loss.backward()
+        else:
+            run.scaler.scale(loss).backward()
+
+    def _update(self, run: Run) -> None:
+        optimizer = run.optimizer
+        if run.scaler is not None:
+            run.scaler.unscale_(optimizer)
+        for hook in self.on_gradients:
+            hook(run)
+        if run.scaler is None:
+            optimizer.step()
+        else:
+            run.scaler.step(optimizer)
+            run.scaler.update()
+        optimizer.zero_grad()
+
+    def _halve(self, run: Run) -> None:
+        self._pieces *= 2
+        run.optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        run.say(f"out of memory: from now on each batch is worked on in {self._pieces} parts; the step stays the same")
+
+
+class CustomStep:
+    """A step of the user's own: it runs backward and the optimizers itself, and returns what is to be shown.
+
+    Args:
+        function: `step(run, batch)`, returning a scalar tensor or a dict of named ones.
+    """
+
+    def __init__(self, function: Callable[[Run, Any], Any]) -> None:
+        self.function = function
+
+    def __call__(self, run: Run, group: list[Any]) -> tuple[Any, int]:
+        """Do the step.
+
+        Args:
+            run: The run.
+            group: One batch on the device.
+        """
+        values = self.function(run, group[0])
+        if isinstance(values, dict):
+            return {name: check_scalar(value).detach() for name, value in values.items()}, size_of(group[0])
+        return check_scalar(values).detach(), size_of(group[0])
+
+
+def _count(loss: Any, batch: Any, size: int) -> Any:
+    """What the mean of a loss divides by: samples, or the weights of the targets that are not ignored."""
+    if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or loss.reduction != "mean":
+        return size
+    _, target = split(batch)
+    if not isinstance(target, Tensor) or target.is_floating_point():
+        return size
+    kept = target[target != loss.ignore_index]
+    return kept.numel() if loss.weight is None else loss.weight[kept].sum()
+
+
+def _shapes(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_shapes(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__} of " + ", ".join(_shapes(item) for item in value)
+    return type(value).__name__

@@ -1,0 +1,443 @@
+"""`Trainer`: puts a run together from the user's own objects and hands it to the loop."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from dlkit import rng
+from dlkit.callbacks.base import Callback
+from dlkit.callbacks.checkpoint import Checkpoint
+from dlkit.callbacks.learning_rate import LearningRate
+from dlkit.callbacks.progress import Progress
+from dlkit.errors import ArgumentError, CheckpointError
+from dlkit.metrics import Metrics
+from dlkit.runs.every import Every
+from dlkit.runs.history import History
+from dlkit.runs.state import Run
+from dlkit.runs.store import load_checkpoint, plain
+from dlkit.sources import Source, nothing, source_of
+from dlkit.training import batches as batch_tools
+from dlkit.training import evaluation, rehearsal, resuming
+from dlkit.training.loop import Hooks, Plan, run_epochs
+from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
+from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
+
+__all__ = ["Trainer"]
+
+
+class Trainer:
+    """Trains a plain model with a plain loss and a plain optimizer; the numbers are the same whatever happens.
+
+    On the CPU the final weights are bit for bit the same for any number of loader workers, with or without a
+    progress bar, and after any number of interruptions and restarts (with a `Checkpoint`). Nothing is subclassed:
+    batches are `(inputs, target)`, dicts, or tuples, and the model is called as `model(x)`, `model(**x)`, `model(*x)`.
+
+    Args:
+        model: Any module. One in channels-last format gets its images in that format.
+        loss: `loss(output, target)` returning one number; None when the model returns the loss itself, or has it as
+            `.loss` in what it returns.
+        optim: An optimizer made on the model's parameters, or a dict of several for a `step` of your own.
+        metrics: Names ("accuracy", see `dlkit.metrics.names()`), torchmetrics objects, or a mapping from names to
+            them; measured on validation data.
+        callbacks: See `dlkit.callbacks`.
+        scheduler: Any scheduler of torch, or `LearningRate(...)` to say how it is stepped.
+        device: "auto" takes CUDA, then Apple's MPS, then the CPU.
+        precision: "fp32", "bf16" or "fp16" (with a gradient scaler).
+        accumulate: Batches per optimizer step; the gradient is that of one big batch.
+        compile: Run the model through `torch.compile`; files keep clean keys.
+        step: `step(run, batch)` takes over the step: it runs backward and the optimizers in `run.optimizers` itself,
+            and returns a scalar tensor, or a dict of named ones, to be shown.
+        seed: What all randomness of the training is derived from. The model's first weights are drawn before, by you.
+        progress: Show a bar, one line per row of the history, and what was resumed.
+
+    Raises:
+        ArgumentError: something cannot be meant, such as an optimizer without any of the model's parameters.
+
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> data = TensorDataset(torch.randn(8, 2), torch.randint(0, 2, (8,)))
+    >>> model = nn.Linear(2, 2)
+    >>> trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1), progress=False)
+    >>> history = trainer.fit(DataLoader(data, 4, shuffle=True), epochs=2)
+    >>> history["epoch"]
+    [1, 2]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Any,
+        optim: Optimizer | Mapping[str, Optimizer],
+        *,
+        metrics: Iterable[Any] | Mapping[str, Any] = (),
+        callbacks: Sequence[Callback] = (),
+        scheduler: Any = None,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+        accumulate: int = 1,
+        compile: bool = False,  # noqa: A002  (torch's own name for it)
+        step: Callable[[Run, Any], Any] | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        self.device = _pick_device(device)
+        self.model = _bare(model).to(self.device)
+        called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
+        optimizers = dict(optim) if isinstance(optim, Mapping) else {"optimizer": optim}
+        _check(self.model, optimizers, accumulate, step, precision)
+        self.metrics, self.seed, self.progress = Metrics(metrics), seed, progress
+        self.callbacks = [*_schedule(scheduler), *callbacks, *([Progress()] if progress else [])]
+        _check_callbacks(self.callbacks)
+        self._forward = Forward(called, loss, precision=precision, device=self.device)
+        self._custom_step, self._precision = step, precision
+        self._channels_last = _is_channels_last(self.model)
+        self.run = Run(self.model, optimizers, device=self.device, seed=seed, verbose=progress)
+        self.run.accumulate = accumulate
+        if precision == "fp16":
+            self.run.scaler = torch.amp.GradScaler(self.device.type)
+        self._settings: resuming.Settings | None = None
+
+    @property
+    def history(self) -> History:
+        """What the run has measured so far."""
+        return self.run.history
+
+    def fit(
+        self,
+        train: Any,
+        val: Any = None,
+        *,
+        epochs: int = 1,
+        resume: str | os.PathLike[str] | bool = "auto",
+        validate_every: str = "epoch",
+        dry_run: bool = False,
+        overfit: int = 0,
+    ) -> History:
+        """Train until the run has `epochs` epochs in all, and return its history.
+
+        Args:
+            train: A stock `DataLoader`, a `dlkit.DataLoader`, or any iterable of batches.
+            val: The same, for validation; None for none.
+            epochs: The total: a run that has 3 of 5 epochs trains 2 more, a finished one none.
+            resume: "auto" goes on with what is in the `Checkpoint` folder, if anything; True demands that there is
+                something; False starts anew (older files are moved aside); a path loads that checkpoint file.
+            validate_every: "epoch", "2 epochs" or "500 steps"; the end of the last epoch always counts.
+            dry_run: Run two batches through every stage, write nothing, and put everything back as it was.
+            overfit: Train on the first so many batches only, again and again, to see whether the model can learn.
+
+        Raises:
+            DataError: the loader yields nothing.
+            TrainingError: loss, model and batches do not fit; the message has the shapes.
+            ResumeError: the saved run and this script do not fit; each difference is named.
+            RunLockedError: another process trains in the folder.
+            SystemExit: with code 143 after SIGTERM or SIGUSR1, when the state is saved (not in a notebook).
+        """
+        source, val_source = self._sources(train, val, overfit)
+        if epochs < 1:
+            raise ArgumentError(f"epochs must be at least 1, not {epochs}")
+        every = Every.parse(validate_every)
+        if every.unit == "seconds":
+            raise ArgumentError(
+                "validate_every in time would give other numbers on another machine; use steps or epochs"
+            )
+        if dry_run:
+            return self._dry_run(source, val_source)
+        with self._folder(), listening(self.run) as signals:
+            history = self._fit(source, val_source, epochs, resume, every)
+        if signals - {2} and not in_notebook():  # 2 is Ctrl-C, which returns
+            raise SystemExit(EXIT_TERMINATED)
+        return history
+
+    def evaluate(self, loader: Any) -> dict[str, float]:
+        """The mean loss over samples, and the metrics.
+
+        Args:
+            loader: Anything `fit` takes.
+
+        Raises:
+            TrainingError: the loader yields nothing.
+        """
+        source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
+        batches = self._prepare(source.batches(0))
+        values = evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module())
+        return values or {}
+
+    def predict(self, loader: Any, *, has_targets: bool | None = None) -> Any:
+        """The model's outputs for all samples, in the loader's order, on the CPU.
+
+        Args:
+            loader: Anything `fit` takes; targets are left out.
+            has_targets: False when batches of two tensors are two inputs, not inputs and target.
+        """
+        source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
+        batches = self._prepare(source.batches(0))
+        return evaluation.predict(self._forward, batches, model=self._eval_module(), has_targets=has_targets)
+
+    def lr_find(
+        self, loader: Any, *, start: float = 1e-7, end: float = 10.0, steps: int = 100
+    ) -> rehearsal.LearningRateCurve:
+        """Raise the learning rate step by step and watch the loss (Smith 2017); everything is as before afterwards.
+
+        Args:
+            loader: The training data; only `steps` batches are used.
+            start: The first learning rate.
+            end: The last one, reached geometrically unless the loss explodes before.
+            steps: How many steps.
+        """
+        source, step = source_of(loader, self.seed), self._step([])
+
+        def batches(epoch: int) -> Iterator[Any]:
+            empty = True
+            for batch in self._prepare(source.batches(epoch)):
+                empty = False
+                yield batch
+            if empty:
+                raise nothing(source, epoch)
+
+        return rehearsal.lr_find(self.run, step, batches, start=start, end=end, steps=steps)
+
+    def _dry_run(self, source: Source, val: Source | None) -> History:
+        """Two batches through training, validation, callbacks and what would be saved, with nothing left behind."""
+        short = source_of(rehearsal.first_batches(source, 2), self.seed)
+        short_val = None if val is None else source_of(rehearsal.first_batches(val, 2), self.seed)
+        callbacks, settings = self.callbacks, self._settings
+        with rehearsal.undone(self.run, callbacks):
+            self.callbacks, self._settings = [copy.copy(callback) for callback in callbacks], None
+            try:
+                history = self._fit(short, short_val, 1, None, Every(unit="epochs", number=1))
+                plain(self.run.capture())
+            finally:
+                self.callbacks, self._settings = callbacks, settings
+        self.run.say("dry run: training, validation, callbacks and checkpoint content are fine; nothing was written")
+        return history
+
+    def _sources(self, train: Any, val: Any, overfit: int) -> tuple[Source, Source | None]:
+        pin = self.device.type == "cuda"
+        source = source_of(train, self.seed, pin_memory=pin)
+        if overfit:
+            source = source_of(rehearsal.first_batches(source, overfit), self.seed)
+        return source, None if val is None else source_of(val, rng.derive(self.seed, rng.EVALUATE), pin_memory=pin)
+
+    @contextlib.contextmanager
+    def _folder(self) -> Iterator[None]:
+        stores = [callback.store for callback in self.callbacks if isinstance(callback, Checkpoint)]
+        for store in stores:
+            store.lock()
+        try:
+            yield
+        finally:
+            for store in stores:
+                store.unlock()
+
+    def _fit(self, source: Source, val: Source | None, epochs: int, how: Any, every: Every) -> History:
+        run, hooks = self.run, Hooks(self.callbacks)
+        self._set_up(source, val, epochs, every)
+        self._resume(source, val, how)
+        self._begin(source, epochs)
+        try:
+            for hook in hooks["on_fit_start"]:
+                hook(run)
+            run_epochs(run, self._plan(source, val, every, hooks), hooks)
+        except Exception as error:
+            run.stop_reason = run.stop_reason or f"{type(error).__name__}: {error}"
+            if run.between_steps:  # such as a file that cannot be read: nothing is half done, so nothing need be lost
+                for hook in hooks["on_safe_point"]:
+                    hook(run)
+            raise
+        finally:
+            for hook in hooks["on_fit_end"]:
+                hook(run)
+        self._say_end(epochs)
+        return run.history
+
+    def _set_up(self, source: Source, val: Source | None, epochs: int, every: Every) -> None:
+        run = self.run
+        run.epochs, run.num_batches = epochs, source.num_batches
+        run.stop_reason, run.keep_state, run.between_steps = None, True, True
+        run.losses.watchers.clear()
+        run.directions = self._directions(has_val=val is not None)
+        if self._settings is None:
+            self._settings = resuming.settings_of(
+                run,
+                source,
+                self.callbacks,
+                precision=self._precision,
+                loss=type(self._forward.loss).__name__,
+                **{"validate every": f"{every.number} {every.unit}"},
+                **{"validation data": None if val is None else val.describe()},
+            )
+        run.capture = functools.partial(resuming.capture, run, source, self.callbacks, self._settings)
+        run.indices = source.indices
+
+    def _directions(self, *, has_val: bool) -> dict[str, bool | None]:
+        directions: dict[str, bool | None] = {"train_loss": False}
+        if has_val:
+            directions["val_loss"] = False
+            directions |= {f"val_{name}": self.metrics.higher_is_better(name) for name in self.metrics}
+        return directions
+
+    def _resume(self, source: Source, val: Source | None, how: Any) -> None:
+        found = self._find_state(how)
+        if found is None:
+            return
+        name, state = found
+        assert self._settings is not None
+        differences = resuming.restore(self.run, state, source, self.callbacks, self._settings)
+        source.seed = self.run.seed
+        if val is not None:
+            val.seed = rng.derive(self.run.seed, rng.EVALUATE)
+        cursor = self.run.cursor
+        way = f", batches {source.how}" if cursor.batch else ""
+        lines = [f"resumed from {name}: epoch {cursor.epoch + 1}, batch {cursor.batch}, step {cursor.step}{way}"]
+        self.run.say("\n  ".join([*lines, *differences]))
+
+    def _find_state(self, how: Any) -> tuple[str, Mapping[str, Any]] | None:
+        store = next((callback.store for callback in self.callbacks if isinstance(callback, Checkpoint)), None)
+        if how is None:  # a dry run
+            return None
+        if how is False:
+            moved = store.archive() if store is not None else None
+            if moved is not None:
+                self.run.say(f"starting anew; the earlier run was moved to {moved}")
+            return None
+        if how not in ("auto", True):
+            return str(how), load_checkpoint(how)
+        if store is not None:
+            for entry, state in store.loadable():
+                return str(store.folder / entry.file), state
+            if store.entries:
+                raise CheckpointError(
+                    f"none of the {len(store.entries)} checkpoints in {store.folder} can be read; "
+                    "fit(..., resume=False) starts anew and moves them aside"
+                )
+        if how is True:
+            where = f"in {store.folder}" if store is not None else "because there is no Checkpoint callback"
+            raise CheckpointError(f"resume=True, but there is nothing to resume {where}")
+        return None
+
+    def _begin(self, source: Source, epochs: int) -> None:
+        run = self.run
+        if run.step == 0 and run.epoch == 0:
+            rng.seed_everything(rng.derive(run.seed, rng.STEP))
+        if run.cursor.finished.startswith("completed") and run.epoch < epochs:
+            run.cursor.finished = ""
+        if run.cursor.finished:
+            run.stop_reason = run.cursor.finished
+            run.say(
+                f"nothing to train: this run is finished ({run.cursor.finished}, {run.epoch} of {epochs} epochs); "
+                "to train on give more epochs, to start anew use another folder or fit(..., resume=False)"
+            )
+        self.model.train()
+
+    def _plan(self, source: Source, val: Source | None, every: Every, hooks: Hooks) -> Plan:
+        return Plan(
+            source=source,
+            step=self._step(hooks["on_gradients"]),
+            validate=None if val is None else functools.partial(self._validate, val, hooks["on_validation_step"]),
+            validate_every=every,
+            prepare=self._prepare,
+        )
+
+    def _step(self, on_gradients: Sequence[Callable[..., None]]) -> Step:
+        return CustomStep(self._custom_step) if self._custom_step else StandardStep(self._forward, on_gradients)
+
+    def _validate(self, val: Source, hooks: Sequence[Callable[..., None]]) -> dict[str, float] | None:
+        run, total = self.run, val.num_batches
+
+        def go_on(done: int) -> bool:
+            for hook in hooks:
+                hook(run, done, total)
+            return run.stop_reason is None
+
+        if run.stop_reason is not None:
+            return None
+        batches = self._prepare(val.batches(0))
+        return evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module(), go_on=go_on)
+
+    def _eval_module(self) -> nn.Module:
+        """The averaged model where there is one, else the one that is called, compiled or not."""
+        return self._forward.model if self.run.eval_model is self.model else self.run.eval_model
+
+    def _prepare(self, batches: Any) -> Any:
+        if self.device.type == "cuda":
+            return batch_tools.ahead(batches, self.device, channels_last=self._channels_last)
+        if self.device.type == "cpu" and not self._channels_last:
+            return batches
+        return (batch_tools.to_device(batch, self.device, channels_last=self._channels_last) for batch in batches)
+
+    def _say_end(self, epochs: int) -> None:
+        run = self.run
+        if run.stop_reason is not None and run.cursor.finished == "" and run.epoch < epochs:
+            run.say(f"stopped after step {run.step}: {run.stop_reason}")
+        elif run.stop_reason is not None:
+            run.say(f"finished after step {run.step}: {run.stop_reason}")
+
+
+def _pick_device(device: str | torch.device) -> torch.device:
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The user's module without the wrappers of `torch.compile` and `DataParallel`, which would dirty the keys."""
+    while isinstance(inner := getattr(model, "_orig_mod", None) or _parallel(model), nn.Module):
+        model = inner
+    return model
+
+
+def _parallel(model: nn.Module) -> Any:
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return model.module if isinstance(model, wrappers) else None
+
+
+def _is_channels_last(model: nn.Module) -> bool:
+    kernels = [parameter for parameter in model.parameters() if parameter.dim() == 4 and parameter.shape[1] > 1]
+    return any(
+        kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels if max(kernel.shape[2:]) > 1
+    )
+
+
+def _schedule(scheduler: Any) -> list[LearningRate]:
+    if scheduler is None:
+        return []
+    return [scheduler if isinstance(scheduler, LearningRate) else LearningRate(scheduler)]
+
+
+def _check(model: nn.Module, optimizers: Mapping[str, Optimizer], accumulate: int, step: Any, precision: str) -> None:
+    if accumulate < 1:
+        raise ArgumentError(f"accumulate must be at least 1 batch per step, not {accumulate}")
+    for name, optimizer in optimizers.items():
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentError(f"{name} must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
+    if step is None and len(optimizers) != 1:
+        raise ArgumentError(f"{len(optimizers)} optimizers need a step=function of your own that says which does what")
+    if step is not None and (accumulate != 1 or precision != "fp32"):
+        raise ArgumentError(
+            "a step of your own does its own accumulation and precision; leave accumulate and precision out"
+        )
+    own = {id(parameter) for parameter in model.parameters()}
+    held = [p for optimizer in optimizers.values() for group in optimizer.param_groups for p in group["params"]]
+    if not any(id(parameter) in own for parameter in held):
+        raise ArgumentError(
+            "the optimizer holds none of the model's parameters; make it from the model you train: "
+            "torch.optim.AdamW(model.parameters(), lr=1e-3)"
+        )
+
+
+def _check_callbacks(callbacks: Sequence[Any]) -> None:
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ArgumentError(f"callbacks must be dlkit.callbacks.Callback objects, not {callback!r}")
+    if sum(isinstance(callback, Checkpoint) for callback in callbacks) > 1:
+        raise ArgumentError("a run has one folder: pass one Checkpoint")
