@@ -127,7 +127,7 @@ class LossMeter:
 
 
 def _read(values: list[Tensor]) -> list[float]:
-    return [float(value) for value in torch.stack([value.to(torch.float64) for value in values]).tolist()]
+    return [float(value) for value in torch.stack(values).double().tolist()]
 
 
 class Run:

@@ -56,10 +56,11 @@ class Forward:
             inputs: What `split` gave.
             model: Another module in its place (the moving average).
         """
+        module = self.model if model is None else model
         if self.dtype is None:
-            return call(model or self.model, inputs)
+            return call(module, inputs)
         with torch.autocast(self.device.type, self.dtype):
-            return call(model or self.model, inputs)
+            return call(module, inputs)
 
     def __call__(self, batch: Any, model: nn.Module | None = None) -> tuple[Tensor, Any, Any]:
         """The loss of a batch (one number), the model's output, and the target.

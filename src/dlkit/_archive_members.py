@@ -1,0 +1,196 @@
+"""Read zip, tar and packed single files as one stream of members; what they claim is checked by `dlkit.archives`."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import lzma
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+from dlkit._disk import disk_error
+from dlkit.errors import ArchiveError, DownloadError
+
+_CHUNK = 1 << 20
+_MAX_HEADER = 1 << 20  # bytes; tarfile reads a long-name header into memory whole, however long it claims to be
+_MAX_TAIL = 64 << 20  # bytes of padding behind the end of a tar; tar itself writes 10 kB
+_MAX_TARGET = 4096  # bytes in a symbolic link, as on Linux
+
+_Opener = Callable[[Path, str], Any]
+_PACKERS: dict[bytes, _Opener] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_SUFFIXES = (*_TAR_SUFFIXES, ".zip", *_PACKED_SUFFIXES)
+
+Kind = Literal["file", "folder", "symlink", "hardlink", "special"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """What an archive says about one of its members; nothing of it is checked yet."""
+
+    name: str
+    kind: Kind
+    target: str = ""  # of a link
+    executable: bool = False
+    chunks: Iterable[bytes] = ()
+
+
+def plain_name(archive: str) -> str:
+    """The file name without the ending that says what kind of archive it is; itself where there is none.
+
+    >>> plain_name("letters.tar.gz")
+    'letters'
+    """
+    suffix = next((suffix for suffix in _SUFFIXES if archive.lower().endswith(suffix)), "")
+    return archive.removesuffix(archive[len(archive) - len(suffix) :]) if suffix else archive
+
+
+def members(archive: Path) -> Iterator[Member]:
+    """What is in the archive, one after the other; the chunks of each are to be read before going on."""
+    with _parsing(archive), open(archive, "rb") as file:
+        head = file.read(8)
+    if head.startswith((b"PK\3\4", b"PK\5\6")):
+        return _zip_members(archive)
+    opener = next((opener for magic, opener in _PACKERS.items() if head.startswith(magic)), open)
+    with _parsing(archive), opener(archive, "rb") as file:
+        block = file.read(tarfile.BLOCKSIZE)
+    if _is_tar_header(block) or (archive.name.lower().endswith(_TAR_SUFFIXES) and not any(block)):
+        return _tar_members(archive, opener)
+    if opener is not open:
+        return iter([_single_member(archive, opener)])
+    raise ArchiveError(f"{archive} was not unpacked: it is no zip, tar, gzip, bzip2 or xz file")
+
+
+@contextlib.contextmanager
+def _parsing(archive: Path) -> Iterator[None]:
+    """Parsers of hostile bytes raise whatever they like: struct.error, RecursionError, AssertionError, ..."""
+    try:
+        yield
+    except (ArchiveError, DownloadError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise disk_error(error, archive, "read") from error
+        raise ArchiveError(
+            f"{archive} was not unpacked: it is damaged, cut off or of a kind that is not supported "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _chunks(archive: Path, open_member: Callable[[], IO[bytes]]) -> Iterator[bytes]:
+    with _parsing(archive), open_member() as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _single_member(archive: Path, opener: _Opener) -> Member:
+    name = archive.stem if archive.suffix.lower() in _PACKED_SUFFIXES else archive.name
+    return Member(name=name, kind="file", chunks=_chunks(archive, lambda: cast(IO[bytes], opener(archive, "rb"))))
+
+
+def _zip_members(archive: Path) -> Iterator[Member]:
+    with _parsing(archive), zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            yield _zip_member(archive, file, info)
+
+
+def _zip_member(archive: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+    # zipfile cuts names at a NUL and on Windows turns backslashes into slashes: show the name as it was before that.
+    name = info.orig_filename if set(info.orig_filename) & {"\0", "\\"} else info.filename
+    mode = info.external_attr >> 16  # of a Unix file; 0 in archives from elsewhere
+    if stat.S_ISLNK(mode):
+        return Member(name=name, kind="symlink", target=_zip_link(file, info))
+    kind: Kind = "special"
+    if info.is_dir() or stat.S_ISDIR(mode):
+        kind = "folder"
+    elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
+        kind = "file"
+    chunks = _chunks(archive, lambda: file.open(info))
+    return Member(name=name, kind=kind, executable=bool(mode & 0o100), chunks=chunks)
+
+
+def _zip_link(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
+    with file.open(info) as content:
+        target = content.read(_MAX_TARGET + 1)
+    if len(target) > _MAX_TARGET:
+        raise zipfile.BadZipFile(f"the link {info.filename[:100]!r} is longer than {_MAX_TARGET} bytes")
+    return target.decode("utf-8", "surrogateescape")
+
+
+def _is_tar_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError):
+        return False
+    return True
+
+
+class _TarSource:
+    """The bytes of a tar for `tarfile`, which believes what headers say about their own length and position."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.tell = file.tell
+        self.header_left: int | None = _MAX_HEADER  # None while a member's data is read
+        self.last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        if self.header_left is not None:
+            self.header_left -= size
+            if size < 0 or self.header_left < 0:
+                raise tarfile.ReadError(f"a header of more than {_MAX_HEADER} bytes")
+        self.last = self._file.read(size)
+        return self.last
+
+    def seek(self, position: int) -> int:
+        if position < self._file.tell():
+            raise tarfile.ReadError("a header that points backwards")  # once an endless loop, CVE-2025-8194
+        return self._file.seek(position)
+
+    def seekable(self) -> bool:
+        return True
+
+
+def _tar_members(archive: Path, opener: _Opener) -> Iterator[Member]:
+    with _parsing(archive), opener(archive, "rb") as file:
+        source = _TarSource(file)
+        tar: Any = tarfile.TarFile(fileobj=cast(Any, source), encoding="utf-8", errors="surrogateescape")
+        while (info := tar.next()) is not None:
+            tar.members.clear()  # it would keep them all, a kilobyte each
+            source.header_left = None
+            yield _tar_member(archive, tar, info)
+            source.header_left = _MAX_HEADER
+        if source.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header for the end of the archive
+            raise tarfile.ReadError(f"neither a header nor the end mark at byte {tar.offset}")
+        _read_to_end(file)
+
+
+def _tar_member(archive: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+    kind: Kind = "special"
+    if info.isreg():
+        kind = "file"
+    elif info.isdir():
+        kind = "folder"
+    elif info.issym():
+        kind = "symlink"
+    elif info.islnk():
+        kind = "hardlink"
+    chunks = _chunks(archive, lambda: cast(IO[bytes], tar.extractfile(info)))
+    executable = bool(info.mode & 0o100)
+    return Member(name=info.name, kind=kind, target=info.linkname, executable=executable, chunks=chunks)
+
+
+def _read_to_end(file: IO[bytes]) -> None:
+    """The checksums of gzip and its like come at the very end, behind the end mark of the tar."""
+    left = _MAX_TAIL
+    while chunk := file.read(_CHUNK):
+        left -= len(chunk)
+        if left < 0:
+            raise tarfile.ReadError(f"more than {_MAX_TAIL} bytes behind its end mark")

@@ -1,0 +1,364 @@
+"""Unpack archives that may be hostile: nothing outside the folder, nothing over the limits, all of it or nothing.
+
+`tarfile` and `zipfile` only parse here. Every name is checked and every byte is written and counted by this module,
+so the same rules hold on every Python and for every format. The one idea behind it: while files are written the new
+folder holds no link at all, so no write can pass through one; links are made last and then followed step by step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NoReturn
+
+from dlkit._archive_members import Member, members
+from dlkit._disk import disk_error, disk_trouble, locked, remove
+from dlkit._files import sync_folder
+from dlkit.errors import ArchiveError, ArgumentError, DataNotFoundError, DownloadError, UnsafeArchiveError
+
+__all__ = ["Limits", "extract"]
+
+_CHUNK = 1 << 20
+_MAX_DEPTH = 100  # folders below each other: shutil.rmtree and its like recurse once per level
+_MAX_HOPS = 40  # links on the way to one file: where Linux gives up, too
+_SYNC_EACH = 100  # up to so many files one fsync each; for more, one sync of everything is many times faster
+_WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)\s*(\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much an archive may unpack to before it is refused; counted while writing, never read from its headers.
+
+    Args:
+        max_bytes: Bytes of all files together. The default, 64 GiB, is more than nearly all archives hold, and stops
+            a bomb of some kilobytes before it fills most disks.
+        max_members: Files, folders and links together, the folders that are only implied by a name included.
+            The default, 2 million, is more than ImageNet has, and what one folder tree still bears.
+
+    Raises:
+        ArgumentError: A limit is not a whole number of at least 1.
+
+    >>> Limits(max_bytes=10_000_000).max_members
+    2000000
+    """
+
+    max_bytes: int = 64 << 30
+    max_members: int = 2_000_000
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_members"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ArgumentError(f"Limits: {name} must be a whole number of at least 1, not {value!r}")
+
+
+USUAL_LIMITS = Limits()
+
+
+def extract(archive: str | os.PathLike[str], to: str | os.PathLike[str], *, limits: Limits = USUAL_LIMITS) -> Path:
+    """Unpack an archive into the new folder `to`, or change nothing at all.
+
+    Zip, tar (plain, or packed with gzip, bzip2 or xz) and single files packed with gzip, bzip2 or xz; the content says
+    which. A single file comes out in the folder, under the archive's name without its last ending. Files get the rights
+    that new files usually get, executable ones stay executable; owners, times and special bits are not taken over.
+    Hard links come out as copies. Where an archive holds a file twice the later one wins, as with `tar`.
+
+    Everything is written to a temporary folder beside `to`, which gets its name only when all of it is on the disk.
+    Several processes may call this at once; the temporary folder of one that was killed is removed by the next.
+
+    Args:
+        archive: The archive file.
+        to: The folder to make; it must not exist, or be empty. Missing folders above it are made.
+        limits: How much may come out.
+
+    Returns:
+        `to`, as a `Path`.
+
+    Raises:
+        DataNotFoundError: There is no file `archive`.
+        ArgumentError: `to` exists already and is not an empty folder.
+        UnsafeArchiveError: A member has an absolute path, a drive letter, a backslash or `..`, is a device or a link
+            that leaves the folder, would be written through a link, or is more than `limits` allow; it is named.
+        ArchiveError: The archive is damaged, cut off, encrypted or of no known kind.
+        DownloadError: The disk is full or the folder may not be written to; the path is named.
+
+    >>> import pathlib, tempfile, zipfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> with zipfile.ZipFile(folder / "letters.zip", "w") as file:
+    ...     file.writestr("A/a.txt", "hello")
+    >>> (extract(folder / "letters.zip", folder / "letters") / "A" / "a.txt").read_text()
+    'hello'
+    """
+    archive, to = Path(archive).expanduser(), Path(to).expanduser()
+    if to.name in ("", ".."):
+        raise ArgumentError(f"to={str(to)!r} has no name of its own; give the path of the folder to make")
+    with unpack_lock(to):
+        if os.path.lexists(to) and not (to.is_dir() and not to.is_symlink() and not any(to.iterdir())):
+            raise ArgumentError(f"{archive} was not unpacked to {to}: that exists; remove it or name another folder")
+        with staged(archive, to, limits) as folder:
+            put_in_place(folder, to)
+    return to
+
+
+def unpack_lock(to: Path) -> contextlib.AbstractContextManager[None]:
+    """The lock of those who make the folder `to`."""
+    return locked(to.with_name(f".{to.name}.lock"))
+
+
+@contextlib.contextmanager
+def staged(archive: Path, to: Path, limits: Limits) -> Iterator[Path]:
+    """A temporary folder beside `to` with everything from `archive`, checked and on the disk, for the block to rename.
+
+    Removed at the end where it was not renamed. The caller holds `unpack_lock(to)`, so whatever is found under the
+    temporary name was left by a process that died.
+    """
+    if not os.path.isfile(archive):
+        raise DataNotFoundError(f"there is no archive {archive}; check the path, or download the file first")
+    folder = to.with_name(f".{to.name}.unpacking")
+    remove(folder)
+    try:
+        with disk_trouble(folder, f"unpack {archive} in"):
+            folder.mkdir()
+        sandbox = _Sandbox(folder, archive, limits)
+        for member in members(archive):
+            sandbox.add(member)
+        sandbox.finish()
+        yield folder
+    finally:
+        remove(folder)
+
+
+def put_in_place(folder: Path, to: Path) -> None:
+    """Give a staged folder its name, for good."""
+    with disk_trouble(to, "make"):
+        if to.is_dir():
+            to.rmdir()  # it is empty; only POSIX lets a folder be renamed onto it
+        folder.rename(to)
+        sync_folder(to.parent)
+
+
+class _Sandbox:
+    """The folder that members are written to: checks every name, counts every byte, makes the links last."""
+
+    def __init__(self, root: Path, archive: Path, limits: Limits) -> None:
+        self._root = str(root)
+        self._archive = archive
+        self._limits = limits
+        self._folders: set[tuple[str, ...]] = {()}
+        self._links: dict[tuple[str, ...], Member] = {}
+        self._unsynced: list[str] = []
+        self._num_bytes = 0
+        self._num_members = 0
+
+    def add(self, member: Member) -> None:
+        """Write one member; a symbolic link is only noted."""
+        if problem := _name_problem(member.name):
+            self._refuse(member, problem)
+        parts = _split(member.name)
+        if not parts and member.kind != "folder":
+            self._refuse(member, "stands for the folder itself but is none")
+        if self._links and any(parts[:depth] in self._links for depth in range(1, len(parts) + 1)):
+            self._refuse(member, "would be written through a link of the same archive")
+        with self._naming(member.name):
+            if member.kind == "folder":
+                self._make_folders(parts, member)
+            elif member.kind == "file":
+                self._write(parts, member, member.chunks)
+            elif member.kind == "hardlink":
+                self._write(parts, member, self._linked_file(parts, member))
+            elif member.kind == "symlink":
+                self._note_link(parts, member)
+            else:
+                self._refuse(member, "is a device, a pipe or another special file")
+
+    def finish(self) -> None:
+        """Make the links, follow each of them, and see to it that everything is on the disk."""
+        for parts, link in self._links.items():
+            self._make_link(parts, link)
+        for parts, link in self._links.items():
+            if not self._stays_inside(parts):
+                self._refuse(link, f"is a link that leaves the folder or goes in a circle (to {_shown(link.target)})")
+        self._sync()
+
+    def _path(self, parts: tuple[str, ...]) -> str:
+        return os.path.join(self._root, *parts)
+
+    def _refuse(self, member: Member, why: str) -> NoReturn:
+        raise UnsafeArchiveError(f"{self._archive} was not unpacked: its member {_shown(member.name)} {why}")
+
+    @contextlib.contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except DownloadError:
+            raise
+        except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+                raise ArchiveError(
+                    f"{self._archive} was not unpacked: this file system cannot hold its member {_shown(name)} "
+                    f"({error.strerror}); unpack it to a shorter path or on another file system"
+                ) from error
+            raise disk_error(error, self._path(_split(name)), "write") from error
+
+    def _count(self, member: Member, *, num_bytes: int = 0, num_members: int = 0) -> None:
+        self._num_bytes += num_bytes
+        self._num_members += num_members
+        for used, limit in ((self._num_bytes, "max_bytes"), (self._num_members, "max_members")):
+            allowed = getattr(self._limits, limit)
+            if used > allowed:
+                self._refuse(member, f"goes beyond {limit}={allowed}; if you trust the archive, raise it in limits=")
+
+    def _make_folders(self, parts: tuple[str, ...], member: Member) -> None:
+        for depth in range(1, len(parts) + 1):
+            folder = parts[:depth]
+            if folder in self._folders:
+                continue
+            self._count(member, num_members=1)
+            try:
+                os.mkdir(self._path(folder))
+            except FileExistsError:
+                self._refuse(member, f"needs the folder {_shown('/'.join(folder))}, where another member is already")
+            self._folders.add(folder)
+
+    def _write(self, parts: tuple[str, ...], member: Member, chunks: Iterable[bytes]) -> None:
+        self._make_folders(parts[:-1], member)
+        self._count(member, num_members=1)
+        path = self._path(parts)
+        with self._create(path, member) as file:
+            for chunk in chunks:
+                self._count(member, num_bytes=len(chunk))
+                file.write(chunk)
+        if member.executable:
+            mode = stat.S_IMODE(os.lstat(path).st_mode)
+            os.chmod(path, mode | (mode & 0o444) >> 2)  # may be run by whoever may read it
+        if len(self._unsynced) <= _SYNC_EACH:
+            self._unsynced.append(path)
+
+    def _create(self, path: str, member: Member) -> IO[bytes]:
+        with contextlib.suppress(FileExistsError):
+            return open(path, "xb")
+        if self._folds_case() or not stat.S_ISREG(os.lstat(path).st_mode):
+            self._refuse(member, "stands where another member is already (perhaps with other capitals)")
+        os.unlink(path)  # the later one wins, in a file of its own
+        return open(path, "xb")
+
+    def _folds_case(self) -> bool:
+        """Whether `a` and `A` are one name on this file system, so that a name seen twice may mean two files."""
+        parent, name = os.path.split(self._root)
+        return os.path.lexists(os.path.join(parent, name.upper()))
+
+    def _linked_file(self, parts: tuple[str, ...], member: Member) -> Iterator[bytes]:
+        source = _split(member.target)
+        path = self._path(source)
+        if _name_problem(member.target) or source == parts or not _is_file(path):
+            self._refuse(member, f"is a hard link to {_shown(member.target)}, which is no file that came before it")
+        return _file_chunks(path)
+
+    def _note_link(self, parts: tuple[str, ...], member: Member) -> None:
+        if problem := _path_problem(member.target):
+            self._refuse(member, f"is a link to {_shown(member.target)}, {problem}")
+        self._make_folders(parts[:-1], member)
+        self._count(member, num_members=1)
+        if os.path.lexists(self._path(parts)):
+            self._refuse(member, "is a link where another member is already")
+        self._links[parts] = member
+
+    def _make_link(self, parts: tuple[str, ...], link: Member) -> None:
+        with self._naming(link.name):
+            try:
+                os.symlink(link.target, self._path(parts))
+            except FileExistsError:
+                self._refuse(link, "is a link where another member is already (perhaps with other capitals)")
+
+    def _stays_inside(self, link: tuple[str, ...]) -> bool:
+        """Follow a path as the system would, through every link on the way: no step may go above the root."""
+        todo, here, hops = list(reversed(link)), list[str](), 0
+        while todo:
+            part = todo.pop()
+            if part == "..":
+                if not here:
+                    return False
+                here.pop()
+            elif part not in ("", "."):
+                target = _link_target(self._path((*here, part)))
+                if target is None:
+                    here.append(part)
+                    continue
+                hops += 1
+                if hops > _MAX_HOPS or _path_problem(target):
+                    return False
+                todo.extend(reversed(target.split("/")))
+        return True
+
+    def _sync(self) -> None:
+        with disk_trouble(self._root, "write"):
+            if len(self._unsynced) <= _SYNC_EACH or not hasattr(os, "sync"):
+                for path in self._unsynced:
+                    with open(path, "rb+") as file:
+                        os.fsync(file.fileno())
+            else:
+                os.sync()
+            sync_folder(self._root)
+
+
+def _split(name: str) -> tuple[str, ...]:
+    return tuple(part for part in name.split("/") if part not in ("", "."))
+
+
+def _name_problem(name: str, *, windows: bool = sys.platform == "win32") -> str:
+    """Why no member may have this name, or nothing."""
+    if problem := _path_problem(name):
+        return f"has {problem}"
+    parts = _split(name)
+    if ".." in parts:
+        return "would leave the folder through '..'"
+    if len(parts) > _MAX_DEPTH:
+        return f"lies more than {_MAX_DEPTH} folders deep"
+    if windows and any(_WINDOWS_DEVICE.fullmatch(part) or part[-1] in ". " or ":" in part for part in parts):
+        return "has a name that Windows does not allow"
+    return ""
+
+
+def _path_problem(path: str) -> str:
+    """What in a path means another place on some system, whatever stands around it; or nothing."""
+    if path.startswith("/"):
+        return "an absolute path"
+    if "\\" in path:
+        return "a backslash in its path"
+    if re.match("[A-Za-z]:", path.lstrip("./")):
+        return "a Windows drive in its path"
+    if "\0" in path:
+        return "a NUL character in its path"
+    try:
+        os.fsencode(path)
+    except UnicodeError:
+        return "a character in its path that this system cannot write"
+    return ""
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 200 else f"{name[:150]}...{name[-40:]}")
+
+
+def _is_file(path: str) -> bool:
+    return os.path.lexists(path) and stat.S_ISREG(os.lstat(path).st_mode)
+
+
+def _file_chunks(path: str) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _link_target(path: str) -> str | None:
+    try:
+        return os.readlink(path)
+    except OSError:  # no link, or nothing there
+        return None
