@@ -211,7 +211,8 @@ def main() -> None:
         "DataLoader over a TensorDataset": DataLoader(TensorDataset(x, y), BATCH, shuffle=True),
     }
     print(
-        f"torch {torch.__version__}, {os.cpu_count()} cores, one thread, {arguments.rounds} rounds of {arguments.steps} steps"
+        f"torch {torch.__version__}, {os.cpu_count()} cores, one thread, "
+        f"{arguments.rounds} rounds of {arguments.steps} steps"
     )
     for title, loader in loaders.items():
         print(f"\n{title}\n\n| | median step | above bare |\n|---|---|---|")

@@ -19,7 +19,6 @@ _ROOMS = {
 }
 _MODULES = (
     "callbacks",
-    "collate",
     "datasets",
     "download",
     "errors",

@@ -324,7 +324,7 @@ def _planner(
     if sampler is None:
         # A RandomSampler of nothing is an error in torch, whose message does not say that the dataset is empty.
         sampler = RandomSampler(dataset) if shuffle and len(dataset) else SequentialSampler(dataset)
-    return planner_of(sampler, batch_size or 1, drop_last=drop_last)
+    return planner_of(sampler, 1 if batch_size is None else batch_size, drop_last=drop_last)
 
 
 def _check(

@@ -6,7 +6,6 @@ Names are resolved when the first batch shows what the model gives: `"accuracy"`
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -230,11 +229,3 @@ def _fitted(metric: Any, preds: Any, target: Any) -> tuple[Any, Any]:
 
 def _shape(value: Any) -> str:
     return f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def clone(metrics: Metrics) -> Metrics:
-    """The same metrics without any counts, so that two evaluations never mix."""
-    fresh = copy.copy(metrics)
-    fresh._wanted = {name: copy.deepcopy(metric) for name, metric in metrics._wanted.items()}
-    fresh._built = None
-    return fresh

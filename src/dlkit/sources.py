@@ -39,7 +39,7 @@ class Source(Protocol):
         """The batches of `epoch` from number `start` on."""
 
     def indices(self, epoch: int, number: int) -> list[Any] | None:
-        """Which samples a batch holds, None where nobody knows."""
+        """Which samples batch `number` of `epoch` holds, None where nobody knows."""
 
     def describe(self) -> dict[str, Any]:
         """What must be the same when a run is resumed: kind, samples, batch size, batches."""
@@ -48,7 +48,7 @@ class Source(Protocol):
         """What the source itself needs to go on, besides epoch and batch number."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave, before `batches` is called for that position."""
+        """Take back the `state` that `state_dict` gave, before `batches` is called for that position."""
 
 
 class _Seekable:

@@ -120,3 +120,5 @@ class LearningRate(Callback):
         """
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+            # A run may be resumed right at the end of an epoch; torch would warn that no optimizer step came before.
+            self.scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]

@@ -1,0 +1,32 @@
+"""Datasets that work in any `DataLoader`; data in memory is given batch-wise. Names load when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Where each public name lives; one line per name, sorted.
+_ROOMS = {
+    "Glyphs": "glyphs",
+    "InMemoryDataset": "base",
+    "NotMNIST": "notmnist",
+}
+
+__all__ = sorted(_ROOMS)
+
+if TYPE_CHECKING:
+    from dlkit.datasets.base import InMemoryDataset as InMemoryDataset
+    from dlkit.datasets.glyphs import Glyphs as Glyphs
+    from dlkit.datasets.notmnist import NotMNIST as NotMNIST
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        value = getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

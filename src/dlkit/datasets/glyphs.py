@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _POINTS = 128  # the size in which a letter is rendered once; a capital is then 
 _MOST_FILES = 400  # of the machine's fonts, to stay within seconds where thousands are installed
 _ALIKE = 0.06  # mean difference of two fonts' letters; Condensed and plain differ by 0.03, Mono and plain by 0.1
 _RECOGNISED = 5  # letters of ten that must look most like the same letter of the other fonts
+# By their names, as some (the script capitals of TeX's cmsy10) have letters beside their symbols.
+_SYMBOLS = re.compile(r"sym|cmsy|cmex|dingbat|wingding|webding|emoji|icon|ornament|music|braille|barcode|last ?resort")
 _ENDINGS = (".ttf", ".otf", ".ttc")
 
 Pixels = npt.NDArray[np.uint8]
@@ -40,9 +43,10 @@ class Glyphs(PackedImages):
 
     Looks like `NotMNIST` and has its classes and methods, needs no download, and takes about a second. The letters come
     from the fonts that matplotlib ships and from the system's own. Left out are fonts that lack the letters, symbol
-    fonts (whose "letters" look unlike those of all others), and fonts that look the same once a letter fills the
-    frame (a condensed cut; the same file in two places). The images are a pure function of the seed and the fonts: on
-    another machine with other fonts they are others. `Glyphs(n)` are the first images of any larger one.
+    fonts (by their name, or because their "letters" look unlike those of all others), and fonts that look the same
+    once a letter fills the frame (a condensed cut; the same file in two places). The images are a pure function of
+    the seed and the fonts: on another machine with other fonts they are others. `Glyphs(n)` are the first images of
+    any larger one.
 
     `split` keeps fonts apart by default, so that a part tests on fonts that training has not seen; of a family, the
     bold may be on one side and the italic on the other.
@@ -204,6 +208,9 @@ def _read(file: Path) -> _Face | None:
     """The letters of a font file, or None where it cannot be read or lacks them."""
     try:
         font = ImageFont.truetype(str(file), _POINTS, layout_engine=ImageFont.Layout.BASIC)
+        name = " ".join(part for part in font.getname() if part) or file.stem
+        if _SYMBOLS.search(name.lower()):
+            return None
         masks = [_mask(font, letter) for letter in _CLASSES]
         missing = _mask(font, "\uf8ff").tobytes()  # private: what the font shows for a character that it lacks
     except (OSError, ValueError):
@@ -213,7 +220,6 @@ def _read(file: Path) -> _Face | None:
     ):
         return None
     plain = np.stack([np.asarray(mask.resize((_SIDE, _SIDE), Image.Resampling.BOX)) for mask in masks])
-    name = " ".join(part for part in font.getname() if part) or file.stem
     return _Face(name, masks, [_outline(mask) for mask in masks], plain)
 
 
@@ -226,7 +232,7 @@ def _mask(font: ImageFont.FreeTypeFont, letter: str) -> Image.Image:
 
 def _outline(mask: Image.Image) -> npt.NDArray[np.float64]:
     """The outermost points of each row of pixels [P, 2], in a frame from -1 to 1: what decides how wide a letter is."""
-    ink = np.asarray(mask) > 127
+    ink = np.asarray(mask) > 0
     rows = np.flatnonzero(ink.any(1))
     height, width = ink.shape
     left, right = ink[rows].argmax(1), width - ink[rows, ::-1].argmax(1)
@@ -239,10 +245,11 @@ def _recognised(faces: list[_Face]) -> list[_Face]:
     """Without the symbol fonts: fonts whose letters look most like the same letters of the typical font."""
     if not faces:
         return []
-    letters = np.stack([face.plain for face in faces]).astype(np.float32)
-    typical = np.median(letters, axis=0)
-    differences = np.stack([np.abs(letters - one).mean((2, 3)) for one in typical], axis=2)  # [fonts, letters, typical]
-    right = (differences.argmin(2) == np.arange(len(_CLASSES))).sum(1)
+    letters = np.stack([face.plain for face in faces]).reshape(len(faces), len(_CLASSES), -1).astype(np.float32)
+    letters -= letters.mean(2, keepdims=True)  # compare shapes: a bold letter is not nearer to everything bold
+    letters /= np.linalg.norm(letters, axis=2, keepdims=True) + 1
+    likeness = letters @ np.median(letters, axis=0).T  # [fonts, letters, typical letters]
+    right = (likeness.argmax(2) == np.arange(len(_CLASSES))).sum(1)
     return [face for face, count in zip(faces, right.tolist(), strict=True) if count >= _RECOGNISED]
 
 

@@ -34,6 +34,10 @@ _TYPES = {"targets": "I64", "name_ends": "I64", "images": "U8", "names": "U8"}
 class Names(Sequence[str]):
     """Many strings as one blob of bytes and the end of each: half a million names are two tensors, not objects.
 
+    Args:
+        blob: uint8, the UTF-8 of all strings one after the other.
+        ends: int64 [N], where each string ends in the blob.
+
     >>> Names.of(["one", "two"])[-1]
     'two'
     """
@@ -43,7 +47,11 @@ class Names(Sequence[str]):
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Names:
-        """Pack a sequence of strings."""
+        """Pack a sequence of strings.
+
+        Args:
+            names: The strings; bytes that are not UTF-8 survive as surrogates.
+        """
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         ends = np.fromiter(itertools.accumulate(map(len, encoded)), dtype=np.int64, count=len(encoded))
         blob = np.frombuffer(bytearray(b"".join(encoded)), dtype=np.uint8)

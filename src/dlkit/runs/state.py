@@ -154,6 +154,13 @@ class Run:
         capture: Returns the run's whole state; only at a safe point.
         indices: `indices(epoch, batch)` gives the samples of a batch, None where nobody knows.
         seed: What all randomness of the run is derived from.
+
+    Args:
+        model: The model itself.
+        optimizers: By name.
+        device: Where the batches go.
+        seed: What all randomness of the run is derived from.
+        verbose: Whether what the run says appears on the screen, too.
     """
 
     def __init__(

@@ -1,0 +1,128 @@
+"""One-way layers: each source file imports only from files that stand before it in the list below."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
+
+# Every file of src/dlkit, exactly once; a file may import from those before it, in any place and also for types only.
+# A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
+LAYERS = """
+errors _files _optional
+_disk _urls _transfer _archive_members archives download
+plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
+rng samplers loader sources
+splits
+datasets/base datasets/packfile datasets/packed datasets/notmnist datasets/glyphs datasets/__init__
+models metrics
+runs/every runs/history runs/snapshot runs/state runs/store runs/__init__
+callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/gradients callbacks/guards
+callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/__init__
+training/batches training/steps training/evaluation training/loop training/signals training/resuming
+training/rehearsal training/trainer training/__init__
+__init__
+""".split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
+
+# What a room must not reach, not even through others: training takes any iterable of batches, and so on.
+NEVER = {"training/": "datasets/", "callbacks/": "training/", "inference": "training/"}
+
+
+def imports(root: Path, file: str) -> set[str]:
+    """The files under `root` that a file names in its imports: at the top, inside functions, under TYPE_CHECKING."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((root / f"{file}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = file.split("/")[: -node.level] if node.level else []
+            module = ".".join([*(["dlkit", *above] if node.level else []), *([node.module] if node.module else [])])
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and isinstance(node.args[0] if node.args else None, ast.Constant):
+            names |= {str(node.args[0].value)} if "import" in ast.unparse(node.func) else set()  # type: ignore[attr-defined]
+    return {found for name in names if name.split(".")[0] == "dlkit" and (found := resolve(root, name)) != file}
+
+
+def resolve(root: Path, name: str) -> str:
+    """The file that holds a dotted name: the module itself, or the one that the last part is taken from."""
+    parts = name.split(".")[1:]
+    for path in ("/".join(parts), "/".join(parts[:-1])):
+        for candidate in (path, f"{path}/__init__"):
+            if path and (root / f"{candidate}.py").is_file():
+                return candidate
+    return "__init__"
+
+
+def faults(root: Path, layers: list[str], never: dict[str, str]) -> list[str]:
+    """What is wrong, one line each; no line means that there can be no cycle either."""
+    files = {str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.py")}
+    wrong = [f"{file}: listed in LAYERS but not there" for file in layers if file not in files]
+    wrong += [f"{file}: must stand in LAYERS exactly once" for file in files if layers.count(file) != 1]
+    known = [file for file in layers if file in files]
+    edges = {file: imports(root, file) for file in known}
+    wrong += [
+        f"{file} imports {other}, which does not stand before it"
+        for file in known
+        for other in edges[file]
+        if other in known and known.index(other) > known.index(file)
+    ]
+    for room, forbidden in never.items():
+        seen, queue = set[str](), [file for file in known if file.startswith(room)]
+        while queue:
+            queue += [other for other in edges.get(queue.pop(), ()) if other not in seen and not seen.add(other)]
+        wrong += [f"{room} must not reach {other}" for other in seen if other.startswith(forbidden)]
+    return sorted(wrong)
+
+
+def test_every_import_goes_to_an_earlier_layer() -> None:
+    assert faults(SRC, LAYERS, NEVER) == []
+
+
+UPWARD = [
+    "from dlkit.high import thing",
+    "from dlkit import high",
+    "import dlkit.high as h",
+    "from . import high",
+    "from .high import thing",
+    "def f():\n    from dlkit.high import thing",
+    "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from dlkit.high import Thing",
+    "try:\n    import dlkit.high\nexcept ImportError:\n    pass",
+    "import importlib\nimportlib.import_module('dlkit.high')",
+]
+
+
+@pytest.mark.parametrize("line", UPWARD)
+def test_a_planted_upward_import_is_found(tmp_path: Path, line: str) -> None:
+    plant(tmp_path, {"low": line, "high": "", "__init__": ""})
+    assert faults(tmp_path, ["low", "high", "__init__"], {}) == ["low imports high, which does not stand before it"]
+    assert faults(tmp_path, ["high", "low", "__init__"], {}) == []
+
+
+def test_planted_cycles_doors_strangers_and_detours_are_found(tmp_path: Path) -> None:
+    plant(
+        tmp_path,
+        {
+            "__init__": "",
+            "a": "from dlkit.b import x",
+            "b": "from dlkit.a import y",
+            "room/__init__": "from dlkit.room.file import z",
+            "room/file": "from dlkit.room import z\nfrom ..a import y",
+            "stranger": "import dlkit",
+        },
+    )
+    assert faults(tmp_path, ["a", "b", "room/file", "room/__init__", "gone", "__init__"], {"room/": "b"}) == [
+        "a imports b, which does not stand before it",
+        "gone: listed in LAYERS but not there",
+        "room/ must not reach b",
+        "room/file imports room/__init__, which does not stand before it",
+        "stranger: must stand in LAYERS exactly once",
+    ]
+
+
+def plant(root: Path, files: dict[str, str]) -> None:
+    for file, text in files.items():
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / f"{file}.py").write_text(text, encoding="utf-8")

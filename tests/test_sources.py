@@ -1,0 +1,134 @@
+"""Streams: whatever cannot be sought is restored from its own state, or fast-forwarded, and still exact."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+import dlkit
+from dlkit import Trainer
+from dlkit.callbacks import Callback, Checkpoint
+from dlkit.errors import ArgumentError, DataError
+from dlkit.sources import source_of
+
+
+class Numbers(IterableDataset):
+    """A stream that shuffles with `random` and adds noise from torch."""
+
+    def __iter__(self):
+        order = list(range(40))
+        random.shuffle(order)
+        for index in order:
+            yield torch.tensor([float(index), float(torch.rand(()))]), index % 2
+
+
+class Counter:
+    """An iterable with a position of its own, as stateful loaders have."""
+
+    def __init__(self) -> None:
+        self.position, self.made = 0, 0
+
+    def __iter__(self):
+        while self.position < 10:
+            self.position += 1
+            self.made += 1
+            yield torch.full((4, 2), float(self.position)), torch.zeros(4, dtype=torch.long)
+        self.position = 0
+
+    def state_dict(self):
+        return {"position": self.position}
+
+    def load_state_dict(self, state):
+        self.position = state["position"]
+
+
+class StopAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def on_step_end(self, run) -> None:
+        if run.step == self.at:
+            run.request_stop("test")
+
+
+def trained(make, folder=None, stops=()):
+    for step in [*stops, 0]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+        callbacks = [StopAt(step)] if step else []
+        if folder is not None:
+            callbacks.append(Checkpoint(folder))
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+        trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, callbacks=callbacks, progress=False, device="cpu")
+        loader = make()
+        trainer.fit(loader, epochs=2)
+    return trainer, loader
+
+
+MAKERS = {
+    "list": lambda: [(torch.full((4, 2), float(i)), torch.zeros(4, dtype=torch.long)) for i in range(10)],
+    "iterable dataset": lambda: DataLoader(Numbers(), 4),
+    "iterable dataset, worker": lambda: DataLoader(Numbers(), 4, num_workers=1),
+    "iterable dataset, persistent": lambda: DataLoader(Numbers(), 4, num_workers=1, persistent_workers=True),
+    "own state": Counter,
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_streams_resume_exactly(tmp_path, name):
+    whole, _ = trained(MAKERS[name])
+    resumed, _ = trained(MAKERS[name], tmp_path, stops=[3, 10, 14])
+    assert whole.run.step == resumed.run.step == 20
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert whole.history.rows == resumed.history.rows
+
+
+def test_a_loader_with_a_state_of_its_own_is_not_replayed(tmp_path):
+    _, loader = trained(Counter, tmp_path, stops=[3])
+    assert loader.made == 17
+
+
+def test_how_it_was_brought_there_is_told(tmp_path, capsys):
+    torch.manual_seed(0)
+    for step in (3, 0):
+        model = nn.Linear(2, 2)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        callbacks = [Checkpoint(tmp_path), StopAt(step)]
+        Trainer(model, nn.CrossEntropyLoss(), optimizer, callbacks=callbacks).fit(
+            MAKERS["iterable dataset"](), epochs=1
+        )
+    assert "epoch 1, batch 3, step 3, batches fast-forwarded" in capsys.readouterr().err
+
+
+def test_an_epoch_of_a_stream_has_its_own_randomness():
+    source = source_of(DataLoader(Numbers(), 40), seed=0)
+    first, again, second = (next(iter(source.batches(epoch)))[0] for epoch in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_an_iterator_cannot_be_used_twice():
+    model = nn.Linear(2, 2)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1), progress=False)
+    with pytest.raises(ArgumentError, match="can be iterated only once, and this is epoch 2"):
+        trainer.fit(iter(MAKERS["list"]()), epochs=2)
+
+
+@pytest.mark.parametrize(
+    "empty", [[], DataLoader([], 4), dlkit.DataLoader(range(3), 4, drop_last=True)], ids=["list", "stock", "drop_last"]
+)
+def test_a_loader_that_yields_nothing(empty):
+    model = nn.Linear(2, 2)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1), progress=False)
+    with pytest.raises(DataError, match="yielded no batch in epoch 1"):
+        trainer.fit(empty)
+
+
+def test_no_loader_at_all():
+    with pytest.raises(ArgumentError, match="expected a DataLoader or an iterable of batches, not int"):
+        source_of(3, seed=0)
