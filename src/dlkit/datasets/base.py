@@ -23,7 +23,7 @@ from dlkit.errors import ArgumentError
 
 __all__ = ["InMemoryDataset", "Rows"]
 
-Inputs = Tensor | dict[str, Tensor]
+Inputs = Tensor | dict[str, Any]  # of the dict's values, each a Tensor [B, ...] or a list of B strings
 Indices = Tensor | np.ndarray[Any, Any] | Sequence[int]
 _T = TypeVar("_T")
 
@@ -34,7 +34,7 @@ class Row(tuple[Any, ...]):
     __slots__ = ()
 
 
-class RowDict(dict[str, Tensor]):
+class RowDict(dict[str, Any]):
     """An unlabelled sample of several parts, see `Row`."""
 
 
@@ -46,7 +46,7 @@ class Rows(list[Any]):
     """A batch as a list of samples that are only made when somebody looks at them.
 
     Args:
-        inputs: Tensor, or dict of tensors, with the batch as first dimension.
+        inputs: Tensor, or dict of tensors and lists of strings, with the batch as first dimension.
         targets: Tensor or dict of tensors with the same first dimension, or None for unlabelled data.
 
     >>> rows = Rows(torch.arange(6.0).view(3, 2), torch.tensor([0, 1, 2]))
@@ -147,7 +147,7 @@ def _plain(row: Any) -> Any:
     return row.as_subclass(Tensor) if isinstance(row, RowTensor) else row
 
 
-def _first(values: Inputs) -> Tensor:
+def _first(values: Inputs) -> Any:
     return next(iter(values.values())) if isinstance(values, dict) else values
 
 
@@ -159,7 +159,7 @@ def _row(values: Inputs, index: int) -> Any:
 
 def _unbind(values: Inputs) -> Sequence[Any]:
     if isinstance(values, dict):
-        columns = zip(*(value.unbind(0) for value in values.values()), strict=True)
+        columns = zip(*(value if isinstance(value, list) else value.unbind(0) for value in values.values()), strict=True)
         return [RowDict(zip(values, column, strict=True)) for column in columns]
     return values.unbind(0)
 

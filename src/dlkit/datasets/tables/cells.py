@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 __all__ = ["Cells", "Dates", "Numbers", "StringPool", "Strings", "Table", "strings_of"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Skipped = tuple[str, str]  # the place of a row ("line 7 of a.csv") and what is wrong with it, to follow that
 
 
 class StringPool(Sequence[str]):
@@ -170,16 +172,18 @@ class Table:
         origin: What it was read from, as errors name it.
         places: Maps a row number to the words with which errors name that row ("line 12 of adult.data").
         notes: What was found and decided while reading, in sentences.
-        skipped: Records that could not be read and were left out by policy, each in words.
+        skipped: Records that could not be read and were left out by policy: place and reason.
         categories: Columns that the source itself declares to be categories.
+        folder: Where it lies, which paths in cells are relative to.
     """
 
     columns: dict[str, Cells]
     origin: str
     places: Callable[[int], str]
     notes: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0

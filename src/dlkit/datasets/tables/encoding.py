@@ -27,15 +27,17 @@ class Problem:
 
     Attributes:
         rows: Their numbers.
-        what: What is wrong with them, to follow the name of a row.
+        reason: What is wrong with them, to follow the name of a row.
         remedy: What to do.
-        error: Whether they are mistakes; rows without a target are only unlabelled.
+        example: What the first of them has, in words that follow the reason.
+        mistake: Whether something is wrong with them; rows without a target are only unlabelled.
     """
 
     rows: Array
-    what: str
+    reason: str
     remedy: str
-    error: bool = True
+    example: str = ""
+    mistake: bool = True
 
 
 @dataclass
@@ -96,10 +98,10 @@ def target_problems(table: Table, schema: Schema, lacking: Array, wrong: Array) 
         cells = " and ".join(repr(shown(table.columns[name], row)) for name in target.columns)
         known = f"the classes are {', '.join(map(repr, target.classes[:20]))}" if target.classes else "it must be a number"
         remedy = f"{known}; repair the file, or on_error='skip' leaves such rows out"
-        problems.append(Problem(np.flatnonzero(wrong), f"has {cells} as target {names}", remedy))
+        problems.append(Problem(np.flatnonzero(wrong), f"has an unknown target {names}", remedy, f", {cells}"))
     if lacking.any():
         remedy = "on_error='skip' leaves such rows out; to predict for them, leave the target's column out of the file"
-        problems.append(Problem(np.flatnonzero(lacking), f"has no target {names}", remedy, error=False))
+        problems.append(Problem(np.flatnonzero(lacking), f"has no target {names}", remedy, mistake=False))
     return problems
 
 
@@ -152,8 +154,9 @@ def _fill(matrix: Array, place: int, column: NumberColumn, table: Table, marks: 
         return None
     rows = np.flatnonzero(bad)
     kind = "date" if column.kind == "date" else "number"
-    what = f"has {shown(cells, int(rows[0]))!r} in column {column.name!r}, which is no {kind}"
-    return Problem(rows, what, "add it to missing= if it means that there is none, or on_error='skip' leaves such rows out")
+    remedy = "add it to missing= if it means that there is none, or on_error='skip' leaves such rows out"
+    example = f" but {shown(cells, int(rows[0]))!r}"
+    return Problem(rows, f"has no {kind} in column {column.name!r}", remedy, example)
 
 
 def _parsed(

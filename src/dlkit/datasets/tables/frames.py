@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,17 @@ def table_of_frame(frame: Any) -> Table:
     names = column_names(list(frame.columns))
     columns = {name: cells_of_series(frame.iloc[:, place], name) for place, name in enumerate(names)}
     declared = [name for name, dtype in zip(names, frame.dtypes, strict=True) if isinstance(dtype, pd.CategoricalDtype)]
-    index = frame.index
-    return Table(columns, "the DataFrame", lambda row: f"row {index[row]!r} of the DataFrame", categories=declared)
+    return Table(columns, "the DataFrame", _IndexPlaces(frame.index), categories=declared)
+
+
+@dataclass(frozen=True)
+class _IndexPlaces:
+    """Names rows by the DataFrame's index."""
+
+    index: Any
+
+    def __call__(self, row: int) -> str:
+        return f"row {self.index[row]!r} of the DataFrame"
 
 
 def cells_of_series(series: Any, name: str) -> Cells:

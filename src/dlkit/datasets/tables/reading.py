@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dlkit._optional import require
-from dlkit.datasets.tables.cells import Cells, StringPool, Strings, Table
+from dlkit.datasets.tables.cells import Array, Cells, Skipped, StringPool, Strings, Table
 from dlkit.datasets.tables.dialect import Dialect, audit_quotes, find_dialect, records
 from dlkit.datasets.tables.frames import cells_of_arrow, concatenated, table_of_frame
 from dlkit.datasets.tables.parsing import DEFAULT_MISSING, exceeds_float, is_code, settled
@@ -49,12 +49,13 @@ class ReadOptions:
         if isinstance(self.missing, str):
             raise ArgumentError(f"missing must be a list of marks, not the string {self.missing!r}: [{self.missing!r}]")
 
-    def check_share(self, bad: Sequence[str], rows: int, origin: str) -> None:
+    def check_share(self, bad: Sequence[Skipped], rows: int, origin: str) -> None:
         """Stop when more rows were bad than `max_errors` allows."""
         if len(bad) > max(_ALWAYS_SKIPPED, self.max_errors * rows):
+            first = "; ".join(f"{place} {why}" for place, why in bad[:3])
             raise TooManyErrorsError(
-                f"{origin}: {len(bad)} of {rows} rows cannot be read, more than max_errors={self.max_errors:g} of them; "
-                f"the first: {'; '.join(bad[:3])}"
+                f"{origin}: {len(bad)} of {rows} rows cannot be read, more than max_errors={self.max_errors:g} allows; "
+                f"the first: {first}"
             )
 
 
@@ -111,17 +112,14 @@ def _check_same_columns(tables: Sequence[Table]) -> None:
 
 def _stacked(tables: Sequence[Table], columns: dict[str, Cells]) -> Table:
     starts = [0, *itertools.accumulate(len(table) for table in tables)]
-
-    def place(row: int) -> str:
-        part = bisect_right(starts, row) - 1
-        return tables[part].places(row - starts[part])
-
+    place = _InFiles(tuple(starts[:-1]), tuple(table.places for table in tables))
     return Table(
         columns,
         f"{tables[0].origin} and {len(tables) - 1} more",
         place,
         notes=[note for table in tables for note in table.notes],
         skipped=[skip for table in tables for skip in table.skipped],
+        folder=tables[0].folder,
     )
 
 
@@ -146,8 +144,7 @@ def _read_file(path: Path, options: ReadOptions, as_text: Collection[str]) -> Ta
     columns = _through_arrow(data, dialect, options, as_text, origin)
     if columns is None:
         return _exactly(data, dialect, options, as_text, path, encoding)
-    place = _Lines(data, dialect, origin)
-    return _with_rows(Table(columns, origin, place, notes=notes))
+    return _with_rows(Table(columns, origin, _Lines(path, options.encoding, dialect), notes=notes, folder=path.parent))
 
 
 def _with_rows(table: Table) -> Table:
@@ -167,18 +164,55 @@ def _read_parquet(path: Path) -> Table:
     if len(set(names)) < len(names):
         raise DataError(f"{path} has several columns of one name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
     columns = arrow_columns(table, path.name)
-    return _with_rows(Table(columns, path.name, lambda row: f"row {row} of {path.name}", notes=[f"{path.name}: Parquet"]))
+    return _with_rows(Table(columns, path.name, _Rows(path.name), notes=[f"{path.name}: Parquet"], folder=path.parent))
 
 
+@dataclass(frozen=True)
 class _Lines:
-    """Names the line of a row by reading up to it again: only errors ask, so lines are not kept."""
+    """Names the line of a row by reading up to it again: only errors ask, so neither lines nor the file are kept."""
 
-    def __init__(self, data: Buffer, dialect: Dialect, origin: str) -> None:
-        self.data, self.dialect, self.origin = data, dialect, origin
+    path: Path
+    encoding: str
+    dialect: Dialect
 
     def __call__(self, row: int) -> str:
-        line, _ = next(itertools.islice(records(self.data, self.dialect), row, None))
-        return f"line {line} of {self.origin}"
+        data, _ = to_utf8(contents(self.path), self.encoding, str(self.path))
+        with _long_cells():
+            found = next(itertools.islice(records(data, self.dialect), row, None), None)
+        return f"row {row} of {self.path.name}" if found is None else f"line {found[0]} of {self.path.name}"
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """Names the line of a row that is known."""
+
+    lines: Array
+    origin: str
+
+    def __call__(self, row: int) -> str:
+        return f"line {self.lines[row]} of {self.origin}"
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Names a row by its number, where there are no lines."""
+
+    origin: str
+
+    def __call__(self, row: int) -> str:
+        return f"row {row} of {self.origin}"
+
+
+@dataclass(frozen=True)
+class _InFiles:
+    """Names a row of several files under each other."""
+
+    starts: tuple[int, ...]
+    places: tuple[Callable[[int], str], ...]
+
+    def __call__(self, row: int) -> str:
+        part = bisect_right(self.starts, row) - 1
+        return self.places[part](row - self.starts[part])
 
 
 def _through_arrow(
@@ -251,12 +285,12 @@ def _exactly(
 ) -> Table:
     with _long_cells():
         dialect = _fitting_dialect(data, dialect)
-        bad: list[str] = []
+        bad: list[Skipped] = []
         lines: list[int] = []
         columns = _columns_of(_good_records(data, dialect, path.name, bad, lines), len(dialect.names))
     if bad and options.on_error == "raise":
         raise DataError(
-            f"{path}: {bad[0]}" + (f", and {len(bad) - 1} more such rows" if len(bad) > 1 else "")
+            f"{' '.join(bad[0])}" + (f", and {len(bad) - 1} more such rows" if len(bad) > 1 else "")
             + "; repair the file, or on_error='skip' leaves such rows out and lists them in .skipped"
         )
     options.check_share(bad, len(lines) + len(bad), str(path))
@@ -264,10 +298,9 @@ def _exactly(
         name: column if name in as_text else settled(column, options.missing)
         for name, column in zip(dialect.names, columns, strict=True)
     }
-    kept = np.array(lines, dtype=np.int64)
-    place: Callable[[int], str] = lambda row: f"line {kept[row]} of {path.name}"  # noqa: E731
+    place = _Numbered(np.array(lines, dtype=np.int64), path.name)
     notes = [f"{path.name}: {encoding}, {dialect}"]
-    return _with_rows(Table(cells, path.name, place, notes=notes, skipped=bad))
+    return _with_rows(Table(cells, path.name, place, notes=notes, skipped=bad, folder=path.parent))
 
 
 @contextmanager
@@ -298,14 +331,14 @@ def _bad_rows(data: Buffer, dialect: Dialect, enough: int) -> int:
 
 
 def _good_records(
-    data: Buffer, dialect: Dialect, name: str, bad: list[str], lines: list[int]
+    data: Buffer, dialect: Dialect, name: str, bad: list[Skipped], lines: list[int]
 ) -> Iterator[list[str]]:
     width = len(dialect.names)
     for line, record in records(data, dialect):
         if isinstance(record, csv.Error):
-            bad.append(f"line {line} of {name} has a broken quote ({record})")
+            bad.append((f"line {line} of {name}", f"has a broken quote ({record})"))
         elif len(record) != width:
-            bad.append(f"line {line} of {name} has {len(record)} cells where the header has {width}")
+            bad.append((f"line {line} of {name}", f"has {len(record)} cells where the header has {width}"))
         else:
             lines.append(line)
             yield record

@@ -51,7 +51,7 @@ def find_target(table: Table, columns: Sequence[str], options: TargetOptions, mi
     if task == "regression":
         return Target(columns=(name,), task=task, why=why, form=_form(name, cells[name], missing))
     values = _values(cells[name], missing)
-    classes = _classes(name, values, options)
+    classes = _classes(name, values, len(table), options)
     if task == "binary" and len(classes) != 2:
         raise ArgumentError(f"task='binary' needs 2 classes in column {name!r}, not {len(classes)}: {', '.join(classes[:9])}")
     return Target(columns=(name,), task=task, why=why, classes=classes)  # type: ignore[arg-type]
@@ -92,13 +92,13 @@ def _form(name: str, cells: Cells, missing: Sequence[str]) -> str:
     return form
 
 
-def _classes(name: str, values: Sequence[str], options: TargetOptions) -> tuple[str, ...]:
+def _classes(name: str, values: Sequence[str], rows: int, options: TargetOptions) -> tuple[str, ...]:
     if options.classes is not None:
         return options.classes
-    if len(values) > max(1000, 0) and len(values) > 0.5 * len(values):
+    if len(values) > _MOST_INTEGER_CLASSES and 2 * len(values) > rows:
         raise DataError(
-            f"target {name!r} has {len(values)} different values, too many for classes; "
-            "task='regression' for amounts, or another column"
+            f"target {name!r} has {len(values)} different values in {rows} rows, too many for classes; "
+            "task='regression' for amounts, classes=[...] if they are right, or another column"
         )
     if not values:
         raise DataError(f"target {name!r} has no value in any row")
