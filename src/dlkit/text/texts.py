@@ -63,6 +63,11 @@ class Texts(Sequence[str]):
         """The texts at `indices`, which share this object's bytes."""
         return Texts(self._block, self._starts[indices], self._lengths[indices])
 
+    @property
+    def num_bytes(self) -> int:
+        """How many bytes of UTF-8 the texts have in all."""
+        return int(self._lengths.sum())
+
     def digest(self) -> str:
         """64 hexadecimal digits that are equal for equal texts in equal order."""
         digest = hashlib.sha256(self._lengths.astype("<i8").tobytes())
@@ -106,7 +111,10 @@ class TextsWriter:
         Raises:
             UnicodeEncodeError: half a surrogate pair, which UTF-8 cannot hold.
         """
-        encoded = text.encode()
+        self.append_encoded(text.encode())
+
+    def append_encoded(self, encoded: bytes) -> None:
+        """Add one text that is UTF-8 already."""
         self._lengths.append(len(encoded))
         self._pending.append(encoded)
         self._waiting += len(encoded)
