@@ -108,8 +108,8 @@ def disturbed(case: dict[str, Any], kills: int, chance: random.Random) -> tuple[
         starts += 1
         pid = _start({**case, "num_workers": workers}, run, result)
         if done < kills:
-            in_save = chance.random() < 0.5
-            code = _kill_or_end(pid, run, after=chance.uniform(0.02, 0.25 * duration + 0.05), in_save=in_save)
+            in_save, span = chance.random() < 0.5, chance.choice([0.25, 1.0]) * duration
+            code = _kill_or_end(pid, run, after=chance.uniform(0.02, span + 0.05), in_save=in_save)
         else:
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if code is None:

@@ -236,3 +236,30 @@ def test_a_folder_that_was_moved_still_resumes(tmp_path, reference):
     fit(FULL, tmp_path / "a", [StopAt(6)])
     Path(tmp_path / "a").rename(tmp_path / "b")
     assert digest(fit(FULL, tmp_path / "b")) == reference
+
+
+class RaiseOnce(Callback):
+    """A callback of the user's own that fails once, at a moment when others have already done their part."""
+
+    failed = False
+    order = 500
+
+    def __init__(self, hook: str, at: int) -> None:
+        self.at = at
+        setattr(self, hook, self._hook)
+
+    def _hook(self, run, *_) -> None:
+        if not RaiseOnce.failed and run.step >= self.at:
+            RaiseOnce.failed = True
+            raise OSError("no network")
+
+
+@pytest.mark.parametrize("hook", ["on_row", "on_epoch_end", "on_epoch_start", "on_validation_step"])
+@pytest.mark.parametrize("scheduler", ["epoch", "plateau"])
+def test_a_callback_that_fails_does_not_leave_half_a_judgement(tmp_path, monkeypatch, hook, scheduler):
+    monkeypatch.setattr(RaiseOnce, "failed", False)
+    case = {"scheduler": scheduler, "data": "tensor"}
+    whole = digest(fit(case, None))
+    with pytest.raises(OSError, match="no network"):
+        fit(case, tmp_path, [RaiseOnce(hook, 9)])
+    assert digest(fit(case, tmp_path, [RaiseOnce(hook, 9)])) == whole

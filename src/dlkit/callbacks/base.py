@@ -44,6 +44,8 @@ class Callback:
 
     #: Called later than those with a smaller number at the same moment.
     order = 0
+    #: Whether the training's numbers can depend on it; if so, a resume tells that it was added or left out.
+    changes_numbers = True
 
     def on_fit_start(self, run: Run) -> None:
         """Everything is built, a resumed state is loaded, and no batch has been fetched.

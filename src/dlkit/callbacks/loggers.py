@@ -32,6 +32,8 @@ class CSVLogger(Callback):
     >>> logger = CSVLogger("runs/mine/history.csv")
     """
 
+    changes_numbers = False
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._columns: list[str] = []
@@ -79,6 +81,8 @@ class JSONLinesLogger(Callback):
     >>> logger = JSONLinesLogger("runs/mine/history.jsonl")
     """
 
+    changes_numbers = False
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
@@ -122,6 +126,8 @@ class TensorBoardLogger(Callback):
 
     >>> logger = TensorBoardLogger("runs/mine/tensorboard")
     """
+
+    changes_numbers = False
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
         self.log_dir = Path(log_dir)
@@ -172,6 +178,8 @@ class MLflowLogger(Callback):
 
     >>> logger = MLflowLogger("ants", tracking_uri="sqlite:///mlflow.db")
     """
+
+    changes_numbers = False
 
     def __init__(self, experiment: str, *, tracking_uri: str | None = None) -> None:
         self.experiment, self.tracking_uri = experiment, tracking_uri
@@ -241,6 +249,8 @@ class WandbLogger(Callback):
 
     >>> logger = WandbLogger("ants")
     """
+
+    changes_numbers = False
 
     def __init__(self, project: str, *, mode: str = "offline", dir: str | os.PathLike[str] | None = None) -> None:  # noqa: A002
         self.project, self.mode, self.dir = project, mode, dir

@@ -26,6 +26,7 @@ class Progress(Callback):
     """
 
     order = 900
+    changes_numbers = False
 
     def __init__(self) -> None:
         self._bar: Any = None

@@ -287,7 +287,7 @@ class _Home:
             warnings.warn(f"{damage}It is built again.", stacklevel=4)
         try:
             self._read(source or archive, path)
-        except ArchiveError:
+        except (ArchiveError, DataError):
             if download and self.edition.sha256 is None:
                 archive.unlink(missing_ok=True)  # else the next attempt would find it and fail in the same way
             raise

@@ -147,7 +147,7 @@ class Run:
         accumulate: Batches per optimizer step.
         epoch_began: The step and batch at which the current epoch began or was resumed.
         keep_state: False once the weights are spoilt and must not be saved.
-        between_steps: False while a step is half done.
+        between_steps: False while a step, a row or the end of an epoch is half done.
         write_files: False in a dry run.
         scaler: The gradient scaler of fp16 training, else None.
         directions: For each value of the history whether higher is better, None where nobody knows.

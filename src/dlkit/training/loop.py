@@ -105,9 +105,11 @@ def _end_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
             return  # interrupted: the resumed run starts with this validation
     if not run.history.rows or run.history.rows[-1]["step"] != cursor.step:
         _write_row(run, {}, hooks)
+    run.between_steps = False
     for hook in hooks["on_epoch_end"]:
         hook(run)
     cursor.epoch, cursor.batch = cursor.epoch + 1, 0
+    run.between_steps = True
     if cursor.epoch >= run.epochs and run.stop_reason is None:
         run.request_stop(f"completed {run.epochs} epoch{'s' if run.epochs != 1 else ''}", final=True)
 
@@ -127,6 +129,8 @@ def _write_row(run: Run, measured: Row, hooks: Hooks) -> None:
     row |= {f"train_{name}": value for name, value in run.losses.mean().items()}
     row |= {"lr": float(run.optimizer.param_groups[0]["lr"]), **measured, **run.take_logged()}
     run.losses.reset()
+    run.between_steps = False  # until everybody has seen the row: half a judgement must not be saved
     run.history.rows.append(row)
     for hook in hooks["on_row"]:
         hook(run, row)
+    run.between_steps = True

@@ -16,7 +16,7 @@ from dlkit.runs.history import History
 from dlkit.runs.state import Cursor, Run
 from dlkit.sources import Source
 
-__all__ = ["FORMAT", "Settings", "capture", "named", "restore"]
+__all__ = ["FORMAT", "Settings", "capture", "named", "rates_of", "restore", "settings_of"]
 
 FORMAT = 1
 
@@ -34,26 +34,35 @@ class Settings:
     may: dict[str, Any]
 
 
-def settings_of(run: Run, source: Source, callbacks: Sequence[Callback], **may: Any) -> Settings:
-    """Describe the run as it was set up.
+def rates_of(optimizers: Mapping[str, Optimizer]) -> dict[str, Any]:
+    """The learning rates, weight decays and so on of optimizers as they are now.
 
     Args:
-        run: Before any training: the optimizers' rates are the ones the user gave.
-        source: The training data.
-        callbacks: All of them.
-        may: Further settings that may differ.
+        optimizers: By name.
     """
-    shapes = {name: list(value.shape) for name, value in run.model.state_dict().items() if hasattr(value, "shape")}
-    optimizers = {name: _structure(optimizer) for name, optimizer in run.optimizers.items()}
-    must = {"data": source.describe(), "model": shapes, "optimizer": optimizers, "accumulate": run.accumulate}
-    rates = {
+    return {
         f"{name}, group {number}, {key}" if len(optimizer.param_groups) > 1 else key: value
-        for name, optimizer in run.optimizers.items()
+        for name, optimizer in optimizers.items()
         for number, group in enumerate(optimizer.param_groups)
         for key, value in group.items()
         if key != "params" and isinstance(value, int | float | bool | str | tuple | list | type(None))
     }
-    return Settings(must=must, may={"seed": run.seed, **rates, **may, "callbacks": list(named(callbacks))})
+
+
+def settings_of(run: Run, source: Source, callbacks: Sequence[Callback], **may: Any) -> Settings:
+    """Describe the run as it was set up.
+
+    Args:
+        run: The run.
+        source: The training data.
+        callbacks: All of them.
+        may: Further settings that may differ, the rates that the user gave among them.
+    """
+    shapes = {name: list(value.shape) for name, value in run.model.state_dict().items() if hasattr(value, "shape")}
+    optimizers = {name: _structure(optimizer) for name, optimizer in run.optimizers.items()}
+    must = {"data": source.describe(), "model": shapes, "optimizer": optimizers, "accumulate": run.accumulate}
+    listed = [name for name, callback in named(callbacks).items() if callback.changes_numbers]
+    return Settings(must=must, may={"seed": run.seed, **may, "callbacks": listed})
 
 
 def _structure(optimizer: Optimizer) -> dict[str, Any]:
@@ -133,7 +142,7 @@ def restore(
     run.seed = state["settings"]["may"]["seed"]
     source.load_state_dict(state["source"])
     rng.load_state_dict(state["rng"])
-    return _differences(state["settings"]["may"], settings.may)
+    return _differences(state["settings"]["may"], settings.may, state["callbacks"])
 
 
 def _check_format(state: Mapping[str, Any]) -> None:
@@ -189,7 +198,7 @@ def _optimizer_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> 
     return lines
 
 
-def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], states: Mapping[str, Any]) -> list[str]:
     lines = []
     for key in dict.fromkeys([*saved, *now]):
         old, new = saved.get(key), now.get(key)
@@ -197,14 +206,18 @@ def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             old, new = list(old), list(new)
         if old == new:
             continue
-        if key == "callbacks" and old is not None and new is not None:
-            gone, come = [name for name in old if name not in new], [name for name in new if name not in old]
-            lines += [f"callback {name} was there before and is not now; its state is dropped" for name in gone]
-            lines += [f"callback {name} is new and starts fresh" for name in come]
+        if key == "callbacks":
+            lines += _callback_differences(old or [], new or [], states)
         else:
             holds = "the new one holds" if key in _NEW_HOLDS else "the saved one holds"
             lines.append(f"{key}: saved {old}, this script says {new}; {holds}")
     return lines
+
+
+def _callback_differences(old: Sequence[str], new: Sequence[str], states: Mapping[str, Any]) -> list[str]:
+    gone = [f"callback {name} was there before and is not now" for name in old if name not in new]
+    dropped = [f"{line}; its state is dropped" if line.split()[1] in states else line for line in gone]
+    return dropped + [f"callback {name} is new and starts fresh" for name in new if name not in old]
 
 
 # Settings that the saved state does not contain, so that this script's value is used; all others come with the state.

@@ -103,7 +103,7 @@ class Trainer:
         self.run.accumulate = accumulate
         if precision == "fp16":
             self.run.scaler = torch.amp.GradScaler(self.device.type)
-        self._settings: resuming.Settings | None = None
+        self._rates = resuming.rates_of(optimizers)  # before any schedule has changed them
 
     @property
     def history(self) -> History:
@@ -208,14 +208,14 @@ class Trainer:
         """Two batches through training, validation, callbacks and what would be saved, with nothing left behind."""
         short = source_of(rehearsal.first_batches(source, 2), self.seed)
         short_val = None if val is None else source_of(rehearsal.first_batches(val, 2), self.seed)
-        callbacks, settings = self.callbacks, self._settings
+        callbacks = self.callbacks
         with rehearsal.undone(self.run, callbacks):
-            self.callbacks, self._settings = [copy.copy(callback) for callback in callbacks], None
+            self.callbacks = [copy.copy(callback) for callback in callbacks]
             try:
                 history = self._fit(short, short_val, 1, None, Every(unit="epochs", number=1))
                 plain(self.run.capture())
             finally:
-                self.callbacks, self._settings = callbacks, settings
+                self.callbacks = callbacks
         self.run.say("dry run: training, validation, callbacks and checkpoint content are fine; nothing was written")
         return history
 
@@ -264,16 +264,16 @@ class Trainer:
         run.stop_reason, run.keep_state, run.between_steps = None, True, True
         run.losses.watchers.clear()
         run.directions = self._directions(has_val=val is not None)
-        if self._settings is None:
-            self._settings = resuming.settings_of(
-                run,
-                source,
-                self.callbacks,
-                precision=self._precision,
-                loss=type(self._forward.loss).__name__,
-                **{"validate every": f"{every.number} {every.unit}"},
-                **{"validation data": None if val is None else val.describe()},
-            )
+        self._settings = resuming.settings_of(
+            run,
+            source,
+            self.callbacks,
+            **self._rates,
+            precision=self._precision,
+            loss=type(self._forward.loss).__name__,
+            **{"validate every": f"{every.number} {every.unit}"},
+            **{"validation data": None if val is None else val.describe()},
+        )
         run.capture = functools.partial(resuming.capture, run, source, self.callbacks, self._settings)
         run.indices = source.indices
 
@@ -329,10 +329,10 @@ class Trainer:
             rng.seed_everything(rng.derive(run.seed, rng.STEP))
         if run.cursor.finished.startswith("completed") and run.epoch < epochs:
             run.cursor.finished = ""
-        if run.cursor.finished:
-            run.stop_reason = run.cursor.finished
+        if run.cursor.finished or run.epoch >= epochs:
+            run.stop_reason = run.cursor.finished or f"{run.epoch} epochs are done"
             run.say(
-                f"nothing to train: this run is finished ({run.cursor.finished}, {run.epoch} of {epochs} epochs); "
+                f"nothing to train: this run is finished ({run.stop_reason}, {epochs} asked for); "
                 "to train on give more epochs, to start anew use another folder or fit(..., resume=False)"
             )
         self.model.train()

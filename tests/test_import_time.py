@@ -1,0 +1,79 @@
+"""`import dlkit` costs next to nothing beside `import torch`, and changes nothing in the process."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+HEAVY = {"matplotlib", "pandas", "pyarrow", "requests", "sklearn", "timm", "torchmetrics", "torchvision"}
+
+SCRIPT = """
+import sys, torch
+import json, logging, os, random, warnings
+def state():
+    return [dict(os.environ), torch.get_num_threads(), torch.get_num_interop_threads(), logging.root.handlers[:],
+            logging.root.level, warnings.filters[:], random.getstate(), torch.get_rng_state().tolist(), sys.path[:]]
+before = state()
+loaded = set(sys.modules)
+import dlkit
+door = sorted(set(sys.modules) - loaded)
+from dlkit import DataLoader, Trainer, seed_everything
+from dlkit.callbacks import Checkpoint, EarlyStopping
+import dlkit.datasets, dlkit.errors, dlkit.metrics, dlkit.models, dlkit.plots
+print(json.dumps([door, sorted(sys.modules), state() == before]))
+"""
+
+
+@dataclass
+class Import:
+    """One process that imported torch and then dlkit."""
+
+    torch_us: int
+    door_us: int
+    training_us: int
+    door: list[str]
+    loaded: list[str]
+    unchanged: bool
+
+
+@pytest.fixture(scope="module")
+def imports() -> list[Import]:
+    return [one_import() for _ in range(3)]
+
+
+def one_import() -> Import:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", SCRIPT], check=True, capture_output=True, text=True
+    )
+    rows = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines()[1:]]
+    log = [(name.strip(), int(own), int(cumulative)) for own, cumulative, name in rows]
+    names = [name for name, _, _ in log]
+    torch_line, dlkit_line = names.index("torch"), names.index("dlkit")
+    after = sum(own for _, own, _ in log[dlkit_line:])
+    door, loaded, unchanged = json.loads(done.stdout)
+    return Import(log[torch_line][2], log[dlkit_line][2], after, door, loaded, unchanged)
+
+
+@pytest.mark.parametrize(("what", "limit"), [("door_us", 0.05), ("training_us", 0.15)])
+def test_it_costs_a_small_share_of_torch(imports: list[Import], what: str, limit: float) -> None:
+    shares = [getattr(one, what) / one.torch_us for one in imports]
+    assert statistics.median(shares) <= limit, f"{what}, as shares of import torch: {shares}"
+
+
+def test_the_door_loads_only_itself(imports: list[Import]) -> None:
+    assert imports[0].door == ["dlkit"]
+
+
+def test_training_loads_nothing_heavy(imports: list[Import]) -> None:
+    roots = {name.partition(".")[0] for name in imports[0].loaded}
+    assert "dlkit" in roots
+    assert not roots & HEAVY
+
+
+def test_imports_change_nothing(imports: list[Import]) -> None:
+    assert imports[0].unchanged
