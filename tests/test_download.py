@@ -9,13 +9,11 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 import time
 import zipfile
@@ -27,6 +25,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from disks import as_nobody, open_folder, resize, small_disk
 from dlkit.download import Limits, Patience, fetch
 from dlkit.errors import ArchiveError, ArgumentError, DownloadError, IntegrityError, OfflineError, UnsafeArchiveError
 from servers import Reply, Server
@@ -586,12 +585,20 @@ def test_urls_that_cannot_be_meant(tmp_path: Path, urls: Any, text: str) -> None
         ({"sha256": "abc"}, "64 hexadecimal digits, not 'abc'"),
         ({"size": -1}, "number of bytes, not -1"),
         ({"size": 1.5}, "number of bytes, not 1.5"),
-        ({"extract": True}, "extract=True needs the path of an archive"),
+        ({"sha256": "g" * 64}, "64 hexadecimal digits"),
+        ({"size": True}, "number of bytes, not True"),
     ],
 )
 def test_promises_that_cannot_be_meant(server: Server, tmp_path: Path, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         get(server.url("/a.bin"), tmp_path / "a.bin", **options)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["letters", "letters.csv", ".zip", "..gz"])
+def test_what_to_unpack_must_be_named_like_an_archive(server: Server, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArgumentError, match=r"cannot be unpacked: with extract=True .*letters\.tar\.gz"):
+        get(server.url("/a.bin"), tmp_path / name, extract=True)
     assert server.requests == []
 
 
@@ -628,69 +635,44 @@ def test_a_full_disk_is_named(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_small_disk_that_gets_room_again_is_continued(server: Server, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("mounting a small disk is not allowed here")
-    try:
+    with small_disk(tmp_path / "disk", "256k") as disk:
         with pytest.raises(DownloadError, match="No space left on device") as caught:
             get(server.url("/a.bin"), disk / "a.bin")
         assert caught.value.errno == errno.ENOSPC
         assert str(disk / "a.bin.part") in str(caught.value)
         assert not (disk / "a.bin").exists()
-        subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
+        resize(disk, "1m")
         assert get(server.url("/a.bin"), disk / "a.bin").read_bytes() == BODY
         assert server.requests[1].headers["Range"]
-    finally:
-        subprocess.run(["umount", disk], check=True)
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that everybody can reach, unlike `tmp_path`."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
-
-
-@contextlib.contextmanager
-def as_nobody() -> Iterator[None]:
-    """Root may write anywhere; step down where we are root."""
-    was = os.geteuid()
-    if was == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(was)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no POSIX rights")
 @pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_a_folder_without_rights_is_named(server: Server, open_folder: Path, mode: int) -> None:
-    closed = open_folder / "closed"
-    closed.mkdir(mode=mode)
-    with as_nobody(), pytest.raises(DownloadError, match=r"cannot write to .*closed: Permission denied; use a folder"):
-        get(server.url("/a.bin"), closed / "a.bin")
+def test_a_folder_without_rights_is_named(server: Server, mode: int) -> None:
+    denied = pytest.raises(DownloadError, match=r"cannot write to .*closed: Permission denied; use a folder")
+    with open_folder() as folder:
+        (folder / "closed").mkdir(mode=mode)
+        with as_nobody(), denied:
+            get(server.url("/a.bin"), folder / "closed" / "a.bin")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no POSIX rights")
-def test_a_good_file_in_a_read_only_folder_is_used(server: Server, open_folder: Path) -> None:
-    folder = open_folder / "read-only"
-    folder.mkdir()
-    (folder / "a.bin").write_bytes(BODY)
-    folder.chmod(0o555)
-    with as_nobody():
-        get(server.url("/a.bin"), folder / "a.bin", sha256=digest(BODY))
-    assert [path.name for path in folder.iterdir()] == ["a.bin"]
+def test_a_good_file_in_a_read_only_folder_is_used(server: Server) -> None:
+    with open_folder() as folder:
+        (folder / "a.bin").write_bytes(BODY)
+        folder.chmod(0o555)
+        with as_nobody():
+            get(server.url("/a.bin"), folder / "a.bin", sha256=digest(BODY))
+        assert [path.name for path in folder.iterdir()] == ["a.bin"]
 
 
 # ---- kills and company
 
 
 SCRIPT = """
-import sys
+import signal, sys
 from dlkit.download import fetch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 print("ready", flush=True)
 print(fetch(sys.argv[1], sys.argv[2], sha256=sys.argv[3] or None, progress=False), flush=True)
 """
@@ -832,6 +814,15 @@ def test_another_archive_replaces_the_folder(letters: Server, tmp_path: Path) ->
     assert names(tmp_path) == [".letters.unpacked.json", "letters", "letters.tar.gz"]
 
 
+def test_a_folder_of_another_size_of_archive_is_replaced(letters: Server, tmp_path: Path) -> None:
+    url, to = letters.url("/letters.tar.gz"), tmp_path / "letters.tar.gz"
+    get(url, to, extract=True)
+    to.unlink()
+    letters.files["/letters.tar.gz"] = newer = tar_gz(b="world" * 99)
+    folder = get(url, to, extract=True, size=len(newer))
+    assert [path.name for path in (folder / "inner").iterdir()] == ["b.txt"]
+
+
 def test_a_folder_of_somebody_else_stays(letters: Server, tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine").touch()
@@ -857,6 +848,14 @@ def test_limits_reach_the_unpacking(letters: Server, tmp_path: Path) -> None:
     with pytest.raises(UnsafeArchiveError, match=r"'inner/a\.txt' goes beyond max_bytes=4"):
         get(letters.url("/letters.tar.gz"), tmp_path / "letters.tar.gz", extract=True, limits=Limits(max_bytes=4))
     assert names(tmp_path) == ["letters.tar.gz"]
+
+
+def test_a_kill_in_the_middle_of_replacing_a_folder(letters: Server, tmp_path: Path) -> None:
+    url, to = letters.url("/letters.tar.gz"), tmp_path / "letters.tar.gz"
+    folder = get(url, to, extract=True)
+    folder.rename(tmp_path / ".letters.old")  # the old one is away, the new one is not yet there
+    assert (get(url, to, extract=True) / "inner" / "a.txt").read_text() == "hello"
+    assert names(tmp_path) == [".letters.unpacked.json", "letters", "letters.tar.gz"]
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.ZIP", "a.gz"])

@@ -17,13 +17,15 @@ _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng samplers loader sources
 splits
-datasets/base datasets/packfile datasets/packed datasets/notmnist datasets/glyphs datasets/__init__
+datasets/base datasets/packfile datasets/letter_files datasets/packed datasets/notmnist datasets/glyphs
+datasets/__init__
 models metrics
 runs/every runs/history runs/snapshot runs/state runs/store runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/__init__
 training/batches training/steps training/evaluation training/loop training/signals training/resuming
-training/rehearsal training/trainer training/__init__
+training/rehearsal training/setup training/trainer training/__init__
+demo
 __init__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader as TorchDataLoader
 import dlkit
 from dlkit.errors import ArgumentError
 
-
 BENCH = Path(__file__).parent.parent / "bench"
 
 
@@ -263,7 +262,9 @@ def test_memory_stays_flat_over_twenty_epochs_of_a_million_samples():
     seen = [int(value) for value in done.stdout.split()]
     growth = max(seen[2:]) / seen[2]
     text = f"resident memory of the process and its 4 workers in each of {len(seen)} epochs, in MiB:\n"
-    text += " ".join(f"{value / 2**20:.0f}" for value in seen) + f"\nlargest after the third epoch: {growth:.3f} of it\n"
+    text += (
+        " ".join(f"{value / 2**20:.0f}" for value in seen) + f"\nlargest after the third epoch: {growth:.3f} of it\n"
+    )
     BENCH.joinpath("memory.txt").write_text(text)
     assert len(seen) == 20
     assert growth < 1.05, text

@@ -9,8 +9,8 @@ import lzma
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -29,6 +29,11 @@ _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".tx
 _SUFFIXES = (*_TAR_SUFFIXES, ".zip", *_PACKED_SUFFIXES)
 
 Kind = Literal["file", "folder", "symlink", "hardlink", "special"]
+Chunks = Generator[bytes, None, None]  # to be closed, because an open file hangs on it
+
+
+def _nothing() -> Chunks:
+    yield from ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,7 @@ class Member:
     kind: Kind
     target: str = ""  # of a link
     executable: bool = False
-    chunks: Iterable[bytes] = ()
+    chunks: Chunks = field(default_factory=_nothing)
 
 
 def plain_name(archive: str) -> str:
@@ -52,20 +57,22 @@ def plain_name(archive: str) -> str:
     return archive.removesuffix(archive[len(archive) - len(suffix) :]) if suffix else archive
 
 
-def members(archive: Path) -> Iterator[Member]:
-    """What is in the archive, one after the other; the chunks of each are to be read before going on."""
+def members(archive: Path) -> Generator[Member, None, None]:
+    """What is in the archive, one after the other; the chunks of each are to be read before going on. To be closed."""
     with _parsing(archive), open(archive, "rb") as file:
         head = file.read(8)
     if head.startswith((b"PK\3\4", b"PK\5\6")):
-        return _zip_members(archive)
+        yield from _zip_members(archive)
+        return
     opener = next((opener for magic, opener in _PACKERS.items() if head.startswith(magic)), open)
     with _parsing(archive), opener(archive, "rb") as file:
         block = file.read(tarfile.BLOCKSIZE)
     if _is_tar_header(block) or (archive.name.lower().endswith(_TAR_SUFFIXES) and not any(block)):
-        return _tar_members(archive, opener)
-    if opener is not open:
-        return iter([_single_member(archive, opener)])
-    raise ArchiveError(f"{archive} was not unpacked: it is no zip, tar, gzip, bzip2 or xz file")
+        yield from _tar_members(archive, opener)
+    elif opener is not open:
+        yield _single_member(archive, opener)
+    else:
+        raise ArchiveError(f"{archive} was not unpacked: it is no zip, tar, gzip, bzip2 or xz file")
 
 
 @contextlib.contextmanager
@@ -84,7 +91,7 @@ def _parsing(archive: Path) -> Iterator[None]:
         ) from error
 
 
-def _chunks(archive: Path, open_member: Callable[[], IO[bytes]]) -> Iterator[bytes]:
+def _chunks(archive: Path, open_member: Callable[[], IO[bytes]]) -> Chunks:
     with _parsing(archive), open_member() as file:
         while chunk := file.read(_CHUNK):
             yield chunk
@@ -108,7 +115,7 @@ def _zip_member(archive: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
     if stat.S_ISLNK(mode):
         return Member(name=name, kind="symlink", target=_zip_link(file, info))
     kind: Kind = "special"
-    if info.is_dir() or stat.S_ISDIR(mode):
+    if name.endswith("/") or stat.S_ISDIR(mode):
         kind = "folder"
     elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
         kind = "file"

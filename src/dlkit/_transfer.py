@@ -9,7 +9,7 @@ import os
 import re
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -131,10 +131,11 @@ class Part:
         with disk_trouble(self._notes, "write"), atomic_write(self._notes) as file:
             file.write(json.dumps(asdict(origin)).encode())
 
-    def append(self, chunks: Iterator[bytes], listener: Listener, *, at_most: int | None) -> None:
+    def append(self, chunks: Generator[bytes, None, None], listener: Listener, *, at_most: int | None) -> None:
         """Write the chunks behind what is there, each at once; stop when there are more bytes than `at_most`."""
         size = self.size
-        with disk_trouble(self.path, "write"), open(self.path, "ab", buffering=0) as file:
+        writing = disk_trouble(self.path, "write")
+        with contextlib.closing(chunks), writing, open(self.path, "ab", buffering=0) as file:
             for chunk in chunks:
                 rest = memoryview(chunk)
                 while rest:
@@ -210,7 +211,7 @@ def _receive_file(url: str, part: Part, request: Request, listener: Listener) ->
     part.append(_file_chunks(source), listener, at_most=request.size)
 
 
-def _file_chunks(source: Path) -> Iterator[bytes]:
+def _file_chunks(source: Path) -> Generator[bytes, None, None]:
     try:
         with open(source, "rb") as file:
             while chunk := file.read(_CHUNK):
@@ -264,7 +265,7 @@ def _answer(url: str, headers: dict[str, str], request: Request) -> Iterator[req
         yield response
 
 
-def _body(response: requests.Response, request: Request, *, decode: bool) -> Iterator[bytes]:
+def _body(response: requests.Response, request: Request, *, decode: bool) -> Generator[bytes, None, None]:
     import urllib3
 
     try:

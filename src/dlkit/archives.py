@@ -13,12 +13,12 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
-from dlkit._archive_members import Member, members
+from dlkit._archive_members import Chunks, Member, members
 from dlkit._disk import disk_error, disk_trouble, locked, remove
 from dlkit._files import sync_folder
 from dlkit.errors import ArchiveError, ArgumentError, DataNotFoundError, DownloadError, UnsafeArchiveError
@@ -127,8 +127,9 @@ def staged(archive: Path, to: Path, limits: Limits) -> Iterator[Path]:
         with disk_trouble(folder, f"unpack {archive} in"):
             folder.mkdir()
         sandbox = _Sandbox(folder, archive, limits)
-        for member in members(archive):
-            sandbox.add(member)
+        with contextlib.closing(members(archive)) as found:
+            for member in found:
+                sandbox.add(member)
         sandbox.finish()
         yield folder
     finally:
@@ -227,11 +228,11 @@ class _Sandbox:
                 self._refuse(member, f"needs the folder {_shown('/'.join(folder))}, where another member is already")
             self._folders.add(folder)
 
-    def _write(self, parts: tuple[str, ...], member: Member, chunks: Iterable[bytes]) -> None:
+    def _write(self, parts: tuple[str, ...], member: Member, chunks: Chunks) -> None:
         self._make_folders(parts[:-1], member)
         self._count(member, num_members=1)
         path = self._path(parts)
-        with self._create(path, member) as file:
+        with contextlib.closing(chunks), self._create(path, member) as file:
             for chunk in chunks:
                 self._count(member, num_bytes=len(chunk))
                 file.write(chunk)
@@ -254,7 +255,7 @@ class _Sandbox:
         parent, name = os.path.split(self._root)
         return os.path.lexists(os.path.join(parent, name.upper()))
 
-    def _linked_file(self, parts: tuple[str, ...], member: Member) -> Iterator[bytes]:
+    def _linked_file(self, parts: tuple[str, ...], member: Member) -> Chunks:
         source = _split(member.target)
         path = self._path(source)
         if _name_problem(member.target) or source == parts or not _is_file(path):
@@ -351,7 +352,7 @@ def _is_file(path: str) -> bool:
     return os.path.lexists(path) and stat.S_ISREG(os.lstat(path).st_mode)
 
 
-def _file_chunks(path: str) -> Iterator[bytes]:
+def _file_chunks(path: str) -> Chunks:
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk

@@ -2,6 +2,7 @@
 
 `fetch` puts a file under its name only after its size and hash were checked. What arrived of it waits beside it in
 `<name>.part`, with `<name>.part.json` saying where it came from; the next attempt, mirror or process goes on there.
+The empty `.<name>.lock` stays: removing it would let two processes hold two locks.
 """
 
 from __future__ import annotations
@@ -186,11 +187,13 @@ def _fetch_file(job: _Job) -> None:
         urls = _reachable(job)
         lock = _files.FileLock(job.target.with_name(f".{job.target.name}.lock"))
         with disk_trouble(job.target.parent, "write to"):
-            first = lock.acquire(timeout=0) or not lock.acquire()
+            at_once = lock.acquire(timeout=0)
+            if not at_once:
+                lock.acquire()  # another process is at it: wait until it ends, then look again
         try:
-            if first and not job.promise.is_kept_by(job.target):
-                _download(job, urls)
-            if first:
+            if at_once:
+                if not job.promise.is_kept_by(job.target):
+                    _download(job, urls)
                 return
         finally:
             lock.release()
@@ -228,7 +231,7 @@ class _Mirror:
     def is_hopeless(self, trouble: AttemptError, patience: Patience, *, progressed: bool) -> bool:
         """Note a failure; whether the mirror is to be given up."""
         self.failures = 1 if progressed else self.failures + 1
-        pause = min(patience.backoff * 2 ** (self.failures - 1), patience.longest_pause)
+        pause = min(patience.backoff * 2.0 ** min(self.failures - 1, 60), patience.longest_pause)
         asked = trouble.pause or 0.0
         self.ready_at = time.monotonic() + max(pause, asked)
         return isinstance(trouble, RefusedError) or self.failures >= patience.attempts or asked > patience.longest_pause
@@ -286,10 +289,8 @@ def _failure(job: _Job, given_up: dict[str, AttemptError], part: Part) -> Downlo
     lines += [f"  {public(url)}: {trouble}" for url, trouble in given_up.items()]
     if part.origin is not None and part.size:
         lines.append(f"the {part.size:,} bytes that arrived are kept in {part.path}; calling again goes on there")
-    kind = (
-        IntegrityError if any(isinstance(trouble, WrongFileError) for trouble in given_up.values()) else DownloadError
-    )
-    return kind("\n".join(lines))
+    wrong = any(isinstance(trouble, WrongFileError) for trouble in given_up.values())
+    return (IntegrityError if wrong else DownloadError)("\n".join(lines))
 
 
 class _Bar:
@@ -331,13 +332,13 @@ def _fetch_folder(job: _Job, limits: Limits) -> Path:
     `.<folder>.unpacked.json` says which archive the folder was made from. It changes only while the folder is away, so
     the two fit together at every moment of a kill.
     """
-    folder = job.target.with_name(plain_name(job.target.name))
-    if folder == job.target or not folder.name:
-        example = f"{job.target.name or 'name'}.tar.gz"
+    name = plain_name(job.target.name)
+    if name in (job.target.name, "", ".", ".."):
         raise ArgumentError(
-            f"extract=True needs the path of an archive in `to`, such as {example!r}; its ending (.zip, .tar, .tar.gz, "
-            f".gz, ...) is left out for the folder's name, but {str(job.target)!r} has none"
+            f"to={str(job.target)!r} cannot be unpacked: with extract=True `to` is the path of the archive, such as "
+            "'data/letters.tar.gz', and its name without the ending (.zip, .tar, .tar.gz, .gz, ...) that of the folder"
         )
+    folder = job.target.with_name(name)
     notes = folder.with_name(f".{folder.name}.unpacked.json")
     if not _is_unpacked(folder, notes, job):
         _fetch_file(job)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from dlkit.runs.history import Row
 from dlkit.runs.state import Run
 
-__all__ = ["Callback", "overrides"]
+__all__ = ["Callback", "overrides", "warn_unmeasured"]
 
 
 class Callback:
@@ -136,3 +137,23 @@ def overrides(callback: Callback, hook: str) -> bool:
     False
     """
     return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
+
+
+def warn_unmeasured(callback: Callback, monitor: str, run: Run, row: Row) -> None:
+    """Tell the user, once, that a validation came without the value that a callback looks at.
+
+    A name without a metric is refused at the start of the fit, but with a `mode` it may also be a value that another
+    callback logs; so a wrong name shows only here.
+
+    Args:
+        callback: Who looks.
+        monitor: At what.
+        run: The run.
+        row: A row without that value.
+    """
+    measured = [name for name in row if name.startswith("val_")]
+    if measured and monitor.startswith("val_") and monitor not in run.history and not hasattr(callback, "_told"):
+        callback._told = True  # type: ignore[attr-defined]
+        name = type(callback).__name__
+        found = ", ".join(measured)
+        warnings.warn(f"{name} looks at {monitor!r}, which the validation did not measure: {found}", stacklevel=2)

@@ -10,12 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from dlkit.callbacks.base import Callback
+from dlkit.callbacks.base import Callback, warn_unmeasured
 from dlkit.errors import ArgumentError
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
 from dlkit.runs.snapshot import Snapshot
-from dlkit.runs.state import Run
+from dlkit.runs.state import Cursor, Run
 from dlkit.runs.store import CheckpointStore, CheckpointWarning, load_checkpoint
 
 __all__ = ["Checkpoint"]
@@ -67,7 +67,7 @@ class Checkpoint(Callback):
         self._snapshot = Snapshot()
         self._writer: ThreadPoolExecutor | None = None
         self._writing: Future[Path] | None = None
-        self._saved_at: tuple[int, int, int] | None = None
+        self._saved_at = _place(Cursor())  # where a run begins there is nothing to save
         self._candidate: float | None = None
         self._next_time = 0.0
         self._last_count = 0
@@ -97,7 +97,7 @@ class Checkpoint(Callback):
         self._candidate = None
         self._last_count = self._count(run)
         self._next_time = time.monotonic() + self.every.number
-        self._saved_at = _place(run) if run.step or run.epoch else None
+        self._saved_at = _place(run.cursor)
 
     def on_row(self, run: Run, row: Row) -> None:
         """Remember a value that would be among the best; the state is saved at the safe point that follows.
@@ -108,6 +108,8 @@ class Checkpoint(Callback):
         """
         value = row.get(self.monitor)
         self._candidate = float(value) if value is not None else None
+        if value is None and self.mode is not None:
+            warn_unmeasured(self, self.monitor, run, row)
 
     def on_safe_point(self, run: Run) -> None:
         """Save, if it is time to, or if the last validation was among the best.
@@ -118,7 +120,7 @@ class Checkpoint(Callback):
         due = self._due(run)
         value, self._candidate = self._candidate, None
         among_best = value is not None and self._among_best(value)
-        stopping = run.stop_reason is not None and run.keep_state and self._saved_at != _place(run)
+        stopping = run.stop_reason is not None and run.keep_state and self._saved_at != _place(run.cursor)
         if (due or among_best or stopping) and run.write_files and run.keep_state:
             self._save(run, value if among_best else None, regular=due or stopping)
 
@@ -167,7 +169,7 @@ class Checkpoint(Callback):
             return  # reading the last losses for it has shown that they are no numbers
         state = self._snapshot.take(state)
         place = {"step": run.cursor.step, "epoch": run.cursor.epoch, "value": value, "regular": regular}
-        self._saved_at = _place(run)
+        self._saved_at = _place(run.cursor)
         if self.background:
             self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="dlkit-checkpoint")
             self._writing = self._writer.submit(self.store.save, state, **place)  # type: ignore[arg-type]
@@ -196,9 +198,10 @@ class Checkpoint(Callback):
                 warnings.warn(f"could not bring the best weights back: {error}", CheckpointWarning, stacklevel=3)
                 continue
             run.model.load_state_dict(state["eval_model"] if state.get("eval_model") is not None else state["model"])
+            run.eval_model = run.model  # a later evaluation must not use an average of other steps
             run.say(f"best weights restored: {self.monitor} {entry.value:.6g} at step {entry.step} ({entry.file})")
             return
 
 
-def _place(run: Run) -> tuple[int, int, int]:
-    return run.cursor.step, run.cursor.batch, run.cursor.validated
+def _place(cursor: Cursor) -> tuple[int, int, int]:
+    return cursor.step, cursor.batch, cursor.validated

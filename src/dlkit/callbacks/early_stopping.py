@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dlkit.callbacks.base import Callback
+from dlkit.callbacks.base import Callback, warn_unmeasured
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import Row
 from dlkit.runs.state import Run
@@ -25,8 +25,13 @@ class EarlyStopping(Callback):
         min_delta: A change counts only if it is larger than this.
         relative: Take `min_delta` as a share of the best value so far.
         min_epochs: Do not stop before this many epochs are finished.
-        baseline: A value to beat from the start; None for whatever the first validation gives.
+        baseline: A value to beat from the start, by `min_delta`; None for whatever the first validation gives.
         mode: "min" or "max"; None takes the direction from the metric itself.
+
+    Attributes:
+        best: The best value seen, None before the first. With `min_delta` it may be better than the value to beat:
+            small steps in the right direction add up against the last value that counted.
+        waited: Validations since the last improvement.
 
     Raises:
         ArgumentError: at the start of the fit, if nothing measures `monitor`.
@@ -46,12 +51,15 @@ class EarlyStopping(Callback):
     ) -> None:
         if patience < 1:
             raise ArgumentError(f"patience must be at least 1 validation, not {patience}")
-        if min_delta < 0:
+        if not min_delta >= 0:
             raise ArgumentError(f"min_delta is a size and cannot be negative: {min_delta}")
+        if baseline is not None and math.isnan(baseline):
+            raise ArgumentError(f"baseline must be a number, not {baseline}")
         self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
         self.relative, self.min_epochs, self.mode = relative, min_epochs, mode
-        self.best: float | None = baseline
+        self.best: float | None = None
         self.waited = 0
+        self._to_beat: float | None = baseline
 
     def on_fit_start(self, run: Run) -> None:
         """Find the direction.
@@ -69,20 +77,28 @@ class EarlyStopping(Callback):
             row: The new row.
         """
         if self.monitor not in row:
+            warn_unmeasured(self, self.monitor, run, row)
             return
         value = float(row[self.monitor])
+        if not math.isnan(value) and (self.best is None or self._gain(value, self.best) > 0):
+            self.best = value
         if self._improved(value):
-            self.best, self.waited = value, 0
+            self._to_beat, self.waited = value, 0
             return
         self.waited += 1
-        if self.waited >= self.patience and row["epoch"] >= self.min_epochs:
-            best = "no value was a number" if self.best is None else f"best {self.best:.6g}"
-            reason = f"early stopping: {self.monitor} did not improve in {self.waited} validations ({best})"
-            run.request_stop(reason, final=True)
+        self._stop_if_over(run, finished_epochs=run.epoch)
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Stop, if only `min_epochs` stood against it.
+
+        Args:
+            run: The run.
+        """
+        self._stop_if_over(run, finished_epochs=run.epoch + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value and the validations since."""
-        return {"best": self.best, "waited": self.waited}
+        """The best value, the value to beat, and the validations since."""
+        return {"best": self.best, "to_beat": self._to_beat, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on in the middle of the patience.
@@ -90,13 +106,24 @@ class EarlyStopping(Callback):
         Args:
             state: What `state_dict` returned.
         """
-        self.best, self.waited = state["best"], state["waited"]
+        self.best, self._to_beat, self.waited = state["best"], state["to_beat"], state["waited"]
+
+    def _stop_if_over(self, run: Run, finished_epochs: int) -> None:
+        if self.waited < self.patience or finished_epochs < self.min_epochs:
+            return
+        best = "no value was a number" if self.best is None else f"best {self.best:.6g}"
+        reason = f"early stopping: {self.monitor} did not improve in {self.waited} validations ({best})"
+        run.request_stop(reason, final=True)
+
+    def _gain(self, value: float, best: float) -> float:
+        return value - best if self._higher_is_better else best - value
 
     def _improved(self, value: float) -> bool:
         if math.isnan(value):
             return False
-        if self.best is None:
+        if self._to_beat is None:
             return True
-        margin = abs(self.best) * self.min_delta if self.relative else self.min_delta
-        gain = value - self.best if self._higher_is_better else self.best - value
-        return gain > margin
+        if math.isinf(self._to_beat):  # no margin of it is a number
+            return self._gain(value, self._to_beat) > 0
+        margin = abs(self._to_beat) * self.min_delta if self.relative else self.min_delta
+        return self._gain(value, self._to_beat) > margin

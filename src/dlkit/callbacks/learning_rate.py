@@ -24,15 +24,20 @@ class LearningRate(Callback):
         scheduler: Made by you on the same optimizer; None for a warm-up alone.
         every: "step" or "epoch". None picks as above. `ReduceLROnPlateau` ignores it.
         monitor: What `ReduceLROnPlateau` looks at.
-        warmup: Number of optimizer steps over which the rate rises linearly to the scheduled one.
+        warmup: Number of optimizer steps over which the rate rises linearly to the scheduled one. The scheduler counts
+            its steps all the while.
 
     Raises:
-        ArgumentError: another `every`, a negative `warmup`, or something that is no scheduler.
+        ArgumentError: another `every`, a negative `warmup`, or something that is no scheduler; at the start of the
+            fit, if it was made on another optimizer, or a plateau looks at what nobody measures, or the wrong way.
 
     >>> import torch
     >>> optim = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     >>> rate = LearningRate(torch.optim.lr_scheduler.CosineAnnealingLR(optim, 100), every="step", warmup=10)
     """
+
+    #: Before the loggers, which write down the rate that a warm-up puts into the row.
+    order = -10
 
     def __init__(
         self,
@@ -54,13 +59,26 @@ class LearningRate(Callback):
         self._scheduled: list[Any] = []
 
     def on_fit_start(self, run: Run) -> None:
-        """Look whether somebody measures what a plateau is judged by.
+        """Look whether the scheduler belongs to this run, and whether a plateau sees what it should.
 
         Args:
             run: The run.
         """
-        if self.plateau and self.monitor not in run.directions:
-            run.higher_is_better(self.monitor)  # raises, and names what there is
+        scheduler = self.scheduler
+        if scheduler is not None and all(scheduler.optimizer is not optimizer for optimizer in run.optimizers.values()):
+            raise ArgumentError(
+                "the scheduler was made on an optimizer that is not the run's, so it would change nothing; "
+                f"make it on the one you pass: {type(scheduler).__name__}(optimizer, ...)"
+            )
+        if isinstance(scheduler, ReduceLROnPlateau):
+            own = scheduler.mode if run.directions.get(self.monitor, False) is None else None
+            higher = run.higher_is_better(self.monitor, own)  # raises where nobody measures it, and names what there is
+            wanted = "max" if higher else "min"
+            if scheduler.mode != wanted:
+                raise ArgumentError(
+                    f"ReduceLROnPlateau(mode={scheduler.mode!r}) looks the wrong way: of {self.monitor!r} "
+                    f"{'higher' if higher else 'lower'} is better; make it with mode={wanted!r}"
+                )
 
     def on_gradients(self, run: Run) -> None:
         """Lower the rate for this step while warming up.
@@ -90,12 +108,14 @@ class LearningRate(Callback):
             self.scheduler.step()
 
     def on_row(self, run: Run, row: Row) -> None:
-        """Show a plateau the value that everybody judges.
+        """Show a plateau the value that everybody judges, and the history the rate that a warm-up makes.
 
         Args:
             run: The run.
             row: The new row.
         """
+        if run.step < self.warmup:
+            row["lr"] *= (run.step + 1) / self.warmup  # as the coming step will have it
         if isinstance(self.scheduler, ReduceLROnPlateau) and self.monitor in row:
             self.scheduler.step(row[self.monitor])
 

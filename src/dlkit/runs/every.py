@@ -16,12 +16,16 @@ _SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "
 class Every:
     """An interval in epochs, optimizer steps or seconds.
 
+    Attributes:
+        unit: "epochs", "steps" or "seconds".
+        number: How many; whole for epochs and steps.
+
     >>> Every.parse("500 steps"), Every.parse("10 min")
     (Every(unit='steps', number=500), Every(unit='seconds', number=600))
     """
 
     unit: str
-    number: int
+    number: float
 
     @classmethod
     def parse(cls, text: str | Every) -> Every:
@@ -41,8 +45,9 @@ class Every:
         number, unit = float(match[1] or 1), match[2]
         if unit in ("epoch", "step") and number == int(number) >= 1:
             return cls(unit=f"{unit}s", number=int(number))
-        if unit in _SECONDS or f"{unit}s" in _SECONDS:
-            return cls(unit="seconds", number=max(1, round(number * _SECONDS.get(unit, 1))))
+        if unit in _SECONDS and number > 0:
+            span = number * _SECONDS[unit]
+            return cls(unit="seconds", number=int(span) if span == int(span) else span)
         raise _unreadable(text)
 
 
@@ -50,16 +55,21 @@ def seconds(text: str | float) -> float:
     """A span of time in seconds: a number, or `"90 s"`, `"10 min"`, `"2 h"`.
 
     Args:
-        text: As above.
+        text: As above; more than nothing.
+
+    Raises:
+        ArgumentError: anything else.
 
     >>> seconds("2 h")
     7200.0
     """
-    if isinstance(text, int | float):
+    if isinstance(text, int | float) and 0 < text < float("inf"):
         return float(text)
+    if not isinstance(text, str):
+        raise _unreadable(text)
     every = Every.parse(text)
     if every.unit != "seconds":
-        raise _unreadable(text)
+        raise ArgumentError(f"{text!r} is no span of time; write seconds as a number, '90 s', '10 min' or '2 h'")
     return float(every.number)
 
 
