@@ -268,9 +268,9 @@ def content_keys(data: Any) -> Keys:
     Two different samples of half a million share a key with a chance of 1 in 100 million.
 
     Args:
-        data: Tensor or array [N, ...]; a DataFrame or a dict of columns [N], whose rows are the samples; or a sequence
-            of strings, bytes, numbers or tuples. In columns and tuples 1, 1.0 and True are equal, and so are missing
-            values; in arrays and tensors NaN equals NaN.
+        data: Tensor or array [N, ...]; a `CSVDataset`, DataFrame or dict of columns [N], whose rows are the samples; or
+            a sequence of strings, bytes, numbers or tuples. In columns and tuples 1, 1.0 and True are equal, and so are
+            missing values; in arrays and tensors NaN equals NaN.
 
     Returns:
         uint64 [N].
@@ -288,6 +288,8 @@ def content_keys(data: Any) -> Keys:
 
 
 def _columns(data: Any) -> dict[str, Any] | None:
+    if callable(inputs := getattr(data, "comparable", None)):
+        data = inputs()  # a table of dlkit gives its inputs as columns
     if isinstance(data, Mapping):
         return {str(name): values for name, values in data.items()}
     if hasattr(data, "columns") and hasattr(data, "iloc"):

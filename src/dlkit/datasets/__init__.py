@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 # Where each public name lives; one line per name, sorted.
 _ROOMS = {
+    "CSVDataset": "tabular",
     "Glyphs": "glyphs",
     "InMemoryDataset": "base",
     "NotMNIST": "notmnist",
+    "Schema": "schema",
 }
 
 __all__ = sorted(_ROOMS)
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from dlkit.datasets.base import InMemoryDataset as InMemoryDataset
     from dlkit.datasets.glyphs import Glyphs as Glyphs
     from dlkit.datasets.notmnist import NotMNIST as NotMNIST
+    from dlkit.datasets.schema import Schema as Schema
+    from dlkit.datasets.tabular import CSVDataset as CSVDataset
 
 
 def __getattr__(name: str) -> Any:

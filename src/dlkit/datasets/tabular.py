@@ -7,16 +7,15 @@ from multiprocessing.context import get_spawning_popen
 from os import PathLike
 from typing import Any, Literal, Self, TypedDict, Unpack
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from dlkit.datasets._tables.building import Built, build, build_split, settings_of
+from dlkit.datasets._tables.cells import Table
+from dlkit.datasets._tables.describing import Description, describe, frame_of
+from dlkit.datasets._tables.parsing import DEFAULT_MISSING
 from dlkit.datasets.base import InMemoryDataset
-from dlkit.datasets.tables.building import Built, build, build_split, settings_of
-from dlkit.datasets.tables.cells import Table
-from dlkit.datasets.tables.describing import Description, describe, frame_of
-from dlkit.datasets.tables.parsing import DEFAULT_MISSING
-from dlkit.datasets.tables.schema import Schema
+from dlkit.datasets.schema import Schema
 from dlkit.errors import ArgumentError
 
 __all__ = ["CSVDataset", "TableOptions"]
@@ -257,11 +256,11 @@ class CSVDataset(InMemoryDataset):
             other: The test data: rows that are in both are reported.
 
         >>> import pandas as pd
-        >>> frame = pd.DataFrame({"a": range(200), "b": [1.5] * 200, "y": [0] * 100 + [1] * 100})
-        >>> for finding in CSVDataset(frame, target="y", numeric="a").describe().findings: print(finding)
-        'b' is constant
-        the order of the rows tells 100% of the target: the file is sorted, so shuffle it
-        'a' alone tells 100% of the target: is it known before the target is? else drop it
+        >>> frame = pd.DataFrame({"paid": ["no", "yes"] * 100, "year": [2020] * 200, "sold": [0, 1] * 100})
+        >>> for finding in CSVDataset(frame, target="sold").describe().findings: print(finding)
+        'year' is constant
+        'paid' alone tells 100% of the target: is it known before the target is? else drop it
+        198 of 200 rows repeat an earlier one in every column that is used
         """
         others = None if other is None else other.comparable()
         return describe(self._table(), self.schema, self.rows.numpy(), others)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Dates, Numbers, Strings, Table
-from dlkit.datasets.tables.encoding import shown
-from dlkit.datasets.tables.parsing import as_dates, as_numbers, present
-from dlkit.datasets.tables.schema import Column, NumberColumn, Schema
-from dlkit.datasets.tables.targets import encode_target
+from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
+from dlkit.datasets._tables.encoding import shown
+from dlkit.datasets._tables.parsing import as_dates, as_numbers, present
+from dlkit.datasets._tables.targets import encode_target
+from dlkit.datasets.schema import Column, NumberColumn, Schema
 from dlkit.errors import ArgumentError
 from dlkit.splits import check_leaks
 
@@ -55,9 +55,16 @@ def _series(cells: Cells, column: Column | None, marks: Sequence[str]) -> Any:
     if isinstance(column, NumberColumn):
         if column.kind == "date":
             return as_dates(cells, column.form, marks)[0].values
-        return as_numbers(cells, "boolean" if column.kind == "boolean" else column.form, marks)[0].values
+        if column.kind == "boolean":
+            numbers = as_numbers(cells, "boolean", marks)[0].values
+            return np.where(np.isnan(numbers), None, numbers == 1) if np.isnan(numbers).any() else numbers == 1
+        return as_numbers(cells, column.form, marks)[0].values
     texts = cells.pool.tolist()
-    kept = [text or None for text in texts] if column is not None and column.kind in ("text", "image") else present(texts, marks)
+    kept = (
+        [text or None for text in texts]
+        if column is not None and column.kind in ("text", "image")
+        else present(texts, marks)
+    )
     return cells.mapped(np.array([*kept, None], dtype=object)[:-1], None, object)
 
 
@@ -99,7 +106,7 @@ def _settle(cells: Cells, name: str, schema: Schema) -> Cells:
     values = _series(cells, column, schema.marks)
     if values.dtype.kind == "M":
         return Dates(values)
-    return Numbers(values) if values.dtype.kind in "fi" else _plain_strings(cells, schema.marks)
+    return Numbers(values) if values.dtype.kind in "fib" else _plain_strings(cells, schema.marks)
 
 
 def _plain_strings(cells: Strings, marks: Sequence[str]) -> Strings:
@@ -114,8 +121,7 @@ def _codes(cells: Cells) -> Array:
     """Values as ranks, -1 where missing."""
     if isinstance(cells, Strings):
         return cells.codes.astype(np.int64)
-    codes = np.unique(cells.values, return_inverse=True)[1].reshape(-1)
-    return np.where(cells.missing(), -1, codes)
+    return np.where(cells.missing(), -1, ranked(cells.values)[1])
 
 
 def _example(cells: Cells, rows: Array, codes: Array) -> str:
@@ -131,9 +137,7 @@ def _constants(lines: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def _knowing(
-    table: Table, schema: Schema, rows: Array, codes: dict[str, Array], kinds: dict[str, str]
-) -> list[str]:
+def _knowing(table: Table, schema: Schema, rows: Array, codes: dict[str, Array], kinds: dict[str, str]) -> list[str]:
     """Columns that alone tell the target: they were probably written down after it."""
     target = schema.target
     if target is None or not all(name in table.columns for name in target.columns):
@@ -150,9 +154,13 @@ def _knowing(
             continue
         share = explained(column[good], wanted)
         if kinds.get(name) == "identifier" and share >= _KNOWS_TOO_MUCH:
-            findings.append(f"the identifier {name!r} tells {share:.0%} of the target: it was numbered by it; keep it out")
+            findings.append(
+                f"the identifier {name!r} tells {share:.0%} of the target: it was numbered by it; keep it out"
+            )
         elif kinds.get(name) != "identifier" and share >= _KNOWS_ALL:
-            findings.append(f"{name!r} alone tells {share:.0%} of the target: is it known before the target is? else drop it")
+            findings.append(
+                f"{name!r} alone tells {share:.0%} of the target: is it known before the target is? else drop it"
+            )
     return findings
 
 
@@ -175,8 +183,9 @@ def explained(codes: Array, wanted: Array) -> float:
     if len(codes) < 2 * _BINS or not wanted.size:
         return 0.0
     groups = np.unique(codes, return_inverse=True)[1].reshape(-1)
-    if groups.max() >= _BINS * 4:
-        groups = np.argsort(np.argsort(codes, kind="stable"), kind="stable") * _BINS // len(codes)
+    if groups.max() >= min(4 * _BINS, len(codes) // 8):
+        bins = min(_BINS, len(codes) // 4)
+        groups = np.argsort(np.argsort(codes, kind="stable"), kind="stable") * bins // len(codes)
     half = np.random.default_rng(0).permutation(len(codes)) % 2 == 0
     count = int(groups.max()) + 1
     sizes = np.bincount(groups[half], minlength=count)[:, None]
@@ -197,4 +206,8 @@ def _shared(frame: Any, other: Any) -> list[str]:
     if list(frame.columns) != list(other.columns):
         raise ArgumentError("the other data must have the same schema")
     report = check_leaks(frame, other)
-    return [f"{len(report.test)} of {report.num_test} rows of the other data are also in this: {report!r}"] if report else []
+    return (
+        [f"{len(report.test)} of {report.num_test} rows of the other data are also in this: {report!r}"]
+        if report
+        else []
+    )

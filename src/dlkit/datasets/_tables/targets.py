@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Dates, Numbers, Strings, Table
-from dlkit.datasets.tables.facts import number_facts
-from dlkit.datasets.tables.fitting import recognised, text_of
-from dlkit.datasets.tables.parsing import as_numbers, parse_number, present
-from dlkit.datasets.tables.schema import Target
+from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
+from dlkit.datasets._tables.facts import number_facts
+from dlkit.datasets._tables.fitting import recognised, text_of
+from dlkit.datasets._tables.parsing import as_numbers, parse_number, present, whole_numbers
+from dlkit.datasets.schema import Target
 from dlkit.errors import ArgumentError, DataError
 
-__all__ = ["TargetOptions", "encode_target", "find_target", "scaled_target"]
+__all__ = ["TargetOptions", "encode_target", "find_target", "scaled_target", "unscaled_target"]
 
 _MOST_INTEGER_CLASSES = 20
 _TASKS = ("auto", "classification", "binary", "regression", "multilabel")
@@ -49,12 +49,14 @@ def find_target(table: Table, columns: Sequence[str], options: TargetOptions, mi
         return _delimited(name, cells[name], options, missing)
     task, why = _task(name, cells[name], options, missing)
     if task == "regression":
-        return Target(columns=(name,), task=task, why=why, form=_form(name, cells[name], missing))
+        return Target(columns=(name,), task="regression", why=why, form=_form(name, cells[name], missing))
     values = _values(cells[name], missing)
     classes = _classes(name, values, len(table), options)
     if task == "binary" and len(classes) != 2:
-        raise ArgumentError(f"task='binary' needs 2 classes in column {name!r}, not {len(classes)}: {', '.join(classes[:9])}")
-    return Target(columns=(name,), task=task, why=why, classes=classes)  # type: ignore[arg-type]
+        raise ArgumentError(
+            f"task='binary' needs 2 classes in column {name!r}, not {len(classes)}: {', '.join(classes[:9])}"
+        )
+    return Target(columns=(name,), task="binary" if task == "binary" else "classification", why=why, classes=classes)
 
 
 def _values(cells: Cells, missing: Sequence[str]) -> list[str]:
@@ -75,20 +77,28 @@ def _task(name: str, cells: Cells, options: TargetOptions, missing: Sequence[str
         raise ArgumentError(f"target {name!r} holds dates; name a column of classes or numbers")
     if isinstance(settled, Strings) or form == "boolean":
         return "classification", "text in the target column"
-    values = np.unique(settled.values[~settled.missing()])
-    whole = bool(len(values)) and bool((values == np.floor(values)).all())
-    few = len(values) <= _MOST_INTEGER_CLASSES
-    labels = few and (2 * len(values) <= len(settled) or (values.min() >= 0 and values.max() <= len(values)))
-    if whole and labels:
-        return "classification", f"{len(values)} different integers; task='regression' if they are amounts"
+    few = _few_integers(settled)
+    if few is not None and (2 * len(few) <= len(settled) or (few[0] >= 0 and few[-1] <= len(few))):
+        return "classification", f"{len(few)} different integers; task='regression' if they are amounts"
     return "regression", "numbers in the target column"
+
+
+def _few_integers(cells: Numbers) -> Array | None:
+    """The distinct values in ascending order if they are few enough for classes, and integers."""
+    there = cells.values[~cells.missing()]
+    if not len(there) or not whole_numbers(there[:1000]) or len(np.unique(there[:1000])) > _MOST_INTEGER_CLASSES:
+        return None
+    distinct = ranked(there)[0]
+    return distinct if len(distinct) <= _MOST_INTEGER_CLASSES and whole_numbers(distinct) else None
 
 
 def _form(name: str, cells: Cells, missing: Sequence[str]) -> str:
     settled, form = recognised(name, cells, missing, forced="number")
     if not isinstance(settled, Numbers):
         example = _values(cells, missing)[:1]
-        raise ArgumentError(f"regression needs numbers in column {name!r}, but there is {', '.join(map(repr, example))}")
+        raise ArgumentError(
+            f"regression needs numbers in column {name!r}, but there is {', '.join(map(repr, example))}"
+        )
     return form
 
 
@@ -109,7 +119,7 @@ def _sorted_classes(values: Sequence[str]) -> tuple[str, ...]:
     """By number where all are numbers, else by text; False before True, No before Yes."""
     numbers = [parse_number(value, "plain") for value in values]
     if all(number is not None for number in numbers):
-        return tuple(value for _, value in sorted(zip(numbers, values, strict=True)))  # type: ignore[type-var]
+        return tuple(value for _, value in sorted(zip(numbers, values, strict=True)))
     return tuple(sorted(values))
 
 
@@ -121,7 +131,9 @@ def _several(cells: Mapping[str, Cells], options: TargetOptions, missing: Sequen
     if options.task in ("classification", "binary"):
         raise ArgumentError(f"task={options.task!r} takes one target column, not {len(names)}: {', '.join(names)}")
     flags = all(
-        np.isin(column.values[~column.missing()], (0, 1)).all() for column in settled.values() if isinstance(column, Numbers)
+        np.isin(column.values[~column.missing()], (0, 1)).all()
+        for column in settled.values()
+        if isinstance(column, Numbers)
     )
     if options.task == "multilabel" or (options.task == "auto" and flags):
         if not flags:
@@ -150,7 +162,14 @@ def split_labels(text: str, separator: str) -> list[str]:
     return [label for part in text.split(separator) if (label := part.strip())]
 
 
-def scaled_target(target: Target, table: Table, rows: Array | None, missing: Sequence[str], *, scale: bool) -> Target:
+def unscaled_target(target: Target) -> Target:
+    """A regression's target that samples hold in the units of the file; any other as it is."""
+    if target.task != "regression":
+        return target
+    return replace(target, center=(0.0,) * len(target.columns), scale=(1.0,) * len(target.columns))
+
+
+def scaled_target(target: Target, table: Table, rows: Array | None, missing: Sequence[str]) -> Target:
     """A regression's target with mean and standard deviation of the training rows; any other as it is."""
     if target.task != "regression":
         return target
@@ -158,8 +177,6 @@ def scaled_target(target: Target, table: Table, rows: Array | None, missing: Seq
     for name in target.columns:
         numbers, _ = _numbers(table.columns[name], target.form, missing)
         facts.append(number_facts(numbers if rows is None else numbers[rows]))
-    if not scale:
-        return replace(target, center=(0.0,) * len(facts), scale=(1.0,) * len(facts))
     return replace(
         target,
         center=tuple(fact.mean if fact.rows > fact.missing else 0.0 for fact in facts),

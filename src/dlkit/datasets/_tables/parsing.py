@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Dates, Numbers, Strings
+from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, Strings
 
 __all__ = [
     "DEFAULT_MISSING",
@@ -40,17 +40,20 @@ DEFAULT_MISSING = (
     "None",
 )
 
-_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)|[+-]?0[xX][\da-f]+", re.I | re.A)
-_CODE = re.compile(r"[+-]?0\d+", re.A)
+_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.I | re.A)
+_CODE = re.compile(r"[+-]?0(\d+|x[\da-f]+)", re.I | re.A)
 _HAS_DIGIT = re.compile(r"\d|^[+-]?inf", re.I | re.A)
 _GROUPED = {
     # "1,234.5"; "1 234.5" with the blanks that typesetters and Excel use; "1'234.5"; "1.234,5" and "0,5"
     "thousands ,": (re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.A), {",": None}),
-    "thousands blank": (re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f]\d{3})+(\.\d*)?", re.A), dict.fromkeys(" \u00a0\u202f")),
+    "thousands blank": (
+        re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f]\d{3})+(\.\d*)?", re.A),
+        dict.fromkeys(" \u00a0\u202f"),
+    ),
     "thousands '": (re.compile(r"[+-]?\d{1,3}(['\u2019]\d{3})+(\.\d*)?", re.A), dict.fromkeys("'\u2019")),
     "decimal ,": (re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d*)?|[+-]?,\d+", re.A), {".": None, ",": "."}),
 }
-_TABLES = {name: str.maketrans(change) for name, (_, change) in _GROUPED.items()}  # type: ignore[arg-type]
+_TABLES = {name: str.maketrans(change) for name, (_, change) in _GROUPED.items()}
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?", re.A)
 _TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d+)?)?", re.A)
@@ -80,7 +83,7 @@ _BOOLEANS = (("false", "true"), ("f", "t"), ("no", "yes"), ("n", "y"), ("off", "
 
 
 def is_code(text: str) -> bool:
-    """Whether digits are a code and no amount: a zip code `01234` begins with a zero."""
+    """Whether digits are a code and no amount: `01234`, or `0x1F`, which Arrow would take for 31."""
     return _CODE.fullmatch(text) is not None
 
 
@@ -142,7 +145,7 @@ def parse_number(text: str, form: str) -> float | int | None:
 
 def _plain_number(text: str) -> float | int:
     try:
-        return int(text, 16 if "x" in text.lower() else 10)
+        return int(text)
     except ValueError:
         return float(text)
 
@@ -224,9 +227,13 @@ def settled(cells: Strings, missing: Collection[str]) -> Cells:
 
 def exceeds_float(values: Array) -> bool:
     """Whether whole numbers were rounded because they have more than 53 bits, as long identifiers do."""
-    if values.dtype.kind != "f":
+    if values.dtype.kind != "f" or not whole_numbers(values[:1000]):
         return False
     finite = values[np.isfinite(values)]
-    if not len(finite) or np.abs(finite).max() < 2**53:
-        return False
+    return bool(len(finite)) and bool(np.abs(finite).max() >= 2**53) and whole_numbers(finite)
+
+
+def whole_numbers(values: Array) -> bool:
+    """Whether no number has a fraction; missing ones do not count."""
+    finite = values[np.isfinite(values)]
     return bool((finite == np.floor(finite)).all())

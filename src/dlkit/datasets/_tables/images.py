@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.tables.cells import Strings
-from dlkit.datasets.tables.encoding import Problem
+from dlkit.datasets._tables.cells import Strings
+from dlkit.datasets._tables.encoding import Problem
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["ImageOptions", "load_rgb", "missing_files"]
@@ -60,7 +60,10 @@ def missing_files(column: str, cells: Strings, options: ImageOptions) -> Problem
     """Rows whose image file is not there."""
     names = cells.pool.tolist()
     used = cells.counts() > 0
-    lost = [not (name.strip() and options.path(name).is_file()) if use else False for name, use in zip(names, used, strict=True)]
+    lost = [
+        not (name.strip() and options.path(name).is_file()) if use else False
+        for name, use in zip(names, used, strict=True)
+    ]
     rows = np.flatnonzero(cells.mapped(lost, True, bool))
     if not len(rows):
         return None

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Skipped, Strings, StringPool, Table
-from dlkit.datasets.tables.encoding import Encoded, Problem, encode, target_problems
-from dlkit.datasets.tables.fitting import FitOptions, Roles, fit_columns, text_of
-from dlkit.datasets.tables.images import ImageOptions, missing_files
-from dlkit.datasets.tables.memory import Memory
-from dlkit.datasets.tables.reading import ReadOptions, read_table
-from dlkit.datasets.tables.schema import Schema, Target
-from dlkit.datasets.tables.targets import TargetOptions, encode_target, find_target, scaled_target
+from dlkit.datasets._tables.cells import Array, Skipped, StringPool, Strings, Table
+from dlkit.datasets._tables.encoding import Encoded, Problem, encode, target_problems
+from dlkit.datasets._tables.fitting import FitOptions, Roles, fit_columns, text_of
+from dlkit.datasets._tables.images import ImageOptions, missing_files
+from dlkit.datasets._tables.memory import Memory
+from dlkit.datasets._tables.options import ReadOptions
+from dlkit.datasets._tables.reading import read_table
+from dlkit.datasets._tables.targets import TargetOptions, encode_target, find_target, scaled_target, unscaled_target
+from dlkit.datasets.schema import Schema, Target
 from dlkit.errors import ArgumentError, DataError
 from dlkit.splits import split_indices
 
@@ -29,12 +30,12 @@ _STRATA = 10  # a regression's target is cut into tenths to be stratified
 class Settings:
     """Everything that a caller may say, by what it is about."""
 
-    read: ReadOptions = ReadOptions()
-    roles: Roles = Roles()
-    fit: FitOptions = FitOptions()
-    target: TargetOptions = TargetOptions()
-    images: ImageOptions = ImageOptions()
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    read: ReadOptions
+    roles: Roles
+    fit: FitOptions
+    target: TargetOptions
+    images: ImageOptions
+    aliases: Mapping[str, str]
 
 
 @dataclass
@@ -84,28 +85,51 @@ def build(source: Any, settings: Settings, schema: Schema | None) -> Built:
     """Read and encode a source, with a schema fitted on all of its rows, or with the one given."""
     if schema is not None:
         return _apply(source, settings, schema)
-    table, target, kept, skipped = _read_for_fitting(source, settings)
-    schema = _fit(table, settings, target, kept)
-    return _finish(table, settings, encode(table, schema), schema, kept, skipped)
+    raw = _read_for_fitting(source, settings)
+    schema = _fit(raw, settings, raw.kept)
+    return _finish(raw.table, settings, encode(raw.table, schema, raw.reusable()), schema, raw.kept, raw.skipped)
 
 
 def build_split(
     source: Any, settings: Settings, fractions: float | Sequence[float], *, stratify: bool, seed: int
 ) -> list[Built]:
     """Read a source, cut its rows, fit on the first part alone, and encode each."""
-    table, target, kept, skipped = _read_for_fitting(source, settings)
-    rows = np.arange(len(table)) if kept is None else kept
+    raw = _read_for_fitting(source, settings)
+    rows = np.arange(len(raw.table)) if raw.kept is None else raw.kept
     group = settings.roles.group
     parts = split_indices(
         len(rows),
         fractions,
-        stratify=None if not stratify or target is None else _strata(table, target, rows, settings.read.missing, parts_of(fractions)),
-        groups=None if group is None else _keys(table, group)[rows],
+        stratify=_strata(raw, rows, parts_of(fractions)) if stratify else None,
+        groups=None if group is None else _keys(raw.table, group)[rows],
         seed=seed,
     )
-    schema = _fit(table, settings, target, rows[parts[0]])
-    encoded = encode(table, schema)
-    return [_finish(table, settings, encoded, schema, rows[part], skipped) for part in parts]
+    schema = _fit(raw, settings, rows[parts[0]])
+    encoded = encode(raw.table, schema, raw.reusable())
+    return [_finish(raw.table, settings, encoded, schema, rows[part], raw.skipped) for part in parts]
+
+
+@dataclass
+class _Raw:
+    """A table before fitting.
+
+    Attributes:
+        table: All rows.
+        skipped: Rows left out so far.
+        target: Without the scale of a regression.
+        values: What `encode_target` gave for it.
+        kept: The rows that have a target; None for all.
+    """
+
+    table: Table
+    skipped: list[Skipped]
+    target: Target | None = None
+    values: tuple[Array, Array, Array] | None = None
+    kept: Array | None = None
+
+    def reusable(self) -> tuple[Array, Array, Array] | None:
+        """The encoded target, unless fitting still changes it."""
+        return None if self.target is None or self.target.task == "regression" else self.values
 
 
 def parts_of(fractions: float | Sequence[float]) -> int:
@@ -118,10 +142,12 @@ def _keys(table: Table, column: str) -> Array:
     return cells.codes if isinstance(cells, Strings) else np.unique(cells.values, return_inverse=True)[1]
 
 
-def _strata(table: Table, target: Target, rows: Array, missing: Sequence[str], parts: int) -> Array | None:
+def _strata(raw: _Raw, rows: Array, parts: int) -> Array | None:
     """What to keep the shares of: classes, combinations of labels, or tenths of a regression's first target."""
-    plain = scaled_target(target, table, None, missing, scale=False)
-    values = encode_target(plain, table, missing)[0][rows]
+    target = raw.target
+    if target is None or raw.values is None:
+        return None
+    values = raw.values[0][rows]
     if target.task in ("classification", "binary"):
         return values
     if target.task == "regression":
@@ -134,19 +160,19 @@ def _strata(table: Table, target: Target, rows: Array, missing: Sequence[str], p
     return np.where(counts[combinations] < parts, counts.argmax(), combinations) if counts.max() >= parts else None
 
 
-def _read_for_fitting(source: Any, settings: Settings) -> tuple[Table, Target | None, Array | None, list[Skipped]]:
-    """The table, its target, and the rows that have one (None for all)."""
+def _read_for_fitting(source: Any, settings: Settings) -> _Raw:
     table = read_table(source, settings.read, settings.roles.as_text())
     settings.roles.check(list(table.columns), table.origin)
     if not settings.roles.target:
-        return table, None, None, list(table.skipped)
+        return _Raw(table, list(table.skipped))
+    missing = settings.read.missing
     _rename_classes(table, settings.roles.target, settings.aliases)
-    target = find_target(table, settings.roles.target, settings.target, settings.read.missing)
-    probe = scaled_target(target, table, None, settings.read.missing, scale=False)
-    _, lacking, wrong = encode_target(probe, table, settings.read.missing)
-    problems = target_problems(table, Schema(columns=(), target=probe), lacking, wrong)
+    target = find_target(table, settings.roles.target, settings.target, missing)
+    target = unscaled_target(target)
+    values = encode_target(target, table, missing)
+    problems = target_problems(table, Schema(columns=(), target=target), values[1], values[2])
     kept, skipped = usable(table, problems, settings.read, None)
-    return table, target, kept, [*table.skipped, *skipped]
+    return _Raw(table, [*table.skipped, *skipped], target, values, kept)
 
 
 def _rename_classes(table: Table, columns: Iterable[str], aliases: Mapping[str, str]) -> None:
@@ -158,11 +184,11 @@ def _rename_classes(table: Table, columns: Iterable[str], aliases: Mapping[str, 
         table.columns[name] = Strings(cells.mapped(codes, -1, np.int32), StringPool.of(index))
 
 
-def _fit(table: Table, settings: Settings, target: Target | None, rows: Array | None) -> Schema:
-    missing = settings.read.missing
-    columns = fit_columns(table, rows, settings.roles, settings.fit, missing)
-    if target is not None:
-        target = scaled_target(target, table, rows, missing, scale=settings.target.scale_target)
+def _fit(raw: _Raw, settings: Settings, rows: Array | None) -> Schema:
+    missing, target = settings.read.missing, raw.target
+    columns = fit_columns(raw.table, rows, settings.roles, settings.fit, missing)
+    if target is not None and settings.target.scale_target:
+        target = scaled_target(target, raw.table, rows, missing)
     return Schema(columns=columns, target=target, marks=tuple(missing))
 
 
@@ -172,7 +198,9 @@ def _apply(source: Any, settings: Settings, schema: Schema) -> Built:
         if wanted != has:
             raise ArgumentError(f"target={list(wanted)} and the schema's target {list(has)} differ; leave target out")
     if settings.roles != Roles(target=settings.roles.target):
-        raise ArgumentError("schema= says what the columns are; leave out numeric, categorical, dates, text, image, drop")
+        raise ArgumentError(
+            "schema= says what the columns are; leave out numeric, categorical, dates, text, image, drop"
+        )
     as_text = {column.name for column in schema.of_kind("category", "boolean", "text", "image")}
     classes = schema.target is not None and schema.target.task != "regression" and len(schema.target.columns) == 1
     if classes and schema.target is not None:

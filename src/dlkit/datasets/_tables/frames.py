@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, strings_of
-from dlkit.datasets.tables.dialect import column_names
+from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, strings_of
+from dlkit.datasets._tables.dialect import column_names
 from dlkit.errors import DataError
 
-__all__ = ["cells_of_arrow", "cells_of_series", "concatenated", "table_of_frame"]
+__all__ = ["arrow_columns", "cells_of_arrow", "cells_of_series", "concatenated", "table_of_frame"]
 
 _BOOLEAN_POOL = ("False", "True")
 _EXACT = 1 << 53  # whole numbers up to here survive in a float64
@@ -90,7 +90,7 @@ def _booleans(values: Array, missing: Array) -> Strings:
 
 def _text(value: Any) -> str:
     """A cell as the text that a CSV file would hold; whole floats lose their point, as the integers they came from."""
-    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(value) < _EXACT:
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < _EXACT:
         return str(int(value))
     return str(value)
 
@@ -128,6 +128,14 @@ def cells_of_arrow(column: Any, name: str, origin: str) -> Cells:
         f"column {name!r} of {origin} holds {kind} cells; cells must be numbers, text, booleans or dates: "
         f"leave it out with drop=[{name!r}] or change it first"
     )
+
+
+def arrow_columns(table: Any, origin: str) -> dict[str, Cells]:
+    """The columns of an Arrow table as cells."""
+    return {
+        name: cells_of_arrow(column, name, origin)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
 
 
 def _integers(column: Any) -> Cells:

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlkit.datasets.tables.cells import Array, Cells, Numbers, Strings, Table, strings_of
-from dlkit.datasets.tables.facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of
-from dlkit.datasets.tables.frames import number_text
-from dlkit.datasets.tables.parsing import as_dates, as_numbers, boolean_words, date_format, number_format
-from dlkit.datasets.tables.schema import CategoryColumn, Column, NumberColumn, Part
+from dlkit.datasets._tables.cells import Array, Cells, Numbers, Strings, Table, ranked, strings_of
+from dlkit.datasets._tables.facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of
+from dlkit.datasets._tables.frames import number_text
+from dlkit.datasets._tables.parsing import as_dates, as_numbers, boolean_words, date_format, number_format
+from dlkit.datasets.schema import CategoryColumn, Column, NumberColumn, Part
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["FitOptions", "Roles", "decide", "fit_columns", "text_of"]
@@ -125,7 +125,7 @@ def _fit_column(name: str, cells: Cells, roles: Roles, options: FitOptions, miss
     if name in roles.categorical:
         return category(name, facts_of(text_of(cells), missing), options, "named by you")
     cells, form = recognised(name, cells, missing, forced=_forced(name, roles))
-    facts = facts_of(cells, missing, named_like_id=like_id(name))
+    facts = facts_of(cells, missing, unique=like_id(name), spread=options.scale == "robust")
     return decide(name, facts, form, options, forced=_forced(name, roles))
 
 
@@ -143,15 +143,15 @@ def text_of(cells: Cells) -> Strings:
     if isinstance(cells, Strings):
         return cells
     if isinstance(cells, Numbers):
-        values, codes = np.unique(cells.values, return_inverse=True)
+        values, codes = ranked(cells.values)
         pool = strings_of(number_text(values))
         return Strings(pool.codes[codes].astype(np.int32), pool.pool)
-    return strings_of(None if absent else str(value) for value, absent in zip(cells.values, cells.missing(), strict=True))
+    return strings_of(
+        None if absent else str(value) for value, absent in zip(cells.values, cells.missing(), strict=True)
+    )
 
 
-def recognised(
-    name: str, cells: Cells, missing: Sequence[str], *, forced: str | None = None
-) -> tuple[Cells, str]:
+def recognised(name: str, cells: Cells, missing: Sequence[str], *, forced: str | None = None) -> tuple[Cells, str]:
     """Text that is numbers, booleans or dates in every row as such, with the form in which it is written."""
     if not isinstance(cells, Strings):
         return cells, "ISO8601" if not isinstance(cells, Numbers) else "plain"
@@ -217,7 +217,7 @@ def _number(name: str, facts: NumberFacts, form: str, options: FitOptions, *, fo
     return NumberColumn(
         name=name,
         kind="boolean" if boolean else "number",
-        why="named by you" if forced else "false or true" if boolean else "numbers in every row",
+        why="named by you" if forced else "false or true" if boolean else "numbers",
         rows=facts.rows,
         missing=facts.missing,
         form=form,
@@ -227,10 +227,10 @@ def _number(name: str, facts: NumberFacts, form: str, options: FitOptions, *, fo
 
 
 def _part(name: str, facts: NumberFacts, scale: Scaling) -> Part:
-    first, middle, third = facts.quartiles
-    center, spread = {"standard": (facts.mean, facts.std), "robust": (middle, third - first), "none": (0.0, 1.0)}[scale]
+    centers = {"standard": (facts.mean, facts.std), "robust": (facts.median, facts.spread), "none": (0.0, 1.0)}
+    center, spread = centers[scale]
     spread = spread or facts.std or 1.0  # more than half of the rows equal: no quartiles to scale by
-    return Part(name=name, center=center, scale=spread if np.isfinite(1 / spread) else 1.0, fill=middle)
+    return Part(name=name, center=center, scale=spread if np.isfinite(1 / spread) else 1.0, fill=facts.median)
 
 
 def _date(name: str, facts: DateFacts, form: str, options: FitOptions) -> Column:
@@ -241,7 +241,7 @@ def _date(name: str, facts: DateFacts, form: str, options: FitOptions) -> Column
     return NumberColumn(
         name=name,
         kind="date",
-        why=f"dates in every row, read as {form}",
+        why=f"dates, read as {form}",
         rows=facts.rows,
         missing=facts.missing,
         form=form,
@@ -283,4 +283,3 @@ def category(name: str, facts: Any, options: FitOptions, why: str) -> Column:
     return CategoryColumn(
         name=name, kind="category", why=why, rows=facts.rows, missing=facts.missing, vocabulary=vocabulary
     )
-

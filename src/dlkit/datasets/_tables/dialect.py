@@ -7,11 +7,12 @@ import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.source import Buffer, text_stream
+from dlkit.datasets._tables.source import Buffer, text_stream
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["Dialect", "QuoteAudit", "audit_quotes", "column_names", "find_dialect", "records"]
@@ -19,6 +20,7 @@ __all__ = ["Dialect", "QuoteAudit", "audit_quotes", "column_names", "find_dialec
 _SEPARATORS = (",", "\t", ";", "|")
 _NONE = "\x1f"  # ASCII's own unit separator: stands in no text, so every line is one cell
 _SAMPLE = 1 << 18
+_FEW_ROWS = 10  # in which sentences may have as many commas each by chance
 _PIECE = 1 << 24
 _QUOTE, _LF, _CR = 34, 10, 13
 
@@ -120,7 +122,7 @@ def _score(widths: list[int]) -> tuple[float, int]:
     width = widths[0]
     if width == 1:  # a header of one cell over rows of several: a broken table, not a column of sentences
         width = max(set(widths), key=widths.count)
-        if widths.count(width) < 0.9 * (len(widths) - 1):
+        if len(widths) < _FEW_ROWS or widths.count(width) < 0.9 * (len(widths) - 1):
             return 0.0, 0
     return (round(widths.count(width) / len(widths), 2), width) if width > 1 else (0.0, 0)
 
@@ -152,6 +154,8 @@ def audit_quotes(data: Buffer, dialect: Dialect) -> QuoteAudit:
     Quotes alternate between opening and closing (a doubled one closes and opens again), so each needs only a look at
     its neighbours: an opening one follows a separator, a line end or a closing quote; a closing one precedes one.
     """
+    if isinstance(data, bytes | mmap) and data.find(b'"') < 0:
+        return QuoteAudit(regular=True, multiline=False)
     array = np.frombuffer(data, dtype=np.uint8)[dialect.start :]
     beside = np.zeros(256, dtype=bool)
     beside[[ord(dialect.separator) if dialect.separator.isascii() else _LF, _LF, _CR, _QUOTE]] = True

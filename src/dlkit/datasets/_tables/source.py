@@ -50,7 +50,9 @@ def local_path(source: str | os.PathLike[str]) -> Path:
         return Path(fetch([text], folder / name))
     path = Path(text).expanduser()
     if path.is_dir():
-        raise ArgumentError(f"{path} is a folder; give the files, for example sorted(Path({str(path)!r}).glob('*.csv'))")
+        raise ArgumentError(
+            f"{path} is a folder; give the files, for example sorted(Path({str(path)!r}).glob('*.csv'))"
+        )
     if not path.exists():
         raise DataNotFoundError(f"no file {path} (looked for {path.absolute()})")
     return path
@@ -238,6 +240,22 @@ def _is_windows(raw: bytes) -> bool:
     return True
 
 
+class _View(io.RawIOBase):
+    """A file over bytes that lie somewhere else already: nothing is copied but what is read."""
+
+    def __init__(self, data: Buffer) -> None:
+        self._data, self._position = memoryview(data), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._data[self._position : self._position + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+
 def text_stream(data: Buffer) -> io.TextIOWrapper:
     """UTF-8 bytes as text lines with their line ends untouched, as the csv module wants them."""
-    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="surrogatepass", newline="")
+    return io.TextIOWrapper(io.BufferedReader(_View(data)), encoding="utf-8", errors="surrogatepass", newline="")

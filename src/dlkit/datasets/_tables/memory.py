@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.tables.cells import Array, Strings
-from dlkit.datasets.tables.encoding import Encoded
-from dlkit.datasets.tables.images import ImageOptions
-from dlkit.datasets.tables.schema import Schema
+from dlkit.datasets._tables.cells import Array, Strings
+from dlkit.datasets._tables.encoding import Encoded
+from dlkit.datasets._tables.images import ImageOptions
+from dlkit.datasets.schema import Schema
 
 __all__ = ["Memory", "part_names"]
 
@@ -79,7 +79,9 @@ class Memory:
         if self.numeric is not None:
             inputs["numeric"] = self.numeric.index_select(0, indices)
         if self.categorical is not None:
-            inputs["categorical"] = self.categorical.index_select(0, indices).to(torch.int64)
+            codes = self.categorical.index_select(0, indices)
+            # Widened by numpy, in this thread: torch would wake its OpenMP threads for a few microseconds of work.
+            inputs["categorical"] = torch.from_numpy(codes.numpy().astype(np.int64))
         if self.texts or self.images:
             chosen = indices.numpy()
             inputs |= {name: _strings(cells, chosen) for name, cells in self.texts.items()}

@@ -3,15 +3,17 @@ once per distinct value, and no Python object is kept per cell."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
-__all__ = ["Cells", "Dates", "Numbers", "StringPool", "Strings", "Table", "strings_of"]
+__all__ = ["Cells", "Dates", "Numbers", "StringPool", "Strings", "Table", "ranked", "strings_of"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Skipped = tuple[str, str]  # the place of a row ("line 7 of a.csv") and what is wrong with it, to follow that
@@ -71,8 +73,8 @@ class StringPool(Sequence[str]):
         bounds = (self._offsets - base).tolist()
         if data.isascii():
             text = data.decode("ascii")
-            return [text[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
-        return [data[start:end].decode("utf-8", "surrogatepass") for start, end in zip(bounds, bounds[1:], strict=False)]
+            return [text[start:end] for start, end in pairwise(bounds)]
+        return [data[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(bounds)]
 
     def compact(self) -> StringPool:
         """A copy that holds nothing but its own bytes (an Arrow buffer may be a view of a whole file)."""
@@ -93,6 +95,10 @@ class Numbers:
         """The cells of some rows."""
         return Numbers(self.values[rows])
 
+    def complete(self) -> bool:
+        """Whether surely no cell is missing; a sum is the quickest way to look."""
+        return self.values.dtype.kind != "f" or math.isfinite(float(self.values.sum()))
+
     def missing(self) -> Array:
         """Which cells hold no finite number, as bool [N]."""
         if self.values.dtype.kind != "f":
@@ -112,6 +118,10 @@ class Dates:
     def take(self, rows: Array) -> Dates:
         """The cells of some rows."""
         return Dates(self.values[rows])
+
+    def complete(self) -> bool:
+        """Whether no cell is missing."""
+        return not self.missing().any()
 
     def missing(self) -> Array:
         """Which cells are empty, as bool [N]."""
@@ -149,6 +159,24 @@ class Strings:
 
 
 Cells = Numbers | Dates | Strings
+
+
+def ranked(values: Array) -> tuple[Array, Array]:
+    """Distinct values in ascending order and the place of each value among them, as `numpy.unique` gives them.
+
+    Integers of a small range, such as labels, are counted instead of sorted: some fifty times faster.
+
+    >>> ranked(np.array([7, 5, 7]))
+    (array([5, 7]), array([1, 0, 1]))
+    """
+    if values.dtype.kind in "iu" and len(values):
+        low, high = int(values.min()), int(values.max())
+        if high - low < max(1024, len(values)):
+            places = values - low
+            there = np.bincount(places, minlength=high - low + 1) > 0
+            return np.flatnonzero(there) + low, (np.cumsum(there) - 1)[places]
+    distinct, codes = np.unique(values, return_inverse=True)
+    return distinct, codes.reshape(-1)
 
 
 def strings_of(values: Iterable[str | None]) -> Strings:

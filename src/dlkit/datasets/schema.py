@@ -80,7 +80,7 @@ class NumberColumn(Column):
     """A number, a boolean (0 and 1) or the parts of a date.
 
     Attributes:
-        form: How text is read as it, see `dlkit.datasets.tables.parsing`.
+        form: How text is read as it, see `dlkit.datasets._tables.parsing`.
         parts: The numbers it becomes.
         indicator: Whether one more number tells that it was missing: where it sometimes was in the training rows.
     """
@@ -165,7 +165,9 @@ class Target:
         """
         if self.task != "regression":
             return values
-        center, scale = (torch.tensor(both, dtype=values.dtype, device=values.device) for both in (self.center, self.scale))
+        center, scale = (
+            torch.tensor(both, dtype=values.dtype, device=values.device) for both in (self.center, self.scale)
+        )
         return values * (scale[0] if len(scale) == 1 else scale) + (center[0] if len(center) == 1 else center)
 
     def __str__(self) -> str:
@@ -244,7 +246,7 @@ class Schema:
         return [name for name, has in there.items() if has]
 
     def embedding_sizes(self) -> list[tuple[int, int]]:
-        """(codes, dimensions) per category for `torch.nn.Embedding`, by fastai's rule min(600, 1.6 * values ** 0.56)."""
+        """(codes, dimensions) per category for `torch.nn.Embedding`: fastai's rule min(600, 1.6 * values ** 0.56)."""
         return [
             (column.num_codes, min(600, round(1.6 * max(len(column.vocabulary), 1) ** 0.56)))
             for column in self.categories
