@@ -11,7 +11,9 @@ _ROOMS = {
     "Glyphs": "glyphs",
     "InMemoryDataset": "base",
     "NotMNIST": "notmnist",
+    "PackedTextDataset": "packed_text",
     "Schema": "schema",
+    "TextDataset": "text",
 }
 
 __all__ = sorted(_ROOMS)
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
     from dlkit.datasets.base import InMemoryDataset as InMemoryDataset
     from dlkit.datasets.glyphs import Glyphs as Glyphs
     from dlkit.datasets.notmnist import NotMNIST as NotMNIST
+    from dlkit.datasets.packed_text import PackedTextDataset as PackedTextDataset
     from dlkit.datasets.schema import Schema as Schema
     from dlkit.datasets.tabular import CSVDataset as CSVDataset
+    from dlkit.datasets.text import TextDataset as TextDataset
 
 
 def __getattr__(name: str) -> Any:

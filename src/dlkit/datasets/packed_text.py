@@ -14,7 +14,7 @@ from dlkit.datasets.base import InMemoryDataset, Rows
 from dlkit.errors import ArgumentError
 from dlkit.samplers.buckets import LengthBuckets
 from dlkit.samplers.order import Planner, Sequential
-from dlkit.text.blocks import Block
+from dlkit.text._blocks import Block
 
 __all__ = ["PackedTextDataset"]
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
 
 from dlkit.collate import PadCollate
+from dlkit.datasets._text.encoding import Storage, pack
+from dlkit.datasets._text.rows import Policy, Roles, TextRows, read_rows
+from dlkit.datasets._text.sources import Column, Reading
+from dlkit.datasets._text.targets import Task, class_names, find_task, target_tensor
 from dlkit.datasets.packed_text import PackedTextDataset
-from dlkit.datasets.text_encoding import Storage, pack
-from dlkit.datasets.text_rows import Policy, Roles, TextRows, read_rows
-from dlkit.datasets.text_sources import Column, Reading
-from dlkit.datasets.text_targets import Task, class_names, find_task, target_tensor
 from dlkit.errors import ArgumentError
 from dlkit.splits import content_keys, split_indices
+from dlkit.text._encoded import Encoder
+from dlkit.text._texts import Texts
 from dlkit.text.cleaning import Cleaning
-from dlkit.text.encoded import Encoder
 from dlkit.text.pretrained import PretrainedTokenizer, is_pretrained, train_bpe
 from dlkit.text.spec import TextSpec
-from dlkit.text.texts import Texts
 from dlkit.text.tokenizers import TOKENIZERS
 from dlkit.text.vocabulary import Vocabulary
 
@@ -73,9 +73,9 @@ class TextDataset(PackedTextDataset):
         target: The column of the targets; or one value per text; None for unlabelled texts. The folders of a folder
             of class folders are its targets by themselves.
         spec: How to encode, from a dataset that was fitted: `train.spec`. Instead of all up to `classes`.
-        tokenizer: "words", "whitespace", "characters", "jamo", "bytes"; "bpe" trains a byte pair encoding (extra
-            `text`); a function from a text to a list of strings; a tokenizer object of `tokenizers` or `transformers`;
-            a `Vocabulary`.
+        tokenizer: "words", "whitespace", "characters", "jamo", "ngrams", "bytes" (see `dlkit.text`); "bpe" trains a
+            byte pair encoding (extra `text`); a function from a text to a list of strings; a tokenizer object of
+            `tokenizers` or `transformers`; a `Vocabulary`.
         cleaning: What is done to a text before that; None for `Cleaning()`, and for nothing with a tokenizer object.
         min_freq: Tokens that are rarer in these texts fall to unknown. Not 1, because a model that has never seen an
             unknown token while it trained does not know what to do with one.

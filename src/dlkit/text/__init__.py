@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 _ROOMS = {
     "Cleaning": "dlkit.text.cleaning",
     "Coverage": "dlkit.text.vocabulary",
-    "Encoded": "dlkit.text.encoded",
     "PretrainedTokenizer": "dlkit.text.pretrained",
     "TextSpec": "dlkit.text.spec",
     "Vocabulary": "dlkit.text.vocabulary",
     "characters": "dlkit.text.tokenizers",
     "jamo": "dlkit.text.tokenizers",
+    "ngrams": "dlkit.text.tokenizers",
     "train_bpe": "dlkit.text.pretrained",
     "utf8_bytes": "dlkit.text.tokenizers",
     "words": "dlkit.text.tokenizers",
@@ -23,12 +23,12 @@ __all__ = sorted(_ROOMS)
 
 if TYPE_CHECKING:
     from dlkit.text.cleaning import Cleaning as Cleaning
-    from dlkit.text.encoded import Encoded as Encoded
     from dlkit.text.pretrained import PretrainedTokenizer as PretrainedTokenizer
     from dlkit.text.pretrained import train_bpe as train_bpe
     from dlkit.text.spec import TextSpec as TextSpec
     from dlkit.text.tokenizers import characters as characters
     from dlkit.text.tokenizers import jamo as jamo
+    from dlkit.text.tokenizers import ngrams as ngrams
     from dlkit.text.tokenizers import utf8_bytes as utf8_bytes
     from dlkit.text.tokenizers import words as words
     from dlkit.text.vocabulary import Coverage as Coverage

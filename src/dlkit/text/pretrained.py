@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dlkit._optional import require
 from dlkit.errors import ArgumentError
+from dlkit.text._encoded import Encoded
 from dlkit.text.cleaning import Cleaning
-from dlkit.text.encoded import Encoded
 
 __all__ = ["PretrainedTokenizer", "is_pretrained", "train_bpe"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlkit.errors import ArgumentError
-from dlkit.text.encoded import Encoder
+from dlkit.text._encoded import Encoder
 from dlkit.text.pretrained import PretrainedTokenizer
 from dlkit.text.tokenizers import Tokenizer
 from dlkit.text.vocabulary import Vocabulary

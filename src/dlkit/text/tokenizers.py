@@ -1,4 +1,4 @@
-"""The tokenizers that need nothing but Python: `whitespace`, `words`, `characters`, `jamo`, `bytes`."""
+"""The tokenizers that need nothing but Python: words, characters, bytes and the like."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from dlkit.errors import ArgumentError
 
-__all__ = ["TOKENIZERS", "Tokenizer", "characters", "jamo", "join", "tokenizer_of", "utf8_bytes", "words"]
+__all__ = ["TOKENIZERS", "Tokenizer", "characters", "jamo", "ngrams", "utf8_bytes", "words"]
 
 Tokenizer = Callable[[str], Sequence[str]]
 
@@ -72,6 +72,22 @@ def characters(text: str) -> list[str]:
     return list(text)
 
 
+def ngrams(text: str) -> list[str]:
+    """Every run of one to three characters, blanks included, in the order in which they begin.
+
+    In a bag of embeddings they stand for stems and endings, which makes the bag strong in languages whose words have
+    many forms, such as Korean or Finnish (Bojanowski et al. 2017, arXiv:1607.04606, take longer ones inside words).
+
+    Args:
+        text: Any text.
+
+    >>> ngrams("a bc")
+    ['a', 'a ', 'a b', ' ', ' b', ' bc', 'b', 'bc', 'c']
+    """
+    ends = range(1, len(text) + 1)
+    return [text[start:stop] for start in range(len(text)) for stop in ends[start : start + 3]]
+
+
 def jamo(text: str) -> list[str]:
     """Every character, Hangul syllables taken apart into their letters (Unicode's conjoining jamo).
 
@@ -102,6 +118,7 @@ TOKENIZERS: dict[str, Tokenizer] = {
     "bytes": utf8_bytes,
     "characters": characters,
     "jamo": jamo,
+    "ngrams": ngrams,
     "whitespace": str.split,
     "words": words,
 }

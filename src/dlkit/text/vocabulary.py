@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dlkit.errors import ArgumentError, DataError
+from dlkit.text._encoded import Encoded, cut_longest
 from dlkit.text.cleaning import Cleaning
-from dlkit.text.encoded import Encoded, cut_longest
 from dlkit.text.tokenizers import BYTES, Tokenizer, join, tokenizer_of
 
 __all__ = ["Coverage", "Vocabulary"]
@@ -72,7 +72,7 @@ class Vocabulary:
 
     Args:
         tokens: The tokens in the order of their numbers, the first one getting number 4.
-        tokenizer: "words", "whitespace", "characters", "jamo", "bytes", or a function from a text to strings.
+        tokenizer: "words", "whitespace", "characters", "jamo", "ngrams", "bytes", or a function from a text to strings.
         cleaning: What is done to a text first; None for `Cleaning()`, normal form C and single blanks.
         add_start_end: Whether encoding puts start and end around each text.
 

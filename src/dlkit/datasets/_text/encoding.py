@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from dlkit._files import FileLock, atomic_write, cache_dir
-from dlkit.text.blocks import Block, BlockWriter
-from dlkit.text.encoded import Encoded, Encoder
-from dlkit.text.texts import Texts
+from dlkit.text._blocks import Block, BlockWriter
+from dlkit.text._encoded import Encoded, Encoder
+from dlkit.text._texts import Texts
 
 __all__ = ["Packed", "Storage", "pack"]
 

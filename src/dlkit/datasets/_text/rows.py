@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from dlkit.datasets.text_sources import Column, Reader, Reading, Row, has_class_folders, open_source
+from dlkit.datasets._text.sources import Column, Reader, Reading, Row, has_class_folders, open_source
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
-from dlkit.text.texts import Texts, TextsWriter
+from dlkit.text._texts import Texts, TextsWriter
 
 __all__ = ["Policy", "Roles", "TextRows", "read_rows"]
 

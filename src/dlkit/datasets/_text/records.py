@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dlkit.datasets.tables.source import Buffer, contents, detect_encoding, to_utf8
+from dlkit.datasets._tables.source import Buffer, contents, detect_encoding, to_utf8
 from dlkit.errors import DataError
 
 __all__ = ["decoded", "find_separator", "is_quoted", "plain_records", "quoted_records", "text_lines"]

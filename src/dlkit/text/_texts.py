@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 
 from dlkit._files import cache_dir
-from dlkit.text.blocks import Block, BlockWriter
+from dlkit.text._blocks import Block, BlockWriter
 
 __all__ = ["Texts", "TextsWriter"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.text_rows import Values
+from dlkit.datasets._text.rows import Values
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["Task", "class_names", "find_task", "target_tensor"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dlkit._optional import require
-from dlkit.datasets.tables.source import Buffer, local_path
-from dlkit.datasets.text_records import (
+from dlkit.datasets._tables.source import Buffer, local_path
+from dlkit.datasets._text.records import (
     Record,
     decoded,
     find_separator,
