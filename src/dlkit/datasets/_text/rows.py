@@ -268,7 +268,7 @@ class _Interned:
 def _encoded(text: Any) -> bytes | str:
     """A text as UTF-8, or as a string what is wrong with it."""
     if not isinstance(text, str):
-        return "no text" if text is None or text != text else f"a {type(text).__name__} where a text is expected"
+        return "no text" if text is None or text != text else f"not a text but {type(text).__name__}"
     try:
         return text.encode()
     except UnicodeEncodeError as error:

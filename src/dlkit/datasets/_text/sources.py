@@ -139,7 +139,8 @@ def _chosen(records: Iterator[Record], columns: Sequence[Column], header: bool, 
         if isinstance(record, str):
             yield line, record
         elif len(record) != width:
-            yield line, f"{len(record)} fields where {what} has {width}"
+            noun = "field" if len(record) == 1 else "fields"
+            yield line, f"{len(record)} {noun} where {what} has {width}"
         else:
             yield line, tuple(record[place] for place in places)
 
