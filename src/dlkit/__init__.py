@@ -19,6 +19,7 @@ _ROOMS = {
 }
 _MODULES = (
     "callbacks",
+    "collate",
     "datasets",
     "download",
     "errors",
@@ -27,6 +28,7 @@ _MODULES = (
     "plots",
     "samplers",
     "splits",
+    "text",
     "training",
     "transfer",
     "transforms",

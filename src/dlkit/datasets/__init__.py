@@ -14,9 +14,11 @@ _ROOMS = {
     "ImageTable": "imagetable",
     "InMemoryDataset": "base",
     "NotMNIST": "notmnist",
+    "PackedTextDataset": "packed_text",
     "Schema": "schema",
     "decode_image": "decoding",
     "inspect": "inspecting",
+    "TextDataset": "text",
 }
 
 __all__ = sorted(_ROOMS)
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
     from dlkit.datasets.imagetable import ImageTable as ImageTable
     from dlkit.datasets.inspecting import inspect as inspect
     from dlkit.datasets.notmnist import NotMNIST as NotMNIST
+    from dlkit.datasets.packed_text import PackedTextDataset as PackedTextDataset
     from dlkit.datasets.schema import Schema as Schema
     from dlkit.datasets.tabular import CSVDataset as CSVDataset
+    from dlkit.datasets.text import TextDataset as TextDataset
 
 
 def __getattr__(name: str) -> Any:
