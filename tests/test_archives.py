@@ -236,6 +236,17 @@ def test_of_two_files_with_one_name_the_later_wins(tmp_path: Path, suffix: str) 
     assert tree(extract(put(tmp_path, f"x{suffix}", make(suffix, entries)), tmp_path / "out"))["a"] == b"second"
 
 
+def test_the_later_file_does_not_inherit_the_right_to_run(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for mode in (0o755, 0o644):
+            info = tarfile.TarInfo("a")
+            info.mode = mode
+            tar.addfile(info)
+    out = extract(put(tmp_path, "x.tar", buffer.getvalue()), tmp_path / "out")
+    assert not os.access(out / "a", os.X_OK)
+
+
 def test_a_copy_of_a_file_keeps_its_content_when_that_is_replaced(tmp_path: Path) -> None:
     entries: list[Entry] = [("a", "file", b"first"), ("copy", "hardlink", "a"), ("a", "file", b"second")]
     assert tree(extract(put(tmp_path, "x.tar", make_tar(entries)), tmp_path / "out")) == {
@@ -360,6 +371,11 @@ def test_hard_links_to_what_is_no_file_of_the_archive(tmp_path: Path, target: st
     refuses(
         put(tmp_path, "x.tar", make_tar(entries)), "its member 'copy' is a hard link to .* no file that came before"
     )
+
+
+def test_a_hard_link_from_a_file_to_itself(tmp_path: Path) -> None:
+    entries: list[Entry] = [("a", "file", b"content"), ("a", "hardlink", "./a")]
+    refuses(put(tmp_path, "x.tar", make_tar(entries)), "'a' is a hard link to './a'")
 
 
 CLASHES: dict[str, list[Entry]] = {

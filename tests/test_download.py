@@ -466,9 +466,19 @@ def test_an_answer_without_a_length(server: Server, tmp_path: Path) -> None:
 def test_a_compressed_answer_is_undone(server: Server, tmp_path: Path, encoding: str) -> None:
     packed = gzip.compress(BODY) if encoding == "gzip" else __import__("zlib").compress(BODY)
     reply = Reply(content=packed, headers={"Content-Encoding": encoding})
-    server.script("/a.bin", Reply(content=packed, headers=reply.headers, break_after=5000), reply)
+    server.script("/a.bin", Reply(content=packed, headers=reply.headers, break_after=200_000), reply)
     assert get(server.url("/a.bin"), tmp_path / "a.bin", sha256=digest(BODY)).read_bytes() == BODY
     assert "Range" not in server.requests[1].headers  # ranges would be of the compressed bytes
+
+
+def test_undone_bytes_are_not_taken_for_those_of_an_earlier_answer(server: Server, tmp_path: Path) -> None:
+    packed = Reply(content=gzip.compress(OTHER), headers={"Content-Encoding": "gzip"}, break_after=200_000)
+    server.script("/a.bin", Reply(break_after=100_000), packed, Reply(status=403))
+    with pytest.raises(DownloadError):
+        get(server.url("/a.bin"), tmp_path / "a.bin")
+    assert (tmp_path / "a.bin.part").stat().st_size > 100_000
+    assert get(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+    assert "Range" not in server.requests[-1].headers
 
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.TGZ"])
