@@ -387,14 +387,18 @@ def test_without_a_hash_another_mirror_starts_over(server: Server, tmp_path: Pat
     assert "Range" not in server.requests[2].headers
 
 
-def test_bytes_of_two_mirrors_are_never_taken_without_a_hash(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mirror", "content"), [(0, BODY), (1, OTHER)])
+def test_bytes_of_two_mirrors_are_never_taken_without_a_hash(
+    server: Server, tmp_path: Path, mirror: int, content: bytes
+) -> None:
     server.files["/b.bin"] = OTHER
     server.script("/a.bin", Reply(break_after=100_000), Reply(status=404))
     server.script("/b.bin", Reply(break_after=100_000), Reply(status=404))
     urls = [server.url("/a.bin"), server.url("/b.bin")]
     with pytest.raises(DownloadError):
         get(urls, tmp_path / "a.bin", sha256=digest(BODY))
-    assert get(urls[1], tmp_path / "a.bin").read_bytes() == OTHER
+    assert (tmp_path / "a.bin.part").stat().st_size == 200_000
+    assert get(urls[mirror], tmp_path / "a.bin").read_bytes() == content
 
 
 def test_a_wrong_seam_is_mended_by_starting_over(server: Server, tmp_path: Path) -> None:
@@ -459,6 +463,11 @@ def test_an_endless_answer_ends_at_the_promised_size(server: Server, tmp_path: P
 
 def test_an_answer_without_a_length(server: Server, tmp_path: Path) -> None:
     server.script("/a.bin", Reply(headers={"Content-Length": None}))
+    assert get(server.url("/a.bin"), tmp_path / "a.bin", size=len(BODY)).read_bytes() == BODY
+
+
+def test_a_length_beside_chunks_does_not_count(server: Server, tmp_path: Path) -> None:
+    server.script("/a.bin", Reply(chunked=True, headers={"Content-Length": "5"}))
     assert get(server.url("/a.bin"), tmp_path / "a.bin", size=len(BODY)).read_bytes() == BODY
 
 
