@@ -267,8 +267,6 @@ class _Sandbox:
             self._refuse(member, f"is a link to {_shown(member.target)}, {problem}")
         self._make_folders(parts[:-1], member)
         self._count(member, num_members=1)
-        if os.path.lexists(self._path(parts)):
-            self._refuse(member, "is a link where another member is already")
         self._links[parts] = member
 
     def _make_link(self, parts: tuple[str, ...], link: Member) -> None:
