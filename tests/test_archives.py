@@ -455,14 +455,15 @@ def header(name: str, kind: bytes, size: bytes) -> bytes:
 
 
 def test_a_header_that_claims_to_be_huge_is_not_read_into_memory(tmp_path: Path) -> None:
+    before = make_tar([("first", "file", b"1")])[:1024]
     for kind in (b"x", b"L", b"g"):
-        content = header("long", kind, b"%011o" % 40_000_000) + bytes(40_000_000) + make_tar(GOOD)
+        content = before + header("long", kind, b"%011o" % 40_000_000) + bytes(40_000_000) + make_tar(GOOD)
         refuses(put(tmp_path, "x.tar.gz", gzip.compress(content, 1)), "a header of more than", ArchiveError)
 
 
 def test_a_header_that_points_backwards_is_no_endless_loop(tmp_path: Path) -> None:
     content = make_tar([("first", "file", b"1")])[:1024]
-    content += header("again", b"0", b"\xff" * 10 + struct.pack(">h", -1536)) + make_tar(GOOD)
+    content += header("again", b"0", b"\xff" * 10 + struct.pack(">h", -512)) + make_tar(GOOD)
     refuses(put(tmp_path, "x.tar", content), "is damaged", ArchiveError)
 
 
