@@ -105,7 +105,9 @@ class ImageDataset(Dataset[Any]):
     @property
     def targets(self) -> Tensor | None:
         """The targets of the samples, in order; None for unlabelled images."""
-        return self._targets if self._rows is None or self._targets is None else self._targets[self._rows]
+        return (
+            self._targets if self._rows is None or self._targets is None else self._targets.index_select(0, self._rows)
+        )
 
     @property
     def indices(self) -> Tensor:
