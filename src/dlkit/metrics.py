@@ -145,12 +145,24 @@ class Metrics:
         """The values over all batches since `reset`, as plain numbers."""
         if self._built is None:
             return {}
-        return {name: float(metric.compute()) for name, metric in self._built.items()}
+        return {name: _number(name, metric.compute()) for name, metric in self._built.items()}
 
     def reset(self) -> None:
         """Forget all batches."""
         for metric in (self._built or {}).values():
             metric.reset()
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise TrainingError(
+            f"metric {name!r} gave {list(value.shape)} values instead of one number; the history has one per row: "
+            "let it take an average, such as average='macro', or measure each class with a metric of its own"
+        )
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"metric {name!r} gave {type(value).__name__} instead of one number: {error}") from error
 
 
 def _name(metric: Any) -> str:

@@ -27,6 +27,14 @@ _SAME_SHAPE = (
     nn.MSELoss,
     nn.SmoothL1Loss,
 )
+_SAME_SHAPE_FUNCTIONS = (
+    nn.functional.binary_cross_entropy,
+    nn.functional.binary_cross_entropy_with_logits,
+    nn.functional.huber_loss,
+    nn.functional.l1_loss,
+    nn.functional.mse_loss,
+    nn.functional.smooth_l1_loss,
+)
 
 
 class Forward:
@@ -47,7 +55,7 @@ class Forward:
             raise ArgumentError(f"precision must be one of {', '.join(_DTYPES)}, not {precision!r}")
         self.model, self.loss, self.device = model, loss, device
         self.dtype = _DTYPES[precision]
-        self._same_shape = isinstance(loss, _SAME_SHAPE)
+        self._same_shape = isinstance(loss, _SAME_SHAPE) or loss in _SAME_SHAPE_FUNCTIONS
 
     def output(self, inputs: Any, model: nn.Module | None = None) -> Any:
         """What the model gives for a batch's inputs.
@@ -82,10 +90,11 @@ class Forward:
         return self._loss_of(getattr(output, "logits", output), target), output, target
 
     def _loss_of(self, output: Any, target: Any) -> Tensor:
-        if self._same_shape and isinstance(output, Tensor) and output.shape != target.shape:
+        if self._same_shape and isinstance(output, Tensor) and output.shape != getattr(target, "shape", None):
             raise TrainingError(
-                f"{type(self.loss).__name__} needs output and target of one shape: the model gave {_shapes(output)}, "
-                f"the target is {_shapes(target)}; reshape one of them, for example output.squeeze(1)"
+                f"{getattr(self.loss, '__name__', type(self.loss).__name__)} needs output and target of one shape: "
+                f"the model gave {_shapes(output)}, the target is {_shapes(target)}; "
+                "reshape one of them, for example output.squeeze(1)"
             )
         try:
             if self.dtype is None:
@@ -229,5 +238,6 @@ def _shapes(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {_shapes(item)}" for name, item in value.items()) + "}"
     if isinstance(value, tuple | list):
-        return f"{type(value).__name__} of " + ", ".join(_shapes(item) for item in value)
+        more = [] if len(value) <= 4 else ["..."]
+        return f"{type(value).__name__} of " + ", ".join([*(_shapes(item) for item in value[:4]), *more])
     return type(value).__name__
