@@ -12,7 +12,7 @@ from dlkit.errors import ArgumentError, TrainingError
 from dlkit.runs.state import Run
 from dlkit.training.batches import call, check_scalar, pieces, size_of, split
 
-__all__ = ["CustomStep", "Forward", "StandardStep", "Step"]
+__all__ = ["CustomStep", "Forward", "StandardStep", "Step", "weight_of"]
 
 Step = Callable[[Run, list[Any]], tuple[Any, int]]
 Hook = Callable[[Run], None]
@@ -155,7 +155,7 @@ class StandardStep:
 
     def _accumulate(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
         sizes = [size_of(batch) for batch in group]
-        counts = [_count(self.forward.loss, batch, size) for batch, size in zip(group, sizes, strict=True)]
+        counts = [weight_of(self.forward.loss, batch) for batch in group]
         total: Any = sum(counts)
         parts = []
         for batch, count in zip(group, counts, strict=True):
@@ -218,13 +218,18 @@ class CustomStep:
         return check_scalar(values).detach(), size_of(group[0])
 
 
-def _count(loss: Any, batch: Any, size: int) -> Any:
-    """What the mean of a loss divides by: samples, or the weights of the targets that are not ignored."""
+def weight_of(loss: Any, batch: Any) -> Any:
+    """What the mean of a loss divides by: the number of samples, or the weights of the targets that are not ignored.
+
+    Args:
+        loss: The loss function.
+        batch: A batch.
+    """
     if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or loss.reduction != "mean":
-        return size
+        return size_of(batch)
     _, target = split(batch)
     if not isinstance(target, Tensor) or target.is_floating_point():
-        return size
+        return size_of(batch)
     kept = target != loss.ignore_index
     if loss.weight is None:
         return kept.sum()

@@ -92,7 +92,11 @@ class Trainer:
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
         optimizers = dict(optim) if isinstance(optim, Mapping) else {"optimizer": optim}
         setup.check(self.model, optimizers, accumulate, step, precision, compile)
-        self.metrics, self.seed, self.progress = Metrics(metrics), seed, progress
+        self.metrics, self.seed, self.progress = (
+            Metrics(metrics, probabilities=setup.gives_probabilities(loss)),
+            seed,
+            progress,
+        )
         self.callbacks = [*setup.schedule(scheduler), *callbacks, *([Progress()] if progress else [])]
         setup.check_callbacks(self.callbacks, step)
         self._forward = Forward(called, loss, precision=precision, device=self.device)
