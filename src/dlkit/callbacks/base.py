@@ -1,4 +1,4 @@
-"""`Callback`: what happens beside the training loop, at nine moments."""
+"""`Callback`: what happens beside the training loop, at ten moments."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Callback:
     =====================  ==========  =========================  =====================
     hook                   completed   stop asked, or a signal    exception
     =====================  ==========  =========================  =====================
+    `on_setup`             yes         yes                        yes
     `on_fit_start`         yes         yes                        yes
     `on_epoch_start`       yes         yes                        yes
     `on_gradients`         yes         the step is finished       no
@@ -51,6 +52,13 @@ class Callback:
     order = 0
     #: Whether the training's numbers can depend on it; if so, a resume tells that it was added or left out.
     changes_numbers = True
+
+    def on_setup(self, run: Run) -> None:
+        """A fit is called, and nothing is loaded yet: the time to bring model and optimizer into the shape they keep.
+
+        Args:
+            run: The run, as in all hooks.
+        """
 
     def on_fit_start(self, run: Run) -> None:
         """Everything is built, a resumed state is loaded, and no batch has been fetched.
