@@ -276,7 +276,8 @@ def _resized(layer: nn.Module, width: int) -> nn.Module:
     for name in ("out_features", "out_channels"):
         if hasattr(fresh, name):
             setattr(fresh, name, width)
-    _start(fresh.weight, fresh.bias if isinstance(layer.bias, Tensor) else None)
+    bias = fresh._parameters.get("bias")
+    _start(fresh.weight, bias)
     return fresh
 
 
