@@ -346,7 +346,7 @@ def _linear(x: Tensor, y: Tensor, vx: Tensor, vy: Tensor) -> float:
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     with torch.no_grad():
         return float((F.linear(vx, weight, bias).argmax(1) == vy).float().mean())
 
