@@ -25,7 +25,13 @@ from dlkit.runs.state import Run
 def run_of(millions: int) -> Run:
     side = 5000
     model = nn.ParameterList([nn.Parameter(torch.randn(side, side)) for _ in range(millions // 25)])
-    run = Run(model, {"optimizer": torch.optim.SGD(model.parameters(), 0.1)}, device=torch.device("cpu"), seed=0, verbose=False)
+    run = Run(
+        model,
+        {"optimizer": torch.optim.SGD(model.parameters(), 0.1)},
+        device=torch.device("cpu"),
+        seed=0,
+        verbose=False,
+    )
     run.capture = lambda: {"model": model.state_dict(), "cursor": run.cursor.step}
     return run
 
@@ -51,17 +57,20 @@ def main() -> None:
     torch.set_num_threads(1)
     run = run_of(arguments.millions)
     with tempfile.TemporaryDirectory() as folder:
-        savers = {kind: Checkpoint(f"{folder}/{kind}", background=kind == "background") for kind in ("blocking", "background")}
+        savers = {
+            kind: Checkpoint(f"{folder}/{kind}", background=kind == "background") for kind in ("blocking", "background")
+        }
         times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in savers}
         for number in range(arguments.rounds + 1):
             for kind, saver in savers.items():
                 seconds = stall(saver, run)
                 if number:  # the first fills the buffers
                     times[kind].append(seconds)
-    print(f"torch {torch.__version__}, {os.cpu_count()} cores, {arguments.millions} M parameters, {arguments.rounds} rounds\n")
+    print(f"torch {torch.__version__}, {os.cpu_count()} cores, {arguments.millions} M parameters, medians of rounds\n")
     print("| | training stops for | file whole after |\n|---|---|---|")
     for kind, values in times.items():
-        print(f"| {kind} | {statistics.median(v[0] for v in values):.3f} s | {statistics.median(v[1] for v in values):.3f} s |")
+        stopped, whole = (statistics.median(column) for column in zip(*values, strict=True))
+        print(f"| {kind} | {stopped:.3f} s | {whole:.3f} s |")
     ratio = statistics.median(b[0] / a[0] for a, b in zip(times["blocking"], times["background"], strict=True))
     print(f"\nbackground stops the training for {100 * ratio:.1f} % of what a blocking save takes")
 

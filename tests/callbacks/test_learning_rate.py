@@ -163,14 +163,14 @@ def test_between_steps_the_optimizer_has_the_scheduled_rate():
 
 def test_what_cannot_be_meant_is_refused():
     run = new_run()
-    with pytest.raises(ArgumentError, match="expected a scheduler of torch.optim.lr_scheduler, not SGD"):
+    with pytest.raises(ArgumentError, match=r"expected a scheduler of torch\.optim.lr_scheduler, not SGD"):
         LearningRate(run.optimizer)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="a scheduler is stepped every 'step' or 'epoch', not 'batch'"):
         LearningRate(every="batch")
     with pytest.raises(ArgumentError, match="warmup is a number of steps and cannot be negative: -1"):
         LearningRate(warmup=-1)
     plateau = rates.ReduceLROnPlateau(run.optimizer)
-    with pytest.raises(ArgumentError, match="nothing measures 'val_acc'.*there are train_loss, val_accuracy"):
+    with pytest.raises(ArgumentError, match=r"nothing measures 'val_acc'.*there are train_loss, val_accuracy"):
         Feed(LearningRate(plateau, monitor="val_acc"), run=run).start()
     with pytest.raises(ArgumentError, match=r"mode='min'.* of 'val_accuracy' higher is better; .*mode='max'"):
         Feed(LearningRate(plateau, monitor="val_accuracy"), run=run).start()

@@ -208,12 +208,12 @@ def test_repr_tells_what_it_holds(letters: Glyphs) -> None:
 
 def test_it_looks_like_notmnist(letters: Glyphs, shared_data: Path) -> None:
     """A linear model of the rendered letters reads most of the real ones: same frame, same polarity, same classes."""
-    from dlkit.datasets import notmnist
+    from dlkit.datasets import letter_files
 
     with tarfile.open(shared_data / "notmnist" / "notMNIST_small_lookalike.tar.gz") as tar:
         members = [member for number, member in enumerate(tar) if number % 20 == 0 and member.size]
         files = [(member.name.split("/")[1], tar.extractfile(member).read()) for member in members]
-    real = torch.tensor([list(notmnist._grey_pixels(content)) for _, content in files]) / 255
+    real = torch.tensor([list(letter_files.grey_pixels(content)) for _, content in files]) / 255
     labels = torch.tensor([letters.class_to_idx[name] for name, _ in files])
     x, y = letters.take(torch.arange(len(letters)))
     weights = torch.linalg.lstsq(

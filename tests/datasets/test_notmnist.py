@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,13 +25,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader as StockLoader
 
+from disks import as_nobody, open_folder, resize, small_disk
 from dlkit import DataLoader, _files
-from dlkit.datasets import NotMNIST, notmnist
+from dlkit.datasets import NotMNIST, letter_files
 from dlkit.errors import (
     ArchiveError,
     ArgumentError,
     DataError,
     DataNotFoundError,
+    DownloadError,
     IntegrityError,
     OfflineError,
     TooManyErrorsError,
@@ -97,14 +98,14 @@ def lookalike(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> No
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How often a PNG is decoded; the real decoder does the work."""
     calls: list[int] = []
-    decode = notmnist._grey_pixels
+    decode = letter_files.grey_pixels
 
     def counting(content: bytes) -> bytes:
         calls.append(len(content))
         return decode(content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(notmnist, "_grey_pixels", counting)
+        patch.setattr(letter_files, "grey_pixels", counting)
         yield calls
 
 
@@ -362,7 +363,7 @@ def test_no_bytes_break_the_decoder(content: bytes, cut: int, at: int) -> None:
     whole = png(picture(3))
     for damaged in (content, whole[:cut], whole[:at] + content + whole[at + len(content) :]):
         try:
-            assert len(notmnist._grey_pixels(damaged)) == 784
+            assert len(letter_files.grey_pixels(damaged)) == 784
         except DataError as error:
             assert str(error).startswith(("is ", "has "))  # noqa: PT017
 
@@ -497,7 +498,7 @@ def test_a_copy_with_whole_seconds_is_not_read_again(root: Path, monkeypatch: py
 
 CHILD = """
 import os, sys, time
-from dlkit.datasets import NotMNIST, notmnist
+from dlkit.datasets import NotMNIST, letter_files
 def stop(*_):
     print("here", flush=True)
     time.sleep(60)
@@ -505,11 +506,11 @@ def stop(*_):
 NotMNIST(sys.argv[1])
 """
 WHILE_READING = """
-decode, calls = notmnist._grey_pixels, []
+decode, calls = letter_files.grey_pixels, []
 def counting(content):
     calls.append(1)
     return decode(content) if len(calls) < 20 else stop()
-notmnist._grey_pixels = counting
+letter_files.grey_pixels = counting
 """
 WHILE_WRITING = "os.fsync = stop"  # everything is written, nothing is under its name
 
@@ -536,9 +537,9 @@ def test_four_processes_download_and_pack_once(mirror: tuple[Server, str], tmp_p
     code = """
 import os, sys
 import dlkit.download
-from dlkit.datasets import NotMNIST, notmnist
-decode, calls = notmnist._grey_pixels, []
-notmnist._grey_pixels = lambda content: calls.append(1) or decode(content)
+from dlkit.datasets import NotMNIST, letter_files
+decode, calls = letter_files.grey_pixels, []
+letter_files.grey_pixels = lambda content: calls.append(1) or decode(content)
 start, go = os.pipe()
 children = []
 for _ in range(4):
@@ -563,35 +564,39 @@ sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX rights")
-def test_a_root_that_cannot_be_written_to_is_packed_in_the_cache(root: Path) -> None:
-    code = """
-import os, sys
-from dlkit.datasets import NotMNIST
-NotMNIST(sys.argv[2])  # brings everything that nobody may perhaps not read
-if os.geteuid() == 0:  # root may write anywhere: become nobody
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
-first, again = NotMNIST(sys.argv[1]), NotMNIST(sys.argv[1])
-print(len(first), len(again), again.path)
-"""
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to everybody else
-        folder, cache = make_folder(Path(name) / "data" / "notMNIST_small", letters()).parent, Path(name) / "cache"
-        cache.mkdir()
-        cache.chmod(0o777)
-        for path in [*folder.rglob("*"), folder]:
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        folder.parent.chmod(0o755)
-        environment = os.environ | {"DLKIT_HOME": str(cache)}
-        run = subprocess.run(
-            [sys.executable, "-c", code, folder, root], capture_output=True, text=True, env=environment
-        )
-        for path in [folder, *folder.rglob("*")]:
-            path.chmod(0o755)
-        assert run.returncode == 0, run.stderr
-        assert run.stdout.split()[:2] == ["40", "40"]
-        assert str(cache) in run.stdout
-        assert {path.name for path in folder.iterdir()} == {"notMNIST_small"}
+def test_a_root_that_cannot_be_written_to_is_packed_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_folder() as folder:
+        data = make_folder(folder / "data" / "notMNIST_small", letters()).parent
+        (folder / "cache").mkdir()
+        (folder / "cache").chmod(0o777)
+        monkeypatch.setenv("DLKIT_HOME", str(folder / "cache"))
+        data.chmod(0o555)
+        with as_nobody():
+            first, again = NotMNIST(data), NotMNIST(data)
+        assert (len(first), len(again)) == (40, 40)
+        assert first.path == again.path
+        assert first.path.is_relative_to(folder / "cache")
+        assert {path.name for path in data.iterdir()} == {"notMNIST_small"}
+        (data / "notMNIST_small" / "A" / "new.png").write_bytes(png(picture(999)))
+        with as_nobody():
+            assert len(NotMNIST(data)) == 41
+        (folder / "cache").chmod(0o555)
+        first.path.parent.chmod(0o555)
+        (data / "notMNIST_small" / "A" / "new.png").unlink()
+        with as_nobody(), pytest.raises(DataError, match=f"neither {data} nor .* can be written to; set DLKIT_HOME"):
+            NotMNIST(data)
+        data.chmod(0o755)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        (disk / "notMNIST_small").symlink_to(make_folder(tmp_path / "data", letters(40)))
+        with pytest.raises(OSError, match=r"cannot write .*notMNIST_small.safetensors.*free some space") as caught:
+            NotMNIST(disk)
+        assert isinstance(caught.value, DownloadError)
+        assert {path.name for path in disk.iterdir()} == {"notMNIST_small", ".notMNIST_small.lock"}
+        resize(disk, "4m")
+        assert len(NotMNIST(disk)) == 400
 
 
 # --- batches, parts, transforms

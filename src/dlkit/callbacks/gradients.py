@@ -12,7 +12,7 @@ __all__ = ["ClipGradients"]
 
 
 class ClipGradients(Callback):
-    """Scales the gradients of a step down to a total norm (Pascanu et al. 2013), over all parameters together.
+    """Scales the gradients of a step down to a total norm over all parameters of an optimizer (Pascanu et al. 2013).
 
     Works on the whole accumulated and unscaled gradient, and does not wait for the device.
 
@@ -20,11 +20,14 @@ class ClipGradients(Callback):
         max_norm: The largest total norm.
         norm_type: 2 for the Euclidean norm, `float("inf")` for the largest entry.
 
+    Raises:
+        ArgumentError: a norm that is not positive.
+
     >>> clip = ClipGradients(max_norm=1.0)
     """
 
     def __init__(self, max_norm: float = 1.0, norm_type: float = 2.0) -> None:
-        if max_norm <= 0:
+        if not max_norm > 0:
             raise ArgumentError(f"max_norm must be positive, not {max_norm}")
         self.max_norm, self.norm_type = max_norm, norm_type
 

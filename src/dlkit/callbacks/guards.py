@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
+
+import torch
+from torch import nn
 
 from dlkit.callbacks.base import Callback
 from dlkit.runs.every import seconds
@@ -13,20 +17,22 @@ __all__ = ["StopOnNaN", "TimeLimit"]
 
 
 class StopOnNaN(Callback):
-    """Ends the run when the training loss is NaN or infinite, and names step, epoch, batch and samples.
+    """Ends the run when the training loss is NaN or infinite, and names step, epoch, batch (from 1 on) and samples.
 
     Losses are read from the device 64 at a time, so this costs no synchronisation per step; it stops at most 64 steps
-    late. The spoilt weights are not saved: the last checkpoint is from before, and the best weights come back.
+    late. Spoilt weights are not saved: the last checkpoint is from before, and the best weights come back. A loss can
+    be a number while its gradient is not (a root at zero), so the weights are looked at before each save as well.
 
     >>> stop = StopOnNaN()
     """
 
     def on_fit_start(self, run: Run) -> None:
-        """Look at every loss that is read.
+        """Look at every loss that is read, and at the weights of every save.
 
         Args:
             run: The run.
         """
+        capture = run.capture
 
         def look(first_step: int, values: dict[str, list[float]]) -> None:
             for name, column in values.items():
@@ -35,16 +41,42 @@ class StopOnNaN(Callback):
                         run.request_stop(_message(run, name, value, first_step + number), keep_state=False)
                         return
 
+        def capture_if_sound() -> dict[str, Any]:
+            run.losses.flush()  # a loss names the batch, which the weights cannot
+            spoilt = _spoilt(run.model) if run.keep_state else None
+            if spoilt is not None:
+                run.request_stop(
+                    f"the weights became nan or infinite by step {run.step} ({spoilt!r}), although every loss was a "
+                    "number: a gradient was not; they were not saved",
+                    keep_state=False,
+                )
+            return capture()
+
         run.losses.watchers.append(look)
+        run.capture = capture_if_sound
 
 
 def _message(run: Run, name: str, value: float, step: int) -> str:
     batches = run.batches_of(step)
     samples = [index for batch in batches for index in run.indices(run.epoch, batch) or []]
-    shown = f", samples {samples[:64]}" if samples else ""
+    shown = ", ".join(str(sample) for sample in samples[:64])
     more = f" and {len(samples) - 64} more" if len(samples) > 64 else ""
-    place = f"step {step + 1}, epoch {run.epoch + 1}, batch {', '.join(str(batch) for batch in batches)}{shown}{more}"
-    return f"the {name} became {value} at {place}; the weights since then were not saved"
+    place = f"step {step + 1}, epoch {run.epoch + 1}, batch {', '.join(str(batch + 1) for batch in batches)}"
+    which = f" (samples {shown}{more})" if samples else ""
+    return f"the {name} became {value} at {place}{which}; the weights since then were not saved"
+
+
+@torch.no_grad()
+def _spoilt(model: nn.Module) -> str | None:
+    """The first parameter that holds NaN or an infinity, or None; reads the device once."""
+    named = [(name, value) for name, value in model.named_parameters() if value.numel()]
+    if not named:
+        return None
+    # The largest entry is NaN or infinite exactly if any is; a sum could overflow without.
+    largest = torch.stack([value.abs().amax().float().cpu() for _, value in named])
+    if largest.isfinite().all():
+        return None
+    return named[int((~largest.isfinite()).nonzero()[0])][0]
 
 
 class TimeLimit(Callback):
@@ -59,7 +91,7 @@ class TimeLimit(Callback):
 
     def __init__(self, limit: str | float) -> None:
         self.limit = seconds(limit)
-        self._text = str(limit)
+        self._text = limit if isinstance(limit, str) else f"{limit:g} s"
 
     def on_fit_start(self, run: Run) -> None:
         """Start the clock.

@@ -1,8 +1,9 @@
 """Write each row of the history somewhere, without gaps or doubles when a run is killed and resumed.
 
 After a resume the history in the checkpoint is the truth: rows that were logged after it was saved will be made again.
-Files of dlkit's own are therefore written anew from the history at the start of a fit, and TensorBoard is told from
-which step on to forget.
+Files of dlkit's own are therefore written anew from the history at the start of a fit, TensorBoard is told from which
+step on to forget, and MLflow gets what it does not have yet. A log that cannot be written does not end a night's run:
+it is told, and the next row brings what is missing.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import csv
 import io
 import json
 import os
+import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dlkit._files import atomic_write
 from dlkit._optional import require
 from dlkit.callbacks.base import Callback
-from dlkit.runs.history import Row
+from dlkit.runs.history import History, Row
 from dlkit.runs.state import Run
 
 __all__ = ["CSVLogger", "JSONLinesLogger", "MLflowLogger", "TensorBoardLogger", "WandbLogger"]
@@ -36,7 +40,7 @@ class CSVLogger(Callback):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._columns: list[str] = []
+        self._columns: list[str] = []  # of the file as it is; empty when it must be written anew
 
     def on_fit_start(self, run: Run) -> None:
         """Write what the history has.
@@ -46,7 +50,7 @@ class CSVLogger(Callback):
         """
         self._columns = []
         if run.write_files:
-            self._rewrite(run)
+            _tell_failure(lambda: self._rewrite(run.history), str(self.path))
 
     def on_row(self, run: Run, row: Row) -> None:
         """Add a line.
@@ -57,19 +61,18 @@ class CSVLogger(Callback):
         """
         if not run.write_files:
             return
-        if any(name not in self._columns for name in row):
-            self._rewrite(run)
-            return
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns, restval="").writerow(row)
+        known, self._columns = self._columns, []
+        if known and all(name in known for name in row):
+            done = _tell_failure(lambda: _append(self.path, _csv([row], known)), str(self.path))
+            self._columns = known if done else []
+        else:
+            _tell_failure(lambda: self._rewrite(run.history), str(self.path))
 
-    def _rewrite(self, run: Run) -> None:
-        self._columns = list(run.history)
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns, restval="")
-        writer.writeheader()
-        writer.writerows(run.history.rows)
-        _write(self.path, text.getvalue())
+    def _rewrite(self, history: History) -> None:
+        columns = list(history)
+        header = _csv([dict(zip(columns, columns, strict=True))], columns)
+        _write(self.path, header + _csv(history.rows, columns))
+        self._columns = columns
 
 
 class JSONLinesLogger(Callback):
@@ -85,6 +88,7 @@ class JSONLinesLogger(Callback):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._whole = False  # whether the file has all earlier rows
 
     def on_fit_start(self, run: Run) -> None:
         """Write what the history has.
@@ -92,8 +96,7 @@ class JSONLinesLogger(Callback):
         Args:
             run: The run.
         """
-        if run.write_files:
-            _write(self.path, "".join(_json_line(row) for row in run.history.rows))
+        self._whole = run.write_files and self._rewrite(run.history)
 
     def on_row(self, run: Run, row: Row) -> None:
         """Add a line.
@@ -102,15 +105,42 @@ class JSONLinesLogger(Callback):
             run: The run.
             row: The new row.
         """
-        if run.write_files:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(_json_line(row))
+        if run.write_files and self._whole:
+            self._whole = _tell_failure(lambda: _append(self.path, _json_line(row)), str(self.path))
+        elif run.write_files:
+            self._whole = self._rewrite(run.history)
+
+    def _rewrite(self, history: History) -> bool:
+        text = "".join(_json_line(row) for row in history.rows)
+        return _tell_failure(lambda: _write(self.path, text), str(self.path))
+
+
+def _tell_failure(write: Callable[[], None], where: str) -> bool:
+    """Whether it worked; a full disk or a server that is away is told, and the next row brings what is missing."""
+    try:
+        write()
+    except Exception as error:  # noqa: BLE001  (each tracking library raises errors of its own)
+        warnings.warn(f"could not log to {where}: {error}; the next row brings what is missing", stacklevel=3)
+        return False
+    return True
 
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def _append(path: Path, text: str) -> None:
+    with open(path, "r+b") as file:  # a file that somebody removed is written anew, not begun in its middle
+        file.seek(0, os.SEEK_END)
+        file.write(text.encode())
+
+
+def _csv(rows: list[Row], columns: list[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns, restval="").writerows(rows)
+    return text.getvalue()
 
 
 def _json_line(row: Row) -> str:
@@ -134,7 +164,7 @@ class TensorBoardLogger(Callback):
         self._writer: Any = None
 
     def on_fit_start(self, run: Run) -> None:
-        """Open the file; steps after the resumed one are forgotten.
+        """Open the file; whatever it has of later steps than the run (of a killed process) is forgotten.
 
         Args:
             run: The run.
@@ -142,8 +172,7 @@ class TensorBoardLogger(Callback):
         if run.write_files:
             require("tensorboard", extra="tensorboard")
             summary = require("torch.utils.tensorboard", extra="tensorboard")
-            purge = run.step + 1 if run.step else None
-            self._writer = summary.SummaryWriter(str(self.log_dir), purge_step=purge)
+            self._writer = summary.SummaryWriter(str(self.log_dir), purge_step=run.step + 1)
 
     def on_row(self, run: Run, row: Row) -> None:
         """Write the values.
@@ -174,7 +203,8 @@ class MLflowLogger(Callback):
 
     Args:
         experiment: The experiment's name.
-        tracking_uri: Where MLflow keeps its data, for example `"sqlite:///mlflow.db"`; None for its own default.
+        tracking_uri: Where MLflow keeps its data: a database such as `"sqlite:///mlflow.db"`, or a server; None for
+            MLflow's own default.
 
     >>> logger = MLflowLogger("ants", tracking_uri="sqlite:///mlflow.db")
     """
@@ -185,6 +215,7 @@ class MLflowLogger(Callback):
         self.experiment, self.tracking_uri = experiment, tracking_uri
         self._client: Any = None
         self._run_id: str | None = None
+        self._logged: dict[str, set[int]] = {}  # the steps that MLflow has, by metric
 
     def on_fit_start(self, run: Run) -> None:
         """Open the experiment.
@@ -195,27 +226,40 @@ class MLflowLogger(Callback):
         if not run.write_files:
             return
         mlflow = require("mlflow", extra="mlflow")
-        self._client = mlflow.MlflowClient(tracking_uri=self.tracking_uri)
+        self._client, self._logged = mlflow.MlflowClient(tracking_uri=self.tracking_uri), {}
         if self._run_id is None:
             found = self._client.get_experiment_by_name(self.experiment)
             identity = found.experiment_id if found else self._client.create_experiment(self.experiment)
             self._run_id = self._client.create_run(identity).info.run_id
 
     def on_row(self, run: Run, row: Row) -> None:
-        """Log the values, unless an earlier try at this step already did.
+        """Log the values of this row, and of earlier ones that could not be logged.
 
         Args:
             run: The run.
             row: The new row.
         """
-        if self._client is None:
-            return
-        for name, value in row.items():
-            if name == "step":
-                continue
-            logged = {metric.step for metric in self._client.get_metric_history(self._run_id, name)}
-            if row["step"] not in logged:
-                self._client.log_metric(self._run_id, name, value, step=row["step"])
+        if self._client is not None:
+            _tell_failure(lambda: self._log_new(run.history), f"MLflow ({self.tracking_uri or 'its default place'})")
+
+    def _log_new(self, history: History) -> None:
+        entities, now = require("mlflow.entities", extra="mlflow"), int(time.time() * 1000)
+        new = [
+            entities.Metric(name, float(value), now, row["step"])
+            for row in history.rows
+            for name, value in row.items()
+            if name != "step" and row["step"] not in self._steps_of(name)
+        ]
+        for start in range(0, len(new), 1000):  # as many as a server takes at once
+            part = new[start : start + 1000]
+            self._client.log_batch(self._run_id, metrics=part)
+            for metric in part:
+                self._logged[metric.key].add(metric.step)
+
+    def _steps_of(self, name: str) -> set[int]:
+        if name not in self._logged:
+            self._logged[name] = {metric.step for metric in self._client.get_metric_history(self._run_id, name)}
+        return self._logged[name]
 
     def on_fit_end(self, run: Run) -> None:
         """Close the run when nothing is left to do.
@@ -224,7 +268,7 @@ class MLflowLogger(Callback):
             run: The run.
         """
         if self._client is not None and run.cursor.finished:
-            self._client.set_terminated(self._run_id)
+            _tell_failure(lambda: self._client.set_terminated(self._run_id), "MLflow")
 
     def state_dict(self) -> dict[str, Any]:
         """The id of the MLflow run."""
@@ -241,6 +285,8 @@ class MLflowLogger(Callback):
 
 class WandbLogger(Callback):
     """Metrics for Weights & Biases (extra `wandb`), offline unless you say otherwise.
+
+    A resumed run goes on under the same id. Offline, each process writes a folder of its own; `wandb sync` joins them.
 
     Args:
         project: The project's name.
@@ -287,7 +333,7 @@ class WandbLogger(Callback):
             run: The run.
         """
         if self._run is not None:
-            self._run.finish(quiet=True)
+            self._run.finish()
             self._run = None
 
     def state_dict(self) -> dict[str, Any]:

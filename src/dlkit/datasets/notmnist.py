@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
-import io
 import os
 import re
-import stat
+import tempfile
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import urldefrag
 
 import numpy as np
-import torch
-from PIL import Image
 
 from dlkit import _files
+from dlkit._disk import disk_trouble
+from dlkit.datasets.letter_files import CLASSES, changed, decode, files_of_archive, files_of_folder, remembered
 from dlkit.datasets.packed import PackedImages, Transform
-from dlkit.datasets.packfile import ImageStore, Names, Pack, open_pack, write_pack
+from dlkit.datasets.packfile import Pack, open_pack, write_pack
 from dlkit.errors import (
     ArchiveError,
     ArgumentError,
@@ -33,9 +32,6 @@ from dlkit.errors import (
 
 __all__ = ["NotMNIST"]
 
-_CLASSES = "ABCDEFGHIJ"
-_SIDE = 28
-_MOST_BYTES = 1 << 16  # no 28x28 PNG needs more; the real ones have under 1 kB
 _MIRRORS = (
     "https://commondatastorage.googleapis.com/books1000/",
     "http://yaroslavvb.com/upload/notMNIST/",
@@ -83,7 +79,7 @@ class NotMNIST(PackedImages):
         DataNotFoundError: There is no data and `download` is False; the message says what to do.
         DataError: An image is unreadable and `on_error="raise"`, or a class has no image.
         TooManyErrorsError: More than `max_errors` of the images are unreadable.
-        DownloadError: No mirror gave the archive, or not the promised one.
+        DownloadError: No mirror gave the archive, or not the promised one; or the disk is full.
         ArchiveError: The archive is broken.
         ArgumentError: An argument cannot be meant.
 
@@ -107,7 +103,7 @@ class NotMNIST(PackedImages):
             raise ArgumentError(f"on_error must be 'skip' or 'raise', not {on_error!r}")
         edition = _edition(subset, mirror, sha256)
         pack = _Home.of(root, edition).pack(download=download)
-        super().__init__(pack, _CLASSES, transform=transform)
+        super().__init__(pack, CLASSES, transform=transform)
         self.subset, self.path = subset, pack.path
         self.skipped = [(name, reason) for name, reason in pack.about["skipped"]]
         _refuse_errors(self.skipped, len(self) + len(self.skipped), on_error, max_errors)
@@ -206,13 +202,6 @@ def _refuse_other_subset(url: str, subset: str) -> None:
             )
 
 
-class _Source(NamedTuple):
-    """Where images are read from, and what is remembered of it to notice a change."""
-
-    path: Path
-    files: Iterator[tuple[str, bytes]]
-
-
 @dataclass(frozen=True)
 class _Home:
     """The folders in which an edition is looked for and packed."""
@@ -255,7 +244,7 @@ class _Home:
             except (DataError, OSError) as error:
                 damage = f"{error}. "
                 continue
-            if not _changed(self.root, pack.about["source"]):
+            if not changed(self.root, pack.about["source"]):
                 return pack, ""
         return None, damage
 
@@ -263,12 +252,10 @@ class _Home:
         if not self.root.is_dir() and not download:
             raise self._missing("")
         for folder in (self.root, self.spare):
-            try:
+            with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
-            except OSError:
-                continue
-            if os.access(folder, os.W_OK):
-                return folder
+                with tempfile.TemporaryFile(dir=folder):  # asking for rights would not tell of a read-only disk
+                    return folder
         raise DataError(f"neither {self.root} nor {self.spare} can be written to; set DLKIT_HOME to a folder that can")
 
     def _sweep(self, home: Path) -> None:
@@ -294,7 +281,7 @@ class _Home:
 
     def _folder(self) -> Path | None:
         candidates = (self.root / self.edition.name, self.root) if self.edition.original else ()
-        return next((folder for folder in candidates if any((folder / name).is_dir() for name in _CLASSES)), None)
+        return next((folder for folder in candidates if any((folder / name).is_dir() for name in CLASSES)), None)
 
     def _fetch(self, archive: Path) -> Path:
         from dlkit.download import fetch  # brings requests, which who has the data does not need
@@ -308,16 +295,17 @@ class _Home:
         return fetch(self.edition.urls, archive, sha256=self.edition.sha256, size=self.edition.size)
 
     def _read(self, source: Path, path: Path) -> None:
-        files = _files_of_folder(source) if source.is_dir() else _files_of_archive(source)
-        store, skipped = _decode(files, source)
+        files = files_of_folder(source) if source.is_dir() else files_of_archive(source)
+        store, skipped = decode(files, source)
         about = {
             "kind": "notmnist",
             "subset": self.edition.subset,
-            "classes": _CLASSES,
+            "classes": CLASSES,
             "skipped": skipped,
-            "source": _remembered(self.root, source, [name for name, _ in skipped]),
+            "source": remembered(self.root, source, [name for name, _ in skipped]),
         }
-        write_pack(path, store, about)
+        with disk_trouble(path, "write"):
+            write_pack(path, store, about)
 
     def _missing(self, damage: str) -> DataNotFoundError:
         name = self.edition.name
@@ -327,98 +315,3 @@ class _Home:
             f"{damage}No notMNIST ({self.edition.subset}) in {self.root} (looked for {wanted}). Pass download=True to "
             f"fetch it ({megabytes:.0f} MB), root= to say where it is, or mirror= to fetch it from elsewhere"
         )
-
-
-def _files_of_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for letter in _CLASSES:
-        if (folder / letter).is_dir():
-            for entry in os.scandir(folder / letter):
-                name = f"{letter}/{entry.name}"
-                if _is_image(name) and entry.is_file():
-                    with open(entry.path, "rb") as file:
-                        yield name, file.read(_MOST_BYTES + 1)
-
-
-def _files_of_archive(archive: Path) -> Iterator[tuple[str, bytes]]:
-    from dlkit._archive_members import members
-
-    for member in members(archive):
-        name = "/".join(PurePosixPath(member.name).parts[-2:])
-        if member.kind == "file" and _is_image(name):
-            content = b""
-            for chunk in member.chunks:
-                content += chunk
-                if len(content) > _MOST_BYTES:
-                    break
-            yield name, content
-
-
-def _is_image(name: str) -> bool:
-    """`A/<name>.png`; names that start with a dot are what macOS leaves beside the files."""
-    return re.fullmatch(r"[A-J]/[^./][^/]*\.png", name) is not None
-
-
-def _decode(files: Iterator[tuple[str, bytes]], source: Path) -> tuple[ImageStore, list[tuple[str, str]]]:
-    pixels: dict[str, bytes] = {}
-    skipped: dict[str, str] = {}
-    for name, content in files:
-        try:
-            pixels[name] = _grey_pixels(content)
-        except DataError as error:
-            skipped[name] = str(error)
-    names = sorted(pixels)
-    labels = [_CLASSES.index(name[0]) for name in names]
-    if absent := sorted(set(_CLASSES) - {name[0] for name in names}):
-        found = f"{len(names)} readable and {len(skipped)} unreadable images in all"
-        raise DataError(f"{source} has no readable image of {', '.join(absent)} ({found})")
-    images = np.frombuffer(bytearray().join(pixels[name] for name in names), dtype=np.uint8)
-    store = ImageStore(
-        torch.from_numpy(images).view(-1, _SIDE, _SIDE), torch.tensor(labels, dtype=torch.int64), Names.of(names)
-    )
-    return store, sorted(skipped.items())
-
-
-def _grey_pixels(content: bytes) -> bytes:
-    """The 784 bytes of a PNG. The header is checked first, so that no decoder ever sees a large image."""
-    if len(content) > _MOST_BYTES:
-        raise DataError(f"is larger than {_MOST_BYTES} bytes")
-    if not content:
-        raise DataError("is empty (0 bytes)")
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or len(content) < 33:
-        raise DataError("is not a PNG file")
-    width, height = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
-    if (width, height) != (_SIDE, _SIDE):
-        raise DataError(f"is {width}x{height} pixels large, not {_SIDE}x{_SIDE}")
-    if content[24:26] != b"\x08\x00":
-        raise DataError(f"has colour type {content[25]} with {content[24]} bits, not 8-bit grey")
-    try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            return image.tobytes()
-    except Exception as error:
-        raise DataError(f"is a broken PNG ({error or type(error).__name__})") from error
-
-
-def _remembered(root: Path, source: Path, skipped: list[str]) -> dict[str, Any]:
-    """What tells later whether the source is still the same: its times and, for an archive, its size."""
-    watched = [source / part for part in (*_CLASSES, *skipped)] if source.is_dir() else [source]
-    return {os.path.relpath(path, root): found for path in watched if (found := _stamp(path)) is not None}
-
-
-def _stamp(path: Path) -> list[int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return [status.st_mtime_ns, 0 if stat.S_ISDIR(status.st_mode) else status.st_size]
-
-
-def _changed(root: Path, source: dict[str, list[int]]) -> bool:
-    """Whether what was packed is still there and another; a source that is gone leaves the pack as it was."""
-    return any((now := _stamp(root / name)) is not None and not _same(now, then) for name, then in source.items())
-
-
-def _same(now: list[int], then: list[int]) -> bool:
-    if now[1] != then[1]:
-        return False
-    second = 10**9  # copies often keep whole seconds only
-    return now[0] == then[0] or (now[0] % second == 0 and now[0] // second == then[0] // second)

@@ -69,7 +69,7 @@ class PackedImages(InMemoryDataset):
         """
         rows = indices if self._indices is None else self._indices.index_select(0, indices)
         # By numpy, in this thread: torch would wake its OpenMP threads for 40 microseconds of work, and they wait for
-        # each other. Where others used the two cores as well, that took 7 times as long (batches of 128), even 25 (1024).
+        # each other. Where others used the two cores, too, that took 7 times as long (batches of 128), even 25 (1024).
         pixels = np.take(self._store.images.numpy(), rows.numpy(), axis=0).astype(np.float32)
         pixels /= np.float32(255)
         images = torch.from_numpy(pixels).unsqueeze(1)

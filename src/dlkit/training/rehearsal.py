@@ -47,6 +47,7 @@ def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
     """
     snapshot = Snapshot()
     model = snapshot.take(run.model.state_dict())
+    average = Snapshot().take(run.eval_model.state_dict()) if run.eval_model is not run.model else None
     rest = {name: copy.deepcopy(optimizer.state_dict()) for name, optimizer in run.optimizers.items()}
     states = [copy.deepcopy(callback.state_dict()) for callback in callbacks]
     modes = [(module, module.training) for module in run.model.modules()]
@@ -59,6 +60,8 @@ def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
     finally:
         vars(run).update(attributes)
         run.model.load_state_dict(model)
+        if average is not None:
+            run.eval_model.load_state_dict(average)
         for name, optimizer in run.optimizers.items():
             optimizer.zero_grad()
             optimizer.load_state_dict(rest[name])

@@ -16,18 +16,20 @@ from torch.optim import Optimizer
 from dlkit import rng
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
-from dlkit.callbacks.learning_rate import LearningRate
+from dlkit.callbacks.features import ReuseFeatures
+from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.progress import Progress
 from dlkit.errors import ArgumentError, CheckpointError
 from dlkit.metrics import Metrics
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
-from dlkit.runs.state import Run
+from dlkit.runs.state import Cursor, LossMeter, Run
 from dlkit.runs.store import load_checkpoint, plain
 from dlkit.sources import Source, nothing, source_of
 from dlkit.training import batches as batch_tools
-from dlkit.training import evaluation, rehearsal, resuming
+from dlkit.training import evaluation, rehearsal, resuming, setup
 from dlkit.training.loop import Hooks, Plan, run_epochs
+from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
 
@@ -88,17 +90,17 @@ class Trainer:
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        self.device = _pick_device(device)
-        self.model = _bare(model).to(self.device)
+        self.device = setup.pick_device(device)
+        self.model = setup.bare(model).to(self.device)
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
         optimizers = dict(optim) if isinstance(optim, Mapping) else {"optimizer": optim}
-        _check(self.model, optimizers, accumulate, step, precision)
+        setup.check(self.model, optimizers, accumulate, step, precision)
         self.metrics, self.seed, self.progress = Metrics(metrics), seed, progress
-        self.callbacks = [*_schedule(scheduler), *callbacks, *([Progress()] if progress else [])]
-        _check_callbacks(self.callbacks)
+        self.callbacks = [*setup.schedule(scheduler), *callbacks, CheckFrozen(), *([Progress()] if progress else [])]
+        setup.check_callbacks(self.callbacks)
         self._forward = Forward(called, loss, precision=precision, device=self.device)
         self._custom_step, self._precision = step, precision
-        self._channels_last = _is_channels_last(self.model)
+        self._channels_last = setup.is_channels_last(self.model)
         self.run = Run(self.model, optimizers, device=self.device, seed=seed, verbose=progress)
         self.run.accumulate = accumulate
         if precision == "fp16":
@@ -128,7 +130,8 @@ class Trainer:
             val: The same, for validation; None for none.
             epochs: The total: a run that has 3 of 5 epochs trains 2 more, a finished one none.
             resume: "auto" goes on with what is in the `Checkpoint` folder, if anything; True demands that there is
-                something; False starts anew (older files are moved aside); a path loads that checkpoint file.
+                something; False starts anew, with the weights as they are now (older files are moved aside); a path
+                loads that checkpoint file.
             validate_every: "epoch", "2 epochs" or "500 steps"; the end of the last epoch always counts.
             dry_run: Run two batches through every stage, write nothing, and put everything back as it was.
             overfit: Train on the first so many batches only, again and again, to see whether the model can learn.
@@ -148,8 +151,10 @@ class Trainer:
             raise ArgumentError(
                 "validate_every in time would give other numbers on another machine; use steps or epochs"
             )
+        self._set_up_callbacks()
         if dry_run:
             return self._dry_run(source, val_source)
+        source, val_source = self._reusing(source, val_source)
         with self._folder(), listening(self.run) as signals:
             history = self._fit(source, val_source, epochs, resume, every)
         if signals - {2} and not in_notebook():  # 2 is Ctrl-C, which returns
@@ -225,6 +230,19 @@ class Trainer:
         if overfit:
             source = source_of(rehearsal.first_batches(source, overfit), self.seed)
         return source, None if val is None else source_of(val, rng.derive(self.seed, rng.EVALUATE), pin_memory=pin)
+
+    def _set_up_callbacks(self) -> None:
+        for hook in Hooks(self.callbacks)["on_setup"]:
+            hook(self.run)
+
+    def _reusing(self, source: Source, val: Source | None) -> tuple[Source, Source | None]:
+        """The same batches, as stored features while the first part of the model is frozen."""
+        if self._custom_step is not None or self._forward.loss is None:
+            return source, val
+        settings = [callback for callback in self.callbacks if isinstance(callback, ReuseFeatures)]
+        reuse = Reuse(self.run, self._forward, settings[0] if settings else ReuseFeatures())
+        wrapped = reuse.wrapped(source, training=True)
+        return wrapped, None if val is None else reuse.wrapped(val, training=False)
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[None]:
@@ -307,6 +325,7 @@ class Trainer:
             moved = store.archive() if store is not None else None
             if moved is not None:
                 self.run.say(f"starting anew; the earlier run was moved to {moved}")
+            self.run.cursor, self.run.history, self.run.losses = Cursor(), History(), LossMeter()
             return None
         if how not in ("auto", True):
             return str(how), load_checkpoint(how)
@@ -379,65 +398,3 @@ class Trainer:
             run.say(f"stopped after step {run.step}: {run.stop_reason}")
         elif run.stop_reason is not None:
             run.say(f"finished after step {run.step}: {run.stop_reason}")
-
-
-def _pick_device(device: str | torch.device) -> torch.device:
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    """The user's module without the wrappers of `torch.compile` and `DataParallel`, which would dirty the keys."""
-    while isinstance(inner := getattr(model, "_orig_mod", None) or _parallel(model), nn.Module):
-        model = inner
-    return model
-
-
-def _parallel(model: nn.Module) -> Any:
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    return model.module if isinstance(model, wrappers) else None
-
-
-def _is_channels_last(model: nn.Module) -> bool:
-    kernels = [parameter for parameter in model.parameters() if parameter.dim() == 4 and parameter.shape[1] > 1]
-    return any(
-        kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels if max(kernel.shape[2:]) > 1
-    )
-
-
-def _schedule(scheduler: Any) -> list[LearningRate]:
-    if scheduler is None:
-        return []
-    return [scheduler if isinstance(scheduler, LearningRate) else LearningRate(scheduler)]
-
-
-def _check(model: nn.Module, optimizers: Mapping[str, Optimizer], accumulate: int, step: Any, precision: str) -> None:
-    if accumulate < 1:
-        raise ArgumentError(f"accumulate must be at least 1 batch per step, not {accumulate}")
-    for name, optimizer in optimizers.items():
-        if not isinstance(optimizer, Optimizer):
-            raise ArgumentError(f"{name} must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
-    if step is None and len(optimizers) != 1:
-        raise ArgumentError(f"{len(optimizers)} optimizers need a step=function of your own that says which does what")
-    if step is not None and (accumulate != 1 or precision != "fp32"):
-        raise ArgumentError(
-            "a step of your own does its own accumulation and precision; leave accumulate and precision out"
-        )
-    own = {id(parameter) for parameter in model.parameters()}
-    held = [p for optimizer in optimizers.values() for group in optimizer.param_groups for p in group["params"]]
-    if not any(id(parameter) in own for parameter in held):
-        raise ArgumentError(
-            "the optimizer holds none of the model's parameters; make it from the model you train: "
-            "torch.optim.AdamW(model.parameters(), lr=1e-3)"
-        )
-
-
-def _check_callbacks(callbacks: Sequence[Any]) -> None:
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise ArgumentError(f"callbacks must be dlkit.callbacks.Callback objects, not {callback!r}")
-    if sum(isinstance(callback, Checkpoint) for callback in callbacks) > 1:
-        raise ArgumentError("a run has one folder: pass one Checkpoint")

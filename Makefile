@@ -1,0 +1,69 @@
+# `make` or `make help` lists the targets. Only Python 3.11+ and make are needed; everything goes into .venv.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# The newest suitable Python is taken; `make demo PYTHON=/path/to/python` overrides.
+PYTHON ?=
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3.14 python3.13 python3.12 python3.11 python3)
+# More for pytest, for example `make test ARGS="-k loader"`.
+ARGS ?=
+
+INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input
+# Whoever has the tests' packages has the demo's, too.
+DEMO_READY := $(VENV)/.$(if $(wildcard $(VENV)/.dev),dev,plots)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format bench proof clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+venv: $(VENV)/.dev  ## make .venv with everything for development, without running anything
+
+demo: $(DEMO_READY)  ## train a small network on notMNIST, test it and draw three pictures (ARGS="--fast": seconds)
+	$(PY) -m dlkit.demo $(ARGS)
+
+# One thread each: two test processes with two threads each would mostly wait for one another on two cores.
+test: $(VENV)/.dev  ## run the tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(ARGS)
+
+check: $(VENV)/.dev  ## look for wrong format, lint and types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy --strict src
+
+format: $(VENV)/.dev  ## put the code into the house's format, and mend what lint can mend
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+bench: $(VENV)/.bench  ## run the measurements, against other libraries where those install
+	@for script in bench/[a-z]*.py; do echo "== $$script"; $(PY) "$$script" || exit 1; done
+
+proof: $(VENV)/.dev  ## run the long tests: minutes each
+	$(PY) -m pytest -m proof $(ARGS)
+
+clean:  ## remove .venv and what tools left; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What is installed: a stamp per set of extras, older than pyproject.toml when that has changed.
+$(VENV)/.plots: EXTRAS := plots
+$(VENV)/.dev: EXTRAS := dev
+$(VENV)/.bench: EXTRAS := dev,bench
+$(VENV)/.plots $(VENV)/.dev $(VENV)/.bench: $(VENV)/.made pyproject.toml
+	@echo "installing dlkit and what it needs into $(VENV); the first time PyTorch takes some minutes and gigabytes"
+	$(INSTALL) -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.made:
+	@for python in $(PYTHONS); do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	        echo "making $(VENV) with $$("$$python" --version)"; \
+	        rm -rf $(VENV) && "$$python" -m venv $(VENV) && touch $@ && exit 0; \
+	        exit 1; \
+	    fi; \
+	done; \
+	echo "dlkit needs Python 3.11 or newer with its venv module; none of these is one: $(PYTHONS)." >&2; \
+	echo "Install one (on Debian or Ubuntu: apt install python3-venv), or say where it is:" >&2; \
+	echo "make $(or $(firstword $(MAKECMDGOALS)),demo) PYTHON=/path/to/python3" >&2; \
+	exit 1
