@@ -377,7 +377,7 @@ def test_what_a_stream_is_not_for(path: Path, tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match="a streamed table is never in memory as a whole"):
             ask()
     path.write_text(path.read_text()[:20_000])
-    with pytest.raises(DataError, match="shorter since it was first read|has changed since it was first read"):
+    with pytest.raises(DataError, match=r"shorter since it was first read|has changed since it was first read"):
         list(dlkit.DataLoader(ds, 64))
     (tmp_path / "bytes.csv").write_bytes(b"key,x\n" + b"1.5,2\n" * 2_900_000 + b"1.5,\xff\n")
     monkey = pytest.MonkeyPatch()
