@@ -23,7 +23,7 @@ from dlkit.errors import ArgumentError, CheckpointError
 from dlkit.metrics import Metrics
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
-from dlkit.runs.state import Cursor, LossMeter, Run
+from dlkit.runs.state import Run
 from dlkit.runs.store import load_checkpoint, plain
 from dlkit.sources import Source, nothing, source_of
 from dlkit.training import batches as batch_tools
@@ -94,10 +94,11 @@ class Trainer:
         self.model = setup.bare(model).to(self.device)
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
         optimizers = dict(optim) if isinstance(optim, Mapping) else {"optimizer": optim}
-        setup.check(self.model, optimizers, accumulate, step, precision)
-        self.metrics, self.seed, self.progress = Metrics(metrics), seed, progress
+        setup.check(self.model, optimizers, accumulate, step, precision, compile)
+        self.metrics = Metrics(metrics, probabilities=setup.gives_probabilities(loss))
+        self.seed, self.progress = seed, progress
         self.callbacks = [*setup.schedule(scheduler), *callbacks, CheckFrozen(), *([Progress()] if progress else [])]
-        setup.check_callbacks(self.callbacks)
+        setup.check_callbacks(self.callbacks, step)
         self._forward = Forward(called, loss, precision=precision, device=self.device)
         self._custom_step, self._precision = step, precision
         self._channels_last = setup.is_channels_last(self.model)
@@ -321,11 +322,15 @@ class Trainer:
         store = next((callback.store for callback in self.callbacks if isinstance(callback, Checkpoint)), None)
         if how is None:  # a dry run
             return None
+        if how is False and self.run.step:
+            raise ArgumentError(
+                f"this Trainer has trained {self.run.step} steps already, which its model, optimizer and callbacks "
+                "remember; to start anew make a new model, optimizer and Trainer"
+            )
         if how is False:
             moved = store.archive() if store is not None else None
             if moved is not None:
                 self.run.say(f"starting anew; the earlier run was moved to {moved}")
-            self.run.cursor, self.run.history, self.run.losses = Cursor(), History(), LossMeter()
             return None
         if how not in ("auto", True):
             return str(how), load_checkpoint(how)
@@ -350,9 +355,11 @@ class Trainer:
             run.cursor.finished = ""
         if run.cursor.finished or run.epoch >= epochs:
             run.stop_reason = run.cursor.finished or f"{run.epoch} epochs are done"
+            stopped = run.cursor.finished and not run.cursor.finished.startswith("completed")
             run.say(
                 f"nothing to train: this run is finished ({run.stop_reason}, {epochs} asked for); "
-                "to train on give more epochs, to start anew use another folder or fit(..., resume=False)"
+                f"{'' if stopped else 'to train on give more epochs, '}to start anew use another folder or "
+                "fit(..., resume=False)"
             )
         self.model.train()
 
