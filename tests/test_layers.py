@@ -26,16 +26,22 @@ datasets/_tables/cells datasets/_tables/source datasets/_tables/dialect datasets
 datasets/_tables/frames datasets/_tables/options datasets/_tables/textual datasets/_tables/reading
 datasets/_tables/facts datasets/_tables/fitting datasets/_tables/targets datasets/_tables/encoding
 datasets/_tables/images datasets/_tables/memory datasets/_tables/building datasets/_tables/describing
+datasets/_tables/lanes datasets/_tables/blocks datasets/_tables/tallies datasets/_tables/survey
+datasets/_tables/streaming
 datasets/_tables/__init__ datasets/tabular
 datasets/packed_text datasets/_text/records datasets/_text/sources datasets/_text/rows datasets/_text/targets
 datasets/_text/encoding datasets/_text/__init__ datasets/text
 datasets/__init__
 models/convnet models/text models/__init__ metrics
+transfer/_trace transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs transfer/models
+transfer/_cut transfer/features
 runs/every runs/history runs/snapshot runs/state runs/store runs/__init__
-callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/gradients callbacks/guards
-callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/__init__
+callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen
+callbacks/gradients callbacks/guards
+callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/batches training/steps training/evaluation training/loop training/signals training/resuming
-training/rehearsal training/setup training/trainer training/__init__
+training/reuse training/rehearsal training/setup training/trainer training/__init__
+transfer/tuning transfer/__init__
 demo
 __init__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)

@@ -214,6 +214,29 @@ def test_curves_errors(history: Any, message: str) -> None:
         plots.curves(history)
 
 
+def test_learning_rates_are_drawn_with_the_suggestion(tmp_path: Path) -> None:
+    rates, losses = [10.0**power for power in range(-5, 2)], [2.0, 2.0, 1.9, 1.2, 1.5, 90.0, float("nan")]
+    figure = plots.lr_curve(rates, losses, 0.01, path=tmp_path / "lr.png")
+    axes = figure.axes[0]
+    curve, marked = axes.lines
+    assert list(curve.get_xdata()) == rates
+    assert list(curve.get_ydata())[:6] == losses[:6]
+    assert list(marked.get_xdata()) == [0.01, 0.01]
+    assert (axes.get_xscale(), axes.get_xlabel(), axes.get_ylabel()) == ("log", "learning rate", "loss")
+    assert axes.get_ylim() == pytest.approx((1.12, 2.24))  # the explosion does not flatten the rest
+    assert (tmp_path / "lr.png").is_file()
+    assert len(plots.lr_curve([0.1], [1.0]).axes[0].lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("rates", "losses", "message"),
+    [([], [], "got 0 and 0"), ([1.0], [1.0, 2.0], "got 1 and 2"), ([0.0, 1.0], [1.0, 2.0], "larger than 0; got 0.0")],
+)
+def test_learning_rate_errors(rates: list[float], losses: list[float], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        plots.lr_curve(rates, losses)
+
+
 # ----------------------------------------------------------------------------------------------------- confusion matrix
 
 

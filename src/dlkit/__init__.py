@@ -30,6 +30,7 @@ _MODULES = (
     "splits",
     "text",
     "training",
+    "transfer",
 )
 
 __all__ = sorted([*_ROOMS, *_MODULES])

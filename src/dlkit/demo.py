@@ -28,7 +28,9 @@ from dlkit.rng import seed_everything
 from dlkit.runs.history import History
 from dlkit.training.trainer import Trainer
 
-__all__ = ["main"]
+__all__ = ["EPOCHS", "main"]
+
+EPOCHS = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,9 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m dlkit.demo", description="Train, test and draw: dlkit's main job.")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where to save (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="passes over the data (default: %(default)s)")
+    parser.add_argument("--epochs", type=_count, default=EPOCHS, help="passes over the data (default: %(default)s)")
     parser.add_argument("--fast", action="store_true", help="2,000 rendered letters instead of notMNIST: seconds")
     return parser
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
 
 
 def _letters() -> PackedImages:
@@ -101,4 +109,7 @@ def _report(test: PackedImages, predictions: Tensor, history: History, folder: P
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:  # while the letters are fetched, or a second time
+        raise SystemExit(130) from None

@@ -21,7 +21,7 @@ from torch import Tensor
 from dlkit import rng
 from dlkit.errors import ArgumentError
 
-__all__ = ["LeakReport", "check_leaks", "content_keys", "split_indices"]
+__all__ = ["LeakReport", "check_leaks", "content_keys", "part_of_keys", "split_indices"]
 
 Ints = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
@@ -260,6 +260,27 @@ def _as_array(values: Any) -> npt.NDArray[Any]:
     array = np.empty(len(values), dtype=object)  # np.asarray would turn [1, None, "1"] into strings
     array[:] = values
     return array
+
+
+def part_of_keys(keys: Keys, fractions: float | Sequence[float], *, seed: int = 0) -> Ints:
+    """The part that each key falls into, whatever other keys there are: for data that is never seen as a whole.
+
+    The shares are met on average: of n keys, a part gets its share to within a few times the root of n.
+
+    Args:
+        keys: uint64 [N], such as row numbers or `content_keys`; equal keys fall into one part.
+        fractions: As in `split_indices`.
+        seed: Another seed gives another split.
+
+    Returns:
+        int64 [N], the number of the part.
+
+    >>> part_of_keys(np.arange(6, dtype=np.uint64), [0.5, 0.5], seed=1).tolist()
+    [1, 0, 1, 1, 0, 0]
+    """
+    start = np.uint64(rng.derive(seed, rng.SPLIT, 2))
+    places = _mixed((keys + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ start) / 2.0**64
+    return np.searchsorted(np.cumsum(_shares(fractions))[:-1], places, side="right").astype(np.int64)
 
 
 def content_keys(data: Any) -> Keys:

@@ -6,15 +6,19 @@ from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.early_stopping import EarlyStopping
 from dlkit.callbacks.ema import EMA
+from dlkit.callbacks.features import ReuseFeatures
+from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.gradients import ClipGradients
 from dlkit.callbacks.guards import StopOnNaN, TimeLimit
 from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.callbacks.loggers import CSVLogger, JSONLinesLogger, MLflowLogger, TensorBoardLogger, WandbLogger
 from dlkit.callbacks.progress import Progress
+from dlkit.callbacks.unfreeze import Unfreeze
 
 __all__ = [
     "CSVLogger",
     "Callback",
+    "CheckFrozen",
     "Checkpoint",
     "ClipGradients",
     "EMA",
@@ -23,8 +27,10 @@ __all__ = [
     "LearningRate",
     "MLflowLogger",
     "Progress",
+    "ReuseFeatures",
     "StopOnNaN",
     "TensorBoardLogger",
     "TimeLimit",
+    "Unfreeze",
     "WandbLogger",
 ]

@@ -1,4 +1,4 @@
-"""`Callback`: what happens beside the training loop, at eight moments."""
+"""`Callback`: what happens beside the training loop, at ten moments."""
 
 from __future__ import annotations
 
@@ -18,20 +18,25 @@ class Callback:
     moment they are called in the order of the list, except that `Checkpoint` always comes last, so that it saves what
     the others have decided.
 
-    Which hooks still run, when a fit ends:
+    Which hooks still run, when a fit ends (a callback that asks to stop and a signal are one and the same):
 
-    ===================  ==========  ===========  =========================  ===========
-    hook                 completed   stop asked   Ctrl-C, SIGTERM            exception
-    ===================  ==========  ===========  =========================  ===========
-    `on_fit_start`       yes         yes          yes                        yes
-    `on_epoch_start`     yes         yes          yes                        yes
-    `on_gradients`       yes         yes          the step is finished       no
-    `on_step_end`        yes         yes          the step is finished       no
-    `on_row`             yes         yes          not for the open row       no
-    `on_epoch_end`       yes         if at end    if at end                  no
-    `on_safe_point`      yes         yes          once more, for the state   if between steps
-    `on_fit_end`         yes         yes          yes                        yes
-    ===================  ==========  ===========  =========================  ===========
+    =====================  ==========  =========================  =====================
+    hook                   completed   stop asked, or a signal    exception
+    =====================  ==========  =========================  =====================
+    `on_setup`             yes         yes                        yes
+    `on_fit_start`         yes         yes                        yes
+    `on_epoch_start`       yes         yes                        yes
+    `on_gradients`         yes         the step is finished       no
+    `on_step_end`          yes         the step is finished       no
+    `on_validation_step`   yes         the batch is finished      no
+    `on_row`               yes         not for an open row        no
+    `on_epoch_end`         yes         after its last row         no
+    `on_safe_point`        yes         once more                  if between steps
+    `on_fit_end`           yes         yes                        yes
+    =====================  ==========  =========================  =====================
+
+    A validation that is cut short has no row; the resumed run starts with it. With a `step` of your own the Trainer
+    does not know when the gradients are there, and never calls `on_gradients`.
 
     Whatever a callback remembers over steps belongs in `state_dict`: plain data (tensors, numbers, strings, lists,
     dicts), saved with every checkpoint and given back on resume.
@@ -47,6 +52,13 @@ class Callback:
     order = 0
     #: Whether the training's numbers can depend on it; if so, a resume tells that it was added or left out.
     changes_numbers = True
+
+    def on_setup(self, run: Run) -> None:
+        """A fit is called, and nothing is loaded yet: the time to bring model and optimizer into the shape they keep.
+
+        Args:
+            run: The run, as in all hooks.
+        """
 
     def on_fit_start(self, run: Run) -> None:
         """Everything is built, a resumed state is loaded, and no batch has been fetched.

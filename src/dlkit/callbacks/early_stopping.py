@@ -106,7 +106,8 @@ class EarlyStopping(Callback):
         Args:
             state: What `state_dict` returned.
         """
-        self.best, self._to_beat, self.waited = state["best"], state["to_beat"], state["waited"]
+        self.best, self.waited = state["best"], state["waited"]
+        self._to_beat = state.get("to_beat", self.best)  # the first files had one value for both
 
     def _stop_if_over(self, run: Run, finished_epochs: int) -> None:
         if self.waited < self.patience or finished_epochs < self.min_epochs:

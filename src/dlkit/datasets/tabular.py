@@ -12,11 +12,15 @@ from torch import Tensor
 
 from dlkit.datasets._tables.building import Built, build, build_split, settings_of
 from dlkit.datasets._tables.cells import Table
-from dlkit.datasets._tables.describing import Description, describe, frame_of
+from dlkit.datasets._tables.describing import Description, describe, describe_facts, frame_of
+from dlkit.datasets._tables.memory import Memory
 from dlkit.datasets._tables.parsing import DEFAULT_MISSING
+from dlkit.datasets._tables.streaming import Stream
+from dlkit.datasets._tables.survey import Cut, survey
 from dlkit.datasets.base import InMemoryDataset
 from dlkit.datasets.schema import Schema
-from dlkit.errors import ArgumentError
+from dlkit.errors import ArgumentError, DataError
+from dlkit.samplers import Planner
 
 __all__ = ["CSVDataset", "TableOptions"]
 
@@ -95,6 +99,9 @@ class CSVDataset(InMemoryDataset):
         on_error: "raise" stops at a row that cannot be read or has no target; "skip" leaves it out and lists it in
             `skipped`.
         max_errors: The share of unreadable rows (ten are always allowed) at which "skip" stops too.
+        streaming: For files larger than memory. A first pass finds blocks of rows and fits the schema (all exact but
+            medians, which come from some 200,000 rows); samples are then decoded block by block. Shuffle with
+            `dlkit.DataLoader`: blocks are shuffled, and rows within a few dozen of them.
 
     Attributes:
         schema: What each column is and becomes.
@@ -143,9 +150,14 @@ class CSVDataset(InMemoryDataset):
         image_transform: Callable[[Any], Any] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         max_errors: float = 0.1,
+        streaming: bool = False,
     ) -> None:
         options = {name: value for name, value in locals().items() if name in TableOptions.__annotations__}
-        self._take_over(build(source, settings_of(options), schema))
+        settings = settings_of(options)
+        if streaming:
+            self._take_stream(Stream(survey(source, settings, schema, Cut()), 0, settings))
+        else:
+            self._take_over(build(source, settings, schema))
 
     @classmethod
     def split(
@@ -156,6 +168,7 @@ class CSVDataset(InMemoryDataset):
         stratify: bool = True,
         group: str | None = None,
         seed: int = 0,
+        streaming: bool = False,
         **options: Unpack[TableOptions],
     ) -> tuple[Self, ...]:
         """Cut a table into parts, the first of which alone is looked at to fit the schema of all.
@@ -168,6 +181,8 @@ class CSVDataset(InMemoryDataset):
             group: A column whose equal values never fall into different parts (a patient, a household). It is left
                 out of the inputs.
             seed: Another seed gives another split.
+            streaming: As for the class. Each row (or group) is then dealt by a hash of its place (or value), so the
+                shares are met on average, and those of the classes as well, whatever `stratify` says.
             **options: The arguments of the class, without `schema`.
 
         Returns:
@@ -180,6 +195,10 @@ class CSVDataset(InMemoryDataset):
         (16, 4, True)
         """
         settings = settings_of({**options, "group": group})
+        if streaming:
+            shares = (fractions, 1 - fractions) if isinstance(fractions, int | float) else tuple(fractions)
+            found = survey(source, settings, None, Cut(shares, seed, group))
+            return tuple(cls._of_stream(Stream(found, part, settings)) for part in range(len(shares)))
         built = build_split(source, settings, fractions, stratify=stratify, seed=seed)
         return tuple(cls._of(part) for part in built)
 
@@ -189,10 +208,25 @@ class CSVDataset(InMemoryDataset):
         dataset._take_over(built)
         return dataset
 
+    _memory: Memory | Stream
+
     def _take_over(self, built: Built) -> None:
         self.schema, self.skipped, self.notes = built.schema, built.skipped, built.table.notes
         self._memory, self._origin = built.memory, built.table.origin
         self._source: Table | None = built.table
+
+    @classmethod
+    def _of_stream(cls, stream: Stream) -> Self:
+        dataset = cls.__new__(cls)
+        dataset._take_stream(stream)
+        return dataset
+
+    def _take_stream(self, stream: Stream) -> None:
+        found = stream.survey
+        self.schema, self.skipped, self.notes = found.schema, found.skipped, [file.note for file in found.files]
+        self._memory, self._origin, self._source = stream, found.origin, None
+        if not len(stream):
+            raise DataError(f"part {stream.part} of {found.origin} has no rows; give it a larger share")
 
     def __len__(self) -> int:
         return len(self._memory)
@@ -207,24 +241,30 @@ class CSVDataset(InMemoryDataset):
         return bool(self._memory.images) and self._memory.options.transform is not None
 
     @property
+    def planner(self) -> Callable[..., Planner] | None:
+        """For `dlkit.DataLoader`: the order of a streamed table; None for one in memory, where any order is as fast."""
+        return self._memory.planner if isinstance(self._memory, Stream) else None
+
+    @property
     def numeric(self) -> Tensor | None:
         """float32 [N, n], the scaled numbers; their names are `schema.numeric_features`."""
-        return self._memory.numeric
+        return self._whole().numeric
 
     @property
     def categorical(self) -> Tensor | None:
         """int64 [N, k], the codes; their names are `schema.categorical_features`."""
-        return None if self._memory.categorical is None else self._memory.categorical.to(torch.int64)
+        codes = self._whole().categorical
+        return None if codes is None else codes.to(torch.int64)
 
     @property
     def targets(self) -> Tensor | None:
         """[N] or [N, outputs], or None for unlabelled data."""
-        return self._memory.targets
+        return self._whole().targets
 
     @property
     def rows(self) -> Tensor:
         """int64 [N], which row of the source (0 is the first) each sample is."""
-        return self._memory.rows
+        return self._whole().rows
 
     @property
     def classes(self) -> list[str]:
@@ -262,6 +302,8 @@ class CSVDataset(InMemoryDataset):
         'paid' alone tells 100% of the target: is it known before the target is? else drop it
         198 of 200 rows repeat an earlier one in every column that is used
         """
+        if isinstance(self._memory, Stream):
+            return describe_facts(self.schema, self._memory.survey.facts)
         others = None if other is None else other.comparable()
         return describe(self._table(), self.schema, self.rows.numpy(), others)
 
@@ -269,7 +311,13 @@ class CSVDataset(InMemoryDataset):
         """The inputs of all samples as a DataFrame, for `dlkit.splits.check_leaks`."""
         return frame_of(self._table(), self.schema, self.rows.numpy(), only_used=True)
 
+    def _whole(self) -> Memory:
+        if isinstance(self._memory, Stream):
+            raise ArgumentError("a streamed table is never in memory as a whole; iterate over it by dlkit.DataLoader")
+        return self._memory
+
     def _table(self) -> Table:
+        self._whole()
         if self._source is None:
             raise ArgumentError("a worker process gets the samples alone; ask the dataset in the main process")
         return self._source

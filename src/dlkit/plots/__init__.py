@@ -1,4 +1,4 @@
-"""Three pictures of a training: samples with their predictions, curves over the epochs, the confusion matrix.
+"""Pictures of a training: samples with their predictions, curves over the epochs, the confusion matrix, learning rates.
 
 Each function returns a `matplotlib.figure.Figure` and, given a `path`, also saves it, whole or not at all; the format
 comes from the file's ending. They never touch `pyplot` or its global state, so they work on servers, in threads and in
@@ -9,7 +9,7 @@ Needs the extra `plots`: `pip install 'dlkit-torch[plots]'`.
 from __future__ import annotations
 
 from dlkit.plots.grid import sample_grid
-from dlkit.plots.lines import curves
+from dlkit.plots.lines import curves, lr_curve
 from dlkit.plots.matrix import confusion_matrix
 
-__all__ = ["confusion_matrix", "curves", "sample_grid"]
+__all__ = ["confusion_matrix", "curves", "lr_curve", "sample_grid"]

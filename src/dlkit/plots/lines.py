@@ -1,10 +1,10 @@
-"""Losses and metrics over the epochs."""
+"""Losses and metrics over the epochs, and the loss over a rising learning rate."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curves"]
+__all__ = ["curves", "lr_curve"]
 
 _Curve = tuple[list[float], list[float]]  # the places on the axis and the values
 
@@ -51,11 +51,56 @@ def curves(history: Any, *, path: str | os.PathLike[str] | None = None) -> Figur
         axes = figure.add_subplot(rows, columns, number)
         for name in names:
             _draw_curve(axes, name, series[name], [other for other in names if _side(other) == _side(name)].index(name))
-        _dress_panel(axes, label, unit)
+        _dress(axes, label, unit)
+        axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(integer=True))
+        if label != "learning rate":
+            axes.legend(fontsize=8, frameon=False)
         if lowest is not None:
             axes.axvline(lowest, color=FAINT, linestyle=":", linewidth=1.2, zorder=0)
             title = _finding(label, {name: series[name] for name in names}, unit, lowest)
             axes.set_title(title, fontsize=9, color=INK, loc="left")
+    return saved(figure, path)
+
+
+def lr_curve(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    suggestion: float | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+) -> Figure:
+    """Draw what a rising learning rate did to the loss (Smith 2017, arXiv:1506.01186); see `Trainer.lr_find`.
+
+    The picture is cut a little above the first loss: where the loss explodes, it would flatten everything else.
+
+    Args:
+        rates: The learning rates, rising; drawn on a logarithmic axis.
+        losses: The loss at each.
+        suggestion: A rate to mark with a dotted line and name in the title.
+        path: Where to save the picture, for example `lr.png`.
+
+    Raises:
+        ArgumentError: Nothing to draw, lengths that differ, a rate of 0 or less, or an unknown file ending.
+
+    >>> figure = lr_curve([0.01, 0.1, 1.0], [2.0, 1.2, 5.0], 0.1)
+    >>> figure.axes[0].get_title(loc="left")
+    'suggested learning rate: 0.1'
+    """
+    if len(rates) != len(losses) or not len(rates):
+        raise ArgumentError(f"rates and losses have one length, at least 1; got {len(rates)} and {len(losses)}")
+    if min(rates) <= 0:
+        raise ArgumentError(f"learning rates are larger than 0; got {min(rates)}")
+    figure = new_figure(5.2, 3.4)
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, color=BLUE, linewidth=1.8, marker="o" if len(rates) <= 40 else None, markersize=4)
+    _dress(axes, "loss", "learning rate")
+    axes.set_xscale("log")
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if finite and (fall := finite[0] - min(finite)) > 0:
+        axes.set_ylim(min(finite) - 0.1 * fall, finite[0] + 0.3 * fall)
+    if suggestion is not None:
+        axes.axvline(suggestion, color=FAINT, linestyle=":", linewidth=1.2, zorder=0)
+        axes.set_title(f"suggested learning rate: {suggestion:.3g}", fontsize=9, color=INK, loc="left")
     return saved(figure, path)
 
 
@@ -152,12 +197,9 @@ def _finding(label: str, shown: Mapping[str, _Curve], unit: str, lowest: float) 
     return f"at {unit} {lowest:g}: {', '.join(validated)}" if validated else ""
 
 
-def _dress_panel(axes: Axes, label: str, unit: str) -> None:
+def _dress(axes: Axes, label: str, unit: str) -> None:
     axes.set(xlabel=unit, ylabel=label)
-    axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(integer=True))
     axes.grid(color="#E3E3E3", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, labelsize=8)
-    if label != "learning rate":
-        axes.legend(fontsize=8, frameon=False)

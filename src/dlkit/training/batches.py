@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit.errors import TrainingError
+from dlkit.transfer.features import Features
 
 __all__ = ["ahead", "call", "groups", "pieces", "size_of", "split", "to_device"]
 
@@ -39,7 +40,7 @@ def split(batch: Any) -> tuple[Any, Any]:
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """`model(x)` for a tensor, `model(**x)` for a dict, `model(*x)` for a tuple.
+    """`model(x)` for a tensor, `model(**x)` for a dict, `model(*x)` for a tuple; its second half for stored features.
 
     Args:
         model: Any module or compiled module.
@@ -47,6 +48,8 @@ def call(model: nn.Module, inputs: Any) -> Any:
     """
     if isinstance(inputs, Tensor):
         return model(inputs)
+    if isinstance(inputs, Features):
+        return inputs.half(model)(inputs.values)
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)

@@ -71,7 +71,7 @@ class Forward:
         """
         if self.loss is None:
             output = self.output(batch, model)
-            return check_scalar(getattr(output, "loss", output)), output, None
+            return check_scalar(getattr(output, "loss", output)), output, split(batch)[1]
         inputs, target = split(batch)
         if target is None:
             raise TrainingError(
@@ -126,23 +126,23 @@ class StandardStep:
         """
         while True:
             try:
-                return self._attempt(run, group)
+                value, samples = self._gradients(run, group)
+                break
             except torch.OutOfMemoryError:
                 if self._pieces >= max(size_of(batch) for batch in group):
                     raise
             self._halve(run)
+        self._update(run)  # not tried again: an optimizer that fails may have moved half of the parameters
+        return value, samples
 
-    def _attempt(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
+    def _gradients(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
         if self._pieces > 1:
             group = [part for batch in group for part in pieces(batch, self._pieces)]
         if len(group) == 1:
             loss, _, _ = self.forward(group[0])
             self._backward(run, loss)
-            value, samples = loss.detach(), size_of(group[0])
-        else:
-            value, samples = self._accumulate(run, group)
-        self._update(run)
-        return value, samples
+            return loss.detach(), size_of(group[0])
+        return self._accumulate(run, group)
 
     def _accumulate(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
         sizes = [size_of(batch) for batch in group]
@@ -151,7 +151,9 @@ class StandardStep:
         parts = []
         for batch, count in zip(group, counts, strict=True):
             loss, _, _ = self.forward(batch)
-            if getattr(self.forward.loss, "reduction", "mean") != "sum":
+            if isinstance(count, Tensor):  # the mean over targets that are all ignored is 0 / 0, and counts nothing
+                loss = torch.where(count > 0, loss, loss.new_zeros(())) * (count / total)
+            elif getattr(self.forward.loss, "reduction", "mean") != "sum":
                 loss = loss * (count / total)
             self._backward(run, loss)
             parts.append(loss.detach())
@@ -214,8 +216,11 @@ def _count(loss: Any, batch: Any, size: int) -> Any:
     _, target = split(batch)
     if not isinstance(target, Tensor) or target.is_floating_point():
         return size
-    kept = target[target != loss.ignore_index]
-    return kept.numel() if loss.weight is None else loss.weight[kept].sum()
+    kept = target != loss.ignore_index
+    if loss.weight is None:
+        return kept.sum()
+    # Without waiting for the device; what is out of range is for the loss itself to complain about.
+    return (loss.weight[target.clamp(0, len(loss.weight) - 1)] * kept).sum()
 
 
 def _shapes(value: Any) -> str:

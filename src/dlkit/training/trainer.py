@@ -16,6 +16,8 @@ from torch.optim import Optimizer
 from dlkit import rng
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
+from dlkit.callbacks.features import ReuseFeatures
+from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.progress import Progress
 from dlkit.errors import ArgumentError, CheckpointError
 from dlkit.metrics import Metrics
@@ -27,6 +29,7 @@ from dlkit.sources import Source, nothing, source_of
 from dlkit.training import batches as batch_tools
 from dlkit.training import evaluation, rehearsal, resuming, setup
 from dlkit.training.loop import Hooks, Plan, run_epochs
+from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
 
@@ -93,7 +96,7 @@ class Trainer:
         optimizers = dict(optim) if isinstance(optim, Mapping) else {"optimizer": optim}
         setup.check(self.model, optimizers, accumulate, step, precision)
         self.metrics, self.seed, self.progress = Metrics(metrics), seed, progress
-        self.callbacks = [*setup.schedule(scheduler), *callbacks, *([Progress()] if progress else [])]
+        self.callbacks = [*setup.schedule(scheduler), *callbacks, CheckFrozen(), *([Progress()] if progress else [])]
         setup.check_callbacks(self.callbacks)
         self._forward = Forward(called, loss, precision=precision, device=self.device)
         self._custom_step, self._precision = step, precision
@@ -148,8 +151,10 @@ class Trainer:
             raise ArgumentError(
                 "validate_every in time would give other numbers on another machine; use steps or epochs"
             )
+        self._set_up_callbacks()
         if dry_run:
             return self._dry_run(source, val_source)
+        source, val_source = self._reusing(source, val_source)
         with self._folder(), listening(self.run) as signals:
             history = self._fit(source, val_source, epochs, resume, every)
         if signals - {2} and not in_notebook():  # 2 is Ctrl-C, which returns
@@ -225,6 +230,19 @@ class Trainer:
         if overfit:
             source = source_of(rehearsal.first_batches(source, overfit), self.seed)
         return source, None if val is None else source_of(val, rng.derive(self.seed, rng.EVALUATE), pin_memory=pin)
+
+    def _set_up_callbacks(self) -> None:
+        for hook in Hooks(self.callbacks)["on_setup"]:
+            hook(self.run)
+
+    def _reusing(self, source: Source, val: Source | None) -> tuple[Source, Source | None]:
+        """The same batches, as stored features while the first part of the model is frozen."""
+        if self._custom_step is not None or self._forward.loss is None:
+            return source, val
+        settings = [callback for callback in self.callbacks if isinstance(callback, ReuseFeatures)]
+        reuse = Reuse(self.run, self._forward, settings[0] if settings else ReuseFeatures())
+        wrapped = reuse.wrapped(source, training=True)
+        return wrapped, None if val is None else reuse.wrapped(val, training=False)
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[None]:

@@ -166,7 +166,7 @@ def _read_for_fitting(source: Any, settings: Settings) -> _Raw:
     if not settings.roles.target:
         return _Raw(table, list(table.skipped))
     missing = settings.read.missing
-    _rename_classes(table, settings.roles.target, settings.aliases)
+    rename_classes(table, settings.roles.target, settings.aliases)
     target = find_target(table, settings.roles.target, settings.target, missing)
     target = unscaled_target(target)
     values = encode_target(target, table, missing)
@@ -175,8 +175,11 @@ def _read_for_fitting(source: Any, settings: Settings) -> _Raw:
     return _Raw(table, [*table.skipped, *skipped], target, values, kept)
 
 
-def _rename_classes(table: Table, columns: Iterable[str], aliases: Mapping[str, str]) -> None:
+def rename_classes(table: Table, columns: Iterable[str], aliases: Mapping[str, str]) -> None:
+    """Put the usual spelling for others in the columns of classes."""
     for name in columns if aliases else ():
+        if name not in table.columns:
+            continue
         cells = text_of(table.columns[name])
         renamed = [aliases.get(text.strip(), text) for text in cells.pool.tolist()]
         index: dict[str, int] = {}
@@ -192,7 +195,19 @@ def _fit(raw: _Raw, settings: Settings, rows: Array | None) -> Schema:
     return Schema(columns=columns, target=target, marks=tuple(missing))
 
 
-def _apply(source: Any, settings: Settings, schema: Schema) -> Built:
+def class_column(target: Target | None) -> tuple[str, ...]:
+    """The target's column where it holds names of classes or labels."""
+    return () if target is None or target.task == "regression" or len(target.columns) > 1 else target.columns
+
+
+def text_columns(schema: Schema) -> set[str]:
+    """The columns that a file's text is needed of, as numbers would lose how they are written."""
+    kept = schema.of_kind("category", "boolean", "text", "image")
+    return {*(column.name for column in kept), *class_column(schema.target)}
+
+
+def check_no_roles(settings: Settings, schema: Schema) -> None:
+    """A schema says what the columns are, and nobody else may."""
     if wanted := settings.roles.target:
         has = () if schema.target is None else schema.target.columns
         if wanted != has:
@@ -201,37 +216,37 @@ def _apply(source: Any, settings: Settings, schema: Schema) -> Built:
         raise ArgumentError(
             "schema= says what the columns are; leave out numeric, categorical, dates, text, image, drop"
         )
-    as_text = {column.name for column in schema.of_kind("category", "boolean", "text", "image")}
-    classes = schema.target is not None and schema.target.task != "regression" and len(schema.target.columns) == 1
-    if classes and schema.target is not None:
-        as_text.update(schema.target.columns)
+
+
+def _apply(source: Any, settings: Settings, schema: Schema) -> Built:
+    check_no_roles(settings, schema)
     read = ReadOptions(**{**vars(settings.read), "missing": schema.marks})
-    table = read_table(source, read, as_text)
-    if schema.target is not None and classes:
-        _rename_classes(table, [name for name in schema.target.columns if name in table.columns], settings.aliases)
+    table = read_table(source, read, text_columns(schema))
+    rename_classes(table, class_column(schema.target), settings.aliases)
     return _finish(table, settings, encode(table, schema), schema, None, list(table.skipped))
 
 
 def _finish(
     table: Table, settings: Settings, encoded: Encoded, schema: Schema, rows: Array | None, skipped: list[Skipped]
 ) -> Built:
-    images = _rooted(settings.images, table)
+    images = rooted(settings.images, table)
     lost = [missing_files(name, cells, images) for name, cells in encoded.images.items()]
     problems = [*encoded.problems, *(problem for problem in lost if problem is not None)]
     kept, more = usable(table, problems, settings.read, rows)
     return Built(table, schema, Memory.of(encoded, schema, images, kept, len(table)), [*skipped, *more])
 
 
-def _rooted(images: ImageOptions, table: Table) -> ImageOptions:
+def rooted(images: ImageOptions, table: Table) -> ImageOptions:
+    """Paths are relative to the table's folder unless the caller says otherwise."""
     if images.root is not None or table.folder is None:
         return images
     return ImageOptions(root=table.folder, size=images.size, transform=images.transform)
 
 
 def usable(
-    table: Table, problems: Sequence[Problem], read: ReadOptions, rows: Array | None
+    table: Table, problems: Sequence[Problem], read: ReadOptions, rows: Array | None, *, empty: bool = False
 ) -> tuple[Array | None, list[Skipped]]:
-    """The rows of `rows` (None: all) that can be used, and those left out by policy.
+    """The rows of `rows` (None: all) that can be used, and those left out by policy; with `empty` none may be left.
 
     Raises:
         DataError: some cannot, and `on_error` is "raise".
@@ -248,7 +263,7 @@ def usable(
     read.check_share(mistakes, len(everything), table.origin)
     skipped = [_skip(table, row, problem) for problem, bad in hit for row in bad.tolist()]
     left = np.setdiff1d(everything, np.concatenate([bad for _, bad in hit]))
-    if not len(left):
+    if not len(left) and not empty:
         raise DataError(f"no row of {table.origin} can be used; the first: {' '.join(skipped[0])}")
     return left, skipped
 

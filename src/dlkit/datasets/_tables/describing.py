@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,14 @@ import numpy as np
 
 from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
 from dlkit.datasets._tables.encoding import shown
+from dlkit.datasets._tables.facts import Facts, NumberFacts, TextFacts
 from dlkit.datasets._tables.parsing import as_dates, as_numbers, present
 from dlkit.datasets._tables.targets import encode_target
 from dlkit.datasets.schema import Column, NumberColumn, Schema
 from dlkit.errors import ArgumentError
 from dlkit.splits import check_leaks
 
-__all__ = ["Description", "describe", "frame_of"]
+__all__ = ["Description", "describe", "describe_facts", "frame_of"]
 
 _BINS = 64
 _KNOWS_ALL, _KNOWS_TOO_MUCH = 0.95, 0.3  # shares of the target's variance
@@ -96,6 +97,29 @@ def describe(table: Table, schema: Schema, rows: Array, other: Any = None) -> De
     if other is not None:
         findings += _shared(frame, other)
     return Description(pd.DataFrame.from_dict(lines, orient="index"), findings)
+
+
+def describe_facts(schema: Schema, facts: Mapping[str, Facts]) -> Description:
+    """What counting alone tells, of data that is never in memory as a whole."""
+    import pandas as pd
+
+    lines = {}
+    for column in schema.columns:
+        seen = facts.get(column.name)
+        counts = seen.counts if isinstance(seen, TextFacts) else {}
+        more = "+" if isinstance(seen, TextFacts) and seen.more else ""
+        lines[column.name] = {
+            "kind": column.kind,
+            "missing": column.missing,
+            "distinct": f"{len(counts)}{more}" if counts else "",
+            "example": next(iter(counts), "")[:30] if counts else _range(seen),
+        }
+    constants = [f"{column.name!r} is constant: {column.why}" for column in schema.of_kind("constant")]
+    return Description(pd.DataFrame.from_dict(lines, orient="index"), constants)
+
+
+def _range(facts: Facts | None) -> str:
+    return f"{facts.low:g} to {facts.high:g}" if isinstance(facts, NumberFacts) and facts.rows > facts.missing else ""
 
 
 def _settle(cells: Cells, name: str, schema: Schema) -> Cells:

@@ -161,7 +161,8 @@ def _lanes(column: NumberColumn, table: Table, marks: Sequence[str], problems: l
     cells = table.columns[column.name]
     read, bad = _parsed(cells, column, table.origin, marks)
     if bad is not None:
-        problems.append(_unreadable(column, cells, np.flatnonzero(bad)))
+        kind = "date" if column.kind == "date" else "number"
+        problems.append(unreadable(column.name, kind, cells, np.flatnonzero(bad)))
     absent = read.missing() if column.indicator or not read.complete() else None
     gaps = absent if absent is not None and absent.any() else None
     numbers = date_parts(read.values) if isinstance(read, Dates) else {"": read.values}
@@ -169,11 +170,11 @@ def _lanes(column: NumberColumn, table: Table, marks: Sequence[str], problems: l
     return [*lanes, _Lane(absent.astype(np.float32))] if column.indicator and absent is not None else lanes
 
 
-def _unreadable(column: NumberColumn, cells: Cells, rows: Array) -> Problem:
-    kind = "date" if column.kind == "date" else "number"
+def unreadable(name: str, kind: str, cells: Cells, rows: Array) -> Problem:
+    """Cells that are no number or date."""
     remedy = "add it to missing= if it means that there is none, or on_error='skip' leaves such rows out"
     example = f" but {shown(cells, int(rows[0]))!r}"
-    return Problem(rows, f"has no {kind} in column {column.name!r}", remedy, example)
+    return Problem(rows, f"has no {kind} in column {name!r}", remedy, example)
 
 
 def _parsed(

@@ -114,22 +114,31 @@ def _declared(table: Table, roles: Roles) -> list[str]:
 
 
 def _fit_column(name: str, cells: Cells, roles: Roles, options: FitOptions, missing: Sequence[str]) -> Column:
-    if name == roles.group:
-        return Column(name=name, kind="dropped", why="the group of the split", rows=len(cells))
-    if name in roles.drop:
-        return Column(name=name, kind="dropped", why="named in drop", rows=len(cells))
-    if name in roles.text or name in roles.image:
-        kind = "text" if name in roles.text else "image"
-        empty = int((cells.codes < 0).sum()) if isinstance(cells, Strings) else int(cells.missing().sum())
-        return Column(name=name, kind=kind, why="named by you", rows=len(cells), missing=empty)
     if name in roles.categorical:
         return category(name, facts_of(text_of(cells), missing), options, "named by you")
-    cells, form = recognised(name, cells, missing, forced=_forced(name, roles))
+    empty = int((cells.codes < 0).sum()) if isinstance(cells, Strings) else int(cells.missing().sum())
+    if (fixed := fixed_column(name, roles, len(cells), empty)) is not None:
+        return fixed
+    forced = forced_kind(name, roles)
+    cells, form = recognised(name, cells, missing, forced=forced)
     facts = facts_of(cells, missing, unique=like_id(name), spread=options.scale == "robust")
-    return decide(name, facts, form, options, forced=_forced(name, roles))
+    return decide(name, facts, form, options, forced=forced)
 
 
-def _forced(name: str, roles: Roles) -> str | None:
+def fixed_column(name: str, roles: Roles, rows: int, missing: int) -> Column | None:
+    """A column that is what the caller says, whatever its cells hold."""
+    if name == roles.group:
+        return Column(name=name, kind="dropped", why="the group of the split", rows=rows)
+    if name in roles.drop:
+        return Column(name=name, kind="dropped", why="named in drop", rows=rows)
+    for kind, names in (("text", roles.text), ("image", roles.image)):
+        if name in names:
+            return Column(name=name, kind=kind, why="named by you", rows=rows, missing=missing)
+    return None
+
+
+def forced_kind(name: str, roles: Roles) -> str | None:
+    """What the caller says that a column's cells are."""
     return "number" if name in roles.numeric else "date" if name in roles.dates else None
 
 

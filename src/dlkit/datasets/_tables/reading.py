@@ -19,7 +19,7 @@ from dlkit.datasets._tables.source import contents, local_path, to_utf8
 from dlkit.datasets._tables.textual import fitting_dialect, line_of, parse_text
 from dlkit.errors import ArgumentError, DataError
 
-__all__ = ["is_parquet", "paths_of", "read_table"]
+__all__ = ["Numbered", "check_names", "check_same_columns", "is_parquet", "paths_of", "read_table"]
 
 
 def paths_of(source: Any) -> list[Path]:
@@ -53,7 +53,7 @@ def read_table(source: Any, options: ReadOptions, as_text: Collection[str] = ())
     tables = [_read_file(path, options, as_text) for path in paths]
     if len(tables) == 1:
         return tables[0]
-    _check_same_columns(tables)
+    check_same_columns(tables)
     joined = {name: concatenated([table.columns[name] for table in tables]) for name in tables[0].columns}
     if torn := [name for name, cells in joined.items() if cells is None]:  # numbers in one file and text in another
         if set(torn) <= set(as_text):
@@ -64,7 +64,8 @@ def read_table(source: Any, options: ReadOptions, as_text: Collection[str] = ())
     return _stacked(tables, {name: cells for name, cells in joined.items() if cells is not None})
 
 
-def _check_same_columns(tables: Sequence[Table]) -> None:
+def check_same_columns(tables: Sequence[Table]) -> None:
+    """All parts of a table must have the columns of the first."""
     first = tables[0]
     for table in tables[1:]:
         lacking = [name for name in first.columns if name not in table.columns]
@@ -120,11 +121,15 @@ def _read_parquet(path: Path) -> Table:
             table = file.read()
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is a damaged Parquet file: {error}") from error
-    names = [str(name) for name in table.column_names]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{path} has several columns of one name: {', '.join(twice)}")
+    check_names(table.column_names, path)
     columns = arrow_columns(table, path.name)
     return _filled(Table(columns, path.name, Rows(path.name), [f"{path.name}: Parquet"]), path)
+
+
+def check_names(names: Sequence[str], path: Path) -> None:
+    """Parquet allows several columns of one name; nobody could say which one is meant."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path} has several columns of one name: {', '.join(twice)}")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,16 @@ import numpy as np
 from dlkit._files import cache_dir
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 
-__all__ = ["Buffer", "contents", "detect_encoding", "local_path", "to_utf8", "unpacked"]
+__all__ = [
+    "Buffer",
+    "contents",
+    "detect_encoding",
+    "first_bad_byte",
+    "is_packed",
+    "local_path",
+    "to_utf8",
+    "unpacked",
+]
 
 Buffer = Any  # bytes, mmap or memoryview: whatever numpy and Arrow read without a copy
 
@@ -63,13 +72,14 @@ def contents(path: Path) -> Buffer:
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
     with open(path, "rb") as file:
-        if _is_packed(file):
+        if is_packed(file):
             return b"".join(unpacked(path))
         # Pages come from the system's cache as they are read, and the table is never in memory twice.
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _is_packed(file: IO[bytes]) -> bool:
+def is_packed(file: IO[bytes]) -> bool:
+    """Whether an open file is an archive."""
     head = file.read(6)
     file.seek(0)
     return head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"PK\x03\x04"))
@@ -144,7 +154,7 @@ def _known(encoding: str) -> str:
 
 
 def _check_utf8(data: Buffer, origin: str, name: str) -> None:
-    if (bad := _first_bad_byte(data)) is not None:
+    if (bad := first_bad_byte(data)) is not None:
         line = bytes(data[:bad]).count(b"\n") + 1
         raise DataError(f"{origin}, line {line}: byte {data[bad]:#04x} is not {name}; encoding='auto' finds what it is")
 
@@ -164,11 +174,11 @@ def detect_encoding(data: Buffer, origin: str) -> str:
             return name
     if (wide := _utf16_without_mark(head)) is not None:
         return wide
-    if is_ascii(data) or _first_bad_byte(data) is None:
+    if first_bad_byte(data) is None:
         return "utf-8"
     raw = bytes(data)
     if _mostly_utf8(raw):
-        bad = _first_bad_byte(data)
+        bad = first_bad_byte(data)
         line = raw[:bad].count(b"\n") + 1
         raise DataError(
             f"{origin} is UTF-8 but for some damaged bytes, the first in line {line}; "
@@ -189,7 +199,10 @@ def is_ascii(data: Buffer) -> bool:
     return not int(joined) & 0x8080808080808080 and not bool((array[whole:] & 0x80).any())
 
 
-def _first_bad_byte(data: Buffer) -> int | None:
+def first_bad_byte(data: Buffer) -> int | None:
+    """The place of the first byte that is not UTF-8."""
+    if is_ascii(data):
+        return None
     decoder = codecs.getincrementaldecoder("utf-8")()
     done = 0
     for start in range(0, len(data), _PIECE):

@@ -8,13 +8,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
-from dlkit.datasets._tables.facts import number_facts
+from dlkit.datasets._tables.facts import NumberFacts, number_facts
 from dlkit.datasets._tables.fitting import recognised, text_of
 from dlkit.datasets._tables.parsing import as_numbers, parse_number, present, whole_numbers
 from dlkit.datasets.schema import Target
 from dlkit.errors import ArgumentError, DataError
 
-__all__ = ["TargetOptions", "encode_target", "find_target", "scaled_target", "unscaled_target"]
+__all__ = [
+    "TargetOptions",
+    "classes_of",
+    "encode_target",
+    "find_target",
+    "scaled_by",
+    "scaled_target",
+    "sorted_classes",
+    "split_labels",
+    "target_numbers",
+    "unscaled_target",
+]
 
 _MOST_INTEGER_CLASSES = 20
 _TASKS = ("auto", "classification", "binary", "regression", "multilabel")
@@ -51,7 +62,7 @@ def find_target(table: Table, columns: Sequence[str], options: TargetOptions, mi
     if task == "regression":
         return Target(columns=(name,), task="regression", why=why, form=_form(name, cells[name], missing))
     values = _values(cells[name], missing)
-    classes = _classes(name, values, len(table), options)
+    classes = classes_of(name, values, len(table), options)
     if task == "binary" and len(classes) != 2:
         raise ArgumentError(
             f"task='binary' needs 2 classes in column {name!r}, not {len(classes)}: {', '.join(classes[:9])}"
@@ -102,7 +113,8 @@ def _form(name: str, cells: Cells, missing: Sequence[str]) -> str:
     return form
 
 
-def _classes(name: str, values: Sequence[str], rows: int, options: TargetOptions) -> tuple[str, ...]:
+def classes_of(name: str, values: Sequence[str], rows: int, options: TargetOptions) -> tuple[str, ...]:
+    """The classes of a column with these distinct values, in their order."""
     if options.classes is not None:
         return options.classes
     if len(values) > _MOST_INTEGER_CLASSES and 2 * len(values) > rows:
@@ -112,11 +124,11 @@ def _classes(name: str, values: Sequence[str], rows: int, options: TargetOptions
         )
     if not values:
         raise DataError(f"target {name!r} has no value in any row")
-    return _sorted_classes(values)
+    return sorted_classes(values)
 
 
-def _sorted_classes(values: Sequence[str]) -> tuple[str, ...]:
-    """By number where all are numbers, else by text; False before True, No before Yes."""
+def sorted_classes(values: Sequence[str]) -> tuple[str, ...]:
+    """By number where all are numbers, else by text: 9 before 10, False before True, no before yes."""
     numbers = [parse_number(value, "plain") for value in values]
     if all(number is not None for number in numbers):
         return tuple(value for _, value in sorted(zip(numbers, values, strict=True)))
@@ -153,7 +165,7 @@ def _delimited(name: str, cells: Cells, options: TargetOptions, missing: Sequenc
     if options.task not in ("auto", "multilabel"):
         raise ArgumentError(f"label_separator= means several labels per row, which task={options.task!r} has not")
     labels = {label for value in _values(cells, missing) for label in split_labels(value, separator)}
-    classes = options.classes if options.classes is not None else _sorted_classes(sorted(labels))
+    classes = options.classes if options.classes is not None else sorted_classes(sorted(labels))
     return Target(columns=(name,), task="multilabel", why="labels in one column", classes=classes, separator=separator)
 
 
@@ -175,8 +187,13 @@ def scaled_target(target: Target, table: Table, rows: Array | None, missing: Seq
         return target
     facts = []
     for name in target.columns:
-        numbers, _ = _numbers(table.columns[name], target.form, missing)
+        numbers, _ = target_numbers(table.columns[name], target.form, missing)
         facts.append(number_facts(numbers if rows is None else numbers[rows]))
+    return scaled_by(target, facts)
+
+
+def scaled_by(target: Target, facts: Sequence[NumberFacts]) -> Target:
+    """A regression's target with the mean and standard deviation of its columns' facts."""
     return replace(
         target,
         center=tuple(fact.mean if fact.rows > fact.missing else 0.0 for fact in facts),
@@ -184,7 +201,7 @@ def scaled_target(target: Target, table: Table, rows: Array | None, missing: Seq
     )
 
 
-def _numbers(cells: Cells, form: str, missing: Sequence[str]) -> tuple[Array, Array]:
+def target_numbers(cells: Cells, form: str, missing: Sequence[str]) -> tuple[Array, Array]:
     """Numbers (float64 [N], NaN where missing) and which cells are neither (bool [N])."""
     if isinstance(cells, Strings):
         form = "boolean" if _is_boolean(cells, missing) else form
@@ -256,7 +273,7 @@ def _encode_labels(target: Target, strings: Strings, texts: Sequence[str | None]
 def _encode_numbers(target: Target, table: Table, missing: Sequence[str]) -> tuple[Array, Array, Array]:
     columns, lacking, wrong = [], [], []
     for place, name in enumerate(target.columns):
-        numbers, bad = _numbers(table.columns[name], target.form, missing)
+        numbers, bad = target_numbers(table.columns[name], target.form, missing)
         lacking.append(~np.isfinite(numbers) & ~bad)
         if target.task == "regression":
             numbers = (numbers - target.center[place]) / target.scale[place]

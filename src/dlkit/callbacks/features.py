@@ -1,0 +1,52 @@
+"""How the Trainer reuses the features of a frozen backbone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dlkit.callbacks.base import Callback
+from dlkit.errors import ArgumentError
+
+__all__ = ["ReuseFeatures"]
+
+
+class ReuseFeatures(Callback):
+    """Settings for the reuse of features; without this callback the Trainer reuses them wherever that is exact.
+
+    A model that was frozen with `dlkit.transfer.freeze` computes the same features for a sample in every epoch, so
+    the Trainer computes them once and trains the rest of the model on what it has stored. It does so by itself where
+    the samples are prepared without randomness (which it watches), for validation data in any case.
+
+    Args:
+        enabled: False computes everything anew in every epoch.
+        views: With random augmentation, store so many random views of each training sample; every epoch takes
+            another one. None stores no augmented samples.
+        keep: Keep features in a folder, so that the next run finds them; they are recomputed as soon as weights, data
+            or preprocessing differ. False keeps them for this fit only.
+        folder: Where; None for the cache folder (`DLKIT_HOME`).
+        max_memory: Bytes up to which features are held in memory; beyond, a file is mapped.
+        max_bytes: Features that would take more than this are not stored at all.
+
+    Raises:
+        ArgumentError: fewer than one view.
+
+    >>> ReuseFeatures(views=4).views
+    4
+    """
+
+    def __init__(
+        self,
+        *,
+        enabled: bool = True,
+        views: int | None = None,
+        keep: bool = True,
+        folder: str | os.PathLike[str] | None = None,
+        max_memory: int = 1 << 30,
+        max_bytes: int = 1 << 34,
+    ) -> None:
+        if views is not None and views < 1:
+            raise ArgumentError(f"views must be at least 1, or None, not {views}")
+        self.enabled, self.views, self.keep = enabled, views, keep
+        self.folder = None if folder is None else Path(folder)
+        self.max_memory, self.max_bytes = max_memory, max_bytes

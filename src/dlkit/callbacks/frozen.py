@@ -1,0 +1,135 @@
+"""The check that a frozen model trains as it was meant to."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dlkit.callbacks.base import Callback
+from dlkit.errors import TrainingError
+from dlkit.runs.state import Run
+from dlkit.transfer.freezing import frozen_tensors, is_frozen
+
+__all__ = ["CheckFrozen"]
+
+_SHOWN = 5
+
+
+class CheckFrozen(Callback):
+    """Looks, once per stage of a frozen model, whether the right things are trained; the Trainer always has it.
+
+    In the first step of a stage (the start of a fit, and whenever other parts are frozen) every trainable parameter
+    must be in exactly one group of an optimizer and get a gradient, or a warning names those that do not. After that
+    step, and at the end of the stage, no frozen parameter and no frozen buffer may have changed. A model in which
+    nothing is frozen costs nothing.
+
+    Raises:
+        TrainingError: a frozen tensor changed, or a trainable parameter is in several groups; names them.
+
+    >>> check = CheckFrozen()
+    """
+
+    def __init__(self) -> None:
+        self._names: frozenset[str] | None = None
+        self._sums: dict[str, int] = {}
+        self._first_step = False
+
+    def on_fit_start(self, run: Run) -> None:
+        """Look anew: the weights may be others.
+
+        Args:
+            run: The run.
+        """
+        self._names, self._sums, self._first_step = None, {}, False
+
+    def on_epoch_start(self, run: Run) -> None:
+        """Note a new stage.
+
+        Args:
+            run: The run.
+        """
+        frozen = frozen_tensors(run.model) if is_frozen(run.model) else {}
+        if self._names is not None and frozenset(frozen) == self._names:
+            return
+        self._compare(run)  # the end of the stage before: what is thawed now was not to change until now
+        self._names, self._first_step = frozenset(frozen), bool(frozen)
+        self._sums = _sums(frozen)
+
+    def on_gradients(self, run: Run) -> None:
+        """In the first step: who has a gradient.
+
+        Args:
+            run: The run.
+        """
+        if self._first_step:
+            self._check_gradients(run)
+
+    def on_step_end(self, run: Run) -> None:
+        """After the first step: has anything moved that must not?
+
+        Args:
+            run: The run.
+        """
+        if self._first_step:
+            self._first_step = False
+            self._compare(run)
+
+    def on_epoch_end(self, run: Run) -> None:
+        """At the end of the run: the same.
+
+        Args:
+            run: The run.
+        """
+        if run.epoch + 1 >= run.epochs or run.stop_reason is not None:
+            self._compare(run)
+
+    def _compare(self, run: Run) -> None:
+        if not self._sums:
+            return
+        tensors = {**dict(run.model.named_parameters()), **dict(run.model.named_buffers())}
+        now = _sums({name: tensors[name] for name in self._sums if name in tensors})
+        changed = [name for name, value in self._sums.items() if now.get(name) != value]
+        if changed:
+            raise TrainingError(
+                f"frozen tensors have changed by step {run.step}: {_listed(changed)}; something writes to them past "
+                "the optimizer, or requires_grad was switched on again (use dlkit.transfer.unfreeze)"
+            )
+
+    def _check_gradients(self, run: Run) -> None:
+        groups = [group for optimizer in run.optimizers.values() for group in optimizer.param_groups]
+        held = [id(parameter) for group in groups for parameter in group["params"]]
+        learning = {name: each for name, each in run.model.named_parameters() if each.requires_grad}
+        twice = [name for name, parameter in learning.items() if held.count(id(parameter)) > 1]
+        if twice:
+            raise TrainingError(f"parameters in more than one group of the optimizers: {_listed(twice)}")
+        without = [name for name, parameter in learning.items() if parameter.grad is None]
+        homeless = [name for name, parameter in learning.items() if id(parameter) not in set(held)]
+        if without:
+            warnings.warn(
+                f"trainable, but without a gradient in the first step: {_listed(without)}; are they used in forward?",
+                stacklevel=2,
+            )
+        if homeless:
+            warnings.warn(
+                f"trainable, but in no optimizer: {_listed(homeless)}; make it with "
+                "dlkit.transfer.param_groups(model, lr), or add them with dlkit.transfer.add_groups(optimizer, model)",
+                stacklevel=2,
+            )
+
+
+def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    return {name: _sum(tensor) for name, tensor in tensors.items()}
+
+
+def _sum(tensor: Tensor) -> int:
+    value = tensor.detach().cpu().contiguous().reshape(-1)
+    return zlib.crc32(value.view(torch.uint8).numpy().data) if value.numel() else 0
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,407 @@
+"""Training on stored features: the frozen first part of a model runs once per sample, not once per epoch."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
+
+from dlkit import _files, rng
+from dlkit.callbacks.features import ReuseFeatures
+from dlkit.errors import ArgumentError, DataError, DlkitError
+from dlkit.loader import DataLoader
+from dlkit.runs.state import Run
+from dlkit.sources import Source
+from dlkit.training.batches import size_of, split, to_device
+from dlkit.training.steps import Forward
+from dlkit.transfer._cut import Cut, SecondHalf, check_halves, find_cut
+from dlkit.transfer._trace import modes_kept
+from dlkit.transfer.features import Features, FeatureStore, features_key, identity_of
+from dlkit.transfer.freezing import frozen_modules, is_frozen
+
+__all__ = ["Reuse"]
+
+_VIEWS = 11  # the purpose of a stream, beside those of dlkit.rng
+
+
+class Reuse:
+    """Decides for each stage of a fit whether features are stored, and gives the batches of both kinds.
+
+    Args:
+        run: The run.
+        forward: Model and loss.
+        settings: What the user wants.
+    """
+
+    def __init__(self, run: Run, forward: Forward, settings: ReuseFeatures) -> None:
+        self.run, self.forward, self.settings = run, forward, settings
+        self._stage: tuple[str, ...] | None = None
+        self._cut: Cut | None = None
+        self._shape: tuple[int, ...] = ()
+        self._halves: dict[int, tuple[Any, SecondHalf]] = {}
+        self._sources: list[ReusingSource] = []
+
+    def wrapped(self, source: Source, *, training: bool) -> Source:
+        """The same source, whose batches are stored features while that is exact.
+
+        Args:
+            source: The batches.
+            training: Training data, as opposed to validation data.
+        """
+        loader = getattr(source, "loader", None)
+        if not self.settings.enabled or not isinstance(loader, DataLoader) or loader.batch_size is None:
+            return source
+        wrapped = ReusingSource(self, source, loader, training=training)
+        self._sources.append(wrapped)
+        return wrapped
+
+    def stage(self) -> Cut | None:
+        """Where the model is cut now; None while it cannot be. Follows what is frozen."""
+        frozen = tuple(frozen_modules(self.run.model)) if is_frozen(self.run.model) else ()
+        if frozen != self._stage:
+            self._stage, self._cut = frozen, None
+            self._halves.clear()
+            for source in self._sources:
+                source.forget()
+            if frozen and self._sources:
+                self._begin()
+        return self._cut
+
+    def _begin(self) -> None:
+        sample = next((each for source in self._sources if (each := source.first_inputs()) is not None), None)
+        if sample is None:
+            return
+        try:
+            self._cut = find_cut(self.run.model, sample)
+            self._shape = tuple(sample.shape[1:])
+            self._verify(sample)
+        except ArgumentError as error:
+            self._cut = None
+            self.run.say(f"features are not stored: {error}")
+            return
+        began = time.monotonic()
+        stored = [source for source in self._sources if source.store_features()]
+        self._tell(stored, time.monotonic() - began)
+
+    def _verify(self, sample: Tensor) -> None:
+        """The halves must give what the model gives, on real data."""
+        assert self._cut is not None
+        images = to_device(sample[:2], self.run.device)
+        with modes_kept(self.run.model, training=False), torch.no_grad():
+            whole = self.run.model(images)
+            features = self._cut.features(images)
+            try:
+                half = self.half(self.run.model)(features)
+            except (RuntimeError, NotImplementedError, StopIteration) as error:
+                reason = str(error).splitlines()[0]
+                raise ArgumentError(f"the model cannot be cut at {self._cut.boundary!r}: {reason}") from error
+        check_halves(self._cut, images, whole, half)
+
+    def _tell(self, stored: list[ReusingSource], seconds: float) -> None:
+        if not stored:
+            return
+        once = sum(source.store.samples * source.store.views for source in stored if source.store)
+        epochs = self.run.epochs - self.run.epoch
+        saved = sum(source.store.samples for source in stored if source.store) * epochs - once
+        megabytes = sum(source.store.nbytes for source in stored if source.store) / 1e6
+        images = " and ".join(source.described() for source in stored)
+        computed = [source for source in stored if source.computed]
+        how = f"computed in {seconds:.1f} s" if computed else "found in the cache and checked"
+        self.run.say(
+            f"the frozen backbone runs once over {images}; {max(0, saved):,} forward passes saved in "
+            f"{epochs} epochs; {megabytes:.1f} MB, {how}"
+        )
+
+    def features(self, batch: Any) -> tuple[Tensor, Any]:
+        """The first half of the model on a batch, in eval mode, on the CPU.
+
+        Args:
+            batch: As the loader gave it.
+        """
+        assert self._cut is not None
+        inputs, target = split(to_device(batch, self.run.device))
+        autocast = torch.autocast(self.run.device.type, self.forward.dtype, enabled=self.forward.dtype is not None)
+        with autocast:
+            return self._cut.features(inputs).cpu(), None if target is None else to_device(target, torch.device("cpu"))
+
+    def half(self, model: nn.Module) -> Callable[[Tensor], Any]:
+        """The second half of the model, or of a copy of it.
+
+        Args:
+            model: The module that the step or the validation wants to call.
+        """
+        own = self.run.eval_model if model is self.run.eval_model else self.run.model
+        known = self._halves.get(id(own))
+        if known is None or known[0]() is not own:
+            assert self._cut is not None
+            self._halves[id(own)] = known = (weakref.ref(own), SecondHalf(own, self._cut, self._shape))
+        return known[1]
+
+    def key(self, identity: str, **settings: Any) -> str:
+        """The name of features in the folder.
+
+        Args:
+            identity: Which samples.
+            settings: What else counts.
+        """
+        assert self._cut is not None
+        return features_key(self._cut, identity, precision=str(self.forward.dtype), shape=self._shape, **settings)
+
+
+class ReusingSource:
+    """A source of batches that are stored features where there are any, else what the loader gives.
+
+    Args:
+        reuse: What both sources of a fit share.
+        source: The batches.
+        loader: Theirs.
+        training: Whether several views may serve.
+    """
+
+    def __init__(self, reuse: Reuse, source: Source, loader: DataLoader, *, training: bool) -> None:
+        self.reuse, self.source, self.loader, self.training = reuse, source, loader, training
+        self.store: FeatureStore | None = None
+        self.computed = False
+
+    @property
+    def how(self) -> str:
+        """See `Source`."""
+        return self.source.how
+
+    @property
+    def seed(self) -> int:
+        """See `Source`."""
+        return self.source.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.source.seed = seed
+
+    @property
+    def num_batches(self) -> int | None:
+        """See `Source`."""
+        return self.source.num_batches
+
+    def describe(self) -> dict[str, Any]:
+        """See `Source`."""
+        return self.source.describe()
+
+    def indices(self, epoch: int, number: int) -> list[Any] | None:
+        """See `Source`."""
+        return self.source.indices(epoch, number)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Source`."""
+        return self.source.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Source`."""
+        self.source.load_state_dict(state)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """See `Source`."""
+        if self.reuse.stage() is None or self.store is None:
+            return self.source.batches(epoch, start)
+        return self._stored(epoch, start)
+
+    def _stored(self, epoch: int, start: int) -> Iterator[Any]:
+        assert self.store is not None
+        for number in range(start, self.source.num_batches or 0):
+            values, target = self.store.rows(self.source.indices(epoch, number) or [], epoch)
+            inputs = Features(values, self.reuse.half)
+            yield (inputs, target) if target is not None else inputs
+
+    def forget(self) -> None:
+        """Another stage begins."""
+        self.store, self.computed = None, False
+
+    def described(self) -> str:
+        """The samples in words."""
+        assert self.store is not None
+        views = f" ({self.store.views} views of each)" if self.store.views > 1 else ""
+        return f"{self.store.samples:,} {'training' if self.training else 'validation'} samples{views}"
+
+    @property
+    def _views(self) -> int:
+        return self.reuse.settings.views or 1 if self.training else 1
+
+    def first_inputs(self) -> Tensor | None:
+        """The inputs of the first batch, if they are one tensor."""
+        for batch in self._in_order(0, 0):
+            inputs = split(batch[0])[0]
+            return inputs if isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() > 1 else None
+        return None
+
+    def store_features(self) -> bool:
+        """Open or compute the features, if that is exact and there is room."""
+        epochs, run, settings = self.reuse.run.epochs - self.reuse.run.epoch, self.reuse.run, self.reuse.settings
+        if epochs <= self._views and self.training:
+            return False  # every sample would be computed as often as without
+        self.store = self._new_store()
+        opened = self.store.folder is not None and self.store.open()
+        if opened and not self._is_right():
+            self.store.discard()
+            opened = False
+            run.say("stored features are not what the model computes now; they are computed anew")
+        try:
+            if not opened:
+                self.computed = True
+                self._fill(settings)
+        except _NotReusable as reason:
+            self.store.discard()
+            self.store = None
+            run.say(f"features of the {'training' if self.training else 'validation'} data are not stored: {reason}")
+        return self.store is not None
+
+    def _new_store(self) -> FeatureStore:
+        settings, folder = self.reuse.settings, None
+        identity = identity_of(self.loader.dataset) if settings.keep else None
+        if identity is not None:
+            seed = self.source.seed if self._views > 1 else None
+            key = self.reuse.key(identity, views=self._views, seed=seed)
+            folder = (settings.folder or _files.cache_dir() / "features") / key
+        return FeatureStore(len(self.loader.dataset), self._views, folder, max_memory=settings.max_memory)
+
+    def _fill(self, settings: ReuseFeatures) -> None:
+        assert self.store is not None
+        streams = rng.state_dict()
+        try:
+            self.store.fill(self._computed)
+        except DataError as error:
+            raise _NotReusable(str(error)) from error
+        finally:
+            rng.load_state_dict(streams)
+
+    def _computed(self, view: int, start: int) -> Iterator[tuple[Tensor, Any]]:
+        assert self.store is not None
+        size = int(self.loader.batch_size or 1)
+        first = start // size  # a killed computation is continued at a whole batch
+        for number, (batch, moved) in enumerate(self._in_order(view, first), first):
+            self._check(batch, moved)
+            features, target = self.reuse.features(batch)
+            if number == first and view == 0:
+                self._check_room(features)
+            skip = start - first * size if number == first else 0
+            yield features[skip:], _skipped(target, skip)
+
+    def _check(self, batch: Any, moved: bool) -> None:
+        if moved and (not self.training or self.reuse.settings.views is None):
+            raise _NotReusable(
+                "they are prepared at random; ReuseFeatures(views=4) stores random views of each"
+                if self.training
+                else "they are prepared at random"
+            )
+        target = split(batch)[1]
+        values = list(target.values()) if isinstance(target, dict) else [target]
+        if not all(value is None or (isinstance(value, Tensor) and len(value) == size_of(batch)) for value in values):
+            raise _NotReusable("targets are not tensors with one row per sample")
+
+    def _check_room(self, features: Tensor) -> None:
+        assert self.store is not None
+        size = features[0].numel() * features.element_size() * self.store.samples * self.store.views
+        limit = self.reuse.settings.max_bytes
+        if size > self.store.max_memory or self.store.folder is not None:
+            limit = min(limit, shutil.disk_usage(_existing(self.store.folder or _files.cache_dir())).free // 2)
+        if size > limit:
+            raise _NotReusable(f"they would take {size / 1e9:.1f} GB, {limit / 1e9:.1f} GB are allowed")
+
+    def _is_right(self) -> bool:
+        """Recompute two rows and compare."""
+        assert self.store is not None
+        assert self.store.values is not None
+        size = int(self.loader.batch_size or 1)
+        streams = rng.state_dict()
+        try:
+            for view, place in {(0, 0), (self._views - 1, self.store.samples - 1)}:
+                batch, _ = next(self._in_order(view, place // size))
+                fresh = self.reuse.features(batch)[0][place % size]
+                kept = self.store.values[view * self.store.samples + place]
+                if fresh.shape != kept.shape or not torch.allclose(fresh, kept, rtol=1e-3, atol=1e-4):
+                    return False
+        except (StopIteration, DlkitError):
+            return False
+        finally:
+            rng.load_state_dict(streams)
+        return True
+
+    def _in_order(self, view: int, first: int) -> Iterator[tuple[Any, bool]]:
+        """The samples in the dataset's order, each batch with whether random numbers were drawn for it."""
+        loader, dataset = self.loader, self.loader.dataset
+        watched = _Watched(dataset, loader.collate_fn)
+        settings = {name: value for name, value in loader._settings.items() if name != "persistent_workers"}
+        in_order = DataLoader(
+            watched, int(loader.batch_size or 1), sampler=SequentialSampler(dataset), collate_fn=watched.collate,
+            **settings,
+        )  # fmt: skip
+        return in_order.batches(view, first, seed=rng.derive(self.source.seed, _VIEWS))
+
+
+class _NotReusable(Exception):  # noqa: N818  (not an error: the slow way is taken)
+    pass
+
+
+class _Watched:
+    """A dataset and its collate function, watched for random numbers that they draw."""
+
+    def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any]) -> None:
+        self.dataset, self.collate_fn = dataset, collate_fn
+        self.takes_index_tensors = bool(getattr(dataset, "takes_index_tensors", False))
+        self._before: Any = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Any) -> Any:
+        self._before = self._streams()
+        if (whole := getattr(self.dataset, "__getitems__", None)) is not None:
+            return whole(indices)
+        return [self.dataset[index] for index in indices]
+
+    def collate(self, samples: Any) -> tuple[Any, bool]:
+        """The batch, and whether fetching and collating it drew random numbers."""
+        batch = self.collate_fn(samples)
+        return batch, self._before != self._streams()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Passed on to a dataset that has it."""
+        if callable(set_epoch := getattr(self.dataset, "set_epoch", None)):
+            set_epoch(epoch)
+
+    def _streams(self) -> Any:
+        own = [str(_state(generator)) for generator in rng.find_generators(self.dataset, self.collate_fn)]
+        state: Any = np.random.get_state(legacy=False)
+        return random.getstate(), state["state"]["pos"], state["state"]["key"].tobytes(), _torch_state(), own
+
+
+def _torch_state() -> bytes:
+    return torch.default_generator.get_state().numpy().tobytes()
+
+
+def _state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state().tolist()
+    return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
+
+
+def _skipped(target: Any, count: int) -> Any:
+    if isinstance(target, dict):
+        return {name: value[count:] for name, value in target.items()}
+    return None if target is None else target[count:]
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

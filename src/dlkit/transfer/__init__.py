@@ -1,0 +1,54 @@
+"""Transfer learning: backbones by name, heads, exact freezing, features computed once."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Where each public name lives; the door imports a room only when somebody asks for something in it.
+_ROOMS = {
+    "add_groups": "groups",
+    "compare": "tuning",
+    "create_model": "models",
+    "find_heads": "heads",
+    "fine_tune": "tuning",
+    "freeze": "freezing",
+    "frozen_modules": "freezing",
+    "frozen_tensors": "freezing",
+    "head_parameters": "heads",
+    "is_frozen": "freezing",
+    "load_weights": "weights",
+    "param_groups": "groups",
+    "replace_head": "heads",
+    "unfreeze": "freezing",
+}
+
+__all__ = sorted(_ROOMS)
+
+if TYPE_CHECKING:
+    from dlkit.transfer.freezing import freeze as freeze
+    from dlkit.transfer.freezing import frozen_modules as frozen_modules
+    from dlkit.transfer.freezing import frozen_tensors as frozen_tensors
+    from dlkit.transfer.freezing import is_frozen as is_frozen
+    from dlkit.transfer.freezing import unfreeze as unfreeze
+    from dlkit.transfer.groups import add_groups as add_groups
+    from dlkit.transfer.groups import param_groups as param_groups
+    from dlkit.transfer.heads import find_heads as find_heads
+    from dlkit.transfer.heads import head_parameters as head_parameters
+    from dlkit.transfer.heads import replace_head as replace_head
+    from dlkit.transfer.models import create_model as create_model
+    from dlkit.transfer.tuning import compare as compare
+    from dlkit.transfer.tuning import fine_tune as fine_tune
+    from dlkit.transfer.weights import load_weights as load_weights
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        value = getattr(importlib.import_module(f"dlkit.transfer.{_ROOMS[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'dlkit.transfer' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__

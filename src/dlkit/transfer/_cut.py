@@ -1,0 +1,194 @@
+"""A frozen model in two halves: what is computed once, and what is trained.
+
+The cut is the input of the first module that is not frozen. The second half is the model's own `forward`, run with the
+modules in front of the cut standing still: they answer with tensors that have a shape and no data ("meta"), until the
+module behind the cut takes the stored features in their place. So nothing of the model is rewritten, and whatever
+`forward` does after the cut is done. That the halves make the whole is checked on the first batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlkit.errors import ArgumentError, TrainingError
+from dlkit.transfer._trace import run_trace, tensors_in
+from dlkit.transfer.freezing import frozen_modules
+from dlkit.transfer.heads import find_heads
+
+__all__ = ["Cut", "SecondHalf", "check_halves", "find_cut"]
+
+
+class _Reached(Exception):  # noqa: N818  (not an error: the first half is done)
+    pass
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Where a frozen model is cut.
+
+    Attributes:
+        model: The model.
+        boundary: The name of the first module behind the cut.
+        still: The names of the outermost modules in front of it, which need not run.
+    """
+
+    model: nn.Module
+    boundary: str
+    still: tuple[str, ...]
+
+    def features(self, images: Any) -> Tensor:
+        """The first half: what the module behind the cut would be given, without a graph.
+
+        Args:
+            images: A batch as the model takes it.
+        """
+        taken: list[Tensor] = []
+
+        def take(module: nn.Module, args: Any) -> None:
+            taken.append(args[0].detach())
+            raise _Reached
+
+        handle = self.model.get_submodule(self.boundary).register_forward_pre_hook(take, prepend=True)
+        try:
+            with torch.no_grad(), contextlib.suppress(_Reached):
+                self.model(images)
+        finally:
+            handle.remove()
+        if not taken:
+            raise TrainingError(f"the model's forward did not reach {self.boundary!r}, so there are no features of it")
+        return taken[0]
+
+
+class SecondHalf:
+    """Runs a model from the cut on.
+
+    Args:
+        model: The model that was cut, or a copy of it (a moving average): what is behind the cut is its own.
+        cut: Where.
+        shape: Of one sample of the model's input, with which its forward is followed up to the cut.
+    """
+
+    def __init__(self, model: nn.Module, cut: Cut, shape: tuple[int, ...]) -> None:
+        self.model, self.cut, self.shape = model, cut, shape
+        self._boundary = model.get_submodule(cut.boundary)
+        self._still = {name: model.get_submodule(name) for name in cut.still}
+        self._answers = self._record()
+
+    def _record(self) -> dict[str, list[Any]]:
+        """What each module in front of the cut returns for two samples: shapes only."""
+        answers: dict[str, list[Any]] = {name: [] for name in self._still}
+
+        def note(name: str) -> Any:
+            return lambda module, args, output: answers[name].append(_without_data(output))
+
+        handles = [module.register_forward_hook(note(name)) for name, module in self._still.items()]
+        try:
+            run_trace(self.model, torch.zeros(2, *self.shape, device="meta"))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return answers
+
+    def __call__(self, features: Tensor) -> Any:
+        """The model's output for stored features.
+
+        Args:
+            features: [B, ...], as `Cut.features` gave them.
+        """
+        handed: list[bool] = []
+
+        def hand_over(module: nn.Module, args: Any) -> Any:
+            if handed:
+                return None
+            handed.append(True)
+            return (features, *args[1:])
+
+        hook = self._boundary.register_forward_pre_hook(hand_over, prepend=True)
+        try:
+            for name, module in self._still.items():
+                module.__dict__["forward"] = _answering(self._answers[name], len(features))
+            return self.model(torch.empty(len(features), *self.shape, device="meta"))
+        finally:
+            hook.remove()
+            for module in self._still.values():
+                module.__dict__.pop("forward", None)
+
+
+def _answering(answers: list[Any], batch: int) -> Any:
+    waiting = iter(answers)
+    return lambda *args, **kwargs: _shaped(next(waiting), batch)
+
+
+def _without_data(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return torch.empty(output.shape, dtype=output.dtype, device="meta")
+    if isinstance(output, tuple | list):
+        return type(output)(_without_data(item) for item in output)
+    return {name: _without_data(item) for name, item in output.items()} if isinstance(output, dict) else output
+
+
+def _shaped(output: Any, batch: int) -> Any:
+    if isinstance(output, Tensor):
+        return output.new_empty((batch, *output.shape[1:])) if output.shape[:1] == (2,) else output
+    if isinstance(output, tuple | list):
+        return type(output)(_shaped(item, batch) for item in output)
+    return {name: _shaped(item, batch) for name, item in output.items()} if isinstance(output, dict) else output
+
+
+def find_cut(model: nn.Module, example: Any) -> Cut:
+    """Where a model's frozen part ends.
+
+    Args:
+        model: A model that was frozen with `freeze`.
+        example: A batch as the model takes it (its shapes are what counts).
+
+    Raises:
+        ArgumentError: there is no exactly frozen first part, or more than one way leads out of it.
+    """
+    frozen = set(frozen_modules(model))
+    trace = run_trace(model, example)
+    whole = {name for name in trace.calls if name and not any(_is_in(each, name) for each in frozen)}
+    behind = [name for name in trace.calls if name in whole]
+    if not frozen or not behind:
+        raise ArgumentError(f"{type(model).__name__} has no frozen first part: freeze(model) makes one")
+    boundary = behind[0]
+    before = trace.calls[boundary].used_before
+    trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    own = dict(model.named_parameters())
+    moving = [name for name in trace.used[:before] if name in own and id(own[name]) in trainable]
+    if moving:
+        raise ArgumentError(f"{', '.join(moving[:3])} is trained and used before {boundary!r}, so features would move")
+    order = list(trace.calls)
+    earlier = [name for name in order[: order.index(boundary)] if name and name not in trace.calls[boundary].within]
+    # A pure first half and nothing else: outermost modules whose weights the second half does not need.
+    still = [name for name in earlier if not any(name.startswith(f"{other}.") for other in earlier)]
+    heads = find_heads(model).main
+    if any(head in still for head in heads):
+        raise ArgumentError(f"the head is used before {boundary!r}")
+    return Cut(model=model, boundary=boundary, still=tuple(still))
+
+
+def _is_in(name: str, other: str) -> bool:
+    return name == other or name.startswith(f"{other}.")
+
+
+def check_halves(cut: Cut, images: Tensor, whole: Any, half: Any) -> None:
+    """Refuse a cut whose halves do not give what the model gives.
+
+    Args:
+        cut: The cut.
+        images: A batch.
+        whole: The model's output in eval mode.
+        half: What the halves gave.
+    """
+    for left, right in zip(tensors_in(whole), tensors_in(half), strict=True):
+        if left.shape != right.shape or not torch.allclose(left, right, rtol=1e-4, atol=1e-5):
+            raise ArgumentError(
+                f"{type(cut.model).__name__} cannot be cut at {cut.boundary!r}: what comes after it also uses "
+                f"something else of the first half (for {list(images.shape)})"
+            )

@@ -1,0 +1,243 @@
+"""What a model computes, found out by running it on tensors without data: nothing of the model is touched.
+
+The model's parameters and buffers are replaced by tensors of the "meta" device for the time of one call, which have
+shapes and an autograd graph but no numbers. That costs milliseconds for any size of model, moves no statistics and
+draws no random numbers. A model that cannot run without numbers is run for real on one small batch, as a copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from dlkit.errors import ArgumentError
+
+__all__ = ["Call", "Trace", "example_for", "modes_kept", "run_trace", "tensors_in"]
+
+# Tried in this order for images, where nothing says what size a model was made for.
+_SIZES = (224, 32, 28, 64, 96, 128, 256, 299, 384, 48, 16, 512)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The first call of a module.
+
+    Attributes:
+        name: The module's name.
+        used_before: How many parameters had been used when it began.
+        channels: The second dimension of its first argument, 0 where there is none.
+        within: The modules whose calls were not over then.
+    """
+
+    name: str
+    used_before: int
+    channels: int
+    within: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """One run of a model.
+
+    Attributes:
+        output: What it returned, with its autograd graph.
+        example: The input, which requires a gradient where it has numbers with a fraction.
+        tensors: The stand-ins of the parameters, by name; tied parameters have one, under their first name.
+        used: The parameters' names in the order of their first use.
+        calls: The modules' first calls, in order.
+    """
+
+    output: Any
+    example: Any
+    tensors: dict[str, Tensor]
+    used: list[str]
+    calls: dict[str, Call]
+
+
+class _Uses(TorchFunctionMode):
+    """Notes in which order parameters are used, whether or not their modules are called."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        super().__init__()
+        self.names, self.used = names, dict[str, None]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not _only_looks(func):
+            for value in tensors_in((args, kwargs or {})):
+                if (name := self.names.get(id(value))) is not None:
+                    self.used.setdefault(name)
+        return func(*args, **(kwargs or {}))
+
+
+def _only_looks(func: Any) -> bool:
+    """Reading `weight.shape`, `.dtype` or `.device` is not a use."""
+    return getattr(func, "__name__", "") in ("__get__", "size", "dim", "numel", "is_floating_point", "is_complex")
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists, dicts and dataclasses, in order.
+
+    Args:
+        value: Arguments or outputs of a model.
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors_in(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name))
+
+
+@contextlib.contextmanager
+def modes_kept(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put every module into one mode, whatever overrides `train`, and each back into its own afterwards.
+
+    Args:
+        model: The model.
+        training: The mode.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    for module, _ in modes:
+        module.training = training
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def run_trace(model: nn.Module, example: Any = None, *, training: bool = False) -> Trace:
+    """Run a model once and note what it does.
+
+    Args:
+        model: Any module.
+        example: An input with a batch dimension, or a tuple of several; None guesses one, see `example_for`.
+        training: In training mode, in which some models have further outputs.
+
+    Raises:
+        ArgumentError: it cannot be run on this input; pass an `example`.
+    """
+    first: Exception | None = None
+    candidates = [example] if example is not None else list(example_for(model))
+    for place, candidate in enumerate(candidates):
+        for run in (_on_meta, _for_real) if place < 2 else (_on_meta,):
+            try:
+                return run(model, candidate, training)
+            except Exception as error:  # noqa: BLE001  (any model, any input: what failed is told below)
+                first = first or error
+    shapes = [list(tensor.shape) for each in candidates for tensor in tensors_in(each)]
+    raise ArgumentError(
+        f"{type(model).__name__} could not be run on an input of {shapes or 'any guessed shape'}"
+        + (f": {type(first).__name__}: {first}; " if first is not None else "; ")
+        + "pass example=, a batch as the model takes it"
+    ) from first
+
+
+def example_for(model: nn.Module) -> Iterator[Tensor]:
+    """Inputs that a model might take, judged by its own settings and its first layer with weights.
+
+    Args:
+        model: Any module.
+    """
+    config = getattr(model, "pretrained_cfg", None) or {}
+    if size := config.get("input_size"):
+        yield torch.zeros(2, *size, device="meta")
+    for module in model.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            yield torch.zeros(2, 8, dtype=torch.int64, device="meta")
+            return
+        if isinstance(module, nn.Linear):
+            yield torch.zeros(2, module.in_features, device="meta")
+            return
+        if isinstance(module, nn.Conv1d):
+            yield torch.zeros(2, module.in_channels, 1024, device="meta")
+            return
+        if isinstance(module, nn.Conv2d):
+            own = getattr(model, "image_size", None)
+            seen = {each.in_channels for each in model.modules() if isinstance(each, nn.Conv2d)}
+            for channels in dict.fromkeys([module.in_channels, *(each for each in (3, 1) if each in seen)]):
+                for size in (own, *_SIZES) if isinstance(own, int) else _SIZES:
+                    yield torch.zeros(2, channels, size, size, device="meta")
+            return
+
+
+def _on_meta(model: nn.Module, example: Any, training: bool) -> Trace:
+    values: dict[str, Tensor] = {}
+    seen: dict[int, Tensor] = {}
+    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
+        if id(tensor) not in seen:
+            trainable = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+            seen[id(tensor)] = torch.empty_like(tensor, device="meta").requires_grad_(trainable)
+        values[name] = seen[id(tensor)]
+    return _observe(model, values, _moved(example, torch.device("meta")), training)
+
+
+def _for_real(model: nn.Module, example: Any, training: bool) -> Trace:
+    """On a copy, because some models keep what they have seen."""
+    copied = copy.deepcopy(model)
+    values = {name: tensor.detach().clone() for name, tensor in copied.state_dict(keep_vars=True).items()}
+    parameters = dict(copied.named_parameters())
+    for name, tensor in values.items():
+        if name in parameters:
+            tensor.requires_grad_(tensor.is_floating_point())
+    device = next((tensor.device for tensor in values.values()), torch.device("cpu"))
+    return _observe(copied, values, _moved(example, device), training)
+
+
+def _moved(example: Any, device: torch.device) -> Any:
+    if isinstance(example, Tensor):
+        moved = torch.zeros_like(example, device=device) if example.is_meta else example.detach().to(device).clone()
+        return moved.requires_grad_(moved.is_floating_point())
+    if isinstance(example, Mapping):
+        return {name: _moved(value, device) for name, value in example.items()}
+    if isinstance(example, tuple | list):
+        return tuple(_moved(value, device) for value in example)
+    return example
+
+
+def _observe(model: nn.Module, values: dict[str, Tensor], example: Any, training: bool) -> Trace:
+    names: dict[int, str] = {}
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name, value in values.items():
+        if name in parameters:
+            names.setdefault(id(value), name)
+    calls: dict[str, Call] = {}
+    stack: list[str] = []
+    uses = _Uses(names)
+
+    def begins(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            first = next(tensors_in((args, kwargs)), None)
+            channels = first.shape[1] if first is not None and first.dim() > 1 else 0
+            calls.setdefault(name, Call(name, len(uses.used), channels, tuple(stack)))
+            stack.append(name)
+
+        return hook
+
+    def ends(module: nn.Module, args: Any, output: Any) -> None:
+        stack.pop()
+
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(begins(name), prepend=True, with_kwargs=True))
+        handles.append(module.register_forward_hook(ends))
+    args, kwargs = ((), example) if isinstance(example, Mapping) else (example, {})
+    try:
+        with modes_kept(model, training=training), torch.random.fork_rng(devices=[]), torch.enable_grad(), uses:
+            output = torch.func.functional_call(model, values, args, dict(kwargs))  # type: ignore[arg-type]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Trace(output, example, {names[id(v)]: v for v in values.values() if id(v) in names}, list(uses.used), calls)

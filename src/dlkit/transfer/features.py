@@ -1,0 +1,337 @@
+"""Features that are computed once: where they are kept, under which key, and when they are no longer good."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Subset, TensorDataset
+
+from dlkit import _files
+from dlkit.errors import DataError
+from dlkit.transfer._cut import Cut
+from dlkit.transfer.freezing import frozen_tensors
+
+__all__ = ["FeatureStore", "Features", "features_key", "identity_of"]
+
+_FORMAT = 1
+_SAVE_EVERY = 5.0  # seconds between the moments up to which a killed computation goes on
+
+
+class Features(NamedTuple):
+    """A batch of stored features in the place of inputs.
+
+    Attributes:
+        values: [B, ...], what the first trainable module takes.
+        half: `half(model)` gives the function that runs the model from there on.
+    """
+
+    values: Tensor
+    half: Callable[[nn.Module], Callable[[Tensor], Any]]
+
+
+def features_key(cut: Cut, identity: str, **settings: Any) -> str:
+    """The name that features are stored under: another one as soon as anything differs that they depend on.
+
+    Args:
+        cut: The model and where it is cut: all frozen tensors count, parameters and buffers.
+        identity: Which samples, prepared how: see `identity_of`.
+        settings: What else counts: number of views, seed, precision.
+    """
+    digest = hashlib.sha256()
+    tail = re.sub(r"\s+", " ", str(cut.model))
+    digest.update(json.dumps([_FORMAT, identity, cut.boundary, list(cut.still), tail, settings], default=str).encode())
+    for name, tensor in sorted(frozen_tensors(cut.model).items()):
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+    return digest.hexdigest()[:32]
+
+
+def identity_of(dataset: Any) -> str | None:
+    """What tells one dataset's samples from another's, preprocessing included; None where that cannot be known.
+
+    Tensors count with their content; files with path, size and time; transforms with what they print, unless that
+    names an address in memory or a function.
+
+    Args:
+        dataset: A dataset with an `identity` (a text or a function giving one), a `TensorDataset`, a `Subset`, or one
+            like torchvision's `ImageFolder`, with `samples` of (path, target).
+
+    >>> identity_of(TensorDataset(torch.zeros(2))) == identity_of(TensorDataset(torch.zeros(2)))
+    True
+    """
+    own = getattr(dataset, "identity", None)
+    if callable(own):
+        own = own()
+    if own is not None:
+        return f"{type(dataset).__name__}:{own}"
+    if isinstance(dataset, Subset):
+        inner = identity_of(dataset.dataset)
+        return None if inner is None else _hashed("subset", inner, list(map(int, dataset.indices)))
+    if type(dataset) is TensorDataset:
+        return _hashed("tensors", *(_content(tensor) for tensor in dataset.tensors))
+    samples = getattr(dataset, "samples", None)
+    if isinstance(samples, Sequence) and samples and _is_path_and_target(samples[0]):
+        return _of_files(dataset, samples)
+    return None
+
+
+def _is_path_and_target(sample: Any) -> bool:
+    return isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[0], str | os.PathLike)
+
+
+def _of_files(dataset: Any, samples: Sequence[Any]) -> str | None:
+    parts = [type(dataset).__qualname__]
+    for name in ("transform", "target_transform", "transforms", "loader"):
+        described = _described(getattr(dataset, name, None))
+        if described is None:
+            return None
+        parts.append(described)
+    try:
+        files = [(str(path), str(target), *_stat(path)) for path, target in samples]
+    except OSError:
+        return None
+    return _hashed(*parts, files)
+
+
+def _stat(path: Any) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
+
+
+def _described(transform: Any) -> str | None:
+    """What a transform says of itself, None where that may hide something."""
+    if callable(transform) and hasattr(transform, "__qualname__") and hasattr(transform, "__module__"):
+        top = "<" not in transform.__qualname__
+        return f"{transform.__module__}.{transform.__qualname__}" if top else None
+    text = repr(transform)
+    return None if re.search(r" at 0x[0-9a-f]+|<function|<lambda|Lambda\(", text) else text
+
+
+def _content(tensor: Tensor) -> str:
+    value = tensor.detach().cpu().contiguous()
+    data = value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b""
+    return f"{value.dtype} {list(value.shape)} {hashlib.sha256(data).hexdigest()}"
+
+
+def _hashed(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+
+class FeatureStore:
+    """Rows of features, `views` for each sample, in memory while they fit and in a mapped file beyond.
+
+    With a folder they are kept there, whole or not at all: a computation that was killed goes on where it last saved,
+    and a finished one is opened by the next process with the same key.
+
+    Args:
+        samples: Number of samples.
+        views: Views of each.
+        folder: Where to keep them, named by the key; None for this process only.
+        max_memory: Bytes of features up to which they are held in memory.
+
+    >>> store = FeatureStore(3, 1, None, max_memory=1000)
+    >>> store.fill(lambda view, start: [(torch.eye(3), torch.arange(3))])
+    >>> store.rows([2, 0], epoch=5)
+    (tensor([[0., 0., 1.],
+            [1., 0., 0.]]), tensor([2, 0]))
+    """
+
+    def __init__(self, samples: int, views: int, folder: Path | None, *, max_memory: int) -> None:
+        self.samples, self.views, self.folder, self.max_memory = samples, views, folder, max_memory
+        self.values: Tensor | None = None
+        self.targets: Any = None
+        self._scratch: Path | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all features."""
+        return 0 if self.values is None else self.values.numel() * self.values.element_size()
+
+    def open(self) -> bool:
+        """Take what a process before has finished; False if there is nothing whole."""
+        if self.folder is None or not (self.folder / "meta.json").is_file():
+            return False
+        try:
+            meta = json.loads((self.folder / "meta.json").read_text())
+            shape, dtype = tuple(meta["shape"]), getattr(torch, meta["dtype"])
+            if meta["format"] != _FORMAT or shape[0] != self.samples * self.views:
+                return False
+            self.values = _map(self.folder / "features.bin", shape, dtype)
+            self.targets = _read_targets(self.folder / "targets.safetensors", self.samples * self.views)
+        except (OSError, ValueError, KeyError, AttributeError, RuntimeError, DataError):
+            self.discard()
+            return False
+        self._settle()
+        return True
+
+    def discard(self) -> None:
+        """Throw away what is stored."""
+        self.values = self.targets = None
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def fill(self, batches: Callable[[int, int], Any]) -> None:
+        """Compute all rows, view by view, from where an earlier computation was killed.
+
+        Args:
+            batches: `batches(view, start)` gives `(features, targets)` of a view in the dataset's order, from the
+                sample `start` on.
+
+        Raises:
+            DataError: batches of different shapes, or fewer samples than promised.
+        """
+        if self.folder is None:
+            self._fill(batches, None, 0, [])
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _files.FileLock(self.folder / ".lock"):
+            if self.open():  # another process was faster
+                return
+            done, targets = self._progress()
+            self._fill(batches, self.folder / "features.bin", done, targets)
+            self._finish()
+
+    def _fill(self, batches: Callable[[int, int], Any], file: Path | None, done: int, targets: list[Any]) -> None:
+        saved = time.monotonic()
+        for features, target in self._remaining(batches, done):
+            if self.values is None:
+                self.values = self._room(file, features)
+            if features.shape[1:] != self.values.shape[1:]:
+                raise DataError(f"features of {list(features.shape)} among those of {list(self.values.shape)}")
+            self.values[done : done + len(features)] = features
+            targets.append(target)
+            done += len(features)
+            if file is not None and time.monotonic() - saved > _SAVE_EVERY:
+                self._save_progress(done, targets)
+                saved = time.monotonic()
+        if done != self.samples * self.views:
+            raise DataError(f"{done} of {self.samples * self.views} samples came to be stored as features")
+        self.targets = _joined(targets)
+
+    def _remaining(self, batches: Callable[[int, int], Any], done: int) -> Iterator[Any]:
+        for view in range(done // self.samples if self.samples else 0, self.views):
+            yield from batches(view, done % self.samples if view == done // self.samples else 0)
+
+    def _room(self, file: Path | None, first: Tensor) -> Tensor:
+        shape = (self.samples * self.views, *first.shape[1:])
+        size = first[0].numel() * first.element_size() * shape[0]
+        if file is None and size > self.max_memory:
+            folder = _files.cache_dir() / "features"
+            folder.mkdir(parents=True, exist_ok=True)
+            file = self._scratch = folder / f"scratch-{os.getpid()}-{id(self)}.bin"
+        if file is None:
+            return torch.empty(shape, dtype=first.dtype)
+        mapped = _map(file, shape, first.dtype, shared=True)
+        if self._scratch is not None:
+            self._scratch.unlink()  # the mapping keeps it until this process ends, however it ends
+        return mapped
+
+    def _progress(self) -> tuple[int, list[Any]]:
+        assert self.folder is not None
+        try:
+            state = json.loads((self.folder / "progress.json").read_text())
+            targets = _read_targets(self.folder / "progress.safetensors", state["rows"])
+            shape, dtype = tuple(state["shape"]), getattr(torch, state["dtype"])
+            self.values = _map(self.folder / "features.bin", shape, dtype, shared=True)
+            return int(state["rows"]), [targets]
+        except (OSError, ValueError, KeyError, AttributeError, RuntimeError, DataError):
+            self.values = None
+            return 0, []
+
+    def _save_progress(self, done: int, targets: list[Any]) -> None:
+        assert self.folder is not None
+        assert self.values is not None
+        _sync(self.folder / "features.bin")
+        _write_targets(self.folder / "progress.safetensors", _joined(targets))
+        self._write_json("progress.json", rows=done)
+
+    def _finish(self) -> None:
+        assert self.folder is not None
+        _sync(self.folder / "features.bin")
+        _write_targets(self.folder / "targets.safetensors", self.targets)
+        self._write_json("meta.json", format=_FORMAT)
+        for name in ("progress.json", "progress.safetensors"):
+            (self.folder / name).unlink(missing_ok=True)
+        self._settle()
+
+    def _write_json(self, name: str, **more: Any) -> None:
+        assert self.folder is not None
+        assert self.values is not None
+        state = {"shape": list(self.values.shape), "dtype": str(self.values.dtype).removeprefix("torch."), **more}
+        with _files.atomic_write(self.folder / name) as file:
+            file.write(json.dumps(state).encode())
+
+    def _settle(self) -> None:
+        """Into memory, if it fits."""
+        if self.values is not None and self.nbytes <= self.max_memory:
+            self.values = self.values.clone()
+
+    def rows(self, indices: Sequence[int], epoch: int) -> tuple[Tensor, Any]:
+        """The features and targets of samples; with several views, another one in every epoch.
+
+        Args:
+            indices: Which samples.
+            epoch: The number of the epoch; sample i gets view (epoch + i) mod views.
+        """
+        assert self.values is not None
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        index = (index + epoch) % self.views * self.samples + index
+        return self.values.index_select(0, index), _selected(self.targets, index)
+
+
+def _map(file: Path, shape: tuple[int, ...], dtype: torch.dtype, *, shared: bool = False) -> Tensor:
+    size = int(torch.tensor(shape, dtype=torch.int64).prod()) * dtype.itemsize
+    if not shared and file.stat().st_size != size:
+        raise DataError(f"{file} has {file.stat().st_size} bytes, not {size}")
+    return torch.from_file(str(file), shared=shared, size=size, dtype=torch.uint8).view(dtype).view(shape)
+
+
+def _sync(file: Path) -> None:
+    with open(file, "rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _joined(targets: list[Any]) -> Any:
+    if not targets or targets[0] is None:
+        return None
+    if isinstance(targets[0], Mapping):
+        return {name: torch.cat([target[name] for target in targets]) for name in targets[0]}
+    return torch.cat(targets)
+
+
+def _selected(targets: Any, index: Tensor) -> Any:
+    if isinstance(targets, Mapping):
+        return {name: value.index_select(0, index) for name, value in targets.items()}
+    return None if targets is None else targets.index_select(0, index)
+
+
+def _write_targets(file: Path, targets: Any) -> None:
+    from safetensors.torch import save
+
+    named = targets if isinstance(targets, Mapping) else ({} if targets is None else {"": targets})
+    with _files.atomic_write(file) as opened:
+        opened.write(save({f"target.{name}": value.contiguous() for name, value in named.items()}))
+
+
+def _read_targets(file: Path, rows: int) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = {name.removeprefix("target."): value for name, value in load_file(file).items()}
+    except SafetensorError as error:
+        raise DataError(f"{file} is damaged: {error}") from error
+    if any(len(value) != rows for value in found.values()):
+        raise DataError(f"{file} does not have {rows} targets")
+    return found.get("") if set(found) <= {""} else found

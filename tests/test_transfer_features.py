@@ -1,0 +1,112 @@
+"""Stored features: whole or not there, whatever is killed; and which datasets can be told apart."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch.utils.data import Subset, TensorDataset
+
+from dlkit.errors import DataError
+from dlkit.transfer.features import FeatureStore, identity_of
+
+
+def batches(calls: list[Any], samples: int = 6) -> Any:
+    def give(view: int, start: int) -> Any:
+        for first in range(start, samples, 2):
+            calls.append((view, first))
+            index = torch.arange(first, min(first + 2, samples))
+            yield (index + 100 * view).float().unsqueeze(1), index
+
+    return give
+
+
+@pytest.mark.parametrize("max_memory", [0, 1 << 20])
+@pytest.mark.parametrize("kept", [False, True])
+def test_rows_come_back_from_memory_and_from_a_file(tmp_path: Path, max_memory: int, kept: bool) -> None:
+    store = FeatureStore(6, 2, tmp_path / "key" if kept else None, max_memory=max_memory)
+    store.fill(batches([]))
+    for epoch in range(3):
+        values, targets = store.rows([5, 0, 2], epoch)
+        assert values[:, 0].tolist() == [5 + 100 * ((epoch + 5) % 2), 100 * (epoch % 2), 2 + 100 * (epoch % 2)]
+        assert targets.tolist() == [5, 0, 2]
+    again = FeatureStore(6, 2, tmp_path / "key" if kept else None, max_memory=max_memory)
+    assert again.open() == kept
+
+
+def test_targets_of_several_parts_and_none(tmp_path: Path) -> None:
+    for name, target in (("dict", {"a": torch.arange(3), "b": torch.ones(3, 2)}), ("none", None)):
+        FeatureStore(3, 1, tmp_path / name, max_memory=99).fill(lambda view, start, t=target: [(torch.eye(3), t)])
+        store = FeatureStore(3, 1, tmp_path / name, max_memory=99)
+        assert store.open()
+        found = store.rows([1], 0)[1]
+        assert found is None if target is None else found["a"].tolist() == [1]
+
+
+def test_too_few_rows_or_other_shapes_are_refused() -> None:
+    with pytest.raises(DataError, match="4 of 5 samples"):
+        FeatureStore(5, 1, None, max_memory=99).fill(lambda view, start: [(torch.zeros(4, 1), torch.zeros(4))])
+    shapes = [(torch.zeros(2, 1), torch.zeros(2)), (torch.zeros(2, 3), torch.zeros(2))]
+    with pytest.raises(DataError, match=r"\[2, 3\] among those of \[4, 1\]"):
+        FeatureStore(4, 1, None, max_memory=99).fill(lambda view, start: shapes)
+
+
+KILLED = """
+import os, pathlib, signal, sys, torch
+from dlkit.transfer import features
+features._SAVE_EVERY = 0.0
+def give(view, start):
+    for first in range(start, 6, 2):
+        if (view, first) == (1, 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+        index = torch.arange(first, first + 2)
+        yield (index + 100 * view).float().unsqueeze(1), index
+features.FeatureStore(6, 2, pathlib.Path(sys.argv[1]), max_memory=1 << 20).fill(give)
+"""
+
+
+def test_a_killed_computation_goes_on_where_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "key"
+    process = subprocess.run([sys.executable, "-c", KILLED, str(folder)], check=False)
+    assert process.returncode == -signal.SIGKILL
+    store, calls = FeatureStore(6, 2, folder, max_memory=1 << 20), []
+    assert not store.open()
+    store.fill(batches(calls))
+    assert calls == [(1, 2), (1, 4)]
+    assert store.rows([0, 1, 5], 0)[0][:, 0].tolist() == [0, 101, 105]
+    assert store.rows([0, 1, 5], 1)[0][:, 0].tolist() == [100, 1, 5]
+    assert FeatureStore(6, 2, folder, max_memory=0).open()
+
+
+@pytest.mark.parametrize("name", ["features.bin", "targets.safetensors", "meta.json"])
+def test_damaged_files_are_computed_anew(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "key"
+    FeatureStore(6, 1, folder, max_memory=1 << 20).fill(batches([]))
+    (folder / name).write_bytes((folder / name).read_bytes()[:-3])
+    store = FeatureStore(6, 1, folder, max_memory=1 << 20)
+    assert not store.open()
+    store.fill(batches([]))
+    assert store.rows([3], 0)[0].item() == 3
+
+
+def test_identities(tmp_path: Path) -> None:
+    one, other = TensorDataset(torch.zeros(4)), TensorDataset(torch.ones(4))
+    assert identity_of(one) == identity_of(TensorDataset(torch.zeros(4))) != identity_of(other)
+    assert identity_of(Subset(one, [0, 1])) != identity_of(Subset(one, [1, 0]))
+    assert identity_of([1, 2]) is None
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "a" / "0.png")
+    resize, folder = torchvision.transforms.Resize, torchvision.datasets.ImageFolder
+    first = identity_of(folder(str(tmp_path), resize(4)))
+    assert first == identity_of(folder(str(tmp_path), resize(4))) != identity_of(folder(str(tmp_path), resize(5)))
+    assert identity_of(folder(str(tmp_path), lambda image: image)) is None
+    assert identity_of(folder(str(tmp_path), torchvision.transforms.Lambda(abs))) is None
+    Image.new("RGB", (5, 5), "red").save(tmp_path / "a" / "0.png")
+    assert identity_of(folder(str(tmp_path), resize(4))) != first

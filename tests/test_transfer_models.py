@@ -1,0 +1,216 @@
+"""Backbones by name, weights from anywhere, grey and small images."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+
+from dlkit._files import sha256
+from dlkit.errors import ArgumentError, DataNotFoundError, IntegrityError, ModelFileError
+from dlkit.transfer import create_model, freeze, head_parameters, load_weights
+from dlkit.transfer.inputs import take_channels
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 900, 5))
+
+
+def same(left: nn.Module, right: nn.Module) -> bool:
+    other = right.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in left.state_dict().items())
+
+
+WRAPPINGS = {
+    "plain": lambda state: state,
+    "nested": lambda state: {"epoch": 3, "state_dict": state, "optimizer": {"state": {}}},
+    "deep": lambda state: {"a": {"b": {"model": state}}},
+    "module": lambda state: {f"module.{name}": value for name, value in state.items()},
+    "compiled, parallel and nested": lambda state: {
+        "model": {f"module._orig_mod.{name}": value for name, value in state.items()}
+    },
+    "lightning": lambda state: {"state_dict": {f"net.{name}": value for name, value in state.items()}},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS.keys())
+def test_weights_are_found_whatever_they_are_wrapped_in(tmp_path: Path, wrap: Any) -> None:
+    source, target = network(), network()
+    torch.save(wrap(source.state_dict()), tmp_path / "weights.pth")
+    report = load_weights(target, tmp_path / "weights.pth")
+    assert same(source, target)
+    assert report.missing == report.unexpected == report.mismatched == ()
+
+
+def test_safetensors_hash_and_file_url(tmp_path: Path) -> None:
+    source, path = network(), tmp_path / "weights.safetensors"
+    save_file(source.state_dict(), path)
+    for weights in (path, f"{path}#sha256={sha256(path)}", path.as_uri(), f"{path.as_uri()}#sha256={sha256(path)}"):
+        target = network()
+        load_weights(target, weights, progress=False)
+        assert same(source, target)
+    for weights in (f"{path}#sha256={'0' * 64}", f"{path.as_uri()}#sha256={'0' * 64}"):
+        with pytest.raises(IntegrityError):
+            load_weights(network(), weights, progress=False)
+    named = tmp_path / "net-01234567.safetensors"
+    named.write_bytes(path.read_bytes())
+    with pytest.raises(IntegrityError, match=r"its name promises 01234567"):
+        load_weights(network(), named.as_uri(), progress=False)
+
+
+def test_what_does_not_fit_is_reported(tmp_path: Path) -> None:
+    state = network().state_dict()
+    state["extra.weight"] = torch.zeros(1)
+    state["3.weight"] = torch.zeros(7, 3600)
+    del state["1.bias"]
+    torch.save(state, tmp_path / "weights.pth")
+    report = load_weights(network(), tmp_path / "weights.pth")
+    assert report.missing == ("1.bias",)
+    assert report.unexpected == ("extra.weight",)
+    assert report.mismatched == ("3.weight: file [7, 3600], model [5, 3600]",)
+    assert "7 of 9 tensors loaded" in str(report)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return print, ("this must never run",)
+
+
+def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": Evil()}, path)
+    with pytest.raises(ModelFileError, match=r"weights\.pth is no file of weights"):
+        load_weights(network(), path)
+    assert capsys.readouterr().out == ""
+    for content in (b"", b"hello", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{nothing"):
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError, match="is no file of weights"):
+            load_weights(network(), path)
+    torch.save([1, 2], path)
+    with pytest.raises(ModelFileError, match="holds no tensors by name, but list"):
+        load_weights(network(), path)
+    torch.save(torchvision.models.alexnet(weights=None, num_classes=2).features.state_dict(), path)
+    with pytest.raises(ModelFileError, match=r"nothing in .* fits Linear"):
+        load_weights(nn.Linear(3, 3), path)
+    with pytest.raises(DataNotFoundError, match="no file of weights"):
+        load_weights(network(), tmp_path / "gone.pth")
+
+
+def test_create_model_with_real_weights(shared_data: Path) -> None:
+    path = shared_data / "weights" / "mobilenet_v2_imagenet.pth"
+    model = create_model("torchvision/mobilenet_v2", classes=["ants", "bees"], weights=path)
+    original = torch.load(path, weights_only=True)
+    own = model.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in original.items() if not name.startswith("classifier"))
+    assert model.classes == ["ants", "bees"]
+    assert own["classifier.1.weight"].shape == (2, 1280)
+    assert json.loads(json.dumps(model.preprocessing)) == {
+        "kind": "Preprocessing",
+        "size": [224, 224],
+        "resize": 256,
+        "fit": "crop",
+        "interpolation": "bilinear",
+        "color": "RGB",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "augment": None,
+        "then": [],
+    }
+    assert len(model.weights_report.mismatched) == 2
+    assert [each.shape for each in model.head_parameters()] == [(2, 1280), (2,)]
+
+
+def test_names_of_either_library() -> None:
+    bare = create_model("resnet10t", classes=3, pretrained=False)
+    assert type(bare).__module__.startswith("timm.")
+    assert type(create_model("torchvision/resnet18", classes=3, pretrained=False)).__module__.startswith("torchvision.")
+    assert type(create_model("shufflenet_v2_x0_5", classes=3, pretrained=False)).__module__.startswith("torchvision.")
+    with pytest.raises(ArgumentError, match="no model 'resnet19' in timm or torchvision; did you mean resnet1"):
+        create_model("resnet19", classes=2)
+
+
+def test_a_hub_repository_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "hubconf.py").write_text(
+        "from torch import nn\n"
+        "def small(pretrained=False):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))\n"
+    )
+    model = create_model(f"hub/{tmp_path}:small", classes=2, pretrained=False)
+    assert model[3].out_features == 2
+
+
+def test_a_module_of_ones_own() -> None:
+    model = freeze(create_model(network(), classes=2))
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    assert len(list(head_parameters(model))) == 2
+
+
+@pytest.mark.parametrize("name", ["torchvision/shufflenet_v2_x0_5", "timm/test_efficientnet", "timm/test_nfnet"])
+def test_grey_images_give_what_three_equal_channels_give(name: str) -> None:
+    torch.manual_seed(0)
+    colour = create_model(name, classes=5, pretrained=False).eval()
+    torch.manual_seed(0)
+    grey = create_model(name, classes=5, pretrained=False, in_chans=1).eval()
+    image = torch.rand(4, 1, 160, 160)
+    spec = colour.preprocessing
+    mean, std = (torch.tensor(spec[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
+    normal = (image.expand(-1, 3, -1, -1) - mean) / std
+    batch = torch.nn.functional.mse_loss
+    with torch.no_grad():
+        for module, inputs in ((colour, normal), (grey, image)):  # statistics with which differences can be seen
+            for each in module.modules():
+                if isinstance(each, nn.BatchNorm2d):
+                    each.momentum = None
+                    each.reset_running_stats()
+            module.train()(inputs)
+            module.eval()
+        expected, found = colour(normal), grey(image)
+    assert torch.allclose(expected, found, atol=1e-3 * float(expected.abs().max()))
+    assert batch(expected, expected.mean(0, keepdim=True).expand_as(expected)) > 0
+    assert grey.preprocessing["color"] == "L"
+    assert (grey.preprocessing["mean"], grey.preprocessing["std"]) == ([0.0], [1.0])
+
+
+def test_the_fold_is_exact_at_the_border_too() -> None:
+    torch.manual_seed(0)
+    conv = nn.Sequential(nn.Conv2d(3, 4, 5, padding=2), nn.Flatten(), nn.Linear(4 * 64, 2))
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    image = torch.rand(3, 1, 8, 8)
+    normal = (image.expand(-1, 3, -1, -1) - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    expected = conv[0](normal)
+    take_channels(conv, 1, mean=mean, std=std, example=torch.zeros(2, 3, 8, 8))
+    assert torch.allclose(conv[0](image), expected, atol=1e-5)
+
+
+def test_other_channels_repeat_the_kernels() -> None:
+    model = create_model(network(), classes=2, in_chans=6)
+    assert model[0].weight.shape == (4, 6, 3, 3)
+    assert torch.equal(model[0].weight[:, 0], model[0].weight[:, 3])
+
+
+def test_small_images_are_enlarged_and_it_is_said_once(caplog: Any) -> None:
+    model = create_model("timm/resnet10t", classes=10, in_chans=1, pretrained=False).eval()
+    seen: list[Any] = []
+    model.conv1.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
+    with caplog.at_level(logging.WARNING, "dlkit"), torch.no_grad():
+        model(torch.rand(2, 1, 28, 28))
+        model(torch.rand(2, 1, 28, 56))
+        model(torch.rand(2, 1, 160, 160))
+    assert [tuple(each[2:]) for each in seen] == [(96, 96), (96, 192), (160, 160)]
+    assert sum("enlarges images of 28 x 28 to 96 x 96" in each.message for each in caplog.records) == 1
+
+
+def test_image_size_goes_into_the_preprocessing() -> None:
+    small = create_model("timm/resnet10t", classes=2, pretrained=False, image_size=28).preprocessing
+    assert (small["size"], small["resize"]) == ([96, 96], 96)
+    fixed = create_model("timm/test_vit", classes=2, pretrained=False, image_size=28).preprocessing
+    assert fixed["size"] == [160, 160]
+    with pytest.raises(ArgumentError, match="number of pixels"):
+        create_model("timm/resnet10t", classes=2, pretrained=False, image_size=0)
