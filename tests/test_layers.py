@@ -15,12 +15,17 @@ LAYERS = """
 errors _files _optional
 _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
-rng _padding _columns collate
+rng
+transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets transforms/documents
+transforms/__init__
+_padding _columns collate
 samplers/order samplers/buckets samplers/__init__ loader sources
 splits
 text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks text/_texts
 text/__init__
 datasets/base datasets/packfile datasets/letter_files datasets/packed datasets/notmnist datasets/glyphs
+datasets/decoding datasets/listing datasets/parallel datasets/journal datasets/imagecache datasets/imagesettings
+datasets/profiling datasets/images datasets/folders datasets/imagetable datasets/inspecting
 datasets/schema
 datasets/_tables/cells datasets/_tables/source datasets/_tables/dialect datasets/_tables/parsing
 datasets/_tables/frames datasets/_tables/options datasets/_tables/textual datasets/_tables/reading

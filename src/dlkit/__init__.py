@@ -31,6 +31,7 @@ _MODULES = (
     "text",
     "training",
     "transfer",
+    "transforms",
 )
 
 __all__ = sorted([*_ROOMS, *_MODULES])
