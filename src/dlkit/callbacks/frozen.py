@@ -22,9 +22,10 @@ _SHOWN = 5
 class CheckFrozen(Callback):
     """Looks, once per stage of a frozen model, whether the right things are trained.
 
-    The Trainer has it by itself wherever something is frozen. In the first step of a stage (the start of a fit, and whenever other parts are frozen) every trainable parameter
-    must be in exactly one group of an optimizer and get a gradient, or a warning names those that do not. After that
-    step, and at the end of the stage, no frozen parameter and no frozen buffer may have changed.
+    The Trainer has it by itself wherever something is frozen. In the first step of a stage (the start of a fit, and
+    whenever other parts are frozen) every trainable parameter must be in exactly one group of an optimizer and get a
+    gradient, or a warning names those that do not. After that step, and at the end of the stage, no frozen parameter
+    and no frozen buffer may have changed.
 
     Raises:
         TrainingError: a frozen tensor changed, or a trainable parameter is in several groups; names them.
