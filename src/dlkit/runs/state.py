@@ -59,16 +59,16 @@ class LossMeter:
         self._sums: dict[str, float] = {}
         self._count = 0
         self._pending: list[Any] = []
-        self._weights: list[int] = []
+        self._weights: list[Any] = []
         self._first_step = 0
         self._latest = float("nan")
 
-    def add(self, values: Any, weight: int, step: int) -> None:
+    def add(self, values: Any, weight: Any, step: int) -> None:
         """Take in one step's loss.
 
         Args:
             values: A scalar tensor on any device, already detached, or a dict of named ones.
-            weight: The number of samples it is the mean of.
+            weight: The number of samples it is the mean of; a tensor where it must not be read yet.
             step: The number of the step, which the watchers are told.
         """
         if not self._pending:
@@ -84,12 +84,14 @@ class LossMeter:
             return
         pending, weights = self._pending, self._weights
         self._pending, self._weights = [], []
+        if isinstance(weights[0], Tensor):
+            weights = _read(weights)
         columns = pending if isinstance(pending[0], dict) else [{"loss": value} for value in pending]
         read = {name: _read([column[name] for column in columns]) for name in columns[0]}
         for name, values in read.items():
             total = self._sums.get(name, 0.0)
             for value, weight in zip(values, weights, strict=True):
-                total += value * weight
+                total += value * weight if weight else 0.0  # the mean of nothing is NaN
             self._sums[name] = total
         self._latest = next(iter(read.values()))[-1]
         self._count += sum(weights)

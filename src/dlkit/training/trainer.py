@@ -19,11 +19,12 @@ from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.features import ReuseFeatures
 from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.progress import Progress
+from dlkit.callbacks.unfreeze import Unfreeze
 from dlkit.errors import ArgumentError, CheckpointError
 from dlkit.metrics import Metrics
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
-from dlkit.runs.state import Cursor, LossMeter, Run
+from dlkit.runs.state import Run
 from dlkit.runs.store import load_checkpoint, plain
 from dlkit.sources import Source, nothing, source_of
 from dlkit.training import batches as batch_tools
@@ -32,6 +33,7 @@ from dlkit.training.loop import Hooks, Plan, run_epochs
 from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
+from dlkit.transfer.freezing import is_frozen
 
 __all__ = ["Trainer"]
 
@@ -94,10 +96,11 @@ class Trainer:
         self.model = setup.bare(model).to(self.device)
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
         optimizers = dict(optim) if isinstance(optim, Mapping) else {"optimizer": optim}
-        setup.check(self.model, optimizers, accumulate, step, precision)
-        self.metrics, self.seed, self.progress = Metrics(metrics), seed, progress
-        self.callbacks = [*setup.schedule(scheduler), *callbacks, CheckFrozen(), *([Progress()] if progress else [])]
-        setup.check_callbacks(self.callbacks)
+        setup.check(self.model, optimizers, accumulate, step, precision, compile)
+        self.metrics = Metrics(metrics, probabilities=setup.gives_probabilities(loss))
+        self.seed, self.progress = seed, progress
+        self.callbacks = [*setup.schedule(scheduler), *callbacks, *([Progress()] if progress else [])]
+        setup.check_callbacks(self.callbacks, step)
         self._forward = Forward(called, loss, precision=precision, device=self.device)
         self._custom_step, self._precision = step, precision
         self._channels_last = setup.is_channels_last(self.model)
@@ -231,6 +234,11 @@ class Trainer:
             source = source_of(rehearsal.first_batches(source, overfit), self.seed)
         return source, None if val is None else source_of(val, rng.derive(self.seed, rng.EVALUATE), pin_memory=pin)
 
+    def _checks(self) -> list[Callback]:
+        """What watches over a frozen model; it is no callback of the user's, and nothing of it is saved."""
+        staged = any(isinstance(callback, Unfreeze) for callback in self.callbacks)
+        return [CheckFrozen()] if staged or is_frozen(self.model) else []
+
     def _set_up_callbacks(self) -> None:
         for hook in Hooks(self.callbacks)["on_setup"]:
             hook(self.run)
@@ -256,7 +264,7 @@ class Trainer:
                 store.unlock()
 
     def _fit(self, source: Source, val: Source | None, epochs: int, how: Any, every: Every) -> History:
-        run, hooks = self.run, Hooks(self.callbacks)
+        run, hooks = self.run, Hooks([*self._checks(), *self.callbacks])
         self._set_up(source, val, epochs, every)
         self._resume(source, val, how)
         self._begin(source, epochs)
@@ -321,11 +329,15 @@ class Trainer:
         store = next((callback.store for callback in self.callbacks if isinstance(callback, Checkpoint)), None)
         if how is None:  # a dry run
             return None
+        if how is False and self.run.step:
+            raise ArgumentError(
+                f"this Trainer has trained {self.run.step} steps already, which its model, optimizer and callbacks "
+                "remember; to start anew make a new model, optimizer and Trainer"
+            )
         if how is False:
             moved = store.archive() if store is not None else None
             if moved is not None:
                 self.run.say(f"starting anew; the earlier run was moved to {moved}")
-            self.run.cursor, self.run.history, self.run.losses = Cursor(), History(), LossMeter()
             return None
         if how not in ("auto", True):
             return str(how), load_checkpoint(how)
@@ -350,9 +362,11 @@ class Trainer:
             run.cursor.finished = ""
         if run.cursor.finished or run.epoch >= epochs:
             run.stop_reason = run.cursor.finished or f"{run.epoch} epochs are done"
+            stopped = run.cursor.finished and not run.cursor.finished.startswith("completed")
             run.say(
                 f"nothing to train: this run is finished ({run.stop_reason}, {epochs} asked for); "
-                "to train on give more epochs, to start anew use another folder or fit(..., resume=False)"
+                f"{'' if stopped else 'to train on give more epochs, '}to start anew use another folder or "
+                "fit(..., resume=False)"
             )
         self.model.train()
 
