@@ -183,9 +183,8 @@ def main() -> None:
     }
     if options.fine_tune:
         contenders["fine_tune"] = (options.fine_tune, with_fine_tune)
-    print(
-        f"{'':32s} {'accuracy':>18s} {'seconds':>9s} {'epoch':>8s}   (of {options.seeds} seeds, {options.epochs} epochs)"
-    )
+    print(f"{options.seeds} seeds, {options.epochs} epochs")
+    print(f"{'':32s} {'accuracy':>22s} {'seconds':>9s} {'epoch':>8s}")
     for name, (epochs, run) in contenders.items():
         if options.contenders and name not in options.contenders:
             continue

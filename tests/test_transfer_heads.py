@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from dlkit.errors import ArgumentError
-from dlkit.transfer import find_heads, head_parameters, replace_head
+from dlkit.transfer import find_heads, freeze, head_parameters, replace_head
 from dlkit.transfer.heads import Heads
 
 TORCHVISION = torchvision.models.list_models(module=torchvision.models)
@@ -170,3 +170,12 @@ def test_replace_head_keeps_dtype_device_and_missing_bias() -> None:
 def test_a_number_of_classes_that_cannot_be_meant(classes: Any) -> None:
     with pytest.raises(ArgumentError, match="classes must be a number of at least 1"):
         replace_head(nn.Sequential(nn.Linear(2, 2)), classes)
+
+
+def test_a_head_that_was_frozen_is_replaced_by_one_that_learns() -> None:
+    model = freeze(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 9)), until="all")
+    replace_head(model, 2)
+    model.train()
+    assert model[2].weight.requires_grad
+    assert model[2].training
+    assert not model[0].training

@@ -53,19 +53,35 @@ def by_place(samples: list[Any], path: str) -> list[list[Any]]:
     return [list(column) for column in zip(*samples, strict=True)]
 
 
-def read(column: list[Any], path: str) -> tuple[Literal["tensors", "lists", "objects"], list[Any]]:
-    """What one place of the samples holds: tensors, lists of tensors, or objects that stay as they are."""
-    first = next((value for value in column if not isinstance(value, list) or value), [])
-    if isinstance(first, str | bytes | None) or (isinstance(first, list) and first and isinstance(first[0], str)):
-        return "objects", column
-    if isinstance(first, list) and first and np.ndim(first[0]) > 0:
-        return "lists", [[_tensor(item, path) for item in _as_list(value, path)] for value in column]
-    tensors = [_tensor(value, path) for value in column]
-    if len(kinds := {(tensor.dtype, tensor.dim()) for tensor in tensors if tensor.numel() or tensor.dim() != 1}) > 1:
+def read(column: list[Any], path: str) -> tuple[Literal["tensors", "lists", "objects", "batch"], Any]:
+    """What one place of the samples holds: tensors, lists of tensors, objects that stay as they are, or numbers.
+
+    Numbers come back as a batch, floats in torch's default type, in which models compute (`default_collate` would
+    make them float64).
+    """
+    kinds = set(map(type, column))
+    if kinds <= {int, bool} or kinds <= {float}:
+        return "batch", torch.tensor(column)
+    if kinds != {Tensor}:
+        first = next((value for value in column if not isinstance(value, list) or value), [])
+        if isinstance(first, str | bytes | None) or (isinstance(first, list) and first and isinstance(first[0], str)):
+            return "objects", column
+        if isinstance(first, list) and first and np.ndim(first[0]) > 0:
+            return "lists", [[_tensor(item, path) for item in _as_list(value, path)] for value in column]
+        column = [_tensor(value, path) for value in column]
+    return "tensors", _of_one_type(column, path)
+
+
+def _of_one_type(tensors: list[Tensor], path: str) -> list[Tensor]:
+    """The tensors, whose types and numbers of dimensions must be equal; an empty list of numbers is of any type."""
+    if len({tensor.dtype for tensor in tensors}) == len({tensor.dim() for tensor in tensors}) == 1:
+        return tensors
+    kinds = {(tensor.dtype, tensor.dim()) for tensor in tensors if tensor.numel() or tensor.dim() != 1}
+    if len(kinds) > 1:
         shown = ", ".join(sorted(f"{dtype} with {dims} dimensions" for dtype, dims in kinds))
         raise DataError(f"{path} differs in type within the batch: {shown}")
     dtype = next(iter(kinds))[0] if kinds else tensors[0].dtype
-    return "tensors", [tensor.to(dtype) for tensor in tensors]
+    return [tensor.to(dtype) for tensor in tensors]
 
 
 def _as_list(value: Any, path: str) -> list[Any]:
@@ -80,7 +96,7 @@ def _tensor(value: Any, path: str) -> Tensor:
     if isinstance(value, list) and value and isinstance(value[0], Tensor):
         return torch.stack(value)  # numbers that are tensors already: one sequence
     if isinstance(value, float):
-        return torch.tensor(value)  # float32, which models compute in; default_collate would make it float64
+        return torch.tensor(value)
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -89,6 +105,8 @@ def _tensor(value: Any, path: str) -> Tensor:
 
 def check_fixed_dims(tensors: list[Tensor], dims: tuple[int, ...], path: str) -> None:
     """Refuse tensors that differ in a dimension other than the padded ones."""
+    if tensors[0].dim() == len(dims):
+        return
     rests = {tuple(size for dim, size in enumerate(tensor.shape) if dim not in dims) for tensor in tensors}
     if len(rests) > 1:
         shapes = sorted({tuple(tensor.shape) for tensor in tensors})

@@ -102,7 +102,7 @@ def pad_tensors(
     max_length: int | None = None,
 ) -> PaddedTensors:
     """Tensors of one type that differ only in `dims` (none negative), as one tensor; what is longer is cut."""
-    sizes = torch.tensor([[tensor.shape[dim] for dim in dims] for tensor in tensors], dtype=torch.int64)
+    sizes = torch.tensor([[tensor.shape[dim] for dim in dims] for tensor in tensors])
     if max_length is not None and int(sizes.max()) > max_length:
         sizes = sizes.clamp(max=max_length)
         tensors = [_corner(tensor, dims, size) for tensor, size in zip(tensors, sizes.tolist(), strict=True)]
@@ -139,11 +139,11 @@ def _copied(
 
 
 def _mask(sizes: Tensor, widths: list[int], side: str) -> Tensor:
-    mask = torch.ones((), dtype=torch.bool)
+    mask = torch.ones(len(sizes), dtype=torch.bool)
     for number, width in enumerate(widths):
-        places = torch.arange(width).flip(0) if side == "left" else torch.arange(width)
+        places = torch.arange(width - 1, -1, -1) if side == "left" else torch.arange(width)
         one = places < sizes[:, number, None]
-        mask = mask[..., None] & one.view(len(sizes), *[1] * number, width)
+        mask = mask[..., None] & one.view(len(sizes), *[1] * number, width) if number else one
     return mask
 
 

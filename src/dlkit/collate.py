@@ -147,7 +147,7 @@ class PadCollate:
         if isinstance(column, Ragged):
             return self._lay_out_rows(column.cut(self.max_length), pad_value)
         kind, values = read(column, path)
-        if kind == "objects":
+        if kind in ("objects", "batch"):
             return values, {}
         tensors = [tensor for row in values for tensor in row] if kind == "lists" else values
         dims = self._dims(name, tensors, path)

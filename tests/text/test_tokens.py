@@ -78,7 +78,7 @@ def test_cleaning_says_what_it_is_and_refuses_what_it_is_not() -> None:
         ("می‌خواهم", ["می‌خواهم"]),  # a joiner inside a Persian word
         ("今日はカタカナ", ["今", "日", "は", "カタカナ"]),
         ("I❤️U👩🏽‍🚀🇰🇷🇫🇷1️⃣", ["I", "❤️", "U", "👩🏽‍🚀", "🇰🇷", "🇫🇷", "1️⃣"]),
-        ("a\0b\u200b", ["a", "\0", "b", "\u200b"]),
+        ("a\0b\u200b", ["a", "b", "\u200b"]),
         ("", []),
         (" \n ", []),
     ],
@@ -89,9 +89,9 @@ def test_words_of_any_script(text: str, expected: list[str]) -> None:
 
 @given(texts)
 def test_tokenizers_lose_nothing_but_blanks(text: str) -> None:
-    bare = "".join(text.split())
+    bare = "".join(text.replace("\0", "").split())
     for name in ("words", "whitespace"):
-        assert "".join("".join(TOKENIZERS[name](text)).split()) == bare
+        assert "".join("".join(TOKENIZERS[name](text)).replace("\0", "").split()) == bare
     assert join(TOKENIZERS["characters"](text), "characters") == text
     assert join(utf8_bytes(text), "bytes") == text
     assert join(jamo(unicodedata.normalize("NFC", text)), "jamo") == unicodedata.normalize("NFC", text)

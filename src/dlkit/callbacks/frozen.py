@@ -20,12 +20,12 @@ _SHOWN = 5
 
 
 class CheckFrozen(Callback):
-    """Looks, once per stage of a frozen model, whether the right things are trained; the Trainer always has it.
+    """Looks, once per stage of a frozen model, whether the right things are trained.
 
-    In the first step of a stage (the start of a fit, and whenever other parts are frozen) every trainable parameter
-    must be in exactly one group of an optimizer and get a gradient, or a warning names those that do not. After that
-    step, and at the end of the stage, no frozen parameter and no frozen buffer may have changed. A model in which
-    nothing is frozen costs nothing.
+    The Trainer has it by itself wherever something is frozen. In the first step of a stage (the start of a fit, and
+    whenever other parts are frozen) every trainable parameter must be in exactly one group of an optimizer and get a
+    gradient, or a warning names those that do not. After that step, and at the end of the stage, no frozen parameter
+    and no frozen buffer may have changed.
 
     Raises:
         TrainingError: a frozen tensor changed, or a trainable parameter is in several groups; names them.

@@ -19,8 +19,8 @@ class Unfreeze(Callback):
 
     Before the first of them only the head is trained. Which parts are frozen follows from the plan and the epoch
     alone, so a run that is resumed at any step goes on bit for bit. Parameters that the optimizer does not have are
-    added to it before the run begins, as groups by depth; they do not move while they are frozen. (A scheduler must know
-    all groups from the start: then make the optimizer with `dlkit.transfer.param_groups`.)
+    added to it before the run begins, as groups by depth; they do not move while they are frozen. (A scheduler must
+    know all groups from the start: then make the optimizer with `dlkit.transfer.param_groups`.)
 
     Args:
         schedule: From which epoch on (counted from 0) the model is trainable from which module on: a module's name,

@@ -27,7 +27,7 @@ from dlkit.datasets.profiling import profile_of
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.splits import split_indices
 from dlkit.transforms import Preprocessing
-from dlkit.transforms.geometry import reduction, resized, short_side_to
+from dlkit.transforms.geometry import reduction, resized_part, short_side_to
 
 __all__ = ["ImageDataset", "ImageError"]
 
@@ -105,7 +105,9 @@ class ImageDataset(Dataset[Any]):
     @property
     def targets(self) -> Tensor | None:
         """The targets of the samples, in order; None for unlabelled images."""
-        return self._targets if self._rows is None or self._targets is None else self._targets[self._rows]
+        return (
+            self._targets if self._rows is None or self._targets is None else self._targets.index_select(0, self._rows)
+        )
 
     @property
     def indices(self) -> Tensor:
@@ -515,7 +517,8 @@ def decode_for_cache(data: bytes, path: Path, side: int | None, color: Color) ->
         return image.pixels(color=color)
     height, width = short_side_to(image.height, image.width, side)
     reduce = reduction(image.height, image.width, height, width) if image.reducible else 1
-    planes = resized(image.pixels(reduce, color=color), height, width, "bilinear")
+    part = image.height / reduce, image.width / reduce
+    planes = resized_part(image.pixels(reduce, color=color), *part, height, width, "bilinear")
     return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 

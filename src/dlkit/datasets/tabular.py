@@ -94,8 +94,9 @@ class CSVDataset(InMemoryDataset):
         scale_target: Scale a regression's target too; `unscale_target` is the way back.
         min_freq: Rarer categories count as unseen.
         image_root: The folder that image paths are relative to; that of the table if not given.
-        image_size: Pixels along each side of the square that images become.
-        image_transform: Called with each image (PIL, RGB, upright) instead; returns a tensor.
+        image_size: Side of the square that images become: short for `image_transform=transforms.evaluate(image_size)`.
+        image_transform: As the `transform` of `ImageFolder`: `transforms.train(size)`, or any callable on a PIL image
+            that returns a tensor.
         on_error: "raise" stops at a row that cannot be read or has no target; "skip" leaves it out and lists it in
             `skipped`.
         max_errors: The share of unreadable rows (ten are always allowed) at which "skip" stops too.
@@ -237,8 +238,8 @@ class CSVDataset(InMemoryDataset):
 
     @property
     def draws_random(self) -> bool:
-        """True where images pass through a transform of your own, which may draw random numbers."""
-        return bool(self._memory.images) and self._memory.options.transform is not None
+        """True where images are augmented, or pass through a transform of your own."""
+        return bool(self._memory.images) and self._memory.options.draws_random
 
     @property
     def planner(self) -> Callable[..., Planner] | None:

@@ -25,7 +25,7 @@ def words(text: str) -> list[str]:
     A word is letters, digits and their combining marks (so vowel signs of Indic scripts stay with their letters), with
     apostrophes inside it. Han and Hiragana, which are written without blanks, are cut into single characters, as BERT
     does. Thai, Lao and Khmer would need a dictionary: there a run of letters is one word; use `characters` or a trained
-    BPE. Emoji that are joined or coloured, and flags, are one token.
+    BPE. Emoji that are joined or coloured, and flags, are one token. Zero bytes are blanks.
 
     Args:
         text: Any text.
@@ -33,6 +33,8 @@ def words(text: str) -> list[str]:
     >>> words("Don't stop: 3 cafés! 한국어도 👍🏽")
     ["Don't", 'stop', ':', '3', 'cafés', '!', '한국어도', '👍🏽']
     """
+    if "\0" in text:
+        text = text.replace("\0", " ")
     if not text.isascii():
         text = _single().sub(r" \g<0> ", text)
     return _words().findall(text)

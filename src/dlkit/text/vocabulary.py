@@ -7,7 +7,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,8 @@ class Vocabulary:
         self.tokens = tuple(tokens)
         self.tokenizer, self.cleaning, self.add_start_end = tokenizer, cleaning or Cleaning(), add_start_end
         self._cut = tokenizer_of(tokenizer)
+        # Words are the same however wide the blanks between them are.
+        self._clean = replace(self.cleaning, whitespace=False) if tokenizer == "words" else self.cleaning
         self._ids = _Ids(zip(self.tokens, itertools.count(len(_SPECIALS))))
         if len(self._ids) < len(self.tokens):
             twice = next(token for token, count in Counter(self.tokens).items() if count > 1)
@@ -146,7 +148,7 @@ class Vocabulary:
     def _count(self, texts: Iterable[str]) -> Counter[str]:
         counts: Counter[str] = Counter()
         for text in _texts(texts):
-            counts.update(self._cut(self.cleaning(text)))
+            counts.update(self._cut(self._clean(text)))
         return counts
 
     def __len__(self) -> int:
@@ -177,7 +179,7 @@ class Vocabulary:
         >>> Vocabulary([]).tokenize("So  it goes.")
         ['So', 'it', 'goes', '.']
         """
-        return list(self._cut(self.cleaning(text)))
+        return list(self._cut(self._clean(text)))
 
     def encode(self, text: str, pair: str | None = None, *, max_length: int | None = None) -> Tensor:
         """One text as numbers, int64 [L]; a text without tokens is one unknown.
@@ -304,7 +306,7 @@ class Vocabulary:
         return hashlib.sha256(self.to_json().encode()).hexdigest() if isinstance(self.tokenizer, str) else None
 
     def _numbers(self, text: str) -> list[int]:
-        cleaned = self.cleaning(text)
+        cleaned = self._clean(text)
         if self.tokenizer == "bytes":
             return [byte + len(_SPECIALS) for byte in cleaned.encode("utf-8", "surrogatepass")]
         return list(map(self._ids.__getitem__, self._cut(cleaned)))

@@ -171,11 +171,7 @@ class ReusingSource:
         self.reuse, self.source, self.loader, self.training = reuse, source, loader, training
         self.store: FeatureStore | None = None
         self.computed = False
-
-    @property
-    def how(self) -> str:
-        """See `Source`."""
-        return self.source.how
+        self.how = source.how
 
     @property
     def seed(self) -> int:

@@ -18,6 +18,7 @@ from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.features import ReuseFeatures
 from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.progress import Progress
+from dlkit.callbacks.unfreeze import Unfreeze
 from dlkit.errors import ArgumentError, CheckpointError
 from dlkit.metrics import Metrics
 from dlkit.runs.every import Every
@@ -31,6 +32,7 @@ from dlkit.training.loop import Hooks, Plan, run_epochs
 from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
+from dlkit.transfer.freezing import is_frozen
 
 __all__ = ["Trainer"]
 
@@ -96,7 +98,7 @@ class Trainer:
         setup.check(self.model, optimizers, accumulate, step, precision, compile)
         self.metrics = Metrics(metrics, probabilities=setup.gives_probabilities(loss))
         self.seed, self.progress = seed, progress
-        self.callbacks = [*setup.schedule(scheduler), *callbacks, CheckFrozen(), *([Progress()] if progress else [])]
+        self.callbacks = [*setup.schedule(scheduler), *callbacks, *([Progress()] if progress else [])]
         setup.check_callbacks(self.callbacks, step)
         self._forward = Forward(called, loss, precision=precision, device=self.device)
         self._custom_step, self._precision = step, precision
@@ -234,6 +236,11 @@ class Trainer:
             source = source_of(rehearsal.first_batches(source, overfit), self.seed)
         return source, None if val is None else source_of(val, rng.derive(self.seed, rng.EVALUATE), pin_memory=pin)
 
+    def _checks(self) -> list[Callback]:
+        """What watches over a frozen model; it is no callback of the user's, and nothing of it is saved."""
+        staged = any(isinstance(callback, Unfreeze) for callback in self.callbacks)
+        return [CheckFrozen()] if staged or is_frozen(self.model) else []
+
     def _set_up_callbacks(self) -> None:
         for hook in Hooks(self.callbacks)["on_setup"]:
             hook(self.run)
@@ -259,7 +266,7 @@ class Trainer:
                 store.unlock()
 
     def _fit(self, source: Source, val: Source | None, epochs: int, how: Any, every: Every) -> History:
-        run, hooks = self.run, Hooks(self.callbacks)
+        run, hooks = self.run, Hooks([*self._checks(), *self.callbacks])
         self._set_up(source, val, epochs, every)
         self._resume(source, val, how)
         self._begin(source, epochs)

@@ -236,7 +236,7 @@ def _observe(model: nn.Module, values: dict[str, Tensor], example: Any, training
     args, kwargs = ((), example) if isinstance(example, Mapping) else (example, {})
     try:
         with modes_kept(model, training=training), torch.random.fork_rng(devices=[]), torch.enable_grad(), uses:
-            output = torch.func.functional_call(model, values, args, dict(kwargs))  # type: ignore[arg-type]
+            output = torch.func.functional_call(model, values, args, dict(kwargs))
     finally:
         for handle in handles:
             handle.remove()

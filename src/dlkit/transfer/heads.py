@@ -269,6 +269,8 @@ def _resized(layer: nn.Module, width: int) -> nn.Module:
     weight: Tensor = layer.weight  # type: ignore[assignment]
     fresh = copy.copy(layer)
     fresh._parameters = dict(layer._parameters)
+    for mark in ("train", "_dlkit_frozen"):  # of a layer that was frozen: the new one is not
+        fresh.__dict__.pop(mark, None)
     shape = (width, *weight.shape[1:])
     fresh.weight = nn.Parameter(weight.detach().new_empty(shape))
     if isinstance(layer.bias, Tensor):
@@ -276,7 +278,7 @@ def _resized(layer: nn.Module, width: int) -> nn.Module:
     for name in ("out_features", "out_channels"):
         if hasattr(fresh, name):
             setattr(fresh, name, width)
-    _start(fresh.weight, fresh.bias if isinstance(layer.bias, Tensor) else None)
+    _start(fresh.weight, fresh._parameters.get("bias"))
     return fresh
 
 

@@ -74,7 +74,7 @@ def create_model(
         raise ArgumentError(f"image_size is a number of pixels, not {image_size}")
     own_weights = pretrained and weights is None
     model, config, address = _build(name, pretrained=own_weights, image_size=image_size)
-    replace_head(model, len(names) if names is not None else int(classes))  # type: ignore[call-overload]
+    replace_head(model, classes if isinstance(classes, int) else len(classes))
     report = _loaded(model, weights if weights is not None else address)
     known, config = bool(config), config or _config_by_trying(model)
     preprocessing = preprocessing_of(config, in_chans=in_chans, image_size=image_size)

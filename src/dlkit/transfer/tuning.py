@@ -111,7 +111,7 @@ def fine_tune(
     Raises:
         ArgumentError: a number of epochs that cannot be meant, or a model without a head.
 
-    >>> from torch.utils.data import TensorDataset
+    >>> from torch.utils.data import DataLoader, TensorDataset
     >>> data = DataLoader(TensorDataset(torch.randn(32, 4), torch.arange(32) % 2), 8)
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> fine_tune(model, data, data, epochs=1, head_epochs=2, views=None, progress=False).kept in ("head", "whole")
@@ -272,7 +272,7 @@ def compare(
         device: "auto", or where to compute.
         progress: Print the rows as they are done.
 
-    >>> from torch.utils.data import TensorDataset
+    >>> from torch.utils.data import DataLoader, TensorDataset
     >>> data = DataLoader(TensorDataset(torch.randn(12, 4), torch.arange(12) % 2), 4)
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> [row.name for row in compare({"mine": model}, data, data, progress=False)]
@@ -346,7 +346,7 @@ def _linear(x: Tensor, y: Tensor, vx: Tensor, vy: Tensor) -> float:
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     with torch.no_grad():
         return float((F.linear(vx, weight, bias).argmax(1) == vy).float().mean())
 

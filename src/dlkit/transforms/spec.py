@@ -23,7 +23,7 @@ from dlkit.transforms.geometry import (
     centered,
     random_box,
     reduction,
-    resized,
+    resized_part,
     short_side_to,
     snapped,
 )
@@ -221,7 +221,8 @@ class Preprocessing:
         height, width = -(-plan.box.height // reduce), -(-plan.box.width // reduce)
         if (top, left, height, width) != (0, 0, *pixels.shape[:2]):
             pixels = pixels[top : top + height, left : left + width]
-        planes = resized(pixels, plan.height, plan.width, self.interpolation)
+        part = plan.box.height / reduce, plan.box.width / reduce
+        planes = resized_part(pixels, *part, plan.height, plan.width, self.interpolation)
         self._normalize(self._placed(planes, plan, out), plan, out)
         self._erase(plan, out)
 

@@ -25,7 +25,7 @@ from dlkit.errors import DataError
 
 __all__ = ["Block", "BlockFile", "block_file"]
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 2 << 20
 _HEAD = 1 << 20  # in which separator and header are found
 _LONGEST_RECORD = 64 << 20
 _UTF8 = ("utf-8", "utf-8-sig", "ascii")

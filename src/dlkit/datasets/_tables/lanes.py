@@ -18,10 +18,9 @@ from torch import Tensor
 from dlkit import rng
 from dlkit.datasets._tables.cells import Array
 
-__all__ = ["BLOCKS_AT_ONCE", "InOrder", "LanePlan", "Lanes"]
+__all__ = ["InOrder", "LanePlan", "Lanes"]
 
 _LANES = 12  # divisible by 1, 2, 3, 4, 6 and 12 workers
-BLOCKS_AT_ONCE = 48  # in all windows together: what has to be in memory
 _BATCHES_PER_LANE = 8  # fewer, and batches of left-over rows would be the rule
 
 
@@ -83,24 +82,27 @@ class _InOrderPlan(Plan):
 class Lanes:
     """Every row once per epoch, in an order drawn anew from (seed, epoch)."""
 
-    def __init__(self, rows: Array, batch_size: int, *, drop_last: bool) -> None:
-        """Plan blocks of `rows` (int64 [blocks]) samples each."""
-        self.rows, self.batch_size, self.drop_last = rows, batch_size, drop_last
+    def __init__(self, rows: Array, batch_size: int, *, drop_last: bool, at_once: int) -> None:
+        """Plan blocks of `rows` (int64 [blocks]) samples each, with `at_once` of them in the windows of all lanes.
+
+        A batch may end one window and begin the next, in every lane in turn: twice as many must fit into memory.
+        """
+        self.rows, self.batch_size, self.drop_last, self.at_once = rows, batch_size, drop_last, at_once
 
     def plan(self, seed: int, epoch: int) -> LanePlan:
         """See `dlkit.samplers.Planner`."""
-        return LanePlan(self.rows, self.batch_size, self.drop_last, rng.derive(seed, rng.ORDER, epoch))
+        return LanePlan(self.rows, self.batch_size, self.drop_last, self.at_once, rng.derive(seed, rng.ORDER, epoch))
 
 
 class LanePlan(Plan):
     """One epoch of `Lanes`."""
 
-    def __init__(self, rows: Array, batch_size: int, drop_last: bool, seed: int) -> None:
+    def __init__(self, rows: Array, batch_size: int, drop_last: bool, at_once: int, seed: int) -> None:
         self._rows, self._batch_size, self._seed = rows, batch_size, seed
         self._firsts = np.cumsum(rows) - rows
-        count = max(1, min(_LANES, len(rows), int(rows.sum()) // (_BATCHES_PER_LANE * batch_size)))
+        count = max(1, min(_LANES, len(rows), at_once, int(rows.sum()) // (_BATCHES_PER_LANE * batch_size)))
         lanes = _dealt(rows, count, seed)
-        width = max(1, BLOCKS_AT_ONCE // count)
+        width = max(1, at_once // count)
         self._windows = [[lane[start : start + width] for start in range(0, len(lane), width)] for lane in lanes]
         self._bounds = [np.cumsum([0, *(rows[window].sum() for window in windows)]) for windows in self._windows]
         totals = np.array([bounds[-1] for bounds in self._bounds])

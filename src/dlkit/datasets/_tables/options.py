@@ -41,13 +41,17 @@ class ReadOptions:
             DataError: there are some, and `on_error` is "raise".
             TooManyErrorsError: there are more than `max_errors` allows.
         """
+        self.stop_at(bad)
+        self.check_share(bad, rows, origin)
+
+    def stop_at(self, bad: Sequence[Skipped]) -> None:
+        """Stop at the first record that could not be read, unless such are to be skipped."""
         if bad and self.on_error == "raise":
             more = f", and {len(bad) - 1} more such rows" if len(bad) > 1 else ""
             raise DataError(
                 f"{' '.join(bad[0])}{more}; repair the file, or on_error='skip' leaves such rows out and lists them "
                 "in .skipped"
             )
-        self.check_share(bad, rows, origin)
 
     def check_share(self, bad: Sequence[Skipped], rows: int, origin: str) -> None:
         """Stop when more rows were bad than `max_errors` allows."""

@@ -118,7 +118,7 @@ def _opened(file: IO[bytes], path: Path) -> IO[bytes]:
         if len(names) != 1:
             raise DataError(f"{path} holds {len(names)} files, not one: {', '.join(names[:8])}; unpack it first")
         return archive.open(names[0])
-    return open(file.fileno(), "rb", closefd=False)
+    return file
 
 
 def _is_litter(name: str) -> bool:

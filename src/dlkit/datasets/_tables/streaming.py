@@ -15,13 +15,16 @@ from dlkit.datasets._tables.building import Settings, class_column, rename_class
 from dlkit.datasets._tables.cells import Array
 from dlkit.datasets._tables.encoding import encode
 from dlkit.datasets._tables.images import ImageOptions
-from dlkit.datasets._tables.lanes import BLOCKS_AT_ONCE, InOrder, Lanes
+from dlkit.datasets._tables.lanes import InOrder, Lanes
 from dlkit.datasets._tables.memory import Memory
 from dlkit.datasets._tables.survey import Survey
 from dlkit.errors import ArgumentError, DataError
 from dlkit.samplers import Planner
 
 __all__ = ["Stream"]
+
+_MEMORY = 128 << 20  # bytes of decoded blocks
+_MOST_BLOCKS = 96  # 12 lanes, 4 blocks in a window, and its successor
 
 
 @dataclass
@@ -58,10 +61,18 @@ class Stream:
         """The columns of images."""
         return [column.name for column in self.survey.schema.of_kind("image")]
 
+    @property
+    def capacity(self) -> int:
+        """How many decoded blocks are kept, within the memory that a stream may take."""
+        schema = self.survey.schema
+        width = 4 * (len(schema.numeric_features) + len(schema.categories)) + 64 * len(schema.of_kind("text", "image"))
+        average = max(1, len(self) // max(1, len(self.counts)))
+        return max(2, min(_MOST_BLOCKS, _MEMORY // (average * (width + 16))))
+
     def planner(self, batch_size: int, *, shuffle: bool, drop_last: bool) -> Planner:
         """The order in which few blocks are in use at a time."""
         if shuffle:
-            return Lanes(self.counts, batch_size, drop_last=drop_last)
+            return Lanes(self.counts, batch_size, drop_last=drop_last, at_once=max(1, self.capacity // 2))
         return InOrder(len(self), batch_size, drop_last=drop_last)
 
     def take(self, indices: Tensor) -> tuple[Any, Tensor | None]:
@@ -69,7 +80,7 @@ class Stream:
         places = indices.numpy()
         blocks = np.searchsorted(self._ends, places, side="right")
         needed = np.unique(blocks)
-        if len(needed) > BLOCKS_AT_ONCE:
+        if len(needed) > self.capacity:
             raise ArgumentError(
                 f"a batch of {len(places)} samples from {len(needed)} blocks of a streamed table: each would be "
                 "decoded for a few rows. dlkit.DataLoader(dataset, batch_size, shuffle=True) shuffles so that batches "
@@ -93,7 +104,7 @@ class Stream:
         if number in self._kept:
             self._kept.move_to_end(number)
             return self._kept[number]
-        while len(self._kept) >= BLOCKS_AT_ONCE:
+        while len(self._kept) >= self.capacity:
             self._kept.popitem(last=False)
         memory = self._kept[number] = self._decode(number)
         return memory

@@ -171,8 +171,7 @@ def _record(
 ) -> tuple[Array, Array]:
     """Note a block, apply the policy to its bad rows, and give the rows that can be used and the part of each row."""
     number = len(found.blocks)
-    if table.skipped and read.on_error == "raise":
-        read.judge(table.skipped, len(table), table.origin)
+    read.stop_at(table.skipped)
     # Whether too much is bad is judged over the whole file, so here nothing is too much.
     kept, skipped = usable(table, problems, replace(read, max_errors=1.0), None, empty=True)
     rows = np.arange(len(table)) if kept is None else kept
@@ -235,7 +234,7 @@ class _Fitting:
         if block is None:
             raise DataError(f"{file.path} has no rows")
         table = file.table(block, self.roles.as_text(), content)
-        self.read.judge(table.skipped, len(table) + len(table.skipped), table.origin)
+        self.read.stop_at(table.skipped)
         self.names = list(table.columns)
         self.roles.check(self.names, table.origin)
         size = sum(file.path.stat().st_size for file in self.found.files)
