@@ -24,6 +24,11 @@ from dlkit.callbacks import Checkpoint
 from dlkit.datasets import TextDataset
 from dlkit.models import TextClassifier
 
+BASELINES: dict[str, dict[str, object]] = {
+    "TF-IDF of words": {},
+    "TF-IDF of word parts": {"analyzer": "char_wb", "ngram_range": (2, 4)},
+}
+
 
 def dlkit_accuracy(train: TextDataset, val: TextDataset, test: TextDataset, epochs: int, folder: Path) -> float:
     """Train a bag of embeddings over a byte pair encoding, and test the best epoch's weights."""
@@ -54,25 +59,23 @@ def main() -> None:
     """Train and test on a few splits, and print the accuracies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--fast", action="store_true", help="one split and two epochs")
+    parser.add_argument("--fast", action="store_true", help="one split, two epochs and one baseline")
     parser.add_argument("--runs", type=Path, default=Path("runs/sms"))
     arguments = parser.parse_args()
-    results = []
+    baselines = list(BASELINES)[: 1 if arguments.fast else None]
+    results: list[dict[str, float]] = []
     for seed in range(1 if arguments.fast else 5):
         train, val, test = TextDataset.split(
             arguments.file, text=1, target=0, tokenizer="bpe", max_size=2000, on_error="skip", seed=seed
         )
         if seed == 0:
             print(train, f"\nskipped: {train.skipped}")
-        ours = dlkit_accuracy(train, val, test, 2 if arguments.fast else 10, arguments.runs / str(seed))
-        by_words = baseline_accuracy(train, test)
-        by_parts = baseline_accuracy(train, test, analyzer="char_wb", ngram_range=(2, 4))
-        results.append((ours, by_words, by_parts))
-        print(
-            f"split {seed}: dlkit {ours:.4f}, TF-IDF of words {by_words:.4f}, of word parts {by_parts:.4f}", flush=True
-        )
-    ours, by_words, by_parts = (fmean(column) for column in zip(*results, strict=True))
-    print(f"mean: dlkit {ours:.4f}, TF-IDF of words {by_words:.4f}, of word parts {by_parts:.4f}")
+        reached = {"dlkit": dlkit_accuracy(train, val, test, 2 if arguments.fast else 10, arguments.runs / str(seed))}
+        reached |= {name: baseline_accuracy(train, test, **BASELINES[name]) for name in baselines}
+        results.append(reached)
+        print(f"split {seed}:", ", ".join(f"{name} {value:.4f}" for name, value in reached.items()), flush=True)
+    means = {name: fmean(reached[name] for reached in results) for name in results[0]}
+    print("mean:", ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
 
 
 if __name__ == "__main__":
