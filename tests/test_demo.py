@@ -55,7 +55,8 @@ def test_killed_and_started_again_it_reaches_its_accuracy(shared_data: Path, tmp
         first = start(tmp_path, **source)
         wait_for(tmp_path, "notmnist/checkpoint-000002-*.pt", first)
         first.send_signal(signal.SIGKILL)
-        assert first.wait() == -signal.SIGKILL
+        first.communicate()
+        assert first.returncode == -signal.SIGKILL
         second = start(tmp_path, **source)
         output, errors = second.communicate()
         assert second.returncode == 0, errors

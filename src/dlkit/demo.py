@@ -44,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     data = Glyphs(2_000) if options.fast else _letters()
     folder = options.out / (type(data).__name__.lower() + ("-fast" if options.fast else ""))
-    train, val, test = data.split([0.8, 0.1, 0.1], stratify=True, seed=0)
+    train, val, test = data.split([0.7, 0.1, 0.2], stratify=True, seed=0)
     print(f"{data!r}\ntraining on {len(train):,}, validating on {len(val):,}, testing on {len(test):,}")
 
     seed_everything(0)
-    model = SmallConvNet(len(data.classes))
+    model = SmallConvNet(len(data.classes), dropout=0.5)
     loader = DataLoader(train, 128, shuffle=True)
     optim = torch.optim.AdamW(model.parameters(), lr=3e-3)
     steps = options.epochs * len(loader)

@@ -155,6 +155,7 @@ class Run:
         directions: For each value of the history whether higher is better, None where nobody knows.
         capture: Returns the run's whole state; only at a safe point.
         indices: `indices(epoch, batch)` gives the samples of a batch, None where nobody knows.
+        logged: What callbacks have logged for the next row.
         seed: What all randomness of the run is derived from.
 
     Args:
@@ -184,7 +185,7 @@ class Run:
         self.accumulate = 1
         self.epoch_began = (0, 0)
         self._verbose = verbose
-        self._extra: Row = {}
+        self.logged: Row = {}
 
     @property
     def optimizer(self) -> Optimizer:
@@ -227,17 +228,27 @@ class Run:
         return list(range(first, last if self.num_batches is None else min(last, self.num_batches)))
 
     def log(self, name: str, value: float) -> None:
-        """Add a value to the next row of the history.
+        """Add a value to the next row of the history; a later one of the same name takes its place.
 
         Args:
             name: The column.
-            value: A plain number; call `.item()` yourself, and not in every step.
+            value: One number. A tensor is read from its device at once, so not in every step.
+
+        Raises:
+            ArgumentError: it is no number, or the name is "epoch" or "step".
         """
-        self._extra[name] = value
+        if name in ("epoch", "step"):
+            raise ArgumentError(f"{name!r} is what a row is found by; log the value under another name")
+        try:
+            self.logged[name] = value if isinstance(value, int | float) else float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ArgumentError(
+                f"run.log({name!r}, ...) takes one number, not {type(value).__name__}: {error}"
+            ) from error
 
     def take_logged(self) -> Row:
         """What callbacks have logged since the last row; used by the loop."""
-        logged, self._extra = self._extra, {}
+        logged, self.logged = self.logged, {}
         return logged
 
     def say(self, message: str) -> None:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from dlkit.callbacks.base import Callback, overrides
 from dlkit.callbacks.checkpoint import Checkpoint
+from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.errors import ArgumentError
 
@@ -132,7 +133,8 @@ def check_callbacks(callbacks: Sequence[Any], step: Any) -> None:
         raise ArgumentError("a run has one folder: pass one Checkpoint")
     for callback in callbacks if step is not None else ():
         name, warmup = type(callback).__name__, getattr(callback, "warmup", None)
-        if overrides(callback, "on_gradients") and not (isinstance(callback, LearningRate) and warmup == 0):
+        harmless = isinstance(callback, CheckFrozen) or (isinstance(callback, LearningRate) and warmup == 0)
+        if overrides(callback, "on_gradients") and not harmless:
             name += f"(warmup={warmup})" if isinstance(callback, LearningRate) else ""
             raise ArgumentError(
                 f"{name} works on gradients, which the Trainer never sees with a step of your own; do in the step "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -133,8 +132,8 @@ class Trainer:
             val: The same, for validation; None for none.
             epochs: The total: a run that has 3 of 5 epochs trains 2 more, a finished one none.
             resume: "auto" goes on with what is in the `Checkpoint` folder, if anything; True demands that there is
-                something; False starts anew, with the weights as they are now (older files are moved aside); a path
-                loads that checkpoint file.
+                something; False starts anew with the weights that a Trainer was made with (older files are moved
+                aside); a path loads that checkpoint file.
             validate_every: "epoch", "2 epochs" or "500 steps"; the end of the last epoch always counts.
             dry_run: Run two batches through every stage, write nothing, and put everything back as it was.
             overfit: Train on the first so many batches only, again and again, to see whether the model can learn.
@@ -154,9 +153,9 @@ class Trainer:
             raise ArgumentError(
                 "validate_every in time would give other numbers on another machine; use steps or epochs"
             )
-        self._set_up_callbacks()
         if dry_run:
             return self._dry_run(source, val_source)
+        self._set_up_callbacks()
         source, val_source = self._reusing(source, val_source)
         with self._folder(), listening(self.run) as signals:
             history = self._fit(source, val_source, epochs, resume, every)
@@ -174,8 +173,9 @@ class Trainer:
             TrainingError: the loader yields nothing.
         """
         source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
-        batches = self._prepare(source.batches(0))
-        values = evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module())
+        with rng.isolated(source.seed):
+            batches = self._prepare(source.batches(0))
+            values = evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module())
         return values or {}
 
     def predict(self, loader: Any, *, has_targets: bool | None = None) -> Any:
@@ -186,8 +186,9 @@ class Trainer:
             has_targets: False when batches of two tensors are two inputs, not inputs and target.
         """
         source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
-        batches = self._prepare(source.batches(0))
-        return evaluation.predict(self._forward, batches, model=self._eval_module(), has_targets=has_targets)
+        with rng.isolated(source.seed):
+            batches = self._prepare(source.batches(0))
+            return evaluation.predict(self._forward, batches, model=self._eval_module(), has_targets=has_targets)
 
     def lr_find(
         self, loader: Any, *, start: float = 1e-7, end: float = 10.0, steps: int = 100
@@ -214,11 +215,12 @@ class Trainer:
 
     def _dry_run(self, source: Source, val: Source | None) -> History:
         """Two batches through training, validation, callbacks and what would be saved, with nothing left behind."""
-        short = source_of(rehearsal.first_batches(source, 2), self.seed)
-        short_val = None if val is None else source_of(rehearsal.first_batches(val, 2), self.seed)
         callbacks = self.callbacks
         with rehearsal.undone(self.run, callbacks):
-            self.callbacks = [copy.copy(callback) for callback in callbacks]
+            short = source_of(rehearsal.first_batches(source, 2), self.seed)
+            short_val = None if val is None else source_of(rehearsal.first_batches(val, 2), self.seed)
+            self.callbacks = [rehearsal.stand_in(callback) for callback in callbacks]
+            self._set_up_callbacks()
             try:
                 history = self._fit(short, short_val, 1, None, Every(unit="epochs", number=1))
                 plain(self.run.capture())
