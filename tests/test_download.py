@@ -155,9 +155,6 @@ def test_pauses_double_up_to_the_longest(server: Server, tmp_path: Path) -> None
     start = time.monotonic()
     get(server.url("/a.bin"), tmp_path / "a.bin", patience=patience)
     assert time.monotonic() - start >= 0.05 + 0.1 + 0.15 + 0.15
-    start = time.monotonic()
-    get(server.url("/a.bin"), tmp_path / "b.bin", patience=patience)
-    assert time.monotonic() - start < 0.4
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
@@ -166,7 +163,7 @@ def test_retry_after_is_obeyed(server: Server, tmp_path: Path, form: str) -> Non
     server.script("/a.bin", Reply(status=429, headers={"Retry-After": after}))
     start = time.monotonic()
     get(server.url("/a.bin"), tmp_path / "a.bin")
-    assert 0.95 <= time.monotonic() - start < 4
+    assert time.monotonic() - start >= 0.95
 
 
 def test_too_long_a_retry_after_ends_it(server: Server, tmp_path: Path) -> None:
@@ -249,26 +246,31 @@ def test_progress_renews_the_attempts(server: Server, tmp_path: Path) -> None:
     assert server.sent("/a.bin") == len(BODY)
 
 
-def test_breaking_off_at_the_same_point_is_no_progress(server: Server, tmp_path: Path) -> None:
-    server.script("/a.bin", *[Reply(break_after=20_000, ignore_range=True)] * 9)
+def test_only_what_was_never_reached_before_is_progress(server: Server, tmp_path: Path) -> None:
+    server.script("/a.bin", *[Reply(break_after=point, ignore_range=True) for point in (20_000, 10_000) * 9])
     with pytest.raises(DownloadError, match=r"broke off"):
         get(server.url("/a.bin"), tmp_path / "a.bin")
-    assert len(server.requests) == 1 + QUICK.attempts - 1
+    assert len(server.requests) == QUICK.attempts
+
+
+def test_a_server_that_gives_piece_by_piece(server: Server, tmp_path: Path) -> None:
+    piece = Reply(headers={"Content-Range": "bytes 100000-149999/300000"}, claim_length=50_000, break_after=50_000)
+    server.script("/a.bin", Reply(break_after=100_000), piece)
+    assert get(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+    assert [seen.sent for seen in server.requests] == [100_000, 50_000, 150_000]
 
 
 def test_a_stalled_server_is_left_and_continued(server: Server, tmp_path: Path) -> None:
     server.script("/a.bin", Reply(hold_after=65_536))
-    patience = Patience(read=0.3, backoff=0)
+    patience = Patience(read=0.5, backoff=0)
     assert get(server.url("/a.bin"), tmp_path / "a.bin", patience=patience).read_bytes() == BODY
     assert server.requests[1].headers["Range"] == "bytes=65536-"
 
 
 def test_a_stall_is_named(server: Server, tmp_path: Path) -> None:
     server.script("/a.bin", Reply(hold_after=70_000))
-    with pytest.raises(
-        DownloadError, match=r"sent nothing for 0\.2 s(?s:.*)65,536 bytes that arrived are kept in .*part"
-    ):
-        get(server.url("/a.bin"), tmp_path / "a.bin", patience=Patience(read=0.2, attempts=1))
+    with pytest.raises(DownloadError, match=r"sent nothing for 1 s(?s:.*)65,536 bytes that arrived are kept in .*part"):
+        get(server.url("/a.bin"), tmp_path / "a.bin", patience=Patience(read=1, attempts=1))
     assert names(tmp_path) == ["a.bin.part", "a.bin.part.json"]
 
 
@@ -387,14 +389,18 @@ def test_without_a_hash_another_mirror_starts_over(server: Server, tmp_path: Pat
     assert "Range" not in server.requests[2].headers
 
 
-def test_bytes_of_two_mirrors_are_never_taken_without_a_hash(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mirror", "content"), [(0, BODY), (1, OTHER)])
+def test_bytes_of_two_mirrors_are_never_taken_without_a_hash(
+    server: Server, tmp_path: Path, mirror: int, content: bytes
+) -> None:
     server.files["/b.bin"] = OTHER
     server.script("/a.bin", Reply(break_after=100_000), Reply(status=404))
     server.script("/b.bin", Reply(break_after=100_000), Reply(status=404))
     urls = [server.url("/a.bin"), server.url("/b.bin")]
     with pytest.raises(DownloadError):
         get(urls, tmp_path / "a.bin", sha256=digest(BODY))
-    assert get(urls[1], tmp_path / "a.bin").read_bytes() == OTHER
+    assert (tmp_path / "a.bin.part").stat().st_size == 200_000
+    assert get(urls[mirror], tmp_path / "a.bin").read_bytes() == content
 
 
 def test_a_wrong_seam_is_mended_by_starting_over(server: Server, tmp_path: Path) -> None:
@@ -462,13 +468,28 @@ def test_an_answer_without_a_length(server: Server, tmp_path: Path) -> None:
     assert get(server.url("/a.bin"), tmp_path / "a.bin", size=len(BODY)).read_bytes() == BODY
 
 
+def test_a_length_beside_chunks_does_not_count(server: Server, tmp_path: Path) -> None:
+    server.script("/a.bin", Reply(chunked=True, headers={"Content-Length": "5"}))
+    assert get(server.url("/a.bin"), tmp_path / "a.bin", size=len(BODY)).read_bytes() == BODY
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_compressed_answer_is_undone(server: Server, tmp_path: Path, encoding: str) -> None:
     packed = gzip.compress(BODY) if encoding == "gzip" else __import__("zlib").compress(BODY)
     reply = Reply(content=packed, headers={"Content-Encoding": encoding})
-    server.script("/a.bin", Reply(content=packed, headers=reply.headers, break_after=5000), reply)
+    server.script("/a.bin", Reply(content=packed, headers=reply.headers, break_after=200_000), reply)
     assert get(server.url("/a.bin"), tmp_path / "a.bin", sha256=digest(BODY)).read_bytes() == BODY
     assert "Range" not in server.requests[1].headers  # ranges would be of the compressed bytes
+
+
+def test_undone_bytes_are_not_taken_for_those_of_an_earlier_answer(server: Server, tmp_path: Path) -> None:
+    packed = Reply(content=gzip.compress(OTHER), headers={"Content-Encoding": "gzip"}, break_after=200_000)
+    server.script("/a.bin", Reply(break_after=100_000), packed, Reply(status=403))
+    with pytest.raises(DownloadError):
+        get(server.url("/a.bin"), tmp_path / "a.bin")
+    assert (tmp_path / "a.bin.part").stat().st_size > 100_000
+    assert get(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+    assert "Range" not in server.requests[-1].headers
 
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.TGZ"])

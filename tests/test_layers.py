@@ -15,11 +15,29 @@ LAYERS = """
 errors _files _optional
 _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
-rng samplers loader sources
+rng
+transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets transforms/documents
+transforms/__init__
+_padding _columns collate
+samplers/order samplers/buckets samplers/__init__ loader sources
 splits
+text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks text/_texts
+text/__init__
 datasets/base datasets/packfile datasets/letter_files datasets/packed datasets/notmnist datasets/glyphs
+datasets/decoding datasets/listing datasets/parallel datasets/journal datasets/imagecache datasets/imagesettings
+datasets/profiling datasets/images datasets/folders datasets/imagetable datasets/inspecting
+datasets/schema
+datasets/_tables/cells datasets/_tables/source datasets/_tables/dialect datasets/_tables/parsing
+datasets/_tables/frames datasets/_tables/options datasets/_tables/textual datasets/_tables/reading
+datasets/_tables/facts datasets/_tables/fitting datasets/_tables/targets datasets/_tables/encoding
+datasets/_tables/images datasets/_tables/memory datasets/_tables/building datasets/_tables/describing
+datasets/_tables/lanes datasets/_tables/blocks datasets/_tables/tallies datasets/_tables/survey
+datasets/_tables/streaming
+datasets/_tables/__init__ datasets/tabular
+datasets/packed_text datasets/_text/records datasets/_text/sources datasets/_text/rows datasets/_text/targets
+datasets/_text/encoding datasets/_text/__init__ datasets/text
 datasets/__init__
-models metrics
+models/convnet models/text models/__init__ metrics
 transfer/_trace transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs transfer/models
 transfer/_cut transfer/features
 runs/every runs/history runs/snapshot runs/state runs/store runs/__init__

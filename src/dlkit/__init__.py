@@ -19,6 +19,7 @@ _ROOMS = {
 }
 _MODULES = (
     "callbacks",
+    "collate",
     "datasets",
     "download",
     "errors",
@@ -27,8 +28,10 @@ _MODULES = (
     "plots",
     "samplers",
     "splits",
+    "text",
     "training",
     "transfer",
+    "transforms",
 )
 
 __all__ = sorted([*_ROOMS, *_MODULES])

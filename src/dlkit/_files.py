@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -130,8 +131,10 @@ class FileLock:
             file = open(self.path, "ab")  # noqa: SIM115  (kept open: closing it is what releases the lock)
             try:
                 _lock(file)
-            except OSError:
+            except OSError as error:
                 file.close()
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+                    raise  # a file system without locks, say: waiting would last for ever
                 return False
             self._file = file
             _held.add(self)

@@ -22,13 +22,15 @@ from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.datasets.glyphs import Glyphs
 from dlkit.datasets.notmnist import NotMNIST
 from dlkit.datasets.packed import PackedImages
-from dlkit.errors import DownloadError
+from dlkit.errors import DlkitError, DownloadError
 from dlkit.models import SmallConvNet
 from dlkit.rng import seed_everything
 from dlkit.runs.history import History
 from dlkit.training.trainer import Trainer
 
-__all__ = ["main"]
+__all__ = ["EPOCHS", "main"]
+
+EPOCHS = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,11 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     data = Glyphs(2_000) if options.fast else _letters()
     folder = options.out / (type(data).__name__.lower() + ("-fast" if options.fast else ""))
-    train, val, test = data.split([0.8, 0.1, 0.1], stratify=True, seed=0)
-    print(f"{data!r}\ntraining on {len(train):,}, validating on {len(val):,}, testing on {len(test):,}")
+    train, val, test = data.split([0.7, 0.1, 0.2], stratify=True, seed=0)
+    counts = f"training on {len(train):,}, validating on {len(val):,}, testing on {len(test):,}"
+    print(f"{data!r}\n{counts}", flush=True)
 
     seed_everything(0)
-    model = SmallConvNet(len(data.classes))
+    model = SmallConvNet(len(data.classes), dropout=0.5)
     loader = DataLoader(train, 128, shuffle=True)
     optim = torch.optim.AdamW(model.parameters(), lr=3e-3)
     steps = options.epochs * len(loader)
@@ -69,9 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m dlkit.demo", description="Train, test and draw: dlkit's main job.")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where to save (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="passes over the data (default: %(default)s)")
+    parser.add_argument("--epochs", type=_count, default=EPOCHS, help="passes over the data (default: %(default)s)")
     parser.add_argument("--fast", action="store_true", help="2,000 rendered letters instead of notMNIST: seconds")
     return parser
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
 
 
 def _letters() -> PackedImages:
@@ -79,7 +88,7 @@ def _letters() -> PackedImages:
         return NotMNIST(download=True)
     except DownloadError as error:
         reason = textwrap.shorten(str(error), 300, placeholder=" ...")
-        print(f"notMNIST is not to be had ({reason}); going on with letters from this machine's fonts")
+        print(f"notMNIST is not to be had ({reason}); going on with letters from this machine's fonts", flush=True)
         return Glyphs()
 
 
@@ -101,4 +110,9 @@ def _report(test: PackedImages, predictions: Tensor, history: History, folder: P
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:  # while the letters are fetched, or a second time
+        raise SystemExit(130) from None
+    except DlkitError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None

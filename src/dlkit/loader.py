@@ -28,7 +28,7 @@ from torch.utils.data._utils.pin_memory import pin_memory as pin
 
 from dlkit import rng
 from dlkit.errors import ArgumentError
-from dlkit.samplers import Plan, Planner, planner_of
+from dlkit.samplers.order import Plan, Planner, planner_of
 
 __all__ = ["DataLoader"]
 

@@ -2,6 +2,7 @@
 
 Names are resolved when the first batch shows what the model gives: `"accuracy"` is the multiclass one for logits
 [B, C], the binary one for logits [B] or [B, 1], the multilabel one when targets have the shape of the logits.
+torchmetrics guesses from each batch anew whether scores are logits or probabilities; here they are what they are.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class Metrics:
 
     Args:
         metrics: Names (see `names()`), torchmetrics metrics, `Mean` objects, or a mapping from names to those.
+        probabilities: The predictions that the named binary and multilabel metrics get are probabilities, not logits.
 
     Raises:
         ArgumentError: an unknown name, listing the known ones, or an object that is no metric.
@@ -95,11 +97,12 @@ class Metrics:
     True
     """
 
-    def __init__(self, metrics: Iterable[Any] | Mapping[str, Any] = ()) -> None:
+    def __init__(self, metrics: Iterable[Any] | Mapping[str, Any] = (), *, probabilities: bool = False) -> None:
         if isinstance(metrics, str):
             metrics = [metrics]
         pairs = metrics.items() if isinstance(metrics, Mapping) else [(_name(metric), metric) for metric in metrics]
         self._wanted = {name: _checked(metric) for name, metric in pairs}
+        self._probabilities = probabilities
         self._built: dict[str, Any] | None = None
 
     def __len__(self) -> int:
@@ -134,7 +137,7 @@ class Metrics:
             self._built = {name: _build(metric, preds, target) for name, metric in self._wanted.items()}
         for name, metric in self._built.items():
             try:
-                metric.update(*_fitted(metric, preds, target))
+                metric.update(*_fitted(metric, preds, target, self._probabilities))
             except (ValueError, RuntimeError, TypeError) as error:
                 raise TrainingError(
                     f"metric {name!r} could not take a batch: "
@@ -145,12 +148,24 @@ class Metrics:
         """The values over all batches since `reset`, as plain numbers."""
         if self._built is None:
             return {}
-        return {name: float(metric.compute()) for name, metric in self._built.items()}
+        return {name: _number(name, metric.compute()) for name, metric in self._built.items()}
 
     def reset(self) -> None:
         """Forget all batches."""
         for metric in (self._built or {}).values():
             metric.reset()
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise TrainingError(
+            f"metric {name!r} gave {list(value.shape)} values instead of one number; the history has one per row: "
+            "let it take an average, such as average='macro', or measure each class with a metric of its own"
+        )
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"metric {name!r} gave {type(value).__name__} instead of one number: {error}") from error
 
 
 def _name(metric: Any) -> str:
@@ -213,15 +228,17 @@ def _task(preds: Tensor, target: Tensor) -> str:
     return "multilabel" if preds.shape == target.shape and preds.is_floating_point() else "multiclass"
 
 
-def _fitted(metric: Any, preds: Any, target: Any) -> tuple[Any, Any]:
+def _fitted(metric: Any, preds: Any, target: Any, probabilities: bool) -> tuple[Any, Any]:
     """Predictions and targets in the form the metric wants; half precision becomes full, so that sums are exact."""
     if isinstance(preds, Tensor) and preds.dtype in (torch.float16, torch.bfloat16):
         preds = preds.float()
     task = getattr(metric, "dlkit_task", None)
-    if task == "binary":
-        return preds.reshape(-1), target.reshape(-1).long()
-    if task == "multilabel":
-        return preds, target.long()
+    if task in ("binary", "multilabel"):
+        # A batch whose logits all lie between 0 and 1 would be taken for probabilities, and 0.3 for class 0.
+        scores = preds if probabilities or not preds.is_floating_point() else preds.sigmoid()
+        return (scores, target.long()) if task == "multilabel" else (scores.reshape(-1), target.reshape(-1).long())
+    if task == "multiclass" and hasattr(metric, "thresholds"):  # the curves compare scores over batches
+        return preds.softmax(1), target
     if task is None and type(metric).__module__.startswith("torchmetrics.regression"):
         return preds.reshape(target.shape) if preds.numel() == target.numel() else preds, target
     return preds, target

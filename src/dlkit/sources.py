@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from dlkit import rng
 from dlkit.errors import ArgumentError, DataError
@@ -119,6 +119,7 @@ class _Stream:
         self.iterable, self.seed = iterable, seed
         self._stateful = _stateful_part(iterable)
         self._state: dict[str, Any] | None = None
+        self._begun = False
         self.how = "restored from its own state" if self._stateful is not None else "fast-forwarded"
 
     @property
@@ -136,11 +137,13 @@ class _Stream:
         restored = start > 0 and self._restore()
         with rng.isolated(stream):
             iterator = iter(self.iterable)
-        if iterator is self.iterable and epoch > 0:
+        if iterator is self.iterable and (epoch > 0 or self._begun):
+            which = f"epoch {epoch + 1}" if epoch > 0 else "the second time"
             raise ArgumentError(
-                f"{type(self.iterable).__name__} can be iterated only once, and this is epoch {epoch + 1}; "
+                f"{type(self.iterable).__name__} can be iterated only once, and this is {which}; "
                 "pass an object whose __iter__ starts anew (a DataLoader, a list, a class), not an iterator"
             )
+        self._begun = True
         for number in itertools.count(start if restored else 0):
             batch = _next(iterator, rng.derive(stream, number))
             if batch is _END:
@@ -227,6 +230,11 @@ def source_of(loader: Any, seed: int, *, pin_memory: bool = False) -> Source:
         # Workers that live on draw on where the last epoch ended, so a resumed epoch could not be the same.
         settings = {name: getattr(loader, name) for name in _STREAM_SETTINGS}
         loader = TorchDataLoader(loader.dataset, **settings)
+    if isinstance(loader, Dataset):
+        raise ArgumentError(
+            f"{type(loader).__name__} is a dataset, whose samples would be taken for batches; "
+            "pass DataLoader(dataset, batch_size=32)"
+        )
     if not hasattr(loader, "__iter__"):
         raise ArgumentError(f"expected a DataLoader or an iterable of batches, not {type(loader).__name__}")
     return _Stream(loader, seed)

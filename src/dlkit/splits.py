@@ -21,7 +21,7 @@ from torch import Tensor
 from dlkit import rng
 from dlkit.errors import ArgumentError
 
-__all__ = ["LeakReport", "check_leaks", "content_keys", "split_indices"]
+__all__ = ["LeakReport", "check_leaks", "content_keys", "part_of_keys", "split_indices"]
 
 Ints = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
@@ -262,15 +262,36 @@ def _as_array(values: Any) -> npt.NDArray[Any]:
     return array
 
 
+def part_of_keys(keys: Keys, fractions: float | Sequence[float], *, seed: int = 0) -> Ints:
+    """The part that each key falls into, whatever other keys there are: for data that is never seen as a whole.
+
+    The shares are met on average: of n keys, a part gets its share to within a few times the root of n.
+
+    Args:
+        keys: uint64 [N], such as row numbers or `content_keys`; equal keys fall into one part.
+        fractions: As in `split_indices`.
+        seed: Another seed gives another split.
+
+    Returns:
+        int64 [N], the number of the part.
+
+    >>> part_of_keys(np.arange(6, dtype=np.uint64), [0.5, 0.5], seed=1).tolist()
+    [1, 1, 0, 1, 0, 1]
+    """
+    start = np.uint64(rng.derive(seed, rng.SPLIT, 2))
+    places = _mixed((keys + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ start) / 2.0**64
+    return np.searchsorted(np.cumsum(_shares(fractions))[:-1], places, side="right").astype(np.int64)
+
+
 def content_keys(data: Any) -> Keys:
     """A 64-bit key for each sample; equal samples have equal keys, in every process and on every machine.
 
     Two different samples of half a million share a key with a chance of 1 in 100 million.
 
     Args:
-        data: Tensor or array [N, ...]; a DataFrame or a dict of columns [N], whose rows are the samples; or a sequence
-            of strings, bytes, numbers or tuples. In columns and tuples 1, 1.0 and True are equal, and so are missing
-            values; in arrays and tensors NaN equals NaN.
+        data: Tensor or array [N, ...]; a `CSVDataset`, DataFrame or dict of columns [N], whose rows are the samples; or
+            a sequence of strings, bytes, numbers or tuples. In columns and tuples 1, 1.0 and True are equal, and so are
+            missing values; in arrays and tensors NaN equals NaN.
 
     Returns:
         uint64 [N].
@@ -288,6 +309,8 @@ def content_keys(data: Any) -> Keys:
 
 
 def _columns(data: Any) -> dict[str, Any] | None:
+    if callable(inputs := getattr(data, "comparable", None)):
+        data = inputs()  # a table of dlkit gives its inputs as columns
     if isinstance(data, Mapping):
         return {str(name): values for name, values in data.items()}
     if hasattr(data, "columns") and hasattr(data, "iloc"):

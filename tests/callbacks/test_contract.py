@@ -27,6 +27,7 @@ HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
 MAKERS: dict[str, Callable[[Path, object], Callback]] = {
     "CSVLogger": lambda folder, run: dlkit.callbacks.CSVLogger(folder / "log.csv"),
     "Callback": lambda folder, run: Callback(),
+    "CheckFrozen": lambda folder, run: dlkit.callbacks.CheckFrozen(),
     "Checkpoint": lambda folder, run: dlkit.callbacks.Checkpoint(folder, background=False),
     "ClipGradients": lambda folder, run: dlkit.callbacks.ClipGradients(1.0),
     "EMA": lambda folder, run: dlkit.callbacks.EMA(0.9),
@@ -37,12 +38,14 @@ MAKERS: dict[str, Callable[[Path, object], Callback]] = {
     ),
     "MLflowLogger": lambda folder, run: dlkit.callbacks.MLflowLogger("x", tracking_uri=f"sqlite:///{folder}/m.db"),
     "Progress": lambda folder, run: dlkit.callbacks.Progress(),
+    "ReuseFeatures": lambda folder, run: dlkit.callbacks.ReuseFeatures(),
     "StopOnNaN": lambda folder, run: dlkit.callbacks.StopOnNaN(),
     "TensorBoardLogger": lambda folder, run: dlkit.callbacks.TensorBoardLogger(folder / "events"),
     "TimeLimit": lambda folder, run: dlkit.callbacks.TimeLimit("2 h"),
+    "Unfreeze": lambda folder, run: dlkit.callbacks.Unfreeze({1: "all"}),
     "WandbLogger": lambda folder, run: dlkit.callbacks.WandbLogger("x", mode="disabled", dir=folder),
 }
-SLOW = {"MLflowLogger", "WandbLogger"}  # their state is tested where they are
+ELSEWHERE = {"MLflowLogger", "Unfreeze", "WandbLogger"}  # slow, or for a model with a head: tested where they are
 
 
 def test_every_public_callback_is_tested_here():
@@ -50,7 +53,7 @@ def test_every_public_callback_is_tested_here():
     assert all(issubclass(getattr(dlkit.callbacks, name), Callback) for name in MAKERS)
 
 
-@pytest.mark.parametrize("name", sorted(set(MAKERS) - SLOW))
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - ELSEWHERE))
 @pytest.mark.parametrize("cut", [1, 3])
 def test_state_is_plain_and_goes_round_through_a_file(name, cut, tmp_path):
     def feed(folder: Path) -> Feed:
@@ -73,7 +76,7 @@ def test_state_is_plain_and_goes_round_through_a_file(name, cut, tmp_path):
     second.end()
 
 
-@pytest.mark.parametrize("name", sorted(set(MAKERS) - SLOW))
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - ELSEWHERE))
 def test_a_dry_run_leaves_the_folder_empty(name, tmp_path):
     run = new_run()
     run.write_files = False
@@ -81,7 +84,7 @@ def test_a_dry_run_leaves_the_folder_empty(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", sorted(set(MAKERS) - SLOW))
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - ELSEWHERE))
 def test_it_may_end_without_having_begun(name, tmp_path):
     """As when another callback's start raises."""
     run = new_run()
@@ -247,14 +250,14 @@ def test_after_an_exception(place, count, after):
 def test_when_nothing_comes_in_between():
     called = [name for name in record("never", 0, ask).called if name.startswith("on_")]
     steps = ["on_epoch_start", *[*STEP, "on_safe_point"] * 3, *ROW, "on_safe_point"]
-    assert called == ["on_fit_start", *steps, *steps, "on_fit_end"]
+    assert called == ["on_setup", "on_fit_start", *steps, *steps, "on_fit_end"]
     assert set(called) == set(HOOKS)
 
 
 def test_the_table_in_the_docstring():
     """Each cell of the table stands for the scenarios above, which are run again and read by it."""
     lines = re.findall(r"^    `(on_\w+)`\s{2,}(.+?)\s{2,}(.+?)\s{2,}(.+)$", Callback.__doc__ or "", re.MULTILINE)
-    assert [line[0] for line in lines] == ["on_fit_start", "on_epoch_start", *HOOKS[2:]]
+    assert [line[0] for line in lines] == HOOKS
     completed = record("never", 0, ask)
     in_step, in_validation = record("train", 2, press), record("validate", 1, press)
     in_row, failed, between = record("on_row", 1, ask), record("train", 2, fail), record("fetch", 2, fail)

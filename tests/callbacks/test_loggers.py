@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -262,6 +263,7 @@ def test_wandb(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     first = Feed(WandbLogger("ants", dir=tmp_path)).start()([9, 8]).end()
     state = plain(first.state())
+    time.sleep(1.1)  # wandb names folders by the second, and mixes up two of one name
     second = Feed(WandbLogger("ants", dir=tmp_path)).resume(state).start()([7, NAN]).end()
     assert second.state()["callbacks"] == state["callbacks"]
     rows = wandb_rows(tmp_path)

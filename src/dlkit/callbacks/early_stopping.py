@@ -106,8 +106,7 @@ class EarlyStopping(Callback):
         Args:
             state: What `state_dict` returned.
         """
-        self.best, self.waited = state["best"], state["waited"]
-        self._to_beat = state.get("to_beat", self.best)  # the first files had one value for both
+        self.best, self._to_beat, self.waited = state["best"], state["to_beat"], state["waited"]
 
     def _stop_if_over(self, run: Run, finished_epochs: int) -> None:
         if self.waited < self.patience or finished_epochs < self.min_epochs:

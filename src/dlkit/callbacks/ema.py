@@ -58,6 +58,8 @@ class EMA(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The average and the number of steps in it."""
+        if self._saved is not None:  # taken back, and the fit that will use it has not begun
+            return self._saved
         if self._average is None:
             return {}
         return {"average": self._average.module.state_dict(), "steps": int(self._average.n_averaged)}

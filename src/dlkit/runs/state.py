@@ -59,16 +59,16 @@ class LossMeter:
         self._sums: dict[str, float] = {}
         self._count = 0
         self._pending: list[Any] = []
-        self._weights: list[int] = []
+        self._weights: list[Any] = []
         self._first_step = 0
         self._latest = float("nan")
 
-    def add(self, values: Any, weight: int, step: int) -> None:
+    def add(self, values: Any, weight: Any, step: int) -> None:
         """Take in one step's loss.
 
         Args:
             values: A scalar tensor on any device, already detached, or a dict of named ones.
-            weight: The number of samples it is the mean of.
+            weight: The number of samples it is the mean of; a tensor where it must not be read yet.
             step: The number of the step, which the watchers are told.
         """
         if not self._pending:
@@ -84,12 +84,14 @@ class LossMeter:
             return
         pending, weights = self._pending, self._weights
         self._pending, self._weights = [], []
+        if isinstance(weights[0], Tensor):
+            weights = _read(weights)
         columns = pending if isinstance(pending[0], dict) else [{"loss": value} for value in pending]
         read = {name: _read([column[name] for column in columns]) for name in columns[0]}
         for name, values in read.items():
             total = self._sums.get(name, 0.0)
             for value, weight in zip(values, weights, strict=True):
-                total += value * weight
+                total += value * weight if weight else 0.0  # the mean of nothing is NaN
             self._sums[name] = total
         self._latest = next(iter(read.values()))[-1]
         self._count += sum(weights)
@@ -153,6 +155,7 @@ class Run:
         directions: For each value of the history whether higher is better, None where nobody knows.
         capture: Returns the run's whole state; only at a safe point.
         indices: `indices(epoch, batch)` gives the samples of a batch, None where nobody knows.
+        logged: What callbacks have logged for the next row.
         seed: What all randomness of the run is derived from.
 
     Args:
@@ -182,7 +185,7 @@ class Run:
         self.accumulate = 1
         self.epoch_began = (0, 0)
         self._verbose = verbose
-        self._extra: Row = {}
+        self.logged: Row = {}
 
     @property
     def optimizer(self) -> Optimizer:
@@ -225,17 +228,27 @@ class Run:
         return list(range(first, last if self.num_batches is None else min(last, self.num_batches)))
 
     def log(self, name: str, value: float) -> None:
-        """Add a value to the next row of the history.
+        """Add a value to the next row of the history; a later one of the same name takes its place.
 
         Args:
             name: The column.
-            value: A plain number; call `.item()` yourself, and not in every step.
+            value: One number. A tensor is read from its device at once, so not in every step.
+
+        Raises:
+            ArgumentError: it is no number, or the name is "epoch" or "step".
         """
-        self._extra[name] = value
+        if name in ("epoch", "step"):
+            raise ArgumentError(f"{name!r} is what a row is found by; log the value under another name")
+        try:
+            self.logged[name] = value if isinstance(value, int | float) else float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ArgumentError(
+                f"run.log({name!r}, ...) takes one number, not {type(value).__name__}: {error}"
+            ) from error
 
     def take_logged(self) -> Row:
         """What callbacks have logged since the last row; used by the loop."""
-        logged, self._extra = self._extra, {}
+        logged, self.logged = self.logged, {}
         return logged
 
     def say(self, message: str) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from dlkit.errors import TrainingError
 from dlkit.metrics import Metrics
 from dlkit.runs.state import LossMeter
-from dlkit.training.batches import size_of, split
-from dlkit.training.steps import Forward
+from dlkit.training.batches import split
+from dlkit.training.steps import Forward, weight_of
 
 __all__ = ["evaluate", "predict"]
 
@@ -25,7 +25,7 @@ def evaluate(
     model: nn.Module,
     go_on: Callable[[int], bool] = lambda done: True,
 ) -> dict[str, float] | None:
-    """The mean loss over samples and the metrics; None when `go_on` said no.
+    """The mean loss and the metrics over all samples, however they are cut into batches; None when `go_on` said no.
 
     Args:
         forward: Model and loss.
@@ -42,14 +42,14 @@ def evaluate(
     with _evaluating(model):
         for batch in batches:
             loss, output, target = forward(batch, model)
-            meter.add(loss, size_of(batch), done)
+            meter.add(loss, weight_of(forward.loss, batch), done)
             metrics.update(getattr(output, "logits", output), target)
             done += 1
             if not go_on(done):
                 return None
     if done == 0:
         raise TrainingError("the loader for the evaluation yielded no batch; is its dataset empty?")
-    return {**meter.mean(), **metrics.compute()}
+    return {"loss": float("nan"), **meter.mean(), **metrics.compute()}  # NaN where every target is ignored
 
 
 def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_targets: bool | None) -> Any:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from torch import nn
+
 from dlkit import rng
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ArgumentError, TrainingError
@@ -19,7 +21,7 @@ from dlkit.runs.state import Cursor, LossMeter, Run
 from dlkit.sources import Source, nothing
 from dlkit.training.steps import Step
 
-__all__ = ["LearningRateCurve", "first_batches", "lr_find", "undone"]
+__all__ = ["LearningRateCurve", "first_batches", "lr_find", "stand_in", "undone"]
 
 
 def first_batches(source: Source, count: int) -> list[Any]:
@@ -37,6 +39,19 @@ def first_batches(source: Source, count: int) -> list[Any]:
     return batches
 
 
+def stand_in(callback: Callback) -> Callback:
+    """A copy for a rehearsal: what it remembers in attributes of its own, lists and dicts included, stays its own.
+
+    Args:
+        callback: The callback; the scheduler, the store and so on that it holds are shared.
+    """
+    copied = copy.copy(callback)
+    for name, value in vars(callback).items():
+        if type(value) in (list, dict, set):
+            setattr(copied, name, copy.copy(value))
+    return copied
+
+
 @contextlib.contextmanager
 def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
     """Run a block and put everything back: weights, optimizers, schedulers, random streams, counters, history.
@@ -50,10 +65,13 @@ def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
     average = Snapshot().take(run.eval_model.state_dict()) if run.eval_model is not run.model else None
     rest = {name: copy.deepcopy(optimizer.state_dict()) for name, optimizer in run.optimizers.items()}
     states = [copy.deepcopy(callback.state_dict()) for callback in callbacks]
-    modes = [(module, module.training) for module in run.model.modules()]
+    modules = [(module, _attributes(module)) for module in run.model.modules()]
+    learning = [(parameter, parameter.requires_grad) for parameter in run.model.parameters()]
+    groups = {name: len(optimizer.param_groups) for name, optimizer in run.optimizers.items()}
     scaler = copy.deepcopy(run.scaler.state_dict()) if run.scaler is not None else None
     streams, attributes = rng.state_dict(), dict(vars(run))
     run.cursor, run.history, run.losses = Cursor(), History(), LossMeter()
+    run.take_logged()  # what is logged in here goes to a dict of its own
     run.write_files = False
     try:
         yield
@@ -62,17 +80,28 @@ def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
         run.model.load_state_dict(model)
         if average is not None:
             run.eval_model.load_state_dict(average)
+        for parameter, learns in learning:
+            parameter.requires_grad_(learns)
         for name, optimizer in run.optimizers.items():
             optimizer.zero_grad()
+            del optimizer.param_groups[groups[name] :]
             optimizer.load_state_dict(rest[name])
         for callback, state in zip(callbacks, states, strict=True):
             if state:
                 callback.load_state_dict(state)
-        for module, training in modes:
-            module.training = training
+        for module, attributes_before in modules:
+            vars(module).clear()
+            vars(module).update(attributes_before)
         if run.scaler is not None and scaler is not None:
             run.scaler.load_state_dict(scaler)
         rng.load_state_dict(streams)
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """A module's modes and marks; what it holds in objects of its own (hooks, parameters) is shared."""
+    return {
+        name: copy.copy(value) if dataclasses.is_dataclass(value) else value for name, value in vars(module).items()
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,7 +162,8 @@ def lr_find(
             rate = start * (end / start) ** (number / (steps - 1))
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
-            value = float(step(run, [batch])[0])
+            values = step(run, [batch])[0]
+            value = float(next(iter(values.values())) if isinstance(values, dict) else values)
             average = 0.9 * average + 0.1 * value if math.isfinite(value) else math.inf
             smoothed = average / (1 - 0.9 ** (number + 1))  # as Adam corrects its averages for their start at zero
             if not math.isfinite(smoothed) or (losses and smoothed > 4 * min(losses)):

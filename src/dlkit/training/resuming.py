@@ -103,6 +103,7 @@ def capture(run: Run, source: Source, callbacks: Sequence[Callback], settings: S
         "callbacks": {name: state for name, state in states.items() if state},
         "losses": run.losses.state_dict(),
         "history": run.history.rows,
+        "logged": run.logged,
         "cursor": dataclasses.asdict(run.cursor),
         "source": source.state_dict(),
         "rng": rng.state_dict(),
@@ -137,7 +138,7 @@ def restore(
         if name in state["callbacks"]:
             callback.load_state_dict(state["callbacks"][name])
     run.losses.load_state_dict(state["losses"])
-    run.history = History(state["history"])
+    run.history, run.logged = History(state["history"]), dict(state.get("logged", {}))
     run.cursor = Cursor(**state["cursor"])
     run.seed = state["settings"]["may"]["seed"]
     source.load_state_dict(state["source"])

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dlkit.callbacks.base import Callback
+from dlkit.callbacks.base import Callback, overrides
 from dlkit.callbacks.checkpoint import Checkpoint
+from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.errors import ArgumentError
 
@@ -69,7 +70,23 @@ def schedule(scheduler: Any) -> list[LearningRate]:
     return [scheduler if isinstance(scheduler, LearningRate) else LearningRate(scheduler)]
 
 
-def check(model: nn.Module, optimizers: Mapping[str, Optimizer], accumulate: int, step: Any, precision: str) -> None:
+def gives_probabilities(loss: Any) -> bool:
+    """Whether a model trained with this loss gives probabilities, where others give logits.
+
+    Args:
+        loss: As given to the Trainer.
+    """
+    return isinstance(loss, nn.BCELoss) or loss is nn.functional.binary_cross_entropy
+
+
+def check(
+    model: nn.Module,
+    optimizers: Mapping[str, Optimizer],
+    accumulate: int,
+    step: Any,
+    precision: str,
+    compiled: bool,
+) -> None:
     """Refuse arguments that do not go together.
 
     Args:
@@ -78,6 +95,7 @@ def check(model: nn.Module, optimizers: Mapping[str, Optimizer], accumulate: int
         accumulate: As given to the Trainer.
         step: As given to the Trainer.
         precision: As given to the Trainer.
+        compiled: Whether the Trainer is to compile the model.
     """
     if accumulate < 1:
         raise ArgumentError(f"accumulate must be at least 1 batch per step, not {accumulate}")
@@ -90,6 +108,8 @@ def check(model: nn.Module, optimizers: Mapping[str, Optimizer], accumulate: int
         raise ArgumentError(
             "a step of your own does its own accumulation and precision; leave accumulate and precision out"
         )
+    if step is not None and compiled:
+        raise ArgumentError("a step of your own calls the model itself: compile what it calls, and leave compile out")
     own = {id(parameter) for parameter in model.parameters()}
     held = [p for optimizer in optimizers.values() for group in optimizer.param_groups for p in group["params"]]
     if not any(id(parameter) in own for parameter in held):
@@ -99,14 +119,24 @@ def check(model: nn.Module, optimizers: Mapping[str, Optimizer], accumulate: int
         )
 
 
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Refuse what is no callback, and two folders for one run.
+def check_callbacks(callbacks: Sequence[Any], step: Any) -> None:
+    """Refuse what is no callback, two folders for one run, and what a step of the user's own would never call.
 
     Args:
         callbacks: All of them.
+        step: As given to the Trainer.
     """
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise ArgumentError(f"callbacks must be dlkit.callbacks.Callback objects, not {callback!r}")
     if sum(isinstance(callback, Checkpoint) for callback in callbacks) > 1:
         raise ArgumentError("a run has one folder: pass one Checkpoint")
+    for callback in callbacks if step is not None else ():
+        name, warmup = type(callback).__name__, getattr(callback, "warmup", None)
+        harmless = isinstance(callback, CheckFrozen) or (isinstance(callback, LearningRate) and warmup == 0)
+        if overrides(callback, "on_gradients") and not harmless:
+            name += f"(warmup={warmup})" if isinstance(callback, LearningRate) else ""
+            raise ArgumentError(
+                f"{name} works on gradients, which the Trainer never sees with a step of your own; do in the step "
+                "what it would do, between backward() and optimizer.step()"
+            )

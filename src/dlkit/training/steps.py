@@ -12,7 +12,7 @@ from dlkit.errors import ArgumentError, TrainingError
 from dlkit.runs.state import Run
 from dlkit.training.batches import call, check_scalar, pieces, size_of, split
 
-__all__ = ["CustomStep", "Forward", "StandardStep", "Step"]
+__all__ = ["CustomStep", "Forward", "StandardStep", "Step", "weight_of"]
 
 Step = Callable[[Run, list[Any]], tuple[Any, int]]
 Hook = Callable[[Run], None]
@@ -26,6 +26,14 @@ _SAME_SHAPE = (
     nn.L1Loss,
     nn.MSELoss,
     nn.SmoothL1Loss,
+)
+_SAME_SHAPE_FUNCTIONS = (
+    nn.functional.binary_cross_entropy,
+    nn.functional.binary_cross_entropy_with_logits,
+    nn.functional.huber_loss,
+    nn.functional.l1_loss,
+    nn.functional.mse_loss,
+    nn.functional.smooth_l1_loss,
 )
 
 
@@ -47,7 +55,7 @@ class Forward:
             raise ArgumentError(f"precision must be one of {', '.join(_DTYPES)}, not {precision!r}")
         self.model, self.loss, self.device = model, loss, device
         self.dtype = _DTYPES[precision]
-        self._same_shape = isinstance(loss, _SAME_SHAPE)
+        self._same_shape = isinstance(loss, _SAME_SHAPE) or loss in _SAME_SHAPE_FUNCTIONS
 
     def output(self, inputs: Any, model: nn.Module | None = None) -> Any:
         """What the model gives for a batch's inputs.
@@ -71,7 +79,7 @@ class Forward:
         """
         if self.loss is None:
             output = self.output(batch, model)
-            return check_scalar(getattr(output, "loss", output)), output, None
+            return check_scalar(getattr(output, "loss", output)), output, split(batch)[1]
         inputs, target = split(batch)
         if target is None:
             raise TrainingError(
@@ -82,10 +90,11 @@ class Forward:
         return self._loss_of(getattr(output, "logits", output), target), output, target
 
     def _loss_of(self, output: Any, target: Any) -> Tensor:
-        if self._same_shape and isinstance(output, Tensor) and output.shape != target.shape:
+        if self._same_shape and isinstance(output, Tensor) and output.shape != getattr(target, "shape", None):
             raise TrainingError(
-                f"{type(self.loss).__name__} needs output and target of one shape: the model gave {_shapes(output)}, "
-                f"the target is {_shapes(target)}; reshape one of them, for example output.squeeze(1)"
+                f"{getattr(self.loss, '__name__', type(self.loss).__name__)} needs output and target of one shape: "
+                f"the model gave {_shapes(output)}, the target is {_shapes(target)}; "
+                "reshape one of them, for example output.squeeze(1)"
             )
         try:
             if self.dtype is None:
@@ -126,32 +135,34 @@ class StandardStep:
         """
         while True:
             try:
-                return self._attempt(run, group)
+                value, samples = self._gradients(run, group)
+                break
             except torch.OutOfMemoryError:
                 if self._pieces >= max(size_of(batch) for batch in group):
                     raise
             self._halve(run)
+        self._update(run)  # not tried again: an optimizer that fails may have moved half of the parameters
+        return value, samples
 
-    def _attempt(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
+    def _gradients(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
         if self._pieces > 1:
             group = [part for batch in group for part in pieces(batch, self._pieces)]
         if len(group) == 1:
             loss, _, _ = self.forward(group[0])
             self._backward(run, loss)
-            value, samples = loss.detach(), size_of(group[0])
-        else:
-            value, samples = self._accumulate(run, group)
-        self._update(run)
-        return value, samples
+            return loss.detach(), size_of(group[0])
+        return self._accumulate(run, group)
 
     def _accumulate(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
         sizes = [size_of(batch) for batch in group]
-        counts = [_count(self.forward.loss, batch, size) for batch, size in zip(group, sizes, strict=True)]
+        counts = [weight_of(self.forward.loss, batch) for batch in group]
         total: Any = sum(counts)
         parts = []
         for batch, count in zip(group, counts, strict=True):
             loss, _, _ = self.forward(batch)
-            if getattr(self.forward.loss, "reduction", "mean") != "sum":
+            if isinstance(count, Tensor):  # the mean over targets that are all ignored is 0 / 0, and counts nothing
+                loss = torch.where(count > 0, loss, loss.new_zeros(())) * (count / total)
+            elif getattr(self.forward.loss, "reduction", "mean") != "sum":
                 loss = loss * (count / total)
             self._backward(run, loss)
             parts.append(loss.detach())
@@ -207,15 +218,23 @@ class CustomStep:
         return check_scalar(values).detach(), size_of(group[0])
 
 
-def _count(loss: Any, batch: Any, size: int) -> Any:
-    """What the mean of a loss divides by: samples, or the weights of the targets that are not ignored."""
+def weight_of(loss: Any, batch: Any) -> Any:
+    """What the mean of a loss divides by: the number of samples, or the weights of the targets that are not ignored.
+
+    Args:
+        loss: The loss function.
+        batch: A batch.
+    """
     if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or loss.reduction != "mean":
-        return size
+        return size_of(batch)
     _, target = split(batch)
     if not isinstance(target, Tensor) or target.is_floating_point():
-        return size
-    kept = target[target != loss.ignore_index]
-    return kept.numel() if loss.weight is None else loss.weight[kept].sum()
+        return size_of(batch)
+    kept = target != loss.ignore_index
+    if loss.weight is None:
+        return kept.sum()
+    # Without waiting for the device; what is out of range is for the loss itself to complain about.
+    return (loss.weight[target.clamp(0, len(loss.weight) - 1)] * kept).sum()
 
 
 def _shapes(value: Any) -> str:
@@ -224,5 +243,6 @@ def _shapes(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {_shapes(item)}" for name, item in value.items()) + "}"
     if isinstance(value, tuple | list):
-        return f"{type(value).__name__} of " + ", ".join(_shapes(item) for item in value)
+        more = [] if len(value) <= 4 else ["..."]
+        return f"{type(value).__name__} of " + ", ".join([*(_shapes(item) for item in value[:4]), *more])
     return type(value).__name__

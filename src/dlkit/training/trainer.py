@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from dlkit.errors import ArgumentError, CheckpointError
 from dlkit.metrics import Metrics
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
-from dlkit.runs.state import Cursor, LossMeter, Run
+from dlkit.runs.state import Run
 from dlkit.runs.store import load_checkpoint, plain
 from dlkit.sources import Source, nothing, source_of
 from dlkit.training import batches as batch_tools
@@ -96,10 +95,11 @@ class Trainer:
         self.model = setup.bare(model).to(self.device)
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
         optimizers = dict(optim) if isinstance(optim, Mapping) else {"optimizer": optim}
-        setup.check(self.model, optimizers, accumulate, step, precision)
-        self.metrics, self.seed, self.progress = Metrics(metrics), seed, progress
+        setup.check(self.model, optimizers, accumulate, step, precision, compile)
+        self.metrics = Metrics(metrics, probabilities=setup.gives_probabilities(loss))
+        self.seed, self.progress = seed, progress
         self.callbacks = [*setup.schedule(scheduler), *callbacks, *([Progress()] if progress else [])]
-        setup.check_callbacks(self.callbacks)
+        setup.check_callbacks(self.callbacks, step)
         self._forward = Forward(called, loss, precision=precision, device=self.device)
         self._custom_step, self._precision = step, precision
         self._channels_last = setup.is_channels_last(self.model)
@@ -132,8 +132,8 @@ class Trainer:
             val: The same, for validation; None for none.
             epochs: The total: a run that has 3 of 5 epochs trains 2 more, a finished one none.
             resume: "auto" goes on with what is in the `Checkpoint` folder, if anything; True demands that there is
-                something; False starts anew, with the weights as they are now (older files are moved aside); a path
-                loads that checkpoint file.
+                something; False starts anew with the weights that a Trainer was made with (older files are moved
+                aside); a path loads that checkpoint file.
             validate_every: "epoch", "2 epochs" or "500 steps"; the end of the last epoch always counts.
             dry_run: Run two batches through every stage, write nothing, and put everything back as it was.
             overfit: Train on the first so many batches only, again and again, to see whether the model can learn.
@@ -153,9 +153,9 @@ class Trainer:
             raise ArgumentError(
                 "validate_every in time would give other numbers on another machine; use steps or epochs"
             )
-        self._set_up_callbacks()
         if dry_run:
             return self._dry_run(source, val_source)
+        self._set_up_callbacks()
         source, val_source = self._reusing(source, val_source)
         with self._folder(), listening(self.run) as signals:
             history = self._fit(source, val_source, epochs, resume, every)
@@ -173,8 +173,9 @@ class Trainer:
             TrainingError: the loader yields nothing.
         """
         source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
-        batches = self._prepare(source.batches(0))
-        values = evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module())
+        with rng.isolated(source.seed):
+            batches = self._prepare(source.batches(0))
+            values = evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module())
         return values or {}
 
     def predict(self, loader: Any, *, has_targets: bool | None = None) -> Any:
@@ -185,8 +186,9 @@ class Trainer:
             has_targets: False when batches of two tensors are two inputs, not inputs and target.
         """
         source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
-        batches = self._prepare(source.batches(0))
-        return evaluation.predict(self._forward, batches, model=self._eval_module(), has_targets=has_targets)
+        with rng.isolated(source.seed):
+            batches = self._prepare(source.batches(0))
+            return evaluation.predict(self._forward, batches, model=self._eval_module(), has_targets=has_targets)
 
     def lr_find(
         self, loader: Any, *, start: float = 1e-7, end: float = 10.0, steps: int = 100
@@ -213,11 +215,12 @@ class Trainer:
 
     def _dry_run(self, source: Source, val: Source | None) -> History:
         """Two batches through training, validation, callbacks and what would be saved, with nothing left behind."""
-        short = source_of(rehearsal.first_batches(source, 2), self.seed)
-        short_val = None if val is None else source_of(rehearsal.first_batches(val, 2), self.seed)
         callbacks = self.callbacks
         with rehearsal.undone(self.run, callbacks):
-            self.callbacks = [copy.copy(callback) for callback in callbacks]
+            short = source_of(rehearsal.first_batches(source, 2), self.seed)
+            short_val = None if val is None else source_of(rehearsal.first_batches(val, 2), self.seed)
+            self.callbacks = [rehearsal.stand_in(callback) for callback in callbacks]
+            self._set_up_callbacks()
             try:
                 history = self._fit(short, short_val, 1, None, Every(unit="epochs", number=1))
                 plain(self.run.capture())
@@ -328,11 +331,15 @@ class Trainer:
         store = next((callback.store for callback in self.callbacks if isinstance(callback, Checkpoint)), None)
         if how is None:  # a dry run
             return None
+        if how is False and self.run.step:
+            raise ArgumentError(
+                f"this Trainer has trained {self.run.step} steps already, which its model, optimizer and callbacks "
+                "remember; to start anew make a new model, optimizer and Trainer"
+            )
         if how is False:
             moved = store.archive() if store is not None else None
             if moved is not None:
                 self.run.say(f"starting anew; the earlier run was moved to {moved}")
-            self.run.cursor, self.run.history, self.run.losses = Cursor(), History(), LossMeter()
             return None
         if how not in ("auto", True):
             return str(how), load_checkpoint(how)
@@ -357,9 +364,11 @@ class Trainer:
             run.cursor.finished = ""
         if run.cursor.finished or run.epoch >= epochs:
             run.stop_reason = run.cursor.finished or f"{run.epoch} epochs are done"
+            stopped = run.cursor.finished and not run.cursor.finished.startswith("completed")
             run.say(
                 f"nothing to train: this run is finished ({run.stop_reason}, {epochs} asked for); "
-                "to train on give more epochs, to start anew use another folder or fit(..., resume=False)"
+                f"{'' if stopped else 'to train on give more epochs, '}to start anew use another folder or "
+                "fit(..., resume=False)"
             )
         self.model.train()
 

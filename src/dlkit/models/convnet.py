@@ -1,4 +1,4 @@
-"""Small baseline models: quick to train on two cores, and honest numbers to beat."""
+"""`SmallConvNet`: a baseline for small images."""
 
 from __future__ import annotations
 

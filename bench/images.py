@@ -1,0 +1,129 @@
+"""Images per second from files to normalised, augmented 224-pixel batches; alternating, medians, ratios.
+
+    python bench/images.py [--rounds 5] [--photos FOLDER]
+
+Contenders: torchvision's ImageFolder in PIL and in tensor form (as many workers as cores), dlkit with threads in this
+process, with threads in one worker, with Pillow alone, and later epochs from a full cache. Without FOLDER, photographs
+of 500x375 pixels are made by enlarging noise, 12-megapixel ones likewise: real ones compress differently, so give some.
+Each subfolder of FOLDER is measured by itself and must be a folder of classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder as TorchvisionFolder
+from torchvision.io import ImageReadMode, decode_image, read_file
+from torchvision.transforms import v2
+
+from dlkit import transforms
+from dlkit.datasets import ImageFolder, decoding
+
+SIZE, BATCH = 224, 32
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def made_up(folder: Path, width: int, height: int, count: int) -> Path:
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        noise = rng.normal(128, 60, (height // 12 + 1, width // 12 + 1, 3)).clip(0, 255).astype(np.uint8)
+        image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+        grain = rng.normal(0, 4, (height, width, 1))
+        path = folder / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((np.asarray(image) + grain).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return folder
+
+
+def tensor_loader(path: str) -> Any:
+    return decode_image(read_file(path), ImageReadMode.RGB)
+
+
+def torchvision_pil(folder: Path) -> Any:
+    steps = [v2.RandomResizedCrop(SIZE, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    return TorchvisionFolder(folder, v2.Compose(steps))
+
+
+def torchvision_tensor(folder: Path) -> Any:
+    steps = [v2.RandomResizedCrop(SIZE, antialias=True), v2.RandomHorizontalFlip()]
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    return TorchvisionFolder(folder, v2.Compose(steps), loader=tensor_loader)
+
+
+def seconds(dataset: Any, workers: int, *, warm: bool = True) -> float:
+    """One epoch; workers are started before the clock, as they are in every epoch but the first."""
+    loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    if warm and workers:
+        for _ in loader:
+            break
+    start = time.perf_counter()
+    for _ in loader:
+        pass
+    return time.perf_counter() - start
+
+
+def without_simplejpeg(dataset: Any) -> float:
+    found = decoding._simplejpeg
+    decoding._simplejpeg = lambda: None  # type: ignore[assignment]
+    try:
+        return seconds(dataset, 0)
+    finally:
+        decoding._simplejpeg = found
+
+
+def contenders(folder: Path, cache: Path) -> Iterator[tuple[str, Callable[[], float]]]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pil, tensor = torchvision_pil(folder), torchvision_tensor(folder)
+    ours = ImageFolder(folder, transform=transforms.train(SIZE))
+    kept = ImageFolder(folder, transform=transforms.train(SIZE), cache=cache)
+    seconds(kept, 0)
+    yield "torchvision, PIL", lambda: seconds(pil, cores)
+    yield "torchvision, tensors", lambda: seconds(tensor, cores)
+    yield "dlkit, 0 workers", lambda: seconds(ours, 0)
+    yield "dlkit, 1 worker", lambda: seconds(ours, 1)
+    yield "dlkit, 0 workers, Pillow alone", lambda: without_simplejpeg(ours)
+    yield "dlkit, 0 workers, cache full", lambda: seconds(kept, 0)
+
+
+def measure(folder: Path, rounds: int, cache: Path) -> None:
+    entrants = dict(contenders(folder, cache))
+    taken: dict[str, list[float]] = {name: [] for name in entrants}
+    for _ in range(rounds):
+        for name, run in entrants.items():
+            taken[name].append(run())
+    count = len(ImageFolder(folder))
+    base = statistics.median(taken["torchvision, PIL"])
+    print(f"{folder.name}: {count} images, load {os.getloadavg()[0]:.1f}")
+    for name, times in taken.items():
+        middle = statistics.median(times)
+        print(f"  {name:32} {count / middle:8.0f} img/s   {base / middle:5.2f} x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--photos", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        folders = sorted(path for path in options.photos.iterdir() if path.is_dir()) if options.photos else []
+        if not folders:
+            folders = [made_up(root / "500x375", 500, 375, 256), made_up(root / "12 megapixels", 4000, 3000, 32)]
+        for folder in folders:
+            measure(folder, options.rounds, root / "cache")
+
+
+if __name__ == "__main__":
+    main()

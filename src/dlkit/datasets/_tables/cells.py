@@ -1,0 +1,217 @@
+"""One column as it was read. Strings are codes into a pool of distinct ones, so every question about text is asked
+once per distinct value, and no Python object is kept per cell."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+__all__ = ["Cells", "Dates", "Numbers", "StringPool", "Strings", "Table", "ranked", "strings_of"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Skipped = tuple[str, str]  # the place of a row ("line 7 of a.csv") and what is wrong with it, to follow that
+
+
+class StringPool(Sequence[str]):
+    """Strings as one block of bytes and offsets: small, quick to share with workers, and never a list of objects.
+
+    >>> pool = StringPool.of(["a", "가"]); pool[1], len(pool), pool.tolist()
+    ('가', 2, ['a', '가'])
+    """
+
+    __slots__ = ("_blob", "_offsets")
+
+    def __init__(self, blob: Array, offsets: Array) -> None:
+        self._blob, self._offsets = blob, offsets
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> StringPool:
+        """Pack strings. Half surrogates, which a DataFrame may hold, survive."""
+        parts = [string.encode("utf-8", "surrogatepass") for string in strings]
+        offsets = np.zeros(len(parts) + 1, dtype=np.int64)
+        np.cumsum([len(part) for part in parts], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(parts), dtype=np.uint8), offsets)
+
+    @classmethod
+    def of_arrow(cls, array: Any) -> StringPool:
+        """The buffers of an Arrow string array without nulls, as they are."""
+        _, offsets, blob = array.buffers()
+        width = np.int64 if str(array.type).startswith("large") else np.int32
+        if offsets is None or len(array) == 0:
+            return cls.of(())
+        starts = np.frombuffer(offsets, dtype=width)[array.offset : array.offset + len(array) + 1]
+        data = np.frombuffer(blob, dtype=np.uint8) if blob is not None else np.zeros(0, dtype=np.uint8)
+        return cls(data, starts.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = index if index >= 0 else index + len(self)
+        if not 0 <= position < len(self):
+            raise IndexError(f"string {index} of {len(self)}")
+        start, end = self._offsets[position : position + 2]
+        return self._blob[start:end].tobytes().decode("utf-8", "surrogatepass")
+
+    def tolist(self) -> list[str]:
+        """All strings as Python objects, for a moment."""
+        base = int(self._offsets[0])
+        data = self._blob[base : int(self._offsets[-1])].tobytes()
+        bounds = (self._offsets - base).tolist()
+        if data.isascii():
+            text = data.decode("ascii")
+            return [text[start:end] for start, end in pairwise(bounds)]
+        return [data[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(bounds)]
+
+    def compact(self) -> StringPool:
+        """A copy that holds nothing but its own bytes (an Arrow buffer may be a view of a whole file)."""
+        start, end = int(self._offsets[0]), int(self._offsets[-1])
+        return StringPool(self._blob[start:end].copy(), self._offsets - start)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A column of numbers: float64 with NaN for missing, or int64, which has no missing ones."""
+
+    values: Array
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Array) -> Numbers:
+        """The cells of some rows."""
+        return Numbers(self.values[rows])
+
+    def complete(self) -> bool:
+        """Whether surely no cell is missing; a sum is the quickest way to look."""
+        return self.values.dtype.kind != "f" or math.isfinite(float(self.values.sum()))
+
+    def missing(self) -> Array:
+        """Which cells hold no finite number, as bool [N]."""
+        if self.values.dtype.kind != "f":
+            return np.zeros(len(self.values), dtype=bool)
+        return ~np.isfinite(self.values)
+
+
+@dataclass(frozen=True)
+class Dates:
+    """A column of moments: datetime64[us] in UTC, NaT for missing."""
+
+    values: Array
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Array) -> Dates:
+        """The cells of some rows."""
+        return Dates(self.values[rows])
+
+    def complete(self) -> bool:
+        """Whether no cell is missing."""
+        return not self.missing().any()
+
+    def missing(self) -> Array:
+        """Which cells are empty, as bool [N]."""
+        return np.isnat(self.values)
+
+
+@dataclass(frozen=True)
+class Strings:
+    """A column of text as read, blanks and missing marks included: codes into distinct strings, -1 where absent."""
+
+    codes: Array
+    pool: StringPool
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, rows: Array) -> Strings:
+        """The cells of some rows, with the same pool."""
+        return Strings(self.codes[rows], self.pool)
+
+    def counts(self) -> Array:
+        """How often each string of the pool occurs, as int64 [len(pool)]."""
+        return np.bincount(self.codes + 1, minlength=len(self.pool) + 1)[1:]
+
+    def tolist(self) -> list[str | None]:
+        """Every cell as a Python string, None where absent; for small tables."""
+        strings: list[str | None] = [*self.pool.tolist(), None]
+        return [strings[code] for code in self.codes.tolist()]
+
+    def mapped(self, values: Sequence[Any] | Array, absent: Any, dtype: Any) -> Array:
+        """`values[i]` wherever string i of the pool stands, `absent` where nothing does."""
+        lookup = np.empty(len(self.pool) + 1, dtype=dtype)
+        lookup[:-1], lookup[-1] = values, absent
+        return lookup[self.codes]
+
+
+Cells = Numbers | Dates | Strings
+
+
+def ranked(values: Array) -> tuple[Array, Array]:
+    """Distinct values in ascending order and the place of each value among them, as `numpy.unique` gives them.
+
+    Integers of a small range, such as labels, are counted instead of sorted: some fifty times faster.
+
+    >>> ranked(np.array([7, 5, 7]))
+    (array([5, 7]), array([1, 0, 1]))
+    """
+    if values.dtype.kind in "iu" and len(values):
+        low, high = int(values.min()), int(values.max())
+        if high - low < max(1024, len(values)):
+            places = values - low
+            there = np.bincount(places, minlength=high - low + 1) > 0
+            return np.flatnonzero(there) + low, (np.cumsum(there) - 1)[places]
+    distinct, codes = np.unique(values, return_inverse=True)
+    return distinct, codes.reshape(-1)
+
+
+def strings_of(values: Iterable[str | None]) -> Strings:
+    """Distinct strings and codes from Python strings, in order of appearance.
+
+    >>> strings_of(["b", "a", None, "b"]).codes.tolist()
+    [0, 1, -1, 0]
+    """
+    index: defaultdict[str, int] = defaultdict()
+    index.default_factory = index.__len__
+    codes = np.fromiter((-1 if value is None else index[value] for value in values), dtype=np.int32)
+    return Strings(codes, StringPool.of(index))
+
+
+@dataclass
+class Table:
+    """A whole table as read.
+
+    Attributes:
+        columns: Cells by column name, all of one length.
+        origin: What it was read from, as errors name it.
+        places: Maps a row number to the words with which errors name that row ("line 12 of adult.data").
+        notes: What was found and decided while reading, in sentences.
+        skipped: Records that could not be read and were left out by policy: place and reason.
+        categories: Columns that the source itself declares to be categories.
+        folder: Where it lies, which paths in cells are relative to.
+    """
+
+    columns: dict[str, Cells]
+    origin: str
+    places: Callable[[int], str]
+    notes: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    categories: list[str] = field(default_factory=list)
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0

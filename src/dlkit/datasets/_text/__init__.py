@@ -1,0 +1,1 @@
+"""The parts of `TextDataset`: reading files, packing rows, coding targets, encoding once."""

@@ -1,0 +1,152 @@
+"""Texts to numbers, once: in memory while they are few, in a file that is found again when they are many."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import unicodedata
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlkit._files import FileLock, atomic_write, cache_dir
+from dlkit.text._blocks import Block, BlockWriter
+from dlkit.text._encoded import Encoded, Encoder
+from dlkit.text._texts import Texts
+
+__all__ = ["Packed", "Storage", "pack"]
+
+Array = np.ndarray[Any, Any]
+_VERSION = 1
+_CHUNK = 10_000
+_CACHED_FROM = 4 << 20  # bytes of text; less is encoded again in about the time that looking it up takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Where encoded texts are kept.
+
+    Attributes:
+        cache: Whether to keep them in a file when encoding takes long, and to look there first.
+        folder: The folder of those files; None for dlkit's cache folder.
+        budget: Bytes of encoded texts to hold in memory; more are read from a mapped file.
+    """
+
+    cache: bool = True
+    folder: Path | None = None
+    budget: int = 1 << 30
+
+    @property
+    def place(self) -> Path:
+        """The folder, named."""
+        return cache_dir() / "text" if self.folder is None else self.folder
+
+    def is_writable(self) -> bool:
+        """Whether files can be made there; if not, a warning says why, and texts are encoded each time."""
+        try:
+            self.place.mkdir(parents=True, exist_ok=True)
+            if os.access(self.place, os.W_OK):
+                return True
+            problem = f"{self.place} may not be written to"
+        except OSError as error:
+            problem = str(error)
+        warnings.warn(f"the encoded texts cannot be kept for the next time: {problem}", stacklevel=2)
+        return False
+
+
+@dataclass(frozen=True)
+class Packed:
+    """All texts of a dataset as numbers: ids int32 [total], lengths int64 [N], types int8 [total] for pairs."""
+
+    ids: Block
+    lengths: Array
+    types: Block | None
+
+
+def pack(encoder: Encoder, texts: Sequence[Texts], max_length: int | None, storage: Storage) -> Packed:
+    """Encode one or, for pairs, two `Texts`; or take what was kept the last time."""
+    key = _key(encoder, texts, max_length) if storage.cache and _is_much(texts) and storage.is_writable() else None
+    if key is None:
+        return _encoded(encoder, texts, max_length, storage, None)
+    with FileLock(storage.place / f"{key}.lock"):  # of several processes that start together, one encodes
+        kept = _load(key, storage)
+        if kept is None:
+            kept = _encoded(encoder, texts, max_length, storage, key)
+            _keep(kept, key, storage)
+        return kept
+
+
+def _is_much(texts: Sequence[Texts]) -> bool:
+    return sum(each.num_bytes for each in texts) >= _CACHED_FROM
+
+
+def _key(encoder: Encoder, texts: Sequence[Texts], max_length: int | None) -> str | None:
+    fingerprint = encoder.fingerprint()
+    if fingerprint is None:
+        return None
+    parts = (_VERSION, fingerprint, max_length, sys.version_info[:2], unicodedata.unidata_version)
+    return hashlib.sha256(repr((*parts, [each.digest() for each in texts])).encode()).hexdigest()
+
+
+def _encoded(
+    encoder: Encoder, texts: Sequence[Texts], max_length: int | None, storage: Storage, key: str | None
+) -> Packed:
+    ids = BlockWriter(np.int32, budget=storage.budget, folder=storage.place)
+    types = BlockWriter(np.int8, budget=storage.budget // 4, folder=storage.place)
+    lengths, typed = [np.zeros(0, dtype=np.int64)], False
+    for part in _chunks(encoder, texts, max_length):
+        ids.append(part.ids)
+        lengths.append(part.lengths)
+        if len(texts) > 1:
+            types.append(np.zeros(len(part.ids), dtype=np.int8) if part.types is None else part.types)
+            typed = typed or part.types is not None
+    return Packed(ids.finish(".ids", key), np.concatenate(lengths), types.finish(".types", key) if typed else None)
+
+
+def _chunks(encoder: Encoder, texts: Sequence[Texts], max_length: int | None) -> Iterator[Encoded]:
+    for begin in range(0, len(texts[0]), _CHUNK):
+        first, *second = (each[begin : begin + _CHUNK] for each in texts)
+        yield encoder.encode_batch(first, second[0] if second else None, max_length=max_length)
+
+
+def _keep(packed: Packed, key: str, storage: Storage) -> None:
+    """Write what is not in a file yet; the file of lengths comes last and says that all is there."""
+    about = [_VERSION, _checksum(packed.ids, packed.types), int(packed.types is not None)]
+    try:
+        for block, suffix in ((packed.ids, ".ids"), (packed.types, ".types")):
+            if block is not None and block.path is None:
+                with atomic_write(storage.place / f"{key}{suffix}") as file:
+                    file.write(block.array.data)
+        with atomic_write(storage.place / f"{key}.lengths") as file:
+            file.write(np.concatenate([np.array(about, dtype="<i8"), packed.lengths.astype("<i8")]).data)
+    except OSError as error:
+        warnings.warn(f"the encoded texts could not be kept for the next time: {error}", stacklevel=2)
+
+
+def _load(key: str, storage: Storage) -> Packed | None:
+    try:
+        header = np.fromfile(storage.place / f"{key}.lengths", dtype="<i8")
+        if len(header) < 3 or header[0] != _VERSION:
+            return None
+        ids = Block.map(storage.place / f"{key}.ids", np.dtype("<i4"))
+        types = Block.map(storage.place / f"{key}.types", np.dtype("i1")) if header[2] else None
+    except (FileNotFoundError, ValueError):
+        return None
+    lengths = header[3:].astype(np.int64)
+    if lengths.sum() != len(ids.array) or (types is not None and len(types.array) != len(ids.array)):
+        return None
+    if ids.array.nbytes > storage.budget:
+        return Packed(ids, lengths, types)
+    if _checksum(ids, types) != header[1]:
+        return None
+    return Packed(Block(ids.array.copy()), lengths, types and Block(types.array.copy()))
+
+
+def _checksum(ids: Block, types: Block | None) -> int:
+    return zlib.crc32(b"" if types is None else types.array.data, zlib.crc32(ids.array.data))

@@ -1,0 +1,315 @@
+"""Image files to upright uint8 pixels: one rule for every format, whichever decoder does the work.
+
+`open_image` reads only the header and says what there is; `.pixels(reduce)` decodes. JPEGs can be decoded at 1/2, 1/4
+or 1/8 of their size, which skips most of the work, by Pillow (`draft`, always there) or by simplejpeg (the extra
+`images`, faster and outside the interpreter's lock). Both run the same arithmetic of libjpeg-turbo: their pixels are
+equal bit for bit, so which of them is installed changes no number.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "OpenImage", "decode_image", "open_image", "read_bytes"]
+
+Pixels = npt.NDArray[np.uint8]
+Color = Literal["RGB", "L"]
+
+#: Larger images are refused before a pixel is decoded: 13,377 x 13,377, where Pillow's own limit lies, too.
+MAX_PIXELS = 178_956_970
+#: Larger files are not read.
+MAX_BYTES = 1 << 30
+
+# What Pillow may try on a file. Not here: formats that start other programs (EPS), that hold no photographs, and
+# little-tested ones in which fuzzers still find endless loops (BLP, DDS, FLI, PSD, SGI).
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "AVIF", "PPM", "TGA", "ICO", "JPEG2000")
+#: What a scan takes for an image, by its name.
+EXTENSIONS = frozenset(
+    f".{name}"
+    for names in (
+        "jpg jpeg jpe jfif mpo png apng gif webp tif tiff",
+        "bmp dib avif pbm pgm ppm pnm tga ico jp2 j2k jpx",
+    )
+    for name in names.split()
+)
+
+_ORIENTATION = 0x0112
+# EXIF orientation to (transposed, flipped up-down, flipped left-right), applied in this order.
+_TURNS = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """A file's content, if it is a file of at most `MAX_BYTES`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataNotFoundError: there is none.
+        DataError: it is too large, or cannot be read.
+    """
+    return read_with_status(path)[0]
+
+
+def read_with_status(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result]:
+    """A file's content and its size and time stamp at that moment; otherwise as `read_bytes`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataNotFoundError: there is none.
+        DataError: it is too large, or cannot be read.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if status.st_size > MAX_BYTES:
+                raise DataError(
+                    f"{_shown(path)}: {status.st_size:,} bytes are more than the {MAX_BYTES:,} an image may have"
+                )
+            return file.readall(), status
+    except FileNotFoundError as error:
+        raise DataNotFoundError(f"{_shown(path)}: there is no such file") from error
+    except OSError as error:
+        raise DataError(f"{_shown(path)}: cannot be read: {error.strerror or error}") from error
+
+
+def decode_image(
+    source: str | os.PathLike[str] | bytes, *, color: Color = "RGB", max_pixels: int = MAX_PIXELS
+) -> Pixels:
+    """Decode an image file: upright (EXIF), in uint8 [H, W, C], the reference that every faster path is tested against.
+
+    - CMYK, YCbCr, LAB, palette and black-and-white images become RGB (or grey); an embedded colour profile is ignored,
+      as everywhere in the field.
+    - Transparent pixels are laid over white.
+    - 16-bit images are divided by 257, 32-bit integers with it where their values fit 16 bits. Floats in [0, 1] are
+      multiplied by 255, in [0, 255] kept, in [0, 65535] divided by 257. Values beyond are stretched from their smallest
+      to their largest: scaled, never clamped. NaN counts as 0.
+    - Of animations and documents of several pages, the first one.
+
+    Args:
+        source: A path, or the content of a file.
+        color: "RGB" (C = 3) or "L" (grey, C = 1: ITU-R 601-2 luma).
+        max_pixels: An image that has more is refused before it is decoded.
+
+    Raises:
+        DataError: the file cannot be decoded; the message names it and says why.
+        DataNotFoundError: there is no such file.
+
+    >>> file = io.BytesIO(); Image.new("LA", (3, 2), (0, 0)).save(file, "PNG")
+    >>> decode_image(file.getvalue()).shape, int(decode_image(file.getvalue()).min())
+    ((2, 3, 3), 255)
+    """
+    return open_image(source, max_pixels=max_pixels).pixels(color=color)
+
+
+def open_image(
+    source: str | os.PathLike[str] | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> OpenImage:
+    """Read an image's header: format, upright height and width. Nothing is decoded yet.
+
+    Args:
+        source: A path, or the content of a file.
+        name: What errors call it; the path by default.
+        max_pixels: An image that has more is refused.
+
+    Raises:
+        DataError: it is no image of an accepted format, or too large.
+        DataNotFoundError: there is no such file.
+    """
+    data = source if isinstance(source, bytes) else read_bytes(source)
+    name = name or ("image" if isinstance(source, bytes) else _shown(source))
+    return OpenImage(data, name, max_pixels)
+
+
+class OpenImage:
+    """An image whose header has been read; made by `open_image`.
+
+    Args:
+        data: The file's content.
+        name: What errors call it.
+        max_pixels: An image that has more is refused.
+
+    Attributes:
+        name: What errors call it.
+        format: Pillow's name of the format, such as "JPEG".
+        mode: Pillow's name of the pixel type in the file, such as "CMYK".
+        height: Upright, in pixels.
+        width: Upright, in pixels.
+        orientation: The EXIF orientation 1 to 8; 1 is upright.
+    """
+
+    __slots__ = ("_data", "_image", "format", "height", "mode", "name", "orientation", "width")
+
+    def __init__(self, data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> None:
+        self.name, self._data = name, data
+        if not data:
+            raise DataError(f"{name}: the file is empty (0 bytes)")
+        self._image: Any = self._guarded(lambda: Image.open(io.BytesIO(data), formats=_formats()))
+        self.format, self.mode = str(self._image.format), str(self._image.mode)
+        width, height = self._image.size
+        if width * height > max_pixels:
+            raise DataError(
+                f"{name}: {width:,} x {height:,} pixels are more than the {max_pixels:,} accepted: "
+                "a decompression bomb, or a scan to be made smaller first"
+            )
+        self.orientation = self._guarded(self._read_orientation)
+        # A TIFF's pixels are turned by Pillow, whose header already gives the sides as they will be.
+        turned = self.format != "TIFF" and self.orientation in _TURNS and _TURNS[self.orientation][0]
+        self.height, self.width = (width, height) if turned else (height, width)
+
+    def _read_orientation(self) -> int:
+        info = self._image.info
+        if self.format in ("JPEG", "MPO") and "exif" not in info and "xmp" not in info:
+            return 1  # saves most photographs of the web the parsing
+        value = self._image.getexif().get(_ORIENTATION, 1)
+        return int(value) if value in _TURNS else 1
+
+    @property
+    def reducible(self) -> bool:
+        """Whether it can be decoded at 1/2, 1/4 and 1/8 for less work."""
+        return self.format in ("JPEG", "MPO") and self.mode in ("RGB", "L")
+
+    def pixels(self, reduce: int = 1, *, color: Color = "RGB") -> Pixels:
+        """Decode it, once: uint8 [ceil(height / reduce), ceil(width / reduce), C], upright, contiguous and writable.
+
+        Args:
+            reduce: 1, 2, 4 or 8; for an image that is not `reducible`, only 1.
+            color: "RGB" (C = 3) or "L" (C = 1).
+        """
+        if color not in ("RGB", "L"):
+            raise ArgumentError(f"color must be 'RGB' or 'L', not {color!r}")
+        if reduce not in (1, 2, 4, 8) or (reduce > 1 and not self.reducible):
+            raise ArgumentError(f"reduce must be 1, or for a JPEG in colour or grey 2, 4 or 8, not {reduce!r}")
+        array = self._fast_jpeg(reduce, color) if self.reducible else None
+        if array is None:
+            array = self._guarded(lambda: self._by_pillow(reduce, color))
+        turn = 1 if self.format == "TIFF" else self.orientation
+        return np.ascontiguousarray(turned_upright(array, turn))
+
+    def _fast_jpeg(self, reduce: int, color: Color) -> Pixels | None:
+        """By simplejpeg, where it is installed and finds nothing odd in the file; else Pillow has the last word."""
+        decode = _simplejpeg()
+        if decode is None or (color == "L" and self.mode == "RGB"):
+            return None
+        width, height = (-(-side // reduce) for side in self._image.size)
+        try:
+            array: Pixels = decode(
+                self._data, "RGB" if color == "RGB" else "GRAY", min_height=height, min_width=width, strict=True
+            )
+        except ValueError:
+            return None
+        return array if array.shape[:2] == (height, width) else None
+
+    def _by_pillow(self, reduce: int, color: Color) -> Pixels:
+        image = self._image
+        if reduce > 1:
+            image.draft(image.mode, (max(1, image.size[0] // reduce), max(1, image.size[1] // reduce)))
+        image.load()
+        if image.mode in ("F", "I") or image.mode.startswith("I;"):
+            image = Image.fromarray(_to_8_bit(np.asarray(image), image.mode))
+        image = _over_white(image)
+        array = np.array(image if image.mode == color else image.convert(color))
+        return array[:, :, None] if array.ndim == 2 else array
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
+        """Run code of the decoder; whatever it raises on a broken file becomes a DataError that names the file."""
+        try:
+            return work()
+        except (DataError, ArgumentError, MemoryError):
+            raise
+        except UnidentifiedImageError as error:
+            raise DataError(
+                f"{self.name}: is not an image in a format dlkit reads ({', '.join(_formats())})"
+            ) from error
+        except Exception as error:  # Pillow's plug-ins raise whatever a broken file leads to, KeyError and all
+            raise DataError(f"{self.name}: cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def turned_upright(array: Pixels, orientation: int) -> Pixels:
+    """A view of [H, W, C] pixels as the EXIF orientation wants them seen.
+
+    Args:
+        array: As they lie in the file.
+        orientation: 1 to 8.
+
+    >>> turned_upright(np.arange(6, dtype=np.uint8).reshape(2, 3, 1), 6)[:, :, 0].tolist()
+    [[3, 0], [4, 1], [5, 2]]
+    """
+    if orientation not in _TURNS:
+        return array
+    transposed, up_down, left_right = _TURNS[orientation]
+    if transposed:
+        array = array.transpose(1, 0, 2)
+    return array[:: -1 if up_down else 1, :: -1 if left_right else 1]
+
+
+def _over_white(image: Any) -> Any:
+    """Without transparency: the image laid over white where it has some."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")  # premultiplied (RGBa) and palette images as well
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _to_8_bit(values: npt.NDArray[Any], mode: str) -> Pixels:
+    """Integers of 16 or 32 bits and floats as uint8, scaled as `decode_image` says."""
+    if mode.startswith("I;16") or (mode == "I;12"):
+        return np.rint(values.astype(np.float32) / 257).astype(np.uint8)
+    values = values.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    values = np.nan_to_num(values, nan=min(max(0.0, low), high), posinf=high, neginf=low)
+    if mode == "F" and low >= 0 and high <= 1:
+        values = values * 255
+    elif low >= 0 and high <= 65535:
+        values = values if mode == "F" and high <= 255 else values / 257
+    else:
+        values = (values - low) * (255 / ((high - low) or 1.0))
+    return np.rint(values).astype(np.uint8)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def has_fast_jpeg() -> bool:
+    """Whether simplejpeg is installed."""
+    return _simplejpeg() is not None
+
+
+@functools.cache
+def _simplejpeg() -> Callable[..., Any] | None:
+    try:
+        from simplejpeg import decode_jpeg
+    except ImportError:
+        return None
+    return decode_jpeg  # type: ignore[no-any-return]
+
+
+def _shown(path: str | os.PathLike[str]) -> str:
+    return str(Path(path))

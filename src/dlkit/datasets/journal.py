@@ -1,0 +1,65 @@
+"""The list of unreadable files, shared by all workers of a dataset: one small file that each appends to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import weakref
+from pathlib import Path
+
+__all__ = ["ErrorJournal"]
+
+
+class ErrorJournal:
+    """Which samples could not be read and why, for every process that has the dataset.
+
+    The file lives as long as the journal of the process that made it. Lines are appended in one write each, so that
+    processes do not cut into one another's.
+
+    >>> journal = ErrorJournal(); journal.add(3, "broken"); journal.read()
+    {3: 'broken'}
+    """
+
+    def __init__(self) -> None:
+        descriptor, path = tempfile.mkstemp(prefix="dlkit-errors-", suffix=".jsonl")
+        os.close(descriptor)
+        self.path = Path(path)
+        self._known: dict[int, str] = {}
+        self._read = 0
+        weakref.finalize(self, _remove, self.path, os.getpid())
+
+    def add(self, row: int, reason: str) -> None:
+        """Note that a sample cannot be read.
+
+        Args:
+            row: Its place in the whole dataset.
+            reason: Why, in one sentence.
+        """
+        if row in self.read():
+            return
+        with open(self.path, "ab", buffering=0) as file:
+            file.write(json.dumps([row, reason]).encode() + b"\n")
+
+    def read(self) -> dict[int, str]:
+        """All that is known: place to reason, in the order of the places."""
+        with contextlib.suppress(FileNotFoundError):  # the process that made it has ended
+            size = os.stat(self.path).st_size
+            if size > self._read:
+                with open(self.path, "rb") as file:
+                    file.seek(self._read)
+                    lines = file.read(size - self._read)
+                whole = lines[: lines.rfind(b"\n") + 1]
+                for line in whole.splitlines():
+                    row, reason = json.loads(line)
+                    self._known.setdefault(row, reason)
+                self._known = dict(sorted(self._known.items()))
+                self._read += len(whole)
+        return self._known
+
+
+def _remove(path: Path, process: int) -> None:
+    if os.getpid() == process:
+        with contextlib.suppress(OSError):
+            path.unlink()

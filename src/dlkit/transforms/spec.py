@@ -1,0 +1,381 @@
+"""`Preprocessing`: from decoded pixels to what the model takes, as plain data that travels through JSON.
+
+What is random is drawn first, for a whole batch, as a table of uniform numbers (`draw`); what to do with an image is
+then a pure function of its size and its row of the table (`plan`), carried out by any thread (`write`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dlkit.errors import ArgumentError
+from dlkit.transforms.contrast import LocalContrastNormalization
+from dlkit.transforms.geometry import (
+    TRIES,
+    Box,
+    centered,
+    random_box,
+    reduction,
+    resized_part,
+    short_side_to,
+    snapped,
+)
+
+__all__ = ["Augment", "Plan", "Preprocessing"]
+
+Pixels = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.float64]
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# Which columns of the table of random numbers serve what.
+_CROP = slice(0, 2 * TRIES + 2)
+_FLIP, _FLIP_VERTICAL, _COLOR, _ERASE = 22, 23, slice(24, 27), slice(27, 32)
+_COLUMNS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """What is random in training; part of a `Preprocessing`. Every value is checked when it is made.
+
+    Attributes:
+        scale: The share of the image's area that is cut out, from and to. None: no random crop.
+        ratio: Width per height of the crop, from and to.
+        flip: The chance of a mirror image.
+        flip_vertical: The chance of an upside-down image.
+        brightness: 0.2 multiplies by 0.8 to 1.2.
+        contrast: 0.2 scales the distances to the mean grey by 0.8 to 1.2.
+        saturation: 0.2 scales the distances to each pixel's own grey by 0.8 to 1.2.
+        erase: The chance that a rectangle of 2 to 33 % of the area becomes the mean (Zhong et al. 2017).
+
+    >>> Augment(flip=0.5, scale=None)
+    Augment(scale=None, ratio=(0.75, 1.3333333333333333), flip=0.5, flip_vertical=0.0, brightness=0.0, contrast=0.0, \
+saturation=0.0, erase=0.0)
+    """
+
+    scale: tuple[float, float] | None = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    flip_vertical: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.scale is not None:
+            object.__setattr__(self, "scale", _span("scale", self.scale, most=1.0))
+        object.__setattr__(self, "ratio", _span("ratio", self.ratio))
+        for name in ("flip", "flip_vertical", "brightness", "contrast", "saturation", "erase"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value <= 1:
+                raise ArgumentError(f"{name} must be a number from 0 to 1, not {value!r}")
+
+    @property
+    def changes_color(self) -> bool:
+        """Whether brightness, contrast or saturation are random."""
+        return bool(self.brightness or self.contrast or self.saturation)
+
+
+class Plan(NamedTuple):
+    """What to do with one image.
+
+    Attributes:
+        reduce: At which part of its size a JPEG is to be decoded: 1, 2, 4 or 8.
+        box: What to cut out, in pixels of the full image; a multiple of `reduce`, or the whole image.
+        height: What the cut-out is resized to.
+        width: What the cut-out is resized to.
+        target: Which part of the output the resized image fills.
+        offset: Which part of the resized image that is: (top, left).
+        numbers: The row of random numbers, None where nothing is random.
+    """
+
+    reduce: int
+    box: Box
+    height: int
+    width: int
+    target: Box
+    offset: tuple[int, int]
+    numbers: Numbers | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How images become a model's input; made by `train`, `evaluate` and `from_model`, or from a model file.
+
+    It is callable on one image, picklable, and equal to what `from_json(to_json(it))` gives. Image datasets run it in
+    their threads; on its own it serves `torchvision.datasets.ImageFolder(transform=...)` as well.
+
+    Attributes:
+        size: Height and width of the output, in pixels.
+        resize: In evaluation with `fit="crop"`, what the shorter side is made before the middle is cut out.
+        fit: "crop" cuts out the middle, "stretch" changes the proportions, "pad" keeps all and fills with the mean.
+        interpolation: "bilinear", "bicubic" or "nearest"; the first two with antialiasing.
+        color: "RGB" or "L" (grey).
+        mean: Per channel, of pixels in [0, 1].
+        std: Per channel, of pixels in [0, 1].
+        augment: What is random; None for evaluation.
+        then: Steps on the normalised images, such as `LocalContrastNormalization()`.
+
+    >>> evaluate = Preprocessing(size=(4, 4), resize=6)
+    >>> evaluate(np.zeros((9, 12, 3), np.uint8)).shape
+    torch.Size([3, 4, 4])
+    """
+
+    size: tuple[int, int]
+    resize: int | None = None
+    fit: Literal["crop", "stretch", "pad"] = "crop"
+    interpolation: Interpolation = "bilinear"
+    color: Literal["RGB", "L"] = "RGB"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    augment: Augment | None = None
+    then: tuple[LocalContrastNormalization, ...] = ()
+    _scale: tuple[np.float32, ...] = field(init=False, repr=False, compare=False)
+    _bias: tuple[np.float32, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check(self)
+        for name in ("size", "mean", "std", "then"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.resize is None and self.fit == "crop":
+            object.__setattr__(self, "resize", max(self.size))
+        # x / 255 normalised is x * scale + bias.
+        scale = tuple(np.float32(1 / (255 * std)) for std in self.std)
+        bias = tuple(np.float32(-mean / std) for mean, std in zip(self.mean, self.std, strict=True))
+        object.__setattr__(self, "_scale", scale)
+        object.__setattr__(self, "_bias", bias)
+
+    @property
+    def channels(self) -> int:
+        """3 for RGB, 1 for grey."""
+        return len(self.mean)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the output."""
+        return (self.channels, *self.size)
+
+    @property
+    def draws_random(self) -> bool:
+        """Whether `draw` draws."""
+        return self.augment is not None
+
+    def for_evaluation(self) -> Self:
+        """The same without augmentation."""
+        return dataclasses.replace(self, augment=None)
+
+    def draw(self, count: int) -> Numbers | None:
+        """The random numbers for `count` images [count, 32], from torch's global stream; None if nothing is random.
+
+        Args:
+            count: How many images.
+        """
+        return torch.rand(count, _COLUMNS, dtype=torch.float64).numpy() if self.augment is not None else None
+
+    def plan(self, height: int, width: int, numbers: Numbers | None = None) -> Plan:
+        """What to do with an image of this size.
+
+        Args:
+            height: Upright, in full.
+            width: Upright, in full.
+            numbers: Its row of `draw`.
+        """
+        whole = Box(0, 0, height, width)
+        wanted = Box(0, 0, *self.size)
+        if self.augment is not None and self.augment.scale is not None:
+            assert numbers is not None
+            box = random_box(height, width, numbers[_CROP], self.augment.scale, self.augment.ratio)
+            factor = reduction(box.height, box.width, *self.size)
+            return Plan(factor, snapped(box, factor), *self.size, wanted, (0, 0), numbers)
+        if self.fit == "stretch":
+            return Plan(reduction(height, width, *self.size), whole, *self.size, wanted, (0, 0), numbers)
+        if self.fit == "pad":
+            share = min(self.size[0] / height, self.size[1] / width)
+            h, w = (max(1, round(height * share)), max(1, round(width * share)))
+            target = centered(*self.size, min(h, self.size[0]), min(w, self.size[1]))
+            return Plan(reduction(height, width, h, w), whole, target.height, target.width, target, (0, 0), numbers)
+        assert self.resize is not None
+        h, w = short_side_to(height, width, self.resize)
+        top, left, _, _ = centered(h, w, *self.size)
+        return Plan(reduction(height, width, h, w), whole, h, w, wanted, (top, left), numbers)
+
+    def write(self, pixels: Pixels, plan: Plan, out: npt.NDArray[np.float32], *, reduce: int = 1) -> None:
+        """Carry out a plan. Draws nothing and starts no threads, so that any thread may do it.
+
+        Args:
+            pixels: uint8 [H, W, C], upright.
+            plan: From `plan`, for the size of the full image.
+            out: float32 [C, *size], gets the result.
+            reduce: At which part of the full image's size the pixels are: 1, or `plan.reduce`.
+        """
+        top, left = plan.box.top // reduce, plan.box.left // reduce
+        height, width = -(-plan.box.height // reduce), -(-plan.box.width // reduce)
+        if (top, left, height, width) != (0, 0, *pixels.shape[:2]):
+            pixels = pixels[top : top + height, left : left + width]
+        part = plan.box.height / reduce, plan.box.width / reduce
+        planes = resized_part(pixels, *part, plan.height, plan.width, self.interpolation)
+        self._normalize(self._placed(planes, plan, out), plan, out)
+        self._erase(plan, out)
+
+    def _placed(self, planes: Pixels, plan: Plan, out: npt.NDArray[np.float32]) -> Pixels:
+        """The part of the resized image that is used, mirrored where it is to be; clears what it leaves free."""
+        top, left = plan.offset
+        if plan.offset != (0, 0) or planes.shape[1:] != plan.target[2:]:
+            planes = planes[:, top : top + plan.target.height, left : left + plan.target.width]
+        if planes.shape[1:] != out.shape[1:]:
+            out[:] = 0
+        if self.augment is not None and plan.numbers is not None:
+            mirror = -1 if plan.numbers[_FLIP] < self.augment.flip else 1
+            upset = -1 if plan.numbers[_FLIP_VERTICAL] < self.augment.flip_vertical else 1
+            planes = planes[:, ::upset, ::mirror]
+        return planes
+
+    def _normalize(self, planes: Pixels, plan: Plan, out: npt.NDArray[np.float32]) -> None:
+        top, left, height, width = plan.target
+        if self.augment is not None and self.augment.changes_color and plan.numbers is not None:
+            values: npt.NDArray[Any] = _recolored(planes, self.augment, plan.numbers[_COLOR])
+        else:
+            values = planes
+        for channel in range(self.channels):
+            part = out[channel, top : top + height, left : left + width]
+            np.multiply(values[channel], self._scale[channel], out=part)
+            np.add(part, self._bias[channel], out=part)
+
+    def _erase(self, plan: Plan, out: npt.NDArray[np.float32]) -> None:
+        if self.augment is None or plan.numbers is None or not self.augment.erase:
+            return
+        chance, *numbers = plan.numbers[_ERASE].tolist()
+        if chance < self.augment.erase:
+            tries = np.array([*(numbers[:2] * TRIES), *numbers[2:]])
+            top, left, height, width = random_box(*self.size, tries, (0.02, 0.33), (0.3, 3.3))
+            out[:, top : top + height, left : left + width] = 0
+
+    def __call__(self, image: Any) -> Tensor:
+        """One image, with random numbers drawn for it if there is anything random: float32 [C, H, W].
+
+        Args:
+            image: A PIL image, a uint8 array [H, W, C] or [H, W], or a uint8 tensor [C, H, W] or [H, W].
+        """
+        pixels = _pixels_of(image, self.color)
+        table = self.draw(1)
+        plan = self.plan(pixels.shape[0], pixels.shape[1], None if table is None else table[0])
+        out = np.empty(self.shape, np.float32)
+        self.write(pixels, plan, out)
+        return self.finish(torch.from_numpy(out))
+
+    def finish(self, images: Tensor) -> Tensor:
+        """The steps of `then`, on normalised images.
+
+        Args:
+            images: float32 [C, H, W] or [B, C, H, W].
+        """
+        for step in self.then:
+            images = step(images)
+        return images
+
+
+def _recolored(planes: Pixels, augment: Augment, numbers: Numbers) -> npt.NDArray[np.float32]:
+    """Brightness, contrast and saturation in this order, each kept in 0 to 255; factors as torchvision defines them."""
+    values = planes.astype(np.float32)
+    spans = (augment.brightness, augment.contrast, augment.saturation)
+    light, contrast, saturation = (
+        np.float32(1 + span * (2 * number - 1)) for span, number in zip(spans, numbers.tolist(), strict=True)
+    )
+    if augment.brightness:
+        np.clip(values * light, 0, 255, out=values)
+    if augment.contrast:
+        middle = _grey(values).mean(dtype=np.float64).astype(np.float32)
+        np.clip((values - middle) * contrast + middle, 0, 255, out=values)
+    if augment.saturation and len(values) == 3:
+        grey = _grey(values)
+        np.clip((values - grey) * saturation + grey, 0, 255, out=values)
+    return values
+
+
+def _grey(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    if len(values) == 1:
+        return np.asarray(values[0])
+    grey: npt.NDArray[np.float32] = (
+        values[0] * np.float32(0.2989) + values[1] * np.float32(0.587) + values[2] * np.float32(0.114)
+    )
+    return grey
+
+
+def _pixels_of(image: Any, color: str) -> Pixels:
+    if isinstance(image, Tensor):
+        array: Any = image.detach().cpu().numpy()
+        array = array.transpose(1, 2, 0) if array.ndim == 3 else array
+    elif isinstance(image, np.ndarray):
+        array = image
+    elif callable(convert := getattr(image, "convert", None)):
+        array = np.array(convert(color))
+    else:
+        raise ArgumentError(
+            f"an image must be a PIL image, a uint8 array or a uint8 tensor, not {type(image).__name__}"
+        )
+    array = array[:, :, None] if array.ndim == 2 else array
+    channels = {"RGB": 3, "L": 1}[color]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, channels):
+        raise ArgumentError(
+            f"pixels must be uint8 with {channels} channel(s) (an array [H, W, C], a tensor [C, H, W]), "
+            f"not {array.dtype} of shape {list(array.shape)} (channels last)"
+        )
+    pixels: Pixels = np.ascontiguousarray(array if array.shape[2] == channels else array.repeat(channels, axis=2))
+    return pixels if pixels.flags.writeable else pixels.copy()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _span(name: str, value: Any, *, most: float = float("inf")) -> tuple[float, float]:
+    pair = tuple(value) if isinstance(value, tuple | list) else ()
+    if len(pair) != 2 or not all(_is_number(edge) for edge in pair) or not 0 < pair[0] <= pair[1] <= most:
+        limit = f" and at most {most:g}" if most < float("inf") else ""
+        raise ArgumentError(f"{name} must be two numbers (from, to) above 0{limit}, not {value!r}")
+    return float(pair[0]), float(pair[1])
+
+
+def _check(spec: Preprocessing) -> None:
+    if not isinstance(spec.size, tuple | list) or len(spec.size) != 2 or not all(_is_side(side) for side in spec.size):
+        raise ArgumentError(f"size must be (height, width) in pixels, from 1 to 65535, not {spec.size!r}")
+    for name, choices in (
+        ("fit", ("crop", "stretch", "pad")),
+        ("interpolation", ("bilinear", "bicubic", "nearest")),
+        ("color", ("RGB", "L")),
+    ):
+        if getattr(spec, name) not in choices:
+            raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {getattr(spec, name)!r}")
+    if spec.resize is not None and (not _is_side(spec.resize) or spec.resize < max(spec.size)):
+        raise ArgumentError(
+            f"resize, the shorter side before the middle is cut out, must be a whole number of at least "
+            f"{max(spec.size)} (the size), not {spec.resize!r}"
+        )
+    channels = {"RGB": 3, "L": 1}[spec.color]
+    for name in ("mean", "std"):
+        values = getattr(spec, name)
+        if (
+            not isinstance(values, tuple | list)
+            or len(values) != channels
+            or not all(_is_number(value) and abs(value) < 1e6 for value in values)
+        ):
+            raise ArgumentError(f"{name} must have a number for each of {channels} channel(s), not {values!r}")
+    if any(value <= 0 for value in spec.std):
+        raise ArgumentError(f"std must be above 0, not {spec.std!r}")
+    if spec.augment is not None and not isinstance(spec.augment, Augment):
+        raise ArgumentError(f"augment must be an Augment or None, not {type(spec.augment).__name__}")
+    if not all(isinstance(step, LocalContrastNormalization) for step in spec.then):
+        raise ArgumentError(f"then takes LocalContrastNormalization steps, not {spec.then!r}")
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536

@@ -1,0 +1,297 @@
+"""The pixel cache: same batches full or empty, no decoding later, only what changed anew, safe from kills and a full disk."""  # noqa: E501
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dlkit import transforms
+from dlkit.datasets import ImageFolder, imagecache, images
+from dlkit.datasets.imagecache import open_cache
+from dlkit.errors import ArgumentError
+from dlkit.loader import DataLoader
+
+# Fills the cache of a folder, one small batch after the other.
+FILL = """
+import sys
+from dlkit import transforms
+from dlkit.datasets import ImageFolder
+from dlkit.loader import DataLoader
+ds = ImageFolder(sys.argv[1], transform=transforms.train(16), cache=sys.argv[2], threads=1)
+print("ready", flush=True)
+for batch in DataLoader(ds, 4, shuffle=True, seed=int(sys.argv[3])):
+    print(len(batch[0]), flush=True)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(40):
+        path = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (40 + number, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "data"
+
+
+def epoch(ds: Any, number: int = 0, workers: int = 0) -> list[torch.Tensor]:
+    return [x for x, _ in DataLoader(ds, 7, shuffle=True, seed=3, num_workers=workers).batches(number)]
+
+
+def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return len(first) == len(second) and all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
+
+
+class Counted:
+    """How often an image was decoded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.paths: list[str] = []
+        real = images.decode_for_cache
+
+        def decode(data: bytes, path: Path, *rest: Any) -> Any:
+            self.paths.append(path.name)
+            return real(data, path, *rest)
+
+        monkeypatch.setattr(images, "decode_for_cache", decode)
+
+
+def test_full_or_empty_gives_the_same_batches_and_decodes_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = Counted(monkeypatch)
+    ds = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    first = epoch(ds)
+    assert sorted(decoded.paths) == sorted(f"{number}.png" for number in range(40))
+    assert same(epoch(ds), first)
+    assert same(epoch(ds, workers=1), first)
+    assert not same(epoch(ds, 1), first)
+    later = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    assert same(epoch(later), first)
+    assert same(epoch(pickle.loads(pickle.dumps(later))), first)
+    assert len(decoded.paths) == 40
+
+
+def test_workers_fill_it_for_everybody(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ds = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    first = epoch(ds, workers=2)
+    decoded = Counted(monkeypatch)
+    assert same(epoch(ds), first)
+    assert decoded.paths == []
+
+
+def test_only_what_changed_is_decoded_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    epoch(ImageFolder(folder, size=16, cache=tmp_path / "cache"))
+    Image.new("RGB", (50, 50), "red").save(folder / "a" / "4.png")
+    os.utime(folder / "b" / "5.png", ns=(10**18, 10**18))
+    decoded = Counted(monkeypatch)
+    ds = ImageFolder(folder, size=16, cache=tmp_path / "cache")
+    whole = epoch(ds)
+    assert sorted(decoded.paths) == ["4.png", "5.png"]
+    assert any((x[:, 0] > 2).all(dim=(1, 2)).any() for x in whole)
+    epoch(ds)
+    assert len(decoded.paths) == 2
+
+
+def test_another_rule_has_pixels_of_its_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    epoch(ImageFolder(folder, size=16, cache=cache))
+    decoded = Counted(monkeypatch)
+    epoch(ImageFolder(folder, size=20, cache=cache))
+    epoch(ImageFolder(folder, size=16, color="L", cache=cache))
+    ds = ImageFolder(folder, size=16, cache=cache)
+    epoch(ds.with_transform(transforms.evaluate(24)))
+    assert len(decoded.paths) == 120
+    train, val = ds.split(0.5)
+    epoch(train)
+    epoch(val)
+    assert len(decoded.paths) == 120
+
+
+def test_what_is_kept_is_made_smaller(folder: Path) -> None:
+    ds = ImageFolder(folder, size=16, cache="memory")
+    epoch(ds)
+    assert ds._cache is not None
+    ds._cache.begin()
+    small = [ds._cache.get(row, ds.path) for row in range(40)]
+    assert all(pixels is not None and min(pixels.shape[:2]) <= 30 for pixels in small)
+    place = ds._cache.folder
+    assert place.is_dir()
+    del ds, small
+    assert not place.exists()
+
+
+def test_auto_lies_in_the_cache_folder(folder: Path, own_cache: Path) -> None:
+    epoch(ImageFolder(folder, size=16, cache="auto"))
+    assert any((own_cache / "images").glob("pixels-*.bin"))
+
+
+def test_two_processes_fill_it_together(folder: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", FILL, str(folder), str(tmp_path / "cache")]
+    runs = [subprocess.Popen([*arguments, str(seed)], stdout=subprocess.PIPE) for seed in (1, 2)]
+    for run in runs:
+        assert run.communicate(timeout=60)[0].split()[-1] == b"4"
+        assert run.returncode == 0
+    (index,) = (tmp_path / "cache").glob("index-*.bin")
+    entries = np.fromfile(index, imagecache._ENTRY)
+    assert len(entries) == len({bytes(key) for key in entries["key"]}) == 40
+    cached = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    fresh = ImageFolder(folder, transform=transforms.train(16), cache="memory")
+    assert same(epoch(cached), epoch(fresh))
+
+
+def test_a_kill_leaves_a_cache_that_is_good(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = epoch(ImageFolder(folder, transform=transforms.train(16), cache="memory"))
+    for batches in (1, 3):
+        arguments = [sys.executable, "-c", FILL, str(folder), str(tmp_path / "cache"), "0"]
+        run = subprocess.Popen(arguments, stdout=subprocess.PIPE)
+        assert run.stdout is not None
+        for _ in range(1 + batches):
+            run.stdout.readline()
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+    # What a kill in the middle of a write leaves: pixels without an entry, and half an entry.
+    (index,), (pixels,) = ((tmp_path / "cache").glob(f"{name}-*.bin") for name in ("index", "pixels"))
+    with open(pixels, "ab") as file:
+        file.write(b"x" * 1000)
+    with open(index, "ab") as file:
+        file.write(b"y" * 20)
+    decoded = Counted(monkeypatch)
+    ds = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    assert same(epoch(ds), fresh)
+    assert 0 < len(decoded.paths) < 40
+    assert same(epoch(ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")), fresh)
+    assert os.path.getsize(index) == 40 * 48
+
+
+def test_damaged_pixels_are_noticed_and_written_anew(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ds = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    fresh = epoch(ds)
+    (index,), (pixels,) = ((tmp_path / "cache").glob(f"{name}-*.bin") for name in ("index", "pixels"))
+    data = bytearray(pixels.read_bytes())
+    data[len(data) // 2] ^= 1
+    pixels.write_bytes(data)
+    entries = bytearray(index.read_bytes())
+    entries[48 + 20] ^= 1  # an offset
+    index.write_bytes(entries)
+    assert same(epoch(ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")), fresh)
+    decoded = Counted(monkeypatch)
+    assert same(epoch(ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")), fresh)
+    assert decoded.paths == []
+    pixels.write_bytes(data[:1000])
+    assert same(epoch(ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")), fresh)
+
+
+def test_an_emptied_folder_is_filled_again(folder: Path, tmp_path: Path) -> None:
+    ds = ImageFolder(folder, size=16, cache=tmp_path / "cache")
+    fresh = epoch(ds)
+    for file in (tmp_path / "cache").iterdir():
+        file.unlink()
+    assert same(epoch(ds), fresh)
+    assert same(epoch(ds), fresh)
+    assert any((tmp_path / "cache").glob("index-*.bin"))
+
+
+def test_a_budget_that_is_too_small_is_said_once(folder: Path, tmp_path: Path) -> None:
+    ds = ImageFolder(folder, size=16, cache=tmp_path / "cache", cache_bytes=30_000)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        first = epoch(ds)
+        assert same(epoch(ds), first)
+    texts = [str(warning.message) for warning in said]
+    assert len(texts) == 2
+    assert "would need about" in texts[0]
+    assert "30,000 bytes are used up by 7 of 40 images" in texts[1] or "takes no more" in texts[1]
+    assert ds._cache is not None
+    assert ds._cache.used <= 30_000
+
+
+def test_a_full_disk_ends_the_filling_not_the_training(folder: Path, tmp_path: Path) -> None:
+    fresh = epoch(ImageFolder(folder, size=16, cache="memory"))
+    ds = ImageFolder(folder, size=16, cache=tmp_path / "cache")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # the kernel then refuses to let a file grow
+    try:
+        with pytest.warns(UserWarning, match="takes no more"):
+            assert same(epoch(ds), fresh)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert ds._cache is not None
+    assert ds._cache.used % 1 == 0
+    assert same(epoch(ds), fresh)
+    assert same(epoch(ImageFolder(folder, size=16, cache=tmp_path / "cache")), fresh)
+
+
+def test_the_words_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = open_cache(tmp_path / "cache", size=2, rule="x")
+    assert cache is not None
+    cache.begin()
+    cache.put(0, b"k" * 16, np.zeros((2, 2, 3), np.uint8))
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(imagecache, "_write_all", full)
+    with pytest.warns(UserWarning, match="takes no more: the disk is full; what is kept stays of use"):
+        cache.flush()
+    assert cache.used == 0
+    cache.put(1, b"l" * 16, np.zeros((2, 2, 3), np.uint8))
+    cache.flush()
+
+
+def test_many_entries_are_found_without_a_dictionary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagecache, "_DICTIONARY_UP_TO", 1000)
+    cache = open_cache(tmp_path / "cache", size=1501, rule="x", budget=10**9)
+    assert cache is not None
+    cache.begin()
+    keys = [number.to_bytes(16, "little") for number in range(1501)]
+    pixels = np.zeros((1, 1, 1), np.uint8)
+    for number, key in enumerate(keys):
+        cache.put(number, key, pixels + np.uint8(number % 251))
+    cache.flush()
+    again = open_cache(tmp_path / "cache", size=1501, rule="x", budget=10**9)
+    assert again is not None
+    again.begin()
+    assert len(again._by_key) == 0
+    assert len(again._sorted) == 1501
+    for number in (0, 1, 256, 777, 1500):
+        kept = again._kept(again._find(keys[number]))
+        assert kept is not None
+        assert kept.item() == number % 251
+    assert again._find(b"z" * 16) == imagecache._ABSENT
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match="cannot be made"):
+        open_cache(tmp_path / "file" / "cache", size=1, rule="x")
+
+
+def test_later_epochs_do_not_wait_for_the_lock(folder: Path, tmp_path: Path) -> None:
+    ds = ImageFolder(folder, size=16, cache=tmp_path / "cache")
+    epoch(ds)
+    from dlkit._files import FileLock
+
+    assert ds._cache is not None
+    with FileLock(ds._cache._lock):
+        start = time.monotonic()
+        epoch(ds)
+        assert time.monotonic() - start < 5

@@ -1,0 +1,349 @@
+"""Kinds are found and told, each can be overridden, and everything comes from the training rows alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dlkit.datasets import CSVDataset, Schema
+from dlkit.datasets._tables.cells import StringPool, ranked, strings_of
+from dlkit.datasets._tables.facts import date_parts, number_facts, quantiles
+from dlkit.datasets._tables.parsing import date_format, number_format, parse_number
+from dlkit.datasets.schema import CategoryColumn, NumberColumn
+from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+
+ROWS = 60
+
+
+def frame(**columns: Any) -> pd.DataFrame:
+    return pd.DataFrame({"filler": np.arange(ROWS) % 7 + 0.5, **columns})
+
+
+def kind(values: Any, **options: Any) -> str:
+    return CSVDataset(frame(x=values), **options).schema["x"].kind
+
+
+WORDS = ["red", "green", "blue"] * 20
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.linspace(0, 1, ROWS), "number"),
+        (np.arange(ROWS) % 5, "number"),
+        (["1,234.5", "12", "3,000"] * 20, "number"),
+        (["0,5", "1,25", "1.000,5"] * 20, "number"),
+        (["1 234", "5", "6"] * 20, "number"),
+        (WORDS, "category"),
+        (["01", "02", "10"] * 20, "category"),
+        ([True, False, True] * 20, "boolean"),
+        (["yes", "No", "yes"] * 20, "boolean"),
+        (["31.12.2020", "01.02.2021", "15.03.2021"] * 20, "date"),
+        (["2020-01-01 10:00", "2020-01-02", "2020-01-03"] * 20, "date"),
+        (["Jan 5, 2020", "Feb 6, 2021", "Mar 7, 2022"] * 20, "date"),
+        (["10:30", "11:45", "23:59"] * 20, "date"),
+        ([f"The {i}th sentence has several words" for i in range(ROWS)], "free text"),
+        ([f"u-{i:05}" for i in range(ROWS)], "identifier"),
+        (np.arange(100, 100 + ROWS), "identifier"),
+        (np.random.default_rng(0).permutation(ROWS), "identifier"),
+        (["same"] * ROWS, "constant"),
+        ([3] * ROWS, "constant"),
+        ([None] * ROWS, "constant"),
+        (["?"] * ROWS, "constant"),
+        (["2020-01-01"] * ROWS, "constant"),
+    ],
+)
+def test_kinds_are_inferred(values: Any, expected: str) -> None:
+    assert kind(values) == expected
+
+
+def test_numbers_named_like_identifiers_are_identifiers_where_they_all_differ() -> None:
+    values = np.arange(ROWS) ** 2
+    for name in ("id", "user_id", "PassengerId", "번호", "row_number"):
+        assert CSVDataset(frame(**{name: values})).schema[name].kind == "identifier"
+    for name in ("paid", "grid", "humid"):
+        assert CSVDataset(frame(**{name: values})).schema[name].kind == "number"
+
+
+def test_every_kind_can_be_overridden() -> None:
+    values = np.arange(ROWS) % 5
+    assert kind(values, categorical="x") == "category"
+    assert kind(values, drop=["x"]) == "dropped"
+    assert kind(np.arange(ROWS), numeric=["x"]) == "number"
+    assert kind(WORDS, text="x") == "text"
+    assert kind([f"u-{i}" for i in range(ROWS)], categorical=["x"]) == "category"
+    assert kind(["01", "02", "10"] * 20, numeric="x") == "number"
+    assert kind(["2020-01-01", "2020-02-01", "2020-03-01"] * 20, categorical="x") == "category"
+
+
+def test_an_override_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"'x' is named in numeric, but its cells are no numbers, for example 'red'"
+    ):
+        kind(WORDS, numeric="x")
+    with pytest.raises(ArgumentError, match="'x' is named in dates, but its cells are no dates"):
+        kind(np.arange(ROWS), dates="x")
+    with pytest.raises(ArgumentError, match="has no column 'fller'; do you mean 'filler'"):
+        kind(WORDS, numeric="fller")
+    with pytest.raises(ArgumentError, match="'x' is named both in numeric and in drop"):
+        kind(WORDS, numeric="x", drop="x")
+    with pytest.raises(ArgumentError, match="numeric must be a list of strings"):
+        kind(WORDS, numeric=[3])
+
+
+def test_a_categorical_column_of_a_frame_is_a_category() -> None:
+    ds = CSVDataset(frame(x=pd.Categorical(np.arange(ROWS) % 3)))
+    assert ds.schema["x"].vocabulary == ("0", "1", "2")  # type: ignore[attr-defined]
+
+
+def test_nothing_left_to_learn_from_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"leaves nothing to learn from: x: constant \(always 1\)"):
+        CSVDataset(pd.DataFrame({"x": [1] * 30, "y": [0, 1] * 15}), target="y")
+
+
+def test_codes() -> None:
+    values = ["b", "a", "b", None, "c", "b", "a", "?"]
+    ds = CSVDataset(pd.DataFrame({"x": values}))
+    column = ds.schema["x"]
+    assert isinstance(column, CategoryColumn)
+    assert column.vocabulary == ("b", "a", "c")  # by frequency, ties by name
+    assert ds.categorical is not None
+    assert ds.categorical[:, 0].tolist() == [3, 4, 3, 1, 5, 3, 4, 1]
+    new = CSVDataset(pd.DataFrame({"x": ["z", " a ", None]}), schema=ds.schema)
+    assert new.categorical is not None
+    assert new.categorical[:, 0].tolist() == [2, 4, 1]
+    rare = CSVDataset(pd.DataFrame({"x": values}), min_freq=2)
+    assert rare.schema["x"].vocabulary == ("b", "a")  # type: ignore[attr-defined]
+    assert rare.categorical is not None
+    assert rare.categorical[4, 0] == 2
+    assert rare.embedding_sizes() == [(5, 2)]
+    with pytest.raises(ArgumentError, match="min_freq"):
+        CSVDataset(pd.DataFrame({"x": values}), min_freq=0)
+
+
+@pytest.mark.parametrize("scale", ["standard", "robust", "none"])
+def test_scaling_and_filling(scale: Any) -> None:
+    values = np.array([1.0, 2.0, np.nan, 4.0, 100.0, 3.0])
+    ds = CSVDataset(pd.DataFrame({"x": values}), scale=scale)
+    there = values[~np.isnan(values)]
+    center, spread = {
+        "standard": (there.mean(), there.std()),
+        "robust": (np.median(there), np.subtract(*np.percentile(there, [75, 25]))),
+        "none": (0, 1),
+    }[scale]
+    assert ds.numeric is not None
+    filled = np.where(np.isnan(values), np.median(there), values)
+    np.testing.assert_allclose(ds.numeric[:, 0].numpy(), (filled - center) / spread, rtol=1e-6)
+    assert ds.numeric[:, 1].tolist() == [0, 0, 1, 0, 0, 0]
+    assert ds.schema.numeric_features == ["x", "x is missing"]
+    with pytest.raises(ArgumentError, match="scale must be"):
+        CSVDataset(pd.DataFrame({"x": values}), scale="max")  # type: ignore[arg-type]
+
+
+def test_gaps_first_seen_in_new_data_are_filled_without_an_indicator() -> None:
+    train = CSVDataset(pd.DataFrame({"x": [1.0, 2.0, 6.0]}))
+    new = CSVDataset(pd.DataFrame({"x": [np.nan, 1.0, np.inf]}), schema=train.schema)
+    assert train.numeric is not None
+    assert new.numeric is not None
+    assert new.numeric.shape == (3, 1)
+    assert new.numeric[0] == new.numeric[2] == train.numeric[1]
+
+
+def test_dates_become_parts() -> None:
+    dates = pd.Series(pd.date_range("2019-12-30", periods=ROWS, freq="31h"))
+    column = CSVDataset(frame(x=dates), scale="none").schema["x"]
+    assert isinstance(column, NumberColumn)
+    names = [part.name for part in column.parts]
+    assert names == ["year", "month", "day", "weekday", "day of year", "hour", "days"]  # all minutes are 0
+    numeric = CSVDataset(frame(x=dates), scale="none").numeric
+    assert numeric is not None
+    for name, expected in {
+        "year": dates.dt.year,
+        "month": dates.dt.month,
+        "day": dates.dt.day,
+        "weekday": dates.dt.day_of_week,
+        "day of year": dates.dt.day_of_year,
+        "hour": dates.dt.hour,
+    }.items():
+        assert numeric[:, 1 + names.index(name)].tolist() == expected.tolist()
+    assert [column.missing for column in CSVDataset(frame(x=[None, *dates[1:]])).schema.numbers] == [0, 1]
+
+
+@given(hnp.arrays("datetime64[us]", 5, elements=st.datetimes().map(lambda d: np.datetime64(d, "us"))))
+def test_date_parts_are_those_of_pandas(moments: Any) -> None:
+    parts, index = date_parts(moments), pd.DatetimeIndex(moments)
+    assert parts["minute"].tolist() == index.minute.tolist()
+    assert parts["day"].tolist() == index.day.tolist()
+    assert parts["weekday"].tolist() == index.day_of_week.tolist()
+    assert parts["day of year"].tolist() == index.day_of_year.tolist()
+    assert parts["year"].tolist() == index.year.tolist()
+
+
+@given(
+    hnp.arrays(np.float64, st.integers(1, 300), elements=st.floats(-1e9, 1e9)),
+    st.lists(st.floats(0, 1), min_size=1, max_size=3),
+)
+def test_quantiles_are_those_of_numpy(values: Any, shares: list[float]) -> None:
+    np.testing.assert_allclose(quantiles(values, shares), np.quantile(values, shares), rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make", [np.sort, lambda v: v, lambda v: v.round(1), lambda v: np.where(v > 0, 1.0, v), lambda v: v[::-1]]
+)
+def test_quantiles_of_long_columns(make: Any) -> None:
+    values = make(np.random.default_rng(0).normal(size=200_001))
+    shares = [0, 0.001, 0.25, 0.5, 0.75, 0.9999, 1]
+    np.testing.assert_array_equal(quantiles(values, shares), np.quantile(values, shares))
+
+
+@given(hnp.arrays(np.float64, st.integers(0, 40), elements=st.one_of(st.just(np.nan), st.floats(-1e6, 1e6))))
+def test_number_facts(values: Any) -> None:
+    facts = number_facts(values, unique=True, spread=True)
+    there = values[np.isfinite(values)]
+    assert (facts.rows, facts.missing) == (len(values), len(values) - len(there))
+    if len(there):
+        assert (facts.low, facts.high) == (there.min(), there.max())
+        assert facts.mean == pytest.approx(there.mean(), abs=1e-6)
+        assert facts.std == pytest.approx(there.std(), abs=1e-4)
+        assert facts.median == pytest.approx(np.median(there), abs=1e-6)
+        assert facts.distinct == (len(set(there.tolist())) == len(there))
+        assert facts.whole == all(value == int(value) for value in there)
+
+
+@given(hnp.arrays(np.int64, st.integers(0, 50), elements=st.integers(-100, 10**12)))
+def test_ranked_is_unique(values: Any) -> None:
+    distinct, codes = ranked(values)
+    expected, inverse = np.unique(values, return_inverse=True)
+    assert distinct.tolist() == expected.tolist()
+    assert codes.tolist() == inverse.tolist()
+
+
+@given(st.lists(st.text(max_size=5)))
+def test_pools_keep_any_text(strings: list[str]) -> None:
+    pool = StringPool.of(strings)
+    assert pool.tolist() == strings == [pool[i] for i in range(len(pool))] == pool[:]
+    cells = strings_of([*strings, None])
+    assert cells.tolist() == [*strings, None]
+    assert cells.counts().sum() == len(strings)
+
+
+@pytest.mark.parametrize(
+    ("values", "form", "numbers"),
+    [
+        (["1", "-2.5", "+3e2", ".5"], "plain", [1, -2.5, 300, 0.5]),
+        (["1,234", "1,234,567.5", "7"], "thousands ,", [1234, 1234567.5, 7]),
+        (["1.234,5", "0,25", "7"], "decimal ,", [1234.5, 0.25, 7]),
+        (["1\u202f234", "12\u00a0345,0"], None, []),
+        (["12 345", "1 000 000.5"], "thousands blank", [12345, 1000000.5]),
+        (["1'234", "5"], "thousands '", [1234, 5]),
+        (["1,5", "2.5"], None, []),
+        (["12", "x"], None, []),
+        (["\uff11\uff12"], None, []),  # digits of another script
+        (["007"], None, []),
+    ],
+)
+def test_number_forms(values: list[str], form: str | None, numbers: list[float]) -> None:
+    assert number_format(values) == form
+    if form is not None:
+        assert [parse_number(value, form) for value in values] == numbers
+
+
+@given(st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=5))
+def test_grouped_numbers_read_back(values: list[float]) -> None:
+    texts = [f"{value:,.3f}" for value in values]
+    form = number_format(texts)
+    assert form in ("plain", "thousands ,")
+    assert [parse_number(text, form) for text in texts] == [round(value, 3) for value in values]
+
+
+def test_ambiguous_dates_are_told() -> None:
+    assert date_format(["01/02/2020", "03/04/2021"]) == "%m/%d/%Y"
+    assert date_format(["01/02/2020", "13/04/2021"]) == "%d/%m/%Y"
+    assert date_format(["2020-01-02T10:00:00+02:00"]) == "ISO8601"
+    assert date_format(["A-12", "B-13"]) is None
+    days = [f"{day:02}/{month:02}/2020" for day in (1, 2, 3) for month in (4, 5)] * 10
+    assert "%m/%d/%Y" in str(CSVDataset(frame(x=days)).schema)
+
+
+# --- the schema as a thing of its own ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def schema() -> Schema:
+    data = frame(
+        age=[20.5, None, 31.25] * 20,
+        색=WORDS,
+        born=pd.date_range("2000-01-01", periods=ROWS, freq="40h").astype(str),
+        id=range(ROWS),
+        y=[1.1, 2.2, 3.3] * 20,
+    )
+    return CSVDataset(data, target="y").schema
+
+
+def test_json_round_trip_to_the_last_bit(schema: Schema, tmp_path: Path) -> None:
+    assert Schema.from_json(schema.to_json()) == schema
+    schema.save(tmp_path / "schema.json")
+    loaded = Schema.load(tmp_path / "schema.json")
+    assert loaded == schema
+    assert str(loaded) == str(schema)
+    assert "색" in (tmp_path / "schema.json").read_text(encoding="utf-8")
+    with pytest.raises(DataNotFoundError, match="no schema file"):
+        Schema.load(tmp_path / "none.json")
+
+
+def test_it_prints_as_a_table(schema: Schema) -> None:
+    lines = str(schema).splitlines()
+    assert lines[0].split() == ["column", "kind", "missing", "becomes", "why"]
+    assert any(line.startswith("age ") and "20 (33%)" in line and "a flag" in line for line in lines)
+    assert any(
+        line.startswith("id ") and "identifier" in line and "numbers the rows from 0 to 59" in line for line in lines
+    )
+    assert lines[-1].startswith("target y: regression, (y - 2.2) / 0.898")
+    assert schema["age"].missing == 20
+    with pytest.raises(KeyError, match="no column 'nothing'; there are filler, age"):
+        schema["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format="x"), "no table schema"),
+        (lambda d: d.update(version=9), "version 9"),
+        (lambda d: d.update(columns={}), "must be a list"),
+        (lambda d: d["columns"][0].update(kind="spell"), "unknown kind 'spell'"),
+        (lambda d: d["columns"][0].update(type="Evil"), "unknown kind"),
+        (lambda d: d["columns"][0].update(rows="many"), "rows of column 'filler' in the table schema must be int"),
+        (lambda d: d["columns"][0].pop("parts"), "lacks parts"),
+        (lambda d: d["columns"][0].update(extra=1), "must be an object with"),
+        (lambda d: d["columns"][0]["parts"][0].update(scale=0), "scale above 0"),
+        (lambda d: d["columns"][0]["parts"][0].update(scale=math.nan), "must be float"),
+        (lambda d: d["columns"].append(d["columns"][0]), "names a column twice"),
+        (lambda d: d["target"].update(task="magic"), "must be"),
+        (lambda d: d["target"].update(scale=[]), "center and a scale per column"),
+        (lambda d: d.update(marks="NA"), "marks in the table schema must be"),
+    ],
+)
+def test_json_from_anywhere_is_checked(schema: Schema, change: Any, message: str, tmp_path: Path) -> None:
+    document = json.loads(schema.to_json())
+    change(document)
+    with pytest.raises(DataError, match=message):
+        Schema.from_json(json.dumps(document))
+    (tmp_path / "s.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"s\.json: "):
+        Schema.load(tmp_path / "s.json")
+
+
+def test_no_json_at_all() -> None:
+    with pytest.raises(DataError, match="must be JSON"):
+        Schema.from_json("{")
+    with pytest.raises(DataError, match="no table schema"):
+        Schema.from_json("[]")

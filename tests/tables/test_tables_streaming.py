@@ -1,0 +1,497 @@
+"""Streams give every row once, in an order of (seed, epoch) alone, from few blocks at a time and in little memory."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader as Stock
+
+import dlkit
+from dlkit.datasets import CSVDataset
+from dlkit.datasets._tables import blocks as block_module
+from dlkit.datasets._tables.blocks import block_file, last_record_end
+from dlkit.datasets._tables.dialect import Dialect
+from dlkit.datasets._tables.lanes import InOrder, LanePlan, Lanes
+from dlkit.datasets._tables.options import ReadOptions
+from dlkit.datasets._tables.reading import read_table
+from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
+from dlkit.splits import part_of_keys
+
+ROWS = 3000
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_module, "BLOCK_BYTES", 2000)
+
+
+def frame(rows: int = ROWS) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "key": rng.permutation(rows) + 0.5,
+            "amount": np.where(rng.random(rows) < 0.1, np.nan, rng.normal(size=rows).round(3)),
+            "color": rng.choice(["red", "green", "blue", None], rows),
+            "when": pd.date_range("2020-01-01", periods=rows, freq="7h").strftime("%Y-%m-%d %H:%M"),
+            "note": [f'he said "{i}",\nand left for good' for i in range(rows)],
+            "y": rng.choice(["no", "yes"], rows),
+        }
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    frame().to_csv(tmp_path / "t.csv", index=False)
+    return tmp_path / "t.csv"
+
+
+def keys_of(batches: Any, ds: CSVDataset) -> list[float]:
+    """The column `key` in the units of the file: it tells the rows apart."""
+    part = next(column for column in ds.schema.numbers if column.name == "key").parts[0]
+    numeric = torch.cat([x["numeric"][:, 0] if isinstance(x, dict) else x[:, 0] for x, _ in batches]).double()
+    return [round(float(value) * part.scale + part.center, 1) for value in numeric]
+
+
+def same(left: Any, right: Any) -> bool:
+    return len(left) == len(right) and all(
+        torch.equal(y, v)
+        and x.get("text") == u.get("text")
+        and all(torch.equal(x[n], u[n]) for n in ("numeric", "categorical"))
+        for (x, y), (u, v) in zip(left, right, strict=True)
+    )
+
+
+# --- the same as in memory --------------------------------------------------------------------------------------------
+
+
+def test_in_order_it_gives_what_memory_gives(path: Path) -> None:
+    whole = CSVDataset(path, target="y", text="note")
+    stream = CSVDataset(path, schema=whole.schema, streaming=True)
+    assert len(stream._memory.survey.blocks) > 50  # type: ignore[union-attr]
+    assert same(list(dlkit.DataLoader(whole, 64)), list(dlkit.DataLoader(stream, 64)))
+    assert same(list(Stock(whole, 64)), list(Stock(stream, 64)))
+    x, y = stream[1234]
+    assert x["text"] == 'he said "1234",\nand left for good'
+    assert torch.equal(x["numeric"], whole[1234][0]["numeric"])
+    assert y == whole[1234][1]
+
+
+def test_the_first_pass_fits_what_memory_fits(path: Path) -> None:
+    whole = CSVDataset(path, target="y").schema
+    stream = CSVDataset(path, target="y", streaming=True).schema
+    assert [(c.name, c.kind, c.missing, c.rows) for c in stream.columns] == [
+        (c.name, c.kind, c.missing, c.rows) for c in whole.columns
+    ]
+    assert stream["color"] == whole["color"]
+    assert stream.target == whole.target
+    for left, right in zip(stream.numbers, whole.numbers, strict=True):
+        assert [part.name for part in left.parts] == [part.name for part in right.parts]
+        for part, other in zip(left.parts, right.parts, strict=True):
+            assert (part.center, part.scale, part.fill) == pytest.approx(
+                (other.center, other.scale, other.fill), rel=1e-9
+            )
+
+
+@pytest.mark.parametrize("make", ["parquet", "gz", "cp949", "utf-16", "tsv", "two"])
+def test_all_that_can_be_read_can_be_streamed(tmp_path: Path, make: str) -> None:
+    data = frame(400).drop(columns="when").assign(color="빨강")
+    data["color"] = np.where(np.arange(400) % 3 == 0, "빨강", "파랑")
+    source: Any = tmp_path / "t.csv"
+    if make == "parquet":
+        source = tmp_path / "t.parquet"
+        data.to_parquet(source, row_group_size=50)
+    elif make == "gz":
+        source = tmp_path / "t.csv.gz"
+        source.write_bytes(gzip.compress(data.to_csv(index=False).encode()))
+    elif make == "two":
+        source = [tmp_path / "1.csv", tmp_path / "2.csv"]
+        data[:150].to_csv(source[0], index=False)
+        data[150:][[*data.columns[::-1]]].to_csv(source[1], index=False)
+    else:
+        text = data.to_csv(index=False, sep="\t" if make == "tsv" else ",")
+        source.write_bytes(text.encode("utf-8-sig" if make == "tsv" else make))
+    whole = CSVDataset(source, target="y", text="note")
+    stream = CSVDataset(source, schema=whole.schema, streaming=True)
+    assert same(list(dlkit.DataLoader(whole, 32)), list(dlkit.DataLoader(stream, 32)))
+    again = CSVDataset(source, schema=whole.schema, streaming=True)
+    assert len(again) == 400
+
+
+# --- order ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_row_once_per_epoch_in_another_order(path: Path) -> None:
+    ds = CSVDataset(path, target="y", streaming=True)
+    loader = dlkit.DataLoader(ds, 32, shuffle=True, seed=7)
+    first, second = keys_of(loader, ds), keys_of(loader, ds)
+    expected = sorted(frame().key.tolist())
+    assert sorted(first) == sorted(second) == expected
+    assert first != second
+    assert first == keys_of(dlkit.DataLoader(ds, 32, shuffle=True, seed=7), ds)
+    assert first != keys_of(dlkit.DataLoader(ds, 32, shuffle=True, seed=8), ds)
+    in_file = dict(zip(frame().key.tolist(), range(ROWS), strict=True))
+    places = np.array([in_file[key] for key in first])
+    assert abs(np.corrcoef(places, np.arange(ROWS))[0, 1]) < 0.3
+    assert len(list(dlkit.DataLoader(ds, 32, shuffle=True, drop_last=True))) == ROWS // 32
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_and_resuming_change_nothing(path: Path, workers: int) -> None:
+    ds = CSVDataset(path, target="y", streaming=True)
+    alone = list(dlkit.DataLoader(ds, 64, shuffle=True, seed=1))
+    loader = dlkit.DataLoader(ds, 64, shuffle=True, seed=1, num_workers=workers)
+    assert same(alone, list(loader.batches(0)))
+    assert same(alone[17:], list(loader.batches(0, start=17)))
+    again = dlkit.DataLoader(ds, 64, shuffle=True, seed=1)
+    again.load_state_dict({"epoch": 0, "batch": 30})
+    assert same(alone[30:], list(again))
+
+
+def test_spawned_workers(path: Path) -> None:
+    ds = CSVDataset(path, target="y", streaming=True)
+    loader = dlkit.DataLoader(ds, 512, shuffle=True, num_workers=1, multiprocessing_context="spawn")
+    assert same(list(dlkit.DataLoader(ds, 512, shuffle=True)), list(loader))
+
+
+def test_ranks_share_without_loss_or_doubles(path: Path) -> None:
+    ds = CSVDataset(path, target="y", streaming=True)
+    assert ds.planner is not None
+    plan = ds.planner(32, shuffle=True, drop_last=False).plan(0, 3)
+    for world in (2, 3, 5):
+        shares = [torch.cat(list(plan[rank::world])) for rank in range(world)]
+        assert torch.cat(shares).sort().values.tolist() == list(range(ROWS))
+    assert torch.equal(torch.cat(list(plan[10:20:2])), torch.cat([plan[number] for number in range(10, 20, 2)]))
+    with pytest.raises(IndexError):
+        plan[len(plan)]
+
+
+@given(
+    rows=st.lists(st.integers(0, 40), min_size=1, max_size=60).filter(lambda rows: sum(rows) > 0),
+    batch=st.integers(1, 20),
+    at_once=st.integers(1, 48),
+    seed=st.integers(0, 5),
+    drop_last=st.booleans(),
+)
+@settings(deadline=None)
+def test_a_plan_is_a_permutation_in_whole_batches(
+    rows: list[int], batch: int, at_once: int, seed: int, drop_last: bool
+) -> None:
+    planner = Lanes(np.array(rows), batch, drop_last=drop_last, at_once=at_once)
+    plan = planner.plan(seed, 0)
+    batches = [plan[number] for number in range(len(plan))]
+    total = sum(rows)
+    assert [len(indices) for indices in batches[:-1]] == [batch] * (len(batches) - 1)
+    assert len(batches) == (total // batch if drop_last else -(-total // batch))
+    seen = torch.cat(batches).tolist() if batches else []
+    assert len(set(seen)) == len(seen) == (len(batches) * batch if drop_last else total)
+    assert set(seen) <= set(range(total))
+    backwards = planner.plan(seed, 0)
+    assert all(torch.equal(backwards[number], batches[number]) for number in reversed(range(len(batches))))
+
+
+@given(rows=st.integers(0, 50), batch=st.integers(1, 9), drop_last=st.booleans())
+def test_in_order_needs_no_array(rows: int, batch: int, drop_last: bool) -> None:
+    plan = InOrder(rows, batch, drop_last=drop_last).plan(0, 0)
+    expected = [list(range(start, min(start + batch, rows))) for start in range(0, rows, batch)]
+    assert [indices.tolist() for indices in plan] == (expected[: rows // batch] if drop_last else expected)
+
+
+def blocks_of(plan: LanePlan, rows: np.ndarray, number: int) -> set[int]:
+    return set(np.searchsorted(np.cumsum(rows), plan[number].numpy(), side="right").tolist())
+
+
+def test_a_batch_touches_few_blocks_and_workers_share_none() -> None:
+    rows = np.random.default_rng(0).integers(900, 1100, 400)
+    plan = Lanes(rows, 256, drop_last=False, at_once=48).plan(0, 0)
+    touched = [blocks_of(plan, rows, number) for number in range(len(plan))]
+    assert max(map(len, touched[: -len(touched) // 20])) <= 8
+    for workers in (1, 2, 3, 4, 6):
+        loads = sum(len(set().union(*touched[worker::workers])) for worker in range(workers))
+        assert loads <= 1.1 * len(rows), (workers, loads)  # each block in one worker, but for the last few batches
+
+
+def test_blocks_are_decoded_once_per_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_module, "BLOCK_BYTES", 500)
+    data = frame(6000)[["key", "amount", "y"]]
+    data.to_csv(tmp_path / "t.csv", index=False)
+    ds = CSVDataset(tmp_path / "t.csv", target="y", streaming=True)
+    stream: Any = ds._memory
+    count = len(stream.counts)
+    assert count > 2 * stream.capacity
+    list(dlkit.DataLoader(ds, 16, shuffle=True))
+    assert stream.decoded <= 1.05 * count
+    list(dlkit.DataLoader(ds, 16))
+    assert stream.decoded <= 2.1 * count
+    assert len(stream._kept) == stream.capacity
+    with pytest.raises(ArgumentError, match=r"each would be decoded for a few rows\. dlkit\.DataLoader"):
+        list(Stock(ds, 1000, shuffle=True))
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+cells = st.text(st.sampled_from('ab",\n\r 1가'), max_size=6)
+
+
+@given(st.lists(st.tuples(cells, cells), min_size=1, max_size=40), st.integers(5, 60))
+@settings(deadline=None, max_examples=80)
+def test_blocks_end_with_records(rows: list[tuple[str, str]], size: int) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("first", "second"), *rows])
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "t.csv"
+        path.write_bytes(text.getvalue().encode())
+        block_module.BLOCK_BYTES = size  # put back by the fixture
+        file = block_file(path, ReadOptions(separator=","))
+        seen: list[tuple[Any, ...]] = []
+        position = None
+        for block, content in file.blocks():
+            assert position is None or block.start == position
+            position = block.stop
+            table = file.table(block, ["first", "second"], content)
+            seen += zip(*(column.tolist() for column in table.columns.values()), strict=True)  # type: ignore[union-attr]
+        whole = read_table(path, ReadOptions(separator=","), ["first", "second"])
+    assert seen == list(zip(*(column.tolist() for column in whole.columns.values()), strict=True))  # type: ignore[union-attr]
+    assert seen == rows
+
+
+def test_a_quote_in_the_middle_of_a_cell_ends_no_block_too_early() -> None:
+    dialect = Dialect(",", ("a", "b"), 0)
+    data = b'1,5" disk\n2,"x\ny"\n3,"open\nstill open'
+    assert last_record_end(data, dialect) == data.index(b"3,")
+    assert last_record_end(b'1,"open', dialect) == 0
+    assert last_record_end(b"1,2\n3,4", dialect) == 4
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------
+
+
+def lines(tmp_path: Path, rows: list[str], header: str = "key,x,y") -> Path:
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def numbered(count: int = 600) -> list[str]:
+    return [f"{i}.5,{i % 7},{'ab'[i % 2]}" for i in range(count)]
+
+
+def test_ragged_rows(tmp_path: Path) -> None:
+    rows = numbered()
+    rows[500] = "500.5,1"
+    path = lines(tmp_path, rows)
+    with pytest.raises(DataError, match=r"line 502 of t\.csv has 2 cells where the header has 3"):
+        CSVDataset(path, target="y", streaming=True)
+    ds = CSVDataset(path, target="y", streaming=True, on_error="skip")
+    assert ds.skipped == [("line 502 of t.csv", "has 2 cells where the header has 3")]
+    assert sorted(keys_of(dlkit.DataLoader(ds, 64, shuffle=True), ds)) == [i + 0.5 for i in range(600) if i != 500]
+
+
+def test_missing_targets(tmp_path: Path) -> None:
+    rows = numbered()
+    rows[400] = "400.5,1,"
+    path = lines(tmp_path, rows)
+    with pytest.raises(DataError, match=r"line 402 of t\.csv has no target 'y'"):
+        CSVDataset(path, target="y", streaming=True)
+    ds = CSVDataset(path, target="y", streaming=True, on_error="skip")
+    assert len(ds) == 599
+    assert 400.5 not in keys_of(dlkit.DataLoader(ds, 64), ds)
+
+
+def test_cells_that_contradict_the_first_block(tmp_path: Path) -> None:
+    rows = numbered()
+    rows[450] = "450.5,seven,a"
+    path = lines(tmp_path, rows)
+    message = r"line 452 of t\.csv has no number in column 'x' but 'seven': the first rows have numbers there"
+    with pytest.raises(DataError, match=message):
+        CSVDataset(path, target="y", streaming=True)
+    assert len(CSVDataset(path, target="y", streaming=True, on_error="skip")) == 599
+    assert len(CSVDataset(path, target="y", streaming=True, missing=["seven"])) == 600
+    assert CSVDataset(path, target="y", streaming=True, categorical="x").schema["x"].kind == "category"
+    fitted = CSVDataset(lines(tmp_path, numbered()), target="y").schema
+    with pytest.raises(DataError, match=r"line 452 of t\.csv has no number in column 'x' but 'seven'"):
+        CSVDataset(lines(tmp_path, rows), schema=fitted, streaming=True)
+
+
+def test_too_much_skipped(tmp_path: Path) -> None:
+    rows = [row if i % 4 else "1,2" for i, row in enumerate(numbered())]
+    with pytest.raises(TooManyErrorsError, match="150 of 600 rows cannot be read"):
+        CSVDataset(lines(tmp_path, rows), target="y", streaming=True, on_error="skip")
+
+
+def test_columns_that_begin_empty_and_ones_that_stay_constant(tmp_path: Path) -> None:
+    rows = [
+        f"{i}.5,{'' if i < 300 else 'late' if i % 2 else 'later'},{'' if i < 400 else i},7,{i},{'ab'[i % 2]}"
+        for i in range(600)
+    ]
+    schema = CSVDataset(lines(tmp_path, rows, "key,text,number,same,rowno,y"), target="y", streaming=True).schema
+    assert [(c.name, c.kind, c.missing) for c in schema.columns] == [
+        ("key", "number", 0),
+        ("text", "category", 300),
+        ("number", "number", 400),
+        ("same", "constant", 0),
+        ("rowno", "identifier", 0),
+    ]
+    described = CSVDataset(tmp_path / "t.csv", target="y", streaming=True).describe()
+    assert described.columns.loc["text", "distinct"] == "2"
+    assert described.findings == ["'same' is constant: always 7"]
+
+
+def test_labels_and_amounts(tmp_path: Path) -> None:
+    rows = [f"{i}.5,{i % 3},{i * 2.5},{'x|y' if i % 2 else 'z' if i == 590 else ''}" for i in range(600)]
+    path = lines(tmp_path, rows, "key,small,amount,labels")
+    small = CSVDataset(path, target="small", streaming=True, drop="labels")
+    assert small.classes == ["0", "1", "2"]
+    amount = CSVDataset(path, target="amount", streaming=True, drop="labels")
+    whole = CSVDataset(path, target="amount", drop="labels")
+    assert amount.schema.target is not None
+    assert whole.schema.target is not None
+    assert amount.schema.target.center == pytest.approx(whole.schema.target.center)
+    assert amount.schema.target.scale == pytest.approx(whole.schema.target.scale)
+    assert CSVDataset(path, target="labels", label_separator="|", streaming=True).classes == ["x", "y", "z"]
+    binary = CSVDataset(
+        path, target="labels", aliases={"x|y": "some"}, classes=["", "some"], streaming=True, on_error="skip"
+    )
+    assert len(binary) == 300
+
+
+def test_what_a_stream_is_not_for(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="a DataFrame is in memory already"):
+        CSVDataset(frame(10), streaming=True)
+    ds = CSVDataset(path, target="y", streaming=True)
+    for ask in (ds.to_pandas, ds.comparable, lambda: ds.numeric, lambda: ds.targets, lambda: ds.rows):
+        with pytest.raises(ArgumentError, match="a streamed table is never in memory as a whole"):
+            ask()
+    path.write_text(path.read_text()[:20_000])
+    with pytest.raises(DataError, match=r"shorter since it was first read|has changed since it was first read"):
+        list(dlkit.DataLoader(ds, 64))
+    (tmp_path / "bytes.csv").write_bytes(b"key,x\n" + b"1.5,2\n" * 2_900_000 + b"1.5,\xff\n")
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(block_module, "BLOCK_BYTES", 1 << 20)
+        with pytest.raises(DataError, match=r"bytes\.csv, line 2900002: byte 0xff is not utf-8"):
+            CSVDataset(tmp_path / "bytes.csv", streaming=True)
+
+
+def test_a_quote_that_never_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_module, "_LONGEST_RECORD", 10_000)
+    monkeypatch.setattr(block_module, "_HEAD", 1500)
+    rows = numbered(5000)
+    rows[300] = '300.5,"1,a'
+    with pytest.raises(DataError, match=r"begins in line 302 of t\.csv does not end within .* is a quote in it never"):
+        CSVDataset(lines(tmp_path, rows), target="y", streaming=True)
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_split_of_a_stream(path: Path) -> None:
+    train, val, test = CSVDataset.split(path, target="y", streaming=True, seed=1)
+    assert [len(part) for part in (train, val, test)] == pytest.approx([2400, 300, 300], abs=60)
+    keys = [keys_of(dlkit.DataLoader(part, 64, shuffle=True), part) for part in (train, val, test)]
+    assert sorted(keys[0] + keys[1] + keys[2]) == sorted(frame().key.tolist())
+    assert train.schema == val.schema
+    part = next(column for column in train.schema.numbers if column.name == "key").parts[0]
+    assert part.center == pytest.approx(np.mean(keys[0]), rel=1e-9)
+    again = CSVDataset.split(path, target="y", streaming=True, seed=1)[1]
+    assert keys_of(dlkit.DataLoader(again, 64), again) == sorted(keys[1], key=frame().key.tolist().index)
+
+
+def test_groups_of_a_stream_stay_together(tmp_path: Path) -> None:
+    rows = [f"{i}.5,g{i % 37},{'ab'[i % 2]}" for i in range(1000)]
+    path = lines(tmp_path, rows, "key,g,y")
+    parts = CSVDataset.split(path, target="y", fractions=0.7, group="g", streaming=True)
+    groups = [Counter(int(key) % 37 for key in keys_of(dlkit.DataLoader(part, 64), part)) for part in parts]
+    assert not set(groups[0]) & set(groups[1])
+    assert sum(map(len, groups)) == 37
+    with pytest.raises(DataError, match="has no rows; give it a larger share"):
+        CSVDataset.split(path, target="y", fractions=[0.9999, 0.0001], streaming=True)
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=50), st.integers(0, 10))
+def test_parts_of_keys_depend_on_the_key_alone(keys: list[int], seed: int) -> None:
+    array = np.array(keys, dtype=np.uint64)
+    parts = part_of_keys(array, [0.5, 0.3, 0.2], seed=seed)
+    assert parts.tolist() == [
+        int(part_of_keys(array[i : i + 1], [0.5, 0.3, 0.2], seed=seed)[0]) for i in range(len(keys))
+    ]
+
+
+def test_parts_of_keys_have_their_shares() -> None:
+    parts = part_of_keys(np.arange(100_000, dtype=np.uint64), [0.5, 0.3, 0.2], seed=4)
+    assert np.bincount(parts) / 100_000 == pytest.approx([0.5, 0.3, 0.2], abs=0.01)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+MEASURE = """
+import sys
+import dlkit
+from dlkit.datasets import CSVDataset
+train, test = CSVDataset.split(sys.argv[1], target="y", fractions=0.9, streaming=True)
+rows = 0
+for _, targets in dlkit.DataLoader(train, 1024, shuffle=True):
+    rows += len(targets)
+# Not `ru_maxrss`: a child process inherits in it what its parent held when it was forked.
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(rows, len(train), len(test), peak)
+"""
+
+
+def write_big(path: Path, size: int) -> int:
+    """A file of at least `size` bytes with numbers, categories and quoted text; how many rows it has."""
+    rng = np.random.default_rng(0)
+    rows = 20_000
+    data = pd.DataFrame({f"x{i}": rng.normal(size=rows).round(5) for i in range(8)})
+    data["c"] = rng.choice([f"city {i}" for i in range(500)], rows)
+    data["d"] = pd.date_range("2020-01-01", periods=rows, freq="37min").strftime("%Y-%m-%d %H:%M")
+    data["note"] = [f'a "quoted",\nbroken line {i}' for i in range(rows)]
+    data["y"] = rng.integers(0, 2, rows)
+    body = data.to_csv(index=False, header=False).encode()
+    copies = -(-size // len(body))
+    with open(path, "wb") as file:
+        file.write((",".join(data.columns) + "\n").encode())
+        for _ in range(copies):
+            file.write(body)
+    return rows * copies
+
+
+def measure(path: Path, size: int) -> tuple[int, list[int]]:
+    rows = write_big(path, size)
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    path.unlink()
+    return rows, [int(number) for number in done.stdout.split()]
+
+
+def check_memory(path: Path, size: int) -> None:
+    rows, (seen, train, test, peak) = measure(path, size)
+    assert seen == train
+    assert train + test == rows
+    assert test == pytest.approx(rows / 10, rel=0.05)
+    assert peak * 1024 < 1 << 30, f"{peak / 1024:.0f} MB"
+    print(f"{size >> 20} MB, {rows:,} rows: {peak / 1024:.0f} MB resident at most")
+
+
+def test_memory_stays_small(tmp_path: Path) -> None:
+    check_memory(tmp_path / "big.csv", 60 << 20)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("gigabytes", [1, 10])
+def test_memory_stays_small_whatever_the_size(tmp_path: Path, gigabytes: int) -> None:
+    check_memory(tmp_path / "big.csv", gigabytes * 10**9)

@@ -1,0 +1,137 @@
+"""The demo as a user sees it: letters come over HTTP or from fonts, it survives kills, and it learns."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
+
+from dlkit import Trainer, demo
+from dlkit._files import sha256
+from dlkit.callbacks import Checkpoint
+from servers import Server
+
+PICTURES = {"confusion.png", "curves.png", "samples.png"}
+
+
+def accuracy(output: str) -> float:
+    found = re.search(r"^test accuracy ([01]\.\d+)", output, re.MULTILINE)
+    assert found is not None, output
+    return float(found[1])
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The demo as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dlkit.demo", "--out", str(folder), *arguments],
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.timeout(900)
+def test_killed_and_started_again_it_reaches_its_accuracy(shared_data: Path, tmp_path: Path) -> None:
+    archive = shared_data / "notmnist" / "notMNIST_small_lookalike.tar.gz"
+    with Server() as server:
+        server.files["/notMNIST_small.tar.gz"] = archive
+        source = {"DLKIT_NOTMNIST_URL": f"{server.url('/notMNIST_small.tar.gz')}#sha256={sha256(archive)}"}
+        first = start(tmp_path, **source)
+        wait_for(tmp_path, "notmnist/checkpoint-000002-*.pt", first)
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+        assert first.returncode == -signal.SIGKILL
+        second = start(tmp_path, **source)
+        output, errors = second.communicate()
+        assert second.returncode == 0, errors
+        assert len(server.requests) == 1
+    assert "resumed" in errors
+    assert "epoch 1/" not in errors.split("resumed")[1]
+    assert f"epoch {demo.EPOCHS}/{demo.EPOCHS}" in errors
+    assert accuracy(output) >= 0.93
+    assert {path.name for path in (tmp_path / "notmnist").glob("*.png")} == PICTURES
+
+
+def test_without_a_way_to_notmnist_it_says_so_in_a_line_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DLKIT_OFFLINE", "1")
+    assert demo.main(["--out", str(tmp_path), "--epochs", "2"]) == 0
+    output = capsys.readouterr().out
+    assert (
+        len(re.findall("^notMNIST .*DLKIT_OFFLINE.*going on with letters from this machine's fonts$", output, re.M))
+        == 1
+    )
+    assert "Glyphs(10,000" in output
+    assert accuracy(output) >= 0.95
+    assert {path.name for path in (tmp_path / "glyphs").glob("*.png")} == PICTURES
+
+
+def test_the_fast_one_tells_everything_and_a_second_run_trains_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--out", str(tmp_path), "--epochs", "1", "--fast"]
+    assert demo.main(arguments) == 0
+    first = capsys.readouterr()
+    assert "epoch 1/1" in first.err
+    by_class = re.findall(r"\b([A-J]) ([01]\.\d{3})\b", first.out)
+    assert [name for name, _ in by_class] == list("ABCDEFGHIJ")
+    assert sum(float(value) for _, value in by_class) / 10 == pytest.approx(accuracy(first.out), abs=0.02)
+    for name in PICTURES:
+        with Image.open(tmp_path / "glyphs-fast" / name) as picture:
+            assert min(picture.size) > 300
+        assert str(tmp_path / "glyphs-fast" / name) in first.out
+    assert demo.main(arguments) == 0
+    second = capsys.readouterr()
+    assert "epoch 1/1" not in second.err
+    assert accuracy(second.out) == accuracy(first.out)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = start(tmp_path, "--fast", "--epochs", "40")
+    wait_for(tmp_path, "glyphs-fast/checkpoint-*.pt", process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert output.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "glyphs-fast").glob("*.png"))
+
+
+def test_a_folder_with_another_run_is_told_without_a_traceback(tmp_path: Path) -> None:
+    model = torch.nn.Linear(1, 2)
+    optim = torch.optim.SGD(model.parameters(), 0.1)
+    checkpoint = Checkpoint(tmp_path / "glyphs-fast")
+    trainer = Trainer(model, torch.nn.CrossEntropyLoss(), optim, callbacks=[checkpoint], progress=False)
+    trainer.fit(DataLoader(TensorDataset(torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64)), 2))
+    process = start(tmp_path, "--fast")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "ResumeError: the run in the folder does not fit this script" in errors
+    assert "Traceback" not in errors
+
+
+def test_wrong_arguments_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in [(["--epochs", "0"], "at least 1"), (["--epochs", "many"], "invalid"), (["--x"], "--x")]:
+        with pytest.raises(SystemExit, match="2"):
+            demo.main(arguments)
+        assert message in capsys.readouterr().err

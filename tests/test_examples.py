@@ -1,0 +1,38 @@
+"""Every example runs, in its smoke mode, from an empty folder; run twice, it goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+
+
+def run(example: Path, folder: Path) -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DLKIT_HOME": str(folder / "home"), "DLKIT_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, str(example), "--smoke"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run_by_a_test():
+    """Those that need data are run beside the tests of their kind, on the real data."""
+    tests = "".join(path.read_text() for path in ROOT.glob("tests/**/*.py"))
+    assert EXAMPLES
+    assert [example.stem for example in EXAMPLES if example.stem not in tests] == []
+
+
+def test_the_gan_goes_on_where_it_was(tmp_path):
+    example = ROOT / "examples" / "gan.py"
+    assert run(example, tmp_path) == run(example, tmp_path)
+    assert (tmp_path / "runs" / "gan" / "history.csv").read_text().count("\n") == 3
