@@ -106,7 +106,7 @@ def test_dropping_the_last_leaves_out_random_samples() -> None:
 
 
 def test_the_short_batch_is_not_always_that_of_the_longest() -> None:
-    buckets = LengthBuckets(np.arange(101), 10)
+    buckets = LengthBuckets(np.arange(101), 10, window=11)
     shorts = {next(tuple(batch) for batch in batches(buckets, epoch) if len(batch) == 1) for epoch in range(20)}
     assert len(shorts) > 5
 

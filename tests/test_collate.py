@@ -135,9 +135,10 @@ def test_structure_is_kept_and_names_follow_the_usual_ones() -> None:
 
 def test_own_attention_mask_wins_and_is_padded_with_zero() -> None:
     samples = [{"input_ids": [1, 2, 3], "attention_mask": [1, 1, 0]}, {"input_ids": [1], "attention_mask": [1]}]
-    batch = PadCollate(pad_value=5)(samples)
-    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
-    assert batch["input_ids"].tolist() == [[1, 2, 3], [1, 5, 5]]
+    for ordered in (samples, [dict(reversed(sample.items())) for sample in samples]):
+        batch = PadCollate(pad_value=5)(ordered)
+        assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
+        assert batch["input_ids"].tolist() == [[1, 2, 3], [1, 5, 5]]
 
 
 def test_a_batch_of_equal_lengths_looks_like_any_other() -> None:
@@ -150,7 +151,7 @@ def test_targets_are_stacked_or_padded_as_asked() -> None:
     samples = [(torch.tensor([1, 2, 3]), torch.tensor([0, 1, 0])), (torch.tensor([1]), torch.tensor([1]))]
     with pytest.raises(DataError, match=r"the target differs in shape.*\[1\], \[3\]; target_pad_value= pads targets"):
         PadCollate()(samples)
-    _, targets = PadCollate(target_pad_value=-100, return_mask=False)(samples)
+    _, targets = PadCollate(target_pad_value=-100, return_lengths=True)(samples)
     assert targets.tolist() == [[0, 1, 0], [1, -100, -100]]
     multi_hot = [(torch.tensor([1, 2, 3]), torch.tensor([0.0, 1.0])), (torch.tensor([1]), torch.tensor([1.0, 0.0]))]
     assert PadCollate(max_length=1)(multi_hot)[1].tolist() == [[0, 1], [1, 0]]

@@ -180,7 +180,7 @@ class PadCollate:
 
     def _lay_out_rows(self, rows: Ragged, pad_value: float) -> tuple[Tensor, _Extras]:
         if self.layout == "padded":
-            width = rounded_up(int(rows.lengths.max(initial=0)), self.multiple_of)
+            width = rounded_up(int(rows.lengths.max()) if len(rows) else 0, self.multiple_of)
             values, mask = rows.padded(width, pad_value=pad_value, side=self.side)
             return values, self._wanted(mask, torch.from_numpy(rows.lengths))
         values, offsets = rows.concatenated()

@@ -40,6 +40,20 @@ def test_samples_are_ordinary_tensors() -> None:
         dataset()[5]
 
 
+@pytest.mark.parametrize("targets", [None, TARGETS])
+def test_batches_check_their_indices(targets: Any) -> None:
+    ds = PackedTextDataset(ROWS, targets=targets)
+    for indices in ([0, -1], torch.tensor([0, -1]), np.array([0, -1])):
+        rows = [row if targets is None else row[0] for row in ds.__getitems__(indices)]
+        assert [row.tolist() for row in rows] == [ROWS[0], ROWS[-1]]
+    for wrong in ([0, 5], [-6], torch.tensor([9])):
+        with pytest.raises(IndexError, match=r"index -?\d is out of range for 5 samples"):
+            ds.__getitems__(wrong)
+    assert len(ds.__getitems__([])) == 0
+    with pytest.raises(ArgumentError, match="indices must be int64 in one dimension"):
+        ds.__getitems__(torch.tensor([0.5]))
+
+
 @given(st.lists(st.lists(st.integers(1, 99), max_size=9), min_size=1, max_size=12), st.sampled_from(["left", "right"]))
 def test_whole_batches_equal_samples_one_by_one(rows: list[list[int]], side: Any) -> None:
     ds = PackedTextDataset(rows, targets=torch.arange(len(rows)), pad_id=7, padding_side=side)

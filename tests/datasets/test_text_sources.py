@@ -84,6 +84,11 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
     assert ds.where(0) == f"{tmp_path}/a/0.txt"
     assert read(tmp_path / "a")[1] == []
     assert read(tmp_path, pattern="*.md") == (["not a text"], ["a"])
+    for options in ({"text": (0, 1)}, {"text": "body"}):
+        with pytest.raises(ArgumentError, match="is a folder, which has texts and their classes"):
+            TextDataset(tmp_path / "a", **options)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="is a folder"):
+        TextDataset.split(tmp_path, group="author")
     with pytest.raises(DataError, match=r"have no file '\*.rst'; pattern= names another"):
         TextDataset(tmp_path, pattern="*.rst")
 
@@ -132,6 +137,12 @@ def test_tabs_do_not_quote_unless_every_quote_has_its_partner(tmp_path: Path) ->
     paired = write(tmp_path / "paired.tsv", 'ham\t"a ""b"""\nspam\tc\n')
     assert read(paired, text=1, target=0)[0] == ['a "b"', "c"]
     assert read(paired, text=1, target=0, quotes=False)[0] == ['"a ""b"""', "c"]
+
+
+def test_lines_are_counted_through_quoted_line_ends_and_blank_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", 'text,label\n"one\ntwo\nthree",x\n\nlast,y\n')
+    ds = TextDataset(path, text="text", target="label")
+    assert [ds.where(index) for index in (0, 1)] == [f"{path}, line 2", f"{path}, line 6"]
 
 
 @pytest.mark.parametrize("separator", ["\t", ",", ";", "|"])

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dlkit._padding import Ragged
 from dlkit.collate import PadCollate
-from dlkit.datasets.base import InMemoryDataset, Rows
+from dlkit.datasets.base import InMemoryDataset, Rows, as_index_tensor
 from dlkit.errors import ArgumentError
 from dlkit.samplers.buckets import LengthBuckets
 from dlkit.samplers.order import Planner, Sequential
@@ -117,6 +118,13 @@ class PackedTextDataset(InMemoryDataset):
         if shuffle:
             return LengthBuckets(self._lengths, batch_size, drop_last=drop_last)
         return Sequential(len(self), batch_size, drop_last=drop_last)
+
+    def __getitems__(self, indices: Any) -> Rows:
+        """The samples at `indices` as a list that `PadCollate` and `default_collate` take whole."""
+        try:
+            return self._rows(torch.as_tensor(indices))
+        except IndexError:  # negative numbers, none at all, or a mistake that is named there
+            return self._rows(as_index_tensor(indices, len(self)))
 
     def _rows(self, indices: Tensor) -> RaggedRows:
         chosen = indices.numpy()
