@@ -19,16 +19,16 @@ from dlkit._files import atomic_write
 from dlkit.errors import DataError, DataNotFoundError
 
 __all__ = [
-    "FIRST",
-    "MISSING",
-    "PADDING",
-    "UNSEEN",
     "CategoryColumn",
     "Column",
+    "FIRST",
+    "MISSING",
     "NumberColumn",
+    "PADDING",
     "Part",
     "Schema",
     "Target",
+    "UNSEEN",
 ]
 
 #: The codes before the vocabulary of every category.

@@ -61,9 +61,10 @@ class TabularMLP(nn.Module):
             nn.Embedding(codes, width, padding_idx=PADDING) for codes, width in schema.embedding_sizes()
         )
         for embedding in self.embeddings:
-            nn.init.normal_(embedding.weight, std=0.1)  # type: ignore[arg-type]
+            assert isinstance(embedding.weight, nn.Parameter)
+            nn.init.normal_(embedding.weight, std=0.1)
             with torch.no_grad():
-                embedding.weight[:FIRST] = 0  # type: ignore[index]
+                embedding.weight[:FIRST] = 0
         width = len(schema.numeric_features) + sum(size for _, size in schema.embedding_sizes())
         layers: list[nn.Module] = []
         for size in hidden:
