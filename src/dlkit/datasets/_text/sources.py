@@ -233,7 +233,9 @@ def _parquet(path: Path, columns: Sequence[Column]) -> Reader:
 def _folder(path: Path, columns: Sequence[Column], reading: Reading) -> Reader:
     """One text per file; the folder in `path` that a file lies in is its class."""
     if columns[0] != 0 or len(columns) > 2 or (len(columns) == 2 and isinstance(columns[1], int)):
-        raise ArgumentError(f"{path} is a folder, which has texts and their classes; columns {list(columns)} it has not")
+        raise ArgumentError(
+            f"{path} is a folder, which has texts and their classes; columns {list(columns)} it has not"
+        )
     files = sorted(file for file in path.rglob(reading.pattern) if file.is_file() and not _is_hidden(file, path))
     if not files:
         raise DataError(f"{path} and its folders have no file {reading.pattern!r}; pattern= names another")
