@@ -37,7 +37,7 @@ datasets/_tables/__init__ datasets/tabular
 datasets/packed_text datasets/_text/records datasets/_text/sources datasets/_text/rows datasets/_text/targets
 datasets/_text/encoding datasets/_text/__init__ datasets/text
 datasets/__init__
-models/convnet models/text models/__init__ metrics
+models/convnet models/text models/tabular models/__init__ metrics
 transfer/_trace transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs transfer/models
 transfer/_cut transfer/features
 runs/every runs/history runs/snapshot runs/state runs/store runs/__init__

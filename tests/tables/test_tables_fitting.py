@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dlkit.datasets import CSVDataset, Schema
-from dlkit.datasets._tables.cells import StringPool, ranked, strings_of
-from dlkit.datasets._tables.facts import date_parts, number_facts, quantiles
+from dlkit.datasets._tables.building import _keys
+from dlkit.datasets._tables.cells import StringPool, Strings, Table, ranked, strings_of
+from dlkit.datasets._tables.facts import date_parts, number_facts, quantiles, text_facts
 from dlkit.datasets._tables.parsing import date_format, number_format, parse_number
 from dlkit.datasets.schema import CategoryColumn, NumberColumn
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
@@ -234,6 +235,40 @@ def test_pools_keep_any_text(strings: list[str]) -> None:
     cells = strings_of([*strings, None])
     assert cells.tolist() == [*strings, None]
     assert cells.counts().sum() == len(strings)
+
+
+def test_long_columns_whose_values_differ_are_not_counted_one_by_one(tmp_path: Path) -> None:
+    rows = 60_000
+    ids, notes = [f"user {i:07}" for i in range(rows)], [f"some remark about customer {i} here" for i in range(rows)]
+    twice = [f"{i // 2}-a" for i in range(rows)]
+    columns = {
+        "id": ids,
+        "note": notes,
+        "twice": twice,
+        "number": np.arange(rows) % 977,
+        "day": [f"1.1.{i}" for i in range(rows)],
+    }
+    path = tmp_path / "t.csv"
+    pd.DataFrame(columns).to_csv(path, index=False)
+    ds = CSVDataset(path, text="note", categorical="twice")
+    assert [(c.name, c.kind) for c in ds.schema.columns] == [
+        ("id", "identifier"),
+        ("note", "text"),
+        ("twice", "category"),
+        ("number", "number"),
+        ("day", "identifier"),
+    ]
+    assert ds.schema["id"].why == "60000 values in 60000 rows"
+    assert len(ds.schema["twice"].vocabulary) == rows // 2  # type: ignore[attr-defined]
+    assert ds[777]["text"] == notes[777]
+    assert CSVDataset(path).schema["note"].kind == "free text"
+
+
+def test_equal_strings_are_one_group_wherever_they_stand_in_the_pool() -> None:
+    repeated = Strings(np.arange(4, dtype=np.int32), StringPool.of(["a", "b", "a", "c"]))
+    table = Table({"g": repeated}, "here", str)
+    assert _keys(table, "g").tolist() == [0, 1, 0, 2]
+    assert text_facts(repeated, ()).counts == {"a": 2, "b": 1, "c": 1}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,18 @@ from torch import Tensor
 from dlkit._files import atomic_write
 from dlkit.errors import DataError, DataNotFoundError
 
-__all__ = ["CategoryColumn", "Column", "NumberColumn", "Part", "Schema", "Target"]
+__all__ = [
+    "CategoryColumn",
+    "Column",
+    "FIRST",
+    "MISSING",
+    "NumberColumn",
+    "PADDING",
+    "Part",
+    "Schema",
+    "Target",
+    "UNSEEN",
+]
 
 #: The codes before the vocabulary of every category.
 PADDING, MISSING, UNSEEN, FIRST = 0, 1, 2, 3

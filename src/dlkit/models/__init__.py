@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 _ROOMS = {
     "SmallConvNet": "dlkit.models.convnet",
+    "TabularMLP": "dlkit.models.tabular",
     "TextClassifier": "dlkit.models.text",
 }
 
@@ -14,6 +15,7 @@ __all__ = sorted(_ROOMS)
 
 if TYPE_CHECKING:
     from dlkit.models.convnet import SmallConvNet as SmallConvNet
+    from dlkit.models.tabular import TabularMLP as TabularMLP
     from dlkit.models.text import TextClassifier as TextClassifier
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets._tables.cells import Array, Skipped, StringPool, Strings, Table
+from dlkit.datasets._tables.cells import Array, Skipped, StringPool, Strings, Table, ranked
 from dlkit.datasets._tables.encoding import Encoded, Problem, encode, target_problems
 from dlkit.datasets._tables.fitting import FitOptions, Roles, fit_columns, text_of
 from dlkit.datasets._tables.images import ImageOptions, missing_files
@@ -139,7 +139,10 @@ def parts_of(fractions: float | Sequence[float]) -> int:
 
 def _keys(table: Table, column: str) -> Array:
     cells = table.columns[column]
-    return cells.codes if isinstance(cells, Strings) else np.unique(cells.values, return_inverse=True)[1]
+    if not isinstance(cells, Strings):
+        return ranked(cells.values)[1]
+    index: dict[str, int] = {}
+    return cells.mapped([index.setdefault(text, len(index)) for text in cells.pool.tolist()], -1, np.int64)
 
 
 def _strata(raw: _Raw, rows: Array, parts: int) -> Array | None:

@@ -130,7 +130,10 @@ class Dates:
 
 @dataclass(frozen=True)
 class Strings:
-    """A column of text as read, blanks and missing marks included: codes into distinct strings, -1 where absent."""
+    """A column of text as read, blanks and missing marks included: codes into a pool, -1 where absent.
+
+    A string stands in the pool once; or, in long columns where surely all differ, once per row.
+    """
 
     codes: Array
     pool: StringPool

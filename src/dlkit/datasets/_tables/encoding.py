@@ -241,7 +241,7 @@ def shown(cells: Cells, row: int) -> str:
     """One cell as text, for messages."""
     if isinstance(cells, Strings):
         return "" if cells.codes[row] < 0 else cells.pool[int(cells.codes[row])][:60]
-    return str(cells.values[row])
+    return str(cells.values[row]).removesuffix(".000000").removesuffix("T00:00:00")
 
 
 def _absent(cells: Cells, marks: Sequence[str]) -> Array:

@@ -11,10 +11,21 @@ import numpy as np
 from dlkit.datasets._tables.cells import Array, Cells, Dates, Numbers, Strings
 from dlkit.datasets._tables.parsing import present, whole_numbers
 
-__all__ = ["DateFacts", "Facts", "NumberFacts", "TextFacts", "date_parts", "facts_of", "number_facts", "quantiles"]
+__all__ = [
+    "DateFacts",
+    "Facts",
+    "NumberFacts",
+    "TextFacts",
+    "date_parts",
+    "facts_of",
+    "many_texts",
+    "number_facts",
+    "quantiles",
+]
 
 _SELECT_ABOVE = 50_000  # shorter columns are sorted out by numpy at once
 _PIECE = 1 << 14
+_MANY = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +65,14 @@ class TextFacts:
         rows: All rows.
         missing: Rows without text.
         counts: Rows per value.
-        more: Whether there were more values than were counted.
+        distinct: How many values there are where `counts` has only some of them; -1 where it has all.
+        more: Whether there are more values than anybody counted.
     """
 
     rows: int
     missing: int
     counts: dict[str, int]
+    distinct: int = -1
     more: bool = False
 
 
@@ -108,6 +121,21 @@ def text_facts(cells: Strings, missing: Collection[str]) -> TextFacts:
         if text is not None and count:
             counts[text] = counts.get(text, 0) + count
     return TextFacts(rows=len(cells), missing=len(cells) - sum(counts.values()), counts=counts)
+
+
+def many_texts(cells: Strings, missing: Collection[str]) -> TextFacts | None:
+    """The facts of a long column in which most values differ, from a thousand of them; None for any other column.
+
+    Such a column is an identifier or free text, so nobody needs to count its values one by one.
+    """
+    if len(cells.pool) < _MANY:
+        return None
+    there, distinct = int(np.count_nonzero(cells.codes >= 0)), int(np.count_nonzero(cells.counts()))
+    if 2 * distinct <= there:
+        return None
+    some = [cells.pool[place] for place in range(0, len(cells.pool), len(cells.pool) // 1000)]
+    counts = dict.fromkeys((text for text in present(some, missing) if text is not None), 1)
+    return TextFacts(rows=len(cells), missing=len(cells) - there, counts=counts, distinct=distinct)
 
 
 def number_facts(values: Array, *, unique: bool = False, spread: bool = False) -> NumberFacts:

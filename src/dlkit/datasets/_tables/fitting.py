@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dlkit.datasets._tables.cells import Array, Cells, Numbers, Strings, Table, ranked, strings_of
-from dlkit.datasets._tables.facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of
+from dlkit.datasets._tables.facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of, many_texts, text_facts
 from dlkit.datasets._tables.frames import number_text
 from dlkit.datasets._tables.parsing import as_dates, as_numbers, boolean_words, date_format, number_format
 from dlkit.datasets.schema import CategoryColumn, Column, NumberColumn, Part
@@ -120,8 +120,15 @@ def _fit_column(name: str, cells: Cells, roles: Roles, options: FitOptions, miss
     if (fixed := fixed_column(name, roles, len(cells), empty)) is not None:
         return fixed
     forced = forced_kind(name, roles)
-    cells, form = recognised(name, cells, missing, forced=forced)
-    facts = facts_of(cells, missing, unique=like_id(name), spread=options.scale == "robust")
+    if isinstance(cells, Strings) and (some := many_texts(cells, missing)) is not None and forced is None:
+        values = list(some.counts)
+        if number_format(values) is None and date_format(values) is None:
+            return decide(name, some, "plain", options)
+    text = text_facts(cells, missing) if isinstance(cells, Strings) else None
+    cells, form = recognised(cells, missing, forced=forced, text=text)
+    facts: Facts | None = text if isinstance(cells, Strings) else None
+    if facts is None:
+        facts = facts_of(cells, missing, unique=like_id(name), spread=options.scale == "robust")
     return decide(name, facts, form, options, forced=forced)
 
 
@@ -160,11 +167,20 @@ def text_of(cells: Cells) -> Strings:
     )
 
 
-def recognised(name: str, cells: Cells, missing: Sequence[str], *, forced: str | None = None) -> tuple[Cells, str]:
-    """Text that is numbers, booleans or dates in every row as such, with the form in which it is written."""
+def recognised(
+    cells: Cells, missing: Sequence[str], *, forced: str | None = None, text: TextFacts | None = None
+) -> tuple[Cells, str]:
+    """Text that is numbers, booleans or dates in every row as such, with the form in which it is written.
+
+    Args:
+        cells: A column.
+        missing: Missing marks.
+        forced: "number" or "date" where the caller says so.
+        text: The facts of its text, where they are known.
+    """
     if not isinstance(cells, Strings):
         return cells, "ISO8601" if not isinstance(cells, Numbers) else "plain"
-    values = list(facts_of(cells, missing).counts)  # type: ignore[union-attr]
+    values = list((text or text_facts(cells, missing)).counts)
     if forced != "date" and boolean_words(values):
         return as_numbers(cells, "boolean", missing)[0], "boolean"
     if forced != "date" and (form := number_format(values)) is not None:
@@ -260,7 +276,7 @@ def _date(name: str, facts: DateFacts, form: str, options: FitOptions) -> Column
 
 
 def _text(name: str, facts: TextFacts, options: FitOptions) -> Column:
-    there, distinct = facts.rows - facts.missing, len(facts.counts)
+    there, distinct = facts.rows - facts.missing, facts.distinct if facts.distinct >= 0 else len(facts.counts)
     if distinct == 1 and not facts.missing:
         return _left_out(name, "constant", f"always {next(iter(facts.counts))!r:.40}", facts)
     share = 1.0 if facts.more else distinct / there

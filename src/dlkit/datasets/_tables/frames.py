@@ -14,6 +14,7 @@ from dlkit.errors import DataError
 __all__ = ["arrow_columns", "cells_of_arrow", "cells_of_series", "concatenated", "table_of_frame"]
 
 _BOOLEAN_POOL = ("False", "True")
+_LONG, _SAMPLED = 50_000, 20_000  # among 20,000 of a million values that come twice, some hundred equal ones meet
 _EXACT = 1 << 53  # whole numbers up to here survive in a float64
 
 
@@ -171,16 +172,32 @@ def _moments(column: Any) -> Cells:
 def _strings(column: Any) -> Strings:
     import pyarrow as pa
 
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    whole = column.unify_dictionaries().combine_chunks()
+    encoded = pa.types.is_dictionary(column.type)
+    # Joined first: chunk after chunk, dictionaries of ever more distinct strings would be made and unified.
+    whole = (column.unify_dictionaries() if encoded else column).combine_chunks()
     if isinstance(whole, pa.ChunkedArray):
-        whole = whole.chunk(0) if whole.num_chunks else pa.array([], column.type)
+        empty = pa.array([], pa.string())
+        whole = pa.concat_arrays(whole.cast(pa.large_string()).chunks) if whole.num_chunks else empty  # over 2 GB
+    if not pa.types.is_dictionary(whole.type):
+        if _all_differ(whole):
+            return Strings(np.arange(len(whole), dtype=np.int32), StringPool.of_arrow(whole))
+        whole = whole.dictionary_encode()
     dictionary = whole.dictionary
     if dictionary.null_count:  # allowed in Parquet; such cells are missing
         return strings_of(whole.cast(dictionary.type).to_pylist())
     codes = whole.indices.fill_null(-1).cast(pa.int32()).to_numpy(zero_copy_only=False)
     return Strings(codes, StringPool.of_arrow(dictionary))
+
+
+def _all_differ(array: Any) -> bool:
+    """Whether strings are so surely all different that looking for equal ones is not worth the time."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if len(array) < _LONG or array.null_count:
+        return False
+    sample = array.take(pa.array(range(0, len(array), len(array) // _SAMPLED)))
+    return bool(pc.count_distinct(sample).as_py() == len(sample))
 
 
 def concatenated(parts: list[Cells]) -> Cells | None:

@@ -94,6 +94,8 @@ def present(strings: Sequence[str], missing: Collection[str]) -> list[str | None
 
 def boolean_words(values: Collection[str]) -> bool:
     """Whether values are one pair of words for false and true, in any case of letters."""
+    if not 2 <= len(values) <= 6:  # both words, in at most three spellings each
+        return False
     return {value.lower() for value in values} in [set(pair) for pair in _BOOLEANS]
 
 

@@ -146,7 +146,7 @@ class ColumnTally:
         return empty, None if cells.missing().all() else ~cells.missing()
 
     def _recognise(self, cells: Cells) -> None:
-        found, form = recognised(self.name, cells, self.marks, forced=self.forced)
+        found, form = recognised(cells, self.marks, forced=self.forced)
         if isinstance(found, Strings):
             if text_facts(found, self.marks).counts:
                 self.tally = TextTally()

@@ -83,7 +83,7 @@ def _task(name: str, cells: Cells, options: TargetOptions, missing: Sequence[str
         return options.task, "named by you"
     if options.classes is not None:
         return "classification", "classes named by you"
-    settled, form = recognised(name, cells, missing)
+    settled, form = recognised(cells, missing)
     if isinstance(settled, Dates):
         raise ArgumentError(f"target {name!r} holds dates; name a column of classes or numbers")
     if isinstance(settled, Strings) or form == "boolean":
@@ -104,7 +104,7 @@ def _few_integers(cells: Numbers) -> Array | None:
 
 
 def _form(name: str, cells: Cells, missing: Sequence[str]) -> str:
-    settled, form = recognised(name, cells, missing, forced="number")
+    settled, form = recognised(cells, missing, forced="number")
     if not isinstance(settled, Numbers):
         example = _values(cells, missing)[:1]
         raise ArgumentError(
@@ -137,7 +137,7 @@ def sorted_classes(values: Sequence[str]) -> tuple[str, ...]:
 
 def _several(cells: Mapping[str, Cells], options: TargetOptions, missing: Sequence[str]) -> Target:
     names = tuple(cells)
-    settled = {name: recognised(name, column, missing, forced=None)[0] for name, column in cells.items()}
+    settled = {name: recognised(column, missing)[0] for name, column in cells.items()}
     if odd := [name for name, column in settled.items() if not isinstance(column, Numbers)]:
         raise ArgumentError(f"several target columns must be numbers, or 0 and 1 for labels; {odd[0]!r} is neither")
     if options.task in ("classification", "binary"):
