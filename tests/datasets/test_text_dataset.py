@@ -16,11 +16,13 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from dlkit import DataLoader, Trainer
+from dlkit.callbacks import Callback, Checkpoint
 from dlkit.collate import PadCollate
 from dlkit.datasets import TextDataset
 from dlkit.datasets._text import encoding
 from dlkit.errors import ArgumentError, DataError
 from dlkit.models import TextClassifier
+from dlkit.samplers import LengthBuckets
 from dlkit.splits import check_leaks
 from dlkit.text import Cleaning, PretrainedTokenizer, TextSpec, Vocabulary, train_bpe
 
@@ -347,3 +349,38 @@ def test_batches_fit_a_model_of_transformers() -> None:
         alone = torch.cat([model(**{name: part[None] for name, part in row.items()}).logits for row, _ in ds])
     assert together.loss.isfinite()
     torch.testing.assert_close(together.logits, alone, rtol=1e-5, atol=1e-6)
+
+
+class StopAt(Callback):
+    """Breaks off after a step, as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, run: Any) -> None:
+        if run.step == self.step:
+            raise RuntimeError("broken off")
+
+
+@pytest.mark.parametrize("buckets", [{"batch_size": 16}, {"tokens": 64}])
+def test_a_broken_off_training_goes_on_with_the_same_batches(tmp_path: Path, buckets: dict[str, int]) -> None:
+    train = split(300)[0]
+
+    def weights(folder: str, *callbacks: Callback) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = TextClassifier(len(train.vocabulary), 2, encoder="gru", width=8)
+        trainer = Trainer(
+            model,
+            torch.nn.CrossEntropyLoss(),
+            torch.optim.AdamW(model.parameters(), 0.01),
+            callbacks=[Checkpoint(tmp_path / folder, every="7 steps"), *callbacks],
+            progress=False,
+        )
+        loader = DataLoader(train, batch_sampler=LengthBuckets(train.lengths, **buckets))  # type: ignore[arg-type]
+        trainer.fit(loader, epochs=3)
+        return [value.clone() for value in model.state_dict().values()]
+
+    whole = weights("whole")
+    with pytest.raises(RuntimeError, match="broken off"):
+        weights("broken", StopAt(25))
+    assert all(torch.equal(one, other) for one, other in zip(whole, weights("broken"), strict=True))
