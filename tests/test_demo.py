@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
 
-from dlkit import demo
+from dlkit import Trainer, demo
 from dlkit._files import sha256
+from dlkit.callbacks import Checkpoint
 from servers import Server
 
 PICTURES = {"confusion.png", "curves.png", "samples.png"}
@@ -112,6 +115,19 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert output.splitlines()[-1] == "interrupted; the same command goes on from here"
     assert "Traceback" not in errors
     assert not list((tmp_path / "glyphs-fast").glob("*.png"))
+
+
+def test_a_folder_with_another_run_is_told_without_a_traceback(tmp_path: Path) -> None:
+    model = torch.nn.Linear(1, 2)
+    optim = torch.optim.SGD(model.parameters(), 0.1)
+    checkpoint = Checkpoint(tmp_path / "glyphs-fast")
+    trainer = Trainer(model, torch.nn.CrossEntropyLoss(), optim, callbacks=[checkpoint], progress=False)
+    trainer.fit(DataLoader(TensorDataset(torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64)), 2))
+    process = start(tmp_path, "--fast")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "ResumeError: the run in the folder does not fit this script" in errors
+    assert "Traceback" not in errors
 
 
 def test_wrong_arguments_are_told(capsys: pytest.CaptureFixture[str]) -> None:

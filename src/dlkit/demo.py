@@ -22,7 +22,7 @@ from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.datasets.glyphs import Glyphs
 from dlkit.datasets.notmnist import NotMNIST
 from dlkit.datasets.packed import PackedImages
-from dlkit.errors import DownloadError
+from dlkit.errors import DlkitError, DownloadError
 from dlkit.models import SmallConvNet
 from dlkit.rng import seed_everything
 from dlkit.runs.history import History
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = Glyphs(2_000) if options.fast else _letters()
     folder = options.out / (type(data).__name__.lower() + ("-fast" if options.fast else ""))
     train, val, test = data.split([0.7, 0.1, 0.2], stratify=True, seed=0)
-    print(f"{data!r}\ntraining on {len(train):,}, validating on {len(val):,}, testing on {len(test):,}")
+    counts = f"training on {len(train):,}, validating on {len(val):,}, testing on {len(test):,}"
+    print(f"{data!r}\n{counts}", flush=True)
 
     seed_everything(0)
     model = SmallConvNet(len(data.classes), dropout=0.5)
@@ -87,7 +88,7 @@ def _letters() -> PackedImages:
         return NotMNIST(download=True)
     except DownloadError as error:
         reason = textwrap.shorten(str(error), 300, placeholder=" ...")
-        print(f"notMNIST is not to be had ({reason}); going on with letters from this machine's fonts")
+        print(f"notMNIST is not to be had ({reason}); going on with letters from this machine's fonts", flush=True)
         return Glyphs()
 
 
@@ -113,3 +114,5 @@ if __name__ == "__main__":
         raise SystemExit(main())
     except KeyboardInterrupt:  # while the letters are fetched, or a second time
         raise SystemExit(130) from None
+    except DlkitError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None

@@ -276,7 +276,7 @@ def part_of_keys(keys: Keys, fractions: float | Sequence[float], *, seed: int = 
         int64 [N], the number of the part.
 
     >>> part_of_keys(np.arange(6, dtype=np.uint64), [0.5, 0.5], seed=1).tolist()
-    [1, 0, 1, 1, 0, 0]
+    [1, 1, 0, 1, 0, 1]
     """
     start = np.uint64(rng.derive(seed, rng.SPLIT, 2))
     places = _mixed((keys + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ start) / 2.0**64

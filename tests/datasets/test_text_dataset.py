@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from multiprocessing.context import set_spawning_popen
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ def test_a_spec_reads_new_data_the_same_way(tmp_path: Path) -> None:
         (["0.5", "1", "2"], {}, [], [0.5, 1.0, 2.0]),
         ([1, 2, 3], {"task": "regression"}, [], [1.0, 2.0, 3.0]),
         (["0.5", "1", "2"], {"task": "classification"}, ["0.5", "1", "2"], [0, 1, 2]),
+        ([10, 9, 10], {"classes": [10, 9]}, ["10", "9"], [0, 1, 0]),
         (torch.tensor([3, 1, 3]), {}, ["1", "3"], [1, 0, 1]),
         (np.array([1.0, 2.0, 1.0]), {}, ["1.0", "2.0"], [0, 1, 0]),
     ],
@@ -134,6 +136,10 @@ def test_targets_that_cannot_be_meant_are_refused() -> None:
         TextDataset(["x"], target=["high"], task="regression")
     with pytest.raises(ArgumentError, match="task must be"):
         TextDataset(["x"], target=[1], task="ranking")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="classes= names a class twice: a, a"):
+        TextDataset(["x"], target=["a"], classes=["a", "a"])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'max_len'"):
+        TextDataset.split(["x", "y"], max_len=3)  # type: ignore[call-arg]
     for missing in (None, float("nan"), "", pd.NA, np.nan):
         with pytest.raises(DataError, match="the list, item 1: no target"):
             TextDataset(["x", "y"], target=["a", missing])
@@ -286,6 +292,22 @@ def test_loaders_of_both_kinds_and_workers_give_every_text_once() -> None:
         assert torch.equal(one[0]["input_ids"], other[0]["input_ids"])
 
 
+def test_a_spawned_worker_gets_the_numbers_without_the_texts() -> None:
+    train, _, _ = split(max_length=4)
+    whole = pickle.dumps(train)
+    set_spawning_popen(object())  # what multiprocessing does while it pickles for a new process
+    try:
+        sent = pickle.dumps(train)
+    finally:
+        set_spawning_popen(None)
+    assert len(sent) < len(whole) - 2000
+    copy = pickle.loads(sent)
+    assert str(copy[3]) == str(train[3])
+    with pytest.raises(ArgumentError, match="a worker process has the encoded texts alone"):
+        copy.texts[0]
+    assert list(pickle.loads(whole).texts) == list(train.texts)
+
+
 def test_another_layout_goes_to_every_part() -> None:
     train, val, _ = split(collate=PadCollate(layout="packed", input_name="input_ids"))
     for part in (train, val):
@@ -308,3 +330,20 @@ def test_repr_tells_what_it_holds(tmp_path: Path) -> None:
     text = repr(TextDataset(path, text="text", target="label", on_error="skip"))
     for part in ("TextDataset: 20 texts of", "t.jsonl: utf-8, JSON lines", "classes: dry, wet", "skipped: 1 row"):
         assert part in text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_batches_fit_a_model_of_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    ds = TextDataset([("a b", "c"), ("c d e f g", "a b")], text=(0, 1), target=["x", "y"], min_freq=1)
+    config = transformers.BertConfig(
+        vocab_size=len(ds.vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    model = transformers.BertForSequenceClassification(config).eval()
+    inputs, targets = next(iter(DataLoader(ds, 2)))
+    assert inputs["attention_mask"].sum(1).tolist() == [4, 8]
+    with torch.no_grad():
+        together = model(**inputs, labels=targets)
+        alone = torch.cat([model(**{name: part[None] for name, part in row.items()}).logits for row, _ in ds])
+    assert together.loss.isfinite()
+    torch.testing.assert_close(together.logits, alone, rtol=1e-5, atol=1e-6)

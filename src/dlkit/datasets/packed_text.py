@@ -66,6 +66,7 @@ class PackedTextDataset(InMemoryDataset):
     Raises:
         ArgumentError: lengths, targets and ids that do not fit together.
 
+    >>> import torch
     >>> ds = PackedTextDataset([[5, 6, 7], [8]], targets=torch.tensor([0, 1]))
     >>> ds[0], ds.lengths
     ((tensor([5, 6, 7]), tensor(0)), array([3, 1]))

@@ -183,6 +183,8 @@ class TextDataset(PackedTextDataset):
         >>> len(train), len(test), train.spec is test.spec
         (15, 5, True)
         """
+        if unknown := set(options) - set(TextOptions.__annotations__):
+            raise TypeError(f"TextDataset.split() got an unexpected keyword argument {sorted(unknown)[0]!r}")
         rows = _read(source, options, group)
         classes = None if rows.targets is None else _classes(rows, options)
         parts = split_indices(
@@ -291,7 +293,7 @@ def _read(source: Any, options: TextOptions, group: Column | None = None) -> Tex
         pattern=options.get("pattern", "*.txt"),
     )
     policy = Policy(on_error=options.get("on_error", "raise"), max_errors=options.get("max_errors", 0.1))
-    classes, budget = options.get("classes"), options.get("memory_budget", 1 << 30)
+    classes, budget = _names(options.get("classes")), options.get("memory_budget", 1 << 30)
     return read_rows(source, roles, reading, policy, classes=classes, budget=budget)
 
 
@@ -299,10 +301,17 @@ def _classes(rows: TextRows, options: TextOptions) -> tuple[str, ...] | None:
     """The classes, or None for a regression."""
     if rows.targets is None:
         return None
-    given = options.get("classes")
+    given = _names(options.get("classes"))
     if find_task(rows.targets, options.get("task", "auto"), given) == "regression":
         return None
-    return class_names(rows.targets) if given is None else tuple(given)
+    return class_names(rows.targets) if given is None else given
+
+
+def _names(classes: Sequence[Any] | None) -> tuple[str, ...] | None:
+    names = None if classes is None else tuple(map(str, classes))
+    if names is not None and len(set(names)) < len(names):
+        raise ArgumentError(f"classes= names a class twice: {', '.join(names)}")
+    return names
 
 
 def _fit(rows: TextRows, options: TextOptions) -> TextSpec:
