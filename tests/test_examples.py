@@ -13,9 +13,8 @@ EXAMPLES = sorted(ROOT.glob("examples/*.py"))
 
 def run(example: Path, folder: Path) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DLKIT_HOME": str(folder / "home"), "DLKIT_OFFLINE": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [str(ROOT / "src"), environment.get("PYTHONPATH", "")]
-    )  # from any folder
+    paths = [str(ROOT / "src"), environment.get("PYTHONPATH", "")]  # a relative one does not reach into the folder
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     done = subprocess.run(
         [sys.executable, str(example), "--smoke"],
         cwd=folder,
