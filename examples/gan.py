@@ -1,6 +1,7 @@
 """A GAN with two optimizers: `step=` takes over, and everything else (checkpoints, resuming, logs) stays.
 
-The generator learns a ring of eight points in the plane. `python examples/gan.py [--smoke] [--out runs/gan]`
+The generator learns eight places on a ring in the plane. Stop it with Ctrl-C or kill it, start it again, and it ends
+with the same numbers. `python examples/gan.py [--smoke] [--out runs/gan]`, about a minute on one core.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dlkit import Trainer, seed_everything
 from dlkit.callbacks import Checkpoint, CSVLogger
+from dlkit.training import Run
 
 NOISE = 8
 bce = nn.BCEWithLogitsLoss()
+# Without a penalty on its slope at real points (R1: Mescheder et al. 2018), the judge gets too steep to learn from.
+SLOPE_PENALTY = 0.05
 
 
 def ring(count: int) -> torch.Tensor:
@@ -29,13 +33,16 @@ def network(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, outputs))
 
 
-def step(run, batch):
-    (real,) = batch
+def step(run: Run, batch: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One step of each network; what it returns becomes `train_...` columns of the history."""
+    real = batch[0].requires_grad_()
     generator, judge = run.model["generator"], run.model["judge"]
     fake = generator(torch.randn(len(real), NOISE, device=real.device))
     ones, zeros = torch.ones(len(real), 1, device=real.device), torch.zeros(len(real), 1, device=real.device)
 
-    judge_loss = bce(judge(real), ones) + bce(judge(fake.detach()), zeros)
+    scores = judge(real)
+    (slope,) = torch.autograd.grad(scores.sum(), real, create_graph=True)
+    judge_loss = bce(scores, ones) + bce(judge(fake.detach()), zeros) + SLOPE_PENALTY * slope.square().sum(1).mean()
     run.optimizers["judge"].zero_grad()
     judge_loss.backward()
     run.optimizers["judge"].step()
@@ -62,9 +69,10 @@ def main() -> None:
     trainer.fit(DataLoader(data, 128, shuffle=True), epochs=2 if options.smoke else 40)
 
     with torch.no_grad():
-        points = model["generator"](torch.randn(1000, NOISE))
-    distance = torch.cdist(points, ring(8)).min(1).values
-    print(f"mean distance of a generated point from the nearest of the eight: {distance.mean():.3f}")
+        points = model["generator"](torch.randn(1000, NOISE, device=trainer.device)).cpu()
+    distance, place = torch.cdist(points, ring(8)).min(1)
+    reached = (place[distance < 0.3].bincount(minlength=8) >= 20).sum()
+    print(f"places reached: {reached} of 8; mean distance from the nearest: {distance.mean():.3f}")
 
 
 if __name__ == "__main__":

@@ -13,12 +13,15 @@ EXAMPLES = sorted(ROOT.glob("examples/*.py"))
 
 def run(example: Path, folder: Path) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DLKIT_HOME": str(folder / "home"), "DLKIT_OFFLINE": "1"}
+    paths = [str(ROOT / "src"), environment.get("PYTHONPATH", "")]  # a relative one does not reach into the folder
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     done = subprocess.run(
         [sys.executable, str(example), "--smoke"],
         cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -179,6 +179,16 @@ def test_spoilt_weights_are_never_saved(tmp_path):
     assert weight_now(made) == 2
 
 
+def test_the_last_good_weights_come_back_where_there_is_no_best(tmp_path):
+    run = new_run()
+    run.directions = {"train_loss": False}
+    made = feed(tmp_path, run=run)([None, None])
+    made.step()
+    made.run.request_stop("the loss became nan", keep_state=False)
+    leave(made)
+    assert weight_now(made) == 2
+
+
 def test_a_dry_run_writes_nothing(tmp_path):
     made = feed(tmp_path / "run")
     made.run.write_files = False

@@ -432,6 +432,17 @@ def test_fp16_skips_a_step_that_overflows_and_goes_on():
     assert scales[1][1] is False
 
 
+def test_a_schedule_per_step_takes_a_step_that_was_left_out_without_a_warning():
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    schedule = LearningRate(torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5), every="step")
+    trainer = Trainer(
+        model, nn.MSELoss(), optimizer, scheduler=schedule, precision="fp16", device="cpu", progress=False
+    )
+    trainer.fit([(torch.full((4, 4), 3e4), torch.zeros(4, 2))])  # torch would tell the user to swap two calls
+    assert optimizer.param_groups[0]["lr"] == 0.05
+
+
 def test_fp16_resumes_bit_for_bit(tmp_path):
     class Stop(Callback):
         def on_step_end(self, run) -> None:

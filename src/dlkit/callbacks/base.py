@@ -100,6 +100,8 @@ class Callback:
     def on_row(self, run: Run, row: Row) -> None:
         """A row of the history is complete: the one moment at which everybody judges the same values.
 
+        A callback whose `order` is negative may add values of its own, before the loggers write the row down.
+
         Args:
             run: The run; `row` is already the last of `run.history.rows`.
             row: See `History`. It has `val_` values when this was a validation.

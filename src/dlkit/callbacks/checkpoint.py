@@ -16,7 +16,7 @@ from dlkit.runs.every import Every
 from dlkit.runs.history import Row
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.state import Cursor, Run
-from dlkit.runs.store import CheckpointStore, CheckpointWarning, load_checkpoint
+from dlkit.runs.store import CheckpointStore, CheckpointWarning, Entry, load_checkpoint
 
 __all__ = ["Checkpoint"]
 
@@ -35,7 +35,8 @@ class Checkpoint(Callback):
         keep_last: How many of the newest to keep, at least 1. Two by default: a damaged newest file has a forerunner.
         every: When to save besides improvements and ends: `"epoch"`, `"500 steps"`, `"10 min"`.
         background: Write in a thread; training only waits for the state to be copied.
-        restore_best: Put the best weights into the model when the fit ends, in whatever way.
+        restore_best: Put the best weights into the model when the fit ends, in whatever way; the last good ones, when
+            there is no best and those in memory are spoilt (see `StopOnNaN`).
         mode: "min" or "max"; None takes the direction from the metric itself.
 
     Raises:
@@ -134,8 +135,9 @@ class Checkpoint(Callback):
         if self._writer is not None:
             self._writer.shutdown()
             self._writer = None
-        if self.restore_best and run.write_files and self.store.best is not None:
-            self._restore_best(run)
+        if self.restore_best and run.write_files:
+            newest = [] if run.keep_state else sorted(self.store.entries, key=lambda entry: -entry.number)
+            self._restore(run, [*self.store.best_entries(self.store.keep_best), *newest])
 
     def _due(self, run: Run) -> bool:
         if self.every.unit == "seconds":
@@ -190,8 +192,9 @@ class Checkpoint(Callback):
             message = f"could not save a checkpoint in {self.dir}: {error}; {kept}; training goes on"
             warnings.warn(message, CheckpointWarning, stacklevel=4)
 
-    def _restore_best(self, run: Run) -> None:
-        for entry in self.store.best_entries(self.store.keep_best):
+    def _restore(self, run: Run, entries: list[Entry]) -> None:
+        """The weights of the first entry that can be read: the best, or the newest where those in memory are spoilt."""
+        for entry in entries:
             try:
                 state = load_checkpoint(self.dir / entry.file)
             except Exception as error:  # noqa: BLE001  (whatever is wrong with one file, the next may be good)
@@ -199,7 +202,8 @@ class Checkpoint(Callback):
                 continue
             run.model.load_state_dict(state["eval_model"] if state.get("eval_model") is not None else state["model"])
             run.eval_model = run.model  # a later evaluation must not use an average of other steps
-            run.say(f"best weights restored: {self.monitor} {entry.value:.6g} at step {entry.step} ({entry.file})")
+            which = "last good" if entry.value is None else f"best ({self.monitor} {entry.value:.6g})"
+            run.say(f"{which} weights restored, of step {entry.step} ({entry.file})")
             return
 
 

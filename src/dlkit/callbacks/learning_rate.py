@@ -70,6 +70,10 @@ class LearningRate(Callback):
                 "the scheduler was made on an optimizer that is not the run's, so it would change nothing; "
                 f"make it on the one you pass: {type(scheduler).__name__}(optimizer, ...)"
             )
+        if scheduler is not None:
+            # The order is right here by construction, but torch warns when a run is resumed at the end of an epoch, or
+            # when the gradient scaler leaves the first step out.
+            scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]
         if isinstance(scheduler, ReduceLROnPlateau):
             own = scheduler.mode if run.directions.get(self.monitor, False) is None else None
             higher = run.higher_is_better(self.monitor, own)  # raises where nobody measures it, and names what there is
@@ -140,5 +144,3 @@ class LearningRate(Callback):
         """
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-            # A run may be resumed right at the end of an epoch; torch would warn that no optimizer step came before.
-            self.scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]

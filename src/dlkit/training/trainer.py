@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from dlkit.runs.every import Every
 from dlkit.runs.history import History
 from dlkit.runs.state import Run
 from dlkit.runs.store import load_checkpoint, plain
+from dlkit.samplers import Shuffle
 from dlkit.sources import Source, nothing, source_of
 from dlkit.training import batches as batch_tools
 from dlkit.training import evaluation, rehearsal, resuming, setup
@@ -184,8 +186,15 @@ class Trainer:
         Args:
             loader: Anything `fit` takes; targets are left out.
             has_targets: False when batches of two tensors are two inputs, not inputs and target.
+
+        Warns:
+            UserWarning: the loader shuffles, so nobody could tell which prediction belongs to which sample.
         """
         source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
+        if isinstance(getattr(getattr(source, "loader", None), "planner", None), Shuffle):
+            warnings.warn(
+                "the loader shuffles, and so are the predictions; pass one without shuffle=True", stacklevel=2
+            )
         with rng.isolated(source.seed):
             batches = self._prepare(source.batches(0))
             return evaluation.predict(self._forward, batches, model=self._eval_module(), has_targets=has_targets)
