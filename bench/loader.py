@@ -23,8 +23,8 @@ from torch.utils.data import TensorDataset
 
 from dlkit import DataLoader
 from dlkit.datasets import InMemoryDataset
-from dlkit.datasets.packed import PackedImages
-from dlkit.datasets.packfile import ImageStore, Names
+from dlkit.datasets.letters.packed import PackedImages
+from dlkit.datasets.letters.packfile import ImageStore, Names
 
 Contenders = dict[str, Callable[[], Iterable[Any]]]
 

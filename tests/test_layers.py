@@ -23,19 +23,20 @@ samplers/order samplers/buckets samplers/__init__ loader sources
 splits
 text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks text/_texts
 text/__init__
-datasets/base datasets/packfile datasets/letter_files datasets/packed datasets/notmnist datasets/glyphs
-datasets/decoding datasets/listing datasets/parallel datasets/journal datasets/imagecache datasets/imagesettings
-datasets/profiling datasets/images datasets/folders datasets/imagetable datasets/inspecting
-datasets/schema
-datasets/_tables/cells datasets/_tables/source datasets/_tables/dialect datasets/_tables/parsing
-datasets/_tables/frames datasets/_tables/options datasets/_tables/textual datasets/_tables/reading
-datasets/_tables/facts datasets/_tables/fitting datasets/_tables/targets datasets/_tables/encoding
-datasets/_tables/images datasets/_tables/memory datasets/_tables/building datasets/_tables/describing
-datasets/_tables/lanes datasets/_tables/blocks datasets/_tables/tallies datasets/_tables/survey
-datasets/_tables/streaming
-datasets/_tables/__init__ datasets/tabular
-datasets/packed_text datasets/_text/records datasets/_text/sources datasets/_text/rows datasets/_text/targets
-datasets/_text/encoding datasets/_text/__init__ datasets/text
+datasets/base
+datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
+datasets/letters/glyphs datasets/letters/__init__
+datasets/images/decoding datasets/images/listing datasets/images/parallel datasets/images/journal
+datasets/images/cache datasets/images/settings datasets/images/profiling datasets/images/dataset
+datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
+datasets/tables/schema datasets/tables/_cells datasets/tables/_source datasets/tables/_dialect datasets/tables/_parsing
+datasets/tables/_frames datasets/tables/_options datasets/tables/_textual datasets/tables/_reading
+datasets/tables/_facts datasets/tables/_fitting datasets/tables/_targets datasets/tables/_encoding
+datasets/tables/_images datasets/tables/_memory datasets/tables/_building datasets/tables/_describing
+datasets/tables/_lanes datasets/tables/_blocks datasets/tables/_tallies datasets/tables/_survey
+datasets/tables/_streaming datasets/tables/dataset datasets/tables/__init__
+datasets/texts/packed datasets/texts/_records datasets/texts/_sources datasets/texts/_rows datasets/texts/_targets
+datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/__init__
 models/convnet models/text models/tabular models/__init__ metrics
 transfer/_trace transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs transfer/models

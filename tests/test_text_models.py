@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlkit import DataLoader
-from dlkit.datasets.packed_text import PackedTextDataset
+from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.models import TextClassifier
 

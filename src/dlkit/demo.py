@@ -19,9 +19,9 @@ from dlkit import plots
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.early_stopping import EarlyStopping
 from dlkit.callbacks.learning_rate import LearningRate
-from dlkit.datasets.glyphs import Glyphs
-from dlkit.datasets.notmnist import NotMNIST
-from dlkit.datasets.packed import PackedImages
+from dlkit.datasets.letters.glyphs import Glyphs
+from dlkit.datasets.letters.notmnist import NotMNIST
+from dlkit.datasets.letters.packed import PackedImages
 from dlkit.errors import DlkitError, DownloadError
 from dlkit.models import SmallConvNet
 from dlkit.rng import seed_everything

@@ -208,7 +208,7 @@ def test_repr_tells_what_it_holds(letters: Glyphs) -> None:
 
 def test_it_looks_like_notmnist(letters: Glyphs, shared_data: Path) -> None:
     """A linear model of the rendered letters reads most of the real ones: same frame, same polarity, same classes."""
-    from dlkit.datasets import letter_files
+    from dlkit.datasets.letters import files as letter_files
 
     with tarfile.open(shared_data / "notmnist" / "notMNIST_small_lookalike.tar.gz") as tar:
         members = [member for number, member in enumerate(tar) if number % 20 == 0 and member.size]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from dlkit import transforms
 from dlkit.datasets import ImageFolder, imagecache, images
-from dlkit.datasets.imagecache import open_cache
+from dlkit.datasets.images.cache import open_cache
 from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader
 

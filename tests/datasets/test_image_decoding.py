@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from dlkit.datasets import decoding
-from dlkit.datasets.decoding import decode_image, open_image, turned_upright
+from dlkit.datasets.images import decoding
+from dlkit.datasets.images.decoding import decode_image, open_image, turned_upright
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 
 # Decodes every file of a folder and says what came out, in a process that may use 3 GB and one minute.
@@ -25,7 +25,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 warnings.simplefilter("ignore")
-from dlkit.datasets.decoding import open_image
+from dlkit.datasets.images.decoding import open_image
 from dlkit.errors import DataError
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:

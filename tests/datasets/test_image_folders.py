@@ -22,9 +22,9 @@ from torchvision.transforms import v2
 
 from dlkit import transforms
 from dlkit.datasets import ImageFiles, ImageFolder, decode_image, listing
-from dlkit.datasets.decoding import open_image
-from dlkit.datasets.listing import natural, scan
-from dlkit.datasets.parallel import BatchMemory, default_threads, for_each
+from dlkit.datasets.images.decoding import open_image
+from dlkit.datasets.images.listing import natural, scan
+from dlkit.datasets.images.parallel import BatchMemory, default_threads, for_each
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
 from dlkit.loader import DataLoader
 from dlkit.transforms import Augment, MixUp

@@ -446,7 +446,7 @@ def test_a_damaged_pack_without_source_says_both(root: Path) -> None:
 
 
 def test_a_pack_of_another_version_is_built_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dlkit.datasets import packfile
+    from dlkit.datasets.letters import packfile
 
     with monkeypatch.context() as patch:
         patch.setattr(packfile, "VERSION", 0)

@@ -17,7 +17,7 @@ from torch.utils.data import Subset
 
 from dlkit import DataLoader
 from dlkit.collate import PadCollate, unpad
-from dlkit.datasets.packed_text import PackedTextDataset
+from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.errors import ArgumentError
 from dlkit.samplers import LengthBuckets, Sequential
 from dlkit.text._blocks import Block

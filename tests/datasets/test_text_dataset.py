@@ -19,7 +19,7 @@ from dlkit import DataLoader, Trainer
 from dlkit.callbacks import Callback, Checkpoint
 from dlkit.collate import PadCollate
 from dlkit.datasets import TextDataset
-from dlkit.datasets._text import encoding
+from dlkit.datasets.texts import _encoding as encoding
 from dlkit.errors import ArgumentError, DataError
 from dlkit.models import TextClassifier
 from dlkit.samplers import LengthBuckets

@@ -23,12 +23,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlkit.datasets._tables.cells import Cells, Dates, Numbers, Strings, Table
-from dlkit.datasets._tables.dialect import Dialect, audit_quotes, find_dialect
-from dlkit.datasets._tables.options import ReadOptions
-from dlkit.datasets._tables.reading import read_table
-from dlkit.datasets._tables.source import detect_encoding
-from dlkit.datasets._tables.textual import cell_by_cell, through_arrow
+from dlkit.datasets.tables._cells import Cells, Dates, Numbers, Strings, Table
+from dlkit.datasets.tables._dialect import Dialect, audit_quotes, find_dialect
+from dlkit.datasets.tables._options import ReadOptions
+from dlkit.datasets.tables._reading import read_table
+from dlkit.datasets.tables._source import detect_encoding
+from dlkit.datasets.tables._textual import cell_by_cell, through_arrow
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
 
 settings.register_profile("tables", deadline=None, max_examples=60)
@@ -193,7 +193,7 @@ def test_archives(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlkit.datasets._tables.source._ALWAYS_ALLOWED", 1 << 20)
+    monkeypatch.setattr("dlkit.datasets.tables._source._ALWAYS_ALLOWED", 1 << 20)
     bomb = write(tmp_path / "bomb.csv.bz2", bz2.compress(b"0" * (100 << 20)))
     with pytest.raises(DataError, match=r"bomb\.csv\.bz2 .* unpacks to more than .* that is no table"):
         read_table(bomb, ReadOptions())
@@ -389,8 +389,8 @@ def test_without_pyarrow_everything_but_parquet_is_read(tmp_path: Path) -> None:
     script = """
 import sys
 sys.modules["pyarrow"] = None
-from dlkit.datasets._tables.options import ReadOptions
-from dlkit.datasets._tables.reading import read_table
+from dlkit.datasets.tables._options import ReadOptions
+from dlkit.datasets.tables._reading import read_table
 table = read_table(sys.argv[1], ReadOptions())
 print([type(cells).__name__ for cells in table.columns.values()], table.columns["b"].tolist())
 try:

@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader as Stock
 
 import dlkit
 from dlkit.datasets import CSVDataset
-from dlkit.datasets._tables import blocks as block_module
-from dlkit.datasets._tables.blocks import block_file, last_record_end
-from dlkit.datasets._tables.dialect import Dialect
-from dlkit.datasets._tables.lanes import InOrder, LanePlan, Lanes
-from dlkit.datasets._tables.options import ReadOptions
-from dlkit.datasets._tables.reading import read_table
+from dlkit.datasets.tables import _blocks as block_module
+from dlkit.datasets.tables._blocks import block_file, last_record_end
+from dlkit.datasets.tables._dialect import Dialect
+from dlkit.datasets.tables._lanes import InOrder, LanePlan, Lanes
+from dlkit.datasets.tables._options import ReadOptions
+from dlkit.datasets.tables._reading import read_table
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.splits import part_of_keys
 

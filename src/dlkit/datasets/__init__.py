@@ -7,35 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 # Where each public name lives; one line per name, sorted.
 _ROOMS = {
-    "CSVDataset": "tabular",
-    "Glyphs": "glyphs",
-    "ImageFiles": "folders",
-    "ImageFolder": "folders",
-    "ImageTable": "imagetable",
+    "CSVDataset": "tables.dataset",
+    "Glyphs": "letters.glyphs",
+    "ImageFiles": "images.folders",
+    "ImageFolder": "images.folders",
+    "ImageTable": "images.table",
     "InMemoryDataset": "base",
-    "NotMNIST": "notmnist",
-    "PackedTextDataset": "packed_text",
-    "Schema": "schema",
-    "decode_image": "decoding",
-    "inspect": "inspecting",
-    "TextDataset": "text",
+    "NotMNIST": "letters.notmnist",
+    "PackedTextDataset": "texts.packed",
+    "Schema": "tables.schema",
+    "decode_image": "images.decoding",
+    "inspect": "images.inspecting",
+    "TextDataset": "texts.dataset",
 }
 
 __all__ = sorted(_ROOMS)
 
 if TYPE_CHECKING:
     from dlkit.datasets.base import InMemoryDataset as InMemoryDataset
-    from dlkit.datasets.decoding import decode_image as decode_image
-    from dlkit.datasets.folders import ImageFiles as ImageFiles
-    from dlkit.datasets.folders import ImageFolder as ImageFolder
-    from dlkit.datasets.glyphs import Glyphs as Glyphs
-    from dlkit.datasets.imagetable import ImageTable as ImageTable
-    from dlkit.datasets.inspecting import inspect as inspect
-    from dlkit.datasets.notmnist import NotMNIST as NotMNIST
-    from dlkit.datasets.packed_text import PackedTextDataset as PackedTextDataset
-    from dlkit.datasets.schema import Schema as Schema
-    from dlkit.datasets.tabular import CSVDataset as CSVDataset
-    from dlkit.datasets.text import TextDataset as TextDataset
+    from dlkit.datasets.images.decoding import decode_image as decode_image
+    from dlkit.datasets.images.folders import ImageFiles as ImageFiles
+    from dlkit.datasets.images.folders import ImageFolder as ImageFolder
+    from dlkit.datasets.images.inspecting import inspect as inspect
+    from dlkit.datasets.images.table import ImageTable as ImageTable
+    from dlkit.datasets.letters.glyphs import Glyphs as Glyphs
+    from dlkit.datasets.letters.notmnist import NotMNIST as NotMNIST
+    from dlkit.datasets.tables.dataset import CSVDataset as CSVDataset
+    from dlkit.datasets.tables.schema import Schema as Schema
+    from dlkit.datasets.texts.dataset import TextDataset as TextDataset
+    from dlkit.datasets.texts.packed import PackedTextDataset as PackedTextDataset
 
 
 def __getattr__(name: str) -> Any:

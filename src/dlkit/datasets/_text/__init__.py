@@ -1,1 +1,0 @@
-"""The parts of `TextDataset`: reading files, packing rows, coding targets, encoding once."""

@@ -1,0 +1,370 @@
+"""What image files a folder holds: scanned once, told what was left out, kept for the next time.
+
+A million paths are one blob of bytes and one array of ends, mapped from the kept file, so that workers share them and
+a process that is spawned gets a path instead of a list. A kept scan is used again as long as no folder in it has
+changed: adding, removing or renaming a file changes the time stamp of the folder it lies in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from dlkit import _files
+from dlkit.datasets.images.decoding import EXTENSIONS
+from dlkit.datasets.letters.packfile import Names
+from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+
+__all__ = ["Listing", "natural", "scan"]
+
+#: Raised by one whenever a scan would find something else in the same folder.
+VERSION = 1
+#: Scans of fewer files are not kept: repeating them takes a fraction of a second.
+KEEP_FROM = 20_000
+# A folder that changed this shortly before its scan could change again within one tick of its time stamp.
+_TICK_NS = 50_000_000
+
+_PARTS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+_PART_OF = {alias: part for part, aliases in _PARTS.items() for alias in aliases}
+_HIDDEN = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "lost+found", "$RECYCLE.BIN"})
+
+
+def natural(name: str) -> tuple[Any, ...]:
+    """A sort key in which "2" comes before "10"; names without digits sort as Python sorts them.
+
+    Args:
+        name: Of a class or file.
+
+    >>> sorted(["10", "9", "b2", "b10"], key=natural)
+    ['9', '10', 'b2', 'b10']
+    """
+    pieces = re.split(r"(\d{1,18})", name)  # text and numbers in turn, so that only like is compared with like
+    return (*(int(piece) if place % 2 else piece for place, piece in enumerate(pieces)), name)
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The image files of a folder. Pickled (for a worker that is spawned), a kept one travels as its path.
+
+    Attributes:
+        root: The folder.
+        names: The files' paths below `root`, with `/`.
+        targets: int64 [N], each file's class; all -1 where the folder has no classes.
+        parts: uint8 [N], the place of each file's part in `part_names`.
+        classes: The class names, in the order of the targets.
+        part_names: Those of "train", "val", "test" that the folder is laid out in; empty for one without.
+        left_out: What was not taken: a kind ("hidden", "not an image", ...) to how many and the first of them.
+        kept: The file this was read from, None for a scan that was not kept.
+    """
+
+    root: Path
+    names: Names
+    targets: Tensor
+    parts: Tensor
+    classes: tuple[str, ...] = ()
+    part_names: tuple[str, ...] = ()
+    left_out: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    kept: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __reduce__(self) -> Any:
+        if self.kept is not None:
+            return _reopen, (self.kept, self.root, len(self))
+        return Listing, (self.root, self.names, self.targets, self.parts, self.classes, self.part_names, self.left_out)
+
+    def told(self) -> str:
+        """What was left out in one line, empty if nothing was."""
+        return "; ".join(
+            f"{count:,} {kind} ({', '.join(first)}{', ...' if count > len(first) else ''})"
+            for kind, (count, first) in self.left_out.items()
+        )
+
+
+def scan(root: str | os.PathLike[str], *, labelled: bool = True, progress: bool = True, keep: bool = True) -> Listing:
+    """Find the images below a folder.
+
+    Args:
+        root: The folder. With `labelled`, each folder directly in it is a class, and what lies in folders below belongs
+            to that class; or it holds `train`, `val` and `test`, which hold the classes.
+        labelled: False takes every image below `root`, in natural order, without classes.
+        progress: Show a bar when it takes longer than two seconds.
+        keep: Keep the scan of a large folder in the cache folder, and use a kept one whose folders have not changed.
+
+    Raises:
+        DataNotFoundError: there is no such folder.
+        DataError: it holds no images, or a class without any; the message says what was found.
+    """
+    folder = Path(os.path.abspath(root))
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DataNotFoundError(f"{folder} {what}; give the folder that holds the images")
+    kept = _kept_path(folder, labelled)
+    if keep and (listing := _open_if_unchanged(kept, folder)) is not None:
+        return listing
+    start = time.time_ns()
+    walk = _Walk(folder, progress=progress)
+    listing = walk.labelled() if labelled else walk.unlabelled()
+    fresh = all(stamp < start - _TICK_NS for stamp in walk.stamps.values())
+    if keep and fresh and len(listing) >= KEEP_FROM:
+        return _keep(listing, kept, walk.stamps)
+    return listing
+
+
+class _Walk:
+    """One pass over a folder; symbolic links are followed, each real folder is entered once."""
+
+    def __init__(self, root: Path, *, progress: bool) -> None:
+        self.root, self.stamps, self._entered = root, dict[str, int](), set[tuple[int, int]]()
+        self._left_out: dict[str, tuple[int, tuple[str, ...]]] = {}
+        self._bar = tqdm(desc=f"scanning {root.name}", unit=" files", delay=2.0, disable=not progress, leave=False)
+
+    def unlabelled(self) -> Listing:
+        names = sorted(self._images(""), key=natural)
+        self._bar.close()
+        if not names:
+            raise DataError(f"{self.root} holds no images{self._and_found()}")
+        nothing = torch.full((len(names),), -1)
+        parts = torch.zeros(len(names), dtype=torch.uint8)
+        return Listing(self.root, Names.of(names), nothing, parts, left_out=self._left_out)
+
+    def labelled(self) -> Listing:
+        layout = self._layout()
+        found = [self._classes(f"{folder}/") for folder in layout.values()] or [self._classes("")]
+        self._bar.close()
+        classes = sorted({name for part in found for name in part}, key=natural)
+        labels = {name: label for label, name in enumerate(classes)}
+        names = [name for part in found for own in part.values() for name in own]
+        if not names:
+            raise DataError(self._no_classes())
+        if empty := [name for name in classes if not any(part.get(name) for part in found)]:
+            raise DataError(
+                f"{self.root}: class folder(s) without any image: {', '.join(empty)}; remove them{self._and_found()}"
+            )
+        pairs = [(labels[name], part, len(own)) for part, by in enumerate(found) for name, own in by.items()]
+        counts = torch.tensor([count for _, _, count in pairs])
+        targets = torch.repeat_interleave(torch.tensor([label for label, _, _ in pairs]), counts)
+        parts = torch.repeat_interleave(torch.tensor([part for _, part, _ in pairs], dtype=torch.uint8), counts)
+        return Listing(self.root, Names.of(names), targets, parts, tuple(classes), tuple(layout), self._left_out)
+
+    def _classes(self, prefix: str) -> dict[str, list[str]]:
+        """The class folders below `prefix` in natural order, each with its images' names."""
+        folders, files = self._list(prefix)
+        self._leave_out("outside of any class folder", [name for name in files if self._is_image(name)])
+        self._leave_out("not an image", [name for name in files if not self._is_image(name)])
+        return {
+            folder: sorted(self._images(f"{prefix}{folder}/"), key=lambda name: name)
+            for folder in sorted(folders, key=natural)
+        }
+
+    def _layout(self) -> dict[str, str]:
+        """The folders of a train/val/test layout by part, in this order; empty where the folders are classes."""
+        folders, files = _entries(self.root)
+        parts = {_PART_OF.get(folder.lower(), ""): folder for folder in folders}
+        if "" in parts or "train" not in parts or len(parts) != len(folders):
+            return {}
+        if not _entries(self.root / parts["train"])[0]:
+            return {}
+        self.stamps[""] = os.stat(self.root).st_mtime_ns
+        self._leave_out("outside of train, val and test", files)
+        return {part: parts[part] for part in _PARTS if part in parts}
+
+    def _images(self, prefix: str) -> Iterator[str]:
+        """The images in a folder and in those below it, as names from the root."""
+        waiting = [prefix]
+        while waiting:
+            prefix = waiting.pop()
+            folders, files = self._list(prefix)
+            waiting.extend(f"{prefix}{folder}/" for folder in folders)
+            images = [f"{prefix}{name}" for name in files if self._is_image(name)]
+            self._bar.update(len(images))
+            if len(images) < len(files):
+                self._leave_out("not an image", [f"{prefix}{name}" for name in files if not self._is_image(name)])
+            yield from images
+
+    def _list(self, prefix: str) -> tuple[list[str], list[str]]:
+        """The names of the folders and of the regular files in a folder; links count as what they lead to."""
+        folders, files = list[str](), list[str]()
+        path = self.root / prefix if prefix else self.root
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in self._entered:
+            self._leave_out("folder linked twice", [prefix])
+            return folders, files
+        self._entered.add((status.st_dev, status.st_ino))
+        self.stamps[prefix] = status.st_mtime_ns
+        hidden, odd = list[str](), list[str]()
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    kind = hidden if _is_hidden(entry.name) else folders if entry.is_dir() else files
+                    if kind is files and not entry.is_file():
+                        kind = odd
+                    kind.append(entry.name)
+        except OSError as error:
+            raise DataError(f"the folder {path} cannot be read: {error.strerror}") from error
+        self._leave_out("hidden", [f"{prefix}{name}" for name in hidden])
+        self._leave_out("broken link or special file", [f"{prefix}{name}" for name in odd])
+        return sorted(folders), files
+
+    @staticmethod
+    def _is_image(name: str) -> bool:
+        return f".{name.rpartition('.')[2].lower()}" in EXTENSIONS
+
+    def _leave_out(self, kind: str, names: Sequence[str]) -> None:
+        if names:
+            count, first = self._left_out.get(kind, (0, ()))
+            self._left_out[kind] = (count + len(names), (*first, *sorted(names))[:3])
+
+    def _and_found(self) -> str:
+        found = "; ".join(f"{count:,} {kind} ({', '.join(first)})" for kind, (count, first) in self._left_out.items())
+        return f" (left out: {found})" if found else ""
+
+    def _no_classes(self) -> str:
+        hint = "one folder per class is expected"
+        if "outside of any class folder" in self._left_out:
+            hint = (
+                "for images without labels use ImageFiles(folder), for labels in a table ImageTable(csv, root=folder)"
+            )
+        return f"{self.root} holds no class folders with images: {hint}{self._and_found()}"
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """The visible folders and the visible files in a folder."""
+    with os.scandir(folder) as found:
+        entries = [entry for entry in found if not _is_hidden(entry.name)]
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    return folders, [entry.name for entry in entries if not entry.is_dir()]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _HIDDEN
+
+
+def _kept_path(folder: Path, labelled: bool) -> Path:
+    key = hashlib.sha256(f"{VERSION} {labelled} {os.fsencode(folder)!r}".encode()).hexdigest()[:24]
+    return _files.cache_dir() / "scans" / f"{key}.safetensors"
+
+
+def _keep(listing: Listing, path: Path, stamps: Mapping[str, int]) -> Listing:
+    """Write a scan for the next time and map it; where that fails the scan in memory does as well."""
+    about = {
+        "version": VERSION,
+        "root": os.fsencode(listing.root).hex(),
+        "classes": listing.classes,
+        "part_names": listing.part_names,
+        "left_out": listing.left_out,
+    }
+    tensors = {
+        "targets": listing.targets,
+        "ends": listing.names.ends,
+        "stamps": torch.tensor(list(stamps.values()), dtype=torch.int64),
+        "folder_ends": (folders := Names.of(list(stamps))).ends,
+        "folders": folders.blob,
+        "parts": listing.parts,
+        "names": listing.names.blob,
+    }
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _files.atomic_write(path) as file:
+            file.write(save(tensors, {"dlkit": json.dumps(about)}))
+        return _reopen(path, listing.root, len(listing))
+    return listing
+
+
+def _reopen(path: Path, root: Path, size: int) -> Listing:
+    opened = _open(path, root)
+    if opened is None or len(opened[0]) != size:
+        raise DataError(f"the scan of {root} in {path} has changed since this dataset was opened; open it again")
+    return opened[0]
+
+
+def _open_if_unchanged(path: Path, root: Path) -> Listing | None:
+    opened = _open(path, root) if path.is_file() else None
+    if opened is None:
+        return None
+    listing, stamps = opened
+    try:
+        unchanged = all(os.stat(root / folder).st_mtime_ns == stamp for folder, stamp in stamps.items())
+    except OSError:
+        return None
+    return listing if unchanged else None
+
+
+def _open(path: Path, root: Path) -> tuple[Listing, dict[str, int]] | None:
+    """A kept scan and the time stamps of its folders; None for a file that is damaged or of another version."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["dlkit"])
+            if about["version"] != VERSION or about["root"] != os.fsencode(root).hex():
+                return None
+            tensors = {name: cast(Tensor, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+        folders = Names(tensors["folders"], tensors["folder_ends"])
+        stamps = dict(zip(folders, tensors["stamps"].tolist(), strict=True))
+        listing = Listing(
+            root,
+            Names(tensors["names"], tensors["ends"]),
+            tensors["targets"],
+            tensors["parts"],
+            tuple(about["classes"]),
+            tuple(about["part_names"]),
+            {kind: (count, tuple(first)) for kind, (count, first) in about["left_out"].items()},
+            path,
+        )
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return listing, stamps
+
+
+def with_classes(listing: Listing, given: Mapping[str, int] | Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
+    """Classes and targets in an order that was stated: the listing's classes must all be in it.
+
+    Args:
+        listing: A labelled one.
+        given: `class_to_idx`, with the numbers 0 to K-1; or the class names in order.
+
+    Raises:
+        ArgumentError: numbers that are no such order, or names given twice.
+        DataError: the folder has classes that are not in it.
+    """
+    names = given if not isinstance(given, Mapping) else sorted(given, key=given.__getitem__)
+    if isinstance(given, Mapping) and sorted(given.values()) != list(range(len(given))):
+        raise ArgumentError(f"class_to_idx must number its {len(given)} classes from 0 to {len(given) - 1}: {given!r}")
+    places = {unicodedata.normalize("NFC", name): place for place, name in enumerate(names)}
+    if len(places) != len(names):
+        raise ArgumentError(f"class_to_idx names a class twice: {_twice(names)}")
+    own = [unicodedata.normalize("NFC", name) for name in listing.classes]
+    if odd := [name for name in own if name not in places]:
+        raise DataError(
+            f"{listing.root} has classes that class_to_idx has not: {_few(odd)}; it has {_few(list(places))}"
+        )
+    renumbered = torch.tensor([places[name] for name in own], dtype=torch.int64)
+    return tuple(names), renumbered.index_select(0, listing.targets)
+
+
+def _twice(names: Iterable[str]) -> str:
+    return ", ".join(name for name, count in Counter(names).items() if count > 1)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

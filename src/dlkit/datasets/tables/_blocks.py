@@ -1,0 +1,251 @@
+"""A big file as blocks that can be read one by one: byte ranges of text that end with a record, or row groups."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dlkit._files import FileLock, atomic_write, cache_dir
+from dlkit._optional import require
+from dlkit.datasets.tables._cells import Table
+from dlkit.datasets.tables._dialect import Dialect, audit_quotes, find_dialect, records
+from dlkit.datasets.tables._frames import arrow_columns
+from dlkit.datasets.tables._options import ReadOptions
+from dlkit.datasets.tables._reading import Numbered, check_names, is_parquet
+from dlkit.datasets.tables._source import detect_encoding, first_bad_byte, is_packed, unpacked
+from dlkit.datasets.tables._textual import fitting_dialect, line_of, parse_text
+from dlkit.errors import DataError
+
+__all__ = ["Block", "BlockFile", "block_file"]
+
+BLOCK_BYTES = 2 << 20
+_HEAD = 1 << 20  # in which separator and header are found
+_LONGEST_RECORD = 64 << 20
+_UTF8 = ("utf-8", "utf-8-sig", "ascii")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a file.
+
+    Attributes:
+        start: Its first byte, or its row group.
+        stop: The byte after it, or the next row group.
+        line: The line it begins with.
+    """
+
+    start: int
+    stop: int
+    line: int = 0
+
+
+class BlockFile(Protocol):
+    """A file that is read block by block."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def note(self) -> str:
+        """How it was read."""
+
+    def blocks(self) -> Iterator[tuple[Block, Any]]:
+        """All blocks in order, each with its content where that is at hand."""
+
+    def table(self, block: Block, as_text: Collection[str], content: Any = None, *, threads: bool = False) -> Table:
+        """The rows of a block."""
+
+
+def block_file(path: Path, options: ReadOptions) -> BlockFile:
+    """A file to read in blocks; text that is packed or not UTF-8 is first unpacked to the cache folder, as UTF-8."""
+    if is_parquet(path):
+        return ParquetFile(path).checked()
+    plain, encoding = _plain(path, options.encoding)
+    with open(plain, "rb") as file:
+        head = file.read(_HEAD)
+    mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+    head = head[mark:] if len(head) < _HEAD else head[mark : head.rfind(b"\n") + 1]
+    dialect = fitting_dialect(head, find_dialect(head, str(path), options.separator, options.names))
+    note = f"{path.name}: {encoding}, {dialect}" + ("" if plain == path else f", unpacked to {plain}")
+    line = head[: dialect.start].count(b"\n") + 1
+    return TextFile(plain, path.name, replace(dialect, start=0), options, dialect.start + mark, line, note)
+
+
+def _plain(path: Path, encoding: str) -> tuple[Path, str]:
+    """A path to the same text as plain UTF-8, and the encoding it has."""
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes)")
+    with open(path, "rb") as file:
+        packed = is_packed(file)
+    head = next(unpacked(path))
+    head = head[: head.rfind(b"\n") + 1] or head
+    name = detect_encoding(head, str(path)) if encoding == "auto" else codecs.lookup(encoding).name
+    if not packed and name in _UTF8:
+        return path, name
+    about = path.stat()
+    key = hashlib.sha256(f"{path.absolute()}|{about.st_size}|{about.st_mtime_ns}|{name}".encode()).hexdigest()[:24]
+    copy = cache_dir() / "tables" / f"{key}.txt"
+    with FileLock(copy.with_suffix(".lock")):
+        if not copy.exists():
+            _copy(path, copy, name)
+    return copy, name
+
+
+def _copy(path: Path, copy: Path, encoding: str) -> None:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        with atomic_write(copy) as file:
+            for piece in unpacked(path):
+                file.write(decoder.decode(piece).encode("utf-8", "surrogatepass"))
+            file.write(decoder.decode(b"", final=True).encode("utf-8", "surrogatepass"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not {encoding}: {error}") from error
+
+
+@dataclass
+class TextFile:
+    """Text in blocks of some megabytes, each ending with a record, also where cells hold line breaks."""
+
+    path: Path
+    origin: str
+    dialect: Dialect
+    options: ReadOptions
+    start: int
+    line: int
+    note: str
+
+    def blocks(self) -> Iterator[tuple[Block, bytes]]:
+        """See `BlockFile`."""
+        position, line, rest = self.start, self.line, b""
+        with open(self.path, "rb") as file:
+            file.seek(self.start)
+            while piece := file.read(BLOCK_BYTES):
+                data = rest + piece
+                end = last_record_end(data, self.dialect)
+                if not end and len(data) > _LONGEST_RECORD:
+                    raise DataError(
+                        f"the record that begins in line {line} of {self.origin} does not end within "
+                        f"{_LONGEST_RECORD >> 20} MB; is a quote in it never closed?"
+                    )
+                if end:
+                    yield Block(position, position + end, line), data[:end]
+                    position, line = position + end, line + data.count(b"\n", 0, end)
+                rest = data[end:]
+        if rest.strip():
+            yield Block(position, position + len(rest), line), rest
+
+    def table(
+        self, block: Block, as_text: Collection[str], content: bytes | None = None, *, threads: bool = False
+    ) -> Table:
+        """See `BlockFile`."""
+        data = self._read(block) if content is None else content
+        if (bad := first_bad_byte(data)) is not None:
+            line = block.line + data.count(b"\n", 0, bad)
+            raise DataError(f"{self.origin}, line {line}: byte {data[bad]:#04x} is not utf-8; give encoding=...")
+        parsed = parse_text(
+            data, self.dialect, self.options, as_text, self.origin, first_line=block.line, threads=threads
+        )
+        place = _BlockLines(self, block) if parsed.lines is None else Numbered(parsed.lines, self.origin)
+        return Table(parsed.columns, self.origin, place, skipped=parsed.bad)
+
+    def _read(self, block: Block) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(block.start)
+            data = file.read(block.stop - block.start)
+        if len(data) < block.stop - block.start:
+            raise DataError(f"{self.path} has become shorter since it was first read")
+        return data
+
+
+@dataclass(frozen=True)
+class _BlockLines:
+    """Names the line of a row by reading its block again."""
+
+    file: TextFile
+    block: Block
+
+    def __call__(self, row: int) -> str:
+        line = line_of(self.file._read(self.block), self.file.dialect, row)
+        return f"line {(line or 0) + self.block.line - 1} of {self.file.origin}"
+
+
+def last_record_end(data: bytes, dialect: Dialect) -> int:
+    """The byte after the last record that surely ends in `data`; 0 where none does."""
+    mark = b"\n" if b"\n" in data else b"\r"
+    end = data.rfind(mark) + 1
+    if not dialect.quoted or b'"' not in data:
+        return end
+    array = np.frombuffer(data, dtype=np.uint8)
+    quotes, breaks = np.flatnonzero(array == ord('"')), np.flatnonzero(array == ord(mark))
+    outside = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
+    end = int(outside[-1]) + 1 if len(outside) else 0
+    return end if audit_quotes(data[:end], dialect).regular else _counted_end(data, dialect)
+
+
+def _counted_end(data: bytes, dialect: Dialect) -> int:
+    """The same where quotes do not alternate, by reading the records: the start of the last, or of one that is cut."""
+    last = 1
+    for line, record in records(data, dialect):
+        last = line
+        if isinstance(record, csv.Error) and "end of data" in str(record):
+            break
+    return sum(len(line) for line in data.splitlines(keepends=True)[: last - 1])
+
+
+@dataclass
+class ParquetFile:
+    """Parquet by row groups."""
+
+    path: Path
+
+    @property
+    def note(self) -> str:
+        """What it is."""
+        return f"{self.path.name}: Parquet"
+
+    def blocks(self) -> Iterator[tuple[Block, None]]:
+        """See `BlockFile`."""
+        with self._open() as file:
+            groups = [number for number in range(file.num_row_groups) if file.metadata.row_group(number).num_rows]
+        for number in groups:
+            yield Block(number, number + 1), None
+
+    def table(self, block: Block, as_text: Collection[str], content: Any = None, *, threads: bool = False) -> Table:
+        """See `BlockFile`."""
+        with self._open() as file:
+            group = file.read_row_group(block.start, use_threads=threads)
+            before = sum(file.metadata.row_group(number).num_rows for number in range(block.start))
+        origin = self.path.name
+        return Table(arrow_columns(group, origin), origin, _RowsFrom(before, origin))
+
+    def checked(self) -> ParquetFile:
+        """This file, if no two columns have one name."""
+        with self._open() as file:
+            check_names(file.schema_arrow.names, self.path)
+        return self
+
+    def _open(self) -> Any:
+        parquet = require("pyarrow.parquet", extra="tables")
+        try:
+            return parquet.ParquetFile(self.path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path} is a damaged Parquet file: {error}") from error
+
+
+@dataclass(frozen=True)
+class _RowsFrom:
+    """Names a row by its number in the file."""
+
+    before: int
+    origin: str
+
+    def __call__(self, row: int) -> str:
+        return f"row {self.before + row} of {self.origin}"

@@ -1,0 +1,285 @@
+"""From a source and the caller's wishes to a schema and encoded rows: what `CSVDataset` does when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dlkit.datasets.tables._cells import Array, Skipped, StringPool, Strings, Table, ranked
+from dlkit.datasets.tables._encoding import Encoded, Problem, encode, target_problems
+from dlkit.datasets.tables._fitting import FitOptions, Roles, fit_columns, text_of
+from dlkit.datasets.tables._images import ImageOptions, missing_files
+from dlkit.datasets.tables._memory import Memory
+from dlkit.datasets.tables._options import ReadOptions
+from dlkit.datasets.tables._reading import read_table
+from dlkit.datasets.tables._targets import TargetOptions, encode_target, find_target, scaled_target, unscaled_target
+from dlkit.datasets.tables.schema import Schema, Target
+from dlkit.errors import ArgumentError, DataError
+from dlkit.splits import split_indices
+
+__all__ = ["Settings", "build", "build_split", "settings_of"]
+
+_ROLE_NAMES = ("numeric", "categorical", "dates", "text", "image", "drop", "target")
+_STRATA = 10  # a regression's target is cut into tenths to be stratified
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that a caller may say, by what it is about."""
+
+    read: ReadOptions
+    roles: Roles
+    fit: FitOptions
+    target: TargetOptions
+    images: ImageOptions
+    aliases: Mapping[str, str]
+
+
+@dataclass
+class Built:
+    """Rows ready to be used, with the table they come from."""
+
+    table: Table
+    schema: Schema
+    memory: Memory
+    skipped: list[Skipped]
+
+
+def settings_of(options: Mapping[str, Any]) -> Settings:
+    """`CSVDataset`'s arguments, grouped and checked."""
+    roles = {name: _names(name, options[name]) for name in _ROLE_NAMES if options.get(name) is not None}
+
+    def pick(*names: str) -> dict[str, Any]:
+        return {name: options[name] for name in names if name in options}
+
+    read = pick("encoding", "separator", "on_error", "max_errors")
+    for name in ("names", "missing"):
+        if options.get(name) is not None:
+            read[name] = _names(name, options[name])
+    target = pick("task", "label_separator", "scale_target")
+    if options.get("classes") is not None:
+        target["classes"] = tuple(map(str, options["classes"]))
+    images = {name.removeprefix("image_"): value for name, value in options.items() if name.startswith("image_")}
+    return Settings(
+        read=ReadOptions(**read),
+        roles=Roles(**roles, group=options.get("group")),
+        fit=FitOptions(**pick("scale", "min_freq")),
+        target=TargetOptions(**target),
+        images=ImageOptions(**images),
+        aliases=dict(options.get("aliases") or {}),
+    )
+
+
+def _names(argument: str, value: Any) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) and argument not in ("missing", "names") else value
+    listed = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else None
+    if listed is None or not all(isinstance(name, str) for name in listed):
+        raise ArgumentError(f"{argument} must be a list of strings, not {value!r}")
+    return listed
+
+
+def build(source: Any, settings: Settings, schema: Schema | None) -> Built:
+    """Read and encode a source, with a schema fitted on all of its rows, or with the one given."""
+    if schema is not None:
+        return _apply(source, settings, schema)
+    raw = _read_for_fitting(source, settings)
+    schema = _fit(raw, settings, raw.kept)
+    return _finish(raw.table, settings, encode(raw.table, schema, raw.reusable()), schema, raw.kept, raw.skipped)
+
+
+def build_split(
+    source: Any, settings: Settings, fractions: float | Sequence[float], *, stratify: bool, seed: int
+) -> list[Built]:
+    """Read a source, cut its rows, fit on the first part alone, and encode each."""
+    raw = _read_for_fitting(source, settings)
+    rows = np.arange(len(raw.table)) if raw.kept is None else raw.kept
+    group = settings.roles.group
+    parts = split_indices(
+        len(rows),
+        fractions,
+        stratify=_strata(raw, rows, parts_of(fractions)) if stratify else None,
+        groups=None if group is None else _keys(raw.table, group)[rows],
+        seed=seed,
+    )
+    schema = _fit(raw, settings, rows[parts[0]])
+    encoded = encode(raw.table, schema, raw.reusable())
+    return [_finish(raw.table, settings, encoded, schema, rows[part], raw.skipped) for part in parts]
+
+
+@dataclass
+class _Raw:
+    """A table before fitting.
+
+    Attributes:
+        table: All rows.
+        skipped: Rows left out so far.
+        target: Without the scale of a regression.
+        values: What `encode_target` gave for it.
+        kept: The rows that have a target; None for all.
+    """
+
+    table: Table
+    skipped: list[Skipped]
+    target: Target | None = None
+    values: tuple[Array, Array, Array] | None = None
+    kept: Array | None = None
+
+    def reusable(self) -> tuple[Array, Array, Array] | None:
+        """The encoded target, unless fitting still changes it."""
+        return None if self.target is None or self.target.task == "regression" else self.values
+
+
+def parts_of(fractions: float | Sequence[float]) -> int:
+    """How many parts a split has."""
+    return 2 if isinstance(fractions, int | float) else len(fractions)
+
+
+def _keys(table: Table, column: str) -> Array:
+    cells = table.columns[column]
+    if not isinstance(cells, Strings):
+        return ranked(cells.values)[1]
+    index: dict[str, int] = {}
+    return cells.mapped([index.setdefault(text, len(index)) for text in cells.pool.tolist()], -1, np.int64)
+
+
+def _strata(raw: _Raw, rows: Array, parts: int) -> Array | None:
+    """What to keep the shares of: classes, combinations of labels, or tenths of a regression's first target."""
+    target = raw.target
+    if target is None or raw.values is None:
+        return None
+    values = raw.values[0][rows]
+    if target.task in ("classification", "binary"):
+        return values
+    if target.task == "regression":
+        first = values if values.ndim == 1 else values[:, 0]
+        strata = min(_STRATA, len(rows) // (5 * parts))
+        return np.argsort(np.argsort(first, kind="stable")) * strata // len(rows) if strata > 1 else None
+    combinations = np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
+    counts = np.bincount(combinations)
+    # Combinations too rare to lie in every part count as the most frequent one.
+    return np.where(counts[combinations] < parts, counts.argmax(), combinations) if counts.max() >= parts else None
+
+
+def _read_for_fitting(source: Any, settings: Settings) -> _Raw:
+    table = read_table(source, settings.read, settings.roles.as_text())
+    settings.roles.check(list(table.columns), table.origin)
+    if not settings.roles.target:
+        return _Raw(table, list(table.skipped))
+    missing = settings.read.missing
+    rename_classes(table, settings.roles.target, settings.aliases)
+    target = find_target(table, settings.roles.target, settings.target, missing)
+    target = unscaled_target(target)
+    values = encode_target(target, table, missing)
+    problems = target_problems(table, Schema(columns=(), target=target), values[1], values[2])
+    kept, skipped = usable(table, problems, settings.read, None)
+    return _Raw(table, [*table.skipped, *skipped], target, values, kept)
+
+
+def rename_classes(table: Table, columns: Iterable[str], aliases: Mapping[str, str]) -> None:
+    """Put the usual spelling for others in the columns of classes."""
+    for name in columns if aliases else ():
+        if name not in table.columns:
+            continue
+        cells = text_of(table.columns[name])
+        renamed = [aliases.get(text.strip(), text) for text in cells.pool.tolist()]
+        index: dict[str, int] = {}
+        codes = [index.setdefault(text, len(index)) for text in renamed]
+        table.columns[name] = Strings(cells.mapped(codes, -1, np.int32), StringPool.of(index))
+
+
+def _fit(raw: _Raw, settings: Settings, rows: Array | None) -> Schema:
+    missing, target = settings.read.missing, raw.target
+    columns = fit_columns(raw.table, rows, settings.roles, settings.fit, missing)
+    if target is not None and settings.target.scale_target:
+        target = scaled_target(target, raw.table, rows, missing)
+    return Schema(columns=columns, target=target, marks=tuple(missing))
+
+
+def class_column(target: Target | None) -> tuple[str, ...]:
+    """The target's column where it holds names of classes or labels."""
+    return () if target is None or target.task == "regression" or len(target.columns) > 1 else target.columns
+
+
+def text_columns(schema: Schema) -> set[str]:
+    """The columns that a file's text is needed of, as numbers would lose how they are written."""
+    kept = schema.of_kind("category", "boolean", "text", "image")
+    return {*(column.name for column in kept), *class_column(schema.target)}
+
+
+def check_no_roles(settings: Settings, schema: Schema) -> None:
+    """A schema says what the columns are, and nobody else may."""
+    if wanted := settings.roles.target:
+        has = () if schema.target is None else schema.target.columns
+        if wanted != has:
+            raise ArgumentError(f"target={list(wanted)} and the schema's target {list(has)} differ; leave target out")
+    if settings.roles != Roles(target=settings.roles.target):
+        raise ArgumentError(
+            "schema= says what the columns are; leave out numeric, categorical, dates, text, image, drop"
+        )
+
+
+def _apply(source: Any, settings: Settings, schema: Schema) -> Built:
+    check_no_roles(settings, schema)
+    read = ReadOptions(**{**vars(settings.read), "missing": schema.marks})
+    table = read_table(source, read, text_columns(schema))
+    rename_classes(table, class_column(schema.target), settings.aliases)
+    return _finish(table, settings, encode(table, schema), schema, None, list(table.skipped))
+
+
+def _finish(
+    table: Table, settings: Settings, encoded: Encoded, schema: Schema, rows: Array | None, skipped: list[Skipped]
+) -> Built:
+    images = rooted(settings.images, table)
+    lost = [missing_files(name, cells, images) for name, cells in encoded.images.items()]
+    problems = [*encoded.problems, *(problem for problem in lost if problem is not None)]
+    kept, more = usable(table, problems, settings.read, rows)
+    return Built(table, schema, Memory.of(encoded, schema, images, kept, len(table)), [*skipped, *more])
+
+
+def rooted(images: ImageOptions, table: Table) -> ImageOptions:
+    """Paths are relative to the table's folder unless the caller says otherwise."""
+    if images.root is not None or table.folder is None:
+        return images
+    return ImageOptions(root=table.folder, size=images.size, transform=images.transform)
+
+
+def usable(
+    table: Table, problems: Sequence[Problem], read: ReadOptions, rows: Array | None, *, empty: bool = False
+) -> tuple[Array | None, list[Skipped]]:
+    """The rows of `rows` (None: all) that can be used, and those left out by policy; with `empty` none may be left.
+
+    Raises:
+        DataError: some cannot, and `on_error` is "raise".
+        TooManyErrorsError: more cannot than `max_errors` allows.
+    """
+    hit = [(problem, problem.rows if rows is None else np.intersect1d(problem.rows, rows)) for problem in problems]
+    hit = [(problem, bad) for problem, bad in hit if len(bad)]
+    if not hit:
+        return rows, []
+    if read.on_error == "raise":
+        raise DataError("; ".join(_told(table, problem, bad) for problem, bad in hit))
+    everything = np.arange(len(table)) if rows is None else rows
+    mistakes = [_skip(table, row, problem) for problem, bad in hit if problem.mistake for row in bad.tolist()]
+    read.check_share(mistakes, len(everything), table.origin)
+    skipped = [_skip(table, row, problem) for problem, bad in hit for row in bad.tolist()]
+    left = np.setdiff1d(everything, np.concatenate([bad for _, bad in hit]))
+    if not len(left) and not empty:
+        raise DataError(f"no row of {table.origin} can be used; the first: {' '.join(skipped[0])}")
+    return left, skipped
+
+
+def _skip(table: Table, row: int, problem: Problem) -> Skipped:
+    return f"row {row} of {table.origin}", problem.reason
+
+
+def _told(table: Table, problem: Problem, bad: Array) -> str:
+    example = problem.example if bad[0] == problem.rows[0] else ""
+    more = f", as have {len(bad) - 1} more rows ({_listed(bad[1:])})" if len(bad) > 1 else ""
+    return f"{table.places(int(bad[0]))} {problem.reason}{example}{more}: {problem.remedy}"
+
+
+def _listed(rows: Array) -> str:
+    return ", ".join(map(str, rows[:8].tolist())) + (", ..." if len(rows) > 8 else "")

@@ -1,0 +1,237 @@
+"""What to look at before training: kinds, gaps, cardinality, and columns that know too much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
+from dlkit.datasets.tables._encoding import shown
+from dlkit.datasets.tables._facts import Facts, NumberFacts, TextFacts
+from dlkit.datasets.tables._parsing import as_dates, as_numbers, present
+from dlkit.datasets.tables._targets import encode_target
+from dlkit.datasets.tables.schema import Column, NumberColumn, Schema
+from dlkit.errors import ArgumentError
+from dlkit.splits import check_leaks
+
+__all__ = ["Description", "describe", "describe_facts", "frame_of"]
+
+_BINS = 64
+_KNOWS_ALL, _KNOWS_TOO_MUCH = 0.95, 0.3  # shares of the target's variance
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `CSVDataset.describe` found; `print` it.
+
+    Attributes:
+        columns: A pandas DataFrame with a row per column: kind, missing, distinct, and an example.
+        findings: What to look at, in sentences; empty where nothing is suspicious.
+    """
+
+    columns: Any
+    findings: list[str]
+
+    def __str__(self) -> str:
+        findings = [f"- {finding}" for finding in self.findings] or ["nothing suspicious found"]
+        return "\n".join([self.columns.to_string(), *findings])
+
+
+def frame_of(table: Table, schema: Schema, rows: Array, *, only_used: bool = False) -> Any:
+    """Rows as a pandas DataFrame of what was read: typed, with gaps as missing, not scaled and not encoded."""
+    import pandas as pd
+
+    columns = {column.name: column for column in schema.columns}
+    names = [name for name in table.columns if not only_used or (name in columns and columns[name].used)]
+    data = {name: _series(table.columns[name].take(rows), columns.get(name), schema.marks) for name in names}
+    return pd.DataFrame(data, index=pd.Index(rows, name="row"))
+
+
+def _series(cells: Cells, column: Column | None, marks: Sequence[str]) -> Any:
+    if not isinstance(cells, Strings):
+        return cells.values
+    if isinstance(column, NumberColumn):
+        if column.kind == "date":
+            return as_dates(cells, column.form, marks)[0].values
+        if column.kind == "boolean":
+            numbers = as_numbers(cells, "boolean", marks)[0].values
+            return np.where(np.isnan(numbers), None, numbers == 1) if np.isnan(numbers).any() else numbers == 1
+        return as_numbers(cells, column.form, marks)[0].values
+    texts = cells.pool.tolist()
+    kept = (
+        [text or None for text in texts]
+        if column is not None and column.kind in ("text", "image")
+        else present(texts, marks)
+    )
+    return cells.mapped(np.array([*kept, None], dtype=object)[:-1], None, object)
+
+
+def describe(table: Table, schema: Schema, rows: Array, other: Any = None) -> Description:
+    """Look at every column of some rows, used or not.
+
+    Args:
+        table: The table.
+        schema: Its schema.
+        rows: Which rows.
+        other: Rows of other data (from `frame_of` with `only_used`) that should have nothing in common with these.
+    """
+    import pandas as pd
+
+    kinds = {column.name: column.kind for column in schema.columns}
+    targets = schema.target.columns if schema.target is not None else ()
+    codes = {name: _codes(_settle(cells.take(rows), name, schema)) for name, cells in table.columns.items()}
+    lines = {
+        name: {
+            "kind": "target" if name in targets else kinds.get(name, "not in the schema"),
+            "missing": int((codes[name] < 0).sum()),
+            "distinct": len(np.unique(codes[name][codes[name] >= 0])),
+            "example": _example(table.columns[name], rows, codes[name]),
+        }
+        for name in table.columns
+    }
+    frame = frame_of(table, schema, rows, only_used=True)
+    findings = [*_constants(lines), *_knowing(table, schema, rows, codes, kinds), *_repeated(frame)]
+    if other is not None:
+        findings += _shared(frame, other)
+    return Description(pd.DataFrame.from_dict(lines, orient="index"), findings)
+
+
+def describe_facts(schema: Schema, facts: Mapping[str, Facts]) -> Description:
+    """What counting alone tells, of data that is never in memory as a whole."""
+    import pandas as pd
+
+    lines = {}
+    for column in schema.columns:
+        seen = facts.get(column.name)
+        counts = seen.counts if isinstance(seen, TextFacts) else {}
+        more = "+" if isinstance(seen, TextFacts) and seen.more else ""
+        lines[column.name] = {
+            "kind": column.kind,
+            "missing": column.missing,
+            "distinct": f"{len(counts)}{more}" if counts else "",
+            "example": next(iter(counts), "")[:30] if counts else _range(seen),
+        }
+    constants = [f"{column.name!r} is constant: {column.why}" for column in schema.of_kind("constant")]
+    return Description(pd.DataFrame.from_dict(lines, orient="index"), constants)
+
+
+def _range(facts: Facts | None) -> str:
+    return f"{facts.low:g} to {facts.high:g}" if isinstance(facts, NumberFacts) and facts.rows > facts.missing else ""
+
+
+def _settle(cells: Cells, name: str, schema: Schema) -> Cells:
+    """Text of a number or date column as such, so that it can be ordered; other text without blanks and marks."""
+    if not isinstance(cells, Strings):
+        return cells
+    column = next((column for column in schema.columns if column.name == name), None)
+    values = _series(cells, column, schema.marks)
+    if values.dtype.kind == "M":
+        return Dates(values)
+    return Numbers(values) if values.dtype.kind in "fib" else _plain_strings(cells, schema.marks)
+
+
+def _plain_strings(cells: Strings, marks: Sequence[str]) -> Strings:
+    order: dict[str, int] = {}
+    texts = present(cells.pool.tolist(), marks)
+    for text in sorted({text for text in texts if text is not None}):
+        order[text] = len(order)
+    return Strings(cells.mapped([-1 if text is None else order[text] for text in texts], -1, np.int32), cells.pool)
+
+
+def _codes(cells: Cells) -> Array:
+    """Values as ranks, -1 where missing."""
+    if isinstance(cells, Strings):
+        return cells.codes.astype(np.int64)
+    return np.where(cells.missing(), -1, ranked(cells.values)[1])
+
+
+def _example(cells: Cells, rows: Array, codes: Array) -> str:
+    there = np.flatnonzero(codes >= 0)
+    return shown(cells, int(rows[there[0]]))[:30] if len(there) else ""
+
+
+def _constants(lines: dict[str, dict[str, Any]]) -> list[str]:
+    return [
+        f"{name!r} is constant" if line["distinct"] else f"{name!r} is empty"
+        for name, line in lines.items()
+        if line["distinct"] < 2 and (not line["missing"] or not line["distinct"])
+    ]
+
+
+def _knowing(table: Table, schema: Schema, rows: Array, codes: dict[str, Array], kinds: dict[str, str]) -> list[str]:
+    """Columns that alone tell the target: they were probably written down after it."""
+    target = schema.target
+    if target is None or not all(name in table.columns for name in target.columns):
+        return []
+    values, lacking, wrong = encode_target(target, table, schema.marks)
+    good = ~(lacking | wrong)[rows]
+    wanted = _columns(values[rows][good], len(target.classes) if target.task == "classification" else 0)
+    findings = []
+    order = explained(np.arange(len(rows))[good], wanted)
+    if order >= _KNOWS_TOO_MUCH:
+        findings.append(f"the order of the rows tells {order:.0%} of the target: the file is sorted, so shuffle it")
+    for name, column in codes.items():
+        if name in target.columns:
+            continue
+        share = explained(column[good], wanted)
+        if kinds.get(name) == "identifier" and share >= _KNOWS_TOO_MUCH:
+            findings.append(
+                f"the identifier {name!r} tells {share:.0%} of the target: it was numbered by it; keep it out"
+            )
+        elif kinds.get(name) != "identifier" and share >= _KNOWS_ALL:
+            findings.append(
+                f"{name!r} alone tells {share:.0%} of the target: is it known before the target is? else drop it"
+            )
+    return findings
+
+
+def _columns(values: Array, classes: int) -> Array:
+    if classes:
+        return np.eye(classes, dtype=np.float32)[values]
+    return values.reshape(len(values), -1).astype(np.float64)
+
+
+def explained(codes: Array, wanted: Array) -> float:
+    """The share of the target's variance that groups of equal or neighbouring values explain in rows not looked at.
+
+    Means per group are taken from one half of the rows and tried on the other, so a column in which every value is
+    another explains nothing unless neighbouring values go together.
+
+    Args:
+        codes: int64 [N], ranks; -1 is a group of its own.
+        wanted: [N, outputs].
+    """
+    if len(codes) < 2 * _BINS or not wanted.size:
+        return 0.0
+    groups = np.unique(codes, return_inverse=True)[1].reshape(-1)
+    if groups.max() >= min(4 * _BINS, len(codes) // 8):
+        bins = min(_BINS, len(codes) // 4)
+        groups = np.argsort(np.argsort(codes, kind="stable"), kind="stable") * bins // len(codes)
+    half = np.random.default_rng(0).permutation(len(codes)) % 2 == 0
+    count = int(groups.max()) + 1
+    sizes = np.bincount(groups[half], minlength=count)[:, None]
+    mean = wanted[half].mean(axis=0)
+    sums = np.stack([np.bincount(groups[half], weights=column, minlength=count) for column in wanted[half].T], axis=1)
+    guesses = np.where(sizes > 0, sums / np.maximum(sizes, 1), mean)[groups[~half]]
+    rest = wanted[~half]
+    spread = ((rest - mean) ** 2).sum()
+    return float(1 - ((rest - guesses) ** 2).sum() / spread) if spread > 0 else 0.0
+
+
+def _repeated(frame: Any) -> list[str]:
+    copies = int(frame.duplicated().sum()) if len(frame.columns) else 0
+    return [f"{copies} of {len(frame)} rows repeat an earlier one in every column that is used"] if copies else []
+
+
+def _shared(frame: Any, other: Any) -> list[str]:
+    if list(frame.columns) != list(other.columns):
+        raise ArgumentError("the other data must have the same schema")
+    report = check_leaks(frame, other)
+    return (
+        [f"{len(report.test)} of {report.num_test} rows of the other data are also in this: {report!r}"]
+        if report
+        else []
+    )

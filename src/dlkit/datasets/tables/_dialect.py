@@ -1,0 +1,201 @@
+"""Separator, quoting and header of a text table, found and said."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from mmap import mmap
+from typing import Any
+
+import numpy as np
+
+from dlkit.datasets.tables._source import Buffer, text_stream
+from dlkit.errors import ArgumentError, DataError
+
+__all__ = ["Dialect", "QuoteAudit", "audit_quotes", "column_names", "find_dialect", "records"]
+
+_SEPARATORS = (",", "\t", ";", "|")
+_NONE = "\x1f"  # ASCII's own unit separator: stands in no text, so every line is one cell
+_SAMPLE = 1 << 18
+_FEW_ROWS = 10  # in which sentences may have as many commas each by chance
+_PIECE = 1 << 24
+_QUOTE, _LF, _CR = 34, 10, 13
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a text table is written.
+
+    Attributes:
+        separator: One character between cells.
+        names: The columns' names, unique and not empty.
+        start: The byte at which the rows begin.
+        quoted: Whether `"` quotes; otherwise it is a character like any other.
+        blanks: Whether blanks between a separator and a quote are to be passed over.
+    """
+
+    separator: str
+    names: tuple[str, ...]
+    start: int
+    quoted: bool = True
+    blanks: bool = False
+
+    def reader(self, lines: Iterable[str]) -> Any:
+        """A strict reader of Python's csv module for this dialect."""
+        return csv.reader(
+            lines,
+            delimiter=self.separator,
+            quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE,
+            skipinitialspace=self.blanks,
+            strict=True,
+        )
+
+    def __str__(self) -> str:
+        shown = {_NONE: "none (one column)", "\t": "tab"}.get(self.separator, repr(self.separator))
+        return f"separator {shown}" + ("" if self.quoted else ", quotes taken as ordinary characters")
+
+
+def find_dialect(data: Buffer, origin: str, separator: str, names: Sequence[str] | None) -> Dialect:
+    """The dialect of UTF-8 bytes, with quotes taken as quotes; `audit_quotes` says whether that is right.
+
+    Args:
+        data: The whole text.
+        origin: The file, for errors.
+        separator: One character, or "auto".
+        names: The columns' names where the text has no header row.
+    """
+    if separator != "auto" and len(separator) != 1:
+        raise ArgumentError(f"separator must be one character or 'auto', not {separator!r}")
+    found = _sniff(data) if separator == "auto" else separator
+    if names is not None:
+        return Dialect(found, column_names(names), 0)
+    header, start = _header(data, found)
+    if not header:
+        raise DataError(f"{origin} has no header row: it holds nothing but blank lines")
+    return Dialect(found, column_names(header), start)
+
+
+def column_names(header: Sequence[Any]) -> tuple[str, ...]:
+    """Unique names, as pandas makes them: `a`, `a.1` for a second `a`, `Unnamed: 2` for an empty third one."""
+    names: dict[str, None] = {}
+    stripped = [str(name).strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
+    given = set(stripped)
+    for name in stripped:
+        unique, count = name, 0
+        while unique in names or (count and unique in given):
+            count += 1
+            unique = f"{name}.{count}"
+        names[unique] = None
+    return tuple(names)
+
+
+def _header(data: Buffer, separator: str) -> tuple[list[str], int]:
+    consumed = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal consumed
+        for line in text_stream(data):
+            consumed += len(line.encode("utf-8", "surrogatepass"))
+            yield line
+
+    for record in csv.reader(lines(), delimiter=separator):
+        if any(cell.strip() for cell in record):
+            return record, consumed
+    return [], consumed
+
+
+def _sniff(data: Buffer) -> str:
+    """The separator under which the most records have as many cells as the first one, and more than one."""
+    text = bytes(data[:_SAMPLE]).decode("utf-8", "ignore")
+    scores = {separator: _score(_widths(text, separator, cut=len(data) > _SAMPLE)) for separator in _SEPARATORS}
+    best = max(_SEPARATORS, key=scores.__getitem__)
+    return best if scores[best] > (0.5, 0) else _NONE
+
+
+def _score(widths: list[int]) -> tuple[float, int]:
+    """The share of records as wide as the header, and that width."""
+    if not widths:
+        return 0.0, 0
+    width = widths[0]
+    if width == 1:  # a header of one cell over rows of several: a broken table, not a column of sentences
+        width = max(set(widths), key=widths.count)
+        if len(widths) < _FEW_ROWS or widths.count(width) < 0.9 * (len(widths) - 1):
+            return 0.0, 0
+    return (round(widths.count(width) / len(widths), 2), width) if width > 1 else (0.0, 0)
+
+
+def _widths(text: str, separator: str, *, cut: bool) -> list[int]:
+    try:
+        widths = [len(record) for record in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if record]
+    except csv.Error:
+        return []
+    return widths[:-1] if cut and len(widths) > 1 else widths
+
+
+@dataclass(frozen=True)
+class QuoteAudit:
+    """What a pass over all quotes found.
+
+    Attributes:
+        regular: Every quote opens a cell, closes one, or is doubled inside one, and all are closed.
+        multiline: Some quoted cell holds a line break.
+    """
+
+    regular: bool
+    multiline: bool
+
+
+def audit_quotes(data: Buffer, dialect: Dialect) -> QuoteAudit:
+    """Check every quote of the rows against the rules of RFC 4180, with a few numpy passes per piece.
+
+    Quotes alternate between opening and closing (a doubled one closes and opens again), so each needs only a look at
+    its neighbours: an opening one follows a separator, a line end or a closing quote; a closing one precedes one.
+    """
+    if isinstance(data, bytes | mmap) and data.find(b'"') < 0:
+        return QuoteAudit(regular=True, multiline=False)
+    array = np.frombuffer(data, dtype=np.uint8)[dialect.start :]
+    beside = np.zeros(256, dtype=bool)
+    beside[[ord(dialect.separator) if dialect.separator.isascii() else _LF, _LF, _CR, _QUOTE]] = True
+    opened, multiline = 0, False
+    for start in range(0, len(array), _PIECE):
+        piece = array[start : start + _PIECE]
+        places = np.flatnonzero(piece == _QUOTE)
+        if not len(places):
+            multiline = multiline or (opened == 1 and bool((piece == _LF).any() or (piece == _CR).any()))
+            continue
+        opening = (np.arange(len(places)) + opened) % 2 == 0
+        neighbours = places + start + np.where(opening, -1, 1)
+        inside = (neighbours >= 0) & (neighbours < len(array))
+        if not beside[array[neighbours[inside]]].all():
+            return QuoteAudit(regular=False, multiline=True)
+        if not multiline:
+            breaks = np.flatnonzero((piece == _LF) | (piece == _CR))
+            multiline = bool(((np.searchsorted(places, breaks) + opened) % 2).any())
+        opened = (opened + len(places)) % 2
+    return QuoteAudit(regular=opened == 0, multiline=multiline)
+
+
+def records(data: Buffer, dialect: Dialect) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """The rows cell by cell, each with the line it begins in (1 for the file's first); blank lines are no rows.
+
+    Where a quote neither opens nor closes a cell, or is never closed, the error comes in the record's place, and
+    reading goes on in the next line, so that one bad quote never swallows the rest of the file.
+    """
+    header = bytes(data[: dialect.start])
+    first = (header.count(b"\n") or header.count(b"\r")) + 1
+    lines = list(text_stream(memoryview(data)[dialect.start :]))
+    begin = 0
+    while begin < len(lines):
+        reader = dialect.reader(itertools.islice(lines, begin, None))
+        offset = begin
+        try:
+            for record in reader:
+                if record and (len(record) > 1 or len(dialect.names) == 1 or record[0].strip()):
+                    yield first + begin, record
+                begin = offset + reader.line_num
+        except csv.Error as error:
+            yield first + begin, error
+            begin += 1

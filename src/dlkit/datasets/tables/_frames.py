@@ -1,0 +1,227 @@
+"""pandas and Arrow tables to cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, strings_of
+from dlkit.datasets.tables._dialect import column_names
+from dlkit.errors import DataError
+
+__all__ = ["arrow_columns", "cells_of_arrow", "cells_of_series", "concatenated", "table_of_frame"]
+
+_BOOLEAN_POOL = ("False", "True")
+_LONG, _SAMPLED = 50_000, 20_000  # among 20,000 of a million values that come twice, some hundred equal ones meet
+_EXACT = 1 << 53  # whole numbers up to here survive in a float64
+
+
+def table_of_frame(frame: Any) -> Table:
+    """A pandas DataFrame as a table; the index is left out, and rows are named by it in errors."""
+    import pandas as pd
+
+    names = column_names(list(frame.columns))
+    columns = {name: cells_of_series(frame.iloc[:, place], name) for place, name in enumerate(names)}
+    declared = [name for name, dtype in zip(names, frame.dtypes, strict=True) if isinstance(dtype, pd.CategoricalDtype)]
+    return Table(columns, "the DataFrame", _IndexPlaces(frame.index), categories=declared)
+
+
+@dataclass(frozen=True)
+class _IndexPlaces:
+    """Names rows by the DataFrame's index."""
+
+    index: Any
+
+    def __call__(self, row: int) -> str:
+        return f"row {self.index[row]!r} of the DataFrame"
+
+
+def cells_of_series(series: Any, name: str) -> Cells:
+    """One column of a DataFrame.
+
+    Raises:
+        DataError: cells that are neither numbers, text, booleans nor dates.
+    """
+    import pandas as pd
+
+    dtype = series.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        pool = strings_of([_text(value) for value in dtype.categories])
+        codes = series.cat.codes.to_numpy().astype(np.int32)
+        return Strings(np.where(codes < 0, -1, pool.codes[codes] if len(pool) else -1).astype(np.int32), pool.pool)
+    if pd.api.types.is_bool_dtype(dtype):
+        return _booleans(series.to_numpy(dtype=object), series.isna().to_numpy())
+    if pd.api.types.is_datetime64_any_dtype(dtype):
+        if getattr(dtype, "tz", None) is not None:
+            series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+        return Dates(series.to_numpy().astype("datetime64[us]"))
+    if pd.api.types.is_timedelta64_dtype(dtype):
+        return Numbers(series.dt.total_seconds().to_numpy(dtype=np.float64))
+    if pd.api.types.is_integer_dtype(dtype) and not series.isna().any() and series.abs().max() < 1 << 62:
+        return Numbers(series.to_numpy(dtype=np.int64))
+    if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
+        return Numbers(series.to_numpy(dtype=np.float64, na_value=np.nan))
+    return _objects(series, name)
+
+
+def _objects(series: Any, name: str) -> Cells:
+    missing = series.isna().to_numpy()
+    values = series.to_numpy(dtype=object)
+    kinds = {type(value) for value, absent in zip(values, missing, strict=True) if not absent}
+    if kinds and kinds <= {bool, np.bool_}:
+        return _booleans(values, missing)
+    if kinds and all(issubclass(kind, int | float | np.integer | np.floating) for kind in kinds):
+        return Numbers(np.where(missing, np.nan, values).astype(np.float64))
+    if odd := [kind.__name__ for kind in kinds if issubclass(kind, list | tuple | dict | set | np.ndarray | complex)]:
+        raise DataError(
+            f"column {name!r} of the DataFrame holds cells of type {', '.join(sorted(odd))}; "
+            "cells must be numbers, text, booleans or dates: spread them over columns or join them to text first"
+        )
+    return strings_of(None if absent else _text(value) for value, absent in zip(values, missing, strict=True))
+
+
+def _booleans(values: Array, missing: Array) -> Strings:
+    codes = np.fromiter(
+        (-1 if absent else int(bool(value)) for value, absent in zip(values, missing, strict=True)), dtype=np.int32
+    )
+    return Strings(codes, StringPool.of(_BOOLEAN_POOL))
+
+
+def _text(value: Any) -> str:
+    """A cell as the text that a CSV file would hold; whole floats lose their point, as the integers they came from."""
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < _EXACT:
+        return str(int(value))
+    return str(value)
+
+
+def number_text(values: Array) -> list[str | None]:
+    """Numbers as the text of labels and categories: 1.0 and 1 are both "1", NaN is None."""
+    return [None if value != value else _text(value) for value in values.tolist()]
+
+
+def cells_of_arrow(column: Any, name: str, origin: str) -> Cells:
+    """One column (a `ChunkedArray`) of an Arrow table.
+
+    Raises:
+        DataError: nested or binary cells.
+    """
+    import pyarrow as pa
+
+    kind, types = column.type, pa.types
+    if types.is_dictionary(kind) and not (types.is_string(kind.value_type) or types.is_large_string(kind.value_type)):
+        return cells_of_arrow(column.cast(kind.value_type), name, origin)
+    if types.is_null(kind):
+        return Numbers(np.full(len(column), np.nan))
+    if types.is_boolean(kind):
+        codes = column.cast(pa.int8()).fill_null(-1).to_numpy().astype(np.int32)
+        return Strings(codes, StringPool.of(_BOOLEAN_POOL))
+    if types.is_integer(kind):
+        return _integers(column)
+    if types.is_floating(kind) or types.is_decimal(kind):
+        return Numbers(column.cast(pa.float64()).to_numpy())
+    if types.is_temporal(kind):
+        return _moments(column)
+    if types.is_dictionary(kind) or types.is_string(kind) or types.is_large_string(kind):
+        return _strings(column)
+    raise DataError(
+        f"column {name!r} of {origin} holds {kind} cells; cells must be numbers, text, booleans or dates: "
+        f"leave it out with drop=[{name!r}] or change it first"
+    )
+
+
+def arrow_columns(table: Any, origin: str) -> dict[str, Cells]:
+    """The columns of an Arrow table as cells."""
+    return {
+        name: cells_of_arrow(column, name, origin)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+
+
+def _integers(column: Any) -> Cells:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    bounds = pc.min_max(column).as_py()
+    largest = max(abs(bounds["min"] or 0), abs(bounds["max"] or 0))
+    if not column.null_count and largest < 1 << 63:
+        return Numbers(column.cast(pa.int64()).to_numpy())
+    if largest < _EXACT:
+        return Numbers(column.cast(pa.float64()).to_numpy())
+    return _strings(column.cast(pa.string()))
+
+
+def _moments(column: Any) -> Cells:
+    import pyarrow as pa
+
+    kind, types = column.type, pa.types
+    if types.is_duration(kind):
+        seconds = column.cast(pa.duration("us"), safe=False).cast(pa.int64())
+        return Numbers(seconds.cast(pa.float64()).to_numpy() / 1e6)
+    if types.is_time(kind):
+        micros = column.cast(pa.time64("us"), safe=False).cast(pa.int64())
+        return Dates(micros.cast(pa.timestamp("us")).to_numpy().astype("datetime64[us]"))
+    if types.is_timestamp(kind) and kind.tz is not None:
+        column = column.cast(pa.timestamp(kind.unit))  # Arrow keeps moments in UTC whatever the zone is called
+    if types.is_date(kind):
+        column = column.cast(pa.date32())
+    return Dates(column.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]"))
+
+
+def _strings(column: Any) -> Strings:
+    import pyarrow as pa
+
+    encoded = pa.types.is_dictionary(column.type)
+    # Joined first: chunk after chunk, dictionaries of ever more distinct strings would be made and unified.
+    whole = (column.unify_dictionaries() if encoded else column).combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        empty = pa.array([], pa.string())
+        whole = pa.concat_arrays(whole.cast(pa.large_string()).chunks) if whole.num_chunks else empty  # over 2 GB
+    if not pa.types.is_dictionary(whole.type):
+        if _all_differ(whole):
+            return Strings(np.arange(len(whole), dtype=np.int32), StringPool.of_arrow(whole))
+        whole = whole.dictionary_encode()
+    dictionary = whole.dictionary
+    if dictionary.null_count:  # allowed in Parquet; such cells are missing
+        return strings_of(whole.cast(dictionary.type).to_pylist())
+    codes = whole.indices.fill_null(-1).cast(pa.int32()).to_numpy(zero_copy_only=False)
+    return Strings(codes, StringPool.of_arrow(dictionary))
+
+
+def _all_differ(array: Any) -> bool:
+    """Whether strings are so surely all different that looking for equal ones is not worth the time."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if len(array) < _LONG or array.null_count:
+        return False
+    sample = array.take(pa.array(range(0, len(array), len(array) // _SAMPLED)))
+    return bool(pc.count_distinct(sample).as_py() == len(sample))
+
+
+def concatenated(parts: list[Cells]) -> Cells | None:
+    """Columns of several files under each other; None where one has text and another numbers or dates."""
+    typed = [part for part in parts if not (isinstance(part, Numbers) and part.missing().all())] or parts
+    if all(isinstance(part, Numbers) for part in typed):
+        return Numbers(np.concatenate([part.values for part in parts if isinstance(part, Numbers)]))
+    if all(isinstance(part, Dates) for part in typed):
+        empty = np.datetime64("NaT", "us")
+        return Dates(
+            np.concatenate([part.values if isinstance(part, Dates) else np.full(len(part), empty) for part in parts])
+        )
+    if all(isinstance(part, Strings) for part in typed):
+        return _joined(parts)
+    return None
+
+
+def _joined(parts: list[Cells]) -> Strings:
+    index: dict[str, int] = {}
+    codes = []
+    for part in parts:
+        if isinstance(part, Strings):
+            places = [index.setdefault(text, len(index)) for text in part.pool.tolist()]
+            codes.append(part.mapped(places, -1, np.int32))
+        else:
+            codes.append(np.full(len(part), -1, dtype=np.int32))
+    return Strings(np.concatenate(codes), StringPool.of(index))

@@ -1,0 +1,175 @@
+"""The order of a stream: pure in (seed, epoch), near in the file, and friendly to workers.
+
+The blocks of the file are shuffled and dealt to a dozen *lanes*. A lane goes through its blocks by windows of a few,
+whose rows are shuffled together, so a batch touches a few blocks only. Batches take turns: number n comes from lane
+n modulo the number of lanes. Workers take turns, too, so each of 2, 3, 4 or 6 workers meets lanes of its own and no
+block is decoded twice; yet the order does not know how many workers there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlkit import rng
+from dlkit.datasets.tables._cells import Array
+
+__all__ = ["InOrder", "LanePlan", "Lanes"]
+
+_LANES = 12  # divisible by 1, 2, 3, 4, 6 and 12 workers
+_BATCHES_PER_LANE = 8  # fewer, and batches of left-over rows would be the rule
+
+
+class Plan(Sequence[Tensor]):
+    """Batches that are made when they are asked for; a slice is another such plan."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def batch(self, number: int) -> Tensor:
+        """The samples of a batch (int64 [B]), 0 for the first one."""
+        raise NotImplementedError
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return _Some(self, range(*number.indices(len(self))))
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"batch {number} of {len(self)}")
+        return self.batch(number % len(self))
+
+
+class _Some(Plan):
+    """Some batches of a plan, such as those of one rank."""
+
+    def __init__(self, plan: Plan, numbers: range) -> None:
+        self._plan, self._numbers = plan, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def batch(self, number: int) -> Tensor:
+        return self._plan.batch(self._numbers[number])
+
+
+class InOrder:
+    """Every row once, in the order of the file, without an array of all of them."""
+
+    def __init__(self, num_samples: int, batch_size: int, *, drop_last: bool) -> None:
+        self.num_samples, self.batch_size, self.drop_last = num_samples, batch_size, drop_last
+
+    def plan(self, seed: int, epoch: int) -> Plan:
+        """See `dlkit.samplers.Planner`."""
+        return _InOrderPlan(self.num_samples, self.batch_size, self.drop_last)
+
+
+class _InOrderPlan(Plan):
+    def __init__(self, num_samples: int, batch_size: int, drop_last: bool) -> None:
+        self._num_samples, self._batch_size = num_samples, batch_size
+        self._count = num_samples // batch_size if drop_last else -(-num_samples // batch_size)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batch(self, number: int) -> Tensor:
+        start = number * self._batch_size
+        return torch.arange(start, min(start + self._batch_size, self._num_samples))
+
+
+class Lanes:
+    """Every row once per epoch, in an order drawn anew from (seed, epoch)."""
+
+    def __init__(self, rows: Array, batch_size: int, *, drop_last: bool, at_once: int) -> None:
+        """Plan blocks of `rows` (int64 [blocks]) samples each, with `at_once` of them in the windows of all lanes.
+
+        A batch may end one window and begin the next, in every lane in turn: twice as many must fit into memory.
+        """
+        self.rows, self.batch_size, self.drop_last, self.at_once = rows, batch_size, drop_last, at_once
+
+    def plan(self, seed: int, epoch: int) -> LanePlan:
+        """See `dlkit.samplers.Planner`."""
+        return LanePlan(self.rows, self.batch_size, self.drop_last, self.at_once, rng.derive(seed, rng.ORDER, epoch))
+
+
+class LanePlan(Plan):
+    """One epoch of `Lanes`."""
+
+    def __init__(self, rows: Array, batch_size: int, drop_last: bool, at_once: int, seed: int) -> None:
+        self._rows, self._batch_size, self._seed = rows, batch_size, seed
+        self._firsts = np.cumsum(rows) - rows
+        count = max(1, min(_LANES, len(rows), at_once, int(rows.sum()) // (_BATCHES_PER_LANE * batch_size)))
+        lanes = _dealt(rows, count, seed)
+        width = max(1, at_once // count)
+        self._windows = [[lane[start : start + width] for start in range(0, len(lane), width)] for lane in lanes]
+        self._bounds = [np.cumsum([0, *(rows[window].sum() for window in windows)]) for windows in self._windows]
+        totals = np.array([bounds[-1] for bounds in self._bounds])
+        full = totals // batch_size
+        # Lane 0's first batch, lane 1's first batch, ...; lanes that are through are passed over.
+        lane, turn = np.repeat(np.arange(count), full), np.concatenate([np.arange(number) for number in full])
+        order = np.lexsort((lane, turn))
+        self._lane, self._turn = lane[order], turn[order]
+        self._left = np.cumsum([0, *(totals - full * batch_size)])
+        self._starts = full * batch_size
+        rest = int(self._left[-1])
+        self._count = len(order) + (rest // batch_size if drop_last else -(-rest // batch_size))
+        self._made: dict[int, list[tuple[int, Tensor]]] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batch(self, number: int) -> Tensor:
+        size = self._batch_size
+        if number < len(self._lane):
+            lane, start = int(self._lane[number]), int(self._turn[number]) * size
+            return self._lane_rows(lane, start, start + size)
+        # The rows that fill no batch of their own lane, from all lanes.
+        start = (number - len(self._lane)) * size
+        stop = min(start + size, int(self._left[-1]))
+        parts = []
+        for lane, (low, high) in enumerate(zip(self._left[:-1].tolist(), self._left[1:].tolist(), strict=True)):
+            if max(start, low) < min(stop, high):
+                offset = int(self._starts[lane]) - low
+                parts.append(self._lane_rows(lane, max(start, low) + offset, min(stop, high) + offset))
+        return torch.cat(parts)
+
+    def _lane_rows(self, lane: int, start: int, stop: int) -> Tensor:
+        bounds = self._bounds[lane]
+        first = int(np.searchsorted(bounds, start, side="right")) - 1
+        parts = []
+        while start < stop:
+            low, high = int(bounds[first]), int(bounds[first + 1])
+            if start < high:
+                parts.append(self._window(lane, first)[start - low : min(stop, high) - low])
+                start = min(stop, high)
+            first += 1
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _window(self, lane: int, number: int) -> Tensor:
+        """The rows of a window in their order; the last two of each lane are kept."""
+        made = self._made.setdefault(lane, [])
+        for known, rows in made:
+            if known == number:
+                return rows
+        blocks = self._windows[lane][number]
+        rows = torch.cat(
+            [torch.arange(self._firsts[block], self._firsts[block] + self._rows[block]) for block in blocks]
+        )
+        generator = torch.Generator().manual_seed(rng.derive(self._seed, lane + 1, number))
+        rows = rows.index_select(0, torch.randperm(len(rows), generator=generator))
+        made[:] = [*made[-1:], (number, rows)]
+        return rows
+
+
+def _dealt(rows: Array, count: int, seed: int) -> list[Array]:
+    """The blocks in a random order, each to the lane that has the fewest rows so far."""
+    generator = torch.Generator().manual_seed(rng.derive(seed, 0))
+    lanes: list[list[int]] = [[] for _ in range(count)]
+    totals = [0] * count
+    for block in torch.randperm(len(rows), generator=generator).tolist():
+        lane = totals.index(min(totals))
+        lanes[lane].append(block)
+        totals[lane] += int(rows[block])
+    return [np.array(lane, dtype=np.int64) for lane in lanes]

@@ -1,0 +1,98 @@
+"""Encoded rows in memory: any set of samples by one indexing operation per part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlkit.datasets.tables._cells import Array, Strings
+from dlkit.datasets.tables._encoding import Encoded
+from dlkit.datasets.tables._images import ImageOptions
+from dlkit.datasets.tables.schema import Schema
+
+__all__ = ["Memory", "part_names"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The arrays of some rows.
+
+    Attributes:
+        numeric: float32 [N, numbers] or None.
+        categorical: int32 [N, codes] or None: half the memory of the int64 that samples hold.
+        texts: Text by the name of its part in a sample.
+        images: Image paths by the name of their part in a sample.
+        targets: [N] or [N, outputs], or None.
+        rows: int64 [N], which row of the source each sample is.
+        options: How images are loaded.
+    """
+
+    numeric: Tensor | None
+    categorical: Tensor | None
+    texts: dict[str, Strings]
+    images: dict[str, Strings]
+    targets: Tensor | None
+    rows: Tensor
+    options: ImageOptions
+
+    @classmethod
+    def of(cls, encoded: Encoded, schema: Schema, options: ImageOptions, rows: Array | None, count: int) -> Memory:
+        """Take over encoded rows; only `rows` of them where given."""
+        kept = np.arange(count) if rows is None else rows
+
+        def tensor(values: Array | None) -> Tensor | None:
+            if values is None:
+                return None
+            whole = torch.from_numpy(values)
+            return whole if rows is None else whole.index_select(0, torch.from_numpy(rows))
+
+        def strings(columns: dict[str, Strings], name: str) -> dict[str, Strings]:
+            names = part_names(name, [column.name for column in schema.of_kind(name)])
+            chosen = [cells if rows is None else cells.take(rows) for cells in columns.values()]
+            return dict(zip(names, chosen, strict=True))
+
+        return cls(
+            tensor(encoded.numeric),
+            tensor(encoded.categorical),
+            strings(encoded.texts, "text"),
+            strings(encoded.images, "image"),
+            tensor(encoded.targets),
+            torch.from_numpy(kept.astype(np.int64)),
+            options,
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Tensor) -> tuple[Any, Tensor | None]:
+        """Inputs and targets of the samples at `indices` (int64 [B], each in range)."""
+        # index_select and not x[indices], which waits for other threads for milliseconds when the cores are busy.
+        targets = None if self.targets is None else self.targets.index_select(0, indices)
+        if self.categorical is None and self.numeric is not None and not self.texts and not self.images:
+            return self.numeric.index_select(0, indices), targets
+        inputs: dict[str, Any] = {}
+        if self.numeric is not None:
+            inputs["numeric"] = self.numeric.index_select(0, indices)
+        if self.categorical is not None:
+            codes = self.categorical.index_select(0, indices)
+            # Widened by numpy, in this thread: torch would wake its OpenMP threads for a few microseconds of work.
+            inputs["categorical"] = torch.from_numpy(codes.numpy().astype(np.int64))
+        if self.texts or self.images:
+            chosen = indices.numpy()
+            inputs |= {name: _strings(cells, chosen) for name, cells in self.texts.items()}
+            inputs |= {name: self.options.load(_strings(cells, chosen)) for name, cells in self.images.items()}
+        return inputs, targets
+
+
+def _strings(cells: Strings, chosen: Array) -> list[str]:
+    return [cells.pool[code] if code >= 0 else "" for code in cells.codes[chosen].tolist()]
+
+
+def part_names(part: str, columns: Sequence[str]) -> list[str]:
+    """The names that columns of text or images have in a sample: `text` alone, `text_<column>` among several."""
+    return [part] if len(columns) == 1 else [f"{part}_{column}" for column in columns]

@@ -1,0 +1,146 @@
+"""Samples of files that are larger than memory: blocks are decoded when a batch asks for them, and a few are kept."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from dlkit.datasets.tables._building import Settings, class_column, rename_classes, rooted, text_columns
+from dlkit.datasets.tables._cells import Array
+from dlkit.datasets.tables._encoding import encode
+from dlkit.datasets.tables._images import ImageOptions
+from dlkit.datasets.tables._lanes import InOrder, Lanes
+from dlkit.datasets.tables._memory import Memory
+from dlkit.datasets.tables._survey import Survey
+from dlkit.errors import ArgumentError, DataError
+from dlkit.samplers import Planner
+
+__all__ = ["Stream"]
+
+_MEMORY = 128 << 20  # bytes of decoded blocks
+_MOST_BLOCKS = 96  # 12 lanes, 4 blocks in a window, and its successor
+
+
+@dataclass
+class Stream:
+    """The rows of one part of a survey.
+
+    Attributes:
+        survey: Where the rows are.
+        part: Which part of the split.
+        settings: The caller's wishes.
+    """
+
+    survey: Survey
+    part: int
+    settings: Settings
+    _kept: OrderedDict[int, Memory] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self.counts: Array = self.survey.counts[:, self.part]
+        self._ends: Array = np.cumsum(self.counts)
+        self._as_text = text_columns(self.survey.schema)
+        self.decoded = 0  # blocks, by this process
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @property
+    def options(self) -> ImageOptions:
+        """How images are loaded."""
+        return self.settings.images
+
+    @property
+    def images(self) -> list[str]:
+        """The columns of images."""
+        return [column.name for column in self.survey.schema.of_kind("image")]
+
+    @property
+    def capacity(self) -> int:
+        """How many decoded blocks are kept, within the memory that a stream may take."""
+        schema = self.survey.schema
+        width = 4 * (len(schema.numeric_features) + len(schema.categories)) + 64 * len(schema.of_kind("text", "image"))
+        average = max(1, len(self) // max(1, len(self.counts)))
+        return max(2, min(_MOST_BLOCKS, _MEMORY // (average * (width + 16))))
+
+    def planner(self, batch_size: int, *, shuffle: bool, drop_last: bool) -> Planner:
+        """The order in which few blocks are in use at a time."""
+        if shuffle:
+            return Lanes(self.counts, batch_size, drop_last=drop_last, at_once=max(1, self.capacity // 2))
+        return InOrder(len(self), batch_size, drop_last=drop_last)
+
+    def take(self, indices: Tensor) -> tuple[Any, Tensor | None]:
+        """Inputs and targets of the samples at `indices` (int64 [B], each in range)."""
+        places = indices.numpy()
+        blocks = np.searchsorted(self._ends, places, side="right")
+        needed = np.unique(blocks)
+        if len(needed) > self.capacity:
+            raise ArgumentError(
+                f"a batch of {len(places)} samples from {len(needed)} blocks of a streamed table: each would be "
+                "decoded for a few rows. dlkit.DataLoader(dataset, batch_size, shuffle=True) shuffles so that batches "
+                "share blocks; a stock DataLoader can only go in order"
+            )
+        parts = []
+        for block in needed.tolist():
+            chosen = np.flatnonzero(blocks == block)
+            first = int(self._ends[block] - self.counts[block])
+            memory = self._block(block)
+            parts.append((torch.from_numpy(chosen), memory.take(torch.from_numpy(places[chosen] - first))))
+        if len(parts) == 1:
+            return parts[0][1]
+        inputs = _together([(chosen, part[0]) for chosen, part in parts], len(places))
+        targets = (
+            None if parts[0][1][1] is None else _together([(chosen, part[1]) for chosen, part in parts], len(places))
+        )
+        return inputs, targets
+
+    def _block(self, number: int) -> Memory:
+        if number in self._kept:
+            self._kept.move_to_end(number)
+            return self._kept[number]
+        while len(self._kept) >= self.capacity:
+            self._kept.popitem(last=False)
+        memory = self._kept[number] = self._decode(number)
+        return memory
+
+    def _decode(self, number: int) -> Memory:
+        self.decoded += 1
+        survey = self.survey
+        file, block = survey.blocks[number]
+        # A worker shares the processor with others; alone, Arrow may use all of it.
+        table = survey.files[file].table(block, self._as_text, threads=get_worker_info() is None)
+        if len(table) != survey.rows[number]:
+            raise DataError(f"{survey.files[file].path} has changed since it was first read")
+        table.folder = survey.files[file].path.parent
+        rename_classes(table, class_column(survey.schema.target), self.settings.aliases)
+        encoded = encode(table, survey.schema)
+        mine = survey.cut.parts(number, table) == self.part
+        mine[survey.unusable.get(number, [])] = False
+        rows = None if mine.all() else np.flatnonzero(mine)
+        return Memory.of(encoded, survey.schema, rooted(self.settings.images, table), rows, len(table))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": OrderedDict()}
+
+
+def _together(parts: list[tuple[Tensor, Any]], size: int) -> Any:
+    """Values of samples from several blocks, at their places in the batch."""
+    first = parts[0][1]
+    if isinstance(first, dict):
+        return {name: _together([(chosen, part[name]) for chosen, part in parts], size) for name in first}
+    if isinstance(first, list):
+        strings: list[str] = [""] * size
+        for chosen, part in parts:
+            for place, string in zip(chosen.tolist(), part, strict=True):
+                strings[place] = string
+        return strings
+    whole = first.new_empty((size, *first.shape[1:]))
+    for chosen, part in parts:
+        whole.index_copy_(0, chosen, part)
+    return whole

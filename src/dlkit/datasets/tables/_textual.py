@@ -1,0 +1,233 @@
+"""The text of a table to cells: through Arrow where that is exact, elsewhere cell by cell through the csv module."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from dlkit._optional import require
+from dlkit.datasets.tables._cells import Array, Cells, Skipped, StringPool, Strings
+from dlkit.datasets.tables._dialect import Dialect, audit_quotes, records
+from dlkit.datasets.tables._frames import arrow_columns
+from dlkit.datasets.tables._options import ReadOptions
+from dlkit.datasets.tables._parsing import exceeds_float, is_code, settled
+from dlkit.datasets.tables._source import Buffer
+from dlkit.errors import MissingExtraError
+
+__all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "line_of", "parse_text", "through_arrow"]
+
+_SOME_ROWS = 1000  # in which codes with leading zeros are looked for, as Arrow would read those as numbers
+_LONGEST_CELL = 1 << 30
+_one_at_a_time = threading.Lock()
+
+
+@dataclass
+class Parsed:
+    """What was read from a text.
+
+    Attributes:
+        columns: Cells by column name.
+        lines: The line of each row, where rows were read cell by cell.
+        bad: Records that are no rows of this table.
+    """
+
+    columns: dict[str, Cells]
+    lines: Array | None = None
+    bad: list[Skipped] = field(default_factory=list)
+
+
+def parse_text(
+    data: Buffer,
+    dialect: Dialect,
+    options: ReadOptions,
+    as_text: Collection[str],
+    origin: str,
+    *,
+    first_line: int = 1,
+    threads: bool = True,
+) -> Parsed:
+    """Read the rows of a UTF-8 text.
+
+    Args:
+        data: The text; its rows begin at `dialect.start`.
+        dialect: How it is written.
+        options: How to read.
+        as_text: Columns to keep as the text that stands there.
+        origin: The file, for the places of bad records.
+        first_line: The line of the file that the text begins with.
+        threads: Whether Arrow may use several.
+    """
+    columns = through_arrow(data, dialect, options, as_text, origin, threads=threads)
+    return cell_by_cell(data, dialect, options, as_text, origin, first_line) if columns is None else Parsed(columns)
+
+
+def cell_by_cell(
+    data: Buffer, dialect: Dialect, options: ReadOptions, as_text: Collection[str], origin: str, first_line: int = 1
+) -> Parsed:
+    """The rows as Python's csv module reads them, strictly, with the line of each and of each record that is no row."""
+    bad: list[Skipped] = []
+    lines: list[int] = []
+    with _long_cells():
+        good = _good_records(data, dialect, origin, bad, lines, first_line - 1)
+        strings = _columns_of(good, len(dialect.names))
+    cells: dict[str, Cells] = {
+        name: column if name in as_text else settled(column, options.missing)
+        for name, column in zip(dialect.names, strings, strict=True)
+    }
+    return Parsed(cells, np.array(lines, dtype=np.int64), bad)
+
+
+def line_of(data: Buffer, dialect: Dialect, row: int) -> int | None:
+    """The line in which a row begins, by reading up to it; None where there are not so many rows."""
+    width = len(dialect.names)
+    with _long_cells():
+        rows = (line for line, record in records(data, dialect) if isinstance(record, list) and len(record) == width)
+        return next(itertools.islice(rows, row, None), None)
+
+
+def through_arrow(
+    data: Buffer, dialect: Dialect, options: ReadOptions, as_text: Collection[str], origin: str, *, threads: bool = True
+) -> dict[str, Cells] | None:
+    """The columns as Arrow's reader gives them, or None where only reading cell by cell is exact."""
+    try:
+        arrow = require("pyarrow", extra="tables")
+    except MissingExtraError:
+        return None
+    if not dialect.separator.isascii():
+        return None
+    quotes = audit_quotes(data, dialect)
+    if not quotes.regular:
+        return None
+    texts = {*as_text, *_code_columns(data, dialect)} & set(dialect.names)
+    try:
+        rows = memoryview(data)[dialect.start :]
+        table = _arrow_table(rows, dialect, options, texts, multiline=quotes.multiline, threads=threads)
+    except arrow.ArrowInvalid:
+        return None  # ragged rows and the like: the exact reader finds the line, or the way
+    if any(arrow.types.is_binary(field.type) for field in table.schema):
+        return None
+    columns = arrow_columns(table, origin)
+    rounded = {
+        name for name, cells in columns.items() if not isinstance(cells, Strings) and exceeds_float(cells.values)
+    }
+    return through_arrow(data, dialect, options, texts | rounded, origin, threads=threads) if rounded else columns
+
+
+def _arrow_table(
+    data: Buffer,
+    dialect: Dialect,
+    options: ReadOptions,
+    as_text: Collection[str],
+    *,
+    multiline: bool,
+    threads: bool,
+) -> Any:
+    """The rows in `data` as an Arrow table.
+
+    Raises:
+        pyarrow.ArrowInvalid: rows of different width, and the like.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    marks = ["", *options.missing, *(f" {mark}" for mark in options.missing)]
+    return arrow_csv.read_csv(
+        pa.BufferReader(pa.py_buffer(data)),
+        arrow_csv.ReadOptions(column_names=list(dialect.names), block_size=4 << 20, use_threads=threads),
+        arrow_csv.ParseOptions(
+            delimiter=dialect.separator,
+            quote_char='"' if dialect.quoted else False,
+            newlines_in_values=multiline and dialect.quoted,
+        ),
+        arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(as_text, pa.string()),
+            null_values=marks,
+            strings_can_be_null=False,
+            # Arrow's own defaults make a column of 1 and "true" boolean.
+            true_values=["true", "True", "TRUE"],
+            false_values=["false", "False", "FALSE"],
+        ),
+    )
+
+
+def _code_columns(data: Buffer, dialect: Dialect) -> set[str]:
+    found: set[str] = set()
+    head = bytes(memoryview(data)[dialect.start : dialect.start + (1 << 18)])
+    for _, record in itertools.islice(records(head, replace(dialect, start=0)), _SOME_ROWS):
+        if not isinstance(record, csv.Error):
+            found.update(name for name, cell in zip(dialect.names, record, strict=False) if is_code(cell.strip()))
+    return found
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """The csv module refuses cells over 128 KB unless told, for the whole process."""
+    with _one_at_a_time:
+        before = csv.field_size_limit(_LONGEST_CELL)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
+def fitting_dialect(data: Buffer, dialect: Dialect) -> Dialect:
+    """The reading of quotes that leaves the fewest bad rows: as quotes, after blanks too, or as plain characters."""
+    if audit_quotes(data, dialect).regular and dialect.quoted:
+        return dialect
+    best, fewest = dialect, _bad_rows(data, dialect, 100)
+    for other in (replace(dialect, blanks=True), replace(dialect, quoted=False)):
+        count = _bad_rows(data, other, fewest) if fewest else 0
+        # A few damaged quotes in a quoted file are damage; a file full of them does not quote at all.
+        if count < fewest and (other.quoted or count <= fewest // 5):
+            best, fewest = other, count
+    return best
+
+
+def _bad_rows(data: Buffer, dialect: Dialect, enough: int) -> int:
+    width = len(dialect.names)
+    with _long_cells():
+        return sum(itertools.islice(_each_bad(data, dialect, width), enough))
+
+
+def _each_bad(data: Buffer, dialect: Dialect, width: int) -> Iterator[int]:
+    return (1 for _, record in records(data, dialect) if isinstance(record, csv.Error) or len(record) != width)
+
+
+def _good_records(
+    data: Buffer, dialect: Dialect, name: str, bad: list[Skipped], lines: list[int], before: int
+) -> Iterator[list[str]]:
+    width = len(dialect.names)
+    for number, record in records(data, dialect):
+        line = number + before
+        if isinstance(record, csv.Error):
+            bad.append((f"line {line} of {name}", f"has a broken quote ({record})"))
+        elif len(record) != width:
+            bad.append((f"line {line} of {name}", f"has {len(record)} cells where the header has {width}"))
+        else:
+            lines.append(line)
+            yield record
+
+
+def _columns_of(rows: Iterator[list[str]], width: int) -> list[Strings]:
+    indexes: list[defaultdict[str, int]] = []
+    for _ in range(width):
+        index: defaultdict[str, int] = defaultdict()
+        index.default_factory = index.__len__
+        indexes.append(index)
+    codes: list[list[np.ndarray[Any, Any]]] = [[] for _ in range(width)]
+    while batch := list(itertools.islice(rows, 10_000)):
+        for place, column in enumerate(zip(*batch, strict=True)):
+            index = indexes[place]
+            codes[place].append(np.fromiter((index[cell] for cell in column), dtype=np.int32, count=len(column)))
+    return [
+        Strings(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), StringPool.of(index))
+        for parts, index in zip(codes, indexes, strict=True)
+    ]

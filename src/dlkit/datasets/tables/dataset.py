@@ -1,0 +1,341 @@
+"""`CSVDataset`: tables as tensors, typed, fitted on the training rows alone, at indexing speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import get_spawning_popen
+from os import PathLike
+from typing import Any, Literal, Self, TypedDict, Unpack
+
+import torch
+from torch import Tensor
+
+from dlkit.datasets.base import InMemoryDataset
+from dlkit.datasets.tables._building import Built, build, build_split, settings_of
+from dlkit.datasets.tables._cells import Table
+from dlkit.datasets.tables._describing import Description, describe, describe_facts, frame_of
+from dlkit.datasets.tables._memory import Memory
+from dlkit.datasets.tables._parsing import DEFAULT_MISSING
+from dlkit.datasets.tables._streaming import Stream
+from dlkit.datasets.tables._survey import Cut, survey
+from dlkit.datasets.tables.schema import Schema
+from dlkit.errors import ArgumentError, DataError
+from dlkit.samplers import Planner
+
+__all__ = ["CSVDataset", "TableOptions"]
+
+Names = str | Sequence[str] | None
+
+
+class TableOptions(TypedDict, total=False):
+    """The keyword arguments of `CSVDataset` that `CSVDataset.split` takes too."""
+
+    target: Names
+    numeric: Names
+    categorical: Names
+    dates: Names
+    text: Names
+    image: Names
+    drop: str | Sequence[str]
+    missing: Sequence[str]
+    encoding: str
+    separator: str
+    names: Sequence[str] | None
+    task: Literal["auto", "classification", "binary", "regression", "multilabel"]
+    classes: Sequence[str] | None
+    label_separator: str | None
+    aliases: Mapping[str, str] | None
+    scale: Literal["standard", "robust", "none"]
+    scale_target: bool
+    min_freq: int
+    image_root: str | PathLike[str] | None
+    image_size: int
+    image_transform: Callable[[Any], Any] | None
+    on_error: Literal["raise", "skip"]
+    max_errors: float
+
+
+class CSVDataset(InMemoryDataset):
+    """A table (CSV, TSV, Parquet, DataFrame) as samples `(inputs, target)` for a stock `DataLoader`.
+
+    Every column gets a kind: number, boolean, date, category; free text, identifiers and constants are left out.
+    `print(ds.schema)` says what was found and why; each kind can be overridden by naming the column. Numbers are
+    scaled, missing ones filled by the median with one more number that says so; categories become codes.
+
+    `inputs` is a float32 tensor [n] when all columns are numbers; else a dict with `numeric` (float32 [n]) and
+    `categorical` (int64 [k]), and `text` (a string) and `image` (float32 [3, H, W]) where such columns are named. The
+    target is an int64 class number, a float32 number, or float32 [outputs]; data without a target yields inputs alone.
+
+    To train, use `CSVDataset.split`, which fits on the training rows alone. Then `CSVDataset("new.csv",
+    schema=train.schema)` reads any other file the same way: new categories, new gaps, more columns, or another order
+    of them are no errors; a column that is missing or of another kind is one that names it.
+
+    Args:
+        source: A path, a URL, a list of those (one table in parts), or a pandas DataFrame. Text may be packed by gzip,
+            bzip2, xz or zip; Parquet is known by its first bytes.
+        target: The column to predict; several for regression or multi-label data.
+        numeric: Columns to take as numbers whatever they look like.
+        categorical: Columns to take as categories, for example numbers that are codes.
+        dates: Columns to take as dates.
+        text: Columns of free text to hand through as strings.
+        image: Columns of image files to decode.
+        drop: Columns to leave out.
+        missing: Cells that mean "nothing here"; an empty cell always does.
+        schema: A fitted schema, instead of all that is said about columns here.
+        encoding: Of text files; "auto" finds UTF-8, UTF-16, cp949 (euc-kr), cp1252 and latin-1.
+        separator: Between cells; "auto" finds comma, tab, semicolon and bar.
+        names: The columns' names where the file has no header row.
+        task: "auto" takes text and few different integers as classes, other numbers as regression. "binary" is
+            classification with float32 targets 0 and 1 for `BCEWithLogitsLoss`.
+        classes: The class names in the order of their numbers; sorted if not given.
+        label_separator: For multi-label data in one column: what stands between the labels.
+        aliases: Other spellings of classes, such as `{"<=50K.": "<=50K"}`.
+        scale: "standard" (mean and standard deviation), "robust" (median and quartiles) or "none".
+        scale_target: Scale a regression's target too; `unscale_target` is the way back.
+        min_freq: Rarer categories count as unseen.
+        image_root: The folder that image paths are relative to; that of the table if not given.
+        image_size: Side of the square that images become: short for `image_transform=transforms.evaluate(image_size)`.
+        image_transform: As the `transform` of `ImageFolder`: `transforms.train(size)`, or any callable on a PIL image
+            that returns a tensor.
+        on_error: "raise" stops at a row that cannot be read or has no target; "skip" leaves it out and lists it in
+            `skipped`.
+        max_errors: The share of unreadable rows (ten are always allowed) at which "skip" stops too.
+        streaming: For files larger than memory. A first pass finds blocks of rows and fits the schema (all exact but
+            medians, which come from some 200,000 rows); samples are then decoded block by block. Shuffle with
+            `dlkit.DataLoader`: blocks are shuffled, and rows within a few dozen of them.
+
+    Attributes:
+        schema: What each column is and becomes.
+        skipped: `(place, reason)` of each row left out.
+        notes: What was found while reading: encoding and separator of each file.
+
+    Raises:
+        DataError: The data is wrong; the message names file and line, column or row.
+        ArgumentError: An argument cannot be meant, or names a column that is not there.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"age": [30, 40, None], "sex": ["m", "f", "m"], "y": ["no", "yes", "no"]})
+    >>> ds = CSVDataset(frame, target="y")
+    >>> inputs, target = ds[1]
+    >>> inputs["numeric"], inputs["categorical"], target
+    (tensor([1., 0.]), tensor([4]), tensor(1))
+    >>> ds.classes
+    ['no', 'yes']
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        target: Names = None,
+        numeric: Names = None,
+        categorical: Names = None,
+        dates: Names = None,
+        text: Names = None,
+        image: Names = None,
+        drop: str | Sequence[str] = (),
+        missing: Sequence[str] = DEFAULT_MISSING,
+        schema: Schema | None = None,
+        encoding: str = "auto",
+        separator: str = "auto",
+        names: Sequence[str] | None = None,
+        task: Literal["auto", "classification", "binary", "regression", "multilabel"] = "auto",
+        classes: Sequence[str] | None = None,
+        label_separator: str | None = None,
+        aliases: Mapping[str, str] | None = None,
+        scale: Literal["standard", "robust", "none"] = "standard",
+        scale_target: bool = True,
+        min_freq: int = 1,
+        image_root: str | PathLike[str] | None = None,
+        image_size: int = 224,
+        image_transform: Callable[[Any], Any] | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        max_errors: float = 0.1,
+        streaming: bool = False,
+    ) -> None:
+        options = {name: value for name, value in locals().items() if name in TableOptions.__annotations__}
+        settings = settings_of(options)
+        if streaming:
+            self._take_stream(Stream(survey(source, settings, schema, Cut()), 0, settings))
+        else:
+            self._take_over(build(source, settings, schema))
+
+    @classmethod
+    def split(
+        cls,
+        source: Any,
+        *,
+        fractions: float | Sequence[float] = (0.8, 0.1, 0.1),
+        stratify: bool = True,
+        group: str | None = None,
+        seed: int = 0,
+        streaming: bool = False,
+        **options: Unpack[TableOptions],
+    ) -> tuple[Self, ...]:
+        """Cut a table into parts, the first of which alone is looked at to fit the schema of all.
+
+        Args:
+            source: As for the class.
+            fractions: The share of each part; one number for two parts.
+            stratify: Keep the shares of the classes in every part (of tenths of a regression's target, of
+                combinations of labels).
+            group: A column whose equal values never fall into different parts (a patient, a household). It is left
+                out of the inputs.
+            seed: Another seed gives another split.
+            streaming: As for the class. Each row (or group) is then dealt by a hash of its place (or value), so the
+                shares are met on average, and those of the classes as well, whatever `stratify` says.
+            **options: The arguments of the class, without `schema`.
+
+        Returns:
+            One dataset per part.
+
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"x": range(0, 40, 2), "y": ["a", "b"] * 10})
+        >>> train, test = CSVDataset.split(frame, target="y", fractions=0.8, numeric="x")
+        >>> len(train), len(test), train.schema == test.schema
+        (16, 4, True)
+        """
+        settings = settings_of({**options, "group": group})
+        if streaming:
+            shares = (fractions, 1 - fractions) if isinstance(fractions, int | float) else tuple(fractions)
+            found = survey(source, settings, None, Cut(shares, seed, group))
+            return tuple(cls._of_stream(Stream(found, part, settings)) for part in range(len(shares)))
+        built = build_split(source, settings, fractions, stratify=stratify, seed=seed)
+        return tuple(cls._of(part) for part in built)
+
+    @classmethod
+    def _of(cls, built: Built) -> Self:
+        dataset = cls.__new__(cls)
+        dataset._take_over(built)
+        return dataset
+
+    _memory: Memory | Stream
+
+    def _take_over(self, built: Built) -> None:
+        self.schema, self.skipped, self.notes = built.schema, built.skipped, built.table.notes
+        self._memory, self._origin = built.memory, built.table.origin
+        self._source: Table | None = built.table
+
+    @classmethod
+    def _of_stream(cls, stream: Stream) -> Self:
+        dataset = cls.__new__(cls)
+        dataset._take_stream(stream)
+        return dataset
+
+    def _take_stream(self, stream: Stream) -> None:
+        found = stream.survey
+        self.schema, self.skipped, self.notes = found.schema, found.skipped, [file.note for file in found.files]
+        self._memory, self._origin, self._source = stream, found.origin, None
+        if not len(stream):
+            raise DataError(f"part {stream.part} of {found.origin} has no rows; give it a larger share")
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    def take(self, indices: Tensor) -> tuple[Any, Any]:
+        """The samples at `indices` (int64 [B], each in range) as `(inputs, targets)`, batch dimension first."""
+        return self._memory.take(indices)
+
+    @property
+    def draws_random(self) -> bool:
+        """True where images are augmented, or pass through a transform of your own."""
+        return bool(self._memory.images) and self._memory.options.draws_random
+
+    @property
+    def planner(self) -> Callable[..., Planner] | None:
+        """For `dlkit.DataLoader`: the order of a streamed table; None for one in memory, where any order is as fast."""
+        return self._memory.planner if isinstance(self._memory, Stream) else None
+
+    @property
+    def numeric(self) -> Tensor | None:
+        """float32 [N, n], the scaled numbers; their names are `schema.numeric_features`."""
+        return self._whole().numeric
+
+    @property
+    def categorical(self) -> Tensor | None:
+        """int64 [N, k], the codes; their names are `schema.categorical_features`."""
+        codes = self._whole().categorical
+        return None if codes is None else codes.to(torch.int64)
+
+    @property
+    def targets(self) -> Tensor | None:
+        """[N] or [N, outputs], or None for unlabelled data."""
+        return self._whole().targets
+
+    @property
+    def rows(self) -> Tensor:
+        """int64 [N], which row of the source (0 is the first) each sample is."""
+        return self._whole().rows
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names in the order of their numbers; empty for regression and unlabelled data."""
+        return [] if self.schema.target is None else list(self.schema.target.classes)
+
+    def embedding_sizes(self) -> list[tuple[int, int]]:
+        """(codes, dimensions) of each category, for `torch.nn.Embedding`; see `Schema.embedding_sizes`."""
+        return self.schema.embedding_sizes()
+
+    def unscale_target(self, values: Tensor) -> Tensor:
+        """Targets or predictions of a regression in the units of the file.
+
+        Args:
+            values: [B], or [B, columns] for several target columns.
+        """
+        if self.schema.target is None:
+            raise ArgumentError("this data has no target to scale back")
+        return self.schema.target.unscale(values)
+
+    def to_pandas(self) -> Any:
+        """The rows of this dataset as a DataFrame of what was read: typed, not scaled, left-out columns included."""
+        return frame_of(self._table(), self.schema, self.rows.numpy())
+
+    def describe(self, other: CSVDataset | None = None) -> Description:
+        """What to look at before training: kinds, gaps, cardinality, columns that tell the target, repeated rows.
+
+        Args:
+            other: The test data: rows that are in both are reported.
+
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"paid": ["no", "yes"] * 100, "year": [2020] * 200, "sold": [0, 1] * 100})
+        >>> for finding in CSVDataset(frame, target="sold").describe().findings: print(finding)
+        'year' is constant
+        'paid' alone tells 100% of the target: is it known before the target is? else drop it
+        198 of 200 rows repeat an earlier one in every column that is used
+        """
+        if isinstance(self._memory, Stream):
+            return describe_facts(self.schema, self._memory.survey.facts)
+        others = None if other is None else other.comparable()
+        return describe(self._table(), self.schema, self.rows.numpy(), others)
+
+    def comparable(self) -> Any:
+        """The inputs of all samples as a DataFrame, for `dlkit.splits.check_leaks`."""
+        return frame_of(self._table(), self.schema, self.rows.numpy(), only_used=True)
+
+    def _whole(self) -> Memory:
+        if isinstance(self._memory, Stream):
+            raise ArgumentError("a streamed table is never in memory as a whole; iterate over it by dlkit.DataLoader")
+        return self._memory
+
+    def _table(self) -> Table:
+        self._whole()
+        if self._source is None:
+            raise ArgumentError("a worker process gets the samples alone; ask the dataset in the main process")
+        return self._source
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned worker fetches samples: what was read stays where it is.
+        return self.__dict__ | ({"_source": None} if get_spawning_popen() is not None else {})
+
+    def __repr__(self) -> str:
+        target = "no target" if self.schema.target is None else str(self.schema.target)
+        left_out = [f"{column.name} ({column.kind})" for column in self.schema.columns if not column.used]
+        numbers, codes = len(self.schema.numeric_features), len(self.schema.categorical_features)
+        lines = [
+            f"CSVDataset: {len(self)} rows of {self._origin}, {numbers} numbers, {codes} categories",
+            *self.notes,
+            target,
+            *([f"left out: {', '.join(left_out)}"] if left_out else []),
+            *([f"skipped: {len(self.skipped)} rows"] if self.skipped else []),
+        ]
+        return "\n  ".join(lines)

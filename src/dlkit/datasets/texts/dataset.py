@@ -1,0 +1,342 @@
+"""`TextDataset`: texts from files or memory, encoded once, batched with next to no padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from multiprocessing.context import get_spawning_popen
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Self, TypedDict, Unpack
+
+from dlkit.collate import PadCollate
+from dlkit.datasets.texts._encoding import Storage, pack
+from dlkit.datasets.texts._rows import Policy, Roles, TextRows, read_rows
+from dlkit.datasets.texts._sources import Column, Reading
+from dlkit.datasets.texts._targets import Task, class_names, find_task, target_tensor
+from dlkit.datasets.texts.packed import PackedTextDataset
+from dlkit.errors import ArgumentError
+from dlkit.splits import content_keys, split_indices
+from dlkit.text._encoded import Encoder
+from dlkit.text._texts import Texts
+from dlkit.text.cleaning import Cleaning
+from dlkit.text.pretrained import PretrainedTokenizer, is_pretrained, train_bpe
+from dlkit.text.spec import TextSpec
+from dlkit.text.tokenizers import TOKENIZERS
+from dlkit.text.vocabulary import Vocabulary
+
+__all__ = ["TextDataset", "TextOptions"]
+
+
+class TextOptions(TypedDict, total=False):
+    """The keyword arguments of `TextDataset` that `TextDataset.split` takes too."""
+
+    text: Column | tuple[Column, Column]
+    target: Any
+    tokenizer: Any
+    cleaning: Cleaning | None
+    min_freq: int
+    max_size: int | None
+    add_start_end: bool
+    max_length: int | None
+    task: Task
+    classes: Sequence[str] | None
+    format: Literal["auto", "delimited", "lines", "jsonl", "parquet", "folder"]
+    header: bool | None
+    separator: str
+    quotes: bool | None
+    encoding: str
+    pattern: str
+    on_error: Literal["raise", "skip"]
+    max_errors: float
+    collate: PadCollate | None
+    cache: bool
+    cache_folder: str | PathLike[str] | None
+    memory_budget: int
+
+
+class TextDataset(PackedTextDataset):
+    """Texts, with or without targets, as numbers for any `DataLoader`.
+
+    `ds[i]` gives `(ids, target)`, ids int64 [L]; unlabelled texts give the ids alone, pairs of texts a dict of
+    `input_ids` and `token_type_ids`. `dlkit.DataLoader(ds, 64, shuffle=True)` makes batches of texts of like length,
+    `({"input_ids": int64 [B, L], "attention_mask": bool [B, L]}, targets)`; a stock
+    `DataLoader(ds, 64, shuffle=True, collate_fn=ds.collate)` works too.
+
+    To train, use `TextDataset.split`, which fits the vocabulary on the training texts alone. Then
+    `TextDataset("new.csv", text=..., spec=train.spec)` reads any other source the same way.
+
+    Args:
+        source: A file: CSV, TSV, JSON lines or a JSON array, Parquet, or any file of lines; also packed by gzip,
+            bzip2, xz or zip, or a URL. A folder whose files are texts, in folders named after their class. A list of
+            texts, of pairs of texts, of dicts; a DataFrame.
+        text: The column of the texts: its name, or its number from 0. Two columns for pairs of texts.
+        target: The column of the targets; or one value per text; None for unlabelled texts. The folders of a folder
+            of class folders are its targets by themselves.
+        spec: How to encode, from a dataset that was fitted: `train.spec`. Instead of all up to `classes`.
+        tokenizer: "words", "whitespace", "characters", "jamo", "ngrams", "bytes" (see `dlkit.text`); "bpe" trains a
+            byte pair encoding (extra `text`); a function from a text to a list of strings; a tokenizer object of
+            `tokenizers` or `transformers`; a `Vocabulary`.
+        cleaning: What is done to a text before that; None for `Cleaning()`, and for nothing with a tokenizer object.
+        min_freq: Tokens that are rarer in these texts fall to unknown. Not 1, because a model that has never seen an
+            unknown token while it trained does not know what to do with one.
+        max_size: At most so many numbers; None for no limit, for "bpe" 8,000.
+        add_start_end: Put start and end around each text.
+        max_length: Cut texts to so many numbers, keeping the beginning.
+        classes: The classes' names in the order of their numbers; sorted if not given.
+        task: "auto" takes targets as classes unless they are numbers with fractions.
+        format: "auto" goes by the file's name; a file of another name is one text per line, or has columns where
+            columns were asked for. Or "delimited", "lines", "jsonl", "parquet", "folder".
+        header: Whether the first row names the columns; None for "yes, if columns are asked for by name".
+        separator: Between columns; "auto" finds tab, comma, semicolon and bar.
+        quotes: Whether `"` quotes; None for yes, except in tab-separated files whose quotes are not all in pairs.
+        encoding: "auto" finds UTF-8, UTF-16, cp949 (euc-kr), cp1252 and latin-1.
+        pattern: Which files of a folder are texts.
+        on_error: "raise" stops at a row that cannot be read, has no text or no target; "skip" leaves it out and lists
+            it in `skipped`.
+        max_errors: The share of such rows (ten are always allowed) at which "skip" stops too.
+        collate: How batches are laid out, instead of the default: `PadCollate(..., input_name="input_ids")`.
+        cache: Keep what took long to encode in a file, found again by the texts and the tokenizer.
+        cache_folder: Where; None for dlkit's cache folder.
+        memory_budget: Bytes of texts, and of their numbers, to hold in memory; beyond it they are read from a file.
+
+    Attributes:
+        spec: Everything that turns a text into numbers, for the next dataset and the model file.
+        texts: The texts as they were read, a sequence of strings; for pairs the first ones.
+        pairs: The second texts, or None.
+        targets: int64 [N] class numbers or float32 [N]; None for unlabelled texts.
+        skipped: `(place, reason)` of each row that was left out.
+        notes: How the source was understood.
+
+    Raises:
+        DataError: The data is wrong; the message names file and line.
+        ArgumentError: An argument cannot be meant.
+
+    >>> ds = TextDataset(["good film", "bad film", "good"], target=["pos", "neg", "pos"], min_freq=1)
+    >>> ds[0], ds.classes
+    ((tensor([5, 4]), tensor(1)), ['neg', 'pos'])
+    >>> ds.vocabulary.decode(ds[1][0])
+    'bad film'
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        text: Column | tuple[Column, Column] = 0,
+        target: Any = None,
+        spec: TextSpec | None = None,
+        tokenizer: Any = "words",
+        cleaning: Cleaning | None = None,
+        min_freq: int = 2,
+        max_size: int | None = None,
+        add_start_end: bool = False,
+        max_length: int | None = None,
+        classes: Sequence[str] | None = None,
+        task: Task = "auto",
+        format: Literal["auto", "delimited", "lines", "jsonl", "parquet", "folder"] = "auto",  # noqa: A002
+        header: bool | None = None,
+        separator: str = "auto",
+        quotes: bool | None = None,
+        encoding: str = "auto",
+        pattern: str = "*.txt",
+        on_error: Literal["raise", "skip"] = "raise",
+        max_errors: float = 0.1,
+        collate: PadCollate | None = None,
+        cache: bool = True,
+        cache_folder: str | PathLike[str] | None = None,
+        memory_budget: int = 1 << 30,
+    ) -> None:
+        options = {name: value for name, value in locals().items() if name in TextOptions.__annotations__}
+        if spec is not None and spec.classes is not None:
+            options["classes"] = spec.classes
+        rows = _read(source, TextOptions(**options))  # type: ignore[typeddict-item]
+        self._build(rows, spec or _fit(rows, TextOptions(**options)), TextOptions(**options))  # type: ignore[typeddict-item]
+
+    @classmethod
+    def split(
+        cls,
+        source: Any,
+        *,
+        fractions: float | Sequence[float] = (0.8, 0.1, 0.1),
+        stratify: bool = True,
+        group: Column | None = None,
+        dedupe: bool = True,
+        seed: int = 0,
+        **options: Unpack[TextOptions],
+    ) -> tuple[Self, ...]:
+        """Cut the texts into parts, the first of which alone is looked at to fit the vocabulary of all.
+
+        Args:
+            source: As for the class.
+            fractions: The share of each part; one number for two parts.
+            stratify: Keep the shares of the classes in every part.
+            group: A column whose equal values never fall into different parts (an author, a conversation).
+            dedupe: Equal texts never fall into different parts.
+            seed: Another seed gives another split.
+            **options: The arguments of the class, without `spec`.
+
+        Returns:
+            One dataset per part.
+
+        >>> texts = ["to be", "or not", "to be", "that is", "the question"] * 4
+        >>> train, test = TextDataset.split([f"{text} {i}" for i, text in enumerate(texts)], fractions=0.75)
+        >>> len(train), len(test), train.spec is test.spec
+        (15, 5, True)
+        """
+        if unknown := set(options) - set(TextOptions.__annotations__):
+            raise TypeError(f"TextDataset.split() got an unexpected keyword argument {sorted(unknown)[0]!r}")
+        rows = _read(source, options, group)
+        classes = None if rows.targets is None else _classes(rows, options)
+        parts = split_indices(
+            len(rows),
+            fractions,
+            stratify=target_tensor(rows.targets, classes) if stratify and rows.targets and classes else None,
+            groups=None if rows.groups is None else rows.groups.codes,
+            dedupe=content_keys(rows.texts[0] if len(rows.texts) == 1 else list(zip(*rows.texts, strict=True)))
+            if dedupe
+            else None,
+            seed=seed,
+        )
+        options["classes"] = classes
+        chosen = [rows.select(part) for part in parts]
+        spec = _fit(chosen[0], options)
+        return tuple(cls._of(part, spec, options) for part in chosen)
+
+    @classmethod
+    def _of(cls, rows: TextRows, spec: TextSpec, options: TextOptions) -> Self:
+        dataset = cls.__new__(cls)
+        dataset._build(rows, spec, options)
+        return dataset
+
+    def _build(self, rows: TextRows, spec: TextSpec, options: TextOptions) -> None:
+        folder = options.get("cache_folder")
+        storage = Storage(
+            cache=options.get("cache", True),
+            folder=None if folder is None else Path(folder),
+            budget=options.get("memory_budget", 1 << 30),
+        )
+        packed = pack(spec.encoder, rows.texts, spec.max_length, storage)
+        super().__init__(
+            packed.ids,
+            packed.lengths,
+            None if rows.targets is None else target_tensor(rows.targets, spec.classes),
+            types=packed.types,
+            pad_id=spec.encoder.pad_id,
+            padding_side=spec.encoder.padding_side,
+            collate=options.get("collate"),
+        )
+        self.spec, self.skipped, self.notes = spec, list(rows.skipped), list(rows.notes)
+        self._source: TextRows | None = rows
+
+    @property
+    def vocabulary(self) -> Encoder:
+        """What turned the texts into numbers: a `Vocabulary`, or a `PretrainedTokenizer`. Its length is what a model's
+        embedding needs."""
+        return self.spec.encoder
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names in the order of their numbers; empty for numbers as targets and for unlabelled texts."""
+        return list(self.spec.classes or ()) if self.targets is not None else []
+
+    @property
+    def texts(self) -> Texts:
+        """The texts as they were read; for pairs the first ones."""
+        return self._rows_read().texts[0]
+
+    @property
+    def pairs(self) -> Texts | None:
+        """The second texts of pairs."""
+        return self._rows_read().texts[1] if len(self._rows_read().texts) > 1 else None
+
+    def where(self, index: int) -> str:
+        """The file and line that a sample came from.
+
+        Args:
+            index: The sample's number.
+        """
+        return self._rows_read().where(self._checked(index))
+
+    def _rows_read(self) -> TextRows:
+        if self._source is None:
+            raise ArgumentError("a worker process has the encoded texts alone; ask the dataset in the main process")
+        return self._source
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned worker fetches encoded samples: the texts stay where they are.
+        return self.__dict__ | ({"_source": None} if get_spawning_popen() is not None else {})
+
+    def __repr__(self) -> str:
+        total = int(self.lengths.sum())
+        lines = [
+            f"TextDataset: {len(self):,} texts of {total / len(self):.1f} tokens on average, "
+            f"{self.lengths.min()} to {self.lengths.max()}",
+            *self.notes,
+            repr(self.vocabulary),
+            *([f"classes: {', '.join(self.classes)}"[:300]] if self.classes else []),
+            *([f"skipped: {len(self.skipped)} rows"] if self.skipped else []),
+        ]
+        return "\n  ".join(lines)
+
+
+def _read(source: Any, options: TextOptions, group: Column | None = None) -> TextRows:
+    columns = options.get("text", 0)
+    roles = Roles(text=columns if isinstance(columns, tuple) else (columns,), target=options.get("target"), group=group)
+    if not 1 <= len(roles.text) <= 2:
+        raise ArgumentError(f"text must be one column, or two for pairs of texts, not {columns!r}")
+    reading = Reading(
+        format=options.get("format", "auto"),
+        header=options.get("header"),
+        separator=options.get("separator", "auto"),
+        quotes=options.get("quotes"),
+        encoding=options.get("encoding", "auto"),
+        pattern=options.get("pattern", "*.txt"),
+    )
+    policy = Policy(on_error=options.get("on_error", "raise"), max_errors=options.get("max_errors", 0.1))
+    classes, budget = _names(options.get("classes")), options.get("memory_budget", 1 << 30)
+    return read_rows(source, roles, reading, policy, classes=classes, budget=budget)
+
+
+def _classes(rows: TextRows, options: TextOptions) -> tuple[str, ...] | None:
+    """The classes, or None for a regression."""
+    if rows.targets is None:
+        return None
+    given = _names(options.get("classes"))
+    if find_task(rows.targets, options.get("task", "auto"), given) == "regression":
+        return None
+    return class_names(rows.targets) if given is None else given
+
+
+def _names(classes: Sequence[Any] | None) -> tuple[str, ...] | None:
+    names = None if classes is None else tuple(map(str, classes))
+    if names is not None and len(set(names)) < len(names):
+        raise ArgumentError(f"classes= names a class twice: {', '.join(names)}")
+    return names
+
+
+def _fit(rows: TextRows, options: TextOptions) -> TextSpec:
+    """The spec of a dataset that is the training data."""
+    encoder = _encoder(rows.texts, options)
+    return TextSpec(encoder=encoder, max_length=options.get("max_length"), classes=_classes(rows, options))
+
+
+def _encoder(texts: Sequence[Texts], options: TextOptions) -> Encoder:
+    tokenizer, cleaning = options.get("tokenizer", "words"), options.get("cleaning")
+    if isinstance(tokenizer, Vocabulary | PretrainedTokenizer):
+        return tokenizer
+    if is_pretrained(tokenizer):
+        return PretrainedTokenizer(tokenizer, cleaning=cleaning)
+    fitting: dict[str, Any] = {
+        "min_freq": options.get("min_freq", 2),
+        "add_start_end": options.get("add_start_end", False),
+    }
+    everything = (text for each in texts for text in each)
+    if tokenizer == "bpe":
+        clean = cleaning or Cleaning()
+        trained = train_bpe(map(clean, everything), vocab_size=options.get("max_size") or 8000, **fitting)
+        return PretrainedTokenizer(trained, cleaning=clean)
+    if isinstance(tokenizer, str) and tokenizer not in TOKENIZERS:
+        raise ArgumentError(f"tokenizer must be one of {sorted([*TOKENIZERS, 'bpe'])} or an object, not {tokenizer!r}")
+    return Vocabulary.fit(
+        everything, tokenizer=tokenizer, cleaning=cleaning, max_size=options.get("max_size"), **fitting
+    )
