@@ -16,7 +16,7 @@ errors _files _optional
 _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng
-transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets transforms/documents
+transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/documents transforms/presets
 transforms/__init__
 _padding _columns collate
 samplers/order samplers/buckets samplers/__init__ loader sources
@@ -39,7 +39,8 @@ datasets/texts/packed datasets/texts/_records datasets/texts/_sources datasets/t
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/__init__
 models/convnet models/text models/tabular models/__init__ metrics
-transfer/_trace transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs transfer/models
+transfer/_trace transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs transfer/backbones
+transfer/models
 transfer/_cut transfer/features
 runs/every runs/history runs/snapshot runs/state runs/store runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen

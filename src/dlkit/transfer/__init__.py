@@ -19,6 +19,7 @@ _ROOMS = {
     "is_frozen": "freezing",
     "load_weights": "weights",
     "param_groups": "groups",
+    "rebuild": "models",
     "replace_head": "heads",
     "unfreeze": "freezing",
 }
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from dlkit.transfer.heads import head_parameters as head_parameters
     from dlkit.transfer.heads import replace_head as replace_head
     from dlkit.transfer.models import create_model as create_model
+    from dlkit.transfer.models import rebuild as rebuild
     from dlkit.transfer.tuning import compare as compare
     from dlkit.transfer.tuning import fine_tune as fine_tune
     from dlkit.transfer.weights import load_weights as load_weights
