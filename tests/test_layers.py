@@ -47,8 +47,8 @@ callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callb
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/batches training/steps training/evaluation training/loop training/signals training/resuming
-training/reuse training/rehearsal training/setup training/trainer training/__init__
-transfer/tuning transfer/__init__
+training/watching training/reuse training/rehearsal training/setup training/trainer training/__init__
+transfer/tuning transfer/comparing transfer/__init__
 demo
 __init__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)

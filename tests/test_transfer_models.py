@@ -12,12 +12,16 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import DataLoader
 
+from dlkit import Trainer
 from dlkit._files import sha256
+from dlkit.datasets import Glyphs, NotMNIST
 from dlkit.errors import ArgumentError, DataNotFoundError, IntegrityError, ModelFileError
-from dlkit.transfer import create_model, freeze, head_parameters, load_weights, rebuild, replace_head
+from dlkit.transfer import create_model, freeze, frozen_tensors, head_parameters, load_weights, rebuild, replace_head
 from dlkit.transfer.inputs import take_channels
 from dlkit.transforms import Augment, from_model, spec_of
+from servers import Server
 
 
 def network() -> nn.Sequential:
@@ -64,6 +68,21 @@ def test_safetensors_hash_and_file_url(tmp_path: Path) -> None:
     named.write_bytes(path.read_bytes())
     with pytest.raises(IntegrityError, match=r"its name promises 01234567"):
         load_weights(network(), named.as_uri(), progress=False)
+
+
+def test_weights_from_an_address_are_fetched_once_and_checked_against_their_name(tmp_path: Path) -> None:
+    source = network()
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    start = sha256(tmp_path / "weights.pth")[:8]
+    with Server() as server:
+        server.files[f"/net-{start}.pth"] = server.files["/net-00000000.pth"] = tmp_path / "weights.pth"
+        for _ in range(2):
+            target = network()
+            load_weights(target, server.url(f"/net-{start}.pth"), progress=False)
+            assert same(source, target)
+        assert len(server.requests) == 1
+        with pytest.raises(IntegrityError, match="its name promises 00000000"):
+            load_weights(network(), server.url("/net-00000000.pth"), progress=False)
 
 
 def test_what_does_not_fit_is_reported(tmp_path: Path) -> None:
@@ -126,6 +145,17 @@ def test_create_model_with_real_weights(shared_data: Path) -> None:
     }
     assert len(model.weights_report.mismatched) == 2
     assert [each.shape for each in model.head_parameters()] == [(2, 1280), (2,)]
+
+
+def test_weights_of_another_model_are_refused_or_warned_of(shared_data: Path, tmp_path: Path, caplog: Any) -> None:
+    with pytest.raises(ModelFileError, match="are they of another model"):
+        create_model("timm/resnet10t", classes=2, weights=shared_data / "weights" / "mobilenet_v2_imagenet.pth")
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    create_model("torchvision/resnet18", classes=2, weights=tmp_path / "resnet18.pth")
+    assert caplog.records == []
+    create_model("torchvision/resnet34", classes=2, weights=tmp_path / "resnet18.pth")
+    assert "96 tensors of the backbone stay random" in caplog.text
+    assert "not in the file: layer1.2.conv1.weight" in caplog.text
 
 
 def test_names_of_either_library() -> None:
@@ -306,3 +336,27 @@ def test_the_model_says_how_its_images_are_prepared() -> None:
         pixels = torch.randint(0, 256, (in_chans, 200, 300), dtype=torch.uint8)
         assert model(prepare(pixels)[None]).shape == (1, 2)
         assert from_model(model, augment=Augment()).draws_random
+
+
+@pytest.mark.parametrize("letters", ["Glyphs", "NotMNIST"])
+def test_letters_in_grey_work_on_a_frozen_backbone_for_colour_photos(
+    letters: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if letters == "Glyphs":
+        whole: Any = Glyphs(400)
+    else:
+        archive = request.getfixturevalue("shared_data") / "notmnist" / "notMNIST_small_lookalike.tar.gz"
+        with Server() as server:
+            server.files["/notMNIST_small.tar.gz"] = archive
+            address = server.url("/notMNIST_small.tar.gz")
+            whole = NotMNIST(tmp_path, download=True, mirror=address, sha256=sha256(archive))
+        whole, _ = whole.split([0.04, 0.96])
+    train, val = whole.split(0.8)
+    model = freeze(create_model("timm/test_efficientnet", classes=train.classes, in_chans=1, pretrained=False))
+    before = {name: value.clone() for name, value in frozen_tensors(model).items()}
+    optim = torch.optim.AdamW(model.head_parameters(), 1e-2)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim, metrics=["accuracy"], device="cpu", progress=False)
+    history = trainer.fit(DataLoader(train, 64, shuffle=True), DataLoader(val, 64), epochs=3)
+    assert history["val_accuracy"][-1] >= 0.1  # weights that have seen nothing: it runs, and learns a little
+    assert history["train_loss"][-1] < history["train_loss"][0]
+    assert all(torch.equal(value, before[name]) for name, value in frozen_tensors(model).items())

@@ -13,7 +13,7 @@ from torch import nn
 from dlkit.errors import ArgumentError
 from dlkit.transfer._trace import run_trace
 from dlkit.transfer.backbones import LIBRARIES, Backbone, backbone
-from dlkit.transfer.heads import replace_head
+from dlkit.transfer.heads import find_heads, replace_head
 from dlkit.transfer.inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -152,10 +152,16 @@ def _loaded(model: nn.Module, weights: str | os.PathLike[str] | None) -> LoadRep
     if weights is None:
         return None
     report = load_weights(model, weights)
-    _log.info(str(report))
-    backbone = len(report.missing) + len(report.mismatched)
-    if backbone > len(report.loaded):
-        _log.warning("most of the weights do not fit: %s", report)
+    heads = tuple(f"{name}." for name in find_heads(model).names)
+    lacking = [
+        name
+        for name in (*report.missing, *report.mismatched)
+        if not name.startswith(heads) and not name.endswith("num_batches_tracked")
+    ]
+    if lacking:
+        _log.warning("%d tensors of the backbone stay random: %s", len(lacking), report)
+    else:
+        _log.info(str(report))
     return report
 
 
