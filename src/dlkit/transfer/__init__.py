@@ -1,7 +1,7 @@
 """Transfer learning: backbones by name, heads, exact freezing, features computed once.
 
-- `models`: `create_model` and `rebuild`, put together from `backbones` (who makes which model), `heads` (found by what a
-  model computes), `inputs` (grey and small images, preprocessing) and `weights` (from files and addresses).
+- `models`: `create_model` and `rebuild`, put together from `backbones` (who makes which model), `heads` (found by what
+  a model computes), `inputs` (grey and small images, preprocessing) and `weights` (from files and addresses).
 - `freezing`: `freeze` and `unfreeze`; `groups`: learning rates by depth.
 - `features`: where features are kept; `_cut`: a frozen model in two halves; `_trace`: what a model computes.
 - `tuning`: `fine_tune`; `comparing`: `compare`. They stand on the Trainer, the others below it.

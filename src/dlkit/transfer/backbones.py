@@ -15,7 +15,7 @@ from dlkit._optional import require
 from dlkit.errors import ArgumentError, DownloadError
 from dlkit.transfer.inputs import SMALLEST
 
-__all__ = ["LIBRARIES", "Backbone", "backbone"]
+__all__ = ["Backbone", "LIBRARIES", "backbone"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
