@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader as StockLoader
 
 from dlkit import DataLoader
-from dlkit.datasets import Glyphs, glyphs
+from dlkit.datasets import Glyphs
+from dlkit.datasets.letters import glyphs
 from dlkit.errors import ArgumentError, DataNotFoundError, MissingExtraError
 from dlkit.splits import check_leaks
 
