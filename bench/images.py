@@ -28,7 +28,8 @@ from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import v2
 
 from dlkit import transforms
-from dlkit.datasets import ImageFolder, decoding
+from dlkit.datasets import ImageFolder
+from dlkit.datasets.images import decoding
 
 SIZE, BATCH = 224, 32
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -20,7 +20,9 @@ import torch
 from PIL import Image
 
 from dlkit import transforms
-from dlkit.datasets import ImageFolder, imagecache, images
+from dlkit.datasets import ImageFolder
+from dlkit.datasets.images import cache as imagecache
+from dlkit.datasets.images import dataset as images
 from dlkit.datasets.images.cache import open_cache
 from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader

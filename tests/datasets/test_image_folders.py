@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader as StockLoader
 from torchvision.transforms import v2
 
 from dlkit import transforms
-from dlkit.datasets import ImageFiles, ImageFolder, decode_image, listing
+from dlkit.datasets import ImageFiles, ImageFolder, decode_image
+from dlkit.datasets.images import listing
 from dlkit.datasets.images.decoding import open_image
 from dlkit.datasets.images.listing import natural, scan
 from dlkit.datasets.images.parallel import BatchMemory, default_threads, for_each
