@@ -297,7 +297,7 @@ def test_classes_in_a_stated_order() -> None:
     assert ds.targets is not None
     assert ds.targets[:3].tolist() == [0, 2, 1]
     with pytest.raises(
-        DataError, match="row 1 of the DataFrame has an unknown target 'y', 'high', as have 3 more rows"
+        DataError, match="row 1 of the DataFrame has an unknown target 'y', 'high', as have 3 more"
     ):
         with_target(["low", "high", "mid"] * 4, classes=["low", "mid"])
     with pytest.raises(ArgumentError, match="names a class twice"):
@@ -358,7 +358,7 @@ def test_labels_in_several_columns() -> None:
 def test_missing_targets_are_an_error_with_the_rows_or_skipped() -> None:
     values = ["a", None, "b", "?", "a", "b"]
     with pytest.raises(
-        DataError, match=r"row 1 of the DataFrame has no target 'y', as have 1 more rows \(3\): on_error"
+        DataError, match=r"row 1 of the DataFrame has no target 'y', as have 1 more \(rows 3, counted from 0\): on_error"
     ):
         with_target(values)
     ds = with_target(values, on_error="skip")
@@ -387,7 +387,7 @@ def test_aliases(shared_data: Path) -> None:
     folder = shared_data / "csv"
     train = CSVDataset(folder / "adult.data", target="classification")
     assert train.classes == ["<=50K", ">50K"]
-    with pytest.raises(DataError, match=r"line 2 of adult\.test has an unknown target .* 16280 more rows"):
+    with pytest.raises(DataError, match=r"line 2 of adult\.test has an unknown target .* 16280 more"):
         CSVDataset(folder / "adult.test", schema=train.schema)
     test = CSVDataset(folder / "adult.test", schema=train.schema, aliases={"<=50K.": "<=50K", ">50K.": ">50K"})
     assert test.targets is not None
