@@ -152,7 +152,7 @@ def _numeric(table: Table, schema: Schema, problems: list[Problem]) -> Array | N
         for first in range(start, min(start + _SHARE, len(table)), _BLOCK):
             stop = min(first + _BLOCK, start + _SHARE, len(table))
             rows = matrix[first:stop]
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 for place, lane in enumerate(lanes):
                     lane.write(rows[:, place], first, stop)
                 overflown = not np.isfinite(rows.sum())

@@ -122,7 +122,7 @@ def _read_parquet(path: Path) -> Table:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is a damaged Parquet file: {error}") from error
     check_names(table.column_names, path)
-    columns = arrow_columns(table, path.name)
+    columns = arrow_columns(table, path.name, threads=True)
     return _filled(Table(columns, path.name, Rows(path.name), [f"{path.name}: Parquet"]), path)
 
 
