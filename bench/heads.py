@@ -3,13 +3,16 @@
 Without weights, on the "meta" device. Each model's heads are replaced by ones for 7 classes and found again.
 
     python bench/heads.py > bench/heads.txt
+    python bench/heads.py "torchvision/(e|r)"        # some of them: a regular expression on "library/[module/]name"
 """
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import timm
 import torch
@@ -40,8 +43,6 @@ def line(name: str, build: Callable[[], nn.Module]) -> str:
 
 def torchvision_model(name: str) -> nn.Module:
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    if name.startswith("regnet"):  # its constructor computes with tensors, which "meta" cannot
-        return torchvision.models.get_model(name, weights=None)
     with torch.device("meta"):
         return torchvision.models.get_model(name, weights=None, **options)
 
@@ -51,16 +52,38 @@ def timm_model(name: str) -> nn.Module:
         return timm.create_model(name, pretrained=False, num_classes=1000)
 
 
+def plan_on_cpu(kind: type, method: str) -> None:
+    """RegNet's constructor computes its widths with tensors, which "meta" cannot."""
+    original = getattr(kind, method).__func__
+
+    def planned(cls: type, *args: object, **kwargs: object) -> object:
+        with torch.device("cpu"):
+            return original(cls, *args, **kwargs)
+
+    setattr(kind, method, classmethod(planned))
+
+
+def models() -> Iterator[tuple[str, Callable[[], nn.Module]]]:
+    for family in timm.list_modules():
+        if names := timm.list_models(module=family):
+            name = min(names, key=lambda each: (not is_small(each), len(each), each))
+            yield f"timm/{family}/{name}", lambda name=name: timm_model(name)
+    for name in torchvision.models.list_models(module=torchvision.models):
+        yield f"torchvision/{name}", lambda name=name: torchvision_model(name)
+
+
+def is_small(name: str) -> bool:
+    return name.endswith("_s") or any(part in name for part in SMALL)
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
+    plan_on_cpu(torchvision.models.regnet.BlockParams, "from_init_params")
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}")
-    for family in timm.list_modules():
-        names = timm.list_models(module=family)
-        if names:
-            name = min(names, key=lambda each: (not any(part in each for part in SMALL), len(each), each))
-            print(line(f"timm/{family}/{name}", lambda name=name: timm_model(name)), flush=True)
-    for name in torchvision.models.list_models(module=torchvision.models):
-        print(line(f"torchvision/{name}", lambda name=name: torchvision_model(name)), flush=True)
+    wanted = re.compile(sys.argv[1] if len(sys.argv) > 1 else "")
+    for name, build in models():
+        if wanted.match(name):
+            print(line(name, build), flush=True)
 
 
 if __name__ == "__main__":

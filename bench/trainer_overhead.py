@@ -1,12 +1,11 @@
 """What a training step costs above a bare loop: dlkit beside skorch, ignite and Lightning where they are installed.
 
 Small MLP, batch 32, CPU, one thread. In each round every contender trains one epoch of the same batches, in turn, in
-this process; reported is the median over rounds of each contender's time per step, and of its ratio to the bare loop
-of the same round. dlkit runs with everything on: progress bar, history, accuracy on validation data, early stopping,
-and a checkpoint per epoch written in the background. Only the steps are timed, between the first and the last of an
-epoch; `whole fit` adds building, validating and saving.
+this process, and notes when each step has ended. Reported are the median over all steps, and the median over rounds of
+the ratio of a round's median step to the bare loop's in the same round. dlkit runs with everything on: progress bar,
+history, accuracy on validation data, early stopping, and a checkpoint per epoch written in the background.
 
-Usage: python bench/trainer_overhead.py [--rounds 9] [--steps 1000]
+Usage: python bench/trainer_overhead.py [--rounds 21] [--steps 300]
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import itertools
 import logging
 import os
 import shutil
@@ -24,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import nn
@@ -54,49 +55,42 @@ def make() -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
     return model, nn.CrossEntropyLoss(), torch.optim.Adam(model.parameters(), lr=1e-3)
 
 
-def bare(loader, val) -> float:
+def bare(loader, val) -> list[float]:
     model, loss_fn, optimizer = make()
     model.train()
-    start, count = None, 0
+    times: list[float] = []
     for x, y in loader:
-        if start is None:
-            start = time.perf_counter()
         loss = loss_fn(model(x), y)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        count += 1
-    return (time.perf_counter() - start) / count
+        times.append(time.perf_counter())
+    return times
 
 
 class Clock(Callback):
-    """Times the steps of an epoch."""
+    """Notes when each step has ended."""
 
     order = -1
 
-    def on_epoch_start(self, run) -> None:
-        self.start = None
+    def __init__(self) -> None:
+        self.times: list[float] = []
 
     def on_step_end(self, run) -> None:
-        self.end, self.steps = time.perf_counter(), run.step
-        if self.start is None:
-            self.start, self.first = self.end, run.step
-
-    def result(self) -> float:
-        return (self.end - self.start) / (self.steps - self.first)
+        self.times.append(time.perf_counter())
 
 
-def dlkit(loader, val) -> float:
+def dlkit(loader, val) -> list[float]:
     folder = tempfile.mkdtemp()
     clock = Clock()
     callbacks = [clock, EarlyStopping(patience=3), Checkpoint(Path(folder) / "run")]
     with contextlib.redirect_stderr(io.StringIO()):
         Trainer(*make(), metrics=["accuracy"], callbacks=callbacks, device="cpu").fit(loader, val, epochs=1)
     shutil.rmtree(folder)
-    return clock.result()
+    return clock.times
 
 
-def ignite(loader, val) -> float:
+def ignite(loader, val) -> list[float]:
     from ignite.contrib.handlers import ProgressBar
     from ignite.engine import Events, create_supervised_trainer
 
@@ -106,10 +100,10 @@ def ignite(loader, val) -> float:
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: times.append(time.perf_counter()))
     ProgressBar(file=io.StringIO()).attach(trainer, output_transform=lambda loss: {"loss": loss})
     trainer.run(loader, max_epochs=1)
-    return (times[-1] - times[0]) / (len(times) - 1)
+    return times
 
 
-def skorch(loader, val) -> float:
+def skorch(loader, val) -> list[float]:
     from skorch import NeuralNetClassifier
     from skorch.callbacks import Callback as SkorchCallback
 
@@ -126,7 +120,7 @@ def skorch(loader, val) -> float:
         train_split=None, iterator_train=lambda dataset, **_: loader, callbacks=[("times", Times())],
     )  # fmt: skip
     net.fit(loader.dataset if hasattr(loader, "dataset") else val.dataset, None)
-    return (times[-1] - times[0]) / (len(times) - 1)
+    return times
 
 
 class Iterable:
@@ -142,7 +136,7 @@ class Iterable:
         return len(self.batches)
 
 
-def lightning(loader, val) -> float:
+def lightning(loader, val) -> list[float]:
     import lightning as pl
 
     loader = Iterable(loader) if isinstance(loader, list) else loader
@@ -171,10 +165,10 @@ def lightning(loader, val) -> float:
             max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False
         )
         trainer.fit(Module(), loader)
-    return (times[-1] - times[0]) / (len(times) - 1)
+    return times
 
 
-def contenders() -> dict[str, Callable[..., float]]:
+def contenders() -> dict[str, Callable[..., list[float]]]:
     found = {"bare": bare, "dlkit": dlkit}
     for name, function in (("ignite", ignite), ("skorch", skorch), ("lightning", lightning)):
         if importlib.util.find_spec(name) is not None:
@@ -183,21 +177,21 @@ def contenders() -> dict[str, Callable[..., float]]:
 
 
 def measure(loader, val, rounds: int) -> None:
-    times: dict[str, list[float]] = {name: [] for name in contenders()}
+    steps: dict[str, list[list[float]]] = {name: [] for name in contenders()}
     for number in range(rounds + 1):
         for name, function in contenders().items():
-            seconds = function(loader, val)
+            times = function(loader, val)
             if number:  # the first round warms up
-                times[name].append(seconds)
-    for name, values in times.items():
-        ratio = statistics.median(value / base for value, base in zip(values, times["bare"], strict=True))
-        print(f"| {name} | {statistics.median(values) * 1e6:.0f} µs | {100 * (ratio - 1):+.1f} % |")
+                steps[name].append([after - before for before, after in itertools.pairwise(times)])
+    for name, each in steps.items():
+        ratio = statistics.median(median(one) / median(base) for one, base in zip(each, steps["bare"], strict=True))
+        print(f"| {name} | {median(itertools.chain.from_iterable(each)) * 1e6:.0f} µs | {100 * (ratio - 1):+.1f} % |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--steps", type=int, default=300)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

@@ -1,12 +1,13 @@
-"""Head-only transfer: dlkit beside a correct loop, the usual tutorial's loop, and Lightning where it is installed.
+"""Head-only transfer: dlkit beside a correct loop, the usual tutorial's loop, Lightning and fastai where installed.
 
 MobileNetV2 with real ImageNet weights on 397 photos of ants and bees at 224 pixels. Everybody trains the same new head
 with the same optimizer on the same batches' size; the reading of the photos is torchvision's for all.
 
-    python bench/transfer.py --data ../shared/data --epochs 25 --seeds 5
+    python bench/transfer.py --data ../shared/data --out bench/transfer.txt
 
-`--loop-epochs 3` shortens the loops for a quick look: their times are then scaled up to `--epochs`, and their
-accuracies are those after so few epochs. `--fine-tune` adds `fine_tune`, `--contenders` chooses.
+A whole run takes about an hour on two cores, so each result is written as it is done, contenders taking turns, and a
+run can be made of pieces: `--contenders "correct loop" --seeds 3 4`. `--table bench/transfer.txt` puts together what is
+there. `--epochs 2` shortens everything for a quick look; results of different lengths are never mixed.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import re
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -27,9 +30,10 @@ from torch.utils.data import DataLoader
 
 from dlkit import Trainer
 from dlkit.callbacks import Callback, ReuseFeatures
+from dlkit.datasets import NotMNIST
 from dlkit.transfer import create_model, fine_tune, freeze
 
-BATCH, RATE = 32, 1e-3
+BATCH, RATE, FINE_TUNE_EPOCHS = 32, 1e-3, 5
 
 
 def data(folder: Path, *, augment: bool) -> tuple[DataLoader[Any], DataLoader[Any]]:
@@ -71,7 +75,18 @@ class Epochs(Callback):
         self.times.append(time.perf_counter())
 
 
-Result = tuple[float, float, float]  # accuracy, seconds in all, seconds of an epoch after the first
+class Result(NamedTuple):
+    """One training: the last epoch's accuracy, seconds in all, and of the epochs after the first."""
+
+    accuracy: float
+    seconds: float
+    epoch: float
+    slowest: float
+
+    @classmethod
+    def of(cls, accuracy: float, began: float, ends: list[float]) -> Result:
+        later = [after - before for before, after in itertools.pairwise(ends)] or [float("nan")]
+        return cls(accuracy, ends[-1] - began, statistics.median(later), max(later))
 
 
 def with_dlkit(root: Path, seed: int, epochs: int, *, views: int | None) -> Result:
@@ -85,9 +100,7 @@ def with_dlkit(root: Path, seed: int, epochs: int, *, views: int | None) -> Resu
             model, nn.CrossEntropyLoss(), optim, metrics=["accuracy"], callbacks=callbacks, seed=seed, device="cpu"
         )
         history = trainer.fit(train, val, epochs=epochs)
-        seconds = time.perf_counter() - began
-    later = [after - before for before, after in itertools.pairwise(clock.times)]
-    return history["val_accuracy"][-1], seconds, statistics.median(later)
+    return Result.of(history["val_accuracy"][-1], began, clock.times)
 
 
 def with_loop(root: Path, seed: int, epochs: int, *, correct: bool, augment: bool = True) -> Result:
@@ -96,7 +109,7 @@ def with_loop(root: Path, seed: int, epochs: int, *, correct: bool, augment: boo
     for parameter in model.features.parameters():
         parameter.requires_grad = False
     optim = torch.optim.AdamW(model.classifier.parameters(), RATE)
-    loss, times, result = nn.CrossEntropyLoss(), [time.perf_counter()], 0.0
+    loss, ends, result, began = nn.CrossEntropyLoss(), list[float](), 0.0, time.perf_counter()
     for _ in range(epochs):
         model.train()
         if correct:
@@ -106,9 +119,8 @@ def with_loop(root: Path, seed: int, epochs: int, *, correct: bool, augment: boo
             loss(model(images), target).backward()
             optim.step()
         result = accuracy(model, val)
-        times.append(time.perf_counter())
-    later = [after - before for before, after in itertools.pairwise(times)]
-    return result, times[-1] - times[0], statistics.median(later)
+        ends.append(time.perf_counter())
+    return Result.of(result, began, ends)
 
 
 def with_lightning(root: Path, seed: int, epochs: int) -> Result:
@@ -131,6 +143,9 @@ def with_lightning(root: Path, seed: int, epochs: int) -> Result:
         def on_validation_epoch_start(self) -> None:
             self.right = self.total = 0
 
+        def on_train_epoch_end(self) -> None:  # comes after the validation
+            ends.append(time.perf_counter())
+
         def validation_step(self, batch: Any, number: int) -> None:
             self.right += int((self(batch[0]).argmax(1) == batch[1]).sum())
             self.total += len(batch[1])
@@ -139,67 +154,153 @@ def with_lightning(root: Path, seed: int, epochs: int) -> Result:
             return torch.optim.AdamW([each for each in self.parameters() if each.requires_grad], RATE)
 
     train, val = data(root / "images" / "hymenoptera", augment=True)
-    module = Module()
-    began = time.perf_counter()
+    module, ends, began = Module(), list[float](), time.perf_counter()
     trainer = lightning.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0,
         callbacks=[BackboneFinetuning(unfreeze_backbone_at_epoch=10_000)],
     )  # fmt: skip
     trainer.fit(module, train, val)
-    seconds = time.perf_counter() - began
-    return module.right / module.total, seconds, seconds / epochs
+    return Result.of(module.right / module.total, began, ends)
+
+
+def with_fastai(root: Path, seed: int, epochs: int) -> Result:
+    """As its own `vision_learner` does it: the body frozen, except for its BatchNorm layers."""
+    from fastai import metrics as scores
+    from fastai.callback.core import Callback as FastaiCallback
+    from fastai.data.core import DataLoaders
+    from fastai.learner import Learner
+
+    ends: list[float] = []
+
+    class Clock(FastaiCallback):
+        order = 90
+
+        def after_epoch(self) -> None:
+            ends.append(time.perf_counter())
+
+    def parts(model: Any) -> list[list[Any]]:
+        return [list(model.features.parameters()), list(model.classifier.parameters())]
+
+    model = model_of(root, seed)
+    learner = Learner(
+        DataLoaders(*data(root / "images" / "hymenoptera", augment=True)), model, loss_func=nn.CrossEntropyLoss(),
+        metrics=scores.accuracy, splitter=parts, cbs=[Clock()],
+    )  # fmt: skip
+    learner.freeze()
+    began = time.perf_counter()
+    with learner.no_bar():
+        learner.fit(epochs, RATE)
+    return Result.of(float(learner.recorder.values[-1][-1]), began, ends)
 
 
 def with_fine_tune(root: Path, seed: int, epochs: int) -> Result:
     train, val = data(root / "images" / "hymenoptera", augment=True)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["DLKIT_HOME"] = folder
-        began = time.perf_counter()
+        reuse, began = ReuseFeatures(views=4, folder=folder), time.perf_counter()
         found = fine_tune(
-            model_of(root, seed), train, val, epochs=epochs, head_epochs=25, views=4, seed=seed, device="cpu"
-        )
-        seconds = time.perf_counter() - began
-    return accuracy(found.model, val), seconds, float("nan")
+            model_of(root, seed), train, val, epochs=FINE_TUNE_EPOCHS, head_epochs=epochs, seed=seed, device="cpu",
+            callbacks=[reuse],
+        )  # fmt: skip
+        ended = time.perf_counter()
+    return Result.of(accuracy(found.model, val), began, [ended])
+
+
+def with_letters(root: Path, seed: int, epochs: int) -> Result:
+    """3,000 letters of notMNIST as they are, 28 pixels in grey, on the frozen backbone for colour photos."""
+    weights = root / "weights" / "mobilenet_v2_imagenet.pth"
+    with tempfile.TemporaryDirectory() as folder:
+        archive = root / "notmnist" / "notMNIST_small_lookalike.tar.gz"
+        shutil.copyfile(archive, Path(folder) / "notMNIST_small.tar.gz")
+        train, val, _ = NotMNIST(folder, max_errors=0.1).split([0.2, 0.1, 0.7], seed=seed)
+        torch.manual_seed(seed)
+        model = create_model("torchvision/mobilenet_v2", classes=train.classes, weights=weights, in_chans=1)
+        clock, reuse = Epochs(), ReuseFeatures(folder=folder)
+        optim = torch.optim.AdamW(freeze(model).head_parameters(), RATE)
+        began = time.perf_counter()
+        history = Trainer(
+            model, nn.CrossEntropyLoss(), optim, metrics=["accuracy"], callbacks=[reuse, clock], seed=seed, device="cpu"
+        ).fit(DataLoader(train, BATCH, shuffle=True), DataLoader(val, BATCH), epochs=epochs)
+    return Result.of(history["val_accuracy"][-1], began, clock.times)
+
+
+CONTENDERS: dict[str, Callable[[Path, int, int], Result]] = {
+    "correct loop": lambda *a: with_loop(*a, correct=True),
+    "dlkit, views=4": lambda *a: with_dlkit(*a, views=4),
+    "correct loop, no augmentation": lambda *a: with_loop(*a, correct=True, augment=False),
+    "dlkit, no augmentation": lambda *a: with_dlkit(*a, views=None),
+    "tutorial's loop": lambda *a: with_loop(*a, correct=False),
+    "Lightning BackboneFinetuning": with_lightning,
+    "fastai": with_fastai,
+    "fine_tune": with_fine_tune,
+    "notMNIST in grey": with_letters,
+}
+# Who is compared with whom.
+AGAINST = {
+    "dlkit, views=4": "correct loop",
+    "dlkit, no augmentation": "correct loop, no augmentation",
+    "tutorial's loop": "correct loop",
+    "Lightning BackboneFinetuning": "correct loop",
+    "fastai": "correct loop",
+}
+_LINE = re.compile(
+    r"(?P<name>.+?) +\| seed (?P<seed>\d+) \| +(?P<epochs>\d+) epochs \| accuracy (?P<accuracy>[\d.]+) "
+    r"\| +(?P<seconds>[\d.]+) s \| an epoch +(?P<epoch>[\d.]+|nan) s, the slowest +(?P<slowest>[\d.]+|nan) s"
+)
+
+
+def line(name: str, seed: int, epochs: int, result: Result) -> str:
+    return (
+        f"{name:30s} | seed {seed} | {epochs:3d} epochs | accuracy {result.accuracy:.4f} | {result.seconds:7.1f} s | "
+        f"an epoch {result.epoch:7.3f} s, the slowest {result.slowest:7.3f} s"
+    )
+
+
+def table(text: str) -> str:
+    """Means over seeds, and ratios to the loop that does the same."""
+    found: dict[tuple[str, int], list[Result]] = {}
+    for each in text.splitlines():
+        if match := _LINE.match(each):
+            numbers = Result(*(float(match[key]) for key in Result._fields))
+            found.setdefault((match["name"], int(match["epochs"])), []).append(numbers)
+    lines = [f"{'':30s} {'seeds':>5s} {'epochs':>6s} {'accuracy: mean (all)':>44s} {'seconds':>9s} {'an epoch':>9s}"]
+    for (name, epochs), results in found.items():
+        scores = [result.accuracy for result in results]
+        seconds, epoch = (statistics.median(getattr(each, key) for each in results) for key in ("seconds", "epoch"))
+        every = f"{statistics.mean(scores):.4f} ({', '.join(f'{score:.3f}' for score in scores)})"
+        lines.append(f"{name:30s} {len(results):5d} {epochs:6d} {every:>44s} {seconds:9.1f} {epoch:9.3f}")
+        if peers := found.get((AGAINST.get(name, ""), epochs)):
+            whole = statistics.median(peer.seconds for peer in peers) / seconds
+            share = max(each.slowest for each in results) / statistics.median(peer.epoch for peer in peers)
+            lines[-1] += f"  1/{whole:.1f} of the loop's time; the slowest later epoch {share:.2%} of the loop's"
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DLKIT_TEST_DATA", "../shared/data")))
     parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--loop-epochs", type=int, default=None)
-    parser.add_argument("--fine-tune", type=int, metavar="EPOCHS", default=0)
-    parser.add_argument("--contenders", nargs="*", default=None)
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
+    parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS))
+    parser.add_argument("--out", type=Path, help="write each result there as well")
+    parser.add_argument("--table", type=Path, help="only put together the results in this file")
     options = parser.parse_args()
-    loop_epochs = options.loop_epochs or options.epochs
-    contenders: dict[str, tuple[int, Callable[..., Result]]] = {
-        "correct loop": (loop_epochs, lambda *a: with_loop(*a, correct=True)),
-        "dlkit, views=4": (options.epochs, lambda *a: with_dlkit(*a, views=4)),
-        "correct loop, no augmentation": (loop_epochs, lambda *a: with_loop(*a, correct=True, augment=False)),
-        "dlkit, no augmentation": (options.epochs, lambda *a: with_dlkit(*a, views=None)),
-        "tutorial's loop": (loop_epochs, lambda *a: with_loop(*a, correct=False)),
-        "Lightning BackboneFinetuning": (loop_epochs, with_lightning),
-    }
-    if options.fine_tune:
-        contenders["fine_tune"] = (options.fine_tune, with_fine_tune)
-    print(f"{options.seeds} seeds, {options.epochs} epochs")
-    print(f"{'':32s} {'accuracy':>22s} {'seconds':>9s} {'epoch':>8s}")
-    for name, (epochs, run) in contenders.items():
-        if options.contenders and name not in options.contenders:
-            continue
+    if options.table:
+        print(table(options.table.read_text()))
+        return
+    lines = []
+    for seed, name in itertools.product(options.seeds, options.contenders):
         try:
-            results = [run(options.data, seed, epochs) for seed in range(options.seeds)]
+            result = CONTENDERS[name](options.data, seed, options.epochs)
         except ImportError as error:
-            print(f"{name:32s} not installed: {error}")
+            print(f"{name:30s} | not installed: {error}")
             continue
-        scores = [result[0] for result in results]
-        scale = 1.0 if name == "fine_tune" else options.epochs / epochs
-        seconds = statistics.median(result[1] for result in results) * scale
-        epoch = statistics.median(result[2] for result in results)
-        spread = f"{statistics.mean(scores):.4f} ({min(scores):.3f}-{max(scores):.3f})"
-        mark = f"  [accuracy after {epochs} epochs, time scaled]" if epochs != options.epochs and scale != 1.0 else ""
-        print(f"{name:32s} {spread:>18s} {seconds:9.1f} {epoch:8.3f}{mark}", flush=True)
+        lines.append(line(name, seed, options.epochs, result))
+        print(lines[-1], flush=True)
+        if options.out:
+            with options.out.open("a") as file:
+                file.write(f"{lines[-1]}\n")
+    print(table("\n".join(lines)))
 
 
 if __name__ == "__main__":

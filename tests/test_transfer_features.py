@@ -14,6 +14,8 @@ import torchvision
 from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 
+from dlkit import transforms
+from dlkit.datasets import Glyphs, ImageFolder
 from dlkit.errors import DataError
 from dlkit.transfer.features import FeatureStore, identity_of
 
@@ -110,3 +112,89 @@ def test_identities(tmp_path: Path) -> None:
     assert identity_of(folder(str(tmp_path), torchvision.transforms.Lambda(abs))) is None
     Image.new("RGB", (5, 5), "red").save(tmp_path / "a" / "0.png")
     assert identity_of(folder(str(tmp_path), resize(4))) != first
+
+
+class Scaled(torch.nn.Module):
+    """A transform that does not print what it does."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image * self.factor
+
+
+def test_letters_are_known_by_their_pixels_labels_and_transform() -> None:
+    whole = Glyphs(60)
+    first = identity_of(whole)
+    assert first is not None
+    assert first == identity_of(Glyphs(60)) != identity_of(Glyphs(60, seed=1))
+    train, val = whole.split(0.5, group=None)
+    assert len({first, identity_of(train), identity_of(val)}) == 3
+    assert identity_of(whole.with_transform(Scaled(1))) == identity_of(whole.with_transform(Scaled(1)))
+    assert identity_of(whole.with_transform(Scaled(1))) != identity_of(whole.with_transform(Scaled(2)))
+    assert identity_of(whole.with_transform(lambda image: image)) is None
+    whole.targets[0] = 9
+    assert identity_of(whole) != first
+
+
+def test_photos_are_known_by_their_files_and_preparation(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("RGB", (40, 40), (number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    first = identity_of(ImageFolder(tmp_path, size=16))
+    assert first is not None
+    assert first == identity_of(ImageFolder(tmp_path, size=16))
+    changed = [
+        ImageFolder(tmp_path, size=20),
+        ImageFolder(tmp_path, transform=transforms.train(16)),
+        ImageFolder(tmp_path, size=16, cache="memory"),
+        *ImageFolder(tmp_path, size=16).split(0.5),
+    ]
+    assert len({first, *map(identity_of, changed)}) == 6
+    assert identity_of(ImageFolder(tmp_path, transform=lambda image: torch.zeros(1))) is None
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "b" / "2.png")
+    assert identity_of(ImageFolder(tmp_path, size=16)) != first
+
+
+IDENTITIES = """
+import sys, torchvision
+from torchvision import transforms as tv
+from dlkit import transforms
+from dlkit.datasets import Glyphs, ImageFolder
+from dlkit.transfer.features import identity_of
+
+compose = tv.Compose([tv.RandomResizedCrop(16), tv.ColorJitter(0.1), tv.ToTensor(), tv.Normalize([0.5] * 3, [0.2] * 3)])
+print(identity_of(ImageFolder(sys.argv[1], transform=transforms.train(16))))
+print(identity_of(ImageFolder(sys.argv[1], transform=compose)))
+print(identity_of(torchvision.datasets.ImageFolder(sys.argv[1], compose)))
+print(identity_of(Glyphs(20, transform=tv.RandomErasing())))
+"""
+
+
+def test_identities_are_the_same_in_every_process(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
+    command = [sys.executable, "-c", IDENTITIES, str(tmp_path)]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert first == second
+    assert "None" not in first
+    assert len(set(first.split())) == 4
+
+
+def test_a_subclass_that_gives_other_samples_is_not_taken_for_its_parent() -> None:
+    class Inverted(Glyphs):
+        def take(self, indices: torch.Tensor) -> Any:
+            images, targets = super().take(indices)
+            return 1 - images, targets
+
+    class Named(Inverted):
+        @property
+        def identity(self) -> str | None:
+            return "inverted"
+
+    assert identity_of(Inverted(20)) is None
+    assert identity_of(Named(20)) == "Named:inverted"

@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from dlkit import Trainer
+from dlkit.callbacks import ReuseFeatures
 from dlkit.errors import ArgumentError
 from dlkit.transfer import freeze, frozen_modules, frozen_tensors, head_parameters, is_frozen, unfreeze
 from dlkit.transfer.heads import find_heads
@@ -143,6 +147,43 @@ def test_whole_models_stay_as_they_are(library: str, name: str) -> None:
     model.train()
     for each in heads.dropout:
         assert model.get_submodule(each).training
+
+
+SMALL = [
+    ("torchvision", "resnet18", {}),
+    ("torchvision", "mobilenet_v3_small", {}),
+    ("timm", "vit_tiny_patch16_224", {"img_size": 32, "drop_path_rate": 0.4, "drop_rate": 0.3}),
+    ("timm", "convnext_atto", {"drop_path_rate": 0.4}),
+]
+
+
+@pytest.mark.parametrize("way", ["by hand", "in the Trainer", "in the Trainer, features stored"])
+@pytest.mark.parametrize(("library", "name", "options"), SMALL, ids=[name for _, name, _ in SMALL])
+def test_fifty_steps_leave_a_real_model_bit_identical(library: str, name: str, options: Any, way: str) -> None:
+    make = timm.create_model if library == "timm" else torchvision.models.get_model
+    model = make(name, num_classes=3, **options)
+    images, target = torch.randn(8, 3, 32, 32), torch.arange(8) % 2
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1)  # made before the freeze
+    train_by_hand(model, optimizer, images, steps=1)
+    freeze(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    if way == "by hand":
+        train_by_hand(model, optimizer, images)
+    else:
+        loader = DataLoader(TensorDataset(images, target), 4, shuffle=True)
+        reuse = ReuseFeatures(enabled="stored" in way)
+        trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, callbacks=[reuse], device="cpu", progress=False)
+        trainer.fit(loader, loader, epochs=25)
+        assert trainer.run.step == 50
+    heads = find_heads(model).names
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {f"{head}.{key}" for head in heads for key, _ in model.get_submodule(head).named_parameters()}
+    model.train()
+    alone = features_of(model, model.get_submodule(heads[0]), images[:1]) if not find_heads(model).dropout else None
+    model.eval()
+    if alone is not None:
+        together = features_of(model, model.get_submodule(heads[0]), images)[:1]
+        assert torch.allclose(alone, together, rtol=1e-4, atol=1e-5)
 
 
 def test_a_dropout_before_the_head_belongs_to_the_head_and_earlier_ones_do_not() -> None:

@@ -12,11 +12,16 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import DataLoader
 
+from dlkit import Trainer
 from dlkit._files import sha256
+from dlkit.datasets import Glyphs, NotMNIST
 from dlkit.errors import ArgumentError, DataNotFoundError, IntegrityError, ModelFileError
-from dlkit.transfer import create_model, freeze, head_parameters, load_weights
+from dlkit.transfer import create_model, freeze, frozen_tensors, head_parameters, load_weights, rebuild, replace_head
 from dlkit.transfer.inputs import take_channels
+from dlkit.transforms import Augment, from_model, spec_of
+from servers import Server
 
 
 def network() -> nn.Sequential:
@@ -63,6 +68,21 @@ def test_safetensors_hash_and_file_url(tmp_path: Path) -> None:
     named.write_bytes(path.read_bytes())
     with pytest.raises(IntegrityError, match=r"its name promises 01234567"):
         load_weights(network(), named.as_uri(), progress=False)
+
+
+def test_weights_from_an_address_are_fetched_once_and_checked_against_their_name(tmp_path: Path) -> None:
+    source = network()
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    start = sha256(tmp_path / "weights.pth")[:8]
+    with Server() as server:
+        server.files[f"/net-{start}.pth"] = server.files["/net-00000000.pth"] = tmp_path / "weights.pth"
+        for _ in range(2):
+            target = network()
+            load_weights(target, server.url(f"/net-{start}.pth"), progress=False)
+            assert same(source, target)
+        assert len(server.requests) == 1
+        with pytest.raises(IntegrityError, match="its name promises 00000000"):
+            load_weights(network(), server.url("/net-00000000.pth"), progress=False)
 
 
 def test_what_does_not_fit_is_reported(tmp_path: Path) -> None:
@@ -125,6 +145,17 @@ def test_create_model_with_real_weights(shared_data: Path) -> None:
     }
     assert len(model.weights_report.mismatched) == 2
     assert [each.shape for each in model.head_parameters()] == [(2, 1280), (2,)]
+
+
+def test_weights_of_another_model_are_refused_or_warned_of(shared_data: Path, tmp_path: Path, caplog: Any) -> None:
+    with pytest.raises(ModelFileError, match="are they of another model"):
+        create_model("timm/resnet10t", classes=2, weights=shared_data / "weights" / "mobilenet_v2_imagenet.pth")
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    create_model("torchvision/resnet18", classes=2, weights=tmp_path / "resnet18.pth")
+    assert caplog.records == []
+    create_model("torchvision/resnet34", classes=2, weights=tmp_path / "resnet18.pth")
+    assert "80 tensors of the backbone stay random" in caplog.text
+    assert "not in the file: layer1.2.conv1.weight" in caplog.text
 
 
 def test_names_of_either_library() -> None:
@@ -214,3 +245,118 @@ def test_image_size_goes_into_the_preprocessing() -> None:
     assert fixed["size"] == [160, 160]
     with pytest.raises(ArgumentError, match="number of pixels"):
         create_model("timm/resnet10t", classes=2, pretrained=False, image_size=0)
+
+
+REBUILT = [
+    ("torchvision/squeezenet1_1", 3, None),
+    ("torchvision/shufflenet_v2_x0_5", 1, 28),
+    ("torchvision/mobilenet_v3_small", 1, None),
+    ("torchvision/vit_b_16", 1, 28),
+    ("timm/test_efficientnet", 3, 28),
+    ("timm/test_vit", 1, 224),
+    ("timm/test_vit", 1, 28),
+    ("timm/test_nfnet", 1, 28),  # its first convolution standardises its weights: copied to three channels instead
+    ("timm/test_convnext2", 6, 224),
+    ("resnet10t", 1, 28),
+]
+
+
+@pytest.mark.parametrize(("name", "in_chans", "image_size"), REBUILT)
+def test_a_model_is_rebuilt_from_what_it_says_of_itself(name: str, in_chans: int, image_size: int | None) -> None:
+    model = create_model(name, classes=["a", "b", "c"], in_chans=in_chans, pretrained=False, image_size=image_size)
+    before = torch.get_rng_state()
+    again = rebuild(json.loads(json.dumps(model.architecture)))
+    assert torch.equal(before, torch.get_rng_state())
+    again.load_state_dict(model.state_dict())
+    assert again.architecture == model.architecture
+    assert again.preprocessing == model.preprocessing
+    size = image_size or model.preprocessing["size"][0]
+    images = torch.rand(2, in_chans, size, size)
+    with torch.no_grad():
+        expected, found = model.eval()(images), again.eval()(images)
+    assert torch.equal(expected, found)
+    assert found.shape == (2, 3)
+
+
+def test_the_architecture_follows_the_head_and_names_the_weights_tag() -> None:
+    model = create_model("resnet10t", classes=["a", "b"], pretrained=False)
+    assert model.architecture == {
+        "library": "timm",
+        "name": "resnet10t.c3_in1k",
+        "num_classes": 2,
+        "in_chans": 3,
+        "image_size": None,
+    }
+    replace_head(model, 5)
+    assert (model.architecture["num_classes"], model.classes) == (5, None)
+    assert rebuild(model.architecture).num_classes == 5
+    assert create_model(network(), classes=2).architecture is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"library": "pickle"},
+        {"name": 3},
+        {"num_classes": 0},
+        {"num_classes": True},
+        {"num_classes": 1 << 40},
+        {"in_chans": None},
+        {"image_size": "28"},
+        {"more": 1},
+    ],
+)
+def test_an_architecture_that_create_model_did_not_write_is_refused(change: dict[str, Any]) -> None:
+    good = {"library": "timm", "name": "test_vit", "num_classes": 2, "in_chans": 3, "image_size": None}
+    with pytest.raises(ArgumentError, match="must be what create_model wrote"):
+        rebuild(good | change)
+    with pytest.raises(ArgumentError, match="must be what create_model wrote"):
+        rebuild("resnet18")
+    with pytest.raises(ArgumentError, match="no model 'hf-hub:somebody/model' in timm"):
+        rebuild(good | {"name": "hf-hub:somebody/model"})
+
+
+def test_no_code_of_a_hub_repository_runs_unasked(tmp_path: Path) -> None:
+    (tmp_path / "hubconf.py").write_text(
+        "from torch import nn\n"
+        "def small():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))\n"
+    )
+    architecture = create_model(f"hub/{tmp_path}:small", classes=2, pretrained=False).architecture
+    with pytest.raises(ArgumentError, match="trust_hub=True"):
+        rebuild(architecture)
+    assert rebuild(architecture, trust_hub=True)[3].out_features == 2
+
+
+def test_the_model_says_how_its_images_are_prepared() -> None:
+    for in_chans, image_size in ((3, None), (1, 28)):
+        model = create_model("timm/test_vit", classes=2, pretrained=False, in_chans=in_chans, image_size=image_size)
+        prepare = from_model(model)
+        assert spec_of(prepare) == model.preprocessing
+        pixels = torch.randint(0, 256, (in_chans, 200, 300), dtype=torch.uint8)
+        assert model(prepare(pixels)[None]).shape == (1, 2)
+        assert from_model(model, augment=Augment()).draws_random
+
+
+@pytest.mark.parametrize("letters", ["Glyphs", "NotMNIST"])
+def test_letters_in_grey_work_on_a_frozen_backbone_for_colour_photos(
+    letters: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if letters == "Glyphs":
+        whole: Any = Glyphs(400)
+    else:
+        archive = request.getfixturevalue("shared_data") / "notmnist" / "notMNIST_small_lookalike.tar.gz"
+        with Server() as server:
+            server.files["/notMNIST_small.tar.gz"] = archive
+            address = server.url("/notMNIST_small.tar.gz")
+            whole = NotMNIST(tmp_path, download=True, mirror=address, sha256=sha256(archive))
+        whole, _ = whole.split([0.04, 0.96])
+    train, val = whole.split(0.8)
+    model = freeze(create_model("timm/test_efficientnet", classes=train.classes, in_chans=1, pretrained=False))
+    before = {name: value.clone() for name, value in frozen_tensors(model).items()}
+    optim = torch.optim.AdamW(model.head_parameters(), 1e-2)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim, metrics=["accuracy"], device="cpu", progress=False)
+    history = trainer.fit(DataLoader(train, 64, shuffle=True), DataLoader(val, 64), epochs=3)
+    assert history["val_accuracy"][-1] >= 0.1  # weights that have seen nothing: it runs, and learns a little
+    assert history["train_loss"][-1] < history["train_loss"][0]
+    assert all(torch.equal(value, before[name]) for name, value in frozen_tensors(model).items())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from dlkit.callbacks import ReuseFeatures
 from dlkit.errors import ArgumentError
 from dlkit.transfer import compare, fine_tune, is_frozen
+from dlkit.transfer.tuning import _Best
 
 
 def loader(seed: int, samples: int = 48) -> DataLoader[Any]:
@@ -52,6 +55,52 @@ def test_fine_tune_of_the_head_alone_leaves_the_backbone() -> None:
     assert [name for name in before if not torch.equal(before[name], after[name])] == ["5.weight", "5.bias"]
     with pytest.raises(ArgumentError, match="epochs must be at least 0"):
         fine_tune(network(), loader(0), loader(1), epochs=-1)
+
+
+class Nameless(Dataset[Any]):
+    """Samples that nothing tells apart in the next run, perhaps with random crops; counts how often they are read."""
+
+    def __init__(self, seed: int, *, noise: float = 0.0) -> None:
+        self.base, self.noise, self.fetched = loader(seed).dataset, noise, 0
+
+    def __len__(self) -> int:
+        return len(self.base)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        self.fetched += 1
+        image, target = self.base[index]
+        return image + self.noise * torch.randn_like(image) if self.noise else image, target
+
+
+@pytest.mark.parametrize(("noise", "views"), [(0.0, 1), (0.1, 4)])
+def test_all_settings_of_the_head_share_the_features_of_one_pass(noise: float, views: int, capsys: Any) -> None:
+    train, val = Nameless(0, noise=noise), Nameless(1)
+    found = fine_tune(network(), DataLoader(train, 16), DataLoader(val, 16), epochs=0, head_epochs=8)
+    assert len(found.tried) == 6
+    looks = 6 * 16  # of each training at its first batch, to see whether anything is random
+    assert train.fetched <= views * 48 + looks + 16
+    assert val.fetched <= 48 + looks
+    message = capsys.readouterr().err
+    assert message.count("the frozen backbone runs once over 48 training samples") == 1
+    assert ("(4 views of each)" in message) == (views == 4)
+
+
+def test_without_stored_features_only_the_usual_setting_is_tried(capsys: Any) -> None:
+    train, val = DataLoader(Nameless(0, noise=0.1), 16), DataLoader(Nameless(1), 16)
+    found = fine_tune(network(), train, val, epochs=0, head_epochs=2, callbacks=[ReuseFeatures(enabled=False)])
+    assert list(found.tried) == [(1e-3, 1e-4)]
+    assert "features are not stored, so only lr 0.001, weight decay 0.0001 was tried" in capsys.readouterr().err
+
+
+def test_equal_accuracies_are_told_apart_by_the_loss() -> None:
+    rows = [(0.5, 0.7), (0.75, 0.6), (0.75, 0.4), (0.75, 0.5), (0.5, 0.1)]
+    best = _Best("val_accuracy", 0.1, 0.0, aloud=False)
+    layer = nn.Linear(1, 1, bias=False)
+    run = types.SimpleNamespace(model=layer)
+    for number, (accuracy, loss) in enumerate(rows):
+        nn.init.constant_(layer.weight, number)
+        best.on_row(run, {"val_accuracy": accuracy, "val_loss": loss})
+    assert (best.value, best.loss, best.weights["weight"].item()) == (0.75, 0.4, 2.0)
 
 
 def test_compare_ranks_backbones_by_their_features() -> None:

@@ -215,10 +215,9 @@ class DataLoader:
         stream = rng.derive(self._seed(seed), rng.FETCH, epoch)
         tasks = self._iterate_tasks(epoch, start, self._plan(epoch, seed), stream)
         if self._settings["num_workers"] == 0:
-            batches = self._fetch_here(tasks)
-        else:
-            self._tasks.current = tasks
-            batches = iter(self._with_workers())
+            return self._fetch_here(tasks)
+        self._tasks.current = tasks
+        batches = iter(self._with_workers())
         return _settled(batches, start, stream) if self._fetcher.draws_random else batches
 
     def indices(self, epoch: int, number: int, *, seed: int | None = None) -> list[Any]:
@@ -279,6 +278,7 @@ class DataLoader:
         finally:
             torch.set_num_threads(threads)
             torch.default_generator.set_state(state)
+            rng.settle(task.seed)
 
     def _with_workers(self) -> TorchDataLoader[Any]:
         if self._inner is None:
@@ -294,7 +294,7 @@ class DataLoader:
 
 
 def _settled(batches: Iterator[Any], start: int, stream: int) -> Iterator[Any]:
-    """Hand each batch over with `random` and `numpy.random` at a state that depends on its number alone."""
+    """Hand the workers' batches over with `random` and `numpy.random` where a fetch in this process leaves them."""
     for number, batch in enumerate(batches, start):
         rng.settle(rng.derive(stream, number))
         yield batch

@@ -140,6 +140,33 @@ def test_random_training_data_is_not_stored_unless_views_are_asked_for() -> None
         assert model.stem[4].count >= expected + 6
 
 
+class ByEpoch(Noisy):
+    """Other samples in every epoch, without a random number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = 0.0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.shift = float(epoch)
+
+    def __getitem__(self, index: int) -> Any:
+        image, target = self.base[index]
+        return image + self.shift, target
+
+
+def test_samples_that_change_from_epoch_to_epoch_are_not_taken_for_constant() -> None:
+    model = freeze(make())
+    train(model, loaders=(DataLoader(ByEpoch(), 6), None))
+    assert model.stem[4].count >= 4 * 12
+
+
+def test_where_nothing_is_random_one_view_is_stored() -> None:
+    model = freeze(make())
+    train(model, ReuseFeatures(views=4), epochs=6)
+    assert model.stem[4].count <= 20 + 12 + 2 + 2 * 8
+
+
 def test_views_differ_between_epochs_and_are_the_same_in_every_run() -> None:
     seen: list[Any] = []
 
@@ -175,6 +202,37 @@ def test_stored_features_are_found_again_and_forgotten_when_anything_differs(own
     assert passed(lambda model: model.layer1[1].running_mean.add_(1.0)) == first  # a buffer
     assert passed(lambda model: model.stem[0].weight.data.mul_(1.01)) == first  # a parameter
     assert passed(samples=21) == first + 1  # data
+
+
+def test_a_store_is_found_by_where_the_model_is_cut_and_by_precision(own_cache: Path) -> None:
+    def stores(until: str | None = None, **settings: Any) -> int:
+        model = freeze(make(), until=until)
+        optim = torch.optim.SGD(param_groups(model, 0.01))
+        loader = DataLoader(data(), 8)
+        trainer = Trainer(model, nn.CrossEntropyLoss(), optim, device="cpu", progress=False, **settings)
+        trainer.fit(loader, None, epochs=2)
+        return len(list((own_cache / "features").iterdir()))
+
+    assert [stores(), stores(), stores("layer2"), stores(precision="bf16")] == [1, 1, 2, 3]
+
+
+def test_features_beyond_the_budget_are_not_stored_and_it_is_said(capsys: Any) -> None:
+    model = freeze(make(), until="layer2")
+    loader, val = loaders()
+    optim = torch.optim.SGD(param_groups(model, 0.01))
+    reuse = ReuseFeatures(max_bytes=20 * 8 * 64 * 4 - 1)  # one byte less than the maps of layer1 take
+    Trainer(model, nn.CrossEntropyLoss(), optim, callbacks=[reuse], device="cpu").fit(loader, val, epochs=2)
+    message = capsys.readouterr().err
+    assert "features of the training data are not stored: they would take 0.0 GB" in message
+    assert "runs once over 12 validation samples" in message
+
+
+def test_a_stage_with_a_wrong_name_is_refused_before_anything_is_trained() -> None:
+    model = freeze(make())
+    before = weights(model)
+    with pytest.raises(ArgumentError, match="has no module 'layer4'; there are layer2, layer1"):
+        train(model, Unfreeze({0: "head", 1: "layer4"}))
+    assert_equal(before, weights(model))
 
 
 def test_features_that_no_longer_are_what_the_model_computes_are_computed_anew(own_cache: Path) -> None:

@@ -119,6 +119,8 @@ class Checkpoint(Callback):
             run: The run.
         """
         due = self._due(run)
+        if not due and self._candidate is None and run.stop_reason is None:
+            return  # after most steps
         value, self._candidate = self._candidate, None
         among_best = value is not None and self._among_best(value)
         stopping = run.stop_reason is not None and run.keep_state and self._saved_at != _place(run.cursor)

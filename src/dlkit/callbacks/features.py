@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ArgumentError
@@ -50,3 +51,5 @@ class ReuseFeatures(Callback):
         self.enabled, self.views, self.keep = enabled, views, keep
         self.folder = None if folder is None else Path(folder)
         self.max_memory, self.max_bytes = max_memory, max_bytes
+        #: Features that fits with this same object share, by key, where somebody puts a dict here: `fine_tune`.
+        self.shared: dict[str, Any] | None = None

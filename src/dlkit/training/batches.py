@@ -14,6 +14,7 @@ from dlkit.transfer.features import Features
 
 __all__ = ["ahead", "call", "groups", "pieces", "size_of", "split", "to_device"]
 
+_SEQUENCES = (tuple, list)  # `tuple | list` is made anew each time, which a step would notice
 _TARGETS = ("target", "targets", "label", "labels", "y")
 
 
@@ -26,7 +27,7 @@ def split(batch: Any) -> tuple[Any, Any]:
     >>> split((1, 2, 3)), split({"x": 1, "label": 2}), split([5])
     (((1, 2), 3), ({'x': 1}, 2), (5, None))
     """
-    if isinstance(batch, tuple | list):
+    if isinstance(batch, _SEQUENCES):
         if len(batch) == 2:
             return batch[0], batch[1]
         if len(batch) == 1:
@@ -64,7 +65,7 @@ def size_of(batch: Any) -> int:
     >>> size_of({"x": torch.zeros(4, 2)})
     4
     """
-    first = batch[0] if isinstance(batch, tuple | list) and batch else None
+    first = batch[0] if isinstance(batch, _SEQUENCES) and batch else None
     if not isinstance(first, Tensor):  # the generator costs a microsecond, which the usual batch need not pay
         first = next(_tensors(batch), None)
     return 1 if first is None or first.dim() == 0 else first.shape[0]

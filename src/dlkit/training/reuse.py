@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 import weakref
@@ -10,10 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import SequentialSampler
 
 from dlkit import _files, rng
 from dlkit.callbacks.features import ReuseFeatures
@@ -23,6 +20,7 @@ from dlkit.runs.state import Run
 from dlkit.sources import Source
 from dlkit.training.batches import size_of, split, to_device
 from dlkit.training.steps import Forward
+from dlkit.training.watching import in_order
 from dlkit.transfer._cut import Cut, SecondHalf, check_halves, find_cut
 from dlkit.transfer._trace import modes_kept
 from dlkit.transfer.features import Features, FeatureStore, features_key, identity_of
@@ -77,7 +75,8 @@ class Reuse:
         return self._cut
 
     def _begin(self) -> None:
-        sample = next((each for source in self._sources if (each := source.first_inputs()) is not None), None)
+        samples = [source.first_inputs() for source in self._sources]
+        sample = next((each for each in samples if each is not None), None)
         if sample is None:
             return
         try:
@@ -170,7 +169,7 @@ class ReusingSource:
     def __init__(self, reuse: Reuse, source: Source, loader: DataLoader, *, training: bool) -> None:
         self.reuse, self.source, self.loader, self.training = reuse, source, loader, training
         self.store: FeatureStore | None = None
-        self.computed = False
+        self.computed = self._random = False
         self.how = source.how
 
     @property
@@ -228,21 +227,28 @@ class ReusingSource:
 
     @property
     def _views(self) -> int:
-        return self.reuse.settings.views or 1 if self.training else 1
+        """As many as asked for; where nothing is random all would be the same."""
+        return self.reuse.settings.views or 1 if self.training and self._random else 1
 
     def first_inputs(self) -> Tensor | None:
         """The inputs of the first batch, if they are one tensor."""
-        for batch in self._in_order(0, 0):
-            inputs = split(batch[0])[0]
+        for batch, moved in self._in_order(0, 0):
+            self._random, inputs = moved, split(batch)[0]
             return inputs if isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() > 1 else None
         return None
 
     def store_features(self) -> bool:
         """Open or compute the features, if that is exact and there is room."""
         epochs, run, settings = self.reuse.run.epochs - self.reuse.run.epoch, self.reuse.run, self.reuse.settings
-        if epochs <= self._views and self.training:
+        shared = settings.shared
+        if epochs <= self._views and self.training and shared is None:
             return False  # every sample would be computed as often as without
-        self.store = self._new_store()
+        identity = identity_of(self.loader.dataset) if settings.keep else None
+        place = self._key(identity or f"object {id(self.loader.dataset)}") if shared is not None else ""
+        if shared is not None and place in shared:
+            self.store = shared[place]
+            return True
+        self.store = self._new_store(identity)
         opened = self.store.folder is not None and self.store.open()
         if opened and not self._is_right():
             self.store.discard()
@@ -256,15 +262,17 @@ class ReusingSource:
             self.store.discard()
             self.store = None
             run.say(f"features of the {'training' if self.training else 'validation'} data are not stored: {reason}")
+        if shared is not None and self.store is not None:
+            shared[place] = self.store
         return self.store is not None
 
-    def _new_store(self) -> FeatureStore:
+    def _key(self, identity: str) -> str:
+        return self.reuse.key(identity, views=self._views, seed=self.source.seed if self._views > 1 else None)
+
+    def _new_store(self, identity: str | None) -> FeatureStore:
         settings, folder = self.reuse.settings, None
-        identity = identity_of(self.loader.dataset) if settings.keep else None
         if identity is not None:
-            seed = self.source.seed if self._views > 1 else None
-            key = self.reuse.key(identity, views=self._views, seed=seed)
-            folder = (settings.folder or _files.cache_dir() / "features") / key
+            folder = (settings.folder or _files.cache_dir() / "features") / self._key(identity)
         return FeatureStore(len(self.loader.dataset), self._views, folder, max_memory=settings.max_memory)
 
     def _fill(self, settings: ReuseFeatures) -> None:
@@ -290,7 +298,7 @@ class ReusingSource:
             yield features[skip:], _skipped(target, skip)
 
     def _check(self, batch: Any, moved: bool) -> None:
-        if moved and (not self.training or self.reuse.settings.views is None):
+        if moved and (not self.training or not self._random or self.reuse.settings.views is None):
             raise _NotReusable(
                 "they are prepared at random; ReuseFeatures(views=4) stores random views of each"
                 if self.training
@@ -314,12 +322,13 @@ class ReusingSource:
         """Recompute two rows and compare."""
         assert self.store is not None
         assert self.store.values is not None
-        size = int(self.loader.batch_size or 1)
+        # Random numbers are drawn for whole batches, so a random view takes its batch to be made again.
+        size = int(self.loader.batch_size or 1) if self._views > 1 else 1
         streams = rng.state_dict()
         try:
             for view, place in {(0, 0), (self._views - 1, self.store.samples - 1)}:
-                batch, _ = next(self._in_order(view, place // size))
-                fresh = self.reuse.features(batch)[0][place % size]
+                batch, _ = next(self._in_order(view, place // size, size))
+                fresh = self.reuse.features(_row(batch, place % size))[0][0]
                 kept = self.store.values[view * self.store.samples + place]
                 if fresh.shape != kept.shape or not torch.allclose(fresh, kept, rtol=1e-3, atol=1e-4):
                     return False
@@ -329,66 +338,19 @@ class ReusingSource:
             rng.load_state_dict(streams)
         return True
 
-    def _in_order(self, view: int, first: int) -> Iterator[tuple[Any, bool]]:
+    def _in_order(self, view: int, first: int, size: int | None = None) -> Iterator[tuple[Any, bool]]:
         """The samples in the dataset's order, each batch with whether random numbers were drawn for it."""
-        loader, dataset = self.loader, self.loader.dataset
-        watched = _Watched(dataset, loader.collate_fn)
-        settings = {name: value for name, value in loader._settings.items() if name != "persistent_workers"}
-        in_order = DataLoader(
-            watched, int(loader.batch_size or 1), sampler=SequentialSampler(dataset), collate_fn=watched.collate,
-            **settings,
-        )  # fmt: skip
-        return in_order.batches(view, first, seed=rng.derive(self.source.seed, _VIEWS))
+        seed = rng.derive(self.source.seed, _VIEWS)
+        return in_order(self.loader, view, first, seed=seed, size=size or int(self.loader.batch_size or 1))
 
 
 class _NotReusable(Exception):  # noqa: N818  (not an error: the slow way is taken)
     pass
 
 
-class _Watched:
-    """A dataset and its collate function, watched for random numbers that they draw."""
-
-    def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any]) -> None:
-        self.dataset, self.collate_fn = dataset, collate_fn
-        self.takes_index_tensors = bool(getattr(dataset, "takes_index_tensors", False))
-        self._before: Any = None
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Any) -> Any:
-        self._before = self._streams()
-        if (whole := getattr(self.dataset, "__getitems__", None)) is not None:
-            return whole(indices)
-        return [self.dataset[index] for index in indices]
-
-    def collate(self, samples: Any) -> tuple[Any, bool]:
-        """The batch, and whether fetching and collating it drew random numbers."""
-        batch = self.collate_fn(samples)
-        return batch, self._before != self._streams()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Passed on to a dataset that has it."""
-        if callable(set_epoch := getattr(self.dataset, "set_epoch", None)):
-            set_epoch(epoch)
-
-    def _streams(self) -> Any:
-        own = [str(_state(generator)) for generator in rng.find_generators(self.dataset, self.collate_fn)]
-        state: Any = np.random.get_state(legacy=False)
-        return random.getstate(), state["state"]["pos"], state["state"]["key"].tobytes(), _torch_state(), own
-
-
-def _torch_state() -> bytes:
-    return torch.default_generator.get_state().numpy().tobytes()
-
-
-def _state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state().tolist()
-    return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
+def _row(batch: Any, place: int) -> Any:
+    """A batch of one of its samples; the target does not matter."""
+    return split(batch)[0][place : place + 1], None
 
 
 def _skipped(target: Any, count: int) -> Any:

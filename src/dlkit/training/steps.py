@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.runs.state import Run
@@ -87,7 +88,8 @@ class Forward:
                 "if the model returns the loss itself"
             )
         output = self.output(inputs, model)
-        return self._loss_of(getattr(output, "logits", output), target), output, target
+        logits = output if isinstance(output, Tensor) else getattr(output, "logits", output)
+        return self._loss_of(logits, target), output, target
 
     def _loss_of(self, output: Any, target: Any) -> Tensor:
         if self._same_shape and isinstance(output, Tensor) and output.shape != getattr(target, "shape", None):
@@ -185,7 +187,7 @@ class StandardStep:
         else:
             run.scaler.step(optimizer)
             run.scaler.update()
-        optimizer.zero_grad()
+        _drop_gradients(optimizer)
 
     def _halve(self, run: Run) -> None:
         self._pieces *= 2
@@ -193,6 +195,16 @@ class StandardStep:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         run.say(f"out of memory: from now on each batch is worked on in {self._pieces} parts; the step stays the same")
+
+
+def _drop_gradients(optimizer: Optimizer) -> None:
+    """`optimizer.zero_grad()`, without the profiling range of torch's own, which costs more than all of the loop."""
+    if type(optimizer).zero_grad is not Optimizer.zero_grad or "zero_grad" in vars(optimizer):
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 class CustomStep:

@@ -1,4 +1,11 @@
-"""Transfer learning: backbones by name, heads, exact freezing, features computed once."""
+"""Transfer learning: backbones by name, heads, exact freezing, features computed once.
+
+- `models`: `create_model` and `rebuild`, put together from `backbones` (who makes which model), `heads` (found by what
+  a model computes), `inputs` (grey and small images, preprocessing) and `weights` (from files and addresses).
+- `freezing`: `freeze` and `unfreeze`; `groups`: learning rates by depth.
+- `features`: where features are kept; `_cut`: a frozen model in two halves; `_trace`: what a model computes.
+- `tuning`: `fine_tune`; `comparing`: `compare`. They stand on the Trainer, the others below it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 # Where each public name lives; the door imports a room only when somebody asks for something in it.
 _ROOMS = {
     "add_groups": "groups",
-    "compare": "tuning",
+    "compare": "comparing",
     "create_model": "models",
     "find_heads": "heads",
     "fine_tune": "tuning",
@@ -19,6 +26,7 @@ _ROOMS = {
     "is_frozen": "freezing",
     "load_weights": "weights",
     "param_groups": "groups",
+    "rebuild": "models",
     "replace_head": "heads",
     "unfreeze": "freezing",
 }
@@ -26,6 +34,7 @@ _ROOMS = {
 __all__ = sorted(_ROOMS)
 
 if TYPE_CHECKING:
+    from dlkit.transfer.comparing import compare as compare
     from dlkit.transfer.freezing import freeze as freeze
     from dlkit.transfer.freezing import frozen_modules as frozen_modules
     from dlkit.transfer.freezing import frozen_tensors as frozen_tensors
@@ -37,7 +46,7 @@ if TYPE_CHECKING:
     from dlkit.transfer.heads import head_parameters as head_parameters
     from dlkit.transfer.heads import replace_head as replace_head
     from dlkit.transfer.models import create_model as create_model
-    from dlkit.transfer.tuning import compare as compare
+    from dlkit.transfer.models import rebuild as rebuild
     from dlkit.transfer.tuning import fine_tune as fine_tune
     from dlkit.transfer.weights import load_weights as load_weights
 

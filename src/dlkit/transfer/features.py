@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
 from dlkit import _files
+from dlkit._identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.errors import DataError
 from dlkit.transfer._cut import Cut
 from dlkit.transfer.freezing import frozen_tensors
@@ -25,6 +26,7 @@ __all__ = ["FeatureStore", "Features", "features_key", "identity_of"]
 
 _FORMAT = 1
 _SAVE_EVERY = 5.0  # seconds between the moments up to which a killed computation goes on
+_TRANSFORMS = ("transform", "target_transform", "transforms", "loader")  # of torchvision's datasets
 
 
 class Features(NamedTuple):
@@ -60,72 +62,52 @@ def features_key(cut: Cut, identity: str, **settings: Any) -> str:
 def identity_of(dataset: Any) -> str | None:
     """What tells one dataset's samples from another's, preprocessing included; None where that cannot be known.
 
-    Tensors count with their content; files with path, size and time; transforms with what they print, unless that
-    names an address in memory or a function.
+    Tensors count with their content; files with path, size and time; transforms with what they print and hold, unless
+    that names an address in memory or a function made in place.
 
     Args:
-        dataset: A dataset with an `identity` (a text or a function giving one), a `TensorDataset`, a `Subset`, or one
-            like torchvision's `ImageFolder`, with `samples` of (path, target).
+        dataset: A dataset with an `identity` (a text, or a function giving one, or None), as dlkit's images have; a
+            `TensorDataset`, a `Subset`, or one like torchvision's `ImageFolder`, with `samples` of (path, target).
 
     >>> identity_of(TensorDataset(torch.zeros(2))) == identity_of(TensorDataset(torch.zeros(2)))
     True
     """
-    own = getattr(dataset, "identity", None)
+    own = getattr(dataset, "identity", None) if _knows_itself(type(dataset)) else None
     if callable(own):
         own = own()
     if own is not None:
         return f"{type(dataset).__name__}:{own}"
     if isinstance(dataset, Subset):
         inner = identity_of(dataset.dataset)
-        return None if inner is None else _hashed("subset", inner, list(map(int, dataset.indices)))
+        return None if inner is None else of_parts("subset", inner, list(map(int, dataset.indices)))
     if type(dataset) is TensorDataset:
-        return _hashed("tensors", *(_content(tensor) for tensor in dataset.tensors))
+        return of_parts("tensors", *(of_tensor(tensor) for tensor in dataset.tensors))
     samples = getattr(dataset, "samples", None)
     if isinstance(samples, Sequence) and samples and _is_path_and_target(samples[0]):
-        return _of_files(dataset, samples)
+        return _of_samples(dataset, samples)
     return None
+
+
+def _knows_itself(kind: type) -> bool:
+    """Not so a subclass that gives other samples, but inherits the `identity` of those it was made of."""
+    for each in kind.__mro__:
+        if "identity" in vars(each):
+            return True
+        if not {"take", "__getitem__", "__getitems__"}.isdisjoint(vars(each)):
+            return "identity" not in dir(kind)
+    return True
 
 
 def _is_path_and_target(sample: Any) -> bool:
     return isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[0], str | os.PathLike)
 
 
-def _of_files(dataset: Any, samples: Sequence[Any]) -> str | None:
-    parts = [type(dataset).__qualname__]
-    for name in ("transform", "target_transform", "transforms", "loader"):
-        described = _described(getattr(dataset, name, None))
-        if described is None:
-            return None
-        parts.append(described)
-    try:
-        files = [(str(path), str(target), *_stat(path)) for path, target in samples]
-    except OSError:
+def _of_samples(dataset: Any, samples: Sequence[Any]) -> str | None:
+    transforms = [of_transform(getattr(dataset, name, None)) for name in _TRANSFORMS]
+    files = of_files(path for path, _ in samples)
+    if files is None or None in transforms:
         return None
-    return _hashed(*parts, files)
-
-
-def _stat(path: Any) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns
-
-
-def _described(transform: Any) -> str | None:
-    """What a transform says of itself, None where that may hide something."""
-    if callable(transform) and hasattr(transform, "__qualname__") and hasattr(transform, "__module__"):
-        top = "<" not in transform.__qualname__
-        return f"{transform.__module__}.{transform.__qualname__}" if top else None
-    text = repr(transform)
-    return None if re.search(r" at 0x[0-9a-f]+|<function|<lambda|Lambda\(", text) else text
-
-
-def _content(tensor: Tensor) -> str:
-    value = tensor.detach().cpu().contiguous()
-    data = value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b""
-    return f"{value.dtype} {list(value.shape)} {hashlib.sha256(data).hexdigest()}"
-
-
-def _hashed(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+    return of_parts(type(dataset).__qualname__, transforms, files, [str(target) for _, target in samples])
 
 
 class FeatureStore:

@@ -304,6 +304,8 @@ def _tell_class_count(model: nn.Module, old: int, new: int) -> None:
         for name in ("num_classes", "n_classes", "num_labels"):
             if module.__dict__.get(name) == old and not isinstance(module.__dict__[name], bool):
                 setattr(module, name, new)
+    if (architecture := model.__dict__.get("architecture")) is not None and old != new:  # of `create_model`
+        model.__dict__.update(architecture=architecture | {"num_classes": new}, classes=None)
 
 
 def head_parameters(model: nn.Module) -> Iterator[nn.Parameter]:

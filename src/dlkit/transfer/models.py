@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from dlkit._optional import require
-from dlkit.errors import ArgumentError, DownloadError
+from dlkit.errors import ArgumentError
 from dlkit.transfer._trace import run_trace
-from dlkit.transfer.heads import replace_head
+from dlkit.transfer.backbones import LIBRARIES, Backbone, backbone
+from dlkit.transfer.heads import find_heads, replace_head
 from dlkit.transfer.inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -27,7 +24,7 @@ from dlkit.transfer.inputs import (
 )
 from dlkit.transfer.weights import LoadReport, load_weights
 
-__all__ = ["create_model"]
+__all__ = ["create_model", "rebuild"]
 
 _log = logging.getLogger("dlkit")
 
@@ -44,7 +41,9 @@ def create_model(
     """A backbone with a fresh head, ready to be frozen and trained.
 
     The model is the library's own module; what dlkit knows about it is put beside: `preprocessing` (plain data for
-    JSON, in the form of dlkit's transforms), `classes`, `weights_report`, and the method `head_parameters()`.
+    JSON, in the form of dlkit's transforms; `dlkit.transforms.from_model(model)` makes the transform of it), `classes`,
+    `weights_report`, `architecture` (plain data for `rebuild`; None for a module of your own), and the method
+    `head_parameters()`.
 
     Small images: the model enlarges images with a shorter side below 96 pixels to 96 by itself (to its own size where
     it takes no other), because a backbone that halves the picture five times sees nothing in 28 pixels.
@@ -72,27 +71,97 @@ def create_model(
     names = None if isinstance(classes, int) else [str(each) for each in classes]
     if image_size is not None and image_size < 1:
         raise ArgumentError(f"image_size is a number of pixels, not {image_size}")
-    own_weights = pretrained and weights is None
-    model, config, address = _build(name, pretrained=own_weights, image_size=image_size)
-    replace_head(model, classes if isinstance(classes, int) else len(classes))
-    report = _loaded(model, weights if weights is not None else address)
-    known, config = bool(config), config or _config_by_trying(model)
+    made = backbone(name, pretrained=pretrained and weights is None, image_size=image_size)
+    model = replace_head(made.model, classes if isinstance(classes, int) else len(classes))
+    report = _loaded(model, weights if weights is not None else made.url)
+    config = made.config or _config_by_trying(model)
     preprocessing = preprocessing_of(config, in_chans=in_chans, image_size=image_size)
     take_channels(model, in_chans, mean=config.get("mean") or IMAGENET_MEAN, std=config.get("std") or IMAGENET_STD)
-    if known:
+    if made.config:
         _adapt_size(model, config, in_chans, image_size, preprocessing)
-    model.__dict__.update(preprocessing=preprocessing, classes=names, weights_report=report)
+    architecture = _architecture(made, classes if names is None else len(names), in_chans, image_size)
+    model.__dict__.update(preprocessing=preprocessing, classes=names, weights_report=report, architecture=architecture)
     return model
+
+
+def _architecture(made: Backbone, classes: Any, in_chans: int, image_size: int | None) -> dict[str, Any] | None:
+    if made.library == "module":
+        return None
+    return {
+        "library": made.library,
+        "name": made.name,
+        "num_classes": classes,
+        "in_chans": in_chans,
+        "image_size": image_size,
+    }
+
+
+def rebuild(architecture: Mapping[str, Any], *, trust_hub: bool = False) -> nn.Module:
+    """The same module as one that `create_model` made, with random weights: for a state_dict to be loaded into.
+
+    It has the same names and shapes, takes the same channels, and treats small images the same way. Nothing is
+    downloaded, and torch's random stream is left as it was.
+
+    Args:
+        architecture: What `create_model` wrote to `model.architecture`, also after a way through JSON.
+        trust_hub: Allow an architecture from `torch.hub`, which runs the code of that repository.
+
+    Raises:
+        ArgumentError: it is no such document, names a model that is not installed, or needs `trust_hub`.
+
+    >>> model = create_model("torchvision/squeezenet1_1", classes=2, in_chans=1, pretrained=False)
+    >>> again = rebuild(model.architecture)
+    >>> again.load_state_dict(model.state_dict())
+    <All keys matched successfully>
+    """
+    _check_architecture(architecture)
+    library, name, image_size = architecture["library"], architecture["name"], architecture["image_size"]
+    if library == "hub" and not trust_hub:
+        raise ArgumentError(
+            f"the model is {name!r} of torch.hub: making it runs the code of that repository; pass trust_hub=True if "
+            "you trust it"
+        )
+    with torch.random.fork_rng(devices=[]):
+        return create_model(
+            f"{library}/{name}",
+            classes=architecture["num_classes"],
+            in_chans=architecture["in_chans"],
+            image_size=image_size,
+            pretrained=False,
+        )
+
+
+def _check_architecture(architecture: Any) -> None:
+    """The document may come from a file of somebody else's."""
+    number = {"num_classes": 1 << 24, "in_chans": 1 << 12, "image_size": 1 << 14}
+    found = dict(architecture) if isinstance(architecture, Mapping) else {}
+    good = set(found) == {"library", "name", *number}
+    good = good and found["library"] in LIBRARIES and isinstance(found["name"], str)
+    for key, most in number.items():
+        value = found.get(key)
+        fits = type(value) is int and 0 < value <= most
+        good = good and (fits or (value is None and key == "image_size"))
+    if not good:
+        raise ArgumentError(
+            f"architecture must be what create_model wrote, with a library of {', '.join(LIBRARIES)}, a name, "
+            f"num_classes, in_chans and image_size, not {architecture!r:.300}"
+        )
 
 
 def _loaded(model: nn.Module, weights: str | os.PathLike[str] | None) -> LoadReport | None:
     if weights is None:
         return None
     report = load_weights(model, weights)
-    _log.info(str(report))
-    backbone = len(report.missing) + len(report.mismatched)
-    if backbone > len(report.loaded):
-        _log.warning("most of the weights do not fit: %s", report)
+    heads = tuple(f"{name}." for name in find_heads(model).names)
+    lacking = [
+        name
+        for name in (*report.missing, *report.mismatched)
+        if not name.startswith(heads) and not name.endswith("num_batches_tracked")
+    ]
+    if lacking:
+        _log.warning("%d tensors of the backbone stay random: %s", len(lacking), report)
+    else:
+        _log.info(str(report))
     return report
 
 
@@ -120,126 +189,3 @@ def _takes(model: nn.Module, example: Any) -> bool:
     except ArgumentError:
         return False
     return True
-
-
-_Built = tuple[nn.Module, Mapping[str, Any], str | None]
-
-
-def _build(name: str | nn.Module, *, pretrained: bool, image_size: int | None) -> _Built:
-    """The model with the head of its library, what it was made for, and the address of its weights, if any."""
-    if isinstance(name, nn.Module):
-        return name, _config_of(name), None
-    library, _, rest = name.partition("/")
-    if library == "hub":
-        return _from_hub(rest, pretrained=pretrained)
-    if library in _BUILDERS:
-        return _BUILDERS[library](rest, pretrained, image_size)
-    for library, build in _BUILDERS.items():
-        if name in _names(library):
-            return build(name, pretrained, image_size)
-    raise _unknown(name, list(_BUILDERS))
-
-
-def _names(library: str) -> set[str]:
-    if library == "timm":
-        timm = require("timm", extra="dev")
-        return {*timm.list_models(), *timm.list_models(pretrained=True)}
-    models = require("torchvision.models", extra="dev")
-    return set(models.list_models(module=models))
-
-
-def _unknown(name: str, libraries: Sequence[str]) -> ArgumentError:
-    names = sorted(set().union(*(_names(library) for library in libraries)))
-    close = difflib.get_close_matches(name, names, 5, 0.4)
-    hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() has all names"
-    return ArgumentError(f"no model {name!r} in {' or '.join(libraries)}; {hint}")
-
-
-def _from_timm(name: str, pretrained: bool, image_size: int | None) -> _Built:
-    timm = require("timm", extra="dev")
-    if name not in _names("timm") and name.partition(".")[0] not in _names("timm"):
-        raise _unknown(name, ["timm"])
-    config = timm.get_pretrained_cfg(name)
-    options: dict[str, Any] = {"num_classes": getattr(config, "num_classes", 0) or 1000}
-    size = (getattr(config, "input_size", None) or (3, 224, 224))[1]
-    if image_size is not None and image_size not in (*range(SMALLEST), size):
-        options |= {"img_size": image_size} if getattr(config, "fixed_input_size", False) else {}
-    try:
-        try:
-            model = timm.create_model(name, pretrained=pretrained, **options)
-        except TypeError:
-            options.pop("img_size", None)
-            model = timm.create_model(name, pretrained=pretrained, **options)
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        raise _no_weights(name, error) from error
-    found = dict(getattr(model, "pretrained_cfg", None) or {})
-    if side := options.get("img_size"):
-        found["input_size"] = (3, side, side)
-    return model, found, None
-
-
-def _from_torchvision(name: str, pretrained: bool, image_size: int | None) -> _Built:
-    del image_size
-    models = require("torchvision.models", extra="dev")
-    if name not in _names("torchvision"):
-        raise _unknown(name, ["torchvision"])
-    options: dict[str, Any] = {"weights": None}
-    known = inspect.signature(models.get_model_builder(name)).parameters
-    if name in ("googlenet", "inception_v3"):  # their auxiliary heads serve a training from scratch
-        options |= {"aux_logits": False, "init_weights": not pretrained, "transform_input": False}
-    assert "weights" in known
-    model = models.get_model(name, **options)
-    entry = _usual_weights(models.get_model_weights(name), pretrained=pretrained)
-    return model, _config_of_preset(entry.transforms()), entry.url if pretrained else None
-
-
-def _usual_weights(weights: Any, *, pretrained: bool) -> Any:
-    """The newest weights; without them, those that weights from elsewhere most resemble."""
-    return weights.DEFAULT if pretrained or "IMAGENET1K_V1" not in weights.__members__ else weights.IMAGENET1K_V1
-
-
-def _config_of_preset(preset: Any) -> dict[str, Any]:
-    (crop,), (resize,) = preset.crop_size, preset.resize_size
-    return {
-        "input_size": (3, crop, crop),
-        "crop_pct": crop / max(crop, resize),
-        "interpolation": preset.interpolation.value,
-        "mean": tuple(preset.mean),
-        "std": tuple(preset.std),
-    }
-
-
-def _config_of(model: nn.Module) -> dict[str, Any]:
-    return dict(getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {})
-
-
-def _from_hub(name: str, *, pretrained: bool) -> _Built:
-    repository, _, entry = name.rpartition(":")
-    if not repository or not entry:
-        raise ArgumentError(f"'hub/{name}' names no model; write hub/owner/repo:model, or hub/<folder>:model")
-    local = Path(repository).is_dir()
-    source = {"source": "local"} if local else {"trust_repo": "check"}
-    try:
-        build: Callable[..., Any] = torch.hub.load
-        model = build(repository, entry, **source, **({"pretrained": True} if pretrained else {}))
-    except OSError as error:
-        raise _no_weights(f"hub/{name}", error) from error
-    if not isinstance(model, nn.Module):
-        raise ArgumentError(f"hub/{name} gave a {type(model).__name__}, not a module")
-    return model, _config_of(model), None
-
-
-def _no_weights(name: str, error: Exception) -> DownloadError:
-    first = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"
-    return DownloadError(
-        f"the pretrained weights of {name} could not be fetched: {type(error).__name__}: {first}; without a network "
-        "pass weights=<path of a file>, or pretrained=False for random weights"
-    )
-
-
-_BUILDERS: dict[str, Callable[[str, bool, int | None], _Built]] = {
-    "timm": _from_timm,
-    "torchvision": _from_torchvision,
-}

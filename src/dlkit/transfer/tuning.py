@@ -1,35 +1,31 @@
-"""`fine_tune`: the usual recipe with its choices made by measuring; `compare`: which backbone suits the data."""
+"""`fine_tune`: the usual recipe, with its choices made by measuring."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlkit import rng
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.early_stopping import EarlyStopping
 from dlkit.callbacks.features import ReuseFeatures
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import History
-from dlkit.training.setup import pick_device
 from dlkit.training.trainer import Trainer
-from dlkit.transfer.freezing import freeze, unfreeze
+from dlkit.transfer.freezing import freeze, frozen_tensors, unfreeze
 from dlkit.transfer.groups import param_groups
-from dlkit.transfer.models import create_model
 
-__all__ = ["Comparison", "FineTuned", "compare", "fine_tune"]
+__all__ = ["FineTuned", "fine_tune"]
 
-# Tried for the head; on stored features each costs about a second.
-RATES = (3e-3, 1e-3, 3e-4)
+# Tried for the head, the usual ones first; on stored features each costs about a second.
+RATES = (1e-3, 3e-3, 3e-4)
 DECAYS = (1e-4, 1e-1)
 
 
@@ -83,9 +79,10 @@ def fine_tune(
     """Fine-tune a pretrained model: first the head on stored features, then everything with rates by depth.
 
     The head's learning rate and weight decay are the best of several, which costs next to nothing because all of them
-    train on the same stored features. Then the model is unfrozen and trained with a cosine schedule, early stopping,
-    and a rate that falls from layer to layer (Howard and Ruder 2018). The weights with the best validation metric come
-    back; those with the head alone, if training the backbone did not help.
+    train on the same stored features (where features cannot be stored, the usual ones are taken). Then the model is
+    unfrozen and trained with a cosine schedule, early stopping, and a rate that falls from layer to layer (Howard and
+    Ruder 2018). The weights with the best validation metric come back; those with the head alone, if training the
+    backbone did not help.
 
     Args:
         model: A model of `create_model`, or any module with a head.
@@ -93,7 +90,7 @@ def fine_tune(
         val: The same.
         epochs: Of the whole model; 0 trains the head alone.
         head_epochs: Of the head.
-        views: Random views of each image to store, see `ReuseFeatures`; None where nothing is random.
+        views: Random views of each image to store, see `ReuseFeatures`; where nothing is random, one is stored.
         metric: Judges all of it, see `dlkit.metrics.names()`.
         patience: Validations without an improvement after which the whole model's training ends.
         loss: `CrossEntropyLoss` by default.
@@ -105,7 +102,8 @@ def fine_tune(
         device: See `Trainer`.
         precision: See `Trainer`.
         folder: Keep the checkpoints of the whole model's training there and resume from them; None for a temporary one.
-        callbacks: Further callbacks for the training of the whole model.
+        callbacks: Further callbacks for the training of the whole model; a `ReuseFeatures` among them says how the
+            head's features are stored, in the place of `views`.
         progress: Show bars and lines.
 
     Raises:
@@ -121,63 +119,96 @@ def fine_tune(
         raise ArgumentError(f"epochs must be at least 0 and head_epochs at least 1, not {epochs}, {head_epochs}")
     common = {"device": device, "precision": precision, "seed": seed}
     loss = loss or nn.CrossEntropyLoss()
-    reuse = ReuseFeatures(views=views)
-    freeze(model)
-    start = _copied(model)
-    tried: dict[tuple[float, float], float] = {}
-    best: tuple[float, dict[str, Tensor], History] | None = None
-    for rate in RATES if lr is None else (lr,):
-        for decay in DECAYS if weight_decay is None else (weight_decay,):
-            model.load_state_dict(start)
-            optim = torch.optim.AdamW(_head(model), rate, weight_decay=decay)
-            keep = _Best(f"val_{metric}")
-            trainer = Trainer(
-                model,
-                loss,
-                optim,
-                metrics=[metric],
-                callbacks=[reuse, keep],
-                progress=False,
-                **common,  # type: ignore[arg-type]
-            )
-            history = trainer.fit(train, val, epochs=head_epochs)
-            tried[rate, decay] = keep.value
-            if best is None or keep.better(keep.value, best[0]):
-                best = keep.value, keep.weights, history
-                chosen, higher = (rate, decay), keep.higher
-    assert best is not None
-    score, weights, head_history = best
-    model.load_state_dict(weights)
-    if progress:
-        _say(f"head: {metric} {score:.4f} with lr {chosen[0]:g}, weight decay {chosen[1]:g} ({len(tried)} tried)")
-    whole = None
-    kept = "head"
+    own = next((each for each in callbacks if isinstance(each, ReuseFeatures)), None)
+    search = _Search(freeze(model), loss, metric, own or ReuseFeatures(views=views), common, progress=progress)
+    rates = RATES if lr is None else (lr,)
+    decays = DECAYS if weight_decay is None else (weight_decay,)
+    best = search.best_of([(rate, decay) for rate in rates for decay in decays], train, val, head_epochs)
+    model.load_state_dict(best.weights, strict=False)
     unfreeze(model)
+    score, kept, whole = best.value, "head", None
     if epochs:
-        trainer, whole = _train_whole(
-            model, train, val, loss, metric, epochs, patience, backbone_lr, layer_decay, chosen[1], folder, callbacks,
-            progress, common,
+        before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        whole = _train_whole(
+            model, train, val, loss, metric, epochs, patience, backbone_lr, layer_decay, best.weight_decay, folder,
+            callbacks, progress, common,
         )  # fmt: skip
         values = [row[f"val_{metric}"] for row in whole.rows if f"val_{metric}" in row]
-        now = (max(values) if higher else min(values)) if values else score
-        if (now > score) if higher else (now < score):
+        now = (max(values) if best.higher else min(values)) if values else score
+        if (now > score) if best.higher else (now < score):
             score, kept = now, "whole"
         else:
-            model.load_state_dict(weights)
+            model.load_state_dict(before)
     if progress:
         _say(f"fine-tuned: {metric} {score:.4f}, weights of the training of the {kept}")
     model.eval()
     return FineTuned(
-        model=model, lr=chosen[0], weight_decay=chosen[1], head=head_history, whole=whole, score=score, tried=tried,
-        kept=kept,
+        model=model, lr=best.lr, weight_decay=best.weight_decay, head=best.history, whole=whole, score=score,
+        tried=search.tried, kept=kept,
     )  # fmt: skip
+
+
+class _Search:
+    """Trains the head with several settings on the same stored features.
+
+    Args:
+        model: A frozen model; every training begins with the weights that it has now.
+        loss: The loss.
+        metric: What is compared.
+        reuse: How features are stored.
+        common: What all Trainers are given.
+        progress: Say what is done.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: nn.Module, metric: str, reuse: ReuseFeatures, common: Any, *, progress: bool
+    ) -> None:
+        self.model, self.loss, self.metric, self.reuse, self.common = model, loss, metric, reuse, common
+        self.progress, self.start = progress, _moving(model)
+        self.tried: dict[tuple[float, float], float] = {}
+
+    def best_of(self, settings: list[tuple[float, float]], train: Any, val: Any, epochs: int) -> _Best:
+        """The best weights of all (lr, weight_decay); without stored features only the first one is tried."""
+        best: _Best | None = None
+        self.reuse.shared = {}
+        try:
+            for rate, decay in settings:
+                found = self._trained(rate, decay, train, val, epochs)
+                self.tried[rate, decay] = found.value
+                best = found if best is None or found.is_better_than(best) else best
+                if len(self.reuse.shared) < 2 and len(settings) > 1:  # else each would cost a whole training
+                    self._say(f"features are not stored, so only lr {rate:g}, weight decay {decay:g} was tried")
+                    break
+        finally:
+            self.reuse.shared = None
+        assert best is not None
+        self._say(
+            f"head: {self.metric} {best.value:.4f} with lr {best.lr:g}, weight decay {best.weight_decay:g} "
+            f"({len(self.tried)} tried)"
+        )
+        return best
+
+    def _trained(self, rate: float, decay: float, train: Any, val: Any, epochs: int) -> _Best:
+        self.model.load_state_dict(self.start, strict=False)
+        optim = torch.optim.AdamW(_learning(self.model), rate, weight_decay=decay)
+        best = _Best(f"val_{self.metric}", rate, decay, aloud=self.progress and not self.tried)
+        trainer = Trainer(
+            self.model, self.loss, optim, metrics=[self.metric], callbacks=[self.reuse, best], progress=False,
+            **self.common,
+        )  # fmt: skip
+        best.history = trainer.fit(train, val, epochs=epochs)
+        return best
+
+    def _say(self, message: str) -> None:
+        if self.progress:
+            _say(message)
 
 
 def _train_whole(
     model: nn.Module, train: Any, val: Any, loss: nn.Module, metric: str, epochs: int, patience: int, lr: float,
     layer_decay: float, weight_decay: float, folder: str | Path | None, callbacks: Sequence[Callback], progress: bool,
     common: Mapping[str, Any],
-) -> tuple[Trainer, History]:  # fmt: skip
+) -> History:  # fmt: skip
     groups = param_groups(model, lr * 10, backbone_lr=lr, layer_decay=layer_decay, weight_decay=weight_decay)
     optim = torch.optim.AdamW(groups)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optim, epochs)
@@ -188,171 +219,51 @@ def _train_whole(
             model, loss, optim, metrics=[metric], scheduler=scheduler, callbacks=[*callbacks, stopping, store],
             progress=progress, **common,
         )  # fmt: skip
-        return trainer, trainer.fit(train, val, epochs=epochs)
+        return trainer.fit(train, val, epochs=epochs)
 
 
 class _Best(Callback):
-    """Keeps the best weights of a short training in memory."""
+    """Keeps the best weights of a short training in memory: by the metric, and by the loss where that is equal."""
 
     order = 100
 
-    def __init__(self, monitor: str) -> None:
-        self.monitor, self.value, self.weights = monitor, float("nan"), dict[str, Tensor]()
-        self.higher = True
+    def __init__(self, monitor: str, lr: float, weight_decay: float, *, aloud: bool) -> None:
+        self.monitor, self.lr, self.weight_decay, self.aloud = monitor, lr, weight_decay, aloud
+        self.value, self.loss, self.weights = float("nan"), float("inf"), dict[str, Tensor]()
+        self.higher, self.history = True, History()
+
+    def on_setup(self, run: Any) -> None:
+        run._verbose = self.aloud  # what is stored is said, without a bar and a line for each of the short epochs
 
     def on_fit_start(self, run: Any) -> None:
         self.higher = run.higher_is_better(self.monitor)
 
     def on_row(self, run: Any, row: Mapping[str, Any]) -> None:
-        if self.monitor in row and (not self.weights or self.better(float(row[self.monitor]), self.value)):
-            self.value, self.weights = float(row[self.monitor]), _copied(run.model)
+        if self.monitor not in row:
+            return
+        value, loss = float(row[self.monitor]), float(row.get("val_loss", 0.0))
+        if not self.weights or self._beats(value, loss, self.value, self.loss):
+            self.value, self.loss, self.weights = value, loss, _moving(run.model)
 
-    def better(self, one: float, other: float) -> bool:
-        return one > other if self.higher else one < other
+    def is_better_than(self, other: _Best) -> bool:
+        """Whether these weights are."""
+        return self._beats(self.value, self.loss, other.value, other.loss)
+
+    def _beats(self, value: float, loss: float, than: float, than_loss: float) -> bool:
+        if value != than:
+            return value > than if self.higher else value < than
+        return loss < than_loss
 
 
-def _head(model: nn.Module) -> list[nn.Parameter]:
+def _learning(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _copied(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+def _moving(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of what is not frozen: the head, not the backbone."""
+    frozen = frozen_tensors(model)
+    return {name: value.detach().clone() for name, value in model.state_dict().items() if name not in frozen}
 
 
 def _say(message: str) -> None:
-    import sys
-
     sys.stderr.write(f"{message}\n")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One backbone's row in the table of `compare`.
-
-    Attributes:
-        name: The backbone.
-        knn: Accuracy of the nearest neighbours.
-        linear: Accuracy of a linear head on stored features.
-        parameters: Of the model, in millions.
-        features: Length of a feature vector.
-        milliseconds: For one image through the backbone, measured.
-        seconds: That the comparison took.
-    """
-
-    name: str
-    knn: float
-    linear: float
-    parameters: float
-    features: int
-    milliseconds: float
-    seconds: float
-
-
-def compare(
-    models: Sequence[str] | Mapping[str, nn.Module],
-    train: Any,
-    val: Any,
-    *,
-    classes: int | Sequence[str] | None = None,
-    neighbours: int = 5,
-    device: str | torch.device = "auto",
-    progress: bool = True,
-) -> list[Comparison]:
-    """How well the features of several backbones separate your classes, and what they cost; the best first.
-
-    Each backbone runs once over the data. No weights of it are trained, so this says which one to fine-tune, not how
-    good it will become.
-
-    Args:
-        models: Names for `create_model` (with pretrained weights), or modules by name.
-        train: Batches of (inputs, target), labels as integers; prepared the same way for all.
-        val: The same.
-        classes: Their number or names; None takes the largest label in `train`.
-        neighbours: Of the k-NN accuracy (cosine distance).
-        device: "auto", or where to compute.
-        progress: Print the rows as they are done.
-
-    >>> from torch.utils.data import DataLoader, TensorDataset
-    >>> data = DataLoader(TensorDataset(torch.randn(12, 4), torch.arange(12) % 2), 4)
-    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> [row.name for row in compare({"mine": model}, data, data, progress=False)]
-    ['mine']
-    """
-    rows = []
-    for name in models:
-        model = models[name] if isinstance(models, Mapping) else None
-        rows.append(_compared(str(name), model, train, val, classes, neighbours, device))
-        if progress:
-            _say(_line(rows[-1]))
-    return sorted(rows, key=lambda row: row.linear, reverse=True)
-
-
-def _compared(
-    name: str, model: nn.Module | None, train: Any, val: Any, classes: Any, neighbours: int, device: Any
-) -> Comparison:
-    began, where = time.monotonic(), pick_device(device)
-    model = freeze(model if model is not None else create_model(name, classes=classes or 1000)).to(where)
-    x, y, seconds = _features(model, train, where)
-    vx, vy, more = _features(model, val, where)
-    return Comparison(
-        name=name,
-        knn=_knn(x, y, vx, vy, neighbours),
-        linear=_linear(x, y, vx, vy),
-        parameters=sum(each.numel() for each in model.parameters()) / 1e6,
-        features=x.shape[1],
-        milliseconds=1000 * (seconds + more) / (len(x) + len(vx)),
-        seconds=time.monotonic() - began,
-    )
-
-
-def _features(model: nn.Module, loader: Any, device: torch.device) -> tuple[Tensor, Tensor, float]:
-    from dlkit.sources import source_of
-    from dlkit.training.batches import split, to_device
-    from dlkit.transfer._cut import find_cut
-
-    kept, labels, seconds, cut = [], [], 0.0, None
-    for batch in source_of(loader, rng.derive(0, rng.EVALUATE)).batches(0):
-        inputs, target = split(to_device(batch, device))
-        cut = cut or find_cut(model, inputs)
-        began = time.perf_counter()
-        kept.append(_pooled(cut.features(inputs)).cpu())
-        seconds += time.perf_counter() - began
-        labels.append(target.cpu())
-    return torch.cat(kept), torch.cat(labels), seconds
-
-
-def _pooled(features: Tensor) -> Tensor:
-    """Maps are averaged over their places, as the head of a network with a convolution for a head does."""
-    return features.mean((2, 3)) if features.dim() == 4 else features.flatten(1)
-
-
-def _knn(x: Tensor, y: Tensor, vx: Tensor, vy: Tensor, neighbours: int) -> float:
-    near = (F.normalize(vx, dim=1) @ F.normalize(x, dim=1).T).topk(min(neighbours, len(x))).indices
-    return float((y[near].mode(dim=1).values == vy).float().mean())
-
-
-def _linear(x: Tensor, y: Tensor, vx: Tensor, vy: Tensor) -> float:
-    """Logistic regression with a little weight decay, to convergence."""
-    mean, std = x.mean(0), x.std(0, unbiased=False).clamp_min(1e-6)
-    x, vx = (x - mean) / std, (vx - mean) / std
-    width = int(max(y.max(), vy.max())) + 1
-    weight = torch.zeros(width, x.shape[1], requires_grad=True)
-    bias = torch.zeros(width, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(F.linear(x, weight, bias), y) + 1e-2 * weight.square().sum() / 2
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    with torch.no_grad():
-        return float((F.linear(vx, weight, bias).argmax(1) == vy).float().mean())
-
-
-def _line(row: Comparison) -> str:
-    return (
-        f"{row.name}: k-NN {row.knn:.3f}, linear {row.linear:.3f}; {row.parameters:.1f} M parameters, "
-        f"{row.features} features, {row.milliseconds:.1f} ms per image"
-    )

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dlkit._identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.datasets.base import Indices, Rows, as_index_tensor
 from dlkit.datasets.images.cache import PixelCache, open_cache
 from dlkit.datasets.images.decoding import Color, open_image, read_with_status
@@ -113,6 +114,20 @@ class ImageDataset(Dataset[Any]):
     def indices(self) -> Tensor:
         """int64 [N], where the samples lie in the whole dataset."""
         return torch.arange(len(self._names)) if self._rows is None else self._rows
+
+    @property
+    def identity(self) -> str | None:
+        """One name for these samples prepared this way, by which stored features are found again in the next run.
+
+        Files count with path, size and time. None where it cannot be known, as with a transform made in place.
+        """
+        settings = self.settings
+        transforms = [of_transform(settings.transform), of_transform(settings.batch_transform)]
+        files = of_files(map(self._path, self.indices.tolist()))
+        if files is None or None in transforms:
+            return None
+        rule = self._rule() if self._cache is not None else settings.color
+        return of_parts(files, of_tensor(self.targets), transforms, rule)
 
     @property
     def counts(self) -> dict[str, int]:

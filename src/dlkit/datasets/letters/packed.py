@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlkit._identity import of_parts, of_tensor, of_transform
 from dlkit.datasets.base import InMemoryDataset
-from dlkit.datasets.letters.packfile import ImageStore
+from dlkit.datasets.letters.packfile import ImageStore, Pack
 from dlkit.errors import ArgumentError, DataError
 from dlkit.splits import content_keys, split_indices
 
@@ -52,6 +53,18 @@ class PackedImages(InMemoryDataset):
     def indices(self) -> Tensor:
         """int64 [N], where the samples lie in the whole dataset."""
         return torch.arange(len(self)) if self._indices is None else self._indices
+
+    @property
+    def identity(self) -> str | None:
+        """One name for these samples prepared this way, by which stored features are found again in the next run.
+
+        Pixels count with their content (a pack with its checksum). None with a transform that cannot be told apart.
+        """
+        transform, store = of_transform(self.transform), self._store
+        if transform is None:
+            return None
+        pixels = f"{store.checksum} {list(store.images.shape)}" if isinstance(store, Pack) else of_tensor(store.images)
+        return of_parts(pixels, of_tensor(self.indices), of_tensor(self.targets), transform)
 
     @property
     def draws_random(self) -> bool:

@@ -1,0 +1,152 @@
+"""`compare`: which backbone suits the data, judged by its features, before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlkit import rng
+from dlkit.sources import source_of
+from dlkit.training.batches import split, to_device
+from dlkit.training.setup import pick_device
+from dlkit.transfer._cut import find_cut
+from dlkit.transfer.freezing import freeze
+from dlkit.transfer.models import create_model
+
+__all__ = ["Comparison", "compare"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One backbone's row in the table of `compare`.
+
+    Attributes:
+        name: The backbone.
+        knn: Accuracy of the nearest neighbours.
+        linear: Accuracy of a linear head on stored features.
+        parameters: Of the model, in millions.
+        features: Length of a feature vector.
+        milliseconds: For one image through the backbone, measured.
+        seconds: That the comparison took.
+    """
+
+    name: str
+    knn: float
+    linear: float
+    parameters: float
+    features: int
+    milliseconds: float
+    seconds: float
+
+
+def compare(
+    models: Sequence[str] | Mapping[str, nn.Module],
+    train: Any,
+    val: Any,
+    *,
+    classes: int | Sequence[str] | None = None,
+    neighbours: int = 5,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> list[Comparison]:
+    """How well the features of several backbones separate your classes, and what they cost; the best first.
+
+    Each backbone runs once over the data. No weights of it are trained, so this says which one to fine-tune, not how
+    good it will become.
+
+    Args:
+        models: Names for `create_model` (with pretrained weights), or modules by name.
+        train: Batches of (inputs, target), labels as integers; prepared the same way for all.
+        val: The same.
+        classes: Their number or names; None takes the largest label in `train`.
+        neighbours: Of the k-NN accuracy (cosine distance).
+        device: "auto", or where to compute.
+        progress: Print the rows as they are done.
+
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> data = DataLoader(TensorDataset(torch.randn(12, 4), torch.arange(12) % 2), 4)
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> [row.name for row in compare({"mine": model}, data, data, progress=False)]
+    ['mine']
+    """
+    rows = []
+    for name in models:
+        model = models[name] if isinstance(models, Mapping) else None
+        rows.append(_compared(str(name), model, train, val, classes, neighbours, device))
+        if progress:
+            sys.stderr.write(f"{_line(rows[-1])}\n")
+    return sorted(rows, key=lambda row: row.linear, reverse=True)
+
+
+def _compared(
+    name: str, model: nn.Module | None, train: Any, val: Any, classes: Any, neighbours: int, device: Any
+) -> Comparison:
+    began, where = time.monotonic(), pick_device(device)
+    model = freeze(model if model is not None else create_model(name, classes=classes or 1000)).to(where)
+    x, y, seconds = _features(model, train, where)
+    vx, vy, more = _features(model, val, where)
+    return Comparison(
+        name=name,
+        knn=_knn(x, y, vx, vy, neighbours),
+        linear=_linear(x, y, vx, vy),
+        parameters=sum(each.numel() for each in model.parameters()) / 1e6,
+        features=x.shape[1],
+        milliseconds=1000 * (seconds + more) / (len(x) + len(vx)),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _features(model: nn.Module, loader: Any, device: torch.device) -> tuple[Tensor, Tensor, float]:
+    kept, labels, seconds, cut = [], [], 0.0, None
+    for batch in source_of(loader, rng.derive(0, rng.EVALUATE)).batches(0):
+        inputs, target = split(to_device(batch, device))
+        cut = cut or find_cut(model, inputs)
+        began = time.perf_counter()
+        kept.append(_pooled(cut.features(inputs)).cpu())
+        seconds += time.perf_counter() - began
+        labels.append(target.cpu())
+    return torch.cat(kept), torch.cat(labels), seconds
+
+
+def _pooled(features: Tensor) -> Tensor:
+    """Maps are averaged over their places, as the head of a network with a convolution for a head does."""
+    return features.mean((2, 3)) if features.dim() == 4 else features.flatten(1)
+
+
+def _knn(x: Tensor, y: Tensor, vx: Tensor, vy: Tensor, neighbours: int) -> float:
+    near = (F.normalize(vx, dim=1) @ F.normalize(x, dim=1).T).topk(min(neighbours, len(x))).indices
+    return float((y[near].mode(dim=1).values == vy).float().mean())
+
+
+def _linear(x: Tensor, y: Tensor, vx: Tensor, vy: Tensor) -> float:
+    """Logistic regression with a little weight decay, to convergence."""
+    mean, std = x.mean(0), x.std(0, unbiased=False).clamp_min(1e-6)
+    x, vx = (x - mean) / std, (vx - mean) / std
+    width = int(max(y.max(), vy.max())) + 1
+    weight = torch.zeros(width, x.shape[1], requires_grad=True)
+    bias = torch.zeros(width, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(F.linear(x, weight, bias), y) + 1e-2 * weight.square().sum() / 2
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        return float((F.linear(vx, weight, bias).argmax(1) == vy).float().mean())
+
+
+def _line(row: Comparison) -> str:
+    return (
+        f"{row.name}: k-NN {row.knn:.3f}, linear {row.linear:.3f}; {row.parameters:.1f} M parameters, "
+        f"{row.features} features, {row.milliseconds:.1f} ms per image"
+    )
