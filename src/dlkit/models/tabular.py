@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlkit.datasets.tables.schema import FIRST, PADDING, Schema
+from dlkit.datasets.tables.columns import FIRST, PADDING
+from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.registry import register
 
