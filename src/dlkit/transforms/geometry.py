@@ -182,5 +182,5 @@ def resized_part(
     if method is None or (part_height, part_width) == pixels.shape[:2]:
         return resized(pixels, height, width, interpolation)
     picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
-    array = np.asarray(picture.resize((width, height), method, box=(0, 0, part_width, part_height)))
+    array = np.array(picture.resize((width, height), method, box=(0, 0, part_width, part_height)))  # writable
     return array.transpose(2, 0, 1) if array.ndim == 3 else array[None]
