@@ -159,6 +159,32 @@ def test_photos_are_known_by_their_files_and_preparation(tmp_path: Path) -> None
     assert identity_of(ImageFolder(tmp_path, size=16)) != first
 
 
+IDENTITIES = """
+import sys, torchvision
+from torchvision import transforms as tv
+from dlkit import transforms
+from dlkit.datasets import Glyphs, ImageFolder
+from dlkit.transfer.features import identity_of
+
+compose = tv.Compose([tv.RandomResizedCrop(16), tv.ColorJitter(0.1), tv.ToTensor(), tv.Normalize([0.5] * 3, [0.2] * 3)])
+print(identity_of(ImageFolder(sys.argv[1], transform=transforms.train(16))))
+print(identity_of(ImageFolder(sys.argv[1], transform=compose)))
+print(identity_of(torchvision.datasets.ImageFolder(sys.argv[1], compose)))
+print(identity_of(Glyphs(20, transform=tv.RandomErasing())))
+"""
+
+
+def test_identities_are_the_same_in_every_process(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
+    command = [sys.executable, "-c", IDENTITIES, str(tmp_path)]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert first == second
+    assert "None" not in first
+    assert len(set(first.split())) == 4
+
+
 def test_a_subclass_that_gives_other_samples_is_not_taken_for_its_parent() -> None:
     class Inverted(Glyphs):
         def take(self, indices: torch.Tensor) -> Any:
