@@ -104,8 +104,11 @@ def dali(folder: Path, cores: int) -> Any:
         return fn.crop_mirror_normalize(images, mean=mean, std=std, mirror=mirror, output_layout="CHW"), labels
 
     built = pipeline(batch_size=BATCH, num_threads=cores, device_id=None)
-    built.build()
-    return DALIClassificationIterator(built, reader_name="files", auto_reset=True)
+    try:
+        return DALIClassificationIterator(built, reader_name="files", auto_reset=True)
+    except RuntimeError as error:
+        print(f"  DALI does not run here: {str(error).strip().splitlines()[0]}")
+        return None
 
 
 def ffcv(folder: Path, cores: int, packed: Path) -> Any:
@@ -160,8 +163,12 @@ def measure(folder: Path, rounds: int, cache: Path) -> None:
     entrants = dict(contenders(folder, cache))
     taken: dict[str, list[float]] = {name: [] for name in entrants}
     for _ in range(rounds):
-        for name, run in entrants.items():
-            taken[name].append(run())
+        for name, run in list(entrants.items()):
+            try:
+                taken[name].append(run())
+            except Exception as error:
+                print(f"  {name} fails: {type(error).__name__}: {str(error).strip().splitlines()[0][:100]}")
+                del entrants[name], taken[name]
     count = len(ImageFolder(folder))
     base = statistics.median(taken["torchvision, PIL"])
     print(f"{folder.name}: {count} images, load {os.getloadavg()[0]:.1f}")

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import math
 import os
 import shutil
 import struct
@@ -420,8 +419,9 @@ def _entry(key: bytes, offset: int, shape: tuple[int, ...], pixels_crc: int, pat
 
 def _lengths(entries: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     """How many bytes the pixels of each entry take."""
-    sides = (entries[name].astype(np.uint64) for name in ("height", "width", "channels"))
-    lengths: npt.NDArray[np.uint64] = math.prod(sides, start=np.uint64(1))  # type: ignore[assignment]
+    lengths: npt.NDArray[np.uint64] = np.ones(len(entries), np.uint64)
+    for name in ("height", "width", "channels"):
+        lengths *= entries[name].astype(np.uint64)
     return lengths
 
 
