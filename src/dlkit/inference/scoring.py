@@ -28,7 +28,7 @@ def labelled(meaning: Meaning, data: Any, options: Mapping[str, Any]) -> Any:
         ArgumentError: the dataset is prepared another way, and cannot be prepared anew.
     """
     made = _opened(meaning, data, options) if not hasattr(data, "__getitem__") or _is_raw(data) else data
-    if meaning.kind == "image" and hasattr(made, "with_transform"):
+    if meaning.kind == "image" and hasattr(made, "settings"):  # letters from a pack come as tensors already
         made = made.with_transform(meaning.preprocessing)
     own = {"table": "schema", "text": "spec"}.get(meaning.kind)
     if own and not _same(meaning.kind, getattr(made, own, None), meaning.preprocessing):
