@@ -26,15 +26,17 @@ text/__init__
 datasets/base
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__
-datasets/images/decoding datasets/images/listing datasets/images/parallel datasets/images/journal
-datasets/images/cache datasets/images/settings datasets/images/profiling datasets/images/dataset
+datasets/images/decoding datasets/images/classes datasets/images/listing datasets/images/handover
+datasets/images/parallel datasets/images/journal datasets/images/policy datasets/images/cache datasets/images/settings
+datasets/images/fetching datasets/images/splitting datasets/images/profiling datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
-datasets/tables/schema datasets/tables/_cells datasets/tables/_source datasets/tables/_dialect datasets/tables/_parsing
-datasets/tables/_frames datasets/tables/_options datasets/tables/_textual datasets/tables/_reading
+datasets/tables/columns datasets/tables/_decoding datasets/tables/schema datasets/tables/_cells
+datasets/tables/_source datasets/tables/_dialect datasets/tables/_parsing datasets/tables/_frames
+datasets/tables/_options datasets/tables/_textual datasets/tables/_reading
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_targets datasets/tables/_encoding
 datasets/tables/_images datasets/tables/_memory datasets/tables/_building datasets/tables/_describing
-datasets/tables/_lanes datasets/tables/_blocks datasets/tables/_tallies datasets/tables/_survey
-datasets/tables/_streaming datasets/tables/dataset datasets/tables/__init__
+datasets/tables/_lanes datasets/tables/_ranks datasets/tables/_blocks datasets/tables/_tallies datasets/tables/_survey
+datasets/tables/_first_pass datasets/tables/_streaming datasets/tables/dataset datasets/tables/__init__
 datasets/texts/packed datasets/texts/_records datasets/texts/_sources datasets/texts/_rows datasets/texts/_targets
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/__init__
@@ -44,7 +46,7 @@ transfer/models
 transfer/_cut transfer/features
 artifact/header artifact/running artifact/inputs artifact/weights artifact/opening artifact/exporting artifact/saving
 artifact/__init__
-runs/every runs/history runs/snapshot runs/state runs/store runs/__init__
+runs/every runs/history runs/snapshot runs/state runs/modelfile runs/store runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__

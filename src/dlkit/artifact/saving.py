@@ -204,6 +204,6 @@ def _write(path: Path, tensors: dict[str, Tensor], document: dict[str, Any]) -> 
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     if not path.parent.is_dir():
         raise ArgumentError(f"there is no folder {path.parent} to write {path.name} into")
-    content = to_bytes(tensors, metadata={"format": "pt", "dlkit": text})
+    content = to_bytes(tensors, metadata={"dlkit": text})
     with atomic_write(path) as file:
         file.write(content)

@@ -160,7 +160,7 @@ def _small(data: Data, wish: Wish) -> Choice:
     tiny = data.side <= SMALL_SIDE
     side = wish.image_size or (data.side if tiny else SMALL_SIDE)
     side = max(side, 8)
-    prepared = _as_packed() if data.kind == "letters" else _own_size(side, stretch=tiny, grey=data.grey)
+    prepared = data.train.preprocessing if data.kind == "letters" else _own_size(side, stretch=tiny, grey=data.grey)
     if data.kind == "letters" and wish.image_size not in (None, 28):
         raise ArgumentError(f"image_size={wish.image_size}: these letters are 28 x 28 pixels as they are")
     reason = f"images of {data.side} pixels are too small for pretrained ones" if wish.arch is None else "as asked for"
@@ -186,7 +186,7 @@ def _backbone(data: Data, wish: Wish, arch: str) -> Choice:
     _check_backbone(wish, loaded, frozen)
     side = 28 if data.kind == "letters" else wish.image_size
     model = _created(arch, data, wish, side)
-    prepared = _as_packed() if data.kind == "letters" else from_json(model.preprocessing)  # type: ignore[arg-type]
+    prepared = data.train.preprocessing if data.kind == "letters" else from_json(model.preprocessing)  # type: ignore[arg-type]
     if frozen:
         freeze(model)
     origin = f"weights of {wish.weights}" if wish.weights else "pretrained" if wish.pretrained else "random weights"
@@ -233,11 +233,6 @@ def _created(arch: str, data: Data, wish: Wish, side: int | None) -> nn.Module:
             f"{error}\nWithout a network: weights= takes a file of weights for {arch}; arch='small' is a small network "
             "that learns from scratch; pretrained=False begins with random weights, and needs much more data"
         ) from error
-
-
-def _as_packed() -> Preprocessing:
-    """What `NotMNIST` and `Glyphs` give, for a file of the same kind: 28x28 grey pixels in [0, 1]."""
-    return Preprocessing(size=(28, 28), fit="stretch", color="L", mean=(0.0,), std=(1.0,))
 
 
 def _own_size(side: int, *, stretch: bool, grey: bool) -> Preprocessing:

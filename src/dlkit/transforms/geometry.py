@@ -155,8 +155,9 @@ def resized(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixe
         nearest: Pixels = pixels[rows[:, None], columns].transpose(2, 0, 1)
         return nearest
     # Contiguous by numpy: torch would copy a cut-out with its OpenMP threads, which on busy cores wait for each other
-    # (32 ms instead of 0.24 ms were measured). On contiguous bytes it resizes in this thread.
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)
+    # (32 ms instead of 0.24 ms were measured). The strides say "channels last" only if the batch dimension comes first;
+    # torch then resizes in place of unpacking, resizing and packing again, in half the time and in this thread.
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).unsqueeze(0).permute(0, 3, 1, 2)
     result = F.interpolate(image, (height, width), mode=interpolation, antialias=True, align_corners=False)
     array: Pixels = result[0].numpy()
     return array
@@ -181,5 +182,5 @@ def resized_part(
     if method is None or (part_height, part_width) == pixels.shape[:2]:
         return resized(pixels, height, width, interpolation)
     picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
-    array = np.asarray(picture.resize((width, height), method, box=(0, 0, part_width, part_height)))
+    array = np.array(picture.resize((width, height), method, box=(0, 0, part_width, part_height)))  # writable
     return array.transpose(2, 0, 1) if array.ndim == 3 else array[None]
