@@ -14,18 +14,25 @@ __version__ = "0.1.0"
 # Where each public name lives; the door imports a room only when somebody asks for something in it.
 _ROOMS = {
     "DataLoader": "dlkit.loader",
+    "Predictor": "dlkit.inference",
     "Trainer": "dlkit.training",
+    "load": "dlkit.inference",
+    "register": "dlkit.registry",
+    "save": "dlkit.artifact",
     "seed_everything": "dlkit.rng",
 }
 _MODULES = (
+    "artifact",
     "callbacks",
     "collate",
     "datasets",
     "download",
     "errors",
+    "inference",
     "metrics",
     "models",
     "plots",
+    "recipes",
     "samplers",
     "splits",
     "text",
@@ -37,7 +44,11 @@ _MODULES = (
 __all__ = sorted([*_ROOMS, *_MODULES])
 
 if TYPE_CHECKING:
+    from dlkit.artifact import save as save
+    from dlkit.inference import Predictor as Predictor
+    from dlkit.inference import load as load
     from dlkit.loader import DataLoader as DataLoader
+    from dlkit.registry import register as register
     from dlkit.rng import seed_everything as seed_everything
     from dlkit.training import Trainer as Trainer
 

@@ -90,6 +90,12 @@ def test_workers_give_the_same_batches(context: str) -> None:
         assert torch.equal(y, v)
 
 
+def test_no_workers_unless_told() -> None:
+    ds = CSVDataset(NUMBERS, target="y")
+    assert dlkit.DataLoader(ds, 16).num_workers == 0
+    assert dlkit.DataLoader(ds, 16, num_workers=1).num_workers == 1
+
+
 def test_it_is_the_same_as_a_tensor_dataset() -> None:
     ds = CSVDataset(NUMBERS, target="y")
     assert ds.numeric is not None
@@ -200,6 +206,44 @@ def test_a_schema_excludes_what_it_already_says() -> None:
     assert len(CSVDataset(MIXED, schema=schema, target="y")) == 60
 
 
+def test_what_the_schema_fixes_cannot_be_said_again() -> None:
+    schema = CSVDataset(MIXED, target="y").schema
+    options: dict[str, Any]
+    for options in ({"scale": "robust"}, {"min_freq": 2}, {"classes": ["yes", "no"]}, {"task": "binary"}):
+        with pytest.raises(ArgumentError, match=f"what becomes of columns and target; leave out {next(iter(options))}"):
+            CSVDataset(MIXED, schema=schema, **options)
+    with pytest.raises(ArgumentError, match=r"schema must be a fitted one, train\.schema .* not str"):
+        CSVDataset(MIXED, schema="schema.json")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_new_file_may_have_marks_of_its_own(tmp_path: Path, streaming: bool) -> None:
+    schema = CSVDataset(MIXED, target="y").schema
+    (tmp_path / "new.csv").write_text("age,color,y\n33,red,no\nnot told,not told,yes\n?,red,no\n")
+    with pytest.raises(DataError, match=r"line 3 of new\.csv has no number in column 'age' but 'not told': add it to"):
+        CSVDataset(tmp_path / "new.csv", schema=schema, streaming=streaming)
+    new = CSVDataset(tmp_path / "new.csv", schema=schema, missing=["not told"], streaming=streaming)
+    assert [new[row][0]["numeric"][1].item() for row in range(3)] == [0, 1, 1]
+    assert new[1][0]["categorical"].tolist() == [1]
+
+
+def test_a_bad_truth_value_is_called_so() -> None:
+    train = CSVDataset(pd.DataFrame({"f": ["yes", "no", "yes"], "x": [1.5, 2, 3]}))
+    with pytest.raises(DataError, match="row 1 of the DataFrame has no truth value in column 'f' but 'maybe'"):
+        CSVDataset(pd.DataFrame({"f": ["yes", "maybe"], "x": [1.5, 2]}), schema=train.schema)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=6), st.data())
+def test_no_finite_number_becomes_an_infinite_input(values: list[float], data: st.DataObject) -> None:
+    scale: Any = data.draw(st.sampled_from(["standard", "robust", "none"]))
+    train = CSVDataset(pd.DataFrame({"x": values, "filler": range(len(values))}), scale=scale, numeric=["filler"])
+    new = CSVDataset(pd.DataFrame({"x": [1e308, -1e308, *values], "filler": 0}), schema=train.schema)
+    for ds in (train, new):
+        assert ds.numeric is not None
+        assert ds.numeric.isfinite().all()
+    assert type(train.schema).from_json(train.schema.to_json()) == train.schema
+
+
 cell = st.one_of(st.none(), st.sampled_from(["a", "b", "new", "?", "1", ""]))
 number = st.one_of(st.none(), st.floats(-1e6, 1e6), st.just(float("nan")), st.just(float("inf")))
 
@@ -250,6 +294,15 @@ def test_shares_of_classes_and_groups_are_kept() -> None:
     assert first == CSVDataset.split(data, target="y", fractions=0.5, seed=1)[0].rows.tolist()
 
 
+def test_a_split_names_what_it_does_not_know() -> None:
+    with pytest.raises(ArgumentError, match=r"CSVDataset\.split has no argument 'traget'; do you mean 'target'\?"):
+        CSVDataset.split(NUMBERS, traget="y")  # type: ignore[call-arg]
+    with pytest.raises(ArgumentError, match=r"has no argument 'schema'"):
+        CSVDataset.split(NUMBERS, target="y", schema=None)  # type: ignore[call-arg]
+    with pytest.raises(ArgumentError, match="group: the DataFrame has no column 'person'; it has 'a', 'b', 'y'"):
+        CSVDataset.split(NUMBERS, target="y", group="person")
+
+
 def test_regressions_are_stratified_by_tenths_and_labels_by_combination() -> None:
     data = pd.DataFrame({"x": np.arange(1000) % 7 + 0.5, "y": np.random.default_rng(0).exponential(size=1000)})
     train, test = CSVDataset.split(data, target="y", fractions=0.9, scale_target=False)
@@ -296,9 +349,7 @@ def test_classes_in_a_stated_order() -> None:
     assert ds.classes == ["low", "mid", "high"]
     assert ds.targets is not None
     assert ds.targets[:3].tolist() == [0, 2, 1]
-    with pytest.raises(
-        DataError, match="row 1 of the DataFrame has an unknown target 'y', 'high', as have 3 more rows"
-    ):
+    with pytest.raises(DataError, match="row 1 of the DataFrame has an unknown target 'y', 'high', as have 3 more"):
         with_target(["low", "high", "mid"] * 4, classes=["low", "mid"])
     with pytest.raises(ArgumentError, match="names a class twice"):
         with_target(["a", "b"], classes=["a", "a"])
@@ -333,6 +384,24 @@ def test_regression_and_the_way_back() -> None:
         CSVDataset(NUMBERS).unscale_target(torch.zeros(2))
 
 
+def test_several_columns_are_each_read_in_their_own_way(tmp_path: Path) -> None:
+    data = pd.DataFrame({"x": [0.5, 1.5, 2.5] * 4, "w": ["1,000", "2,500", "30"] * 4, "h": ["0,5", "1,25", "2"] * 4})
+    ds = CSVDataset(data, target=["w", "h"])
+    assert ds.targets is not None
+    back = ds.unscale_target(ds.targets.double())[:3]
+    np.testing.assert_allclose(back, [[1000, 0.5], [2500, 1.25], [30, 2]], rtol=1e-5)
+    data.to_csv(tmp_path / "t.csv", index=False)
+    stream = CSVDataset(tmp_path / "t.csv", target=["w", "h"], streaming=True)
+    assert torch.allclose(torch.stack([stream[row][1] for row in range(3)]), ds.targets[:3])
+    plain = CSVDataset(data.assign(w=[1000.0, 2500, 30] * 4), schema=ds.schema)
+    assert plain.targets is not None
+    assert torch.equal(plain.targets, ds.targets)
+    words = pd.DataFrame({"x": [1.5, 2, 3], "funny": ["yes", "no", "yes"], "sad": [1, 0, 0]})
+    labels = CSVDataset(words, target=["funny", "sad"])
+    assert labels.targets is not None
+    assert labels.targets.tolist() == [[1, 1], [0, 0], [1, 0]]
+
+
 def test_labels_in_one_column() -> None:
     ds = with_target(["cat; dog", "dog", "", None, "bird;cat"], label_separator=";")
     assert ds.classes == ["bird", "cat", "dog"]
@@ -358,7 +427,8 @@ def test_labels_in_several_columns() -> None:
 def test_missing_targets_are_an_error_with_the_rows_or_skipped() -> None:
     values = ["a", None, "b", "?", "a", "b"]
     with pytest.raises(
-        DataError, match=r"row 1 of the DataFrame has no target 'y', as have 1 more rows \(3\): on_error"
+        DataError,
+        match=r"row 1 of the DataFrame has no target 'y', as have 1 more \(rows 3, counted from 0\): on_error",
     ):
         with_target(values)
     ds = with_target(values, on_error="skip")
@@ -387,7 +457,7 @@ def test_aliases(shared_data: Path) -> None:
     folder = shared_data / "csv"
     train = CSVDataset(folder / "adult.data", target="classification")
     assert train.classes == ["<=50K", ">50K"]
-    with pytest.raises(DataError, match=r"line 2 of adult\.test has an unknown target .* 16280 more rows"):
+    with pytest.raises(DataError, match=r"line 2 of adult\.test has an unknown target .* 16280 more"):
         CSVDataset(folder / "adult.test", schema=train.schema)
     test = CSVDataset(folder / "adult.test", schema=train.schema, aliases={"<=50K.": "<=50K", ">50K.": ">50K"})
     assert test.targets is not None

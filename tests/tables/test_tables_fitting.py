@@ -19,7 +19,7 @@ from dlkit.datasets.tables._building import _keys
 from dlkit.datasets.tables._cells import StringPool, Strings, Table, ranked, strings_of
 from dlkit.datasets.tables._facts import date_parts, number_facts, quantiles, text_facts
 from dlkit.datasets.tables._parsing import date_format, number_format, parse_number
-from dlkit.datasets.tables.schema import CategoryColumn, NumberColumn
+from dlkit.datasets.tables.columns import CategoryColumn, NumberColumn
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 
 ROWS = 60
@@ -364,6 +364,11 @@ def test_it_prints_as_a_table(schema: Schema) -> None:
         (lambda d: d["columns"].append(d["columns"][0]), "names a column twice"),
         (lambda d: d["target"].update(task="magic"), "must be"),
         (lambda d: d["target"].update(scale=[]), "center and a scale per column"),
+        (lambda d: d["target"].update(forms=["plain", "plain"]), "needs a form per column, or none"),
+        (lambda d: d["target"].update(task="classification"), "needs classes, and each of them once"),
+        (lambda d: d["target"].update(task="multilabel", classes=["a", "a"]), "needs classes, and each of them once"),
+        (lambda d: d["target"].update(task="binary", classes=["a", "b", "c"]), "needs 2 classes, not 3"),
+        (lambda d: d["columns"][0]["parts"][0].update(center=10**400), "must be float"),
         (lambda d: d.update(marks="NA"), "marks in the table schema must be"),
     ],
 )
@@ -382,3 +387,5 @@ def test_no_json_at_all() -> None:
         Schema.from_json("{")
     with pytest.raises(DataError, match="no table schema"):
         Schema.from_json("[]")
+    with pytest.raises(DataError, match="must be JSON"):
+        Schema.from_json("[" * 100_000)

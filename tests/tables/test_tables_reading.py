@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlkit.datasets import CSVDataset
 from dlkit.datasets.tables._cells import Cells, Dates, Numbers, Strings, Table
 from dlkit.datasets.tables._dialect import Dialect, audit_quotes, find_dialect
 from dlkit.datasets.tables._options import ReadOptions
@@ -174,6 +176,12 @@ def test_rows_without_a_fitting_header_are_no_column_of_sentences(tmp_path: Path
         read_table(path, ReadOptions())
 
 
+def test_rows_that_all_differ_from_the_header_are_ragged(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "a,b,c\n1,x,no,\n2,y,yes,\n")
+    with pytest.raises(DataError, match=r"line 2 of t\.csv has 4 cells where the header has 3, and 1 more such rows"):
+        read_table(path, ReadOptions())
+
+
 def test_archives(tmp_path: Path) -> None:
     packed = {"t.csv.gz": gzip.compress, "t.csv.bz2": bz2.compress, "t.csv.xz": lzma.compress}
     for name, compress in packed.items():
@@ -185,6 +193,11 @@ def test_archives(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         archive.writestr("one.csv", PLAIN)
         archive.writestr("two.csv", PLAIN)
+    with zipfile.ZipFile(tmp_path / "book.xlsx", "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
+        archive.writestr("xl/workbook.xml", "")
+    with pytest.raises(DataError, match=r"book\.xlsx is an Excel workbook; read it with pandas\.read_excel"):
+        read_table(tmp_path / "book.xlsx", ReadOptions())
     with pytest.raises(DataError, match=r"two\.zip holds 2 files, not one: one\.csv, two\.csv"):
         read_table(tmp_path / "two.zip", ReadOptions())
     broken = write(tmp_path / "broken.csv.gz", gzip.compress(PLAIN.encode() * 100)[:-12])
@@ -354,7 +367,7 @@ def test_what_is_no_table(tmp_path: Path) -> None:
         read_table(write(tmp_path / "blank.csv", "\n  \n"), ReadOptions())
     with pytest.raises(DataError, match="has a header with 2 columns but no rows"):
         read_table(write(tmp_path / "header.csv", "a,b\n"), ReadOptions())
-    for source in (7, [], [1, 2]):
+    for source in (7, [], [1, 2], {"a": [1]}, b"a,b"):
         with pytest.raises(ArgumentError, match="source must be a path"):
             read_table(source, ReadOptions())
     with pytest.raises(ArgumentError, match="separator must be one character"):
@@ -489,3 +502,45 @@ def test_numbers_missing_and_dates_are_typed(tmp_path: Path) -> None:
     assert [type(cells) for cells in columns.values()] == [Numbers, Numbers, Dates, Dates, Numbers]
     assert columns["i"].values.dtype == np.int64  # type: ignore[union-attr]
     assert columns["n"].missing().all()  # type: ignore[union-attr]
+
+
+# --- whole files ------------------------------------------------------------------------------------------------------
+
+word = st.text(st.sampled_from("가나다라마바사 \"\n',;|ab"), max_size=7).map(lambda text: text.strip() or None)
+amount = st.one_of(st.none(), st.integers(-(10**9), 10**9).map(float), st.floats(-1e9, 1e9))
+
+
+def packed(data: bytes, how: str) -> bytes:
+    if how == "zip":
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("t.csv", data)
+        return archive.getvalue()
+    return {"gzip": gzip.compress, "bz2": bz2.compress, "plain": bytes}[how](data)
+
+
+@given(
+    rows=st.lists(st.tuples(amount, word, st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1))), min_size=1),
+    codec=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp949"]),
+    separator=st.sampled_from(",;\t|"),
+    how=st.sampled_from(["plain", "gzip", "bz2", "zip"]),
+    streaming=st.booleans(),
+)
+@settings(deadline=None, max_examples=30)
+def test_made_files_come_back(
+    rows: list[Any], codec: str, separator: str, how: str, streaming: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Numbers, words and dates, written by pandas in any encoding and packing, are the same when read."""
+    frame = pd.DataFrame(rows, columns=["amount", "word", "when"]).astype({"when": "datetime64[us]"})
+    path = tmp_path_factory.mktemp("made") / "t.csv"
+    path.write_bytes(packed(frame.to_csv(index=False, sep=separator).encode(codec), how))
+    numeric = [] if frame.amount.isna().all() else ["amount"]
+    back = CSVDataset(path, text="word", numeric=numeric, dates="when")
+    read = back.to_pandas()
+    words = [text or "" for _, text, _ in rows]
+    np.testing.assert_array_equal(read.amount.astype(float), frame.amount.astype(float))
+    assert [text if isinstance(text, str) else "" for text in read.word] == words
+    assert read.when.tolist() == frame.when.tolist()
+    if streaming:
+        stream = CSVDataset(path, schema=back.schema, streaming=True)
+        assert [stream[row]["text"] for row in range(len(rows))] == words

@@ -14,21 +14,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from pyarrow import parquet
 from torch.utils.data import DataLoader as Stock
 
 import dlkit
+from dlkit import Trainer
+from dlkit.callbacks import Callback, Checkpoint
 from dlkit.datasets import CSVDataset
 from dlkit.datasets.tables import _blocks as block_module
 from dlkit.datasets.tables._blocks import block_file, last_record_end
 from dlkit.datasets.tables._dialect import Dialect
 from dlkit.datasets.tables._lanes import InOrder, LanePlan, Lanes
 from dlkit.datasets.tables._options import ReadOptions
+from dlkit.datasets.tables._ranks import RankPlan
 from dlkit.datasets.tables._reading import read_table
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
+from dlkit.models import TabularMLP
 from dlkit.splits import part_of_keys
 
 ROWS = 3000
@@ -127,8 +134,11 @@ def test_all_that_can_be_read_can_be_streamed(tmp_path: Path, make: str) -> None
     whole = CSVDataset(source, target="y", text="note")
     stream = CSVDataset(source, schema=whole.schema, streaming=True)
     assert same(list(dlkit.DataLoader(whole, 32)), list(dlkit.DataLoader(stream, 32)))
-    again = CSVDataset(source, schema=whole.schema, streaming=True)
-    assert len(again) == 400
+    again = CSVDataset(source, target="y", text="note", streaming=True)
+    assert (len(again), again.schema.target) == (400, whole.schema.target)
+    assert repr(again).startswith(repr(whole).split(",")[0])  # told by the name that was given, not by a copy's
+    for left, right in zip(again.schema.numbers, whole.schema.numbers, strict=True):
+        assert left.parts[0].fill == pytest.approx(right.parts[0].fill)  # every row is in the sample of so few
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -178,6 +188,50 @@ def test_ranks_share_without_loss_or_doubles(path: Path) -> None:
     assert torch.equal(torch.cat(list(plan[10:20:2])), torch.cat([plan[number] for number in range(10, 20, 2)]))
     with pytest.raises(IndexError):
         plan[len(plan)]
+
+
+@given(
+    rows=st.integers(1, 80), batch=st.integers(1, 9), ranks=st.integers(1, 6), drop=st.booleans(), shuffle=st.booleans()
+)
+@settings(deadline=None)
+def test_ranks_get_equally_many_batches(rows: int, batch: int, ranks: int, drop: bool, shuffle: bool) -> None:
+    planner = Lanes(np.array([rows]), batch, drop_last=drop, at_once=1) if shuffle else None
+    whole = (planner or InOrder(rows, batch, drop_last=drop)).plan(1, 2)
+    if len(whole) < ranks and rows < ranks and not drop:
+        with pytest.raises(DataError, match=f"{rows} rows cannot be spread over {ranks} processes"):
+            RankPlan(whole, ranks, 0, drop_last=drop, in_order=not shuffle)
+        return
+    plans = [RankPlan(whole, ranks, rank, drop_last=drop, in_order=not shuffle) for rank in range(ranks)]
+    shares = [[plan[number] for number in range(len(plan))] for plan in plans]
+    assert len({len(share) for share in shares}) == 1
+    seen = torch.cat([indices for share in shares for indices in share] or [torch.arange(0)]).sort().values
+    if drop:
+        assert len(seen.unique()) == len(seen) == len(whole) // ranks * ranks * batch
+        assert all(len(indices) == batch for share in shares for indices in share)
+    else:
+        assert seen.tolist() == list(range(rows))
+        assert max(len(indices) for share in shares for indices in share) <= batch + 1
+    if not shuffle:  # each has rows that follow each other, but for the last step
+        for share in shares:
+            steps = torch.cat(share[:-1] or [torch.arange(0)])
+            assert (steps.diff() == 1).all()
+
+
+def test_a_process_gets_its_share_by_itself(path: Path) -> None:
+    ds = CSVDataset(path, target="y", streaming=True)
+    loader = dlkit.DataLoader(ds, 32, shuffle=True, seed=5)
+    alone = [loader.indices(0, number) for number in range(len(loader))]
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    torch.distributed.init_process_group("fake", rank=1, world_size=4, store=FakeStore())
+    try:
+        loader = dlkit.DataLoader(ds, 32, shuffle=True, seed=5)
+        assert len(loader) == -(-len(alone) // 4)
+        steps = len(alone) // 4
+        assert [loader.indices(0, number) for number in range(steps)] == alone[1 : 4 * steps : 4]
+        assert len(list(loader)) == len(loader)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @given(
@@ -373,6 +427,8 @@ def test_what_a_stream_is_not_for(path: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="a DataFrame is in memory already"):
         CSVDataset(frame(10), streaming=True)
     ds = CSVDataset(path, target="y", streaming=True)
+    with pytest.raises(ArgumentError, match="a streamed table is counted, not kept"):
+        ds.describe(ds)
     for ask in (ds.to_pandas, ds.comparable, lambda: ds.numeric, lambda: ds.targets, lambda: ds.rows):
         with pytest.raises(ArgumentError, match="a streamed table is never in memory as a whole"):
             ask()
@@ -394,6 +450,59 @@ def test_a_quote_that_never_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     rows[300] = '300.5,"1,a'
     with pytest.raises(DataError, match=r"begins in line 302 of t\.csv does not end within .* is a quote in it never"):
         CSVDataset(lines(tmp_path, rows), target="y", streaming=True)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_of_streamed_rows_lie_beside_the_file_and_are_looked_for_at_once(tmp_path: Path, packed: bool) -> None:
+    Image.new("RGB", (12, 12), (255, 0, 0)).save(tmp_path / "red.png")
+    rows = [f"{i}.5,{'gone' if i == 333 else 'red'}.png,{'ab'[i % 2]}" for i in range(600)]
+    path = lines(tmp_path, rows, "key,file,y")
+    if packed:
+        path = tmp_path / "t.csv.gz"
+        path.write_bytes(gzip.compress((tmp_path / "t.csv").read_bytes()))
+    name = path.name
+    with pytest.raises(DataError, match=rf"line 335 of {name} names no image file in column 'file': .*gone\.png"):
+        CSVDataset(path, target="y", image="file", streaming=True)
+    ds = CSVDataset(path, target="y", image="file", image_size=8, on_error="skip", streaming=True)
+    assert (len(ds), len(ds.skipped)) == (599, 1)
+    assert ds[333][0]["image"].shape == (3, 8, 8)
+    again = CSVDataset(path, schema=ds.schema, image_size=8, on_error="skip", streaming=True)
+    assert len(again) == 599
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_on_a_stream_goes_on_where_it_stood(path: Path, tmp_path: Path) -> None:
+    ds = CSVDataset(path, target="y", streaming=True)
+
+    def train(folder: str, epochs: int, stop_after: int | None = None) -> Any:
+        torch.manual_seed(0)
+        model = TabularMLP(ds.schema, hidden=(8,))
+        callbacks: list[Any] = [Checkpoint(tmp_path / folder, every="20 steps")]
+        callbacks += [] if stop_after is None else [StopAfter(stop_after)]
+        optim = torch.optim.AdamW(model.parameters(), 1e-2)
+        trainer = Trainer(model, torch.nn.CrossEntropyLoss(), optim, callbacks=callbacks, progress=False)
+        trainer.fit(dlkit.DataLoader(ds, 64, shuffle=True), epochs=epochs)
+        return model.state_dict()
+
+    whole = train("whole", 2)
+    train("parts", 2, stop_after=61)  # in the middle of the second epoch
+    parts = train("parts", 2)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+class StopAfter(Callback):
+    """Ends a training after some steps."""
+
+    changes_numbers = False
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, run: Any) -> None:
+        if run.step >= self.steps:
+            run.request_stop("enough")
 
 
 # --- splits -----------------------------------------------------------------------------------------------------------
@@ -453,7 +562,7 @@ print(rows, len(train), len(test), peak)
 
 
 def write_big(path: Path, size: int) -> int:
-    """A file of at least `size` bytes with numbers, categories and quoted text; how many rows it has."""
+    """A file of at least `size` bytes as text: numbers, categories, dates, quoted text; how many rows it has."""
     rng = np.random.default_rng(0)
     rows = 20_000
     data = pd.DataFrame({f"x{i}": rng.normal(size=rows).round(5) for i in range(8)})
@@ -463,6 +572,12 @@ def write_big(path: Path, size: int) -> int:
     data["y"] = rng.integers(0, 2, rows)
     body = data.to_csv(index=False, header=False).encode()
     copies = -(-size // len(body))
+    if path.suffix == ".parquet":
+        table = pa.Table.from_pandas(data)
+        with parquet.ParquetWriter(path, table.schema) as writer:
+            for done in range(0, copies, 50):  # row groups of a million rows, as most programs make them
+                writer.write_table(pa.concat_tables([table] * min(50, copies - done)))
+        return rows * copies
     with open(path, "wb") as file:
         file.write((",".join(data.columns) + "\n").encode())
         for _ in range(copies):
@@ -483,7 +598,7 @@ def check_memory(path: Path, size: int) -> None:
     assert train + test == rows
     assert test == pytest.approx(rows / 10, rel=0.05)
     assert peak * 1024 < 1 << 30, f"{peak / 1024:.0f} MB"
-    print(f"{size >> 20} MB, {rows:,} rows: {peak / 1024:.0f} MB resident at most")
+    print(f"{path.suffix[1:]}, {size / 1e9:g} GB as text, {rows:,} rows: {peak / 1024:.0f} MB resident at most")
 
 
 def test_memory_stays_small(tmp_path: Path) -> None:
@@ -492,6 +607,6 @@ def test_memory_stays_small(tmp_path: Path) -> None:
 
 @pytest.mark.proof
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("gigabytes", [1, 10])
-def test_memory_stays_small_whatever_the_size(tmp_path: Path, gigabytes: int) -> None:
-    check_memory(tmp_path / "big.csv", gigabytes * 10**9)
+@pytest.mark.parametrize(("name", "gigabytes"), [("big.csv", 1), ("big.parquet", 1), ("big.csv", 10)])
+def test_memory_stays_small_whatever_the_size(tmp_path: Path, name: str, gigabytes: int) -> None:
+    check_memory(tmp_path / name, gigabytes * 10**9)

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlkit.datasets.tables.schema import FIRST, PADDING, Schema
+from dlkit.datasets.tables.columns import FIRST, PADDING
+from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError, TrainingError
+from dlkit.registry import register
 
 __all__ = ["TabularMLP"]
 
 
+@register("dlkit.models.TabularMLP")
 class TabularMLP(nn.Module):
     """A baseline for tables: an embedding per category, the numbers as they are, and a few wide layers over both.
 

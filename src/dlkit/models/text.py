@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dlkit.errors import ArgumentError, TrainingError
+from dlkit.registry import register
 
 __all__ = ["TextClassifier"]
 
 
+@register("dlkit.models.TextClassifier")
 class TextClassifier(nn.Module):
     """Scores for texts, from the padded batches that `TextDataset` gives: `model(**inputs)`.
 

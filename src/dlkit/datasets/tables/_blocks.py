@@ -50,7 +50,7 @@ class BlockFile(Protocol):
     """A file that is read block by block."""
 
     @property
-    def path(self) -> Path:
+    def source(self) -> Path:
         """Where it lies."""
 
     @property
@@ -59,6 +59,9 @@ class BlockFile(Protocol):
 
     def blocks(self) -> Iterator[tuple[Block, Any]]:
         """All blocks in order, each with its content where that is at hand."""
+
+    def share(self, block: Block) -> float:
+        """About which share of the file's rows a block has."""
 
     def table(self, block: Block, as_text: Collection[str], content: Any = None, *, threads: bool = False) -> Table:
         """The rows of a block."""
@@ -76,7 +79,7 @@ def block_file(path: Path, options: ReadOptions) -> BlockFile:
     dialect = fitting_dialect(head, find_dialect(head, str(path), options.separator, options.names))
     note = f"{path.name}: {encoding}, {dialect}" + ("" if plain == path else f", unpacked to {plain}")
     line = head[: dialect.start].count(b"\n") + 1
-    return TextFile(plain, path.name, replace(dialect, start=0), options, dialect.start + mark, line, note)
+    return TextFile(plain, path, replace(dialect, start=0), options, dialect.start + mark, line, note)
 
 
 def _plain(path: Path, encoding: str) -> tuple[Path, str]:
@@ -112,15 +115,30 @@ def _copy(path: Path, copy: Path, encoding: str) -> None:
 
 @dataclass
 class TextFile:
-    """Text in blocks of some megabytes, each ending with a record, also where cells hold line breaks."""
+    """Text in blocks of some megabytes, each ending with a record, also where cells hold line breaks.
+
+    Attributes:
+        path: The plain UTF-8 text: the file itself, or a copy in the cache folder.
+        source: The file that the caller named.
+        dialect: How it is written.
+        options: How to read.
+        start: The byte at which the rows begin.
+        line: The line in which they begin.
+        note: How it was read.
+    """
 
     path: Path
-    origin: str
+    source: Path
     dialect: Dialect
     options: ReadOptions
     start: int
     line: int
     note: str
+
+    @property
+    def origin(self) -> str:
+        """The file, as errors name it."""
+        return self.source.name
 
     def blocks(self) -> Iterator[tuple[Block, bytes]]:
         """See `BlockFile`."""
@@ -142,6 +160,10 @@ class TextFile:
         if rest.strip():
             yield Block(position, position + len(rest), line), rest
 
+    def share(self, block: Block) -> float:
+        """See `BlockFile`."""
+        return (block.stop - block.start) / max(1, self.path.stat().st_size)
+
     def table(
         self, block: Block, as_text: Collection[str], content: bytes | None = None, *, threads: bool = False
     ) -> Table:
@@ -154,14 +176,14 @@ class TextFile:
             data, self.dialect, self.options, as_text, self.origin, first_line=block.line, threads=threads
         )
         place = _BlockLines(self, block) if parsed.lines is None else Numbered(parsed.lines, self.origin)
-        return Table(parsed.columns, self.origin, place, skipped=parsed.bad)
+        return Table(parsed.columns, self.origin, place, skipped=parsed.bad, folder=self.source.parent)
 
     def _read(self, block: Block) -> bytes:
         with open(self.path, "rb") as file:
             file.seek(block.start)
             data = file.read(block.stop - block.start)
         if len(data) < block.stop - block.start:
-            raise DataError(f"{self.path} has become shorter since it was first read")
+            raise DataError(f"{self.source} has become shorter since it was first read")
         return data
 
 
@@ -204,12 +226,12 @@ def _counted_end(data: bytes, dialect: Dialect) -> int:
 class ParquetFile:
     """Parquet by row groups."""
 
-    path: Path
+    source: Path
 
     @property
     def note(self) -> str:
         """What it is."""
-        return f"{self.path.name}: Parquet"
+        return f"{self.source.name}: Parquet"
 
     def blocks(self) -> Iterator[tuple[Block, None]]:
         """See `BlockFile`."""
@@ -218,26 +240,31 @@ class ParquetFile:
         for number in groups:
             yield Block(number, number + 1), None
 
+    def share(self, block: Block) -> float:
+        """See `BlockFile`."""
+        with self._open() as file:
+            return float(file.metadata.row_group(block.start).num_rows / max(1, file.metadata.num_rows))
+
     def table(self, block: Block, as_text: Collection[str], content: Any = None, *, threads: bool = False) -> Table:
         """See `BlockFile`."""
         with self._open() as file:
             group = file.read_row_group(block.start, use_threads=threads)
             before = sum(file.metadata.row_group(number).num_rows for number in range(block.start))
-        origin = self.path.name
-        return Table(arrow_columns(group, origin), origin, _RowsFrom(before, origin))
+        origin = self.source.name
+        return Table(arrow_columns(group, origin), origin, _RowsFrom(before, origin), folder=self.source.parent)
 
     def checked(self) -> ParquetFile:
         """This file, if no two columns have one name."""
         with self._open() as file:
-            check_names(file.schema_arrow.names, self.path)
+            check_names(file.schema_arrow.names, self.source)
         return self
 
     def _open(self) -> Any:
         parquet = require("pyarrow.parquet", extra="tables")
         try:
-            return parquet.ParquetFile(self.path)
+            return parquet.ParquetFile(self.source)
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.path} is a damaged Parquet file: {error}") from error
+            raise DataError(f"{self.source} is a damaged Parquet file: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def _names(argument: str, value: Any) -> tuple[str, ...]:
     names = (value,) if isinstance(value, str) and argument not in ("missing", "names") else value
     listed = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else None
     if listed is None or not all(isinstance(name, str) for name in listed):
-        raise ArgumentError(f"{argument} must be a list of strings, not {value!r}")
+        raise ArgumentError(f"{argument} must be a list of strings, not {value!r:.200}")
     return listed
 
 
@@ -209,8 +209,23 @@ def text_columns(schema: Schema) -> set[str]:
     return {*(column.name for column in kept), *class_column(schema.target)}
 
 
-def check_no_roles(settings: Settings, schema: Schema) -> None:
-    """A schema says what the columns are, and nobody else may."""
+def under_schema(settings: Settings, schema: Schema) -> tuple[ReadOptions, Schema]:
+    """How to read a file that an older schema describes, and the schema with the marks that only this file has.
+
+    Raises:
+        ArgumentError: the caller says again what the schema says.
+    """
+    if not isinstance(schema, Schema):
+        raise ArgumentError(
+            f"schema must be a fitted one, train.schema or Schema.load(path), not {type(schema).__name__}"
+        )
+    _check_nothing_said_twice(settings, schema)
+    own = () if settings.read.missing == ReadOptions().missing else settings.read.missing
+    schema = replace(schema, marks=(*schema.marks, *(mark for mark in own if mark not in schema.marks)))
+    return replace(settings.read, missing=schema.marks), schema
+
+
+def _check_nothing_said_twice(settings: Settings, schema: Schema) -> None:
     if wanted := settings.roles.target:
         has = () if schema.target is None else schema.target.columns
         if wanted != has:
@@ -219,11 +234,18 @@ def check_no_roles(settings: Settings, schema: Schema) -> None:
         raise ArgumentError(
             "schema= says what the columns are; leave out numeric, categorical, dates, text, image, drop"
         )
+    said = [
+        field.name
+        for given, default in ((settings.fit, FitOptions()), (settings.target, TargetOptions()))
+        for field in fields(given)
+        if getattr(given, field.name) != getattr(default, field.name)
+    ]
+    if said:
+        raise ArgumentError(f"schema= says what becomes of columns and target; leave out {', '.join(said)}")
 
 
 def _apply(source: Any, settings: Settings, schema: Schema) -> Built:
-    check_no_roles(settings, schema)
-    read = ReadOptions(**{**vars(settings.read), "missing": schema.marks})
+    read, schema = under_schema(settings, schema)
     table = read_table(source, read, text_columns(schema))
     rename_classes(table, class_column(schema.target), settings.aliases)
     return _finish(table, settings, encode(table, schema), schema, None, list(table.skipped))
@@ -232,11 +254,16 @@ def _apply(source: Any, settings: Settings, schema: Schema) -> Built:
 def _finish(
     table: Table, settings: Settings, encoded: Encoded, schema: Schema, rows: Array | None, skipped: list[Skipped]
 ) -> Built:
-    images = rooted(settings.images, table)
-    lost = [missing_files(name, cells, images) for name, cells in encoded.images.items()]
-    problems = [*encoded.problems, *(problem for problem in lost if problem is not None)]
+    problems = [*encoded.problems, *lost_images(encoded.images, settings.images, table)]
     kept, more = usable(table, problems, settings.read, rows)
+    images = rooted(settings.images, table)
     return Built(table, schema, Memory.of(encoded, schema, images, kept, len(table)), [*skipped, *more])
+
+
+def lost_images(columns: Mapping[str, Strings], options: ImageOptions, table: Table) -> list[Problem]:
+    """Rows of columns of image paths whose file is not there."""
+    found = [missing_files(name, cells, rooted(options, table)) for name, cells in columns.items()]
+    return [problem for problem in found if problem is not None]
 
 
 def rooted(images: ImageOptions, table: Table) -> ImageOptions:
@@ -277,7 +304,7 @@ def _skip(table: Table, row: int, problem: Problem) -> Skipped:
 
 def _told(table: Table, problem: Problem, bad: Array) -> str:
     example = problem.example if bad[0] == problem.rows[0] else ""
-    more = f", as have {len(bad) - 1} more rows ({_listed(bad[1:])})" if len(bad) > 1 else ""
+    more = f", as have {len(bad) - 1} more (rows {_listed(bad[1:])}, counted from 0)" if len(bad) > 1 else ""
     return f"{table.places(int(bad[0]))} {problem.reason}{example}{more}: {problem.remedy}"
 
 

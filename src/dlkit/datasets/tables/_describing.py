@@ -13,7 +13,8 @@ from dlkit.datasets.tables._encoding import shown
 from dlkit.datasets.tables._facts import Facts, NumberFacts, TextFacts
 from dlkit.datasets.tables._parsing import as_dates, as_numbers, present
 from dlkit.datasets.tables._targets import encode_target
-from dlkit.datasets.tables.schema import Column, NumberColumn, Schema
+from dlkit.datasets.tables.columns import Column, NumberColumn
+from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError
 from dlkit.splits import check_leaks
 

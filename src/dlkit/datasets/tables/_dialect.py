@@ -22,6 +22,7 @@ _NONE = "\x1f"  # ASCII's own unit separator: stands in no text, so every line i
 _SAMPLE = 1 << 18
 _FEW_ROWS = 10  # in which sentences may have as many commas each by chance
 _PIECE = 1 << 24
+_JUST_ENOUGH = 0.51  # of the rows must be as wide as the header
 _QUOTE, _LF, _CR = 34, 10, 13
 
 
@@ -112,7 +113,7 @@ def _sniff(data: Buffer) -> str:
     text = bytes(data[:_SAMPLE]).decode("utf-8", "ignore")
     scores = {separator: _score(_widths(text, separator, cut=len(data) > _SAMPLE)) for separator in _SEPARATORS}
     best = max(_SEPARATORS, key=scores.__getitem__)
-    return best if scores[best] > (0.5, 0) else _NONE
+    return best if scores[best] >= (_JUST_ENOUGH, 0) else _NONE
 
 
 def _score(widths: list[int]) -> tuple[float, int]:
@@ -124,7 +125,16 @@ def _score(widths: list[int]) -> tuple[float, int]:
         width = max(set(widths), key=widths.count)
         if len(widths) < _FEW_ROWS or widths.count(width) < 0.9 * (len(widths) - 1):
             return 0.0, 0
-    return (round(widths.count(width) / len(widths), 2), width) if width > 1 else (0.0, 0)
+    if width == 1:
+        return 0.0, 0
+    share = round(widths.count(width) / len(widths), 2)
+    # Rows that agree with each other but not with the header are a damaged table, and still one with this separator.
+    return (max(share, _JUST_ENOUGH) if _agree(widths[1:]) else share), width
+
+
+def _agree(widths: list[int]) -> bool:
+    usual = max(set(widths), key=widths.count, default=1)
+    return usual > 1 and widths.count(usual) >= 0.9 * len(widths)
 
 
 def _widths(text: str, separator: str, *, cut: bool) -> list[int]:

@@ -11,13 +11,15 @@ import numpy as np
 from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, Strings, Table
 from dlkit.datasets.tables._facts import date_parts
 from dlkit.datasets.tables._fitting import text_of
-from dlkit.datasets.tables._parsing import as_dates, as_numbers, date_format, number_format, present
+from dlkit.datasets.tables._parsing import as_dates, as_numbers, date_format, fitting_form, number_format, present
 from dlkit.datasets.tables._targets import ClassNumbers, encode_target
-from dlkit.datasets.tables.schema import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn, Schema
+from dlkit.datasets.tables.columns import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn
+from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import DataError
 
 __all__ = ["Encoded", "Problem", "encode"]
 
+_LARGEST = float(np.finfo(np.float32).max)
 _BLOCK, _SHARE = 1 << 14, 1 << 17  # rows written at once, and by one thread
 _ENOUGH_TO_TELL = 5  # cells that must be numbers before a column of categories counts as another kind of column
 
@@ -149,8 +151,13 @@ def _numeric(table: Table, schema: Schema, problems: list[Problem]) -> Array | N
         # Some thousand rows at a time stay in the processor's cache until all of their columns are written.
         for first in range(start, min(start + _SHARE, len(table)), _BLOCK):
             stop = min(first + _BLOCK, start + _SHARE, len(table))
-            for place, lane in enumerate(lanes):
-                lane.write(matrix[first:stop, place], first, stop)
+            rows = matrix[first:stop]
+            with np.errstate(over="ignore", invalid="ignore"):
+                for place, lane in enumerate(lanes):
+                    lane.write(rows[:, place], first, stop)
+                overflown = not np.isfinite(rows.sum())
+            if overflown:  # a float64 beyond what float32 holds; infinite inputs would make every weight NaN
+                np.clip(rows, -_LARGEST, _LARGEST, out=rows)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(fill, range(0, len(table), _SHARE)))
@@ -161,7 +168,7 @@ def _lanes(column: NumberColumn, table: Table, marks: Sequence[str], problems: l
     cells = table.columns[column.name]
     read, bad = _parsed(cells, column, table.origin, marks)
     if bad is not None:
-        kind = "date" if column.kind == "date" else "number"
+        kind = {"date": "date", "boolean": "truth value"}.get(column.kind, "number")
         problems.append(unreadable(column.name, kind, cells, np.flatnonzero(bad)))
     absent = read.missing() if column.indicator or not read.complete() else None
     gaps = absent if absent is not None and absent.any() else None
@@ -202,15 +209,8 @@ def _parsed(
 def _read_text(cells: Strings, column: NumberColumn, marks: Sequence[str]) -> tuple[Numbers | Dates, Array]:
     if column.kind == "date":
         return _dates_of(cells, column.form, marks)
-    form = "boolean" if column.kind == "boolean" else _form_of(cells, column.form, marks)
+    form = "boolean" if column.kind == "boolean" else fitting_form(cells, column.form, marks)
     return as_numbers(cells, form, marks)
-
-
-def _form_of(cells: Strings, form: str, marks: Sequence[str]) -> str:
-    """The schema's way of writing numbers, unless this file plainly has another one."""
-    if form != "plain":
-        return form
-    return number_format([text for text in present(cells.pool.tolist(), marks) if text is not None]) or form
 
 
 def _dates_of(cells: Strings, form: str, marks: Sequence[str]) -> tuple[Dates, Array]:

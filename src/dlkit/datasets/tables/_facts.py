@@ -141,13 +141,14 @@ def many_texts(cells: Strings, missing: Collection[str]) -> TextFacts | None:
 def number_facts(values: Array, *, unique: bool = False, spread: bool = False) -> NumberFacts:
     """The facts of numbers; NaN and infinite ones are missing."""
     rows = len(values)
-    total = float(values.sum())
+    with np.errstate(over="ignore"):
+        total = float(values.sum())
     there = values if math.isfinite(total) else values[np.isfinite(values)]
     if not len(there):
         return NumberFacts(rows=rows, missing=rows)
     low, high = float(there.min()), float(there.max())
     whole = there.dtype.kind in "iu" or (whole_numbers(there[:1000]) and whole_numbers(there))
-    mean = (total if there is values else float(there.sum())) / len(there)
+    mean, std = _mean_and_std(there, total if there is values else float(there.sum()), max(-low, high))
     first, middle, third = quantiles(there, (0.25, 0.5, 0.75)) if spread else (0.0, *quantiles(there, (0.5,)), math.nan)
     return NumberFacts(
         rows=rows,
@@ -156,12 +157,22 @@ def number_facts(values: Array, *, unique: bool = False, spread: bool = False) -
         low=low,
         high=high,
         mean=mean,
-        std=math.sqrt(_squares(there, mean) / len(there)),
+        std=std,
         median=middle,
         spread=third - first,
         consecutive=whole and high - low + 1 == len(there) and _all_different(there),
         distinct=_all_different(there) if unique else None,
     )
+
+
+def _mean_and_std(values: Array, total: float, largest: float) -> tuple[float, float]:
+    with np.errstate(over="ignore"):
+        mean, squares = total / len(values), _squares(values, total / len(values))
+        if not math.isfinite(squares):  # numbers so large that their sum or squares are none: measured by the largest
+            values = values / largest
+            mean = float((values / len(values)).sum())
+            return mean * largest, math.sqrt(_squares(values, mean) / len(values)) * largest
+    return mean, math.sqrt(squares / len(values))
 
 
 def _squares(values: Array, mean: float) -> float:
@@ -195,7 +206,8 @@ def quantiles(values: Array, shares: Sequence[float]) -> list[float]:
     for share in shares:
         place = share * (len(values) - 1)
         low, high = _neighbours(values, sample, math.floor(place), math.ceil(place))
-        results.append(low + (high - low) * (place - math.floor(place)))
+        part = place - math.floor(place)
+        results.append(low + (high - low) * part if part else low)
     return results
 
 

@@ -15,7 +15,7 @@ from dlkit.datasets.tables._cells import Array, Cells, Numbers, Strings, Table, 
 from dlkit.datasets.tables._facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of, many_texts, text_facts
 from dlkit.datasets.tables._frames import number_text
 from dlkit.datasets.tables._parsing import as_dates, as_numbers, boolean_words, date_format, number_format
-from dlkit.datasets.tables.schema import CategoryColumn, Column, NumberColumn, Part
+from dlkit.datasets.tables.columns import CategoryColumn, Column, NumberColumn, Part
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["FitOptions", "Roles", "decide", "fit_columns", "text_of"]
@@ -44,11 +44,7 @@ class Roles:
         for role, columns in self._given():
             for name in columns:
                 if name not in names:
-                    close = difflib.get_close_matches(name, names, 3) or names[:20]
-                    raise ArgumentError(
-                        f"{role}: {origin} has no column {name!r}; "
-                        f"{'do you mean' if close != names[:20] else 'it has'} {', '.join(map(repr, close))}?"
-                    )
+                    raise ArgumentError(f"{role}: {origin} has no column {name!r}; {_near(name, names)}")
                 if seen.setdefault(name, role) != role:
                     raise ArgumentError(f"column {name!r} is named both in {seen[name]} and in {role}")
 
@@ -60,6 +56,14 @@ class Roles:
         for role in ("numeric", "categorical", "dates", "text", "image", "drop", "target"):
             yield role, getattr(self, role)
         yield "group", () if self.group is None else (self.group,)
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    if close := difflib.get_close_matches(name, names, 3):
+        return f"do you mean {', '.join(map(repr, close))}?"
+    if len(names) == 1:
+        return f"it has only {names[0]!r:.200}; if that is a row, see separator= and names="
+    return f"it has {', '.join(map(repr, names[:20]))}{', ...' if len(names) > 20 else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +259,7 @@ def _part(name: str, facts: NumberFacts, scale: Scaling) -> Part:
     centers = {"standard": (facts.mean, facts.std), "robust": (facts.median, facts.spread), "none": (0.0, 1.0)}
     center, spread = centers[scale]
     spread = spread or facts.std or 1.0  # more than half of the rows equal: no quartiles to scale by
-    return Part(name=name, center=center, scale=spread if np.isfinite(1 / spread) else 1.0, fill=facts.median)
+    return Part(name=name, center=center, scale=spread if 0 < 1 / spread < np.inf else 1.0, fill=facts.median)
 
 
 def _date(name: str, facts: DateFacts, form: str, options: FitOptions) -> Column:

@@ -16,6 +16,7 @@ __all__ = [
     "as_numbers",
     "boolean_words",
     "date_format",
+    "fitting_form",
     "is_code",
     "number_format",
     "present",
@@ -90,6 +91,13 @@ def is_code(text: str) -> bool:
 def present(strings: Sequence[str], missing: Collection[str]) -> list[str | None]:
     """Each string without blanks around it, None where it is a missing mark."""
     return [None if (text := string.strip()) == "" or text in missing else text for string in strings]
+
+
+def fitting_form(cells: Strings, form: str, missing: Collection[str]) -> str:
+    """A schema's way of writing numbers, unless this file plainly has another one."""
+    if form != "plain":
+        return form
+    return number_format([text for text in present(cells.pool.tolist(), missing) if text is not None]) or form
 
 
 def boolean_words(values: Collection[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def paths_of(source: Any) -> list[Path]:
     """The files of a source that is no DataFrame; URLs are fetched."""
     if isinstance(source, str | os.PathLike):
         return [local_path(source)]
-    if isinstance(source, Iterable):
+    if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
         sources = list(source)
         if sources and all(isinstance(item, str | os.PathLike) for item in sources):
             return [local_path(item) for item in sources]
@@ -122,7 +122,7 @@ def _read_parquet(path: Path) -> Table:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is a damaged Parquet file: {error}") from error
     check_names(table.column_names, path)
-    columns = arrow_columns(table, path.name)
+    columns = arrow_columns(table, path.name, threads=True)
     return _filled(Table(columns, path.name, Rows(path.name), [f"{path.name}: Parquet"]), path)
 
 

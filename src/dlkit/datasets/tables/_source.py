@@ -115,6 +115,8 @@ def _opened(file: IO[bytes], path: Path) -> IO[bytes]:
     if head.startswith(b"PK\x03\x04"):
         archive = zipfile.ZipFile(file)
         names = [name for name in archive.namelist() if not name.endswith("/") and not _is_litter(name)]
+        if "xl/workbook.xml" in names:
+            raise DataError(f"{path} is an Excel workbook; read it with pandas.read_excel and give the DataFrame")
         if len(names) != 1:
             raise DataError(f"{path} holds {len(names)} files, not one: {', '.join(names[:8])}; unpack it first")
         return archive.open(names[0])

@@ -17,6 +17,7 @@ from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._images import ImageOptions
 from dlkit.datasets.tables._lanes import InOrder, Lanes
 from dlkit.datasets.tables._memory import Memory
+from dlkit.datasets.tables._ranks import Ranks
 from dlkit.datasets.tables._survey import Survey
 from dlkit.errors import ArgumentError, DataError
 from dlkit.samplers import Planner
@@ -71,9 +72,10 @@ class Stream:
 
     def planner(self, batch_size: int, *, shuffle: bool, drop_last: bool) -> Planner:
         """The order in which few blocks are in use at a time."""
+        planner: Planner = InOrder(len(self), batch_size, drop_last=drop_last)
         if shuffle:
-            return Lanes(self.counts, batch_size, drop_last=drop_last, at_once=max(1, self.capacity // 2))
-        return InOrder(len(self), batch_size, drop_last=drop_last)
+            planner = Lanes(self.counts, batch_size, drop_last=drop_last, at_once=max(1, self.capacity // 2))
+        return Ranks(planner, drop_last=drop_last, in_order=not shuffle)
 
     def take(self, indices: Tensor) -> tuple[Any, Tensor | None]:
         """Inputs and targets of the samples at `indices` (int64 [B], each in range)."""
@@ -116,8 +118,7 @@ class Stream:
         # A worker shares the processor with others; alone, Arrow may use all of it.
         table = survey.files[file].table(block, self._as_text, threads=get_worker_info() is None)
         if len(table) != survey.rows[number]:
-            raise DataError(f"{survey.files[file].path} has changed since it was first read")
-        table.folder = survey.files[file].path.parent
+            raise DataError(f"{survey.files[file].source} has changed since it was first read")
         rename_classes(table, class_column(survey.schema.target), self.settings.aliases)
         encoded = encode(table, survey.schema)
         mine = survey.cut.parts(number, table) == self.part

@@ -59,7 +59,7 @@ class NumberTally:
         )
         distance, share = facts.mean - self.mean, count / (before + count)
         self.mean += distance * share
-        self.squares += facts.std**2 * count + distance**2 * before * share
+        self.squares += facts.std * facts.std * count + distance * distance * before * share
         self.sample.append(values[chosen & np.isfinite(values)].astype(np.float64))
 
     def facts(self) -> NumberFacts:

@@ -10,7 +10,7 @@ import numpy as np
 from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
 from dlkit.datasets.tables._facts import NumberFacts, number_facts
 from dlkit.datasets.tables._fitting import recognised, text_of
-from dlkit.datasets.tables._parsing import as_numbers, parse_number, present, whole_numbers
+from dlkit.datasets.tables._parsing import as_numbers, fitting_form, parse_number, present, whole_numbers
 from dlkit.datasets.tables.schema import Target
 from dlkit.errors import ArgumentError, DataError
 
@@ -60,7 +60,7 @@ def find_target(table: Table, columns: Sequence[str], options: TargetOptions, mi
         return _delimited(name, cells[name], options, missing)
     task, why = _task(name, cells[name], options, missing)
     if task == "regression":
-        return Target(columns=(name,), task="regression", why=why, form=_form(name, cells[name], missing))
+        return Target(columns=(name,), task="regression", why=why, forms=(_form(name, cells[name], missing),))
     values = _values(cells[name], missing)
     classes = classes_of(name, values, len(table), options)
     if task == "binary" and len(classes) != 2:
@@ -137,22 +137,23 @@ def sorted_classes(values: Sequence[str]) -> tuple[str, ...]:
 
 def _several(cells: Mapping[str, Cells], options: TargetOptions, missing: Sequence[str]) -> Target:
     names = tuple(cells)
-    settled = {name: recognised(column, missing)[0] for name, column in cells.items()}
-    if odd := [name for name, column in settled.items() if not isinstance(column, Numbers)]:
+    settled = {name: recognised(column, missing) for name, column in cells.items()}
+    if odd := [name for name, (column, _) in settled.items() if not isinstance(column, Numbers)]:
         raise ArgumentError(f"several target columns must be numbers, or 0 and 1 for labels; {odd[0]!r} is neither")
     if options.task in ("classification", "binary"):
         raise ArgumentError(f"task={options.task!r} takes one target column, not {len(names)}: {', '.join(names)}")
     flags = all(
         np.isin(column.values[~column.missing()], (0, 1)).all()
-        for column in settled.values()
+        for column, _ in settled.values()
         if isinstance(column, Numbers)
     )
+    forms = tuple(form for _, form in settled.values())
     if options.task == "multilabel" or (options.task == "auto" and flags):
         if not flags:
             raise ArgumentError(f"multi-label columns hold 0 and 1; those of {', '.join(names)} hold other numbers too")
         why = "named by you" if options.task == "multilabel" else "several columns of 0 and 1"
-        return Target(columns=names, task="multilabel", why=why, classes=names)
-    return Target(columns=names, task="regression", why="several columns of numbers")
+        return Target(columns=names, task="multilabel", why=why, classes=names, forms=forms)
+    return Target(columns=names, task="regression", why="several columns of numbers", forms=forms)
 
 
 def _delimited(name: str, cells: Cells, options: TargetOptions, missing: Sequence[str]) -> Target:
@@ -186,8 +187,8 @@ def scaled_target(target: Target, table: Table, rows: Array | None, missing: Seq
     if target.task != "regression":
         return target
     facts = []
-    for name in target.columns:
-        numbers, _ = target_numbers(table.columns[name], target.form, missing)
+    for place, name in enumerate(target.columns):
+        numbers, _ = target_numbers(table.columns[name], target.form(place), missing)
         facts.append(number_facts(numbers if rows is None else numbers[rows]))
     return scaled_by(target, facts)
 
@@ -204,7 +205,7 @@ def scaled_by(target: Target, facts: Sequence[NumberFacts]) -> Target:
 def target_numbers(cells: Cells, form: str, missing: Sequence[str]) -> tuple[Array, Array]:
     """Numbers (float64 [N], NaN where missing) and which cells are neither (bool [N])."""
     if isinstance(cells, Strings):
-        form = "boolean" if _is_boolean(cells, missing) else form
+        form = "boolean" if _is_boolean(cells, missing) else fitting_form(cells, form, missing)
         numbers, bad = as_numbers(cells, form, missing)
         return numbers.values.astype(np.float64), cells.mapped(bad, False, bool)
     if isinstance(cells, Numbers):
@@ -273,7 +274,7 @@ def _encode_labels(target: Target, strings: Strings, texts: Sequence[str | None]
 def _encode_numbers(target: Target, table: Table, missing: Sequence[str]) -> tuple[Array, Array, Array]:
     columns, lacking, wrong = [], [], []
     for place, name in enumerate(target.columns):
-        numbers, bad = target_numbers(table.columns[name], target.form, missing)
+        numbers, bad = target_numbers(table.columns[name], target.form(place), missing)
         lacking.append(~np.isfinite(numbers) & ~bad)
         if target.task == "regression":
             numbers = (numbers - target.center[place]) / target.scale[place]

@@ -26,6 +26,7 @@ __all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "line_of", "parse_text",
 
 _SOME_ROWS = 1000  # in which codes with leading zeros are looked for, as Arrow would read those as numbers
 _LONGEST_CELL = 1 << 30
+_MOST_CATEGORIES = 1000
 _one_at_a_time = threading.Lock()
 
 
@@ -112,9 +113,9 @@ def through_arrow(
         table = _arrow_table(rows, dialect, options, texts, multiline=quotes.multiline, threads=threads)
     except arrow.ArrowInvalid:
         return None  # ragged rows and the like: the exact reader finds the line, or the way
-    if any(arrow.types.is_binary(field.type) for field in table.schema):
+    if any(arrow.types.is_binary(getattr(field.type, "value_type", field.type)) for field in table.schema):
         return None
-    columns = arrow_columns(table, origin)
+    columns = arrow_columns(table, origin, threads=threads)
     rounded = {
         name for name, cells in columns.items() if not isinstance(cells, Strings) and exceeds_float(cells.values)
     }
@@ -151,6 +152,9 @@ def _arrow_table(
             column_types=dict.fromkeys(as_text, pa.string()),
             null_values=marks,
             strings_can_be_null=False,
+            # Equal strings are found while other threads still read; columns of more different ones stay plain text.
+            auto_dict_encode=True,
+            auto_dict_max_cardinality=_MOST_CATEGORIES,
             # Arrow's own defaults make a column of 1 and "true" boolean.
             true_values=["true", "True", "TRUE"],
             false_values=["false", "False", "FALSE"],

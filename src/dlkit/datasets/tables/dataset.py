@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
 from os import PathLike
@@ -14,10 +15,11 @@ from dlkit.datasets.base import InMemoryDataset
 from dlkit.datasets.tables._building import Built, build, build_split, settings_of
 from dlkit.datasets.tables._cells import Table
 from dlkit.datasets.tables._describing import Description, describe, describe_facts, frame_of
+from dlkit.datasets.tables._first_pass import survey
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._parsing import DEFAULT_MISSING
 from dlkit.datasets.tables._streaming import Stream
-from dlkit.datasets.tables._survey import Cut, survey
+from dlkit.datasets.tables._survey import Cut
 from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError, DataError
 from dlkit.samplers import Planner
@@ -81,7 +83,8 @@ class CSVDataset(InMemoryDataset):
         image: Columns of image files to decode.
         drop: Columns to leave out.
         missing: Cells that mean "nothing here"; an empty cell always does.
-        schema: A fitted schema, instead of all that is said about columns here.
+        schema: A fitted schema, instead of all that is said about columns, scales and target here; marks in `missing`
+            count besides its own.
         encoding: Of text files; "auto" finds UTF-8, UTF-16, cp949 (euc-kr), cp1252 and latin-1.
         separator: Between cells; "auto" finds comma, tab, semicolon and bar.
         names: The columns' names where the file has no header row.
@@ -102,7 +105,8 @@ class CSVDataset(InMemoryDataset):
         max_errors: The share of unreadable rows (ten are always allowed) at which "skip" stops too.
         streaming: For files larger than memory. A first pass finds blocks of rows and fits the schema (all exact but
             medians, which come from some 200,000 rows); samples are then decoded block by block. Shuffle with
-            `dlkit.DataLoader`: blocks are shuffled, and rows within a few dozen of them.
+            `dlkit.DataLoader`: blocks are shuffled, and rows within a few dozen of them. Under `torch.distributed` it
+            gives each process its share of every epoch.
 
     Attributes:
         schema: What each column is and becomes.
@@ -195,6 +199,13 @@ class CSVDataset(InMemoryDataset):
         >>> len(train), len(test), train.schema == test.schema
         (16, 4, True)
         """
+        if unknown := sorted(set(options) - set(TableOptions.__annotations__)):
+            known = sorted(TableOptions.__annotations__)
+            close = difflib.get_close_matches(unknown[0], known, 1)
+            raise ArgumentError(
+                f"CSVDataset.split has no argument {unknown[0]!r}"
+                + (f"; do you mean {close[0]!r}?" if close else f"; it has {', '.join(known)}")
+            )
         settings = settings_of({**options, "group": group})
         if streaming:
             shares = (fractions, 1 - fractions) if isinstance(fractions, int | float) else tuple(fractions)
@@ -294,7 +305,7 @@ class CSVDataset(InMemoryDataset):
         """What to look at before training: kinds, gaps, cardinality, columns that tell the target, repeated rows.
 
         Args:
-            other: The test data: rows that are in both are reported.
+            other: The test data: rows that are in both are reported. Not of a streamed table.
 
         >>> import pandas as pd
         >>> frame = pd.DataFrame({"paid": ["no", "yes"] * 100, "year": [2020] * 200, "sold": [0, 1] * 100})
@@ -304,6 +315,8 @@ class CSVDataset(InMemoryDataset):
         198 of 200 rows repeat an earlier one in every column that is used
         """
         if isinstance(self._memory, Stream):
+            if other is not None:
+                raise ArgumentError("a streamed table is counted, not kept, so its rows cannot be looked for in others")
             return describe_facts(self.schema, self._memory.survey.facts)
         others = None if other is None else other.comparable()
         return describe(self._table(), self.schema, self.rows.numpy(), others)

@@ -4,137 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from dlkit._files import atomic_write
+from dlkit.datasets.tables._decoding import decode, value_of
+from dlkit.datasets.tables.columns import KINDS, CategoryColumn, Column, NumberColumn
 from dlkit.errors import DataError, DataNotFoundError
 
-__all__ = [
-    "CategoryColumn",
-    "Column",
-    "FIRST",
-    "MISSING",
-    "NumberColumn",
-    "PADDING",
-    "Part",
-    "Schema",
-    "Target",
-    "UNSEEN",
-]
-
-#: The codes before the vocabulary of every category.
-PADDING, MISSING, UNSEEN, FIRST = 0, 1, 2, 3
+__all__ = ["Schema", "Target", "Task"]
 
 Task = Literal["classification", "binary", "regression", "multilabel"]
 _FORMAT, _VERSION = "dlkit.table-schema", 1
-_USED = ("number", "boolean", "date", "category", "text", "image")
-_LEFT_OUT = ("identifier", "constant", "free text", "dropped")
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column of the table; this class itself where nothing is fitted (text, images, and what is left out).
-
-    Attributes:
-        name: As in the header.
-        kind: number, boolean, date, category, text, image; or identifier, constant, free text, dropped: left out.
-        why: Why it has this kind, in words.
-        rows: Training rows.
-        missing: How many of them had nothing here.
-    """
-
-    name: str
-    kind: str
-    why: str
-    rows: int = 0
-    missing: int = 0
-
-    @property
-    def used(self) -> bool:
-        """Whether the model gets to see it."""
-        return self.kind in _USED
-
-    def becomes(self) -> str:
-        """What samples hold in its place, in words."""
-        return {"text": "a string", "image": "an image"}.get(self.kind, "left out")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One number of a sample: `(value - center) / scale`, with `fill` as the value where it is missing.
-
-    Attributes:
-        name: Of the part of a date; empty where the column is a number itself.
-        center: In the column's own units, as the next ones.
-        scale: More than 0.
-        fill: The training rows' median.
-    """
-
-    name: str
-    center: float
-    scale: float
-    fill: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class NumberColumn(Column):
-    """A number, a boolean (0 and 1) or the parts of a date.
-
-    Attributes:
-        form: How text is read as it, see `dlkit.datasets.tables._parsing`.
-        parts: The numbers it becomes.
-        indicator: Whether one more number tells that it was missing: where it sometimes was in the training rows.
-    """
-
-    form: str
-    parts: tuple[Part, ...]
-    indicator: bool = False
-
-    def features(self) -> list[str]:
-        """The names of the numbers it becomes."""
-        names = [f"{self.name} {part.name}".rstrip() for part in self.parts]
-        return [*names, f"{self.name} is missing"] if self.indicator else names
-
-    def becomes(self) -> str:
-        """What samples hold in its place, in words."""
-        if self.kind == "date":
-            shown = ", ".join(part.name for part in self.parts)
-        else:
-            part = self.parts[0]
-            shown = f"(x - {part.center:.4g}) / {part.scale:.4g}" if (part.center, part.scale) != (0, 1) else "x"
-        shown += f", {self.form}" if self.form not in ("plain", "boolean", "ISO8601") else ""
-        return shown + (f"; missing: {self.parts[0].fill:.4g} and a flag" if self.indicator else "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CategoryColumn(Column):
-    """A category: code 0 is padding, 1 missing, 2 unseen, then the vocabulary, most frequent first.
-
-    Attributes:
-        vocabulary: The values seen at least `min_freq` times in the training rows.
-    """
-
-    vocabulary: tuple[str, ...]
-
-    @property
-    def num_codes(self) -> int:
-        """How many codes there are, the three special ones included."""
-        return FIRST + len(self.vocabulary)
-
-    def becomes(self) -> str:
-        """What samples hold in its place, in words."""
-        shown = ", ".join(self.vocabulary[:3]) + (", ..." if len(self.vocabulary) > 3 else "")
-        return f"code of {len(self.vocabulary)}: {shown}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +35,7 @@ class Target:
         why: Why it is this task, in words.
         classes: In the order of their numbers; for binary the second is 1; empty for regression.
         separator: Between the labels of one cell.
-        form: How text is read as numbers.
+        forms: Per column, how text is read as numbers; empty for "plain".
         center: For regression, per column: samples hold `(value - center) / scale`.
         scale: See `center`.
     """
@@ -157,9 +45,17 @@ class Target:
     why: str
     classes: tuple[str, ...] = ()
     separator: str | None = None
-    form: str = "plain"
+    forms: tuple[str, ...] = ()
     center: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+
+    def form(self, place: int) -> str:
+        """How the text of a column is read as numbers.
+
+        Args:
+            place: Which column, 0 for the first.
+        """
+        return self.forms[place] if self.forms else "plain"
 
     @property
     def num_outputs(self) -> int:
@@ -287,7 +183,7 @@ class Schema:
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"a table schema must be JSON, and this is not: {error}") from error
         if not isinstance(document, dict) or document.get("format") != _FORMAT:
             raise DataError(f'this JSON is no table schema: it lacks "format": "{_FORMAT}"')
@@ -353,14 +249,14 @@ def _schema_of(document: Mapping[str, Any]) -> Schema:
     decoded = []
     for column in columns:
         where = f"column {column.get('name')!r}"
-        if column.get("type") not in kinds or column.get("kind") not in _USED + _LEFT_OUT:
+        if column.get("type") not in kinds or column.get("kind") not in KINDS:
             raise DataError(f"{where} of the table schema has the unknown kind {column.get('kind')!r}")
-        decoded.append(_decode(kinds[column["type"]], {k: v for k, v in column.items() if k != "type"}, where))
+        decoded.append(decode(kinds[column["type"]], {k: v for k, v in column.items() if k != "type"}, where))
     target = document.get("target")
     schema = Schema(
         columns=tuple(decoded),
-        target=None if target is None else _decode(Target, target, "the target"),
-        marks=_value(tuple[str, ...], document.get("marks"), "marks"),
+        target=None if target is None else decode(Target, target, "the target"),
+        marks=value_of(tuple[str, ...], document.get("marks"), "marks"),
     )
     _check(schema)
     return schema
@@ -380,35 +276,9 @@ def _check(schema: Schema) -> None:
         raise DataError(f"the target of the table schema has the unknown task {target.task!r}, or no columns")
     if target.task == "regression" and not len(target.columns) == len(target.center) == len(target.scale):
         raise DataError("the target of the table schema needs a center and a scale per column")
-
-
-def _decode(kind: type[_T], data: Any, where: str) -> _T:
-    """A dataclass from JSON values, each checked against its type."""
-    hints = typing.get_type_hints(kind)
-    if not isinstance(data, dict) or set(data) - set(hints):
-        raise DataError(f"{where} of the table schema must be an object with {', '.join(hints)}")
-    lacking = [
-        field.name
-        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if field.default is dataclasses.MISSING and field.name not in data
-    ]
-    if lacking:
-        raise DataError(f"{where} of the table schema lacks {', '.join(lacking)}")
-    return kind(**{name: _value(hints[name], value, f"{name} of {where}") for name, value in data.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_value(inner[0], item, where) for item in value)
-    if origin is Literal and value in inner:
-        return value
-    if hint == (str | None) and (value is None or isinstance(value, str)):
-        return value
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _decode(hint, value, where)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if hint in (str, int, bool) and type(value) is hint:
-        return value
-    raise DataError(f"{where} in the table schema must be {getattr(hint, '__name__', hint)}, not {value!r:.60}")
+    if target.forms and len(target.forms) != len(target.columns):
+        raise DataError("the target of the table schema needs a form per column, or none")
+    if target.task != "regression" and len(set(target.classes)) < max(1, len(target.classes)):
+        raise DataError("the target of the table schema needs classes, and each of them once")
+    if target.task == "binary" and len(target.classes) != 2:
+        raise DataError(f"a binary target of the table schema needs 2 classes, not {len(target.classes)}")

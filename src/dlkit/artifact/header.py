@@ -1,0 +1,109 @@
+"""The head of a model file: one JSON document, read and checked before anything is allocated or built."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from dlkit.errors import DataNotFoundError, ModelFileError
+
+__all__ = ["FORMAT_VERSION", "Header", "read_header"]
+
+FORMAT_VERSION = 1
+_MOST_HEADER = 100 << 20  # what safetensors itself accepts
+_SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
+_SIZES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a model file says of itself.
+
+    Attributes:
+        path: The file.
+        document: dlkit's document.
+        shapes: Of each tensor.
+    """
+
+    path: Path
+    document: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Read and check the head of a model file. Nothing else of it is read.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataNotFoundError: there is no such file.
+        ModelFileError: it is no model file of dlkit, damaged, or of a newer format.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise DataNotFoundError(f"there is no model file {file} (in {Path.cwd()})")
+    total = file.stat().st_size
+    with open(file, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if total < 10 or not 2 <= length <= min(total - 8, _MOST_HEADER):
+            raise ModelFileError(f"{file} is no safetensors file: {total} bytes, and a header of {length} is claimed")
+        raw = stream.read(length)
+    try:
+        entries = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{file} is no safetensors file: its header is not JSON ({error})") from error
+    if not isinstance(entries, dict):
+        raise ModelFileError(f"{file} is no safetensors file: its header is a {type(entries).__name__}")
+    metadata = entries.pop("__metadata__", None)
+    _check_layout(entries, total - 8 - length, file)
+    document = _document(metadata, file)
+    return Header(path=file, document=document, shapes={name: tuple(e["shape"]) for name, e in entries.items()})
+
+
+def _check_layout(entries: dict[str, Any], size: int, file: Path) -> None:
+    """Every byte of the rest belongs to one tensor of the size that its shape asks for."""
+    spans = []
+    for name, entry in entries.items():
+        try:
+            shape, (start, end), each = entry["shape"], entry["data_offsets"], _SIZES[entry["dtype"]]
+            numbers = [*shape, start, end]
+            good = all(type(number) is int and number >= 0 for number in numbers)
+            good = good and isinstance(shape, list) and math.prod(shape) * each == end - start
+        except (KeyError, TypeError, ValueError):
+            good = False
+        if not good:
+            raise ModelFileError(f"{file}: the tensor {name!r:.80} is described wrongly: {entry!r:.120}")
+        spans.append((start, end))
+    position = 0
+    for start, end in sorted(spans):
+        if start != position:
+            raise ModelFileError(f"{file}: its tensors do not lie one after the other")
+        position = end
+    if position != size:
+        raise ModelFileError(
+            f"{file} has {size} bytes of tensors where {position} are claimed; it is cut off or changed"
+        )
+
+
+def _document(metadata: Any, file: Path) -> dict[str, Any]:
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("dlkit"), str):
+        raise ModelFileError(
+            f"{file} holds tensors, but not how to build and use the model; dlkit.save writes that. For bare weights "
+            "there is dlkit.transfer.create_model(name, classes=..., weights=path)"
+        )
+    try:
+        document = json.loads(metadata["dlkit"])
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{file}: dlkit's part of the header is not JSON: {error}") from error
+    if not isinstance(document, dict) or type(document.get("version")) is not int:
+        raise ModelFileError(f"{file}: dlkit's part of the header is not a model's")
+    if document["version"] > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{file} has format {document['version']}, and this dlkit reads up to {FORMAT_VERSION}; update dlkit-torch"
+        )
+    return document

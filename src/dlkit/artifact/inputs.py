@@ -1,0 +1,246 @@
+"""What a model takes and what its outputs mean, as plain data for the model file, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlkit.errors import ArgumentError, DlkitError, ModelFileError
+from dlkit.text.spec import TextSpec
+from dlkit.transforms import Preprocessing, from_json, spec_of
+
+__all__ = ["Kind", "Meaning", "describe_example", "make_example", "spec_in"]
+
+Kind = Literal["image", "table", "text", "tensor"]
+Task = Literal["classification", "binary", "multilabel", "regression"]
+
+_TASKS = ("classification", "binary", "multilabel", "regression")
+# Read by name when a file needs it: saving from a training must not pull the datasets in.
+_SCHEMA_HOME = "dlkit.datasets.tables.schema"
+_MOST_VALUES = 1 << 26
+_DTYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.int64, torch.bool)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """What goes in and what comes out.
+
+    Attributes:
+        kind: "image", "table", "text" or "tensor" (anything else, prepared by the caller).
+        preprocessing: A `Preprocessing`, a `Schema`, a `TextSpec`; None for "tensor".
+        task: "classification", "binary", "multilabel" or "regression".
+        classes: The classes' names in the order of the outputs; for regression the names of the outputs, if known.
+    """
+
+    kind: Kind
+    preprocessing: Any
+    task: Task
+    classes: tuple[str, ...]
+
+    @classmethod
+    def find(cls, model: nn.Module, preprocessing: Any, classes: Sequence[Any] | None, task: str | None) -> Meaning:
+        """What the caller said, else what the preprocessing, a dataset, or the model itself knows.
+
+        Args:
+            model: Its `preprocessing`, `schema`, `classes` and `num_outputs` are looked at.
+            preprocessing: A `Preprocessing`, `Schema`, `TextSpec`, or a dataset that has one.
+            classes: The names.
+            task: The task.
+
+        Raises:
+            ArgumentError: something is missing or cannot be meant.
+        """
+        data = preprocessing
+        spec = _spec(preprocessing if preprocessing is not None else _of_model(model))
+        kind: Kind = "tensor" if spec is None else _KINDS[type(spec).__name__]
+        names = classes if classes is not None else _names(spec, data, model)
+        if kind == "table" and spec.target is not None:
+            task = task or spec.target.task
+        task = task or _guess(kind, names, data)
+        if task not in _TASKS:
+            raise ArgumentError(f"task must be one of {', '.join(_TASKS)}, not {task!r}")
+        if task != "regression" and not names:
+            raise ArgumentError(
+                'the classes are not known: pass classes=["ant", "bee"] in the order of the outputs, or '
+                'task="regression" if the outputs are numbers'
+            )
+        named = tuple(str(name) for name in names or ())
+        if len(set(named)) < len(named):
+            raise ArgumentError(f"classes must be names that differ, not {list(named)[:10]!r}")
+        return cls(kind=kind, preprocessing=spec, task=task, classes=named)  # type: ignore[arg-type]
+
+    def document(self) -> dict[str, Any]:
+        """As plain data."""
+        spec: Any = self.preprocessing
+        if self.kind == "image":
+            spec = spec_of(spec)
+        elif self.kind == "table":
+            spec = json.loads(spec.to_json())
+        elif self.kind == "text":
+            spec = spec.spec()
+        return {"kind": self.kind, "spec": spec, "task": self.task, "classes": list(self.classes)}
+
+    @classmethod
+    def from_document(cls, document: Any, tokenizer: Any = None) -> Meaning:
+        """What `document` gave, checked.
+
+        Args:
+            document: Plain data from anywhere.
+            tokenizer: The tokenizing function, where the text was cut by one of the user's own.
+
+        Raises:
+            ModelFileError: it is no such document.
+        """
+        if not isinstance(document, Mapping) or document.get("task") not in _TASKS:
+            raise ModelFileError(f"the model file does not say what the model does: {document!r:.200}")
+        kind, spec, classes = document.get("kind"), document.get("spec"), document.get("classes")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ModelFileError(f"the model file's classes must be a list of names, not {classes!r:.200}")
+        try:
+            made = _read_spec(kind, spec, tokenizer)
+        except DlkitError as error:
+            raise ModelFileError(f"the model file's preprocessing cannot be read: {error}") from error
+        return cls(kind=kind, preprocessing=made, task=document["task"], classes=tuple(classes))  # type: ignore[arg-type]
+
+
+def _read_spec(kind: Any, spec: Any, tokenizer: Any) -> Any:
+    if kind == "tensor" and spec is None:
+        return None
+    if kind == "image" and isinstance(spec, Mapping):
+        made = from_json(spec)
+        if isinstance(made, Preprocessing):
+            return made.for_evaluation()
+    elif kind == "table" and isinstance(spec, Mapping):
+        return importlib.import_module(_SCHEMA_HOME).Schema.from_json(json.dumps(spec))
+    elif kind == "text" and isinstance(spec, Mapping):
+        return TextSpec.from_spec(spec, tokenizer=tokenizer)
+    raise ModelFileError(f"the model file says that the model takes {kind!r}, prepared by {type(spec).__name__}")
+
+
+_KINDS: dict[str, Kind] = {"Preprocessing": "image", "Schema": "table", "TextSpec": "text"}
+
+
+def _of_model(model: nn.Module) -> Any:
+    own = getattr(model, "preprocessing", None)
+    return own if own is not None else getattr(model, "schema", None)
+
+
+def _spec(given: Any) -> Any:
+    """The preprocessing itself, from one, from its plain data, or from a dataset."""
+    if given is None:
+        return None
+    found = spec_in(from_json(given) if isinstance(given, Mapping) else given)
+    if found is not None:
+        return found
+    raise ArgumentError(
+        f"preprocessing must be a transform of dlkit.transforms, a Schema, a TextSpec, or a dataset that has one; "
+        f"{type(given).__name__} has none that a file can hold"
+    )
+
+
+def spec_in(given: Any) -> Any:
+    """The `Preprocessing`, `Schema` or `TextSpec` that this is, or that this dataset has; None where there is none.
+
+    Args:
+        given: Any object.
+    """
+    for each in (given, *(getattr(given, name, None) for name in ("schema", "spec", "preprocessing", "transform"))):
+        if type(each).__name__ in _KINDS and type(each).__module__.startswith("dlkit."):
+            return each.for_evaluation() if isinstance(each, Preprocessing) else each
+    return None
+
+
+def _names(spec: Any, data: Any, model: nn.Module) -> Any:
+    if type(spec).__name__ == "Schema" and spec.target is not None:
+        return spec.target.classes or spec.target.columns
+    if isinstance(spec, TextSpec) and spec.classes is not None:
+        return spec.classes
+    return getattr(data, "classes", None) or getattr(model, "classes", None)
+
+
+def _guess(kind: Kind, names: Any, data: Any) -> str | None:
+    targets = getattr(data, "targets", None)
+    if isinstance(targets, Tensor) and targets.is_floating_point():
+        return "multilabel" if names and targets.dim() == 2 else "regression"
+    if kind == "text" and not names:
+        return "regression"
+    return "classification"
+
+
+def describe_example(meaning: Meaning, example: Any) -> Any:
+    """A small input as plain data: shape, type and range of each tensor. Its values follow from these.
+
+    Args:
+        meaning: What the model takes.
+        example: An input of the caller's own, where the kind is "tensor"; its batch is cut to two.
+
+    Raises:
+        ArgumentError: an example is needed, or is none of tensors.
+    """
+    if example is not None:
+        return _described(example)
+    spec = meaning.preprocessing
+    if meaning.kind == "image":
+        return _values([2, *spec.shape], "float32", -2.0, 2.0)
+    if meaning.kind == "text":
+        return {
+            "input_ids": _values([2, 8], "int64", 0, len(spec.encoder)),
+            "attention_mask": _values([2, 8], "bool", 1, 2),
+        }
+    if meaning.kind == "table":
+        numbers, codes = len(spec.numeric_features), [size for size, _ in spec.embedding_sizes()]
+        parts = {"numeric": _values([2, numbers], "float32", -2.0, 2.0)} if numbers else {}
+        parts |= {"categorical": _values([2, len(codes)], "int64", 0, min(codes))} if codes else {}
+        return parts if codes else parts["numeric"]
+    raise ArgumentError("a model of bare tensors needs an example of its input: dlkit.save(..., example=batch)")
+
+
+def _values(shape: Sequence[int], dtype: str, low: float, high: float) -> dict[str, Any]:
+    return {"shape": list(shape), "dtype": dtype, "low": low, "high": high}
+
+
+def _described(example: Any) -> Any:
+    if isinstance(example, Tensor):
+        dtype = "float32" if example.is_floating_point() else "bool" if example.dtype == torch.bool else "int64"
+        known = example.double() if example.numel() else torch.zeros(1)
+        low, high = float(known.min()), float(known.max())
+        bounds = (low, max(high, low + 1e-6)) if dtype == "float32" else (int(low), int(high) + 1)
+        return _values([min(example.shape[0], 2), *example.shape[1:]] if example.dim() else [], dtype, *bounds)
+    if isinstance(example, Mapping):
+        return {str(name): _described(value) for name, value in example.items()}
+    if isinstance(example, tuple | list):
+        return [_described(value) for value in example]
+    raise ArgumentError(f"example must be a tensor, or a dict or tuple of tensors, not {type(example).__name__}")
+
+
+def make_example(description: Any) -> Any:
+    """The input that a description stands for: the same numbers on every machine, for ever.
+
+    Args:
+        description: What `describe_example` gave, also after a way through JSON.
+
+    Raises:
+        ModelFileError: it is no such description, or stands for far too much.
+    """
+    if isinstance(description, list):
+        return tuple(make_example(each) for each in description)
+    if not isinstance(description, Mapping):
+        raise ModelFileError(f"the model file's example cannot be read: {description!r:.200}")
+    if set(description) != {"shape", "dtype", "low", "high"}:
+        return {name: make_example(each) for name, each in description.items()}
+    shape, dtype, low, high = (description[name] for name in ("shape", "dtype", "low", "high"))
+    good = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape) and dtype in _DTYPES
+    good = good and all(type(bound) in (int, float) and math.isfinite(bound) for bound in (low, high)) and low < high
+    if not good or math.prod(shape) > _MOST_VALUES:
+        raise ModelFileError(f"the model file's example cannot be read: {description!r:.200}")
+    # Knuth's multiplicative hash: integers below 2**53 throughout, so no machine rounds.
+    steps = torch.arange(1, math.prod(shape) + 1, dtype=torch.int64) * 2654435761 % (1 << 32)
+    values = low + (high - low) * (steps.double() / (1 << 32))
+    return (values if dtype == "float32" else values.floor()).to(_DTYPES[dtype]).reshape(shape)

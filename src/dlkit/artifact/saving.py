@@ -1,0 +1,219 @@
+"""`save`: a trained model with everything that prediction needs, in one file without pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlkit._files import atomic_write
+from dlkit.artifact import exporting
+from dlkit.artifact.header import FORMAT_VERSION
+from dlkit.artifact.inputs import Meaning, describe_example, make_example
+from dlkit.artifact.opening import assemble, differs
+from dlkit.artifact.running import call, cast, evaluating, output_of
+from dlkit.artifact.weights import pack
+from dlkit.errors import ArgumentError, DlkitError
+
+__all__ = ["describe", "save"]
+
+_KEPT_VALUES = 4096
+_SMALL, _RANGE = 96, {"low": -2.0, "high": 2.0}
+_LIBRARIES = ("timm", "torchvision", "tokenizers")
+
+
+def save(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    classes: Sequence[Any] | None = None,
+    preprocessing: Any = None,
+    task: Literal["classification", "binary", "multilabel", "regression"] | None = None,
+    example: Any = None,
+    metrics: Mapping[str, float] | None = None,
+    format: Literal["dlkit", "state_dict", "onnx", "torch.export"] = "dlkit",  # noqa: A002
+) -> Path:
+    """Write a model into one file that predicts anywhere: `dlkit.load(path).predict("photo.jpg")`.
+
+    The file is a safetensors file: weights, and in its head how to build the model, its classes, how its inputs are
+    prepared, metrics, versions, and a small input with the output it gave. Nothing in it can run code. It appears
+    under its name only when it is whole, and when the model built from it has given that same output.
+
+    Args:
+        model: From `dlkit.transfer.create_model`, `dlkit.models`, timm or torchvision through `create_model`, or a
+            class of your own that is registered (`dlkit.register`).
+        path: The file; by custom it ends in ".safetensors".
+        classes: The classes' names in the order of the outputs. By default those of `preprocessing` or the model.
+        preprocessing: How inputs are prepared: a transform of `dlkit.transforms` (augmentation is left out), a table's
+            `schema`, a text dataset's `spec`, or a dataset that has one of these. By default the model's own. Without
+            any the model takes tensors, and `example` is needed.
+        task: What the outputs are; by default what the data says, else "classification".
+        example: A batch of inputs, for a model of bare tensors. Its shape is kept, its values are not.
+        metrics: Numbers to keep with the model, such as `{"val_accuracy": 0.95}`.
+        format: "dlkit"; or for other programs "state_dict" (weights alone, for torch), "onnx" (extra `onnx`; image
+            models take uint8 pixels, and normalise inside; compared with torch before it is written) and
+            "torch.export".
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentError: the model is not registered, or what it needs is not known.
+        ModelFileError: what was written does not give the same output.
+
+    >>> import tempfile; from dlkit.models import SmallConvNet; from dlkit.transforms import evaluate
+    >>> file = Path(tempfile.mkdtemp()) / "letters.safetensors"
+    >>> grey = evaluate(28, color="L", mean=0.0, std=1.0)
+    >>> save(SmallConvNet(num_classes=2), file, classes=["A", "B"], preprocessing=grey).name
+    'letters.safetensors'
+    """
+    path, model = Path(path).expanduser(), plain_module(model)
+    if format == "state_dict":
+        return exporting.write_state_dict(model, path)
+    if format not in ("dlkit", "onnx", "torch.export"):
+        raise ArgumentError(f"format must be 'dlkit', 'state_dict', 'onnx' or 'torch.export', not {format!r}")
+    meaning, document = describe(
+        model, classes=classes, preprocessing=preprocessing, task=task, example=example, metrics=metrics
+    )
+    if format == "onnx":
+        return exporting.write_onnx(model, path, meaning, document)
+    if format == "torch.export":
+        return exporting.write_program(model, path, meaning, document)
+    tensors, document["aliases"] = pack(model)
+    again = assemble(document, tensors, str(path))
+    if difference := differs(again, document):
+        raise ArgumentError(
+            f"the model rebuilt from {document['architecture'].get('name')!r} does not give the output of this one "
+            f"({difference}): it was changed after it was made, in a way that its state_dict does not show; register "
+            "a class or function that makes it as it is (dlkit.register)"
+        )
+    _write(path, tensors, document)
+    return path
+
+
+def describe(
+    model: nn.Module,
+    *,
+    classes: Sequence[Any] | None = None,
+    preprocessing: Any = None,
+    task: str | None = None,
+    example: Any = None,
+    metrics: Mapping[str, float] | None = None,
+) -> tuple[Meaning, dict[str, Any]]:
+    """The document of a model file, without its weights; raises what `save` would raise for lack of knowledge.
+
+    Args:
+        model: See `save`.
+        classes: See `save`.
+        preprocessing: See `save`.
+        task: See `save`.
+        example: See `save`.
+        metrics: See `save`.
+    """
+    architecture = getattr(model, "architecture", None)
+    if not isinstance(architecture, Mapping):
+        raise ArgumentError(
+            f"{type(model).__name__} is not registered, so a file could not say how to build it again; put "
+            '@dlkit.register("a name") over its class, or over the function that makes it, and make it anew; models '
+            "of timm and torchvision come registered from dlkit.transfer.create_model"
+        )
+    try:
+        json.dumps(architecture)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"the arguments of {architecture.get('name')!r} cannot stand in a file: {error}; a registered model is "
+            "made with numbers, texts, lists and dicts only"
+        ) from error
+    meaning = Meaning.find(model, preprocessing, classes, task)
+    description, output = _example(model, meaning, example)
+    _check_outputs(meaning, output)
+    document: dict[str, Any] = {
+        "version": FORMAT_VERSION,
+        "architecture": dict(architecture),
+        "meaning": meaning.document(),
+        "metrics": {str(name): float(value) for name, value in (metrics or {}).items()},
+        "versions": _versions(),
+        "aliases": {},
+        "example": {"input": description, "shape": list(output.shape), "output": _kept(output)},
+    }
+    return meaning, document
+
+
+def _example(model: nn.Module, meaning: Meaning, example: Any) -> tuple[Any, Tensor]:
+    """A small input and its output; images are smaller than the model's own where it takes such, to load quickly."""
+    if example is None and meaning.kind == "image" and min(meaning.preprocessing.size) > _SMALL:
+        small = describe_example(meaning, torch.zeros(2, meaning.preprocessing.channels, _SMALL, _SMALL)) | _RANGE
+        with contextlib.suppress(ArgumentError):
+            return small, _output(model, make_example(small))
+    description = describe_example(meaning, example)
+    return description, _output(model, make_example(description))
+
+
+def plain_module(model: nn.Module) -> nn.Module:
+    """The module inside a compiled or parallel one."""
+    for name in ("_orig_mod", "module"):
+        inner = getattr(model, name, None)
+        if isinstance(inner, nn.Module) and type(model).__name__ in ("OptimizedModule", "DistributedDataParallel"):
+            return plain_module(inner)
+    return model
+
+
+def _output(model: nn.Module, example: Any) -> Tensor:
+    first = next(model.parameters(), None)
+    with evaluating(model):
+        try:
+            result = output_of(call(model, cast(example, first)))
+        except DlkitError:
+            raise
+        except Exception as error:
+            raise ArgumentError(
+                f"the model does not take the input that its preprocessing gives: {type(error).__name__}: {error}"
+            ) from error
+    return result.detach().float().cpu()
+
+
+def _check_outputs(meaning: Meaning, output: Tensor) -> None:
+    width = output.shape[1] if output.dim() == 2 else 1
+    wanted = 1 if meaning.task == "binary" else len(meaning.classes)
+    if meaning.task == "classification" and width == 1 and len(meaning.classes) == 2:
+        raise ArgumentError('the model gives one number for two classes; say task="binary"')
+    if meaning.task != "regression" and (output.dim() > 2 or width != wanted):
+        raise ArgumentError(
+            f"the model gives {list(output.shape[1:])} values for an input, and {meaning.task} with the "
+            f"{len(meaning.classes)} classes {list(meaning.classes)[:5]} needs {wanted}"
+        )
+
+
+def _kept(output: Tensor) -> list[float | None]:
+    """The first values; JSON has no NaN."""
+    values = output.flatten()[:_KEPT_VALUES].tolist()
+    return [value if value == value and abs(value) != float("inf") else None for value in values]
+
+
+def _versions() -> dict[str, str]:
+    own = sys.modules[__name__.partition(".")[0]].__version__  # the package itself, which stands above all rooms
+    found = {"dlkit": own, "torch": torch.__version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _write(path: Path, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
+    from safetensors.torch import save as to_bytes
+
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    if not path.parent.is_dir():
+        raise ArgumentError(f"there is no folder {path.parent} to write {path.name} into")
+    content = to_bytes(tensors, metadata={"dlkit": text})
+    with atomic_write(path) as file:
+        file.write(content)

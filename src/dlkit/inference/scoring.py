@@ -1,0 +1,126 @@
+"""How good a loaded model is on labelled data, whatever order that data has its classes in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlkit.artifact.inputs import Meaning, spec_in
+from dlkit.errors import ArgumentError, DataError
+from dlkit.inference.outputs import probabilities_of
+
+__all__ = ["labelled", "score"]
+
+
+def labelled(meaning: Meaning, data: Any, options: Mapping[str, Any]) -> Any:
+    """A labelled dataset that is prepared the model's way.
+
+    Args:
+        meaning: What the model takes.
+        data: A dataset; or a folder, a file or a table to make one of.
+        options: More for the dataset that reads a file.
+
+    Raises:
+        ArgumentError: the dataset is prepared another way, and cannot be prepared anew.
+    """
+    made = _opened(meaning, data, options) if not hasattr(data, "__getitem__") or _is_raw(data) else data
+    if meaning.kind == "image" and spec_in(made) != meaning.preprocessing:
+        made = _prepared(made, meaning)
+    own = {"table": "schema", "text": "spec"}.get(meaning.kind)
+    if own and not _same(meaning.kind, getattr(made, own, None), meaning.preprocessing):
+        raise ArgumentError(
+            f"this dataset is prepared by another {own} than the model's; give the file or table itself, and the "
+            "model prepares it"
+        )
+    if getattr(made, "targets", None) is None and own:
+        raise DataError("the data has no targets to compare with; say where they are: evaluate(data, target=...)")
+    return made
+
+
+def _prepared(data: Any, meaning: Meaning) -> Any:
+    """Images in files, prepared the model's way instead of their own."""
+    from dlkit.datasets.images.dataset import ImageDataset
+
+    if not isinstance(data, ImageDataset):
+        raise ArgumentError(
+            f"{type(data).__name__} does not prepare its images as the model expects them, and cannot be told to; "
+            "give a folder of class folders, or an ImageFolder or ImageTable"
+        )
+    return data.with_transform(meaning.preprocessing)
+
+
+def _is_raw(data: Any) -> bool:
+    return isinstance(data, str | os.PathLike | list) or type(data).__module__.startswith("pandas")
+
+
+def _opened(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> Any:
+    if meaning.kind == "image":
+        from dlkit.datasets.images.folders import ImageFolder
+
+        return ImageFolder(source, transform=meaning.preprocessing, **options)
+    if meaning.kind == "table":
+        from dlkit.datasets.tables.dataset import CSVDataset
+
+        return CSVDataset(source, schema=meaning.preprocessing, **options)
+    if meaning.kind == "text":
+        from dlkit.datasets.texts.dataset import TextDataset
+
+        return TextDataset(source, spec=meaning.preprocessing, **options)
+    raise ArgumentError("a model of bare tensors is evaluated on a dataset of (inputs, target)")
+
+
+def _same(kind: str, given: Any, wanted: Any) -> bool:
+    if kind == "text":
+        return given is not None and given.encoder.spec() == wanted.encoder.spec()
+    return bool(given == wanted)
+
+
+def score(meaning: Meaning, outputs: Tensor, targets: Tensor, classes: Sequence[str] | None) -> dict[str, float]:
+    """The measures of `Predictor.evaluate`.
+
+    Args:
+        meaning: What the outputs are.
+        outputs: As the model gives them [N, ...].
+        targets: As the dataset gives them.
+        classes: The dataset's own order; None where it is the model's.
+
+    Raises:
+        DataError: the data has classes that the model does not know.
+    """
+    found = {"samples": float(len(outputs))}
+    if meaning.task == "regression":
+        target = getattr(meaning.preprocessing, "target", None)
+        wanted = (targets if target is None else target.unscale(targets)).reshape(len(targets), -1).double()
+        off = probabilities_of(meaning, outputs).double() - wanted
+        return found | {"mae": float(off.abs().mean()), "rmse": float(off.square().mean().sqrt())}
+    order = _order(meaning.classes, classes)
+    if meaning.task == "multilabel":
+        wanted = torch.zeros_like(outputs)
+        wanted[:, order] = targets.float()
+        hits = (outputs > 0) == (wanted > 0.5)
+        return found | _measures(nn.functional.binary_cross_entropy_with_logits(outputs, wanted), hits)
+    wanted = order[targets.long().reshape(-1)]
+    if meaning.task == "binary":
+        logits = outputs.reshape(-1)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, wanted.float())
+        return found | _measures(loss, (logits > 0) == (wanted == 1))
+    return found | _measures(nn.functional.cross_entropy(outputs, wanted), outputs.argmax(1) == wanted)
+
+
+def _measures(loss: Tensor, hits: Tensor) -> dict[str, float]:
+    return {"accuracy": float(hits.double().mean()), "loss": float(loss)}
+
+
+def _order(own: Sequence[str], given: Sequence[str] | None) -> Tensor:
+    """The model's number of each class of the data."""
+    names = [str(name) for name in given] if given else list(own)
+    if unknown := [name for name in names if name not in own]:
+        raise DataError(
+            f"the data has the classes {', '.join(unknown[:5])}, which the model does not know; it knows "
+            f"{', '.join(own[:10])}{', ...' if len(own) > 10 else ''}"
+        )
+    return torch.tensor([list(own).index(name) for name in names])
