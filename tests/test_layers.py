@@ -26,8 +26,9 @@ text/__init__
 datasets/base
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__
-datasets/images/decoding datasets/images/listing datasets/images/parallel datasets/images/journal
-datasets/images/cache datasets/images/settings datasets/images/profiling datasets/images/dataset
+datasets/images/decoding datasets/images/classes datasets/images/listing datasets/images/handover
+datasets/images/parallel datasets/images/journal datasets/images/policy datasets/images/cache datasets/images/settings
+datasets/images/fetching datasets/images/splitting datasets/images/profiling datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
 datasets/tables/columns datasets/tables/_decoding datasets/tables/schema datasets/tables/_cells
 datasets/tables/_source datasets/tables/_dialect datasets/tables/_parsing datasets/tables/_frames
@@ -45,7 +46,7 @@ transfer/models
 transfer/_cut transfer/features
 artifact/header artifact/running artifact/inputs artifact/weights artifact/opening artifact/exporting artifact/saving
 artifact/__init__
-runs/every runs/history runs/snapshot runs/state runs/store runs/__init__
+runs/every runs/history runs/snapshot runs/state runs/modelfile runs/store runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
@@ -53,8 +54,10 @@ training/batches training/steps training/evaluation training/loop training/signa
 training/watching training/reuse training/rehearsal training/setup training/trainer training/__init__
 transfer/tuning transfer/comparing transfer/__init__
 inference/outputs inference/sources inference/scoring inference/predictor inference/__init__
+recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__
 demo
 __init__
+cli/talking cli/options cli/projects cli/training cli/models cli/data cli/app cli/__init__ __main__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 
 # What a room must not reach, not even through others: training takes any iterable of batches, and so on.

@@ -19,9 +19,9 @@ _T = TypeVar("_T", bound=Callable[..., Any])
 
 # Where dlkit's own names live, so that a model file loads without anybody importing them first.
 _HOMES = {
-    "dlkit.SmallConvNet": "dlkit.models.convnet",
-    "dlkit.TabularMLP": "dlkit.models.tabular",
-    "dlkit.TextClassifier": "dlkit.models.text",
+    "dlkit.models.SmallConvNet": "dlkit.models.convnet",
+    "dlkit.models.TabularMLP": "dlkit.models.tabular",
+    "dlkit.models.TextClassifier": "dlkit.models.text",
 }
 # Arguments that are not plain JSON travel as {"$kind": ..., "json": "..."} and come back through these.
 _KINDS = {"Schema": "dlkit.datasets.tables.schema"}

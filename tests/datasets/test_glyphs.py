@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader as StockLoader
 
 from dlkit import DataLoader
-from dlkit.datasets import Glyphs, glyphs
+from dlkit.datasets import Glyphs
+from dlkit.datasets.letters import glyphs
 from dlkit.errors import ArgumentError, DataNotFoundError, MissingExtraError
 from dlkit.splits import check_leaks
 
@@ -38,7 +39,7 @@ def test_format_and_classes_are_those_of_notmnist(letters: Glyphs) -> None:
     assert letters.class_to_idx["J"] == 9
     image, label = letters[13]
     assert (image.shape, image.dtype, int(label)) == ((1, 28, 28), torch.float32, 3)
-    assert torch.equal(image[0], letters.images[13].float() / 255)
+    assert torch.equal(image[0], letters.images[13].float() * torch.tensor(1 / 255))
     batch, labels = next(iter(StockLoader(letters, 64)))
     assert torch.equal(batch, next(iter(DataLoader(letters, 64)))[0])
     assert torch.equal(batch[13], image)

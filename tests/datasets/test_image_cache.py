@@ -20,7 +20,9 @@ import torch
 from PIL import Image
 
 from dlkit import transforms
-from dlkit.datasets import ImageFolder, imagecache, images
+from dlkit.datasets import ImageFolder
+from dlkit.datasets.images import cache as imagecache
+from dlkit.datasets.images import fetching as images
 from dlkit.datasets.images.cache import open_cache
 from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader
@@ -244,7 +246,7 @@ def test_the_words_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     cache = open_cache(tmp_path / "cache", size=2, rule="x")
     assert cache is not None
     cache.begin()
-    cache.put(0, b"k" * 16, np.zeros((2, 2, 3), np.uint8))
+    cache.put(Path("0"), b"k" * 16, np.zeros((2, 2, 3), np.uint8))
 
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -253,7 +255,7 @@ def test_the_words_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.warns(UserWarning, match="takes no more: the disk is full; what is kept stays of use"):
         cache.flush()
     assert cache.used == 0
-    cache.put(1, b"l" * 16, np.zeros((2, 2, 3), np.uint8))
+    cache.put(Path("1"), b"l" * 16, np.zeros((2, 2, 3), np.uint8))
     cache.flush()
 
 
@@ -265,7 +267,7 @@ def test_many_entries_are_found_without_a_dictionary(tmp_path: Path, monkeypatch
     keys = [number.to_bytes(16, "little") for number in range(1501)]
     pixels = np.zeros((1, 1, 1), np.uint8)
     for number, key in enumerate(keys):
-        cache.put(number, key, pixels + np.uint8(number % 251))
+        cache.put(Path(str(number)), key, pixels + np.uint8(number % 251))
     cache.flush()
     again = open_cache(tmp_path / "cache", size=1501, rule="x", budget=10**9)
     assert again is not None
@@ -295,3 +297,132 @@ def test_later_epochs_do_not_wait_for_the_lock(folder: Path, tmp_path: Path) -> 
         start = time.monotonic()
         epoch(ds)
         assert time.monotonic() - start < 5
+
+
+# Leftovers
+
+
+def changed(folder: Path, seed: int) -> None:
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        pixels = np.random.default_rng([seed, number]).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        os.utime(path, ns=(seed * 10**9, seed * 10**9))
+
+
+def test_leftovers_of_changed_files_go_when_they_are_more_than_half(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imagecache, "_RECLAIM_FROM", 1000)
+    cache = tmp_path / "cache"
+    reader = ImageFolder(folder, size=16, cache=cache)
+    epoch(reader)
+    for seed in (1, 2):
+        changed(folder, seed)
+        epoch(ImageFolder(folder, size=16, cache=cache))
+    (before,) = cache.glob("pixels-*.bin")
+    size = before.stat().st_size
+    decoded = Counted(monkeypatch)
+    ds = ImageFolder(folder, size=16, cache=cache)
+    (after,), (index,) = cache.glob("pixels-*.bin"), cache.glob("index-*.bin")
+    assert after.stat().st_size < size / 2
+    assert index.stat().st_size == 40 * 48
+    fresh = epoch(ds)
+    assert decoded.paths == []
+    assert same(fresh, epoch(ImageFolder(folder, size=16, cache="memory")))
+    assert same(epoch(reader), fresh)  # it still read the old pair
+    assert same(epoch(pickle.loads(pickle.dumps(reader))), fresh)
+    assert len(list(cache.glob("*.bin"))) == 2
+
+
+def test_a_kill_while_leftovers_go_leaves_a_good_cache(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    for seed in (1, 2, 3):
+        changed(folder, seed)
+        epoch(ImageFolder(folder, size=16, cache=cache))
+    script = """
+import os, sys
+from dlkit.datasets import ImageFolder
+from dlkit.datasets.images import cache
+cache._RECLAIM_FROM = 1000
+steps = int(sys.argv[3])
+class Dying:
+    def __init__(self, path): self.real = real(path)
+    def __enter__(self): return self.real.__enter__()
+    def __exit__(self, *error):
+        global steps
+        steps -= 1
+        if steps == 0: os.kill(os.getpid(), 9)
+        done = self.real.__exit__(*error)
+        if steps == 1 and sys.argv[4] == "after": os.kill(os.getpid(), 9)
+        return done
+real, cache._files.atomic_write = cache._files.atomic_write, Dying
+ImageFolder(sys.argv[1], size=16, cache=sys.argv[2])
+"""
+    fresh = epoch(ImageFolder(folder, size=16, cache="memory"))
+    for arguments in (("1", ""), ("2", ""), ("2", "after")):
+        run = subprocess.run([sys.executable, "-c", script, str(folder), str(cache), *arguments], check=False)
+        assert run.returncode == -signal.SIGKILL
+        decoded = Counted(monkeypatch)
+        assert same(epoch(ImageFolder(folder, size=16, cache=cache)), fresh)
+        assert decoded.paths == []
+        monkeypatch.undo()
+    monkeypatch.setattr(imagecache, "_RECLAIM_FROM", 1000)
+    assert same(epoch(ImageFolder(folder, size=16, cache=cache)), fresh)
+    assert len([path for path in cache.iterdir() if path.suffix == ".bin"]) == 2
+
+
+def test_two_processes_write_while_leftovers_go(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagecache, "_RECLAIM_FROM", 1000)
+    cache = tmp_path / "cache"
+    for seed in (1, 2):
+        changed(folder, seed)
+        epoch(ImageFolder(folder, size=16, cache=cache))
+    writer = ImageFolder(folder, size=16, cache=cache)
+    epoch(writer)
+    changed(folder, 3)
+    epoch(ImageFolder(folder, size=16, cache=cache))
+    ImageFolder(folder, size=16, cache=cache)  # leftovers go
+    changed(folder, 4)
+    writer._cache._start()  # type: ignore[union-attr]
+    fresh = epoch(writer)  # writes to the new pair
+    assert same(fresh, epoch(ImageFolder(folder, size=16, cache="memory")))
+    decoded = Counted(monkeypatch)
+    assert same(epoch(ImageFolder(folder, size=16, cache=cache)), fresh)
+    assert decoded.paths == []
+
+
+def test_what_nobody_opens_any_more_makes_room(folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    epoch(ImageFolder(folder, size=16, cache="auto"))
+    place = own_cache / "images"
+    (lock,) = place.glob("lock-*")
+    epoch(ImageFolder(folder, size=20, cache="auto"))
+    assert len(list(place.glob("pixels-*"))) == 2
+    os.utime(lock, (0, 0))
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(imagecache.shutil, "disk_usage", lambda _: usage)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        epoch(ImageFolder(folder, size=24, cache="auto"))
+    assert not lock.exists()
+    assert len(list(place.glob("pixels-*"))) <= 2
+
+
+def test_interrupting_the_filling_leaves_a_good_cache(folder: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", FILL, str(folder), str(tmp_path / "cache"), "0"]
+    run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=listen_to_interrupts)
+    assert run.stdout is not None
+    for _ in range(3):
+        run.stdout.readline()
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 0 or b"KeyboardInterrupt" in said
+    cached = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    fresh = ImageFolder(folder, transform=transforms.train(16), cache="memory")
+    assert same(epoch(cached), epoch(fresh))
+
+
+def listen_to_interrupts() -> None:
+    """A test run that was started in the background ignores them, and its children would, too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import gc
 import io
+import json
 import os
 import pickle
 import random
@@ -18,11 +21,13 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader as StockLoader
+from torch.utils.data import default_collate
 from torchvision.transforms import v2
 
 from dlkit import transforms
-from dlkit.datasets import ImageFiles, ImageFolder, decode_image, listing
-from dlkit.datasets.images.decoding import open_image
+from dlkit.datasets import ImageFiles, ImageFolder, decode_image
+from dlkit.datasets.images import handover, listing
+from dlkit.datasets.images.decoding import EXTENSIONS, open_image
 from dlkit.datasets.images.listing import natural, scan
 from dlkit.datasets.images.parallel import BatchMemory, default_threads, for_each
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
@@ -230,6 +235,7 @@ def test_a_kept_scan_is_used_until_a_folder_changes(
     first = scan(folder)
     assert first.kept is not None
     assert own_cache in first.kept.parents
+    unlabelled = ImageFiles(folder, size=8)
 
     def no_walk(*_: Any, **__: Any) -> Any:
         raise AssertionError("scanned again")
@@ -241,6 +247,12 @@ def test_a_kept_scan_is_used_until_a_folder_changes(
         assert torch.equal(again.targets, first.targets)
         assert again.classes == first.classes
         assert len(pickle.dumps(again)) < 500
+        parts = ImageFolder(folder, size=8), unlabelled
+        assert all(len(pickle.dumps(part)) < 5000 for part in parts)
+        assert pickle.loads(pickle.dumps(parts[1])).targets is None
+        copied = pickle.loads(pickle.dumps(parts[0]))
+        assert parts[0].targets is not None
+        assert torch.equal(copied.targets, parts[0].targets)
         assert list(pickle.loads(pickle.dumps(again)).names) == list(first.names)
         ds = ImageFolder(folder, size=8)
         assert torch.equal(pickle.loads(pickle.dumps(ds))[5][0], ds[5][0])
@@ -252,6 +264,58 @@ def test_a_kept_scan_is_used_until_a_folder_changes(
     assert kept is not None
     kept.write_bytes(b"damaged")
     assert len(scan(folder)) == 24
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_kept_scan_is_mapped_so_that_workers_share_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "KEEP_FROM", 1)
+    monkeypatch.setattr(listing, "_TICK_NS", 0)
+    os.utime(folder / "ants", ns=(1, 1))
+    scan(folder)
+    ds = ImageFolder(folder)
+    assert ds._listing is not None
+    assert ds._targets is not None
+    for tensor in (ds._names.blob, ds._names.ends, ds._targets):
+        assert str(ds._listing.kept) in mapping_at(tensor.data_ptr())
+
+
+def mapping_at(address: int) -> str:
+    """The line of /proc/self/maps that an address falls into: it ends in the file, if it is one's."""
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        start, end = (int(edge, 16) for edge in line.split()[0].split("-"))
+        if start <= address < end:
+            return line
+    return ""
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_may_not_be_read_is_named(folder: Path) -> None:  # pragma: no cover
+    (folder / "bees").chmod(0)
+    try:
+        with pytest.raises(DataError, match=r"bees cannot be read: Permission denied; give yourself"):
+            ImageFolder(folder)
+    finally:
+        (folder / "bees").chmod(0o755)
+
+
+def test_one_class_alone_and_what_was_not_taken_are_told(tmp_path: Path) -> None:
+    save(tmp_path / "only" / "1.png")
+    (tmp_path / "only" / "notes.txt").touch()
+    ds = ImageFolder(tmp_path, size=8)
+    assert ds.classes == ["only"]
+    assert "1 images, 1 classes; not taken: 1 not an image;" in repr(ds)
+
+
+def test_scanning_a_large_folder_shows_its_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(30):
+        save(tmp_path / "a" / f"{number}.png", number, (4, 4))
+    monkeypatch.setattr(listing, "SHOWN_AFTER", 0.0)
+    ImageFolder(tmp_path)
+    assert f"scanning {tmp_path.name}" in capsys.readouterr().err
+    ImageFolder(tmp_path, progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_folder_that_changed_just_now_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,6 +421,28 @@ def test_grey_on_request(folder: Path) -> None:
     assert ImageFolder(folder, color="L")[0][0].shape == (1, 40, 48)
 
 
+def test_augmentation_in_other_words(folder: Path) -> None:
+    default = ImageFolder(folder, size=16, augment=Augment()).transform
+    assert ImageFolder(folder, size=16, augment=True).transform == default
+    assert ImageFolder(folder, size=16, augment=False).transform == transforms.evaluate(16)
+    spec = transforms.train(16, flip=0.25)
+    assert ImageFolder(folder, augment=spec).transform == spec
+    own = ImageFolder(folder, size=16, augment=spec).transform
+    assert isinstance(own, transforms.Preprocessing)
+    assert own.augment == spec.augment
+    for wrong in (v2.RandomHorizontalFlip(), "default", transforms.evaluate(16)):
+        with pytest.raises(ArgumentError, match=r"augment= takes transforms.Augment"):
+            ImageFolder(folder, size=16, augment=wrong)  # type: ignore[arg-type]
+
+
+def test_a_random_transform_in_every_part_is_said(folder: Path) -> None:
+    steps = v2.Compose([v2.RandomResizedCrop(8), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    ds = ImageFolder(folder, transform=steps)
+    with pytest.warns(UserWarning, match=r"transform=\[for_training, for_evaluation\]"):
+        ds.split(0.5)
+    ds.split(0.5, transform=[steps, transforms.evaluate(8)])
+
+
 def test_augmentation_by_name(folder: Path) -> None:
     ds = ImageFolder(folder, size=16, augment=Augment(flip=1.0, scale=None))
     assert torch.equal(ds[0][0].flip(2), ImageFolder(folder, size=16)[0][0])
@@ -418,6 +504,43 @@ def test_images_that_are_not_reduced_are_those_of_the_reference(folder: Path) ->
     x = ds[3][0]
     torch.manual_seed(1)
     assert torch.equal(x, spec(decode_image(ds.path(3))))
+
+
+def test_every_nasty_file_through_a_dataset_decodes_or_is_left_out(shared_data: Path, tmp_path: Path) -> None:
+    """In a process of its own with limits; the names alone decide that two text files are not even tried."""
+    run = subprocess.run(
+        [sys.executable, "-c", NASTY, str(shared_data / "nasty"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    with open(shared_data / "nasty" / "images_manifest.csv", encoding="utf-8") as file:
+        manifest = {row["file"]: row["pillow13_result"] == "ok" for row in csv.DictReader(file)}
+    taken = [name for name in manifest if name not in found["left_out"]]
+    assert found["left_out"] == [name for name in manifest if Path(name).suffix.lower() not in EXTENSIONS]
+    assert sorted(found["errors"]) == sorted(name for name in taken if not manifest[name])
+    assert found["batches"] == sum(manifest[name] for name in taken)
+
+
+NASTY = """
+import json, os, resource, sys, warnings
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+resource.setrlimit(resource.RLIMIT_CPU, (100, 100))
+warnings.simplefilter("ignore")
+from torch.utils.data import DataLoader
+from dlkit.datasets import ImageFolder
+root = Path(sys.argv[2])
+(root / "nasty").symlink_to(Path(sys.argv[1]) / "images")
+ds = ImageFolder(root, size=32, on_error="skip", max_errors=1.0)
+taken = {ds.path(row).name for row in range(len(ds))}
+read = sum(len(x) for x, _ in DataLoader(ds, 50))
+left_out = sorted(name for name in os.listdir(root / "nasty") if name not in taken)
+print(json.dumps({"errors": [error.path.name for error in ds.errors], "batches": read, "left_out": left_out}))
+"""
 
 
 def test_nasty_and_turned_files_in_a_batch(photos: Path) -> None:
@@ -597,9 +720,50 @@ def test_batches_that_are_kept_are_not_overwritten(folder: Path) -> None:
     assert all(torch.equal(x, y) for (x, _), y in zip(kept, copies, strict=True))
 
 
-def test_batches_of_a_worker_lie_in_shared_memory(folder: Path) -> None:
-    for x, _ in StockLoader(ImageFolder(folder, size=16), 4, num_workers=1):
-        assert x.is_shared()
+def test_a_workers_batches_use_their_memory_again_once_they_are_let_go(folder: Path) -> None:
+    loader = StockLoader(ImageFolder(folder, size=16), 4, num_workers=1, persistent_workers=True)
+    expected = [x for x, _ in StockLoader(ImageFolder(folder, size=16), 4)]
+    places = set[int]()
+    for _ in range(3):
+        for (x, _), whole in zip(loader, expected, strict=True):
+            assert type(x) is torch.Tensor
+            assert torch.equal(x, whole)
+            x.add_(1)  # the batch is the consumer's own
+            places.add(x.data_ptr())
+    assert len(places) <= 6  # of 18 batches
+    (pieces,) = [pieces for token, pieces in handover._mapped.items() if token[0] == loader._iterator._workers[0].pid]  # type: ignore[union-attr]
+    assert len(pieces) <= 6
+
+
+def test_a_workers_batches_that_are_kept_are_not_overwritten(folder: Path) -> None:
+    expected = [x for x, _ in StockLoader(ImageFolder(folder, size=16), 2)]
+    kept, rows = [], []
+    for x, _ in StockLoader(ImageFolder(folder, size=16), 2, num_workers=1):
+        kept.append(x)
+        rows.append(x.view(2, -1)[1:])
+    assert all(torch.equal(x, whole) for x, whole in zip(kept, expected, strict=True))
+    del kept, x
+    list(StockLoader(ImageFolder(folder, size=16), 2, num_workers=1))
+    assert all(torch.equal(row[0], whole[1].flatten()) for row, whole in zip(rows, expected, strict=True))
+
+
+def sliced(samples: Any) -> Any:
+    x, _ = default_collate(samples)
+    return x, x[:, :1]
+
+
+def test_parts_of_a_workers_batch_that_are_sent_beside_it_stay_whole(folder: Path) -> None:
+    expected = [x for x, _ in StockLoader(ImageFolder(folder, size=16), 2)]
+    parts = [part for _, part in StockLoader(ImageFolder(folder, size=16), 2, num_workers=1, collate_fn=sliced)]
+    assert all(torch.equal(part, whole[:, :1]) for part, whole in zip(parts, expected, strict=True))
+
+
+def test_the_memory_of_a_worker_that_has_ended_is_let_go(folder: Path) -> None:
+    for _ in range(2):
+        x = next(iter(StockLoader(ImageFolder(folder, size=16), 4, num_workers=1)))
+        gc.collect()  # the loader, and with it the worker
+        del x
+    assert not any(not handover._is_alive(process) for process, _ in handover._mapped)
 
 
 def test_a_loader_in_a_spawned_process(folder: Path) -> None:

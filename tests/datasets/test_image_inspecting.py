@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -62,6 +63,25 @@ def test_the_table_says_it_all(layout: Path) -> None:
         "of these in different parts or classes: 1",
     ):
         assert part in text
+
+
+def test_plain_data_says_it_all(layout: Path) -> None:
+    report = json.loads(json.dumps(inspect(layout).to_dict()))
+    assert report["readable"] == 14
+    assert report["classes"]["train"] == {"a": 4, "b": 6}
+    assert report["height"] == {"min": 75, "median": 120, "max": 120}
+    assert [entry["file"] for entry in report["unreadable"]] == ["train/b/bad.jpg"]
+    assert [sorted(group) for group in report["duplicates"]] == [["test/a/again.jpg", "train/a/0.jpg"]]
+    assert len(report["near_duplicates"]) == len(report["across"]) == 1
+    assert report["left_out"] == {"not an image": {"count": 1, "first": ["train/b/notes.txt"]}}
+    assert len(report["mean"]) == len(report["std"]) == 3
+
+
+def test_a_folder_without_one_readable_image(tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"bad")
+    report = inspect(tmp_path)
+    assert report.to_dict()["height"] is None
+    assert "0 readable images, 1 unreadable" in str(report)
 
 
 def test_a_flat_folder_and_a_dataset(layout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader as StockLoader
 
 from disks import as_nobody, open_folder, resize, small_disk
 from dlkit import DataLoader, _files
-from dlkit.datasets import NotMNIST, letter_files
+from dlkit.datasets import NotMNIST
+from dlkit.datasets.letters import files as letter_files
 from dlkit.errors import (
     ArchiveError,
     ArgumentError,
@@ -131,7 +132,7 @@ def test_from_a_server_to_samples(shared_data: Path, tmp_path: Path, monkeypatch
     assert dataset.skipped == [(name, "is empty (0 bytes)") for name in UNREADABLE]
     image, label = dataset[4321]
     assert (image.shape, image.dtype, label.dtype, int(label)) == ((1, 28, 28), torch.float32, torch.int64, 4)
-    assert torch.equal(image[0], dataset.images[4321].float() / 255)
+    assert torch.equal(image[0], dataset.images[4321].float() * torch.tensor(1 / 255))
     assert 0 <= image.min() < 0.1 < 0.9 < image.max() <= 1
 
 
@@ -498,7 +499,8 @@ def test_a_copy_with_whole_seconds_is_not_read_again(root: Path, monkeypatch: py
 
 CHILD = """
 import os, sys, time
-from dlkit.datasets import NotMNIST, letter_files
+from dlkit.datasets import NotMNIST
+from dlkit.datasets.letters import files as letter_files
 def stop(*_):
     print("here", flush=True)
     time.sleep(60)
@@ -537,7 +539,8 @@ def test_four_processes_download_and_pack_once(mirror: tuple[Server, str], tmp_p
     code = """
 import os, sys
 import dlkit.download
-from dlkit.datasets import NotMNIST, letter_files
+from dlkit.datasets import NotMNIST
+from dlkit.datasets.letters import files as letter_files
 decode, calls = letter_files.grey_pixels, []
 letter_files.grey_pixels = lambda content: calls.append(1) or decode(content)
 start, go = os.pipe()

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dlkit import Trainer
+from dlkit import Trainer, load, save
 from dlkit.callbacks import EMA, Callback, Checkpoint, EarlyStopping, LearningRate
+from dlkit.models import TextClassifier
+from dlkit.text import TextSpec, Vocabulary
 
 HERE = Path(__file__).parent
 
@@ -56,8 +58,20 @@ def loaders() -> tuple[DataLoader, DataLoader]:
     return DataLoader(data, 8, shuffle=True), DataLoader(data, 32)
 
 
+def model_file(version: str) -> None:
+    """A classifier of texts: the smallest model that brings a vocabulary."""
+    torch.manual_seed(0)
+    texts = ["a ladder and an anchor", "a boat by the bay", "cats and cups, cold coffee"]
+    spec = TextSpec(encoder=Vocabulary.fit(texts, min_freq=1), classes=("A", "B", "C"))
+    model = TextClassifier(len(spec.encoder), 3, width=8)
+    path = save(model, HERE / f"model-{version}.safetensors", preprocessing=spec, metrics={"val_accuracy": 0.5})
+    found = load(path).probabilities(texts)
+    path.with_suffix(".json").write_text(json.dumps({"texts": texts, "probabilities": found.tolist()}, indent=1) + "\n")
+
+
 def main(version: str) -> None:
     torch.set_num_threads(1)
+    model_file(version)
     with tempfile.TemporaryDirectory() as folder:
         trainer(Path(folder), Stop()).fit(*loaders(), epochs=3)
         newest = sorted(Path(folder).glob("*.pt"))[-1]

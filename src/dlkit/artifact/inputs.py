@@ -16,7 +16,7 @@ from dlkit.errors import ArgumentError, DlkitError, ModelFileError
 from dlkit.text.spec import TextSpec
 from dlkit.transforms import Preprocessing, from_json, spec_of
 
-__all__ = ["Kind", "Meaning", "describe_example", "make_example"]
+__all__ = ["Kind", "Meaning", "describe_example", "make_example", "spec_in"]
 
 Kind = Literal["image", "table", "text", "tensor"]
 Task = Literal["classification", "binary", "multilabel", "regression"]
@@ -136,15 +136,25 @@ def _spec(given: Any) -> Any:
     """The preprocessing itself, from one, from its plain data, or from a dataset."""
     if given is None:
         return None
-    if isinstance(given, Mapping):
-        given = from_json(given)
-    for each in (given, *(getattr(given, name, None) for name in ("schema", "spec", "preprocessing", "transform"))):
-        if type(each).__name__ in _KINDS and type(each).__module__.startswith("dlkit."):
-            return each.for_evaluation() if isinstance(each, Preprocessing) else each
+    found = spec_in(from_json(given) if isinstance(given, Mapping) else given)
+    if found is not None:
+        return found
     raise ArgumentError(
         f"preprocessing must be a transform of dlkit.transforms, a Schema, a TextSpec, or a dataset that has one; "
         f"{type(given).__name__} has none that a file can hold"
     )
+
+
+def spec_in(given: Any) -> Any:
+    """The `Preprocessing`, `Schema` or `TextSpec` that this is, or that this dataset has; None where there is none.
+
+    Args:
+        given: Any object.
+    """
+    for each in (given, *(getattr(given, name, None) for name in ("schema", "spec", "preprocessing", "transform"))):
+        if type(each).__name__ in _KINDS and type(each).__module__.startswith("dlkit."):
+            return each.for_evaluation() if isinstance(each, Preprocessing) else each
+    return None
 
 
 def _names(spec: Any, data: Any, model: nn.Module) -> Any:

@@ -14,6 +14,7 @@ from dlkit.callbacks.base import Callback, warn_unmeasured
 from dlkit.errors import ArgumentError
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
+from dlkit.runs.modelfile import check_model_file, write_model_file
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.state import Cursor, Run
 from dlkit.runs.store import CheckpointStore, CheckpointWarning, Entry, load_checkpoint
@@ -38,6 +39,8 @@ class Checkpoint(Callback):
         restore_best: Put the best weights into the model when the fit ends, in whatever way; the last good ones, when
             there is no best and those in memory are spoilt (see `StopOnNaN`).
         mode: "min" or "max"; None takes the direction from the metric itself.
+        model_file: A file for `dlkit.load`, written when the fit ends with the weights that are then in the model: the
+            best ones. What it needs beside them is taken from the data and the model, and missed at the start.
 
     Raises:
         RunLockedError: at the start of the fit, if another process trains in the folder.
@@ -59,12 +62,14 @@ class Checkpoint(Callback):
         background: bool = True,
         restore_best: bool = True,
         mode: str | None = None,
+        model_file: str | os.PathLike[str] | None = None,
     ) -> None:
         if keep_last < 1 or keep_best < 0:
             raise ArgumentError(f"keep_last must be at least 1 and keep_best at least 0, not {keep_last}, {keep_best}")
         self.dir, self.monitor, self.mode = Path(dir), monitor, mode
         self.every, self.background, self.restore_best = Every.parse(every), background, restore_best
         self.store = CheckpointStore(self.dir, keep_last=keep_last, keep_best=keep_best)
+        self.model_file = None if model_file is None else Path(model_file)
         self._snapshot = Snapshot()
         self._writer: ThreadPoolExecutor | None = None
         self._writing: Future[Path] | None = None
@@ -91,6 +96,8 @@ class Checkpoint(Callback):
         Args:
             run: The run.
         """
+        if self.model_file is not None:
+            check_model_file(run)
         judged = self.mode is not None or self.monitor in run.directions
         if not judged and self.monitor != "val_loss":
             run.higher_is_better(self.monitor)  # raises, and names what there is
@@ -140,6 +147,18 @@ class Checkpoint(Callback):
         if self.restore_best and run.write_files:
             newest = [] if run.keep_state else sorted(self.store.entries, key=lambda entry: -entry.number)
             self._restore(run, [*self.store.best_entries(self.store.keep_best), *newest])
+        if self.model_file is not None and run.write_files and run.step:
+            self._write_model(run, self.model_file)
+
+    def _write_model(self, run: Run, path: Path) -> None:
+        best = self.store.best_entries(1) if self.restore_best else []
+        step = best[0].step if best else None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_model_file(run, path, step=step)
+            run.say(f"model file {path} written; dlkit.load({str(path)!r}) predicts with it")
+        except OSError as error:
+            warnings.warn(f"could not write the model file {path}: {error}", CheckpointWarning, stacklevel=3)
 
     def _due(self, run: Run) -> bool:
         if self.every.unit == "seconds":

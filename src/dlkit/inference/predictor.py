@@ -44,11 +44,11 @@ def load(
         ModelFileError: it is damaged or hostile, was changed, or names an architecture that is not registered here.
 
     >>> import tempfile, dlkit; from dlkit.models import SmallConvNet; from dlkit.transforms import evaluate
-    >>> file = Path(tempfile.mkdtemp()) / "letters.safetensors"
+    >>> file = tempfile.mkdtemp() + "/letters.safetensors"
     >>> grey = evaluate(28, color="L", mean=0.0, std=1.0)
     >>> file = dlkit.save(SmallConvNet(num_classes=2), file, classes=["A", "B"], preprocessing=grey)
     >>> dlkit.load(file)
-    Predictor(dlkit.SmallConvNet, image, classification of 2 classes: A, B)
+    Predictor(dlkit.models.SmallConvNet, image, classification of 2 classes: A, B)
     """
     model, meaning, header = open_model(path, verify=verify, trust_hub=trust_hub, tokenizer=tokenizer)
     return Predictor(model, meaning, header, device=torch.device(device))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlkit.artifact.inputs import Meaning
+from dlkit.artifact.inputs import Meaning, spec_in
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.outputs import probabilities_of
 
@@ -28,8 +28,8 @@ def labelled(meaning: Meaning, data: Any, options: Mapping[str, Any]) -> Any:
         ArgumentError: the dataset is prepared another way, and cannot be prepared anew.
     """
     made = _opened(meaning, data, options) if not hasattr(data, "__getitem__") or _is_raw(data) else data
-    if meaning.kind == "image" and hasattr(made, "with_transform"):
-        made = made.with_transform(meaning.preprocessing)
+    if meaning.kind == "image" and spec_in(made) != meaning.preprocessing:
+        made = _prepared(made, meaning)
     own = {"table": "schema", "text": "spec"}.get(meaning.kind)
     if own and not _same(meaning.kind, getattr(made, own, None), meaning.preprocessing):
         raise ArgumentError(
@@ -39,6 +39,18 @@ def labelled(meaning: Meaning, data: Any, options: Mapping[str, Any]) -> Any:
     if getattr(made, "targets", None) is None and own:
         raise DataError("the data has no targets to compare with; say where they are: evaluate(data, target=...)")
     return made
+
+
+def _prepared(data: Any, meaning: Meaning) -> Any:
+    """Images in files, prepared the model's way instead of their own."""
+    from dlkit.datasets.images.dataset import ImageDataset
+
+    if not isinstance(data, ImageDataset):
+        raise ArgumentError(
+            f"{type(data).__name__} does not prepare its images as the model expects them, and cannot be told to; "
+            "give a folder of class folders, or an ImageFolder or ImageTable"
+        )
+    return data.with_transform(meaning.preprocessing)
 
 
 def _is_raw(data: Any) -> bool:

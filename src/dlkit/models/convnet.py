@@ -14,7 +14,7 @@ _WIDTHS = (32, 64, 96, 128)
 _SMALLEST = 8  # pixels; below this the three poolings leave nothing to look at
 
 
-@register("dlkit.SmallConvNet")
+@register("dlkit.models.SmallConvNet")
 class SmallConvNet(nn.Module):
     """A convolutional network for small images: about 170,000 parameters, a few seconds per epoch on two cores.
 

@@ -15,7 +15,7 @@ from dlkit.registry import register
 __all__ = ["TabularMLP"]
 
 
-@register("dlkit.TabularMLP")
+@register("dlkit.models.TabularMLP")
 class TabularMLP(nn.Module):
     """A baseline for tables: an embedding per category, the numbers as they are, and a few wide layers over both.
 

@@ -15,7 +15,7 @@ from dlkit.registry import register
 __all__ = ["TextClassifier"]
 
 
-@register("dlkit.TextClassifier")
+@register("dlkit.models.TextClassifier")
 class TextClassifier(nn.Module):
     """Scores for texts, from the padded batches that `TextDataset` gives: `model(**inputs)`.
 

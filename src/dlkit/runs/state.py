@@ -156,6 +156,7 @@ class Run:
         capture: Returns the run's whole state; only at a safe point.
         indices: `indices(epoch, batch)` gives the samples of a batch, None where nobody knows.
         logged: What callbacks have logged for the next row.
+        data: The dataset that validations read, else the one that is trained on; None where nobody knows.
         seed: What all randomness of the run is derived from.
 
     Args:
@@ -186,6 +187,7 @@ class Run:
         self.epoch_began = (0, 0)
         self._verbose = verbose
         self.logged: Row = {}
+        self.data: Any = None
 
     @property
     def optimizer(self) -> Optimizer:

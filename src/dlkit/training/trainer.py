@@ -7,11 +7,13 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import Subset
 
 from dlkit import rng
 from dlkit.callbacks.base import Callback
@@ -24,6 +26,7 @@ from dlkit.errors import ArgumentError, CheckpointError
 from dlkit.metrics import Metrics
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
+from dlkit.runs.modelfile import write_model_file
 from dlkit.runs.state import Run
 from dlkit.runs.store import load_checkpoint, plain
 from dlkit.samplers import Shuffle
@@ -155,6 +158,7 @@ class Trainer:
             raise ArgumentError(
                 "validate_every in time would give other numbers on another machine; use steps or epochs"
             )
+        self.run.data = next((data for data in map(_dataset, (val, train)) if data is not None), None)
         if dry_run:
             return self._dry_run(source, val_source)
         self._set_up_callbacks()
@@ -221,6 +225,22 @@ class Trainer:
                 raise nothing(source, epoch)
 
         return rehearsal.lr_find(self.run, step, batches, start=start, end=end, steps=steps)
+
+    def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the model into one file that predicts anywhere, see `dlkit.save`.
+
+        Args:
+            path: The file; by custom it ends in ".safetensors".
+            **options: `classes`, `preprocessing`, `task`, `example`, `metrics`, `format`, as in `dlkit.save`. What is
+                not given is taken from the data of the last `fit` (the validation data's where there was some), then
+                from the model; metrics from the history.
+
+        Raises:
+            ArgumentError: the model is not registered, or what the file needs is not known.
+        """
+        stores = [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]
+        best = stores[0].store.best_entries(1) if stores and stores[0].restore_best else []
+        return write_model_file(self.run, path, step=best[0].step if best else None, **options)
 
     def _dry_run(self, source: Source, val: Source | None) -> History:
         """Two batches through training, validation, callbacks and what would be saved, with nothing left behind."""
@@ -423,3 +443,11 @@ class Trainer:
             run.say(f"stopped after step {run.step}: {run.stop_reason}")
         elif run.stop_reason is not None:
             run.say(f"finished after step {run.step}: {run.stop_reason}")
+
+
+def _dataset(loader: Any) -> Any:
+    """The dataset behind a loader, also behind `torch.utils.data.Subset`."""
+    data = getattr(loader, "dataset", None)
+    while isinstance(data, Subset):
+        data = data.dataset
+    return data

@@ -139,8 +139,8 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     augment: Augment | None = None
     then: tuple[LocalContrastNormalization, ...] = ()
-    _scale: tuple[np.float32, ...] = field(init=False, repr=False, compare=False)
-    _bias: tuple[np.float32, ...] = field(init=False, repr=False, compare=False)
+    _scale: npt.NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    _bias: npt.NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -149,10 +149,10 @@ class Preprocessing:
         if self.resize is None and self.fit == "crop":
             object.__setattr__(self, "resize", max(self.size))
         # x / 255 normalised is x * scale + bias.
-        scale = tuple(np.float32(1 / (255 * std)) for std in self.std)
-        bias = tuple(np.float32(-mean / std) for mean, std in zip(self.mean, self.std, strict=True))
-        object.__setattr__(self, "_scale", scale)
-        object.__setattr__(self, "_bias", bias)
+        scale = [1 / (255 * std) for std in self.std]
+        bias = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
+        object.__setattr__(self, "_scale", np.array(scale, np.float32)[:, None, None])
+        object.__setattr__(self, "_bias", np.array(bias, np.float32)[:, None, None])
 
     @property
     def channels(self) -> int:
@@ -245,10 +245,11 @@ class Preprocessing:
             values: npt.NDArray[Any] = _recolored(planes, self.augment, plan.numbers[_COLOR])
         else:
             values = planes
-        for channel in range(self.channels):
-            part = out[channel, top : top + height, left : left + width]
-            np.multiply(values[channel], self._scale[channel], out=part)
-            np.add(part, self._bias[channel], out=part)
+        # In order of memory first: reading every third byte three times over costs more than one pass that sorts them.
+        part = out[:, top : top + height, left : left + width]
+        np.copyto(part, np.ascontiguousarray(values))
+        np.multiply(part, self._scale, out=part)
+        np.add(part, self._bias, out=part)
 
     def _erase(self, plan: Plan, out: npt.NDArray[np.float32]) -> None:
         if self.augment is None or plan.numbers is None or not self.augment.erase:

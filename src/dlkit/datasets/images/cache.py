@@ -5,16 +5,23 @@ Two files per rule of decoding, both only ever appended to: `pixels-*.bin` holds
 processes. So a kill leaves at most pixels that no entry points to, half an entry at the end is cut off by the next
 writer, and a full disk is undone and ends the filling, not the training. An entry carries checksums of itself and of
 its pixels, which are compared when a process first reads it.
+
+A file that changes gets a new entry, and its old pixels stay behind. When more than half of the pixels are such
+leftovers, whoever opens the cache next copies the others into a new pair of files with the next number; its index
+appears last and makes it the valid one, so a kill in between leaves the old pair valid. Whoever still reads the old
+pair keeps its pixels until the next batch and then goes on with the new one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import struct
 import tempfile
+import time
 import warnings
 import weakref
 import zlib
@@ -33,8 +40,8 @@ __all__ = ["PixelCache", "open_cache"]
 
 Pixels = npt.NDArray[np.uint8]
 
-# Key, offset, height, width, channels, CRC-32 of the pixels; then CRC-32 of all that, and four zeros.
-_FIELDS = struct.Struct("<16sQIIII")
+# Key, offset, height, width, channels, CRC-32 of the pixels and of the path; then CRC-32 of all that.
+_FIELDS = struct.Struct("<16sQIIIII")
 _ENTRY = np.dtype(
     [
         ("key", "V16"),
@@ -43,13 +50,17 @@ _ENTRY = np.dtype(
         ("width", "<u4"),
         ("channels", "<u4"),
         ("pixels_crc", "<u4"),
+        ("path_crc", "<u4"),
         ("entry_crc", "<u4"),
-        ("zero", "<u4"),
     ]
 )
 _UNKNOWN, _ABSENT = -1, -2
 # A dictionary of a million keys would be 200 MB in every worker; sorted arrays are 24.
 _DICTIONARY_UP_TO = 50_000
+#: A cache with fewer bytes of leftovers is not worth copying.
+_RECLAIM_FROM = 1 << 20
+#: Pairs of other rules in the cache folder that were not opened for so long go when room is needed.
+_UNUSED_SECONDS = 7 * 24 * 3600
 
 
 def open_cache(
@@ -76,12 +87,13 @@ def open_cache(
         cache = PixelCache(folder, size, rule, budget)
         weakref.finalize(cache, _remove, folder, os.getpid())
         return cache
-    folder = _files.cache_dir() / "images" if where == "auto" else Path(os.path.abspath(where))
+    ours = where == "auto"
+    folder = _files.cache_dir() / "images" if ours else Path(os.path.abspath(where))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArgumentError(f"cache={str(where)!r}: the folder {folder} cannot be made: {error.strerror}") from error
-    return PixelCache(folder, size, rule, budget)
+    return PixelCache(folder, size, rule, budget, may_clear=ours)
 
 
 class PixelCache:
@@ -92,6 +104,7 @@ class PixelCache:
         size: The number of images of the dataset.
         rule: By what rule the pixels are made.
         budget: How many bytes the pixels may take; None for half of what is free.
+        may_clear: Whether pairs of other rules that nobody has opened for a week may go when room is needed.
 
     Attributes:
         folder: Where the two files lie.
@@ -99,19 +112,29 @@ class PixelCache:
         full: Why nothing more is kept; empty while the cache takes more.
     """
 
-    def __init__(self, folder: Path, size: int, rule: str, budget: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, size: int, rule: str, budget: int | None = None, *, may_clear: bool = False
+    ) -> None:
         self.folder, self.size, self.rule, self.full = folder, size, rule, ""
-        name = hashlib.sha256(rule.encode()).hexdigest()[:12]
-        self._pixels, self._index = folder / f"pixels-{name}.bin", folder / f"index-{name}.bin"
-        self._lock = folder / f"lock-{name}"
-        self.budget = (shutil.disk_usage(folder).free + self.used) // 2 if budget is None else budget
+        self._name = hashlib.sha256(rule.encode()).hexdigest()[:12]
+        self._lock = folder / f"lock-{self._name}"
+        self._given_budget, self._may_clear = budget, may_clear
         self._said_too_small = False
         self._start()
+        self.budget = self._allowed()
+        with contextlib.suppress(OSError):
+            self._lock.touch()  # when it was last opened
+            self._reclaim()
+
+    def _allowed(self) -> int:
+        if self._given_budget is not None:
+            return self._given_budget
+        return (shutil.disk_usage(self.folder).free + self.used) // 2
 
     def _start(self) -> None:
         """What each process has of its own."""
-        self._pid = os.getpid()
-        self._waiting: deque[tuple[int, bytes, Pixels]] = deque()
+        self._pid, self._generation = os.getpid(), self._newest()
+        self._waiting: deque[tuple[bytes, int, Pixels]] = deque()
         self._entries = np.empty(0, _ENTRY)
         self._by_key: dict[bytes, int] = {}
         self._sorted = np.empty(0, "<u8")
@@ -122,12 +145,37 @@ class PixelCache:
         self._checked: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_pid", "_waiting", "_entries", "_by_key", "_sorted", "_order", "_map", "_slots", "_checked", "_damaged")
+        own = (
+            "_pid",
+            "_generation",
+            "_waiting",
+            "_entries",
+            "_by_key",
+            "_sorted",
+            "_order",
+            "_map",
+            "_slots",
+            "_checked",
+            "_damaged",
+        )
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._start()
+
+    @property
+    def _pixels(self) -> Path:
+        return self.folder / f"pixels-{self._name}-{self._generation}.bin"
+
+    @property
+    def _index(self) -> Path:
+        return self.folder / f"index-{self._name}-{self._generation}.bin"
+
+    def _newest(self) -> int:
+        """The number of the valid pair: the highest that has an index."""
+        numbers = [path.stem.rpartition("-")[2] for path in self.folder.glob(f"index-{self._name}-*.bin")]
+        return max((int(number) for number in numbers if number.isdigit()), default=0)
 
     @property
     def used(self) -> int:
@@ -203,7 +251,7 @@ class PixelCache:
             return None
         flat: Pixels = self._map[start : start + count]
         if not self._checked[slot]:
-            packed = _FIELDS.pack(bytes(entry["key"]), start, *shape, int(entry["pixels_crc"]))
+            packed = _FIELDS.pack(bytes(entry["key"]), start, *shape, int(entry["pixels_crc"]), int(entry["path_crc"]))
             if zlib.crc32(packed) != entry["entry_crc"] or zlib.crc32(flat.data) != entry["pixels_crc"]:
                 self._damaged.add(slot)  # it is decoded and written anew, and the newest entry of a key counts
                 return None
@@ -220,16 +268,16 @@ class PixelCache:
         text = f"{status.st_size} {status.st_mtime_ns} ".encode() + os.fsencode(path)
         return hashlib.blake2b(text, digest_size=16).digest()
 
-    def put(self, row: int, key: bytes, pixels: Pixels) -> None:
+    def put(self, path: Path, key: bytes, pixels: Pixels) -> None:
         """Keep an image's pixels, with the next `flush`. Any thread may do it.
 
         Args:
-            row: The image's place in the dataset.
+            path: The file.
             key: From `key`.
             pixels: uint8 [H, W, C].
         """
         if not self.full:
-            self._waiting.append((row, key, pixels))
+            self._waiting.append((key, zlib.crc32(os.fsencode(path)), pixels))
 
     def flush(self) -> None:
         """Write what waits; by one thread, after the batch. A disk that takes no more is said once, in a warning."""
@@ -239,8 +287,10 @@ class PixelCache:
             return
         try:
             with _files.FileLock(self._lock):
+                if self._newest() != self._generation:
+                    self._start()
                 self.begin()
-                self._append([item for item in waiting if self._is_missing(item[1])])
+                self._append([item for item in waiting if self._is_missing(item[0])])
         except OSError as error:
             reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
             self._stop(f"{reason}; what is kept stays of use, the rest is decoded in every epoch")
@@ -249,10 +299,12 @@ class PixelCache:
         slot = self._find(key)
         return slot == _ABSENT or slot in self._damaged
 
-    def _append(self, items: list[tuple[int, bytes, Pixels]]) -> None:
+    def _append(self, items: list[tuple[bytes, int, Pixels]]) -> None:
         if not items:
             return
         need = sum(pixels.nbytes for _, _, pixels in items)
+        if self.used + need > self.budget and self._may_clear:
+            self._clear_unused()
         self._say_if_too_small(need // len(items))
         if self.used + need > self.budget:
             self._stop(
@@ -264,11 +316,11 @@ class PixelCache:
         with open(self._pixels, "ab", buffering=0) as file:
             start = file.tell()
             try:
-                for _, key, pixels in items:
+                for key, path_crc, pixels in items:
                     offset = file.tell()
                     _write_all(file.fileno(), np.ascontiguousarray(pixels).data.cast("B"))
-                    packed = _FIELDS.pack(key, offset, *pixels.shape, zlib.crc32(np.ascontiguousarray(pixels).data))
-                    entries += packed + struct.pack("<II", zlib.crc32(packed), 0)
+                    pixels_crc = zlib.crc32(np.ascontiguousarray(pixels).data)
+                    entries += _entry(key, offset, pixels.shape, pixels_crc, path_crc)
             except OSError:
                 file.truncate(start)
                 raise
@@ -280,6 +332,68 @@ class PixelCache:
             except OSError:
                 file.truncate(start)
                 raise
+
+    def _clear_unused(self) -> None:
+        """Remove pairs of other rules, the one that was opened longest ago first, as far as room is needed."""
+        opened = sorted((path.stat().st_mtime, path) for path in self.folder.glob("lock-*") if path != self._lock)
+        for when, lock in opened:
+            self.budget = self._allowed()
+            if when > time.time() - _UNUSED_SECONDS or self._given_budget is not None:
+                return
+            for path in [*self.folder.glob(f"*-{lock.name.removeprefix('lock-')}-*.bin"), lock]:
+                path.unlink(missing_ok=True)
+            self.budget = self._allowed()
+
+    def _reclaim(self) -> None:
+        """Copy what is still of use to a new pair where most is not; safe to be killed at any moment."""
+        if _size(self._pixels) < _RECLAIM_FROM:
+            return
+        lock = _files.FileLock(self._lock)
+        if not lock.acquire(timeout=0):
+            return  # somebody writes: another time
+        try:
+            self._start()
+            self._remove_older()
+            self.begin()
+            useful = self._useful()
+            lengths = _lengths(self._entries[useful])
+            if 2 * int(lengths.sum()) < self.used and self.used - int(lengths.sum()) >= _RECLAIM_FROM:
+                self._copy(self._entries[useful], lengths)
+                self._start()
+                self._remove_older()
+        finally:
+            lock.release()
+
+    def _useful(self) -> npt.NDArray[np.int64]:
+        """The newest entry of each path, as far as it has its pixels, in the order of the pixels."""
+        entries = self._entries
+        _, last = np.unique(entries["path_crc"][::-1], return_index=True)
+        newest = np.sort(len(entries) - 1 - last)
+        whole = entries["offset"][newest] + _lengths(entries[newest]) <= self.used
+        useful: npt.NDArray[np.int64] = newest[whole]
+        return useful
+
+    def _copy(self, entries: npt.NDArray[Any], lengths: npt.NDArray[np.uint64]) -> None:
+        old = _mapped(self._pixels)
+        following = self._generation + 1
+        index = b""
+        with _files.atomic_write(self.folder / f"pixels-{self._name}-{following}.bin") as file:
+            for entry, length in zip(entries, lengths.tolist(), strict=True):
+                start = int(entry["offset"])
+                shape = int(entry["height"]), int(entry["width"]), int(entry["channels"])
+                crcs = int(entry["pixels_crc"]), int(entry["path_crc"])
+                index += _entry(bytes(entry["key"]), file.tell(), shape, *crcs)
+                file.write(old[start : start + length].data)
+        with _files.atomic_write(self.folder / f"index-{self._name}-{following}.bin") as file:
+            file.write(index)
+
+    def _remove_older(self) -> None:
+        """What a compaction, or one that was killed, has left."""
+        for path in self.folder.glob(f"*-{self._name}-*.bin"):
+            number = path.stem.rpartition("-")[2]
+            if number.isdigit() and int(number) < self._generation:
+                with contextlib.suppress(OSError):  # Windows keeps files that somebody reads
+                    path.unlink()
 
     def _say_if_too_small(self, each: int) -> None:
         expected = self.used + each * max(0, self.size - len(self._entries))
@@ -296,6 +410,19 @@ class PixelCache:
     def _stop(self, reason: str) -> None:
         self.full = reason
         warnings.warn(f"the pixel cache in {self.folder} takes no more: {reason}", UserWarning, stacklevel=2)
+
+
+def _entry(key: bytes, offset: int, shape: tuple[int, ...], pixels_crc: int, path_crc: int) -> bytes:
+    packed = _FIELDS.pack(key, offset, *shape, pixels_crc, path_crc)
+    return packed + struct.pack("<I", zlib.crc32(packed))
+
+
+def _lengths(entries: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """How many bytes the pixels of each entry take."""
+    lengths: npt.NDArray[np.uint64] = np.ones(len(entries), np.uint64)
+    for name in ("height", "width", "channels"):
+        lengths *= entries[name].astype(np.uint64)
+    return lengths
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

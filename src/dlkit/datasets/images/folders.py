@@ -16,7 +16,7 @@ from dlkit.datasets.images.listing import Listing, scan, with_classes
 from dlkit.datasets.images.settings import BatchTransform, ImageSettings, Transform
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError
-from dlkit.transforms import Augment
+from dlkit.transforms import Augment, Preprocessing
 
 __all__ = ["ImageFiles", "ImageFolder"]
 
@@ -44,7 +44,8 @@ class ImageFolder(ImageDataset):
         transform: `transforms.train(size)`, `evaluate(size)`, `from_model(model)`; or any callable on a PIL image that
             returns a tensor, such as torchvision's v2 transforms (run one by one, in this thread, because they draw
             random numbers). None, without `size`: uint8 [C, H, W] in each image's own size.
-        augment: What is random, with `size` or a transform of `dlkit.transforms`; `split` keeps it for the first part.
+        augment: What is random in training, with `size` or a transform of `dlkit.transforms`: an `Augment`, True for
+            `Augment()`, or what `transforms.train(size)` returns. `split` keeps it for the first part alone.
         color: "RGB", or "L" for grey images with one channel.
         class_to_idx: The classes' numbers, or their names in order, such as `model.classes`; by default their natural
             order, "2" before "10".
@@ -85,7 +86,7 @@ class ImageFolder(ImageDataset):
         *,
         size: int | tuple[int, int] | None = None,
         transform: Transform | None = None,
-        augment: Augment | None = None,
+        augment: Augment | Preprocessing | bool | None = None,
         color: Color = "RGB",
         class_to_idx: Mapping[str, int] | Sequence[str] | None = None,
         part: str | None = None,
@@ -111,21 +112,16 @@ class ImageFolder(ImageDataset):
             batch_transform=batch_transform,
             threads=threads,
         )
-        self._listing = listing = scan(root, progress=progress)
+        listing = scan(root, progress=progress)
         classes, targets = listing.classes, listing.targets
         if class_to_idx is not None:
             classes, targets = with_classes(listing, class_to_idx)
         super().__init__(listing.root, listing.names, targets, classes, settings)
+        self._listing = listing
         self.parts, self.left_out = list(listing.part_names), dict(listing.left_out)
         if part is not None:
             self._rows = self._rows_of(part)
             self.parts = []
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_names": None}  # a kept listing travels as its path
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"_names": state["_listing"].names})
 
     def split(
         self,
@@ -167,6 +163,7 @@ class ImageFolder(ImageDataset):
         return parts
 
     def _rows_of(self, part: str) -> Tensor:
+        assert self._listing is not None
         names = self._listing.part_names
         if part not in names:
             have = f"has {', '.join(names)}" if names else "has no train, val and test folders"
@@ -237,4 +234,5 @@ class ImageFiles(ImageDataset):
             if not len(names):
                 raise DataError("the list of image files is empty")
         super().__init__(root, names, None, (), settings)
+        self._listing = listing
         self.left_out = dict(listing.left_out) if listing is not None else {}

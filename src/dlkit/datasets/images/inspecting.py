@@ -32,7 +32,7 @@ _SIDE = 64  # images are measured at this size
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Inspection:
-    """What `inspect` found. Printed, it is a table; `picture` draws one.
+    """What `inspect` found. Printed, it is a table; `picture` draws one, `to_dict` gives plain data.
 
     Attributes:
         root: The folder.
@@ -78,6 +78,30 @@ class Inspection:
 
     def __repr__(self) -> str:
         return str(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data that JSON can hold; files are named as seen from the folder."""
+
+        def names(groups: Iterable[Iterable[Path]]) -> list[list[str]]:
+            return [[_below(path, self.root) for path in group] for group in groups]
+
+        return {
+            "root": str(self.root),
+            "readable": len(self.sizes),
+            "classes": {part: dict(sizes) for part, sizes in self.classes.items()},
+            "height": _span(self.sizes[:, 0]),
+            "width": _span(self.sizes[:, 1]),
+            "modes": dict(self.modes),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "unreadable": [{"file": _below(path, self.root), "reason": reason} for path, reason in self.unreadable],
+            "left_out": {
+                kind: {"count": count, "first": list(first)} for kind, (count, first) in self.left_out.items()
+            },
+            "duplicates": names(self.duplicates),
+            "near_duplicates": names(self.near_duplicates),
+            "across": names(self.across),
+        }
 
     def _group(self, group: Iterable[Path]) -> str:
         return " = ".join(_below(path, self.root) for path in group)
@@ -256,6 +280,12 @@ def _thumbnail(path: Path, side: int = 160) -> npt.NDArray[np.uint8]:
 
 def _measures(name: str, values: npt.NDArray[np.int64]) -> str:
     return f"{name}: {values.min():,} to {values.max():,} px, {int(np.median(values)):,} in the middle"
+
+
+def _span(values: npt.NDArray[np.int64]) -> dict[str, int] | None:
+    if not len(values):
+        return None
+    return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
 
 
 def _listed(title: str, items: Sequence[str]) -> list[str]:

@@ -13,9 +13,7 @@ import json
 import os
 import re
 import time
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -27,9 +25,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dlkit import _files
+from dlkit.datasets.images.classes import numbered, stated_order
 from dlkit.datasets.images.decoding import EXTENSIONS
 from dlkit.datasets.letters.packfile import Names
-from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+from dlkit.errors import DataError, DataNotFoundError
 
 __all__ = ["Listing", "natural", "scan"]
 
@@ -37,6 +36,8 @@ __all__ = ["Listing", "natural", "scan"]
 VERSION = 1
 #: Scans of fewer files are not kept: repeating them takes a fraction of a second.
 KEEP_FROM = 20_000
+#: Seconds after which a scan shows a bar.
+SHOWN_AFTER = 2.0
 # A folder that changed this shortly before its scan could change again within one tick of its time stamp.
 _TICK_NS = 50_000_000
 
@@ -138,7 +139,9 @@ class _Walk:
     def __init__(self, root: Path, *, progress: bool) -> None:
         self.root, self.stamps, self._entered = root, dict[str, int](), set[tuple[int, int]]()
         self._left_out: dict[str, tuple[int, tuple[str, ...]]] = {}
-        self._bar = tqdm(desc=f"scanning {root.name}", unit=" files", delay=2.0, disable=not progress, leave=False)
+        self._bar = tqdm(
+            desc=f"scanning {root.name}", unit=" files", delay=SHOWN_AFTER, disable=not progress, leave=False
+        )
 
     def unlabelled(self) -> Listing:
         names = sorted(self._images(""), key=natural)
@@ -207,22 +210,19 @@ class _Walk:
         """The names of the folders and of the regular files in a folder; links count as what they lead to."""
         folders, files = list[str](), list[str]()
         path = self.root / prefix if prefix else self.root
-        status = os.stat(path)
+        status = _readable(path)
         if (status.st_dev, status.st_ino) in self._entered:
             self._leave_out("folder linked twice", [prefix])
             return folders, files
         self._entered.add((status.st_dev, status.st_ino))
         self.stamps[prefix] = status.st_mtime_ns
         hidden, odd = list[str](), list[str]()
-        try:
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    kind = hidden if _is_hidden(entry.name) else folders if entry.is_dir() else files
-                    if kind is files and not entry.is_file():
-                        kind = odd
-                    kind.append(entry.name)
-        except OSError as error:
-            raise DataError(f"the folder {path} cannot be read: {error.strerror}") from error
+        with os.scandir(path) as entries:
+            for entry in entries:
+                kind = hidden if _is_hidden(entry.name) else folders if entry.is_dir() else files
+                if kind is files and not entry.is_file():
+                    kind = odd
+                kind.append(entry.name)
         self._leave_out("hidden", [f"{prefix}{name}" for name in hidden])
         self._leave_out("broken link or special file", [f"{prefix}{name}" for name in odd])
         return sorted(folders), files
@@ -249,8 +249,19 @@ class _Walk:
         return f"{self.root} holds no class folders with images: {hint}{self._and_found()}"
 
 
+def _readable(folder: Path) -> os.stat_result:
+    try:
+        os.scandir(folder).close()
+        return os.stat(folder)
+    except OSError as error:
+        raise DataError(
+            f"the folder {folder} cannot be read: {error.strerror}; give yourself the right to, or leave it out"
+        ) from error
+
+
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
     """The visible folders and the visible files in a folder."""
+    _readable(folder)
     with os.scandir(folder) as found:
         entries = [entry for entry in found if not _is_hidden(entry.name)]
     folders = [entry.name for entry in entries if entry.is_dir()]
@@ -347,24 +358,6 @@ def with_classes(listing: Listing, given: Mapping[str, int] | Sequence[str]) -> 
         ArgumentError: numbers that are no such order, or names given twice.
         DataError: the folder has classes that are not in it.
     """
-    names = given if not isinstance(given, Mapping) else sorted(given, key=given.__getitem__)
-    if isinstance(given, Mapping) and sorted(given.values()) != list(range(len(given))):
-        raise ArgumentError(f"class_to_idx must number its {len(given)} classes from 0 to {len(given) - 1}: {given!r}")
-    places = {unicodedata.normalize("NFC", name): place for place, name in enumerate(names)}
-    if len(places) != len(names):
-        raise ArgumentError(f"class_to_idx names a class twice: {_twice(names)}")
-    own = [unicodedata.normalize("NFC", name) for name in listing.classes]
-    if odd := [name for name in own if name not in places]:
-        raise DataError(
-            f"{listing.root} has classes that class_to_idx has not: {_few(odd)}; it has {_few(list(places))}"
-        )
-    renumbered = torch.tensor([places[name] for name in own], dtype=torch.int64)
+    names, places = stated_order(given), numbered(listing.classes, given, str(listing.root))
+    renumbered = torch.tensor([places[name] for name in listing.classes], dtype=torch.int64)
     return tuple(names), renumbered.index_select(0, listing.targets)
-
-
-def _twice(names: Iterable[str]) -> str:
-    return ", ".join(name for name, count in Counter(names).items() if count > 1)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from dlkit.datasets.images.handover import Pieces
+
 __all__ = ["BatchMemory", "default_threads", "for_each"]
 
 Array = npt.NDArray[Any]
@@ -85,7 +87,7 @@ class BatchMemory:
     """Memory for batches: fresh memory costs a page fault per 4 KiB, more than normalising the pixels in it.
 
     An array is handed out again when nothing refers to it any more, neither the batch nor any tensor or array that
-    shares its memory. In a DataLoader's worker, batches are made in shared memory, ready to be sent without a copy.
+    shares its memory. In a DataLoader's worker, batches are made in shared memory, which is used again likewise.
 
     >>> memory = BatchMemory(); first = memory.take((4, 2)); place = first.data_ptr(); kept = first[0]; del first
     >>> memory.take((4, 2)).data_ptr() == place
@@ -97,6 +99,7 @@ class BatchMemory:
 
     def __init__(self) -> None:
         self._arrays: list[Array] = []
+        self._pieces: Pieces | None = None
         self._pid = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -108,10 +111,11 @@ class BatchMemory:
         Args:
             shape: Of the tensor.
         """
-        if get_worker_info() is not None:
-            return _shared(shape)
         if self._pid != os.getpid():  # after a fork the parent's batches may still be in use there
-            self._arrays, self._pid = [], os.getpid()
+            self._arrays, self._pieces, self._pid = [], None, os.getpid()
+        if get_worker_info() is not None:
+            self._pieces = self._pieces or Pieces()
+            return self._pieces.take(shape)
         self._arrays = [array for array in self._arrays if array.shape[1:] == shape[1:] and len(array) >= shape[0]]
         free = next((number for number in range(len(self._arrays)) if self._is_free(number)), None)
         if free is None:
@@ -131,11 +135,3 @@ def _references_of_an_unused_array() -> int:
 
 
 _UNUSED = _references_of_an_unused_array()
-
-
-def _shared(shape: tuple[int, ...]) -> Tensor:
-    """A tensor in shared memory, as torch's own `default_collate` makes it in a worker."""
-    count = int(np.prod(shape))
-    storage = torch.UntypedStorage._new_shared(count * 4, device="cpu")
-    batch: Tensor = torch.empty(0, dtype=torch.float32).set_(storage, 0, shape)  # type: ignore[call-overload]
-    return batch

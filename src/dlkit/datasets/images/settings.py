@@ -29,7 +29,8 @@ class ImageSettings:
         transform: From the decoded image to the sample: a `Preprocessing` (`transforms.train(224)`), which is carried
             out in threads at the speed the machine allows; or any callable on a PIL image that returns a tensor, such
             as torchvision's v2 transforms, run one by one. None: uint8 [C, H, W] in each image's own size.
-        augment: What is random; the `augment` of the `Preprocessing`.
+        augment: What is random: the `augment` of the `Preprocessing`, True for `Augment()`, or another
+            `Preprocessing` whose augmentation is taken.
         color: "RGB" or "L"; a `Preprocessing` has its own.
         on_error: "raise" stops at a file that cannot be read, naming it; "skip" leaves it out for good.
         max_errors: The largest share of unreadable files that "skip" accepts.
@@ -42,7 +43,7 @@ class ImageSettings:
 
     size: int | tuple[int, int] | None = None
     transform: Transform | None = None
-    augment: Augment | None = None
+    augment: Augment | Preprocessing | bool | None = None
     color: Color = "RGB"
     on_error: Literal["raise", "skip"] = "raise"
     max_errors: float = 0.01
@@ -58,10 +59,8 @@ class ImageSettings:
         if self.size is not None:
             color: dict[str, Any] = {"color": self.color}
             object.__setattr__(self, "transform", evaluate(self.size, **color))
-        if self.augment is not None:
-            if not isinstance(self.transform, Preprocessing):
-                raise ArgumentError("augment= needs size= or a transform made by dlkit.transforms")
-            object.__setattr__(self, "transform", dataclasses.replace(self.transform, augment=self.augment))
+        if self.augment is not None and self.augment is not False:
+            object.__setattr__(self, "transform", _augmented(self.transform, self.augment))
         object.__setattr__(self, "size", None)
         object.__setattr__(self, "augment", None)
         if self.on_error not in ("raise", "skip"):
@@ -76,9 +75,39 @@ class ImageSettings:
             if given is not None and not callable(given):
                 raise ArgumentError(f"transform and batch_transform must be callable, not {type(given).__name__}")
 
+    @property
+    def decoded_color(self) -> Color:
+        """What images are decoded to: "RGB" or "L"."""
+        return self.transform.color if isinstance(self.transform, Preprocessing) else self.color
+
+    @property
+    def kept_side(self) -> int | None:
+        """What the shorter side of an image kept in the cache becomes; None keeps all."""
+        if self.cache_side is not None or not isinstance(self.transform, Preprocessing):
+            return self.cache_side
+        # A random crop takes half the area on average, so 1.5 times the size still has its pixels.
+        return max(self.transform.resize or 0, round(1.5 * max(self.transform.size)))
+
     def for_evaluation(self) -> Self:
         """The same for a part that is not trained on: without augmentation and batch transform."""
         transform = self.transform
         if isinstance(transform, Preprocessing):
             transform = transform.for_evaluation()
         return dataclasses.replace(self, transform=transform, batch_transform=None)
+
+
+def _augmented(transform: Transform | None, augment: Any) -> Preprocessing:
+    """A transform with what `augment=` asks for."""
+    if isinstance(augment, Preprocessing) and transform is None:
+        transform = augment
+    if not isinstance(transform, Preprocessing):
+        raise ArgumentError("augment= needs size= or a transform made by dlkit.transforms")
+    if augment is True:
+        augment = Augment()
+    own = augment.augment if isinstance(augment, Preprocessing) else augment
+    if not isinstance(own, Augment):
+        raise ArgumentError(
+            f"augment= takes transforms.Augment(...), True for its defaults, or what transforms.train(size) returns, "
+            f"not {type(augment).__name__}; a pipeline of torchvision goes into transform= as a whole"
+        )
+    return dataclasses.replace(transform, augment=own)

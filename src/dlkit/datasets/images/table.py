@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlkit.datasets.images.classes import numbered, stated_order
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import Color
 from dlkit.datasets.images.listing import natural
 from dlkit.datasets.images.settings import BatchTransform, ImageSettings, Transform
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
-from dlkit.transforms import Augment
+from dlkit.transforms import Augment, Preprocessing
 
 __all__ = ["ImageTable"]
 
@@ -44,7 +45,7 @@ class ImageTable(ImageDataset):
         suffix: Added to every name, such as ".jpg", for tables that hold bare identifiers.
         size: See `ImageFolder`; and so are those that follow.
         transform: From the decoded image to the sample.
-        augment: What is random.
+        augment: What is random in training; see `ImageFolder`.
         color: "RGB" or "L".
         on_error: "raise" or "skip" for files that cannot be read.
         max_errors: The largest share of unreadable files that "skip" accepts.
@@ -83,7 +84,7 @@ class ImageTable(ImageDataset):
         suffix: str = "",
         size: int | tuple[int, int] | None = None,
         transform: Transform | None = None,
-        augment: Augment | None = None,
+        augment: Augment | Preprocessing | bool | None = None,
         color: Color = "RGB",
         on_error: Literal["raise", "skip"] = "raise",
         max_errors: float = 0.01,
@@ -222,31 +223,20 @@ class _Targets:
         rows = [
             [label for part in str(value).split(separator) if (label := part.strip())] for value in self.table[column]
         ]
-        places = self._places({label for row in rows for label in row}, column)
-        targets = torch.zeros(len(rows), len(places))
+        names, places = self._places({label for row in rows for label in row}, column)
+        targets = torch.zeros(len(rows), len(names))
         for row, labels in enumerate(rows):
             for label in labels:
                 targets[row, places[label]] = 1
-        return "multilabel", list(places), targets
+        return "multilabel", names, targets
 
     def _classes(self, column: str) -> tuple[str, list[str], Tensor]:
         labels = self.table[column].astype(str)
-        places = self._places(set(labels), column)
-        return "classification", list(places), torch.from_numpy(labels.map(places).to_numpy(dtype=np.int64).copy())
+        names, places = self._places(set(labels), column)
+        return "classification", names, torch.from_numpy(labels.map(places).to_numpy(dtype=np.int64).copy())
 
-    def _places(self, found: set[str], column: str) -> dict[str, int]:
-        """Every label's number, in order."""
-        if self.given is None:
-            return {label: place for place, label in enumerate(sorted(found, key=natural))}
-        names = list(self.given)
-        if isinstance(self.given, Mapping):
-            if sorted(self.given.values()) != list(range(len(names))):
-                raise ArgumentError(f"class_to_idx must number its {len(names)} classes from 0: {self.given!r}")
-            names.sort(key=self.given.__getitem__)
-        if len(set(names)) != len(names):
-            raise ArgumentError(f"class_to_idx names a class twice: {names!r}")
-        if odd := sorted(found - set(names), key=natural):
-            raise DataError(
-                f"{self.name}, column {column!r} has classes that class_to_idx has not: {', '.join(odd[:10])}"
-            )
-        return {label: place for place, label in enumerate(names)}
+    def _places(self, found: set[str], column: str) -> tuple[list[str], dict[str, int]]:
+        """The classes in order, and the number of each label that was found."""
+        ordered = sorted(found, key=natural)
+        given = ordered if self.given is None else self.given
+        return stated_order(given), numbered(ordered, given, f"{self.name}, column {column!r}")

@@ -14,10 +14,14 @@ from dlkit.datasets.base import InMemoryDataset
 from dlkit.datasets.letters.packfile import ImageStore, Pack
 from dlkit.errors import ArgumentError, DataError
 from dlkit.splits import content_keys, split_indices
+from dlkit.transforms import Preprocessing, evaluate
 
 __all__ = ["PackedImages"]
 
 Transform = Callable[[Tensor], Any]
+
+# The very factor of `Preprocessing`, so that an image's file and this array give the same bits.
+_SCALE = np.float32(1 / 255)
 
 
 class PackedImages(InMemoryDataset):
@@ -67,6 +71,14 @@ class PackedImages(InMemoryDataset):
         return of_parts(pixels, of_tensor(self.indices), of_tensor(self.targets), transform)
 
     @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How a picture in a file becomes what this dataset gives, for the model file; None with a `transform`."""
+        if self.transform is not None:
+            return None
+        height, width = self._store.images.shape[1:]
+        return evaluate((height, width), fit="stretch", color="L", mean=0.0, std=1.0)
+
+    @property
     def draws_random(self) -> bool:
         """True with a transform, which may draw random numbers; the loader then seeds every batch."""
         return self.transform is not None
@@ -84,7 +96,7 @@ class PackedImages(InMemoryDataset):
         # By numpy, in this thread: torch would wake its OpenMP threads for 40 microseconds of work, and they wait for
         # each other. Where others used the two cores, too, that took 7 times as long (batches of 128), even 25 (1024).
         pixels = np.take(self._store.images.numpy(), rows.numpy(), axis=0).astype(np.float32)
-        pixels /= np.float32(255)
+        pixels *= _SCALE
         images = torch.from_numpy(pixels).unsqueeze(1)
         if self.transform is not None:
             images = self._transformed(self.transform, images, indices)

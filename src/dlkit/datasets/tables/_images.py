@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.images.dataset import transformed
 from dlkit.datasets.images.decoding import open_image
+from dlkit.datasets.images.fetching import transformed
 from dlkit.datasets.images.parallel import default_threads, for_each
 from dlkit.datasets.tables._cells import Strings
 from dlkit.datasets.tables._encoding import Problem

@@ -1,0 +1,43 @@
+"""The model file of a run: what the data and the history know of the model goes into it by itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dlkit.artifact.inputs import spec_in
+from dlkit.artifact.saving import describe, save
+from dlkit.runs.state import Run
+
+__all__ = ["check_model_file", "write_model_file"]
+
+
+def write_model_file(run: Run, path: str | os.PathLike[str], *, step: int | None = None, **options: Any) -> Path:
+    """Write the run's model with `dlkit.save`.
+
+    Args:
+        run: The run, between two steps.
+        path: The file.
+        step: Whose values of the history go along; None for the last row's.
+        **options: See `dlkit.save`; what is not given is taken from the data, then from the model.
+    """
+    rows = [row for row in run.history.rows if step is None or row["step"] == step]
+    measured = {} if not rows else {k: v for k, v in rows[-1].items() if isinstance(v, int | float) and v == v}
+    return save(run.model, path, **{"metrics": measured, **_known(run, options)})
+
+
+def check_model_file(run: Run, **options: Any) -> None:
+    """Raise what `write_model_file` would raise for lack of knowledge, before hours of training.
+
+    Args:
+        run: The run.
+        **options: See `write_model_file`.
+    """
+    describe(run.model, **_known(run, options))
+
+
+def _known(run: Run, options: dict[str, Any]) -> dict[str, Any]:
+    if options.get("preprocessing") is not None or spec_in(run.data) is None:
+        return {"classes": getattr(run.data, "classes", None) or None, **options}
+    return {**options, "preprocessing": run.data}
