@@ -54,8 +54,10 @@ training/batches training/steps training/evaluation training/loop training/signa
 training/watching training/reuse training/rehearsal training/setup training/trainer training/__init__
 transfer/tuning transfer/comparing transfer/__init__
 inference/outputs inference/sources inference/scoring inference/predictor inference/__init__
+recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__
 demo
 __init__
+cli/talking cli/options cli/projects cli/training cli/models cli/data cli/app cli/__init__ __main__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 
 # What a room must not reach, not even through others: training takes any iterable of batches, and so on.

@@ -32,6 +32,7 @@ _MODULES = (
     "metrics",
     "models",
     "plots",
+    "recipes",
     "samplers",
     "splits",
     "text",

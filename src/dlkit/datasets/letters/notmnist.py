@@ -284,7 +284,7 @@ class _Home:
         return next((folder for folder in candidates if any((folder / name).is_dir() for name in CLASSES)), None)
 
     def _fetch(self, archive: Path) -> Path:
-        from dlkit.download import fetch  # brings requests, which who has the data does not need
+        from dlkit.download import Patience, fetch  # brings requests, which who has the data does not need
 
         if self.edition.sha256 is None and not archive.is_file():
             warnings.warn(
@@ -292,7 +292,9 @@ class _Home:
                 f"(the original has {_ORIGINALS[self.edition.subset][1]})",
                 stacklevel=5,
             )
-        return fetch(self.edition.urls, archive, sha256=self.edition.sha256, size=self.edition.size)
+        # Three mirrors: where packets vanish, the demo must not wait minutes before it goes on without them.
+        patience = Patience(connect=4.0, attempts=3)
+        return fetch(self.edition.urls, archive, sha256=self.edition.sha256, size=self.edition.size, patience=patience)
 
     def _read(self, source: Path, path: Path) -> None:
         files = files_of_folder(source) if source.is_dir() else files_of_archive(source)

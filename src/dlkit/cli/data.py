@@ -1,0 +1,99 @@
+"""The commands about data: `inspect`, `download`; and `new`, which starts a project for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from dlkit.cli.options import DebugFlag, Drop, JsonFlag, OnError, Source, Target, Text, reading
+from dlkit.cli.projects import create
+from dlkit.cli.talking import guarded, show
+
+__all__ = ["download", "inspect", "new"]
+
+
+@guarded
+def inspect(
+    data: Source,
+    target: Target = None,
+    text: Text = None,
+    drop: Drop = None,
+    on_error: OnError = "raise",
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Say what is in DATA.
+
+    Of images: classes, sizes, broken files, duplicates, leaks between the parts. Of a table: kinds, gaps, columns that
+    know too much about the target. Of texts: lengths, classes, vocabulary.
+
+    \b
+    Examples:
+      dlkit inspect photos
+      dlkit inspect titanic.csv --target survived
+      dlkit inspect messages.csv --text message --target label
+    """
+    from dlkit import recipes
+
+    found = recipes.look_at(data, **reading(target, text, drop, on_error))
+    show(str(found), _document(found), as_json=json)
+
+
+def _document(found: Any) -> dict[str, Any]:
+    """What was found as plain data: of images, of a table, or of anything else that `look_at` reads."""
+    if hasattr(found, "findings"):
+        columns = found.columns.reset_index(names="column").to_dict("records")
+        return {"kind": "table", "columns": columns, "findings": found.findings}
+    if hasattr(found, "near_duplicates"):
+        names = ("root", "classes", "modes", "unreadable", "left_out", "duplicates", "near_duplicates", "across")
+        measured = {"readable": len(found.sizes), "mean": found.mean, "std": found.std}
+        return {"kind": "images", **{name: getattr(found, name) for name in names}, **measured}
+    return {"kind": found.kind, "source": found.source, "classes": found.classes, "how": found.how}
+
+
+@guarded
+def download(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="notmnist, notmnist-large, or the name of a model.")],
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for notMNIST; the cache folder if not given.")
+    ] = None,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Fetch data or weights now, for a time without a network.
+
+    \b
+    Examples:
+      dlkit download notmnist
+      dlkit download torchvision/resnet18
+    """
+    from dlkit import recipes
+
+    found = recipes.download(name, to)
+    show(found, {"name": name, "found": found}, as_json=json)
+
+
+@guarded
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of the project; made if needed.")],
+    task: Annotated[Literal["image", "tabular", "text"], typer.Option(help="What the project is about.")],
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Start a small project of your own in DIR.
+
+    Data, model, train, predict, settings in one file, tests. It runs at once, on a made-up sample, until you name data
+    of your own in config.toml. Nothing is overwritten.
+
+    \b
+    Example:
+      dlkit new flowers --task image
+      cd flowers
+      python train.py --epochs 2 --device cpu
+    """
+    files = create(folder, task)
+    listed = "\n".join(f"  {file.relative_to(folder)}" for file in files)
+    text = f"{folder}:\n{listed}\nnext: cd {folder}; python train.py; pytest; and read README.md"
+    show(text, {"folder": folder, "files": files}, as_json=json)

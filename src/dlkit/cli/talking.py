@@ -1,0 +1,125 @@
+"""How the commands talk: results on stdout (as text, or as JSON), everything else on stderr, exit codes, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ParamSpec
+
+import typer
+
+from dlkit.errors import DlkitError
+
+__all__ = ["INTERRUPTED", "guarded", "show", "tell"]
+
+_P = ParamSpec("_P")
+
+#: 128 + SIGINT, what a shell reports for a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+
+def tell(line: str) -> None:
+    """Say something that is not the result: to stderr.
+
+    Args:
+        line: One or more lines.
+    """
+    typer.echo(line, err=True)
+
+
+def show(text: str, document: Any, *, as_json: bool) -> None:
+    """Print the result: to stdout.
+
+    Args:
+        text: For people.
+        document: The same as plain data; numbers that JSON has not become null, paths text.
+        as_json: Print the document instead of the text.
+    """
+    typer.echo(json.dumps(_plain(document), ensure_ascii=False, indent=2) if as_json else text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # of numpy, pandas and torch
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | bool | type(None)) else str(value)
+
+
+def guarded(command: Callable[_P, None]) -> Callable[_P, None]:
+    """A command whose errors are told in a sentence, with an exit code: 1, or 130 after Ctrl-C.
+
+    Args:
+        command: With parameters `debug` and `json`, of which the latter may be missing.
+    """
+
+    @functools.wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            with _short_warnings():
+                command(*args, **kwargs)
+        except KeyboardInterrupt:
+            tell("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            # Errors of typer about wrong usage print themselves and have an exit code of their own.
+            if kwargs.get("debug") or hasattr(error, "exit_code"):
+                raise
+            tell(_told(error, as_json=bool(kwargs.get("json"))))
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _told(error: Exception, *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"error": type(error).__name__, "message": str(error)}, ensure_ascii=False)
+    if isinstance(error, DlkitError | OSError):
+        return f"error: {_in_shell_words(str(error))}"
+    return f"unexpected error: {type(error).__name__}: {error}\n(--debug shows where; it may be an error of dlkit)"
+
+
+# Messages name the arguments of functions; on the command line those are options.
+_OPTIONS = (
+    "arch|batch_size|device|drop|epochs|fractions|freeze|image_size|lr|num_workers|on_error|out|patience|pretrained|"
+    "seed|target|text|tokenizer|views|weights"
+)
+_NAMED = re.compile(rf"(?<![\w.(])({_OPTIONS})=('[^']*'|\[[^\]]*\]|[\w./-]+)?")
+
+
+def _in_shell_words(message: str) -> str:
+    """The message with options in the place of keyword arguments: on_error='skip' becomes --on-error skip."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found[1].replace("_", "-"), (found[2] or "").strip("'")
+        if name in ("freeze", "pretrained") and value in ("True", "False"):
+            return f"--{name}" if value == "True" else f"--no-{name}"
+        return f"--{name} {value}".rstrip()
+
+    return re.sub(r"\bresume=False\b", "--no-resume", _NAMED.sub(option, message))
+
+
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Warnings as one line, without the place in the source that raised them."""
+
+    def formatted(message: Any, category: type[Warning], *place: Any, **more: Any) -> str:
+        del category, place, more
+        return f"warning: {message}\n"
+
+    earlier, warnings.formatwarning = warnings.formatwarning, formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = earlier

@@ -1,0 +1,182 @@
+"""The commands that train: `train`, `compare`, `demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlkit.cli.options import (
+    DebugFlag,
+    Device,
+    Drop,
+    JsonFlag,
+    OnError,
+    Seed,
+    Source,
+    Target,
+    Text,
+    Workers,
+    reading,
+)
+from dlkit.cli.talking import INTERRUPTED, guarded, show, tell
+
+__all__ = ["compare", "demo", "train"]
+
+_EXAMPLES = {"images": "photo.jpg", "letters": "letter.png", "table": "new.csv", "text": '"a text"'}
+
+
+@guarded
+def train(
+    data: Source,
+    target: Target = None,
+    text: Text = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(help="Images: small, torchvision/NAME, timm/NAME; texts: bag, gru, transformer; tables: mlp."),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights for the backbone.")] = None,
+    pretrained: Annotated[bool, typer.Option(help="Begin with pretrained weights.")] = True,
+    freeze: Annotated[
+        bool | None,
+        typer.Option("--freeze/--no-freeze", help="Only the head learns; usual with pretrained weights."),
+    ] = None,
+    views: Annotated[int | None, typer.Option(help="Random views of each image, kept as features.", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="In all; ends before, when nothing improves.", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples per step.", min=1)] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Epochs without improvement to wait.", min=1)] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=8)] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Of texts: words, bpe, ngrams, characters, ...")] = None,
+    drop: Drop = None,
+    fractions: Annotated[str | None, typer.Option(help="Shares to train, watch and judge: 0.8,0.1,0.1.")] = None,
+    on_error: OnError = "raise",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/<name of the data> if not given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with what is in the folder; else it is moved aside.")] = True,
+    seed: Seed = 0,
+    device: Device = "auto",
+    num_workers: Workers = 0,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Train a model on DATA and write it to a model file.
+
+    DATA is a folder with a folder of images for each class (or train, val and test folders of those), a table of
+    numbers and categories with --target, a table of texts with --text and --target, or notmnist, notmnist-large,
+    glyphs. Stop it when you like: the same command goes on where it was, and trains nothing when it is finished.
+
+    \b
+    Examples:
+      dlkit train photos --epochs 20
+      dlkit train photos --arch timm/mobilenetv3_small_100 --no-freeze
+      dlkit train titanic.csv --target survived --drop alive
+      dlkit train messages.csv --text message --target label
+      dlkit train notmnist --out runs/letters
+    """
+    from dlkit import recipes
+
+    options = reading(target, text, drop, on_error, fractions=fractions, tokenizer=tokenizer, seed=seed)
+    found = recipes.read_data(data, **options)
+    tell(str(found))
+    trained = recipes.train(
+        found,
+        arch=arch,
+        weights=weights,
+        pretrained=pretrained,
+        freeze=freeze,
+        views=views,
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        patience=patience,
+        out=out,
+        seed=seed,
+        device=device,
+        num_workers=num_workers,
+        resume=resume,
+    )
+    if trained.path is None:
+        tell(f"interrupted; the same command goes on from here ({trained.folder})")
+        raise typer.Exit(INTERRUPTED)
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in trained.metrics.items())
+    use = f"dlkit predict {trained.path} {_EXAMPLES[found.kind]}"
+    document = {
+        "model": trained.path,
+        "folder": trained.folder,
+        "judged_on": trained.judged_on,
+        "metrics": trained.metrics,
+        "stopped": trained.stopped,
+        "classes": found.classes,
+        "data": found.how,
+        "history": trained.history.rows,
+    }
+    show(f"{trained.judged_on}: {figures}\nmodel: {trained.path}\nuse it: {use}", document, as_json=json)
+
+
+@guarded
+def compare(
+    data: Source,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="NAME, or NAME=FILE with weights of yours.")],
+    pretrained: Annotated[bool, typer.Option(help="Pretrained weights where no FILE is given.")] = True,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=8)] = 224,
+    batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 64,
+    on_error: OnError = "raise",
+    device: Device = "auto",
+    num_workers: Workers = 0,
+    seed: Seed = 0,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Measure which backbone suits your images.
+
+    Each one runs once over the images; how well its features separate the classes says which to train.
+
+    \b
+    Examples:
+      dlkit compare photos torchvision/resnet18 timm/mobilenetv3_small_100
+      dlkit compare photos torchvision/mobilenet_v2=mobilenet_v2.pth
+    """
+    from dlkit import recipes
+
+    rows = recipes.compare_backbones(
+        data,
+        models,
+        pretrained=pretrained,
+        image_size=image_size,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+        on_error=on_error,
+        seed=seed,
+    )
+    width = max(len(row.name) for row in rows)
+    lines = [f"{'backbone':{width}}  linear   k-NN  parameters  per image"]
+    for row in rows:
+        scores = f"{row.linear:6.3f} {row.knn:6.3f}"
+        lines.append(f"{row.name:{width}}  {scores}  {row.parameters:8.1f} M  {row.milliseconds:6.1f} ms")
+    show("\n".join(lines), [dataclasses.asdict(row) for row in rows], as_json=json)
+
+
+@guarded
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to save.")] = Path("runs/demo"),
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", min=1)] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="2,000 rendered letters instead of notMNIST: seconds.")] = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Train on notMNIST, test, and draw three pictures.
+
+    \b
+    Example:
+      dlkit demo --fast
+    """
+    from dlkit import demo as program
+
+    arguments = ["--out", str(out), *(["--epochs", str(epochs)] if epochs else []), *(["--fast"] if fast else [])]
+    if code := program.main(arguments):
+        raise typer.Exit(code)

@@ -1,0 +1,45 @@
+"""Whole jobs in one call each, which is what the command line calls. Names load when they are first used.
+
+`train` reads data, chooses a model, trains it, judges it and writes a model file; `read_data` says what a source is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Where each public name lives; one line per name, sorted.
+_ROOMS = {
+    "Data": "reading",
+    "Trained": "training",
+    "compare_backbones": "using",
+    "download": "using",
+    "evaluate_file": "using",
+    "look_at": "using",
+    "read_data": "reading",
+    "train": "training",
+}
+
+__all__ = sorted(_ROOMS)
+
+if TYPE_CHECKING:
+    from dlkit.recipes.reading import Data as Data
+    from dlkit.recipes.reading import read_data as read_data
+    from dlkit.recipes.training import Trained as Trained
+    from dlkit.recipes.training import train as train
+    from dlkit.recipes.using import compare_backbones as compare_backbones
+    from dlkit.recipes.using import download as download
+    from dlkit.recipes.using import evaluate_file as evaluate_file
+    from dlkit.recipes.using import look_at as look_at
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        value = getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

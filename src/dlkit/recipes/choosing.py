@@ -1,0 +1,244 @@
+"""Which model, loss, rate and preparation suit the data, unless the caller says so; every choice is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dlkit import rng
+from dlkit.errors import ArgumentError, DownloadError
+from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
+from dlkit.recipes.reading import Data
+from dlkit.transfer.freezing import freeze
+from dlkit.transfer.groups import param_groups
+from dlkit.transfer.models import create_model
+from dlkit.transforms import Augment, Preprocessing, evaluate, from_json
+
+__all__ = ["BACKBONE", "Choice", "Wish", "choose"]
+
+#: Torchvision's, because its weights come with a hash that is checked; small, known to everybody, and good frozen.
+BACKBONE = "torchvision/resnet18"
+SMALL_SIDE = 64  # pixels up to which a small network from scratch sees all there is
+_TEXT_RATES = {"bag": 1e-2, "gru": 2e-3, "transformer": 1e-3}
+_MODEL = 1001  # the stream of random numbers for first weights, see `rng.derive`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the caller has said about the model; None where dlkit is to choose.
+
+    Attributes:
+        arch: See `train`.
+        weights: See `train`.
+        pretrained: See `train`.
+        freeze: See `train`.
+        views: See `train`.
+        image_size: See `train`.
+        seed: See `train`.
+    """
+
+    arch: str | None = None
+    weights: str | Path | None = None
+    pretrained: bool = True
+    freeze: bool | None = None
+    views: int | None = None
+    image_size: int | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Choice:
+    """A model and how to train it.
+
+    Attributes:
+        arch: Its name.
+        model: With fresh or pretrained weights, frozen where that was chosen.
+        loss: For logits.
+        metrics: Names.
+        lr: The learning rate; of the head where there is a backbone.
+        epochs: Of a usual training.
+        batch_size: Of a usual training.
+        patience: Epochs without an improvement after which to stop.
+        frozen: Only the head is trained.
+        why: The choices in sentences.
+        preprocessing: Of images: for evaluation, and for the model file.
+        training: Of images: for training.
+        groups: The optimizer's groups for a learning rate; None for those parameters that learn.
+    """
+
+    arch: str
+    model: nn.Module
+    loss: nn.Module
+    metrics: list[str]
+    lr: float
+    epochs: int
+    batch_size: int
+    patience: int
+    frozen: bool = False
+    why: list[str] = dataclasses.field(default_factory=list)
+    preprocessing: Any = None
+    training: Any = None
+    groups: Callable[[float], Any] | None = None
+
+
+def choose(data: Data, wish: Wish) -> Choice:
+    """Make the model for the data.
+
+    Args:
+        data: From `read_data`.
+        wish: What the caller has said.
+
+    Raises:
+        ArgumentError: what was said does not go together, or is not known.
+        DownloadError: pretrained weights are needed and could not be fetched; the message says what to do without.
+    """
+    with rng.isolated(rng.derive(wish.seed, _MODEL)):
+        if data.kind == "table":
+            return _for_table(data, wish)
+        return _for_texts(data, wish) if data.kind == "text" else _for_images(data, wish)
+
+
+def _refuse(wish: Wish, *names: str, why: str) -> None:
+    for name in names:
+        if getattr(wish, name) not in (None, True if name == "pretrained" else None, False):
+            raise ArgumentError(f"{name}={getattr(wish, name)!r}: {why}")
+
+
+def _for_table(data: Data, wish: Wish) -> Choice:
+    _refuse(wish, "weights", "freeze", "views", "image_size", why="this is for images, and the data is a table")
+    if wish.arch not in (None, "mlp"):
+        raise ArgumentError(f"arch={wish.arch!r}: for tables there is 'mlp' (dlkit.models.TabularMLP)")
+    few = len(data.train) < 5_000
+    hidden = (64, 32) if few else (256, 128)
+    losses = {"classification": nn.CrossEntropyLoss, "regression": nn.MSELoss}
+    metrics = {"regression": ["rmse", "mae", "r2"], "multilabel": ["f1"]}
+    return Choice(
+        arch="mlp",
+        model=TabularMLP(data.train.schema, hidden=hidden, dropout=0.3),
+        loss=losses.get(data.task, nn.BCEWithLogitsLoss)(),
+        metrics=metrics.get(data.task, ["accuracy"]),
+        lr=3e-3 if few else 2e-3,
+        epochs=60 if few else 15,
+        batch_size=32 if few else 256,
+        patience=10 if few else 4,
+        why=[f"model: TabularMLP with hidden layers of {hidden[0]} and {hidden[1]}"],
+    )
+
+
+def _for_texts(data: Data, wish: Wish) -> Choice:
+    _refuse(wish, "weights", "freeze", "views", "image_size", why="this is for images, and the data is texts")
+    encoder = wish.arch or "bag"
+    if encoder not in _TEXT_RATES:
+        raise ArgumentError(f"arch={encoder!r}: for texts there are {', '.join(_TEXT_RATES)}")
+    if not data.classes:
+        raise ArgumentError("the targets of the texts are amounts, not classes; dlkit has no ready recipe for those")
+    return Choice(
+        arch=encoder,
+        model=TextClassifier(len(data.train.vocabulary), len(data.classes), encoder=encoder),  # type: ignore[arg-type]
+        loss=nn.CrossEntropyLoss(),
+        metrics=["accuracy"],
+        lr=_TEXT_RATES[encoder],
+        epochs=10,
+        batch_size=64,
+        patience=3,
+        why=[f"model: TextClassifier, encoder {encoder!r}"],
+    )
+
+
+def _for_images(data: Data, wish: Wish) -> Choice:
+    small = data.side <= SMALL_SIDE and wish.weights is None
+    arch = wish.arch or ("small" if small else BACKBONE)
+    return _small(data, wish) if arch == "small" else _backbone(data, wish, arch)
+
+
+def _small(data: Data, wish: Wish) -> Choice:
+    _refuse(wish, "weights", "freeze", "views", why="the small network learns from scratch; choose a backbone: arch=")
+    tiny = data.side <= SMALL_SIDE
+    side = wish.image_size or (data.side if tiny else SMALL_SIDE)
+    side = max(side, 8)
+    prepared = data.train.preprocessing if data.kind == "letters" else _own_size(side, stretch=tiny, grey=data.grey)
+    if data.kind == "letters" and wish.image_size not in (None, 28):
+        raise ArgumentError(f"image_size={wish.image_size}: these letters are 28 x 28 pixels as they are")
+    reason = f"images of {data.side} pixels are too small for pretrained ones" if wish.arch is None else "as asked for"
+    return Choice(
+        arch="small",
+        model=SmallConvNet(len(data.classes), in_chans=1 if data.grey else 3),
+        loss=nn.CrossEntropyLoss(),
+        metrics=["accuracy"],
+        lr=3e-3 if tiny else 1e-3,
+        epochs=8 if len(data.train) > 5_000 else 20,
+        batch_size=128 if len(data.train) > 5_000 else 32,
+        patience=5,
+        why=[f"model: SmallConvNet from scratch ({reason}), {side} x {side} pixels"],
+        preprocessing=prepared,
+        # A mirrored or cut letter may be another one, so small images stay as they are.
+        training=prepared if tiny else _augmented(prepared),
+    )
+
+
+def _backbone(data: Data, wish: Wish, arch: str) -> Choice:
+    loaded = wish.weights is not None or wish.pretrained
+    frozen = loaded if wish.freeze is None else wish.freeze
+    _check_backbone(wish, loaded, frozen)
+    side = 28 if data.kind == "letters" else wish.image_size
+    model = _created(arch, data, wish, side)
+    prepared = data.train.preprocessing if data.kind == "letters" else from_json(model.preprocessing)  # type: ignore[arg-type]
+    if frozen:
+        freeze(model)
+    origin = f"weights of {wish.weights}" if wish.weights else "pretrained" if wish.pretrained else "random weights"
+    learns = "only its head learns" if frozen else "all of it learns"
+    varied = data.kind != "letters" and (wish.views is not None or not frozen)
+    return Choice(
+        arch=arch,
+        model=model,
+        loss=nn.CrossEntropyLoss(),
+        metrics=["accuracy"],
+        lr=1e-3,
+        epochs=20 if frozen else 10,
+        batch_size=32,
+        patience=5,
+        frozen=frozen,
+        why=[f"model: {arch}, {origin}; {learns}, {prepared.size[0]} x {prepared.size[1]} pixels"],
+        preprocessing=prepared,
+        training=_augmented(prepared) if varied else prepared,
+        groups=None if frozen else lambda lr: param_groups(model, lr, backbone_lr=lr / 10, layer_decay=0.8),
+    )
+
+
+def _check_backbone(wish: Wish, loaded: bool, frozen: bool) -> None:
+    if frozen and not loaded:
+        raise ArgumentError("freeze=True with pretrained=False would train a head on random features; leave one out")
+    if wish.views is not None and not frozen:
+        raise ArgumentError(
+            f"views={wish.views} are stored features of a frozen backbone; with freeze=False leave it out"
+        )
+
+
+def _created(arch: str, data: Data, wish: Wish, side: int | None) -> nn.Module:
+    try:
+        return create_model(
+            arch,
+            classes=data.classes,
+            in_chans=1 if data.grey else 3,
+            pretrained=wish.pretrained,
+            weights=wish.weights,
+            image_size=side,
+        )
+    except DownloadError as error:
+        raise type(error)(
+            f"{error}\nWithout a network: weights= takes a file of weights for {arch}; arch='small' is a small network "
+            "that learns from scratch; pretrained=False begins with random weights, and needs much more data"
+        ) from error
+
+
+def _own_size(side: int, *, stretch: bool, grey: bool) -> Preprocessing:
+    return evaluate(side, fit="stretch" if stretch else "crop", color="L" if grey else "RGB")
+
+
+def _augmented(prepared: Preprocessing) -> Preprocessing:
+    """Random crops and mirror images, gentler than ImageNet's, because few photos are the usual case."""
+    return dataclasses.replace(prepared, augment=Augment(scale=(0.3, 1.0)))

@@ -1,0 +1,348 @@
+"""`read_data`: finds out what a source holds, cuts it into parts, and says how it understood it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+import numpy as np
+
+from dlkit.datasets.images.decoding import EXTENSIONS, open_image
+from dlkit.datasets.images.folders import ImageFolder
+from dlkit.datasets.letters.glyphs import Glyphs
+from dlkit.datasets.letters.notmnist import NotMNIST
+from dlkit.datasets.letters.packed import PackedImages
+from dlkit.datasets.tables.dataset import CSVDataset
+from dlkit.datasets.texts.dataset import TextDataset
+from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+
+__all__ = ["Data", "Kind", "NAMES", "ReadOptions", "kind_of", "letters", "read_data"]
+
+Kind = Literal["letters", "images", "table", "text"]
+
+#: Data that is known by name, to what it is.
+NAMES = {
+    "notmnist": "letters A to J in 18,724 small grey images; downloaded once (8 MB)",
+    "notmnist-large": "529,114 of them; downloaded once (247 MB)",
+    "glyphs": "letters A to J drawn from the fonts of this machine; no download",
+}
+_PROBED = 32  # images whose header says how large and how colourful the others will be
+_SUSPICIONS = 200_000  # rows up to which looking for columns that know too much takes a moment only
+
+
+class ReadOptions(TypedDict, total=False):
+    """The keyword arguments of `read_data`, which `train` takes too."""
+
+    target: str | int | Sequence[str] | None
+    text: str | int | None
+    drop: Sequence[str]
+    fractions: Sequence[float]
+    tokenizer: str
+    on_error: Literal["raise", "skip"]
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Data:
+    """What `read_data` found: datasets to train on, to watch and to judge by.
+
+    Attributes:
+        kind: "images", "letters" (small grey images from a packed file), "table" or "text".
+        name: Short, for the name of a run's folder.
+        source: Where it came from: a full path, an address or a known name.
+        how: How it was understood, in sentences.
+        train: The part to train on.
+        val: The part that chooses the best epoch.
+        test: The part that judges; None where the source is laid out without one.
+        options: What decided how it was read: target, text, seed and so on.
+        side: For images, the shorter side of the usual one, in pixels.
+        grey: For images, whether they have no colours.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"x": range(40), "y": ["a", "b"] * 20})
+    >>> data = read_data(frame, target="y", fractions=(0.5, 0.25, 0.25))
+    >>> data.kind, data.classes, len(data.train)
+    ('table', ['a', 'b'], 20)
+    """
+
+    kind: Kind
+    name: str
+    source: str
+    how: tuple[str, ...]
+    train: Any
+    val: Any
+    test: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    side: int = 0
+    grey: bool = False
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names in the order of their numbers; empty for a regression."""
+        return list(self.train.classes)
+
+    @property
+    def task(self) -> str:
+        """classification, binary, multilabel or regression."""
+        if self.kind == "table":
+            return str(self.train.schema.target.task)
+        return "classification" if self.classes else "regression"
+
+    def __str__(self) -> str:
+        return "\n".join(self.how)
+
+
+def read_data(source: Any, **options: Unpack[ReadOptions]) -> Data:
+    """Find out what `source` is, read it, and cut it into parts for training, validation and testing.
+
+    A folder with a folder per class is images (or texts, if its files are texts); `train`, `val` and `test` folders
+    are taken as they are. A table (CSV, TSV, Parquet, DataFrame, address) is numbers and categories, or with `text`
+    a column of texts. "notmnist", "notmnist-large" and "glyphs" are data by name. What is fitted (scales, categories,
+    vocabularies) is fitted on the training part alone; equal images and texts never fall into different parts.
+
+    Args:
+        source: A path, an address, a DataFrame, or one of `NAMES`.
+        **options: `target`: the column to predict. `text`: the column of the texts, by name or number. `drop`: columns
+            to leave out. `fractions`: the shares of training, validation and test (default 0.8, 0.1, 0.1), where
+            nothing is laid out already; two shares make no test part. `tokenizer`: see `dlkit.datasets.TextDataset`.
+            `on_error`: "raise" (default) or "skip" for rows and files that cannot be read. `seed`: of the split.
+
+    Raises:
+        DataNotFoundError: there is no such file or folder; close names are told.
+        DataError: it cannot be read as what it looks like.
+        ArgumentError: a column that is missing, or an option that cannot be meant for this kind of data.
+
+    >>> read_data("glyphs").kind
+    'letters'
+    """
+    if unknown := sorted(set(options) - set(ReadOptions.__annotations__)):
+        raise TypeError(f"read_data() got an unexpected keyword argument {unknown[0]!r}")
+    kind = kind_of(source, text=options.get("text"))
+    _refuse_senseless(kind, options)
+    return {"letters": _letters, "images": _images, "table": _table, "text": _texts}[kind](source, options)
+
+
+def kind_of(source: Any, *, text: str | int | None = None) -> Kind:
+    """What a source is, by its name and the files in it; nothing of it is decoded.
+
+    Args:
+        source: See `read_data`.
+        text: See `read_data`.
+
+    Raises:
+        DataNotFoundError: there is no such file or folder.
+        DataError: a folder without images and texts.
+        ArgumentError: a file that is no data.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return "table" if text is None else "text"
+    path = Path(source).expanduser()
+    if str(source).lower() in NAMES and not path.exists():
+        return "letters"
+    if path.is_dir():
+        return _kind_of_folder(path)
+    if not path.exists() and "://" not in str(source):
+        raise _not_found(path)
+    if path.suffix.lower() in EXTENSIONS:
+        raise ArgumentError(f"{path} is one image; give the folder that has a folder of images for each class")
+    if path.suffix.lower() == ".safetensors":
+        raise ArgumentError(f"{path} is a model file; give data: a folder, a table or one of {', '.join(NAMES)}")
+    return "table" if text is None else "text"
+
+
+def _kind_of_folder(folder: Path) -> Kind:
+    texts = False
+    for _, _, files in os.walk(folder):
+        endings = {Path(name).suffix.lower() for name in files if not name.startswith(".")}
+        if endings & EXTENSIONS:
+            return "images"
+        texts = texts or ".txt" in endings
+    if texts:
+        return "text"
+    raise DataError(f"the folder {folder} holds neither images nor .txt files, in it or below it")
+
+
+def _not_found(path: Path) -> DataNotFoundError:
+    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, beside, 3, 0.6) or difflib.get_close_matches(path.name, NAMES, 1, 0.6)
+    hint = f"; is it {' or '.join(close)}?" if close else f"; data by name: {', '.join(NAMES)}"
+    return DataNotFoundError(f"there is no file or folder {path} (in {Path.cwd()}){hint}")
+
+
+def _refuse_senseless(kind: Kind, options: ReadOptions) -> None:
+    fitting = {"table": {"target", "drop"}, "text": {"target", "text", "tokenizer"}}.get(kind, set())
+    for name in ("target", "text", "drop", "tokenizer"):
+        if options.get(name) not in (None, (), []) and name not in fitting:
+            hint = "; name the column of the texts: text=" if name == "tokenizer" and kind == "table" else ""
+            raise ArgumentError(
+                f"{name}={options.get(name)!r}: this data is {_SAID[kind]}, which has no such thing{hint}"
+            )
+
+
+_SAID = {
+    "letters": "letters in images",
+    "images": "a folder of images, whose classes are its folders",
+    "table": "a table",
+    "text": "texts",
+}
+
+
+def _fractions(options: ReadOptions) -> tuple[float, ...]:
+    shares = tuple(options.get("fractions", (0.8, 0.1, 0.1)))
+    if len(shares) not in (2, 3) or not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise ArgumentError(f"fractions must be two or three shares that sum to 1, not {shares}")
+    return shares
+
+
+def _parts(parts: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(("train", "val", "test"), parts, strict=False))
+
+
+def _counted(parts: Mapping[str, Any]) -> str:
+    words = {"train": "to train on", "val": "to watch", "test": "to judge by"}
+    return ", ".join(f"{len(part):,} {words[name]}" for name, part in parts.items() if part is not None)
+
+
+def _without_test(parts: Mapping[str, Any]) -> list[str]:
+    if parts.get("test") is not None:
+        return []
+    return ["no part to judge by: the figures will be those of the part that chose the epoch, so a little flattering"]
+
+
+def _letters(source: Any, options: ReadOptions) -> Data:
+    name, found = str(source).lower(), letters(str(source))
+    parts = _parts(found.split(list(_fractions(options)), seed=options.get("seed", 0)))
+    how = (f"{name}: {found!r}", _counted(parts), *_without_test(parts))
+    return Data(kind="letters", name=name, source=name, how=how, options=dict(options), side=28, grey=True, **parts)
+
+
+def letters(name: str, root: Path | None = None) -> PackedImages:
+    """Data that is known by name, fetched if need be.
+
+    Args:
+        name: One of `NAMES`.
+        root: Where notMNIST is, or is to be; None for the cache folder.
+    """
+    if name.lower() == "glyphs":
+        return Glyphs()
+    return NotMNIST(root, subset="large" if name.lower().endswith("large") else "small", download=True)
+
+
+def _images(source: Any, options: ReadOptions) -> Data:
+    root = Path(os.path.abspath(Path(source).expanduser()))
+    found = ImageFolder(root, on_error=options.get("on_error", "raise"))
+    fractions, seed = _fractions(options), options.get("seed", 0)
+    if found.parts:
+        parts = dict(zip(found.parts, found.split(), strict=True))
+        laid_out = f"laid out in {', '.join(found.parts)}"
+        if "val" not in parts:
+            share = fractions[0] / (fractions[0] + fractions[1])
+            parts["train"], parts["val"] = parts["train"].split(share, seed=seed)
+            laid_out += f"; {1 - share:.0%} of train are kept for watching"
+    else:
+        parts = _parts(found.split(fractions, seed=seed))
+        laid_out = "split by chance, equal files on one side"
+    side, grey = _probed(parts["train"])
+    shades = "grey" if grey else "colour"
+    how = (
+        f"{root}: {len(found):,} images in {len(found.classes)} class folders ({_few(found.classes)})",
+        f"{_counted({name: parts.get(name) for name in ('train', 'val', 'test')})}, {laid_out}",
+        f"{shades} images, the shorter side usually {side} pixels",
+        *(f"left out: {count:,} {kind} ({', '.join(first)})" for kind, (count, first) in found.left_out.items()),
+        *_without_test(parts),
+    )
+    return Data(
+        kind="images", name=root.name, source=str(root), how=how, options=dict(options), side=side, grey=grey, **parts
+    )
+
+
+def _probed(dataset: Any) -> tuple[int, bool]:
+    """The usual shorter side and whether all is grey, by some headers; those that cannot be read are told later."""
+    sides, modes = list[int](), set[str]()
+    for index in np.linspace(0, len(dataset) - 1, min(_PROBED, len(dataset))).astype(int).tolist():
+        try:
+            image = open_image(dataset.path(index))
+        except DataError:
+            continue
+        sides.append(min(image.height, image.width))
+        modes.add(image.mode)
+    return (int(np.median(sides)) if sides else 224), bool(modes) and modes <= {"L", "1", "I;16", "I", "F"}
+
+
+def _table(source: Any, options: ReadOptions) -> Data:
+    target, policy = options.get("target"), options.get("on_error", "raise")
+    if target is None:
+        names = [column.name for column in CSVDataset(source, on_error=policy).schema.columns]
+        raise ArgumentError(
+            f"{_name(source)} is a table: say which column to predict, target=..., or which holds texts, text=...; "
+            f"its columns are {', '.join(names)}"
+        )
+    columns = [target] if isinstance(target, str | int) else target
+    parts = _parts(
+        CSVDataset.split(
+            source,
+            target=[str(name) for name in columns] if len(columns) > 1 else str(columns[0]),
+            drop=tuple(options.get("drop", ())),
+            fractions=_fractions(options),
+            seed=options.get("seed", 0),
+            on_error=policy,
+        )
+    )
+    train = parts["train"]
+    how = (
+        *(line.strip() for line in repr(train).replace("CSVDataset: ", "table: ").splitlines()),
+        _counted(parts),
+        *(f"look at this: {finding}" for finding in _suspicions(train)),
+        *_without_test(parts),
+    )
+    return Data(kind="table", name=_name(source), source=_place(source), how=how, options=dict(options), **parts)
+
+
+def _suspicions(train: CSVDataset) -> list[str]:
+    """Columns that know too much; the other findings of `describe` do not matter to a shuffled training."""
+    if len(train) > _SUSPICIONS:
+        return []
+    left_out = [f"{column.name!r} " for column in train.schema.columns if not column.used]
+    told = [finding for finding in train.describe().findings if "alone tells" in finding]
+    return [finding for finding in told if not finding.startswith(tuple(left_out))][:5]
+
+
+def _texts(source: Any, options: ReadOptions) -> Data:
+    target, folder = options.get("target"), isinstance(source, str | os.PathLike) and Path(source).is_dir()
+    if target is None and not folder:
+        raise ArgumentError(f"{_name(source)}: say which column to predict: target=... (a name, or a number from 0)")
+    reading: dict[str, Any] = {} if folder else {"text": options.get("text", 0), "target": target}
+    parts = _parts(
+        TextDataset.split(
+            source,
+            tokenizer=options.get("tokenizer", "words"),
+            fractions=_fractions(options),
+            seed=options.get("seed", 0),
+            on_error=options.get("on_error", "raise"),
+            **reading,
+        )
+    )
+    train = parts["train"]
+    if train.targets is None:
+        raise DataError(f"{_name(source)}: texts without classes; one folder per class is expected")
+    lines = (line.strip() for line in repr(train).replace("TextDataset: ", "texts: ").splitlines())
+    how = (*lines, *map(": ".join, train.skipped[:3]), _counted(parts), *_without_test(parts))
+    return Data(kind="text", name=_name(source), source=_place(source), how=how, options=dict(options), **parts)
+
+
+def _name(source: Any) -> str:
+    return Path(source).stem if isinstance(source, str | os.PathLike) else type(source).__name__.lower()
+
+
+def _place(source: Any) -> str:
+    if not isinstance(source, str | os.PathLike):
+        return f"a {type(source).__name__}"
+    return str(source) if "://" in str(source) else os.path.abspath(Path(source).expanduser())
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

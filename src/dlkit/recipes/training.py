@@ -1,0 +1,284 @@
+"""`train`: from data to a model file in one call, which goes on where an earlier one was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from dlkit._files import atomic_write
+from dlkit.artifact import save
+from dlkit.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, LearningRate, ReuseFeatures
+from dlkit.errors import ArgumentError, ResumeError
+from dlkit.loader import DataLoader
+from dlkit.recipes.choosing import Choice, Wish, choose
+from dlkit.recipes.reading import Data, ReadOptions, read_data
+from dlkit.runs.history import History
+from dlkit.training.trainer import Trainer
+
+__all__ = ["MODEL_FILE", "Trained", "train"]
+
+MODEL_FILE = "model.safetensors"
+_SETTINGS = "recipe.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """What `train` came to.
+
+    Attributes:
+        path: The model file; None after an interruption, when there is still something to train.
+        folder: The run's folder, with checkpoints and settings.
+        metrics: The figures of `judged_on`; regressions in the units of the data.
+        judged_on: "test", or "val" where there is no test part.
+        history: Row by row, what was measured while training.
+        stopped: Why the training ended.
+        interrupted: By Ctrl-C: the same call goes on from there.
+        data: What was trained on.
+        model: With the best weights, in eval mode.
+    """
+
+    path: Path | None
+    folder: Path
+    metrics: Mapping[str, float]
+    judged_on: str
+    history: History
+    stopped: str
+    interrupted: bool
+    data: Data
+    model: nn.Module
+
+
+def train(
+    data: Any,
+    *,
+    arch: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    pretrained: bool = True,
+    freeze: bool | None = None,
+    views: int | None = None,
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    patience: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    num_workers: int = 0,
+    resume: bool = True,
+    progress: bool = True,
+    **reading: Unpack[ReadOptions],
+) -> Trained:
+    """Train a model on a source of data, judge it, and write it to a model file.
+
+    Images larger than 64 pixels get a pretrained backbone of which only the head learns, on features that are computed
+    once; smaller ones `SmallConvNet`, tables `TabularMLP`, texts a `TextClassifier`. The run is kept in `out`: the same
+    call goes on after any kind of end, and trains nothing when the run is finished.
+
+    Args:
+        data: What `read_data` gave, or what it takes.
+        arch: Images: "small", or a name for `dlkit.transfer.create_model`. Tables: "mlp". Texts: "bag", "gru" or
+            "transformer". None: see above.
+        weights: For a backbone, a file of weights instead of the library's own.
+        pretrained: Whether a backbone begins with pretrained weights. They are never left out silently: without a
+            network this is an error that names the ways out.
+        freeze: Whether only the head learns; None for "yes, if the backbone is pretrained".
+        views: Of a frozen backbone: so many random views (crops, mirror images) of each image, stored once.
+        image_size: Side of the images in pixels; None for the model's own.
+        epochs: In all; None for what is usual for this kind of data. Training stops before, when `patience` is over.
+        batch_size: Samples per step.
+        lr: The learning rate (AdamW), of the head where there is a backbone; the backbone's is a tenth.
+        patience: Epochs without a better validation loss after which training stops.
+        out: The run's folder; None for `runs/<name of the data>`.
+        seed: Of everything random, the split included.
+        device: "auto", "cpu", "cuda" or "mps".
+        num_workers: Processes that prepare batches; the result is the same for any number.
+        resume: False begins anew; what is in the folder is moved aside.
+        progress: Show bars and lines on stderr.
+        **reading: How to read `data`, see `read_data`.
+
+    Raises:
+        ArgumentError: something cannot be meant, or the folder holds a run of other data or another model.
+        DataError: the data cannot be read.
+        DownloadError: pretrained weights could not be fetched.
+        SystemExit: with code 143 after SIGTERM, when the state is saved.
+
+    >>> import tempfile
+    >>> trained = train("glyphs", epochs=1, out=tempfile.mkdtemp(), progress=False)  # doctest: +SKIP
+    >>> trained.path.name  # doctest: +SKIP
+    'model.safetensors'
+    """
+    if isinstance(data, Data) and reading:
+        raise ArgumentError(f"{', '.join(reading)}: say this to read_data; this data is read already")
+    if not isinstance(data, Data):
+        data = read_data(data, **{"seed": seed, **reading})  # type: ignore[typeddict-item]
+    wish = Wish(
+        arch=arch,
+        weights=None if weights is None else Path(weights),
+        pretrained=pretrained,
+        freeze=freeze,
+        views=views,
+        image_size=image_size,
+        seed=seed,
+    )
+    choice = _with_numbers(choose(data, wish), epochs=epochs, batch_size=batch_size, lr=lr, patience=patience)
+    folder = Path("runs") / data.name if out is None else Path(out)
+    note = _Note(folder, _settings(data, choice, wish))
+    if resume:
+        note.refuse_another()
+    loaders = _loaders(data, choice, num_workers)
+    trainer = _trainer(
+        choice, len(loaders["train"]), [note, *_callbacks(choice, folder, views)], seed, device, progress
+    )
+    for line in choice.why:
+        trainer.run.say(line)
+    trainer.fit(loaders["train"], loaders["val"], epochs=choice.epochs, resume="auto" if resume else False)
+    return _finished(trainer, loaders, data, choice, folder)
+
+
+def _finished(trainer: Trainer, loaders: Mapping[str, Any], data: Data, choice: Choice, folder: Path) -> Trained:
+    """Judge the best weights and write the model file, unless there is something left to train."""
+    stopped, judged_on = trainer.run.stop_reason or "completed", "test" if "test" in loaders else "val"
+    interrupted, path, metrics = stopped == "interrupted", None, dict[str, float]()
+    if not interrupted:
+        metrics = _in_units(trainer.evaluate(loaders[judged_on]), data)
+        reached = {f"{judged_on}_{name}": value for name, value in metrics.items()}
+        path = _saved(trainer.model, folder / MODEL_FILE, data, choice, reached)
+    return Trained(
+        path=path,
+        folder=folder,
+        metrics=metrics,
+        judged_on=judged_on,
+        history=trainer.history,
+        stopped=stopped,
+        interrupted=interrupted,
+        data=data,
+        model=trainer.model.eval(),
+    )
+
+
+def _with_numbers(choice: Choice, **given: float | None) -> Choice:
+    for name, value in given.items():
+        if value is not None and value <= 0:
+            raise ArgumentError(f"{name} must be above 0, not {value}")
+    return dataclasses.replace(choice, **{name: value for name, value in given.items() if value is not None})
+
+
+def _settings(data: Data, choice: Choice, wish: Wish) -> dict[str, Any]:
+    """What makes this run another one than that in the folder."""
+    options = {name: value for name, value in data.options.items() if value is not None and name != "on_error"}
+    options["split_seed"] = options.pop("seed", 0)
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+    settings = {"data": data.source, "kind": data.kind, **plain, "classes": data.classes, "arch": choice.arch}
+    if choice.preprocessing is not None:
+        settings |= {"frozen": choice.frozen, "views": wish.views, "image_size": list(choice.preprocessing.size)}
+        settings |= {"weights": None if wish.weights is None else str(wish.weights), "pretrained": wish.pretrained}
+    return {**settings, "seed": wish.seed}
+
+
+class _Note(Callback):
+    """Keeps beside the checkpoints what they are of, so that no run goes on with other data or another model.
+
+    Args:
+        folder: Of the run.
+        settings: What makes it this run.
+    """
+
+    changes_numbers = False
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.path, self.settings = folder / _SETTINGS, settings
+
+    def refuse_another(self) -> None:
+        """Compare with what is in the folder, if anything."""
+        if not self.path.is_file():
+            return
+        try:
+            saved = dict(json.loads(self.path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ResumeError(f"{self.path} cannot be read ({error}); choose another folder: out=") from error
+        names = [name for name in {**saved, **self.settings} if saved.get(name) != self.settings.get(name)]
+        if names:
+            lines = [f"{name}: there {saved.get(name)!r}, now {self.settings.get(name)!r}" for name in names]
+            raise ResumeError(
+                f"{self.path.parent} holds another run:\n  " + "\n  ".join(lines) + "\nchoose another folder, out=, or "
+                "begin anew with resume=False (what is there is moved aside, not deleted)"
+            )
+
+    def on_fit_start(self, run: Any) -> None:
+        """Write it down, once an earlier run has been resumed or moved aside.
+
+        Args:
+            run: The run.
+        """
+        with atomic_write(self.path) as file:
+            file.write(json.dumps(self.settings, indent=1, ensure_ascii=False).encode())
+
+
+def _loaders(data: Data, choice: Choice, num_workers: int) -> dict[str, DataLoader]:
+    train, others = data.train, {"val": data.val} | ({"test": data.test} if data.test is not None else {})
+    if data.kind == "images":
+        train = train.with_transform(choice.training)
+        others = {name: part.with_transform(choice.preprocessing) for name, part in others.items()}
+    loaders = {"train": DataLoader(train, choice.batch_size, shuffle=True, num_workers=num_workers)}
+    # Larger batches where no gradients are kept; photos stay at the size of training, for the memory's sake.
+    size = choice.batch_size if data.kind == "images" else max(choice.batch_size, 256)
+    return loaders | {name: DataLoader(part, size, num_workers=num_workers) for name, part in others.items()}
+
+
+def _callbacks(choice: Choice, folder: Path, views: int | None) -> list[Callback]:
+    kept: list[Callback] = [Checkpoint(folder), EarlyStopping(patience=choice.patience)]
+    return [*kept, CSVLogger(folder / "history.csv"), *([ReuseFeatures(views=views)] if choice.frozen else [])]
+
+
+def _trainer(
+    choice: Choice, batches: int, callbacks: list[Callback], seed: int, device: str, progress: bool
+) -> Trainer:
+    learning = [parameter for parameter in choice.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(choice.groups(choice.lr) if choice.groups else learning, choice.lr, weight_decay=1e-2)
+    steps = choice.epochs * batches
+    # Half a cosine from the full rate to nothing, after a short warm-up.
+    falling = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+    return Trainer(
+        choice.model,
+        choice.loss,
+        optimizer,
+        metrics=choice.metrics,
+        callbacks=callbacks,
+        scheduler=LearningRate(falling, every="step", warmup=min(20, steps // 10)),
+        device=device,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _in_units(metrics: Mapping[str, float], data: Data) -> dict[str, float]:
+    """Errors of a regression in the units of the file; samples hold them divided by the target's scale."""
+    scales = data.train.schema.target.scale if data.task == "regression" and data.kind == "table" else ()
+    if len(scales) != 1:
+        return dict(metrics)
+    scaled = {name: value * scales[0] for name, value in metrics.items() if name in ("rmse", "mae")}
+    return {**metrics, **scaled}
+
+
+def _saved(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Mapping[str, float]) -> Path:
+    preprocessing = choice.preprocessing
+    if data.kind in ("table", "text"):
+        preprocessing = data.train.schema if data.kind == "table" else data.train.spec
+    return save(
+        model.cpu(),
+        path,
+        classes=data.classes or None,
+        preprocessing=preprocessing,
+        metrics=dict(metrics),
+        task=data.task,
+    )

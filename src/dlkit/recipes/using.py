@@ -1,0 +1,172 @@
+"""What else one does with data and models: look at it, compare backbones on it, fetch what is needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from dlkit._files import cache_dir
+from dlkit.datasets.images.inspecting import inspect
+from dlkit.datasets.tables.dataset import CSVDataset
+from dlkit.errors import ArgumentError
+from dlkit.inference import load
+from dlkit.loader import DataLoader
+from dlkit.recipes.reading import NAMES, ReadOptions, kind_of, letters, read_data
+from dlkit.transfer.comparing import Comparison, compare
+from dlkit.transfer.models import create_model
+from dlkit.transforms import evaluate
+
+__all__ = ["compare_backbones", "download", "evaluate_file", "look_at"]
+
+
+def look_at(source: Any, **options: Unpack[ReadOptions]) -> Any:
+    """What is in a source of data, before a night is spent on it; `print` the result.
+
+    Args:
+        source: See `read_data`.
+        **options: See `read_data`. A table needs no target here; with one, columns that know too much are told.
+
+    Returns:
+        For a folder of images what `dlkit.datasets.inspect` found, for a table what `CSVDataset.describe` found, for
+        anything else the `Data`.
+
+    Raises:
+        DataError: it cannot be read.
+
+    >>> import pandas as pd
+    >>> print(*look_at(pd.DataFrame({"x": range(9), "y": [1] * 9})).findings)
+    'y' is constant
+    """
+    kind = kind_of(source, text=options.get("text"))
+    if kind == "images":
+        return inspect(source)
+    if kind != "table":
+        return read_data(source, **options)
+    target = options.get("target")
+    columns = None if target is None else str(target) if isinstance(target, str | int) else list(target)
+    on_error = options.get("on_error", "raise")
+    return CSVDataset(source, target=columns, drop=tuple(options.get("drop", ())), on_error=on_error).describe()
+
+
+def compare_backbones(
+    source: Any,
+    models: Sequence[str],
+    *,
+    pretrained: bool = True,
+    image_size: int = 224,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+    **reading: Unpack[ReadOptions],
+) -> list[Comparison]:
+    """How well the features of several backbones separate the classes of a folder of images, the best first.
+
+    All get the same images, prepared as ImageNet's; see `dlkit.transfer.compare`.
+
+    Args:
+        source: Images: a folder, or letters by name.
+        models: Names for `create_model`; "name=weights.pth" takes a file of weights instead of the library's own.
+        pretrained: False takes random weights where no file is given: the baseline that nobody should be below.
+        image_size: Side of the images in pixels.
+        batch_size: Images at a time.
+        num_workers: Processes that prepare batches.
+        device: "auto", or where to compute.
+        progress: Say each row on stderr as it is done.
+        **reading: See `read_data`.
+
+    Raises:
+        ArgumentError: no models, an unknown one, or data that is no images.
+        DownloadError: weights could not be fetched.
+    """
+    data = read_data(source, **reading)
+    if data.kind not in ("images", "letters"):
+        raise ArgumentError(f"backbones look at images, and {data.name} is {data.kind}")
+    if not models:
+        raise ArgumentError("name the backbones to compare, such as torchvision/resnet18 timm/mobilenetv3_small_100")
+    letters = data.kind == "letters"
+    parts = (
+        [data.train, data.val] if letters else [p.with_transform(evaluate(image_size)) for p in (data.train, data.val)]
+    )
+    train, val = (DataLoader(part, batch_size, num_workers=num_workers) for part in parts)
+    rows = []
+    for name in models:
+        arch, _, weights = name.partition("=")
+        model = create_model(
+            arch,
+            classes=data.classes,
+            in_chans=1 if letters else 3,
+            pretrained=pretrained,
+            weights=weights or None,
+            image_size=28 if letters else image_size,
+        )
+        rows += compare({arch: model}, train, val, classes=data.classes, device=device, progress=progress)
+    return sorted(rows, key=lambda row: row.linear, reverse=True)
+
+
+def evaluate_file(
+    model: str | os.PathLike[str],
+    source: Any,
+    *,
+    part: str | None = None,
+    device: str = "cpu",
+    batch_size: int = 64,
+    **reading: Unpack[ReadOptions],
+) -> dict[str, float]:
+    """How right a model file is on labelled data; classes and columns are matched by name.
+
+    Args:
+        model: What `train` or `dlkit.save` wrote.
+        source: See `read_data`; all of it is taken, or of a folder with train, val and test the `part`.
+        part: "train", "val" or "test"; None takes all.
+        device: Where to compute.
+        batch_size: Samples at a time.
+        **reading: Of texts the columns, `text` and `target`, and `on_error`. A table's columns stand in the file.
+
+    Raises:
+        ArgumentError: an option that this kind of model has no use for.
+        DataError: the data has classes that the model does not know, or cannot be read.
+    """
+    predictor = load(model, device=device)
+    options: dict[str, Any] = {name: value for name, value in reading.items() if value is not None}
+    fitting = {"image": {"on_error"}, "table": {"on_error", "target"}, "text": {"on_error", "target", "text"}}
+    for name in options:
+        if name not in fitting.get(predictor.kind, ()):
+            raise ArgumentError(
+                f"{name}={options[name]!r}: the model takes {predictor.kind}s, which have no such thing"
+            )
+    if part is not None and predictor.kind != "image":
+        raise ArgumentError(f"part={part!r}: only folders of images have parts")
+    if predictor.kind == "table":
+        _check_target(predictor.preprocessing, options.pop("target", None))
+    if predictor.kind == "image" and kind_of(source) == "letters":
+        source, options = letters(str(source)), {}
+    options |= {"part": part} if part is not None else {}
+    return predictor.evaluate(source, batch_size=batch_size, **options)
+
+
+def _check_target(schema: Any, target: Any) -> None:
+    wanted = () if target is None else (str(target),) if isinstance(target, str | int) else tuple(target)
+    if wanted and wanted != schema.target.columns:
+        raise ArgumentError(f"target={target!r}: the model predicts {', '.join(schema.target.columns)}; leave it out")
+
+
+def download(name: str, to: str | os.PathLike[str] | None = None) -> str:
+    """Fetch something for later, when there may be no network; says what there is now.
+
+    Args:
+        name: "notmnist", "notmnist-large", or a model whose pretrained weights are meant ("torchvision/resnet18").
+        to: A folder for notMNIST; None for the cache folder. Weights always go to the cache folder of their library.
+
+    Raises:
+        DownloadError: no address gave it.
+        ArgumentError: there is nothing of this name.
+    """
+    if name.lower() in NAMES:
+        return repr(letters(name, None if to is None else Path(to)))
+    if to is not None:
+        raise ArgumentError(f"weights go to the cache folder ({cache_dir()}, set by DLKIT_HOME), so leave out where to")
+    model = create_model(name, classes=2)
+    return str(model.weights_report or f"the weights of {name} are in the cache of its library")

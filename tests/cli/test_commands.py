@@ -1,0 +1,229 @@
+"""Every command: its result for people and for machines, its exit code, and errors in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import dlkit as library
+from dlkit.cli.talking import _in_shell_words
+
+Run = Any
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    visits, plan = rng.integers(0, 30, 300), rng.choice(["month", "year"], 300)
+    left = np.where(visits + 8 * (plan == "year") < 14, "yes", "no")
+    path = tmp_path_factory.mktemp("tables") / "members.csv"
+    pd.DataFrame({"visits": visits, "plan": plan, "left": left}).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from dlkit.recipes import train
+
+    folder = tmp_path_factory.mktemp("runs")
+    path = train(table, target="left", epochs=8, out=folder, device="cpu", progress=False).path
+    assert path is not None
+    return path
+
+
+def test_train_says_how_it_read_the_data_and_what_to_do_next(dlkit: Run, table: Path, tmp_path: Path) -> None:
+    done = dlkit("train", table, "--target", "left", "--epochs", 2, "--out", tmp_path / "run", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "240 to train on, 30 to watch, 30 to judge by" in done.err
+    assert "model: TabularMLP" in done.err
+    assert "test: " in done.out
+    assert f"use it: dlkit predict {tmp_path / 'run' / 'model.safetensors'} new.csv" in done.out
+    again = dlkit("train", table, "--target", "left", "--epochs", 2, "--out", tmp_path / "run", "--json")
+    assert "nothing to train: this run is finished" in again.err
+    assert again.document["model"] == str(tmp_path / "run" / "model.safetensors")
+    assert again.document["classes"] == ["no", "yes"]
+    assert f"accuracy {again.document['metrics']['accuracy']:.4g}" in done.out
+
+
+def test_train_texts_by_number_of_the_column(dlkit: Run, tmp_path: Path) -> None:
+    rows = [f"{label}\t{word} message {n}" for n in range(40) for label, word in (("ham", "dear"), ("spam", "win"))]
+    (tmp_path / "sms.tsv").write_text("\n".join([*rows, "broken"]) + "\n")
+    command = ["train", tmp_path / "sms.tsv", "--text", 1, "--target", 0, "--out", tmp_path / "run", "--epochs", 3]
+    refused = dlkit(*command)
+    assert refused.code == 1
+    assert "line 81" in refused.err
+    assert "--on-error skip leaves such rows out" in refused.err
+    done = dlkit(*command, "--on-error", "skip", "--fractions", "0.75,0.25", "--lr", "0.02")
+    assert done.code == 0, done.err
+    assert "no part to judge by" in done.err
+    told = dlkit("predict", tmp_path / "run" / "model.safetensors", "win win", "--json")
+    assert told.document[0]["prediction"] == "spam"
+    many = dlkit("evaluate", tmp_path / "run/model.safetensors", tmp_path / "sms.tsv", "--text", 1, "--target", 0)
+    assert many.code == 1  # the same broken row
+    many = dlkit(*many_arguments(tmp_path), "--on-error", "skip", "--json")
+    assert many.document["samples"] == 80
+
+
+def many_arguments(folder: Path) -> list[object]:
+    return ["evaluate", folder / "run/model.safetensors", folder / "sms.tsv", "--text", 1, "--target", 0]
+
+
+def test_predict_writes_a_table(dlkit: Run, model: Path, table: Path, tmp_path: Path) -> None:
+    done = dlkit("predict", model, table, "--out", tmp_path / "new.csv")
+    assert done.code == 0, done.err
+    assert "300 predictions" in done.err
+    assert "and 250 more" in done.out
+    written = pd.read_csv(tmp_path / "new.csv")
+    assert list(written.columns) == ["row", "prediction", "probability"]
+    assert (written["prediction"] == pd.read_csv(table)["left"]).mean() > 0.9
+    rows = dlkit("predict", model, table, "--json", "--top-k", 2).document
+    assert (len(rows), set(rows[0])) == (300, {"row", "prediction", "probability", "prediction_2", "probability_2"})
+
+
+def test_evaluate_measures(dlkit: Run, model: Path, table: Path) -> None:
+    done = dlkit("evaluate", model, table, "--json")
+    assert done.document["samples"] == 300
+    assert done.document["accuracy"] > 0.9
+    assert "accuracy 0.9" in dlkit("evaluate", model, table, "--target", "left").out
+    wrong = dlkit("evaluate", model, table, "--target", "plan")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "--target plan: the model predicts left; leave it out" in wrong.err
+    assert "only folders of images have parts" in dlkit("evaluate", model, table, "--part", "test").err
+
+
+def test_info_reads_the_head_alone(dlkit: Run, model: Path) -> None:
+    done = dlkit("info", model)
+    assert done.code == 0, done.err
+    assert "dlkit.TabularMLP" in done.out
+    assert "tables with the columns visits, plan" in done.out
+    assert "classification of no, yes" in done.out
+    assert "test_accuracy" in done.out
+    assert dlkit("info", model, "--json").document["meaning"]["classes"] == ["no", "yes"]
+
+
+def test_export_writes_weights_that_torch_reads(dlkit: Run, model: Path, tmp_path: Path) -> None:
+    import torch
+
+    done = dlkit("export", model, "--to", "state_dict", "--out", tmp_path / "weights.pth")
+    assert done.code == 0, done.err
+    weights = torch.load(tmp_path / "weights.pth", weights_only=True)
+    own = library.load(model).model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in own.items())
+    assert dlkit("export", model, "--to", "gguf").code == 2
+
+
+def test_inspect_tells_what_is_in_a_table(dlkit: Run, table: Path, tmp_path: Path) -> None:
+    pd.read_csv(table).assign(again=lambda frame: frame["left"]).to_csv(tmp_path / "leaky.csv", index=False)
+    done = dlkit("inspect", tmp_path / "leaky.csv", "--target", "left")
+    assert "'again' alone tells 100% of the target" in done.out
+    document = dlkit("inspect", tmp_path / "leaky.csv", "--target", "left", "--json").document
+    assert [column["column"] for column in document["columns"]] == ["visits", "plan", "left", "again"]
+    assert dlkit("inspect", "glyphs", "--json").document["classes"][:2] == ["A", "B"]
+
+
+def test_inspect_tells_what_is_in_a_folder(dlkit: Run, tmp_path: Path) -> None:
+    for name, color in (("red", (250, 0, 0)), ("blue", (0, 0, 250))):
+        (tmp_path / "colors" / name).mkdir(parents=True)
+        Image.new("RGB", (30, 20), color).save(tmp_path / "colors" / name / "1.png")
+    (tmp_path / "colors" / "red" / "2.png").write_bytes(b"no image")
+    assert "2 readable images, 1 unreadable" in dlkit("inspect", tmp_path / "colors").out
+    document = dlkit("inspect", tmp_path / "colors", "--json").document
+    assert document["classes"] == {"": {"blue": 1, "red": 2}}
+    assert document["unreadable"][0][0] == str(tmp_path / "colors/red/2.png")
+
+
+def test_compare_puts_the_better_features_first(dlkit: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, shade in (("dark", 60), ("light", 200)):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = np.clip(rng.normal(shade, 20, (80, 80, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "all" / name / f"{number}.png")
+    names = ["torchvision/squeezenet1_1", "torchvision/shufflenet_v2_x0_5"]
+    done = dlkit("compare", tmp_path / "all", *names, "--no-pretrained", "--image-size", 64, "--json")
+    assert {row["name"] for row in done.document} == set(names)
+    assert done.document[0]["linear"] >= done.document[1]["linear"]
+    told = dlkit("compare", tmp_path / "all", names[0], "--no-pretrained", "--image-size", 64).out
+    assert told.splitlines()[0].split()[:2] == ["backbone", "linear"]
+    assert names[0] in told
+
+
+def test_download_without_a_network_says_so(dlkit: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLKIT_OFFLINE", "1")
+    done = dlkit("download", "notmnist")
+    assert done.code == 1
+    assert "DLKIT_OFFLINE" in done.err
+    assert "Traceback" not in done.err
+    failed = dlkit("download", "torchvision/squeezenet1_1", "--json")
+    assert (failed.code, failed.out) == (1, "")
+    assert '"error": "OfflineError"' in failed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "nowhere"], 1, "error: there is no file or folder nowhere"),
+        (["train", "{table}"], 1, "say which column to predict, --target ..., or which holds texts, --text ..."),
+        (["train", "{table}", "--target", "levt"], 1, "do you mean 'left'"),
+        (["train", "{table}", "--target", "left", "--arch", "mpl"], 1, "--arch mpl: for tables there is 'mlp'"),
+        (["train", "{table}", "--target", "left", "--epochs", "0"], 2, "'--epochs'"),
+        (["train", "{table}", "--fractions", "a,b"], 2, "'a,b' are no shares"),
+        (["predict", "nowhere.safetensors", "x"], 1, "there is no model file nowhere.safetensors"),
+        (["predict", "{table}", "x"], 1, "is no safetensors file"),
+        (["info", "{table}"], 1, "is no safetensors file"),
+        (["download", "nothing-like-it"], 1, "no model 'nothing-like-it'"),
+        (["new", "project", "--task", "audio"], 2, "'--task'"),
+        (["trian", "x"], 2, "No such command 'trian'"),
+        (["train", "{table}", "--tagret", "left"], 2, "No such option"),
+    ],
+)  # fmt: skip
+def test_errors_come_in_a_sentence_with_an_exit_code(
+    dlkit: Run, table: Path, arguments: list[str], code: int, message: str
+) -> None:
+    done = dlkit(*(argument.format(table=table) for argument in arguments))
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_debug_shows_where_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    from dlkit.cli import app
+
+    with pytest.raises(library.errors.DataNotFoundError):
+        app(["inspect", "nowhere", "--debug"])
+
+
+def test_an_error_of_dlkit_itself_is_told_as_such(
+    dlkit: Run, model: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("dlkit.inference.predictor.Predictor.evaluate")
+    done = dlkit("evaluate", model, table)
+    assert done.code == 1
+    assert "unexpected error: AttributeError" in done.err
+    assert "--debug shows where" in done.err
+
+
+def test_ctrl_c_outside_of_training_is_130(dlkit: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dlkit.recipes.using.inspect", interrupted)
+    monkeypatch.setattr("dlkit.recipes.using.kind_of", interrupted)
+    done = dlkit("inspect", "photos")
+    assert (done.code, done.err) == (130, "interrupted\n")
+
+
+def test_messages_name_options_instead_of_arguments() -> None:
+    for message, told in (
+        ("on_error='skip' leaves such rows out", "--on-error skip leaves such rows out"),
+        ("choose another folder, out=, or resume=False", "choose another folder, --out, or --no-resume"),
+        ("freeze=True with pretrained=False would", "--freeze with --no-pretrained would"),
+        ("see ImageFolder(on_error='skip') and x.target=3", "see ImageFolder(on_error='skip') and x.target=3"),
+        ("num_workers=2", "--num-workers 2"),
+    ):
+        assert _in_shell_words(message) == told

@@ -1,0 +1,99 @@
+"""`python -m dlkit` in a process of its own: it answers at once, and can be stopped at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from programs import finish, python, start
+
+import dlkit
+
+HELP = """
+import sys, time
+began = time.perf_counter()
+import dlkit.cli
+try:
+    dlkit.cli.app(sys.argv[1:], prog_name="dlkit")
+except SystemExit:
+    pass
+heavy = {"torch", "numpy", "pandas", "PIL", "torchvision", "timm"} & set(sys.modules)
+print(time.perf_counter() - began, *heavy)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]], ids=" ".join)
+def test_help_comes_at_once(tmp_path: Path, arguments: list[str]) -> None:
+    """Under half a second, the import of torch being several; the fastest of three, since machines are busy."""
+    done = [python(tmp_path, "-c", HELP, *arguments) for _ in range(3)]
+    assert all(each.code == 0 for each in done), done[0].err
+    lasts = [each.out.splitlines()[-1].split() for each in done]
+    assert [last[1:] for last in lasts] == [[]] * 3
+    assert min(float(last[0]) for last in lasts) < 0.5
+
+
+def test_help_has_examples_for_every_command(tmp_path: Path) -> None:
+    from dlkit.cli.app import app
+
+    texts = {command.callback.__name__: command.callback.__doc__ for command in app.registered_commands}  # type: ignore[union-attr]
+    assert {"train", "predict", "evaluate", "inspect", "info", "export", "download", "compare", "demo", "new"} == set(
+        texts
+    )
+    for name, text in texts.items():
+        assert f"dlkit {name} " in str(text)
+    done = python(tmp_path, "-m", "dlkit", "predict", "--help")
+    assert "\n    dlkit predict model.safetensors photos --out predictions.csv\n" in done.out
+    assert python(tmp_path, "-m", "dlkit", "--version").out == f"dlkit {dlkit.__version__}\n"
+
+
+def test_completion_for_the_shell(tmp_path: Path) -> None:
+    environment = {"_DLKIT_COMPLETE": "complete_bash", "COMP_WORDS": "dlkit tr", "COMP_CWORD": "1"}
+    done = finish(start([sys.executable, "-m", "dlkit"], tmp_path, **environment))
+    assert done.out.strip() == "train"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(4_000, 4))
+    path = tmp_path_factory.mktemp("data") / "noise.csv"
+    frame = pd.DataFrame(numbers, columns=list("abcd"))
+    frame.assign(y=np.where(numbers.sum(1) > 0, "plus", "minus")).to_csv(path, index=False)
+    return path
+
+
+def wait_for(path: Path, process: object, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not come"
+        assert process.poll() is None, process.communicate()[1]  # type: ignore[attr-defined]
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stopped_training_goes_on_with_the_same_command(
+    tmp_path: Path, table: Path, number: signal.Signals, code: int
+) -> None:
+    command = [sys.executable, "-m", "dlkit", "train", table, "--target", "y", "--device", "cpu", "--patience", 99]
+    process = start([*command, "--epochs", 4_000], tmp_path)
+    wait_for(tmp_path / "runs/noise/index.json", process)
+    os.kill(process.pid, number)
+    done = finish(process)
+    assert done.code == code, done.err
+    assert done.out == ""
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "runs/noise/model.safetensors").exists()
+    epochs = len(pd.read_csv(tmp_path / "runs/noise/history.csv"))
+    if number == signal.SIGINT:
+        assert "interrupted; the same command goes on from here (runs/noise)" in done.err
+        more = finish(start([*command, "--epochs", epochs + 1], tmp_path))
+        assert more.code == 0, more.err
+        assert "resumed from runs/noise" in more.err
+        assert len(pd.read_csv(tmp_path / "runs/noise/history.csv")) == epochs + 1
+        assert (tmp_path / "runs/noise/model.safetensors").is_file()
