@@ -119,6 +119,9 @@ def ffcv(folder: Path, cores: int, packed: Path) -> Any:
         from ffcv.writer import DatasetWriter
     except ImportError:
         return None
+    with Image.open(next(folder.rglob("*.jpg"))) as first:
+        if first.width * first.height * 3 > 8 << 20:
+            return None  # more than a page of its file holds: its writer would wait for ever
     fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
     DatasetWriter(str(packed), fields, num_workers=1).from_indexed_dataset(TorchvisionFolder(folder))
     normalize = NormalizeImage(255 * np.array(MEAN), 255 * np.array(STD), np.float32)
