@@ -80,7 +80,6 @@ def evaluate(
     from dlkit import recipes
 
     options = reading(target, text, None, on_error)
-    del options["seed"]
     measured = recipes.evaluate_file(model, data, part=part, device=device, **options)
     show(", ".join(f"{name} {value:.4g}" for name, value in measured.items()), measured, as_json=json)
 

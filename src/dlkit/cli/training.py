@@ -79,8 +79,8 @@ def train(
     """
     from dlkit import recipes
 
-    options = reading(target, text, drop, on_error, fractions=fractions, tokenizer=tokenizer, seed=seed)
-    found = recipes.read_data(data, **options)
+    options = reading(target, text, drop, on_error, fractions=fractions, tokenizer=tokenizer)
+    found = recipes.read_data(data, seed=seed, **options)
     tell(str(found))
     trained = recipes.train(
         found,
