@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dlkit.cli.options import DebugFlag, Device, JsonFlag, Model, OnError, Source, Target, Text, column, reading
-from dlkit.cli.talking import guarded, show, tell
+from dlkit.cli._options import DebugFlag, Device, JsonFlag, Model, OnError, Source, Target, Text, column, reading
+from dlkit.cli._talking import guarded, show, tell
 
 __all__ = ["evaluate", "export", "info", "predict"]
 

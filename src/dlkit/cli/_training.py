@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dlkit.cli.options import (
+from dlkit.cli._options import (
     DebugFlag,
     Device,
     Drop,
@@ -21,7 +21,7 @@ from dlkit.cli.options import (
     Workers,
     reading,
 )
-from dlkit.cli.talking import INTERRUPTED, guarded, show, tell
+from dlkit.cli._talking import INTERRUPTED, guarded, show, tell
 
 __all__ = ["compare", "demo", "train"]
 
