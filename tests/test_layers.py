@@ -57,7 +57,7 @@ inference/outputs inference/sources inference/scoring inference/predictor infere
 recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__
 demo
 __init__
-cli/talking cli/options cli/projects cli/training cli/models cli/data cli/app cli/__init__ __main__
+cli/_talking cli/_options cli/projects cli/_training cli/_models cli/_data cli/app cli/__init__ __main__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 
 # What a room must not reach, not even through others: training takes any iterable of batches, and so on.
