@@ -97,7 +97,8 @@ class Numbers:
 
     def complete(self) -> bool:
         """Whether surely no cell is missing; a sum is the quickest way to look."""
-        return self.values.dtype.kind != "f" or math.isfinite(float(self.values.sum()))
+        with np.errstate(over="ignore"):
+            return self.values.dtype.kind != "f" or math.isfinite(float(self.values.sum()))
 
     def missing(self) -> Array:
         """Which cells hold no finite number, as bool [N]."""

@@ -148,7 +148,7 @@ def number_facts(values: Array, *, unique: bool = False, spread: bool = False) -
         return NumberFacts(rows=rows, missing=rows)
     low, high = float(there.min()), float(there.max())
     whole = there.dtype.kind in "iu" or (whole_numbers(there[:1000]) and whole_numbers(there))
-    mean, std = _mean_and_std(there, total if there is values else float(there.sum()), max(-low, high))
+    mean, std = _mean_and_std(there, max(-low, high), total if there is values else None)
     first, middle, third = quantiles(there, (0.25, 0.5, 0.75)) if spread else (0.0, *quantiles(there, (0.5,)), math.nan)
     return NumberFacts(
         rows=rows,
@@ -165,9 +165,10 @@ def number_facts(values: Array, *, unique: bool = False, spread: bool = False) -
     )
 
 
-def _mean_and_std(values: Array, total: float, largest: float) -> tuple[float, float]:
-    with np.errstate(over="ignore"):
-        mean, squares = total / len(values), _squares(values, total / len(values))
+def _mean_and_std(values: Array, largest: float, total: float | None) -> tuple[float, float]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = (float(values.sum()) if total is None else total) / len(values)
+        squares = _squares(values, mean)
         if not math.isfinite(squares):  # numbers so large that their sum or squares are none: measured by the largest
             values = values / largest
             mean = float((values / len(values)).sum())
