@@ -268,6 +268,7 @@ class ParquetFile:
                 place = _RowsFrom(before + first, origin)
                 yield Table(cells, origin, place, folder=self.source.parent, first=first)
                 first += len(batch)
+        arrow.default_memory_pool().release_unused()  # it would keep what the largest group took
 
     def checked(self) -> ParquetFile:
         """This file, if no two columns have one name."""
