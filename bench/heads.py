@@ -28,7 +28,10 @@ def line(name: str, build: Callable[[], nn.Module]) -> str:
     began = time.perf_counter()
     try:
         model = build()
+        before = dict(model.named_parameters())
         heads = find_heads(model)
+        if any(each is not before[key] for key, each in model.named_parameters()):
+            return f"FAIL {name}: finding the heads replaced parameters"
         replace_head(model, 7)
         model.__dict__.pop("_dlkit_heads")
         again = find_heads(model)

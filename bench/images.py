@@ -13,6 +13,7 @@ and must be a folder of classes.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import tempfile
@@ -104,7 +105,6 @@ def dali(folder: Path, cores: int) -> Any:
         return fn.crop_mirror_normalize(images, mean=mean, std=std, mirror=mirror, output_layout="CHW"), labels
 
     built = pipeline(batch_size=BATCH, num_threads=cores, device_id=None)
-    built.build()
     return DALIClassificationIterator(built, reader_name="files", auto_reset=True)
 
 
@@ -119,6 +119,9 @@ def ffcv(folder: Path, cores: int, packed: Path) -> Any:
         from ffcv.writer import DatasetWriter
     except ImportError:
         return None
+    with Image.open(next(folder.rglob("*.jpg"))) as first:
+        if first.width * first.height * 3 > 8 << 20:
+            return None  # more than a page of its file holds: its writer would wait for ever
     fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
     DatasetWriter(str(packed), fields, num_workers=1).from_indexed_dataset(TorchvisionFolder(folder))
     normalize = NormalizeImage(255 * np.array(MEAN), 255 * np.array(STD), np.float32)
@@ -149,19 +152,27 @@ def contenders(folder: Path, cache: Path) -> Iterator[tuple[str, Callable[[], fl
     yield "dlkit, 0 workers, Pillow alone", lambda: without_simplejpeg(ours)
     yield "dlkit, 0 workers, cache full", lambda: seconds(kept, 0)
     yield "dlkit, 1 worker, cache full", lambda: seconds(kept, 1)
-    if (loader := dali(folder, cores)) is not None:
-        yield "DALI, CPU", lambda: whole_pass(loader)
-    if (raw := ffcv(folder, cores, cache.with_name(f"{folder.name}.beton"))) is not None:
-        whole_pass(raw)  # compiles
-        yield "FFCV, raw", lambda: whole_pass(raw)
+    packed = cache.with_name(f"{folder.name}.beton")
+    for name, make in (("DALI, CPU", lambda: dali(folder, cores)), ("FFCV, raw", lambda: ffcv(folder, cores, packed))):
+        try:
+            loader = make()
+            if loader is not None:
+                whole_pass(loader)  # compiles
+                yield name, functools.partial(whole_pass, loader)
+        except Exception as error:
+            print(f"  {name} does not run here: {str(error).strip().splitlines()[0][:100]}")
 
 
 def measure(folder: Path, rounds: int, cache: Path) -> None:
     entrants = dict(contenders(folder, cache))
     taken: dict[str, list[float]] = {name: [] for name in entrants}
     for _ in range(rounds):
-        for name, run in entrants.items():
-            taken[name].append(run())
+        for name, run in list(entrants.items()):
+            try:
+                taken[name].append(run())
+            except Exception as error:
+                print(f"  {name} fails: {type(error).__name__}: {str(error).strip().splitlines()[0][:100]}")
+                del entrants[name], taken[name]
     count = len(ImageFolder(folder))
     base = statistics.median(taken["torchvision, PIL"])
     print(f"{folder.name}: {count} images, load {os.getloadavg()[0]:.1f}")

@@ -169,6 +169,30 @@ def test_finding_heads_touches_nothing() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("real", [False, True])
+def test_a_module_that_is_used_in_two_places_keeps_its_weights(real: bool) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+            self.blocks = nn.ModuleList([nn.Sequential(self.shared, self.norm) for _ in range(2)])
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if real and x.is_meta:
+                raise NotImplementedError("needs numbers")
+            return self.head(self.blocks[1](self.blocks[0](x)))
+
+    model = Twice()
+    before = {name: (value, value.clone()) for name, value in model.state_dict(keep_vars=True).items()}
+    assert find_heads(model).main == ("head",)
+    freeze(model)
+    for name, value in model.state_dict(keep_vars=True).items():
+        assert value is before[name][0]
+        assert torch.equal(value, before[name][1])
+    assert [name for name, value in model.named_parameters() if value.requires_grad] == ["head.weight", "head.bias"]
+
+
 def test_replace_head_keeps_dtype_device_and_missing_bias() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 9, bias=False)).double()
     replace_head(model, 2)

@@ -18,6 +18,7 @@ from dlkit import Trainer
 from dlkit._files import sha256
 from dlkit.datasets import Glyphs, NotMNIST
 from dlkit.errors import ArgumentError, DataNotFoundError, IntegrityError, ModelFileError
+from dlkit.models import SmallConvNet
 from dlkit.transfer import create_model, freeze, frozen_tensors, head_parameters, load_weights, rebuild, replace_head
 from dlkit.transfer.inputs import take_channels
 from dlkit.transforms import Augment, from_model, spec_of
@@ -291,6 +292,12 @@ def test_the_architecture_follows_the_head_and_names_the_weights_tag() -> None:
     assert (model.architecture["num_classes"], model.classes) == (5, None)
     assert rebuild(model.architecture).num_classes == 5
     assert create_model(network(), classes=2).architecture is None
+
+
+def test_a_registered_model_keeps_its_architecture_while_that_still_holds() -> None:
+    assert create_model(SmallConvNet(2), classes=2).architecture["name"] == SmallConvNet(2).architecture["name"]
+    assert create_model(SmallConvNet(2), classes=3).architecture is None
+    assert replace_head(SmallConvNet(2), 3).architecture is None
 
 
 @pytest.mark.parametrize(

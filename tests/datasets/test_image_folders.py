@@ -266,6 +266,58 @@ def test_a_kept_scan_is_used_until_a_folder_changes(
     assert len(scan(folder)) == 24
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_kept_scan_is_mapped_so_that_workers_share_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "KEEP_FROM", 1)
+    monkeypatch.setattr(listing, "_TICK_NS", 0)
+    os.utime(folder / "ants", ns=(1, 1))
+    scan(folder)
+    ds = ImageFolder(folder)
+    assert ds._listing is not None
+    assert ds._targets is not None
+    for tensor in (ds._names.blob, ds._names.ends, ds._targets):
+        assert str(ds._listing.kept) in mapping_at(tensor.data_ptr())
+
+
+def mapping_at(address: int) -> str:
+    """The line of /proc/self/maps that an address falls into: it ends in the file, if it is one's."""
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        start, end = (int(edge, 16) for edge in line.split()[0].split("-"))
+        if start <= address < end:
+            return line
+    return ""
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_may_not_be_read_is_named(folder: Path) -> None:  # pragma: no cover
+    (folder / "bees").chmod(0)
+    try:
+        with pytest.raises(DataError, match=r"bees cannot be read: Permission denied; give yourself"):
+            ImageFolder(folder)
+    finally:
+        (folder / "bees").chmod(0o755)
+
+
+def test_one_class_alone_and_what_was_not_taken_are_told(tmp_path: Path) -> None:
+    save(tmp_path / "only" / "1.png")
+    (tmp_path / "only" / "notes.txt").touch()
+    ds = ImageFolder(tmp_path, size=8)
+    assert ds.classes == ["only"]
+    assert "1 images, 1 classes; not taken: 1 not an image;" in repr(ds)
+
+
+def test_scanning_a_large_folder_shows_its_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(30):
+        save(tmp_path / "a" / f"{number}.png", number, (4, 4))
+    monkeypatch.setattr(listing, "SHOWN_AFTER", 0.0)
+    ImageFolder(tmp_path)
+    assert f"scanning {tmp_path.name}" in capsys.readouterr().err
+    ImageFolder(tmp_path, progress=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_folder_that_changed_just_now_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "KEEP_FROM", 1)
     monkeypatch.setattr(listing, "_TICK_NS", 10**12)

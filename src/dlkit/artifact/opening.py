@@ -42,8 +42,8 @@ def open_model(
     document, name = header.document, str(header.path)
     meaning = Meaning.from_document(document.get("meaning"), tokenizer)
     aliases = _aliases(document, name)
-    _check_size(document, header.shapes, aliases, name, trust_hub=trust_hub)
-    model = assemble(document, _tensors(header), name, trust_hub=trust_hub)
+    drawn = _check_size(document, header.shapes, aliases, name, trust_hub=trust_hub)
+    model = assemble(document, _tensors(header), name, trust_hub=trust_hub, drawn=drawn)
     if verify and (difference := differs(model, document)):
         raise ModelFileError(
             f"{name}: the model does not give the output that it gave when it was saved ({difference}); it was saved "
@@ -53,7 +53,12 @@ def open_model(
 
 
 def assemble(
-    document: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str, *, trust_hub: bool = False
+    document: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    name: str,
+    *,
+    trust_hub: bool = False,
+    drawn: nn.Module | None = None,
 ) -> nn.Module:
     """Build the architecture of a document and give it its weights.
 
@@ -62,8 +67,12 @@ def assemble(
         tensors: Its weights.
         name: The file, for messages.
         trust_hub: See `open_model`.
+        drawn: The same architecture without memory, where it was built already.
     """
-    model = _build(document, name, trust_hub=trust_hub)
+    if drawn is not None and _all_in_state(drawn):
+        model = drawn.to_empty(device="cpu")
+    else:
+        model = _build(document, name, trust_hub=trust_hub)
     aliases = _aliases(document, name)
     check_fit(model, {key: tuple(value.shape) for key, value in tensors.items()}, aliases, name)
     unpack(model, tensors, aliases)
@@ -107,7 +116,7 @@ def _build(document: Mapping[str, Any], name: str, *, trust_hub: bool) -> nn.Mod
 
 def _check_size(
     document: Mapping[str, Any], shapes: Mapping[str, Any], aliases: Mapping[str, str], name: str, *, trust_hub: bool
-) -> None:
+) -> nn.Module | None:
     """Build without memory first: a file of a kilobyte must not make us allocate what its text claims."""
     try:
         with torch.device("meta"):
@@ -116,8 +125,17 @@ def _check_size(
         raise
     except Exception:  # noqa: BLE001  (some models compute while they are made, which nothing can do without memory)
         _check_counts(document, shapes, name)
-        return
+        return None
     check_fit(model, shapes, aliases, name)
+    return model
+
+
+def _all_in_state(model: nn.Module) -> bool:
+    """Whether a state_dict gives every tensor of a model its value, so that it need not be built again."""
+    state = model.state_dict()
+    if any(name not in state for name, _ in model.named_buffers()):
+        return False
+    return not any(isinstance(value, Tensor) for part in model.modules() for value in vars(part).values())
 
 
 def _check_counts(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:

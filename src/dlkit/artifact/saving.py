@@ -27,6 +27,7 @@ from dlkit.errors import ArgumentError, DlkitError
 __all__ = ["describe", "save"]
 
 _KEPT_VALUES = 4096
+_SMALL, _RANGE = 96, {"low": -2.0, "high": 2.0}
 _LIBRARIES = ("timm", "torchvision", "tokenizers")
 
 
@@ -133,8 +134,7 @@ def describe(
             "made with numbers, texts, lists and dicts only"
         ) from error
     meaning = Meaning.find(model, preprocessing, classes, task)
-    description = describe_example(meaning, example)
-    output = _output(model, make_example(description))
+    description, output = _example(model, meaning, example)
     _check_outputs(meaning, output)
     document: dict[str, Any] = {
         "version": FORMAT_VERSION,
@@ -146,6 +146,16 @@ def describe(
         "example": {"input": description, "shape": list(output.shape), "output": _kept(output)},
     }
     return meaning, document
+
+
+def _example(model: nn.Module, meaning: Meaning, example: Any) -> tuple[Any, Tensor]:
+    """A small input and its output; images are smaller than the model's own where it takes such, to load quickly."""
+    if example is None and meaning.kind == "image" and min(meaning.preprocessing.size) > _SMALL:
+        small = describe_example(meaning, torch.zeros(2, meaning.preprocessing.channels, _SMALL, _SMALL)) | _RANGE
+        with contextlib.suppress(ArgumentError):
+            return small, _output(model, make_example(small))
+    description = describe_example(meaning, example)
+    return description, _output(model, make_example(description))
 
 
 def plain_module(model: nn.Module) -> nn.Module:

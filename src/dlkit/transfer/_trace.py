@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -174,26 +174,41 @@ def example_for(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _on_meta(model: nn.Module, example: Any, training: bool) -> Trace:
-    values: dict[str, Tensor] = {}
-    seen: dict[int, Tensor] = {}
-    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
-        if id(tensor) not in seen:
-            trainable = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
-            seen[id(tensor)] = torch.empty_like(tensor, device="meta").requires_grad_(trainable)
-        values[name] = seen[id(tensor)]
-    return _observe(model, values, _moved(example, torch.device("meta")), training)
+    def stand_in(tensor: Tensor) -> Tensor:
+        trainable = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+        return torch.empty_like(tensor, device="meta").requires_grad_(trainable)
+
+    return _observe(model, _stand_ins(model, stand_in), _moved(example, torch.device("meta")), training)
 
 
 def _for_real(model: nn.Module, example: Any, training: bool) -> Trace:
     """On a copy, because some models keep what they have seen."""
     copied = copy.deepcopy(model)
-    values = {name: tensor.detach().clone() for name, tensor in copied.state_dict(keep_vars=True).items()}
-    parameters = dict(copied.named_parameters())
-    for name, tensor in values.items():
-        if name in parameters:
-            tensor.requires_grad_(tensor.is_floating_point())
+
+    def stand_in(tensor: Tensor) -> Tensor:
+        trainable = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+        return tensor.detach().clone().requires_grad_(trainable)
+
+    values = _stand_ins(copied, stand_in)
     device = next((tensor.device for tensor in values.values()), torch.device("cpu"))
     return _observe(copied, values, _moved(example, device), training)
+
+
+def _stand_ins(model: nn.Module, make: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """What each place for a tensor is to hold meanwhile; tied tensors have one stand-in.
+
+    A module that is there twice is named once: `functional_call` puts back what it finds, so under a second name it
+    would take the stand-in for the original, and leave it there. (Its `tie_weights=True` adds such names by itself.)
+    """
+    made: dict[int, Tensor] = {}
+    values: dict[str, Tensor] = {}
+    for prefix, module in model.named_modules():
+        for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                if id(tensor) not in made:
+                    made[id(tensor)] = make(tensor)
+                values[f"{prefix}.{key}" if prefix else key] = made[id(tensor)]
+    return values
 
 
 def _moved(example: Any, device: torch.device) -> Any:
@@ -236,7 +251,7 @@ def _observe(model: nn.Module, values: dict[str, Tensor], example: Any, training
     args, kwargs = ((), example) if isinstance(example, Mapping) else (example, {})
     try:
         with modes_kept(model, training=training), torch.random.fork_rng(devices=[]), torch.enable_grad(), uses:
-            output = torch.func.functional_call(model, values, args, dict(kwargs))
+            output = torch.func.functional_call(model, values, args, dict(kwargs), tie_weights=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -304,8 +304,10 @@ def _tell_class_count(model: nn.Module, old: int, new: int) -> None:
         for name in ("num_classes", "n_classes", "num_labels"):
             if module.__dict__.get(name) == old and not isinstance(module.__dict__[name], bool):
                 setattr(module, name, new)
-    if (architecture := model.__dict__.get("architecture")) is not None and old != new:  # of `create_model`
-        model.__dict__.update(architecture=architecture | {"num_classes": new}, classes=None)
+    architecture = model.__dict__.get("architecture")
+    if architecture is not None and old != new:  # of `create_model`; others do not say where their number of classes is
+        known = architecture | {"num_classes": new} if "num_classes" in architecture else None
+        model.__dict__.update(architecture=known, classes=None)
 
 
 def head_parameters(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -85,8 +85,8 @@ def create_model(
 
 
 def _architecture(made: Backbone, classes: Any, in_chans: int, image_size: int | None) -> dict[str, Any] | None:
-    if made.library == "module":
-        return None
+    if made.library == "module":  # a registered one can be made anew while nothing about it was changed
+        return None if made.config or in_chans != 3 else made.model.__dict__.get("architecture")
     return {
         "library": made.library,
         "name": made.name,

@@ -348,5 +348,7 @@ class ImageDataset(Dataset[Any]):
     def __repr__(self) -> str:
         part = "" if self._rows is None else f" of {len(self._names):,}"
         kind = f", {len(self.classes)} classes" if self.classes else ""
-        left_out = f", {len(self.errors)} left out" if self.errors else ""
-        return f"{type(self).__name__}({len(self):,}{part} images{kind}{left_out}; {self.root})"
+        bad = f", {len(self.errors)} left out" if self.errors else ""
+        kinds = getattr(self, "left_out", {})  # of the scan, where there was one
+        told = f"; not taken: {', '.join(f'{count:,} {kind}' for kind, (count, _) in kinds.items())}" if kinds else ""
+        return f"{type(self).__name__}({len(self):,}{part} images{kind}{bad}{told}; {self.root})"

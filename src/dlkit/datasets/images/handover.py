@@ -50,8 +50,7 @@ class Piece:
 
     def __init__(self, token: tuple[int, str], number: int, count: int) -> None:
         self.token, self.number, self.count, self.sent = token, number, count, False
-        storage = torch.UntypedStorage._new_shared((count + 1) * 4, device="cpu")
-        self.memory: Tensor = torch.empty(0).set_(storage, 0, (count + 1,))  # type: ignore[call-overload]
+        self.memory = _shared((count + 1,))
         self.floats: Floats = self.memory.numpy()
         self.floats[-1] = _FREE
         self._lent: weakref.ref[Floats] | None = None
@@ -98,13 +97,22 @@ class Pieces:
             shape: Of the tensor.
         """
         count = int(np.prod(shape))
+        if os.name == "nt":  # pragma: no cover  (where a consumer cannot see that a worker has ended)
+            return _shared(shape)
         piece = next((one for one in self._pieces if one.count >= count and one.is_free), None)
         if piece is None:
             if len(self._pieces) >= _MOST:  # the consumer holds on to its batches: each gets a memory of its own
-                return torch.empty(shape)
+                return _shared(shape)
             piece = Piece(self._token, len(self._pieces), count)
             self._pieces.append(piece)
         return piece.lend(shape)
+
+
+def _shared(shape: tuple[int, ...]) -> Tensor:
+    """A tensor in shared memory of its own, as torch's own `default_collate` makes it in a worker."""
+    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)) * 4, device="cpu")
+    tensor: Tensor = torch.empty(0).set_(storage, 0, shape)  # type: ignore[call-overload]
+    return tensor
 
 
 def sendable(batch: Tensor, whole: Tensor) -> Tensor:
@@ -164,8 +172,6 @@ def _forget_ended() -> None:
 
 
 def _is_alive(process: int) -> bool:
-    if os.name == "nt":  # pragma: no cover  (os.kill would end it there)
-        return True
     with contextlib.suppress(PermissionError):
         try:
             os.kill(process, 0)

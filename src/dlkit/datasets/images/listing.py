@@ -36,6 +36,8 @@ __all__ = ["Listing", "natural", "scan"]
 VERSION = 1
 #: Scans of fewer files are not kept: repeating them takes a fraction of a second.
 KEEP_FROM = 20_000
+#: Seconds after which a scan shows a bar.
+SHOWN_AFTER = 2.0
 # A folder that changed this shortly before its scan could change again within one tick of its time stamp.
 _TICK_NS = 50_000_000
 
@@ -137,7 +139,9 @@ class _Walk:
     def __init__(self, root: Path, *, progress: bool) -> None:
         self.root, self.stamps, self._entered = root, dict[str, int](), set[tuple[int, int]]()
         self._left_out: dict[str, tuple[int, tuple[str, ...]]] = {}
-        self._bar = tqdm(desc=f"scanning {root.name}", unit=" files", delay=2.0, disable=not progress, leave=False)
+        self._bar = tqdm(
+            desc=f"scanning {root.name}", unit=" files", delay=SHOWN_AFTER, disable=not progress, leave=False
+        )
 
     def unlabelled(self) -> Listing:
         names = sorted(self._images(""), key=natural)
