@@ -42,8 +42,8 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = next(home.glob("lib/python*/site-packages"))
     paths = dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
     (site / "libraries-of-the-tests.pth").write_text("\n".join(paths) + "\n")
-    where = subprocess.run([own, "-P", "-c", "import dlkit; print(dlkit.__file__)"], capture_output=True, text=True)
-    assert Path(where.stdout.strip()).is_relative_to(home), where
+    where = finish(start([own, "-c", "import dlkit; print(dlkit.__file__)"], home, PYTHONPATH=""))
+    assert Path(where.out.strip()).is_relative_to(home), where
     return home / "bin" / "dlkit"
 
 
