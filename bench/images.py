@@ -13,6 +13,7 @@ and must be a folder of classes.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import tempfile
@@ -104,11 +105,7 @@ def dali(folder: Path, cores: int) -> Any:
         return fn.crop_mirror_normalize(images, mean=mean, std=std, mirror=mirror, output_layout="CHW"), labels
 
     built = pipeline(batch_size=BATCH, num_threads=cores, device_id=None)
-    try:
-        return DALIClassificationIterator(built, reader_name="files", auto_reset=True)
-    except RuntimeError as error:
-        print(f"  DALI does not run here: {str(error).strip().splitlines()[0]}")
-        return None
+    return DALIClassificationIterator(built, reader_name="files", auto_reset=True)
 
 
 def ffcv(folder: Path, cores: int, packed: Path) -> Any:
@@ -122,6 +119,9 @@ def ffcv(folder: Path, cores: int, packed: Path) -> Any:
         from ffcv.writer import DatasetWriter
     except ImportError:
         return None
+    with Image.open(next(folder.rglob("*.jpg"))) as first:
+        if first.width * first.height * 3 > 8 << 20:
+            return None  # more than a page of its file holds: its writer would wait for ever
     fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
     DatasetWriter(str(packed), fields, num_workers=1).from_indexed_dataset(TorchvisionFolder(folder))
     normalize = NormalizeImage(255 * np.array(MEAN), 255 * np.array(STD), np.float32)
@@ -152,11 +152,15 @@ def contenders(folder: Path, cache: Path) -> Iterator[tuple[str, Callable[[], fl
     yield "dlkit, 0 workers, Pillow alone", lambda: without_simplejpeg(ours)
     yield "dlkit, 0 workers, cache full", lambda: seconds(kept, 0)
     yield "dlkit, 1 worker, cache full", lambda: seconds(kept, 1)
-    if (loader := dali(folder, cores)) is not None:
-        yield "DALI, CPU", lambda: whole_pass(loader)
-    if (raw := ffcv(folder, cores, cache.with_name(f"{folder.name}.beton"))) is not None:
-        whole_pass(raw)  # compiles
-        yield "FFCV, raw", lambda: whole_pass(raw)
+    packed = cache.with_name(f"{folder.name}.beton")
+    for name, make in (("DALI, CPU", lambda: dali(folder, cores)), ("FFCV, raw", lambda: ffcv(folder, cores, packed))):
+        try:
+            loader = make()
+            if loader is not None:
+                whole_pass(loader)  # compiles
+                yield name, functools.partial(whole_pass, loader)
+        except Exception as error:
+            print(f"  {name} does not run here: {str(error).strip().splitlines()[0][:100]}")
 
 
 def measure(folder: Path, rounds: int, cache: Path) -> None:

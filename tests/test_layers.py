@@ -27,8 +27,9 @@ datasets/base
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__
 datasets/images/decoding datasets/images/classes datasets/images/listing datasets/images/handover
-datasets/images/parallel datasets/images/journal datasets/images/policy datasets/images/cache datasets/images/settings
-datasets/images/fetching datasets/images/splitting datasets/images/profiling datasets/images/dataset
+datasets/images/parallel datasets/images/journal datasets/images/policy datasets/images/pixelfile
+datasets/images/cache datasets/images/settings datasets/images/fetching datasets/images/splitting
+datasets/images/profiling datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
 datasets/tables/columns datasets/tables/_decoding datasets/tables/schema datasets/tables/_cells
 datasets/tables/_source datasets/tables/_dialect datasets/tables/_parsing datasets/tables/_frames
@@ -57,7 +58,7 @@ inference/outputs inference/sources inference/scoring inference/predictor infere
 recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__
 demo
 __init__
-cli/talking cli/options cli/projects cli/training cli/models cli/data cli/app cli/__init__ __main__
+cli/_talking cli/_options cli/projects cli/_training cli/_models cli/_data cli/app cli/__init__ __main__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 
 # What a room must not reach, not even through others: training takes any iterable of batches, and so on.

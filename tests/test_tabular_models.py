@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+import dlkit
 from dlkit import DataLoader, Trainer
 from dlkit.datasets import CSVDataset, Schema
 from dlkit.errors import ArgumentError, TrainingError
@@ -77,6 +79,19 @@ def test_a_schema_from_json_makes_the_same_model() -> None:
     x, c = torch.randn(5, 1), torch.randint(3, 6, (5, 1))
     assert torch.equal(first.eval()(x, c), second.eval()(x, c))
     assert copy.deepcopy(first).schema == schema
+
+
+def test_the_schema_travels_in_the_model_file(tmp_path: Path) -> None:
+    data = table().drop(columns=["amount", "twice"])
+    ds = CSVDataset(data, target="y")
+    model = TabularMLP(ds.schema).eval()
+    dlkit.save(model, tmp_path / "model.safetensors")
+    predictor = dlkit.load(tmp_path / "model.safetensors")
+    assert predictor.preprocessing == ds.schema
+    new = pd.DataFrame({"more": [1, 2], "c": ["a", "new"], "x": [0.5, np.nan]})
+    inputs = CSVDataset(new, schema=ds.schema).take(torch.arange(2))[0]
+    with torch.no_grad():
+        assert torch.equal(predictor.logits(new), model(**inputs))
 
 
 def test_what_does_not_fit_is_named() -> None:

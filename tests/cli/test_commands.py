@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import dlkit as library
-from dlkit.cli.talking import _in_shell_words
+from dlkit.cli._talking import _in_shell_words
 
 Run = Any
 

@@ -23,6 +23,7 @@ from dlkit import transforms
 from dlkit.datasets import ImageFolder
 from dlkit.datasets.images import cache as imagecache
 from dlkit.datasets.images import fetching as images
+from dlkit.datasets.images import pixelfile
 from dlkit.datasets.images.cache import open_cache
 from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader
@@ -149,7 +150,7 @@ def test_two_processes_fill_it_together(folder: Path, tmp_path: Path) -> None:
         assert run.communicate(timeout=60)[0].split()[-1] == b"4"
         assert run.returncode == 0
     (index,) = (tmp_path / "cache").glob("index-*.bin")
-    entries = np.fromfile(index, imagecache._ENTRY)
+    entries = np.fromfile(index, pixelfile.ENTRY)
     assert len(entries) == len({bytes(key) for key in entries["key"]}) == 40
     cached = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
     fresh = ImageFolder(folder, transform=transforms.train(16), cache="memory")
@@ -251,7 +252,7 @@ def test_the_words_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(imagecache, "_write_all", full)
+    monkeypatch.setattr(pixelfile, "_write_all", full)
     with pytest.warns(UserWarning, match="takes no more: the disk is full; what is kept stays of use"):
         cache.flush()
     assert cache.used == 0

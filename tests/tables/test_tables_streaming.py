@@ -44,6 +44,7 @@ ROWS = 3000
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_module, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(block_module, "PIECE_ROWS", 70)
 
 
 def frame(rows: int = ROWS) -> pd.DataFrame:
@@ -120,7 +121,7 @@ def test_all_that_can_be_read_can_be_streamed(tmp_path: Path, make: str) -> None
     source: Any = tmp_path / "t.csv"
     if make == "parquet":
         source = tmp_path / "t.parquet"
-        data.to_parquet(source, row_group_size=50)
+        data.to_parquet(source, row_group_size=150)  # read in pieces of 70 rows
     elif make == "gz":
         source = tmp_path / "t.csv.gz"
         source.write_bytes(gzip.compress(data.to_csv(index=False).encode()))
@@ -362,7 +363,7 @@ def test_missing_targets(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 402 of t\.csv has no target 'y'"):
         CSVDataset(path, target="y", streaming=True)
     ds = CSVDataset(path, target="y", streaming=True, on_error="skip")
-    assert len(ds) == 599
+    assert (len(ds), ds.skipped) == (599, [("row 400 of t.csv", "has no target 'y'")])
     assert 400.5 not in keys_of(dlkit.DataLoader(ds, 64), ds)
 
 
@@ -518,6 +519,20 @@ def test_a_split_of_a_stream(path: Path) -> None:
     assert part.center == pytest.approx(np.mean(keys[0]), rel=1e-9)
     again = CSVDataset.split(path, target="y", streaming=True, seed=1)[1]
     assert keys_of(dlkit.DataLoader(again, 64), again) == sorted(keys[1], key=frame().key.tolist().index)
+
+
+def test_a_split_of_parquet_whose_groups_are_read_in_pieces(tmp_path: Path) -> None:
+    data = frame(400).drop(columns=["when", "note"])
+    data.loc[[5, 90, 91, 399], "y"] = None  # in the first, the second and the last piece
+    data.to_parquet(tmp_path / "t.parquet", row_group_size=200)
+    with pytest.raises(DataError, match=r"row 5 of t\.parquet has no target 'y'"):
+        CSVDataset(tmp_path / "t.parquet", target="y", streaming=True)
+    parts = CSVDataset.split(tmp_path / "t.parquet", target="y", fractions=0.6, on_error="skip", streaming=True)
+    assert parts[0]._memory.survey.rows == [200, 200]  # type: ignore[union-attr]
+    assert [place for place, _ in parts[0].skipped] == [f"row {row} of t.parquet" for row in (5, 90, 91, 399)]
+    keys = [keys_of(dlkit.DataLoader(part, 16, shuffle=True), part) for part in parts]
+    assert sorted(keys[0] + keys[1]) == sorted(data.key[data.y.notna()].tolist())
+    assert len(keys[0]) == pytest.approx(240, abs=40)
 
 
 def test_groups_of_a_stream_stay_together(tmp_path: Path) -> None:

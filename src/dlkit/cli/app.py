@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 import dlkit
-from dlkit.cli import data, models, training
+from dlkit.cli import _data as data
+from dlkit.cli import _models as models
+from dlkit.cli import _training as training
 
 __all__ = ["app", "main"]
 

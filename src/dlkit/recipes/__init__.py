@@ -1,6 +1,13 @@
 """Whole jobs in one call each, which is what the command line calls. Names load when they are first used.
 
 `train` reads data, chooses a model, trains it, judges it and writes a model file; `read_data` says what a source is.
+
+=========== ==========================================================================================
+`reading`   `read_data`: what a source holds, cut into parts
+`choosing`  which model, loss and rate suit it
+`training`  `train`: to a model file, going on where it was stopped
+`using`     looking at data, comparing backbones, judging a file, fetching
+=========== ==========================================================================================
 """
 
 from __future__ import annotations

@@ -43,7 +43,6 @@ class ReadOptions(TypedDict, total=False):
     fractions: Sequence[float]
     tokenizer: str
     on_error: Literal["raise", "skip"]
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +57,8 @@ class Data:
         train: The part to train on.
         val: The part that chooses the best epoch.
         test: The part that judges; None where the source is laid out without one.
-        options: What decided how it was read: target, text, seed and so on.
+        options: What decided how it was read: target, text and so on.
+        seed: Of the split.
         side: For images, the shorter side of the usual one, in pixels.
         grey: For images, whether they have no colours.
 
@@ -77,6 +77,7 @@ class Data:
     val: Any
     test: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
     side: int = 0
     grey: bool = False
 
@@ -96,7 +97,7 @@ class Data:
         return "\n".join(self.how)
 
 
-def read_data(source: Any, **options: Unpack[ReadOptions]) -> Data:
+def read_data(source: Any, *, seed: int = 0, **options: Unpack[ReadOptions]) -> Data:
     """Find out what `source` is, read it, and cut it into parts for training, validation and testing.
 
     A folder with a folder per class is images (or texts, if its files are texts); `train`, `val` and `test` folders
@@ -106,10 +107,11 @@ def read_data(source: Any, **options: Unpack[ReadOptions]) -> Data:
 
     Args:
         source: A path, an address, a DataFrame, or one of `NAMES`.
+        seed: Of the split.
         **options: `target`: the column to predict. `text`: the column of the texts, by name or number. `drop`: columns
             to leave out. `fractions`: the shares of training, validation and test (default 0.8, 0.1, 0.1), where
             nothing is laid out already; two shares make no test part. `tokenizer`: see `dlkit.datasets.TextDataset`.
-            `on_error`: "raise" (default) or "skip" for rows and files that cannot be read. `seed`: of the split.
+            `on_error`: "raise" (default) or "skip" for rows and files that cannot be read.
 
     Raises:
         DataNotFoundError: there is no such file or folder; close names are told.
@@ -123,7 +125,7 @@ def read_data(source: Any, **options: Unpack[ReadOptions]) -> Data:
         raise TypeError(f"read_data() got an unexpected keyword argument {unknown[0]!r}")
     kind = kind_of(source, text=options.get("text"))
     _refuse_senseless(kind, options)
-    return {"letters": _letters, "images": _images, "table": _table, "text": _texts}[kind](source, options)
+    return {"letters": _letters, "images": _images, "table": _table, "text": _texts}[kind](source, options, seed)
 
 
 def kind_of(source: Any, *, text: str | int | None = None) -> Kind:
@@ -213,11 +215,13 @@ def _without_test(parts: Mapping[str, Any]) -> list[str]:
     return ["no part to judge by: the figures will be those of the part that chose the epoch, so a little flattering"]
 
 
-def _letters(source: Any, options: ReadOptions) -> Data:
+def _letters(source: Any, options: ReadOptions, seed: int) -> Data:
     name, found = str(source).lower(), letters(str(source))
-    parts = _parts(found.split(list(_fractions(options)), seed=options.get("seed", 0)))
+    parts = _parts(found.split(list(_fractions(options)), seed=seed))
     how = (f"{name}: {found!r}", _counted(parts), *_without_test(parts))
-    return Data(kind="letters", name=name, source=name, how=how, options=dict(options), side=28, grey=True, **parts)
+    return Data(
+        kind="letters", name=name, source=name, how=how, options=dict(options), seed=seed, side=28, grey=True, **parts
+    )
 
 
 def letters(name: str, root: Path | None = None) -> PackedImages:
@@ -232,10 +236,10 @@ def letters(name: str, root: Path | None = None) -> PackedImages:
     return NotMNIST(root, subset="large" if name.lower().endswith("large") else "small", download=True)
 
 
-def _images(source: Any, options: ReadOptions) -> Data:
+def _images(source: Any, options: ReadOptions, seed: int) -> Data:
     root = Path(os.path.abspath(Path(source).expanduser()))
     found = ImageFolder(root, on_error=options.get("on_error", "raise"))
-    fractions, seed = _fractions(options), options.get("seed", 0)
+    fractions = _fractions(options)
     if found.parts:
         parts = dict(zip(found.parts, found.split(), strict=True))
         laid_out = f"laid out in {', '.join(found.parts)}"
@@ -256,7 +260,15 @@ def _images(source: Any, options: ReadOptions) -> Data:
         *_without_test(parts),
     )
     return Data(
-        kind="images", name=root.name, source=str(root), how=how, options=dict(options), side=side, grey=grey, **parts
+        kind="images",
+        name=root.name,
+        source=str(root),
+        how=how,
+        options=dict(options),
+        seed=seed,
+        side=side,
+        grey=grey,
+        **parts,
     )
 
 
@@ -273,7 +285,7 @@ def _probed(dataset: Any) -> tuple[int, bool]:
     return (int(np.median(sides)) if sides else 224), bool(modes) and modes <= {"L", "1", "I;16", "I", "F"}
 
 
-def _table(source: Any, options: ReadOptions) -> Data:
+def _table(source: Any, options: ReadOptions, seed: int) -> Data:
     target, policy = options.get("target"), options.get("on_error", "raise")
     if target is None:
         names = [column.name for column in CSVDataset(source, on_error=policy).schema.columns]
@@ -288,7 +300,7 @@ def _table(source: Any, options: ReadOptions) -> Data:
             target=[str(name) for name in columns] if len(columns) > 1 else str(columns[0]),
             drop=tuple(options.get("drop", ())),
             fractions=_fractions(options),
-            seed=options.get("seed", 0),
+            seed=seed,
             on_error=policy,
         )
     )
@@ -299,7 +311,9 @@ def _table(source: Any, options: ReadOptions) -> Data:
         *(f"look at this: {finding}" for finding in _suspicions(train)),
         *_without_test(parts),
     )
-    return Data(kind="table", name=_name(source), source=_place(source), how=how, options=dict(options), **parts)
+    return Data(
+        kind="table", name=_name(source), source=_place(source), how=how, options=dict(options), seed=seed, **parts
+    )
 
 
 def _suspicions(train: CSVDataset) -> list[str]:
@@ -311,7 +325,7 @@ def _suspicions(train: CSVDataset) -> list[str]:
     return [finding for finding in told if not finding.startswith(tuple(left_out))][:5]
 
 
-def _texts(source: Any, options: ReadOptions) -> Data:
+def _texts(source: Any, options: ReadOptions, seed: int) -> Data:
     target, folder = options.get("target"), isinstance(source, str | os.PathLike) and Path(source).is_dir()
     if target is None and not folder:
         raise ArgumentError(f"{_name(source)}: say which column to predict: target=... (a name, or a number from 0)")
@@ -321,7 +335,7 @@ def _texts(source: Any, options: ReadOptions) -> Data:
             source,
             tokenizer=options.get("tokenizer", "words"),
             fractions=_fractions(options),
-            seed=options.get("seed", 0),
+            seed=seed,
             on_error=options.get("on_error", "raise"),
             **reading,
         )
@@ -331,7 +345,9 @@ def _texts(source: Any, options: ReadOptions) -> Data:
         raise DataError(f"{_name(source)}: texts without classes; one folder per class is expected")
     lines = (line.strip() for line in repr(train).replace("TextDataset: ", "texts: ").splitlines())
     how = (*lines, *map(": ".join, train.skipped[:3]), _counted(parts), *_without_test(parts))
-    return Data(kind="text", name=_name(source), source=_place(source), how=how, options=dict(options), **parts)
+    return Data(
+        kind="text", name=_name(source), source=_place(source), how=how, options=dict(options), seed=seed, **parts
+    )
 
 
 def _name(source: Any) -> str:

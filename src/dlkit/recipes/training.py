@@ -6,9 +6,9 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 from torch import nn
@@ -120,7 +120,7 @@ def train(
     if isinstance(data, Data) and reading:
         raise ArgumentError(f"{', '.join(reading)}: say this to read_data; this data is read already")
     if not isinstance(data, Data):
-        data = read_data(data, **{"seed": seed, **reading})  # type: ignore[typeddict-item]
+        data = read_data(data, seed=seed, **reading)
     wish = Wish(
         arch=arch,
         weights=None if weights is None else Path(weights),
@@ -170,15 +170,22 @@ def _with_numbers(choice: Choice, **given: float | None) -> Choice:
     for name, value in given.items():
         if value is not None and value <= 0:
             raise ArgumentError(f"{name} must be above 0, not {value}")
-    return dataclasses.replace(choice, **{name: value for name, value in given.items() if value is not None})
+    said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(choice, **said)
 
 
 def _settings(data: Data, choice: Choice, wish: Wish) -> dict[str, Any]:
     """What makes this run another one than that in the folder."""
     options = {name: value for name, value in data.options.items() if value is not None and name != "on_error"}
-    options["split_seed"] = options.pop("seed", 0)
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
-    settings = {"data": data.source, "kind": data.kind, **plain, "classes": data.classes, "arch": choice.arch}
+    settings = {
+        "data": data.source,
+        "kind": data.kind,
+        **plain,
+        "split_seed": data.seed,
+        "classes": data.classes,
+        "arch": choice.arch,
+    }
     if choice.preprocessing is not None:
         settings |= {"frozen": choice.frozen, "views": wish.views, "image_size": list(choice.preprocessing.size)}
         settings |= {"weights": None if wish.weights is None else str(wish.weights), "pretrained": wish.pretrained}
@@ -263,7 +270,9 @@ def _trainer(
 
 def _in_units(metrics: Mapping[str, float], data: Data) -> dict[str, float]:
     """Errors of a regression in the units of the file; samples hold them divided by the target's scale."""
-    scales = data.train.schema.target.scale if data.task == "regression" and data.kind == "table" else ()
+    scales: Sequence[float] = (
+        data.train.schema.target.scale if data.task == "regression" and data.kind == "table" else ()
+    )
     if len(scales) != 1:
         return dict(metrics)
     scaled = {name: value * scales[0] for name, value in metrics.items() if name in ("rmse", "mae")}
@@ -271,7 +280,7 @@ def _in_units(metrics: Mapping[str, float], data: Data) -> dict[str, float]:
 
 
 def _saved(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Mapping[str, float]) -> Path:
-    preprocessing = choice.preprocessing
+    preprocessing, task = choice.preprocessing, cast(Any, data.task)
     if data.kind in ("table", "text"):
         preprocessing = data.train.schema if data.kind == "table" else data.train.spec
     return save(
@@ -280,5 +289,5 @@ def _saved(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Ma
         classes=data.classes or None,
         preprocessing=preprocessing,
         metrics=dict(metrics),
-        task=data.task,
+        task=task,
     )

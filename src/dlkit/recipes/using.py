@@ -59,6 +59,7 @@ def compare_backbones(
     batch_size: int = 64,
     num_workers: int = 0,
     device: str = "auto",
+    seed: int = 0,
     progress: bool = True,
     **reading: Unpack[ReadOptions],
 ) -> list[Comparison]:
@@ -74,6 +75,7 @@ def compare_backbones(
         batch_size: Images at a time.
         num_workers: Processes that prepare batches.
         device: "auto", or where to compute.
+        seed: Of the split.
         progress: Say each row on stderr as it is done.
         **reading: See `read_data`.
 
@@ -81,7 +83,7 @@ def compare_backbones(
         ArgumentError: no models, an unknown one, or data that is no images.
         DownloadError: weights could not be fetched.
     """
-    data = read_data(source, **reading)
+    data = read_data(source, seed=seed, **reading)
     if data.kind not in ("images", "letters"):
         raise ArgumentError(f"backbones look at images, and {data.name} is {data.kind}")
     if not models:

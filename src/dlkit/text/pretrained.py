@@ -109,7 +109,8 @@ class PretrainedTokenizer:
     def _by_rust(self, texts: list[str], pairs: list[str] | None, max_length: int | None) -> Encoded:
         rows: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
         with _plain(self._rust, max_length):
-            encodings = self._rust.encode_batch(rows)
+            # Where each token stood in the text is not asked for, which saves a fifth of the time.
+            encodings = getattr(self._rust, "encode_batch_fast", self._rust.encode_batch)(rows)
         encoded = Encoded.of([encoding.ids for encoding in encodings])
         if pairs is None:
             return encoded

@@ -8,6 +8,7 @@
 `parallel`   the threads that work on one batch, and its memory
 `journal`    what was unreadable, as all workers see it
 `policy`     what happens when something is unreadable: stop, or leave out and say so
+`pixelfile`  the two files of the cache, good whenever a writer is killed
 `cache`      decoded pixels in one packed file, for later epochs and runs
 `settings`   what the caller can choose
 `fetching`   rows to a batch: the threads at work on the above

@@ -19,7 +19,6 @@ import errno
 import hashlib
 import os
 import shutil
-import struct
 import tempfile
 import time
 import warnings
@@ -34,26 +33,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit import _files
+from dlkit.datasets.images import pixelfile
 from dlkit.errors import ArgumentError
 
 __all__ = ["PixelCache", "open_cache"]
 
 Pixels = npt.NDArray[np.uint8]
 
-# Key, offset, height, width, channels, CRC-32 of the pixels and of the path; then CRC-32 of all that.
-_FIELDS = struct.Struct("<16sQIIIII")
-_ENTRY = np.dtype(
-    [
-        ("key", "V16"),
-        ("offset", "<u8"),
-        ("height", "<u4"),
-        ("width", "<u4"),
-        ("channels", "<u4"),
-        ("pixels_crc", "<u4"),
-        ("path_crc", "<u4"),
-        ("entry_crc", "<u4"),
-    ]
-)
+_KINDS = ("pixels", "index")
 _UNKNOWN, _ABSENT = -1, -2
 # A dictionary of a million keys would be 200 MB in every worker; sorted arrays are 24.
 _DICTIONARY_UP_TO = 50_000
@@ -134,8 +121,8 @@ class PixelCache:
     def _start(self) -> None:
         """What each process has of its own."""
         self._pid, self._generation = os.getpid(), self._newest()
-        self._waiting: deque[tuple[bytes, int, Pixels]] = deque()
-        self._entries = np.empty(0, _ENTRY)
+        self._waiting: deque[pixelfile.Item] = deque()
+        self._entries = np.empty(0, pixelfile.ENTRY)
         self._by_key: dict[bytes, int] = {}
         self._sorted = np.empty(0, "<u8")
         self._damaged: set[int] = set()
@@ -180,7 +167,7 @@ class PixelCache:
     @property
     def used(self) -> int:
         """How many bytes the pixels take."""
-        return _size(self._pixels)
+        return pixelfile.size_of(self._pixels)
 
     def begin(self) -> None:
         """Learn what others have added; to be called before each batch, by one thread."""
@@ -188,7 +175,7 @@ class PixelCache:
             self._start()
         if self._slots is None:
             self._slots = np.full(self.size, _UNKNOWN, np.int64)
-        count = _size(self._index) // _ENTRY.itemsize
+        count = pixelfile.size_of(self._index) // pixelfile.ENTRY.itemsize
         if count > len(self._entries):
             self._learn(count)
         elif count < len(self._entries):  # somebody emptied the folder
@@ -197,7 +184,7 @@ class PixelCache:
 
     def _learn(self, count: int) -> None:
         known = len(self._entries)
-        new = np.fromfile(self._index, _ENTRY, count - known, offset=known * _ENTRY.itemsize)
+        new = np.fromfile(self._index, pixelfile.ENTRY, count - known, offset=known * pixelfile.ENTRY.itemsize)
         self._entries = np.concatenate([self._entries, new])
         self._checked = np.concatenate([self._checked, np.zeros(len(new), np.bool_)])
         if self._slots is not None:
@@ -242,17 +229,16 @@ class PixelCache:
 
     def _kept(self, slot: int) -> Pixels | None:
         entry = self._entries[slot]
-        shape = int(entry["height"]), int(entry["width"]), int(entry["channels"])
+        shape = pixelfile.shape_of(entry)
         start, count = int(entry["offset"]), shape[0] * shape[1] * shape[2]
         if start + count > len(self._map):
-            self._map = _mapped(self._pixels)
+            self._map = pixelfile.mapped(self._pixels)
         if start + count > len(self._map):
             self._damaged.add(slot)
             return None
         flat: Pixels = self._map[start : start + count]
         if not self._checked[slot]:
-            packed = _FIELDS.pack(bytes(entry["key"]), start, *shape, int(entry["pixels_crc"]), int(entry["path_crc"]))
-            if zlib.crc32(packed) != entry["entry_crc"] or zlib.crc32(flat.data) != entry["pixels_crc"]:
+            if not pixelfile.sound(entry, flat):
                 self._damaged.add(slot)  # it is decoded and written anew, and the newest entry of a key counts
                 return None
             self._checked[slot] = True
@@ -299,7 +285,7 @@ class PixelCache:
         slot = self._find(key)
         return slot == _ABSENT or slot in self._damaged
 
-    def _append(self, items: list[tuple[bytes, int, Pixels]]) -> None:
+    def _append(self, items: list[pixelfile.Item]) -> None:
         if not items:
             return
         need = sum(pixels.nbytes for _, _, pixels in items)
@@ -312,26 +298,7 @@ class PixelCache:
                 "are decoded in every epoch (a smaller cache_side=, a larger cache_bytes= or another folder helps)"
             )
             return
-        entries = b""
-        with open(self._pixels, "ab", buffering=0) as file:
-            start = file.tell()
-            try:
-                for key, path_crc, pixels in items:
-                    offset = file.tell()
-                    _write_all(file.fileno(), np.ascontiguousarray(pixels).data.cast("B"))
-                    pixels_crc = zlib.crc32(np.ascontiguousarray(pixels).data)
-                    entries += _entry(key, offset, pixels.shape, pixels_crc, path_crc)
-            except OSError:
-                file.truncate(start)
-                raise
-        with open(self._index, "ab", buffering=0) as file:
-            start = file.tell() // _ENTRY.itemsize * _ENTRY.itemsize
-            file.truncate(start)  # half an entry of a writer that was killed
-            try:
-                _write_all(file.fileno(), memoryview(entries))
-            except OSError:
-                file.truncate(start)
-                raise
+        pixelfile.append(self._pixels, self._index, items)
 
     def _clear_unused(self) -> None:
         """Remove pairs of other rules, the one that was opened longest ago first, as far as room is needed."""
@@ -346,7 +313,7 @@ class PixelCache:
 
     def _reclaim(self) -> None:
         """Copy what is still of use to a new pair where most is not; safe to be killed at any moment."""
-        if _size(self._pixels) < _RECLAIM_FROM:
+        if pixelfile.size_of(self._pixels) < _RECLAIM_FROM:
             return
         lock = _files.FileLock(self._lock)
         if not lock.acquire(timeout=0):
@@ -355,37 +322,15 @@ class PixelCache:
             self._start()
             self._remove_older()
             self.begin()
-            useful = self._useful()
-            lengths = _lengths(self._entries[useful])
-            if 2 * int(lengths.sum()) < self.used and self.used - int(lengths.sum()) >= _RECLAIM_FROM:
-                self._copy(self._entries[useful], lengths)
+            kept = pixelfile.useful(self._entries, self.used)
+            length = int(pixelfile.lengths(kept).sum())
+            if 2 * length < self.used and self.used - length >= _RECLAIM_FROM:
+                following = (self.folder / f"{kind}-{self._name}-{self._generation + 1}.bin" for kind in _KINDS)
+                pixelfile.copy(kept, self._pixels, *following)
                 self._start()
                 self._remove_older()
         finally:
             lock.release()
-
-    def _useful(self) -> npt.NDArray[np.int64]:
-        """The newest entry of each path, as far as it has its pixels, in the order of the pixels."""
-        entries = self._entries
-        _, last = np.unique(entries["path_crc"][::-1], return_index=True)
-        newest = np.sort(len(entries) - 1 - last)
-        whole = entries["offset"][newest] + _lengths(entries[newest]) <= self.used
-        useful: npt.NDArray[np.int64] = newest[whole]
-        return useful
-
-    def _copy(self, entries: npt.NDArray[Any], lengths: npt.NDArray[np.uint64]) -> None:
-        old = _mapped(self._pixels)
-        following = self._generation + 1
-        index = b""
-        with _files.atomic_write(self.folder / f"pixels-{self._name}-{following}.bin") as file:
-            for entry, length in zip(entries, lengths.tolist(), strict=True):
-                start = int(entry["offset"])
-                shape = int(entry["height"]), int(entry["width"]), int(entry["channels"])
-                crcs = int(entry["pixels_crc"]), int(entry["path_crc"])
-                index += _entry(bytes(entry["key"]), file.tell(), shape, *crcs)
-                file.write(old[start : start + length].data)
-        with _files.atomic_write(self.folder / f"index-{self._name}-{following}.bin") as file:
-            file.write(index)
 
     def _remove_older(self) -> None:
         """What a compaction, or one that was killed, has left."""
@@ -410,36 +355,6 @@ class PixelCache:
     def _stop(self, reason: str) -> None:
         self.full = reason
         warnings.warn(f"the pixel cache in {self.folder} takes no more: {reason}", UserWarning, stacklevel=2)
-
-
-def _entry(key: bytes, offset: int, shape: tuple[int, ...], pixels_crc: int, path_crc: int) -> bytes:
-    packed = _FIELDS.pack(key, offset, *shape, pixels_crc, path_crc)
-    return packed + struct.pack("<I", zlib.crc32(packed))
-
-
-def _lengths(entries: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    """How many bytes the pixels of each entry take."""
-    lengths: npt.NDArray[np.uint64] = np.ones(len(entries), np.uint64)
-    for name in ("height", "width", "channels"):
-        lengths *= entries[name].astype(np.uint64)
-    return lengths
-
-
-def _write_all(descriptor: int, data: memoryview) -> None:
-    while len(data):
-        data = data[os.write(descriptor, data) :]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _mapped(path: Path) -> Any:
-    """Copy on write: what torch would warn about in a read-only array cannot happen, and the file stays untouched."""
-    return np.asarray(np.memmap(path, np.uint8, mode="c")) if _size(path) else np.empty(0, np.uint8)
 
 
 def _remove(folder: Path, process: int) -> None:

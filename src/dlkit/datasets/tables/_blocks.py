@@ -26,6 +26,8 @@ from dlkit.errors import DataError
 __all__ = ["Block", "BlockFile", "block_file"]
 
 BLOCK_BYTES = 2 << 20
+PIECE_ROWS = 1 << 16
+_BUFFER = 1 << 20
 _HEAD = 1 << 20  # in which separator and header are found
 _LONGEST_RECORD = 64 << 20
 _UTF8 = ("utf-8", "utf-8-sig", "ascii")
@@ -60,11 +62,13 @@ class BlockFile(Protocol):
     def blocks(self) -> Iterator[tuple[Block, Any]]:
         """All blocks in order, each with its content where that is at hand."""
 
-    def share(self, block: Block) -> float:
-        """About which share of the file's rows a block has."""
+    def total(self, block: Block, table: Table) -> float:
+        """About how many rows the file has, judging by a block and its first table."""
 
-    def table(self, block: Block, as_text: Collection[str], content: Any = None, *, threads: bool = False) -> Table:
-        """The rows of a block."""
+    def tables(
+        self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
+    ) -> Iterator[Table]:
+        """The rows of a block in pieces, with the `needed` columns at least (None: all)."""
 
 
 def block_file(path: Path, options: ReadOptions) -> BlockFile:
@@ -160,14 +164,20 @@ class TextFile:
         if rest.strip():
             yield Block(position, position + len(rest), line), rest
 
-    def share(self, block: Block) -> float:
+    def total(self, block: Block, table: Table) -> float:
         """See `BlockFile`."""
-        return (block.stop - block.start) / max(1, self.path.stat().st_size)
+        return len(table) * self.path.stat().st_size / max(1, block.stop - block.start)
+
+    def tables(
+        self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
+    ) -> Iterator[Table]:
+        """See `BlockFile`; a block of text is one piece."""
+        yield self.table(block, as_text, threads=threads)
 
     def table(
         self, block: Block, as_text: Collection[str], content: bytes | None = None, *, threads: bool = False
     ) -> Table:
-        """See `BlockFile`."""
+        """The rows of a block, whose content may be at hand."""
         data = self._read(block) if content is None else content
         if (bad := first_bad_byte(data)) is not None:
             line = block.line + data.count(b"\n", 0, bad)
@@ -224,7 +234,7 @@ def _counted_end(data: bytes, dialect: Dialect) -> int:
 
 @dataclass
 class ParquetFile:
-    """Parquet by row groups."""
+    """Parquet by row groups, which often have a million rows, so they are read in pieces."""
 
     source: Path
 
@@ -240,18 +250,25 @@ class ParquetFile:
         for number in groups:
             yield Block(number, number + 1), None
 
-    def share(self, block: Block) -> float:
+    def total(self, block: Block, table: Table) -> float:
         """See `BlockFile`."""
         with self._open() as file:
-            return float(file.metadata.row_group(block.start).num_rows / max(1, file.metadata.num_rows))
+            return float(file.metadata.num_rows)
 
-    def table(self, block: Block, as_text: Collection[str], content: Any = None, *, threads: bool = False) -> Table:
+    def tables(
+        self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
+    ) -> Iterator[Table]:
         """See `BlockFile`."""
+        arrow, origin, first = require("pyarrow", extra="tables"), self.source.name, 0
         with self._open() as file:
-            group = file.read_row_group(block.start, use_threads=threads)
             before = sum(file.metadata.row_group(number).num_rows for number in range(block.start))
-        origin = self.source.name
-        return Table(arrow_columns(group, origin), origin, _RowsFrom(before, origin), folder=self.source.parent)
+            columns = None if needed is None else [name for name in file.schema_arrow.names if name in needed]
+            for batch in file.iter_batches(PIECE_ROWS, [block.start], columns=columns, use_threads=threads):
+                cells = arrow_columns(arrow.Table.from_batches([batch]), origin)
+                place = _RowsFrom(before + first, origin)
+                yield Table(cells, origin, place, folder=self.source.parent, first=first)
+                first += len(batch)
+        arrow.default_memory_pool().release_unused()  # it would keep what the largest group took
 
     def checked(self) -> ParquetFile:
         """This file, if no two columns have one name."""
@@ -262,7 +279,7 @@ class ParquetFile:
     def _open(self) -> Any:
         parquet = require("pyarrow.parquet", extra="tables")
         try:
-            return parquet.ParquetFile(self.source)
+            return parquet.ParquetFile(self.source, buffer_size=_BUFFER)  # else whole columns of a group are read
         except (OSError, ValueError) as error:
             raise DataError(f"{self.source} is a damaged Parquet file: {error}") from error
 

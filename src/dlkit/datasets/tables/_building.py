@@ -274,9 +274,17 @@ def rooted(images: ImageOptions, table: Table) -> ImageOptions:
 
 
 def usable(
-    table: Table, problems: Sequence[Problem], read: ReadOptions, rows: Array | None, *, empty: bool = False
+    table: Table,
+    problems: Sequence[Problem],
+    read: ReadOptions,
+    rows: Array | None,
+    *,
+    empty: bool = False,
+    start: int = 0,
 ) -> tuple[Array | None, list[Skipped]]:
     """The rows of `rows` (None: all) that can be used, and those left out by policy; with `empty` none may be left.
+
+    Where the table is a piece of a file, `start` rows of that are before it.
 
     Raises:
         DataError: some cannot, and `on_error` is "raise".
@@ -287,11 +295,11 @@ def usable(
     if not hit:
         return rows, []
     if read.on_error == "raise":
-        raise DataError("; ".join(_told(table, problem, bad) for problem, bad in hit))
+        raise DataError("; ".join(_told(table, problem, bad, start) for problem, bad in hit))
     everything = np.arange(len(table)) if rows is None else rows
-    mistakes = [_skip(table, row, problem) for problem, bad in hit if problem.mistake for row in bad.tolist()]
+    mistakes = [_skip(table, row + start, problem) for problem, bad in hit if problem.mistake for row in bad.tolist()]
     read.check_share(mistakes, len(everything), table.origin)
-    skipped = [_skip(table, row, problem) for problem, bad in hit for row in bad.tolist()]
+    skipped = [_skip(table, row + start, problem) for problem, bad in hit for row in bad.tolist()]
     left = np.setdiff1d(everything, np.concatenate([bad for _, bad in hit]))
     if not len(left) and not empty:
         raise DataError(f"no row of {table.origin} can be used; the first: {' '.join(skipped[0])}")
@@ -302,9 +310,9 @@ def _skip(table: Table, row: int, problem: Problem) -> Skipped:
     return f"row {row} of {table.origin}", problem.reason
 
 
-def _told(table: Table, problem: Problem, bad: Array) -> str:
+def _told(table: Table, problem: Problem, bad: Array, start: int) -> str:
     example = problem.example if bad[0] == problem.rows[0] else ""
-    more = f", as have {len(bad) - 1} more (rows {_listed(bad[1:])}, counted from 0)" if len(bad) > 1 else ""
+    more = f", as have {len(bad) - 1} more (rows {_listed(bad[1:] + start)}, counted from 0)" if len(bad) > 1 else ""
     return f"{table.places(int(bad[0]))} {problem.reason}{example}{more}: {problem.remedy}"
 
 

@@ -206,6 +206,7 @@ class Table:
         skipped: Records that could not be read and were left out by policy: place and reason.
         categories: Columns that the source itself declares to be categories.
         folder: Where it lies, which paths in cells are relative to.
+        first: For a piece of a block of a stream, the number of its first row in the block.
     """
 
     columns: dict[str, Cells]
@@ -215,6 +216,7 @@ class Table:
     skipped: list[Skipped] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
     folder: Path | None = None
+    first: int = 0
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0

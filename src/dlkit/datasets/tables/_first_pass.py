@@ -113,15 +113,15 @@ class _Fitting:
     def _look_at_the_first_block(self) -> set[str]:
         """Set up the tallies, and say which columns are needed as text."""
         file = self.found.files[0]
-        block, content = next(iter(file.blocks()), (None, None))
+        block = next((block for block, _ in file.blocks()), None)
         if block is None:
             raise DataError(f"{file.source} has no rows")
-        table = file.table(block, self.roles.as_text(), content)
+        table = next(file.tables(block, self.roles.as_text()))
         self.read.stop_at(table.skipped)
         self.names = list(table.columns)
         self.roles.check(self.names, table.origin)
         sizes = [file.source.stat().st_size for file in self.found.files]
-        self.share = min(1.0, _SAMPLE * file.share(block) * sizes[0] / (max(1, len(table)) * sum(sizes)))
+        self.share = min(1.0, _SAMPLE * sizes[0] / (max(1.0, file.total(block, table)) * sum(sizes)))
         if self.roles.target:
             rename_classes(table, self.roles.target, self.settings.aliases)
             self.target = unscaled_target(find_target(table, self.roles.target, self.settings.target, self.marks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, StringPoo
 from dlkit.datasets.tables._dialect import column_names
 from dlkit.errors import DataError
 
-__all__ = ["arrow_columns", "cells_of_arrow", "cells_of_series", "concatenated", "table_of_frame"]
+__all__ = ["arrow_columns", "cells_of_arrow", "cells_of_series", "concatenated", "joined", "table_of_frame"]
 
 _BOOLEAN_POOL = ("False", "True")
 _LONG, _SAMPLED = 50_000, 20_000  # among 20,000 of a million values that come twice, some hundred equal ones meet
@@ -216,11 +217,12 @@ def concatenated(parts: list[Cells]) -> Cells | None:
             np.concatenate([part.values if isinstance(part, Dates) else np.full(len(part), empty) for part in parts])
         )
     if all(isinstance(part, Strings) for part in typed):
-        return _joined(parts)
+        return joined(parts)
     return None
 
 
-def _joined(parts: list[Cells]) -> Strings:
+def joined(parts: Sequence[Cells]) -> Strings:
+    """Columns of text under each other; parts without text hold nothing."""
     index: dict[str, int] = {}
     codes = []
     for part in parts:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dlkit.datasets.tables._cells import Array, Strings
 from dlkit.datasets.tables._encoding import Encoded
+from dlkit.datasets.tables._frames import joined
 from dlkit.datasets.tables._images import ImageOptions
 from dlkit.datasets.tables.schema import Schema
 
@@ -64,6 +65,29 @@ class Memory:
             tensor(encoded.targets),
             torch.from_numpy(kept.astype(np.int64)),
             options,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Memory]) -> Memory:
+        """Parts of one schema under each other."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def tensor(tensors: list[Tensor | None]) -> Tensor | None:
+            there = [each for each in tensors if each is not None]
+            return torch.cat(there) if there else None
+
+        def strings(columns: list[dict[str, Strings]]) -> dict[str, Strings]:
+            return {name: joined([column[name] for column in columns]) for name in columns[0]}
+
+        return cls(
+            tensor([part.numeric for part in parts]),
+            tensor([part.categorical for part in parts]),
+            strings([part.texts for part in parts]),
+            strings([part.images for part in parts]),
+            tensor([part.targets for part in parts]),
+            torch.cat([part.rows for part in parts]),
+            parts[0].options,
         )
 
     def __len__(self) -> int:

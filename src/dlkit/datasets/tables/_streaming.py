@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dlkit.datasets.tables._building import Settings, class_column, rename_classes, rooted, text_columns
-from dlkit.datasets.tables._cells import Array
+from dlkit.datasets.tables._cells import Array, Table
 from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._images import ImageOptions
 from dlkit.datasets.tables._lanes import InOrder, Lanes
@@ -46,7 +46,10 @@ class Stream:
     def __post_init__(self) -> None:
         self.counts: Array = self.survey.counts[:, self.part]
         self._ends: Array = np.cumsum(self.counts)
-        self._as_text = text_columns(self.survey.schema)
+        schema = self.survey.schema
+        self._as_text = text_columns(schema)
+        self._needed = {column.name for column in schema.columns if column.used} | {self.survey.cut.group or ""}
+        self._needed.update(() if schema.target is None else schema.target.columns)
         self.decoded = 0  # blocks, by this process
 
     def __len__(self) -> int:
@@ -116,13 +119,22 @@ class Stream:
         survey = self.survey
         file, block = survey.blocks[number]
         # A worker shares the processor with others; alone, Arrow may use all of it.
-        table = survey.files[file].table(block, self._as_text, threads=get_worker_info() is None)
-        if len(table) != survey.rows[number]:
+        tables = survey.files[file].tables(block, self._as_text, needed=self._needed, threads=get_worker_info() is None)
+        pieces, rows = [], 0
+        for table in tables:
+            rows += len(table)
+            pieces.append(self._encode(number, table))
+        if rows != survey.rows[number]:
             raise DataError(f"{survey.files[file].source} has changed since it was first read")
+        return Memory.joined(pieces)
+
+    def _encode(self, number: int, table: Table) -> Memory:
+        survey = self.survey
         rename_classes(table, class_column(survey.schema.target), self.settings.aliases)
         encoded = encode(table, survey.schema)
         mine = survey.cut.parts(number, table) == self.part
-        mine[survey.unusable.get(number, [])] = False
+        bad = survey.unusable.get(number, np.zeros(0, dtype=np.int64)) - table.first
+        mine[bad[(bad >= 0) & (bad < len(table))]] = False
         rows = None if mine.all() else np.flatnonzero(mine)
         return Memory.of(encoded, survey.schema, rooted(self.settings.images, table), rows, len(table))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dlkit.datasets.tables._blocks import Block, BlockFile, ParquetFile
+from dlkit.datasets.tables._blocks import Block, BlockFile, TextFile
 from dlkit.datasets.tables._building import usable
 from dlkit.datasets.tables._cells import Array, Skipped, Table
 from dlkit.datasets.tables._encoding import Problem
@@ -44,7 +44,9 @@ class Cut:
         if len(self.fractions) == 1:
             return np.zeros(len(table), dtype=np.int64)
         if self.group is None:
-            keys = (np.uint64(number) << np.uint64(32)) + np.arange(len(table), dtype=np.uint64)
+            keys = (
+                (np.uint64(number) << np.uint64(32)) + np.arange(len(table), dtype=np.uint64) + np.uint64(table.first)
+            )
             return part_of_keys(keys, self.fractions, seed=self.seed)
         cells = text_of(table.columns[self.group])
         parts = part_of_keys(content_keys([*cells.pool.tolist(), ""]), self.fractions, seed=self.seed)
@@ -91,40 +93,54 @@ class Survey:
 
 
 def tables_of(found: Survey, as_text: set[str]) -> Iterator[tuple[int, Block, Table]]:
-    """All blocks in order, read by two threads that are at most two blocks ahead."""
-    waiting: deque[tuple[int, Block, Future[Table]]] = deque()
+    """All blocks in order, piece by piece."""
     first: Table | None = None
+    for number, file in enumerate(found.files):
+        for block, table in _text_tables(file, as_text) if isinstance(file, TextFile) else _tables(file, as_text):
+            first = first or table
+            check_same_columns([first, table])
+            yield number, block, table
+
+
+def _tables(file: BlockFile, as_text: set[str]) -> Iterator[tuple[Block, Table]]:
+    for block, _ in file.blocks():
+        for table in file.tables(block, as_text, threads=True):
+            yield block, table
+
+
+def _text_tables(file: TextFile, as_text: set[str]) -> Iterator[tuple[Block, Table]]:
+    """Read by two threads that are at most two blocks ahead."""
+    waiting: deque[tuple[Block, Future[Table]]] = deque()
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for number, file in enumerate(found.files):
-            ahead = 0 if isinstance(file, ParquetFile) else 2  # row groups are large, and Arrow's threads share one
-            for block, content in file.blocks():
-                task = pool.submit(file.table, block, as_text, content, threads=ahead == 0)
-                waiting.append((number, block, task))
-                while len(waiting) > ahead:
-                    place, done, task = waiting.popleft()
-                    table = task.result()
-                    first = first or table
-                    check_same_columns([first, table])
-                    yield place, done, table
-        for place, done, task in waiting:
-            yield place, done, task.result()
+        for block, content in file.blocks():
+            waiting.append((block, pool.submit(file.table, block, as_text, content)))
+            while len(waiting) > 2:
+                done, task = waiting.popleft()
+                yield done, task.result()
+        for done, task in waiting:
+            yield done, task.result()
 
 
 def record(
     found: Survey, file: int, block: Block, table: Table, problems: Sequence[Problem], read: ReadOptions
 ) -> tuple[Array, Array]:
-    """Note a block, apply the policy to its bad rows, and give the rows that can be used and the part of each row."""
-    number = len(found.blocks)
+    """Note a piece of a block, apply the policy to its bad rows, and give its usable rows and the part of each row."""
+    if table.first == 0:
+        found.blocks.append((file, block))
+        found.rows.append(0)
+        found.per_part.append(np.zeros(len(found.cut.fractions), dtype=np.int64))
+    number = len(found.blocks) - 1
     read.stop_at(table.skipped)
     # Whether too much is bad is judged over the whole file, so here nothing is too much.
-    kept, skipped = usable(table, problems, replace(read, max_errors=1.0), None, empty=True)
+    before = _rows_before(found, file) if any(len(problem.rows) for problem in problems) else 0
+    kept, skipped = usable(table, problems, replace(read, max_errors=1.0), None, empty=True, start=before)
     rows = np.arange(len(table)) if kept is None else kept
     if kept is not None:
-        found.unusable[number] = np.setdiff1d(np.arange(len(table)), kept)
+        known = found.unusable.get(number, np.zeros(0, dtype=np.int64))
+        found.unusable[number] = np.append(known, table.first + np.setdiff1d(np.arange(len(table)), kept))
     parts = found.cut.parts(number, table)
-    found.blocks.append((file, block))
-    found.rows.append(len(table))
-    found.per_part.append(np.bincount(parts[rows], minlength=len(found.cut.fractions)))
+    found.rows[-1] += len(table)
+    found.per_part[-1] += np.bincount(parts[rows], minlength=len(found.cut.fractions))
     bad = [*table.skipped, *skipped]
     found.skipped += bad[: max(0, _LISTED - len(found.skipped))]
     found.num_skipped += len(bad)
@@ -132,6 +148,10 @@ def record(
         set().union(*(problem.rows.tolist() for problem in problems if problem.mistake))
     )
     return rows, parts
+
+
+def _rows_before(found: Survey, file: int) -> int:
+    return sum(rows for (each, _), rows in zip(found.blocks, found.rows, strict=True) if each == file)
 
 
 def judge(found: Survey, read: ReadOptions) -> None:

@@ -44,7 +44,6 @@ def reading(
     *,
     fractions: str | None = None,
     tokenizer: str | None = None,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """The options of `dlkit.recipes.read_data`; where texts are meant, a column that is all digits is a number.
 
@@ -55,9 +54,8 @@ def reading(
         on_error: Of `--on-error`.
         fractions: Of `--fractions`.
         tokenizer: Of `--tokenizer`.
-        seed: Of `--seed`.
     """
-    found: dict[str, Any] = {"on_error": on_error, "seed": seed}
+    found: dict[str, Any] = {"on_error": on_error}
     if target:
         first = column(target[0]) if text is not None else target[0]
         found["target"] = first if len(target) == 1 else list(target)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dlkit.cli.options import DebugFlag, Device, JsonFlag, Model, OnError, Source, Target, Text, column, reading
-from dlkit.cli.talking import guarded, show, tell
+from dlkit.cli._options import DebugFlag, Device, JsonFlag, Model, OnError, Source, Target, Text, column, reading
+from dlkit.cli._talking import guarded, show, tell
 
 __all__ = ["evaluate", "export", "info", "predict"]
 
@@ -80,7 +80,6 @@ def evaluate(
     from dlkit import recipes
 
     options = reading(target, text, None, on_error)
-    del options["seed"]
     measured = recipes.evaluate_file(model, data, part=part, device=device, **options)
     show(", ".join(f"{name} {value:.4g}" for name, value in measured.items()), measured, as_json=json)
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dlkit.cli.options import DebugFlag, Drop, JsonFlag, OnError, Source, Target, Text, reading
+from dlkit.cli._options import DebugFlag, Drop, JsonFlag, OnError, Source, Target, Text, reading
+from dlkit.cli._talking import guarded, show
 from dlkit.cli.projects import create
-from dlkit.cli.talking import guarded, show
 
 __all__ = ["download", "inspect", "new"]
 

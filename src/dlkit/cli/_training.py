@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dlkit.cli.options import (
+from dlkit.cli._options import (
     DebugFlag,
     Device,
     Drop,
@@ -21,7 +21,7 @@ from dlkit.cli.options import (
     Workers,
     reading,
 )
-from dlkit.cli.talking import INTERRUPTED, guarded, show, tell
+from dlkit.cli._talking import INTERRUPTED, guarded, show, tell
 
 __all__ = ["compare", "demo", "train"]
 
@@ -79,8 +79,8 @@ def train(
     """
     from dlkit import recipes
 
-    options = reading(target, text, drop, on_error, fractions=fractions, tokenizer=tokenizer, seed=seed)
-    found = recipes.read_data(data, **options)
+    options = reading(target, text, drop, on_error, fractions=fractions, tokenizer=tokenizer)
+    found = recipes.read_data(data, seed=seed, **options)
     tell(str(found))
     trained = recipes.train(
         found,
