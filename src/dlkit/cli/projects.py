@@ -29,7 +29,7 @@ def create(folder: str | Path, task: str) -> list[Path]:
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "mine"
     >>> sorted(path.name for path in create(folder, "text") if path.suffix == ".toml")
-    ['config.toml']
+    ['config.toml', 'pyproject.toml']
     """
     if task not in TASKS:
         raise ArgumentError(f"task must be one of {', '.join(TASKS)}, not {task!r}")
