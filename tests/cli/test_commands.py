@@ -99,7 +99,7 @@ def test_evaluate_measures(dlkit: Run, model: Path, table: Path) -> None:
 def test_info_reads_the_head_alone(dlkit: Run, model: Path) -> None:
     done = dlkit("info", model)
     assert done.code == 0, done.err
-    assert "dlkit.models.TabularMLP" in done.out
+    assert "TabularMLP" in done.out
     assert "tables with the columns visits, plan" in done.out
     assert "classification of no, yes" in done.out
     assert "test_accuracy" in done.out
