@@ -117,6 +117,26 @@ def test_export_writes_weights_that_torch_reads(dlkit: Run, model: Path, tmp_pat
     assert dlkit("export", model, "--to", "gguf").code == 2
 
 
+def test_export_for_other_programs_computes_the_same(dlkit: Run, model: Path, table: Path, tmp_path: Path) -> None:
+    import torch
+
+    from dlkit.datasets import CSVDataset
+
+    runtime = pytest.importorskip("onnxruntime")
+    predictor = library.load(model)
+    inputs, _ = next(iter(library.DataLoader(CSVDataset(table, schema=predictor.preprocessing), 5)))
+    wanted = predictor.logits(table)[:5]
+    for kind, name in (("onnx", "m.onnx"), ("torch.export", "m.pt2")):
+        done = dlkit("export", model, "--to", kind, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+        assert name in done.out
+    session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-4, atol=1e-4)
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    torch.testing.assert_close(program(*inputs.values()), wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_inspect_tells_what_is_in_a_table(dlkit: Run, table: Path, tmp_path: Path) -> None:
     pd.read_csv(table).assign(again=lambda frame: frame["left"]).to_csv(tmp_path / "leaky.csv", index=False)
     done = dlkit("inspect", tmp_path / "leaky.csv", "--target", "left")
