@@ -211,6 +211,18 @@ class TestRefusedToSave:
             dlkit.save(small(), tmp_path / "no" / "m", classes=LETTERS, preprocessing=GREY)
 
 
+@dlkit.register("tests.Counting")
+class Counting(nn.Module):
+    """A model that reads a number off a tensor while it is made, which cannot be done without memory."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, int(torch.linspace(1, width, 2)[-1].item()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
 class Odd(nn.Module):
     def __init__(self, function: Any) -> None:
         super().__init__()
@@ -282,6 +294,9 @@ class TestHostileFiles:
             (("example", "input", "shape"), [10**6, 10**6], "example cannot be read"),
             (("example", "output"), [1e9] * 6, "does not give the output"),
             (("example",), None, "no example"),
+            (("example", "output"), ["x"], "holds no numbers"),
+            (("example", "output"), [0.0] * 9, "9 numbers are stored and 6 come out"),
+            (("example", "input"), {"inputs": 5}, "example cannot be read"),
         ],
         ids=str,
     )
@@ -306,12 +321,19 @@ class TestHostileFiles:
         assert refused == "refused"
         assert int(megabytes) < 2000
 
+    def test_a_model_that_computes_while_it_is_made_loads_but_not_at_any_size(self, tmp_path: Path) -> None:
+        model = Counting(5)
+        path = dlkit.save(model, tmp_path / "m", task="regression", example=torch.zeros(2, 3))
+        assert torch.equal(dlkit.load(path).model.layer.weight, model.layer.weight)
+        with pytest.raises(ModelFileError, match="claims width=1000000000, and none of its tensors is that large"):
+            dlkit.load(rewritten(path, at("architecture", "arguments", value={"width": 10**9})))
+
     def test_a_hub_model_needs_trust(self, file: Path) -> None:
         hub = {"library": "hub", "name": "a/b:c", "num_classes": 3, "in_chans": 1, "image_size": None}
         with pytest.raises(ModelFileError, match="trust_hub=True"):
             dlkit.load(rewritten(file, at("architecture", value=hub)))
 
-    @settings(max_examples=60)
+    @settings(max_examples=150)
     @given(st.data())
     def test_cut_off_and_flipped_files_never_load_as_another_model(self, data: st.DataObject) -> None:
         content = bytearray(GOLDEN.read_bytes())

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dlkit.errors import ArgumentError, DlkitError, ModelFileError
+from dlkit.errors import ArgumentError, ModelFileError
 from dlkit.text.spec import TextSpec
 from dlkit.transforms import Preprocessing, from_json, spec_of
 
@@ -105,7 +105,7 @@ class Meaning:
             raise ModelFileError(f"the model file's classes must be a list of names, not {classes!r:.200}")
         try:
             made = _read_spec(kind, spec, tokenizer)
-        except DlkitError as error:
+        except Exception as error:  # it comes from outside, and whoever reads it may stumble in any way
             raise ModelFileError(f"the model file's preprocessing cannot be read: {error}") from error
         return cls(kind=kind, preprocessing=made, task=document["task"], classes=tuple(classes))  # type: ignore[arg-type]
 

@@ -72,7 +72,7 @@ def assemble(
     if drawn is not None and _all_in_state(drawn):
         model = drawn.to_empty(device="cpu")
     else:
-        model = _build(document, name, trust_hub=trust_hub)
+        model = _built(document, name, trust_hub=trust_hub)
     aliases = _aliases(document, name)
     check_fit(model, {key: tuple(value.shape) for key, value in tensors.items()}, aliases, name)
     unpack(model, tensors, aliases)
@@ -90,15 +90,33 @@ def differs(model: nn.Module, document: Mapping[str, Any]) -> str:
     if not isinstance(example, Mapping) or not isinstance(example.get("output"), list):
         return "the file has no example"
     first = next((value for value in model.parameters() if value.is_floating_point()), torch.zeros(()))
-    with torch.inference_mode():
-        output = output_of(call(model, cast(make_example(example.get("input")), first))).float()
+    given = make_example(example.get("input"))
+    try:
+        with torch.inference_mode():
+            output = output_of(call(model, cast(given, first))).float()
+    except Exception as error:  # noqa: BLE001  (whatever a changed example makes a model raise, the file is to blame)
+        return f"it does not take the stored example: {type(error).__name__}: {error}"
     if list(output.shape) != example.get("shape"):
         return f"its shape is {list(output.shape)} instead of {example.get('shape')}"
     found = output.flatten()[: len(example["output"])].nan_to_num(0.0, 0.0, 0.0)
+    if not all(value is None or type(value) in (int, float) for value in example["output"]):
+        return "the stored output holds no numbers"
     stored = torch.tensor([0.0 if value is None else float(value) for value in example["output"]])
+    if len(stored) != len(found):
+        return f"{len(stored)} numbers are stored and {len(found)} come out"
     worst = float((found - stored).abs().max()) if len(stored) else 0.0
     allowed = _TOLERANCE.get(first.dtype, 1e-3) * max(1.0, float(stored.abs().max()) if len(stored) else 0.0)
     return "" if worst <= allowed else f"off by up to {worst:.3g}, where {allowed:.3g} is allowed"
+
+
+def _built(document: Mapping[str, Any], name: str, *, trust_hub: bool) -> nn.Module:
+    """`_build`, where whatever goes wrong is the file's fault: its text says what is made, and with which numbers."""
+    try:
+        return _build(document, name, trust_hub=trust_hub)
+    except DlkitError:
+        raise
+    except Exception as error:
+        raise ModelFileError(f"{name}: its model cannot be built: {type(error).__name__}: {error}") from error
 
 
 def _build(document: Mapping[str, Any], name: str, *, trust_hub: bool) -> nn.Module:
