@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 import math
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dlkit.errors import DataNotFoundError, ModelFileError
 
-__all__ = ["FORMAT_VERSION", "Header", "read_header"]
+__all__ = ["FORMAT_VERSION", "Header", "checksum", "read_header"]
 
 FORMAT_VERSION = 1
 _MOST_HEADER = 100 << 20  # what safetensors itself accepts
@@ -27,11 +30,45 @@ class Header:
         path: The file.
         document: dlkit's document.
         shapes: Of each tensor.
+        layout: The names, types, shapes and places of the tensors, as the file has them.
+        length: Where the tensors begin.
     """
 
     path: Path
     document: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
+    layout: dict[str, Any]
+    length: int
+
+    def check_intact(self) -> None:
+        """Read the whole file, and compare it with the checksum that was written into it.
+
+        Raises:
+            ModelFileError: a bit of it is another one now.
+        """
+        with open(self.path, "rb") as stream:
+            stream.seek(self.length)
+            chunks = iter(functools.partial(stream.read, 1 << 20), b"")
+            found = checksum(self.document, self.layout, chunks)
+        if found != self.document.get("sha256"):
+            raise ModelFileError(
+                f"{self.path} is damaged: it is not the file that was written, by its SHA-256; copy it anew"
+            )
+
+
+def checksum(document: Mapping[str, Any], layout: Mapping[str, Any], tensors: Iterable[bytes | memoryview]) -> str:
+    """The SHA-256 of all that a model file says, in hexadecimal digits.
+
+    Args:
+        document: dlkit's part; its key "sha256" does not count.
+        layout: The rest of the header.
+        tensors: The bytes after it, in pieces.
+    """
+    told = [{key: value for key, value in document.items() if key != "sha256"}, layout]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for piece in tensors:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -62,7 +99,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     metadata = entries.pop("__metadata__", None)
     _check_layout(entries, total - 8 - length, file)
     document = _document(metadata, file)
-    return Header(path=file, document=document, shapes={name: tuple(e["shape"]) for name, e in entries.items()})
+    shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+    return Header(path=file, document=document, shapes=shapes, layout=entries, length=8 + length)
 
 
 def _check_layout(entries: dict[str, Any], size: int, file: Path) -> None:

@@ -39,6 +39,7 @@ def open_model(
         ModelFileError: it is damaged, was changed, or cannot be built here.
     """
     header = read_header(path)
+    header.check_intact()
     document, name = header.document, str(header.path)
     meaning = Meaning.from_document(document.get("meaning"), tokenizer)
     aliases = _aliases(document, name)
