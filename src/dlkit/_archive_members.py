@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import lzma
 import stat
@@ -83,7 +84,8 @@ def _parsing(archive: Path) -> Iterator[None]:
     except (ArchiveError, DownloadError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
+        # "Invalid argument" is a place before the file's beginning, which a damaged archive names.
+        if isinstance(error, OSError) and error.errno not in (None, 0, errno.EINVAL):
             raise disk_error(error, archive, "read") from error
         raise ArchiveError(
             f"{archive} was not unpacked: it is damaged, cut off or of a kind that is not supported "
