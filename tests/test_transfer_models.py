@@ -19,7 +19,17 @@ from dlkit._files import sha256
 from dlkit.datasets import Glyphs, NotMNIST
 from dlkit.errors import ArgumentError, DataNotFoundError, IntegrityError, ModelFileError
 from dlkit.models import SmallConvNet
-from dlkit.transfer import create_model, freeze, frozen_tensors, head_parameters, load_weights, rebuild, replace_head
+from dlkit.transfer import (
+    create_model,
+    freeze,
+    frozen_tensors,
+    head_parameters,
+    load_weights,
+    param_groups,
+    rebuild,
+    replace_head,
+    unfreeze,
+)
 from dlkit.transfer.inputs import take_channels
 from dlkit.transforms import Augment, from_model, spec_of
 from servers import Server
@@ -225,6 +235,19 @@ def test_other_channels_repeat_the_kernels() -> None:
     model = create_model(network(), classes=2, in_chans=6)
     assert model[0].weight.shape == (4, 6, 3, 3)
     assert torch.equal(model[0].weight[:, 0], model[0].weight[:, 3])
+
+
+@pytest.mark.parametrize("name", ["timm/resnet10t", "torchvision/mobilenet_v2", "timm/test_vit"])
+@pytest.mark.parametrize("in_chans", [1, 4])
+def test_a_model_of_other_channels_is_frozen_unfrozen_and_grouped_as_any_other(name: str, in_chans: int) -> None:
+    model = create_model(name, classes=3, pretrained=False, in_chans=in_chans)
+    last = [each for each, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)][-2]
+    unfreeze(freeze(model), last)
+    assert 0 < sum(parameter.requires_grad for parameter in model.parameters()) < len(list(model.parameters()))
+    unfreeze(model)
+    held = [id(each) for group in param_groups(model, 1e-3, layer_decay=0.8) for each in group["params"]]
+    assert sorted(held) == sorted(id(each) for each in model.parameters())
+    assert replace_head(model, 5)(torch.rand(2, in_chans, *model.preprocessing["size"])).shape == (2, 5)
 
 
 def test_small_images_are_enlarged_and_it_is_said_once(caplog: Any) -> None:

@@ -151,6 +151,9 @@ def example_for(model: nn.Module) -> Iterator[Tensor]:
     Args:
         model: Any module.
     """
+    prepared = getattr(model, "preprocessing", None)  # of create_model; a layer folded for grey does not tell
+    if isinstance(prepared, Mapping) and {"color", "size"} <= prepared.keys():
+        yield torch.zeros(2, 1 if prepared["color"] == "L" else 3, *prepared["size"], device="meta")
     config = getattr(model, "pretrained_cfg", None) or {}
     if size := config.get("input_size"):
         yield torch.zeros(2, *size, device="meta")
