@@ -336,6 +336,18 @@ class TestHostileFiles:
         with pytest.raises(ModelFileError, match="trust_hub=True"):
             dlkit.load(rewritten(file, at("architecture", value=hub)))
 
+    def test_a_hub_model_is_saved_and_comes_back_with_trust(self, tmp_path: Path) -> None:
+        (tmp_path / "hubconf.py").write_text(
+            "from torch import nn\n"
+            "def small():\n"
+            "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9))\n"
+        )
+        model = create_model(f"hub/{tmp_path}:small", classes=["a", "b"], pretrained=False)
+        path = dlkit.save(model, tmp_path / "m", example=torch.zeros(2, 3, 32, 32), classes=["a", "b"])
+        with pytest.raises(ModelFileError, match="trust_hub=True"):
+            dlkit.load(path)
+        assert torch.equal(dlkit.load(path, trust_hub=True).model[3].weight, model[3].weight)
+
     @settings(max_examples=150)
     @given(st.data())
     def test_a_file_that_is_cut_off_or_has_one_other_bit_is_refused(self, data: st.DataObject) -> None:

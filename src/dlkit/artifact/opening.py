@@ -94,7 +94,7 @@ def differs(model: nn.Module, document: Mapping[str, Any]) -> str:
     given = make_example(example.get("input"))
     try:
         with torch.inference_mode():
-            output = output_of(call(model, cast(given, first))).float()
+            output = output_of(call(model, cast(given, first))).float().cpu()
     except Exception as error:  # noqa: BLE001  (whatever a changed example makes a model raise, the file is to blame)
         return f"it does not take the stored example: {type(error).__name__}: {error}"
     if list(output.shape) != example.get("shape"):

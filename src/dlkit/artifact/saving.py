@@ -84,20 +84,33 @@ def save(
     meaning, document = describe(
         model, classes=classes, preprocessing=preprocessing, task=task, example=example, metrics=metrics
     )
-    if format == "onnx":
-        return exporting.write_onnx(model, path, meaning, document)
-    if format == "torch.export":
-        return exporting.write_program(model, path, meaning, document)
     tensors, document["aliases"] = pack(model)
-    again = assemble(document, tensors, str(path))
-    if difference := differs(again, document):
+    again = _rebuilt(model, document, tensors, str(path))
+    if format == "onnx":
+        return exporting.write_onnx(again, path, meaning, document)
+    if format == "torch.export":
+        return exporting.write_program(again, path, meaning, document)
+    _write(path, tensors, document)
+    return path
+
+
+def _rebuilt(model: nn.Module, document: dict[str, Any], tensors: Mapping[str, Tensor], name: str) -> nn.Module:
+    """The model as whoever opens the file gets it, on the CPU, where its output for the example is written down.
+
+    It is compared with the given one on that one's own device: a GPU rounds much more coarsely than a CPU (TF32).
+    """
+    again = assemble(document, tensors, name, trust_hub=True)  # its code has run in this process already
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    if difference := differs(again.to(device), document):
         raise ArgumentError(
             f"the model rebuilt from {document['architecture'].get('name')!r} does not give the output of this one "
             f"({difference}): it was changed after it was made, in a way that its state_dict does not show; register "
             "a class or function that makes it as it is (dlkit.register)"
         )
-    _write(path, tensors, document)
-    return path
+    if device.type != "cpu":
+        example = document["example"]
+        example["output"] = _kept(_output(again.cpu(), make_example(example["input"])))
+    return again
 
 
 def describe(
