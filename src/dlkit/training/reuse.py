@@ -153,7 +153,8 @@ class Reuse:
             settings: What else counts.
         """
         assert self._cut is not None
-        return features_key(self._cut, identity, precision=str(self.forward.dtype), shape=self._shape, **settings)
+        settings |= {"precision": str(self.forward.dtype), "device": self.run.device.type, "shape": self._shape}
+        return features_key(self._cut, identity, **settings)
 
 
 class ReusingSource:

@@ -47,7 +47,7 @@ def features_key(cut: Cut, identity: str, **settings: Any) -> str:
     Args:
         cut: The model and where it is cut: all frozen tensors count, parameters and buffers.
         identity: Which samples, prepared how: see `identity_of`.
-        settings: What else counts: number of views, seed, precision.
+        settings: What else counts: number of views, seed, precision, device (a GPU rounds differently).
     """
     digest = hashlib.sha256()
     tail = re.sub(r"\s+", " ", str(cut.model))
