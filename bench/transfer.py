@@ -7,7 +7,9 @@ with the same optimizer on the same batches' size; the reading of the photos is 
 
 A whole run takes about an hour on two cores, so each result is written as it is done, contenders taking turns, and a
 run can be made of pieces: `--contenders "correct loop" --seeds 3 4`. `--table bench/transfer.txt` puts together what is
-there. `--epochs 2` shortens everything for a quick look; results of different lengths are never mixed.
+there. `--epochs 2` shortens everything for a quick look; results of different lengths are never mixed. `--device cuda`
+lets everybody compute on a GPU, while the photos are still read by this process alone; keep those results in another
+file.
 """
 
 from __future__ import annotations
@@ -55,12 +57,12 @@ def model_of(data_folder: Path, seed: int) -> nn.Module:
     return create_model("torchvision/mobilenet_v2", classes=["ants", "bees"], weights=weights)
 
 
-def accuracy(model: nn.Module, loader: DataLoader[Any]) -> float:
+def accuracy(model: nn.Module, loader: DataLoader[Any], device: str) -> float:
     model.eval()
     right = total = 0
     with torch.no_grad():
         for images, target in loader:
-            right += int((model(images).argmax(1) == target).sum())
+            right += int((model(images.to(device)).argmax(1).cpu() == target).sum())
             total += len(target)
     return right / total
 
@@ -89,7 +91,7 @@ class Result(NamedTuple):
         return cls(accuracy, ends[-1] - began, statistics.median(later), max(later))
 
 
-def with_dlkit(root: Path, seed: int, epochs: int, *, views: int | None) -> Result:
+def with_dlkit(root: Path, seed: int, epochs: int, device: str, *, views: int | None) -> Result:
     train, val = data(root / "images" / "hymenoptera", augment=views is not None)
     model, clock = freeze(model_of(root, seed)), Epochs()
     optim = torch.optim.AdamW(model.head_parameters(), RATE)
@@ -97,15 +99,15 @@ def with_dlkit(root: Path, seed: int, epochs: int, *, views: int | None) -> Resu
         callbacks = [ReuseFeatures(views=views, folder=folder), clock]
         began = time.perf_counter()
         trainer = Trainer(
-            model, nn.CrossEntropyLoss(), optim, metrics=["accuracy"], callbacks=callbacks, seed=seed, device="cpu"
+            model, nn.CrossEntropyLoss(), optim, metrics=["accuracy"], callbacks=callbacks, seed=seed, device=device
         )
         history = trainer.fit(train, val, epochs=epochs)
     return Result.of(history["val_accuracy"][-1], began, clock.times)
 
 
-def with_loop(root: Path, seed: int, epochs: int, *, correct: bool, augment: bool = True) -> Result:
+def with_loop(root: Path, seed: int, epochs: int, device: str, *, correct: bool, augment: bool = True) -> Result:
     train, val = data(root / "images" / "hymenoptera", augment=augment)
-    model = model_of(root, seed)
+    model = model_of(root, seed).to(device)
     for parameter in model.features.parameters():
         parameter.requires_grad = False
     optim = torch.optim.AdamW(model.classifier.parameters(), RATE)
@@ -116,14 +118,14 @@ def with_loop(root: Path, seed: int, epochs: int, *, correct: bool, augment: boo
             model.features.eval()
         for images, target in train:
             optim.zero_grad()
-            loss(model(images), target).backward()
+            loss(model(images.to(device)), target.to(device)).backward()
             optim.step()
-        result = accuracy(model, val)
+        result = accuracy(model, val, device)
         ends.append(time.perf_counter())
     return Result.of(result, began, ends)
 
 
-def with_lightning(root: Path, seed: int, epochs: int) -> Result:
+def with_lightning(root: Path, seed: int, epochs: int, device: str) -> Result:
     import lightning
     from lightning.pytorch.callbacks import BackboneFinetuning
 
@@ -156,16 +158,17 @@ def with_lightning(root: Path, seed: int, epochs: int) -> Result:
     train, val = data(root / "images" / "hymenoptera", augment=True)
     module, ends, began = Module(), list[float](), time.perf_counter()
     trainer = lightning.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0,
+        max_epochs=epochs, accelerator="gpu" if device == "cuda" else device, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         callbacks=[BackboneFinetuning(unfreeze_backbone_at_epoch=10_000)],
     )  # fmt: skip
     trainer.fit(module, train, val)
     return Result.of(module.right / module.total, began, ends)
 
 
-def with_fastai(root: Path, seed: int, epochs: int) -> Result:
+def with_fastai(root: Path, seed: int, epochs: int, device: str) -> Result:
     """As its own `vision_learner` does it: the body frozen, except for its BatchNorm layers."""
+    import fastai.callback.progress  # noqa: F401  (gives a learner its no_bar)
     from fastai import metrics as scores
     from fastai.callback.core import Callback as FastaiCallback
     from fastai.data.core import DataLoaders
@@ -182,11 +185,11 @@ def with_fastai(root: Path, seed: int, epochs: int) -> Result:
     def parts(model: Any) -> list[list[Any]]:
         return [list(model.features.parameters()), list(model.classifier.parameters())]
 
-    model = model_of(root, seed)
+    model = model_of(root, seed).to(device)
+    loaders = DataLoaders(*data(root / "images" / "hymenoptera", augment=True), device=torch.device(device))
     learner = Learner(
-        DataLoaders(*data(root / "images" / "hymenoptera", augment=True)), model, loss_func=nn.CrossEntropyLoss(),
-        metrics=scores.accuracy, splitter=parts, cbs=[Clock()],
-    )  # fmt: skip
+        loaders, model, loss_func=nn.CrossEntropyLoss(), metrics=scores.accuracy, splitter=parts, cbs=[Clock()]
+    )
     learner.freeze()
     began = time.perf_counter()
     with learner.no_bar():
@@ -194,19 +197,19 @@ def with_fastai(root: Path, seed: int, epochs: int) -> Result:
     return Result.of(float(learner.recorder.values[-1][-1]), began, ends)
 
 
-def with_fine_tune(root: Path, seed: int, epochs: int) -> Result:
+def with_fine_tune(root: Path, seed: int, epochs: int, device: str) -> Result:
     train, val = data(root / "images" / "hymenoptera", augment=True)
     with tempfile.TemporaryDirectory() as folder:
         reuse, began = ReuseFeatures(views=4, folder=folder), time.perf_counter()
         found = fine_tune(
-            model_of(root, seed), train, val, epochs=FINE_TUNE_EPOCHS, head_epochs=epochs, seed=seed, device="cpu",
+            model_of(root, seed), train, val, epochs=FINE_TUNE_EPOCHS, head_epochs=epochs, seed=seed, device=device,
             callbacks=[reuse],
         )  # fmt: skip
         ended = time.perf_counter()
-    return Result.of(accuracy(found.model, val), began, [ended])
+    return Result.of(accuracy(found.model, val, device), began, [ended])
 
 
-def with_letters(root: Path, seed: int, epochs: int) -> Result:
+def with_letters(root: Path, seed: int, epochs: int, device: str) -> Result:
     """3,000 letters of notMNIST as they are, 28 pixels in grey, on the frozen backbone for colour photos."""
     weights = root / "weights" / "mobilenet_v2_imagenet.pth"
     with tempfile.TemporaryDirectory() as folder:
@@ -219,12 +222,18 @@ def with_letters(root: Path, seed: int, epochs: int) -> Result:
         optim = torch.optim.AdamW(freeze(model).head_parameters(), RATE)
         began = time.perf_counter()
         history = Trainer(
-            model, nn.CrossEntropyLoss(), optim, metrics=["accuracy"], callbacks=[reuse, clock], seed=seed, device="cpu"
+            model,
+            nn.CrossEntropyLoss(),
+            optim,
+            metrics=["accuracy"],
+            callbacks=[reuse, clock],
+            seed=seed,
+            device=device,
         ).fit(DataLoader(train, BATCH, shuffle=True), DataLoader(val, BATCH), epochs=epochs)
     return Result.of(history["val_accuracy"][-1], began, clock.times)
 
 
-CONTENDERS: dict[str, Callable[[Path, int, int], Result]] = {
+CONTENDERS: dict[str, Callable[[Path, int, int, str], Result]] = {
     "correct loop": lambda *a: with_loop(*a, correct=True),
     "dlkit, views=4": lambda *a: with_dlkit(*a, views=4),
     "correct loop, no augmentation": lambda *a: with_loop(*a, correct=True, augment=False),
@@ -280,6 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DLKIT_TEST_DATA", "../shared/data")))
     parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
     parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS))
     parser.add_argument("--out", type=Path, help="write each result there as well")
@@ -291,7 +301,7 @@ def main() -> None:
     lines = []
     for seed, name in itertools.product(options.seeds, options.contenders):
         try:
-            result = CONTENDERS[name](options.data, seed, options.epochs)
+            result = CONTENDERS[name](options.data, seed, options.epochs, options.device)
         except ImportError as error:
             print(f"{name:30s} | not installed: {error}")
             continue
