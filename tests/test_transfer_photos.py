@@ -49,7 +49,7 @@ def test_the_tutorial_runs(photos: Path, shared_data: Path, capsys: Any) -> None
     assert names["found"].score >= 0.75
     assert names["model"].training is False
     with torch.no_grad():
-        assert names["model"](names["val"][0][0][None]).shape == (1, 2)
+        assert names["model"].cpu()(names["val"][0][0][None]).shape == (1, 2)
 
 
 @pytest.mark.proof

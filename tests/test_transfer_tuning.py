@@ -31,7 +31,9 @@ def network(seed: int = 0) -> nn.Sequential:
 
 
 def test_fine_tune_chooses_trains_and_returns_the_best() -> None:
-    found = fine_tune(network(), loader(0), loader(1), epochs=3, head_epochs=6, views=None, progress=False)
+    found = fine_tune(
+        network(), loader(0), loader(1), epochs=3, head_epochs=6, views=None, progress=False, device="cpu"
+    )
     assert len(found.tried) == 6
     assert found.tried[found.lr, found.weight_decay] == max(found.tried.values())
     model, right = found.model, 0
@@ -48,7 +50,9 @@ def test_fine_tune_chooses_trains_and_returns_the_best() -> None:
 def test_fine_tune_of_the_head_alone_leaves_the_backbone() -> None:
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = fine_tune(model, loader(0), loader(1), epochs=0, head_epochs=2, lr=0.01, weight_decay=0.0, progress=False)
+    found = fine_tune(
+        model, loader(0), loader(1), epochs=0, head_epochs=2, lr=0.01, weight_decay=0.0, progress=False, device="cpu"
+    )
     assert found.kept == "head"
     assert found.whole is None
     after = model.state_dict()

@@ -214,7 +214,9 @@ def test_resuming_fetches_nothing_that_came_before(tmp_path):
         torch.manual_seed(0)
         net = nn.Linear(8, 3)
         saver = Checkpoint(tmp_path, restore_best=False)
-        return Trainer(net, nn.CrossEntropyLoss(), _sgd(net), callbacks=[saver, *extra], progress=False)
+        callbacks = [saver, *extra]
+        # A GPU is fed one batch ahead, which would be fetched, but not trained on.
+        return Trainer(net, nn.CrossEntropyLoss(), _sgd(net), callbacks=callbacks, progress=False, device="cpu")
 
     data = Counting()
     start([StopAt(10)]).fit(DataLoader(data, 4, shuffle=True))
