@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dlkit.callbacks import ReuseFeatures
-from dlkit.errors import ArgumentError
+from dlkit.errors import ArgumentError, DataError
 from dlkit.transfer import compare, fine_tune, is_frozen
 from dlkit.transfer.tuning import _Best
 
@@ -121,3 +122,24 @@ def test_compare_ranks_backbones_by_their_features() -> None:
     assert rows[1].linear == pytest.approx(0.5)
     assert rows[0].features == 8
     assert rows[0].parameters == pytest.approx(sum(each.numel() for each in network().parameters()) / 1e6)
+
+
+def test_compare_makes_backbones_for_grey_images_and_leaves_given_ones_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "hubconf.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def small(pretrained=False):\n"
+        "    torch.manual_seed(0)\n"
+        "    pooled = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "    return nn.Sequential(*pooled, nn.Linear(8, 9))\n"
+    )
+    images, target = loader(0).dataset.tensors  # type: ignore[attr-defined]
+    grey = DataLoader(TensorDataset(images[:, :1], target), 16)
+    (row,) = compare([f"hub/{tmp_path}:small"], grey, grey, progress=False)
+    assert row.linear > 0.8
+    model = network()
+    compare({"mine": model}, loader(0), loader(1), progress=False)
+    assert not is_frozen(model)
+    assert next(model.parameters()).device.type == "cpu"
+    with pytest.raises(DataError, match="the validation data give no batch"):
+        compare({"mine": model}, loader(0), [], progress=False)

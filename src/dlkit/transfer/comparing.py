@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import itertools
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlkit import rng
+from dlkit.errors import DataError
 from dlkit.sources import source_of
 from dlkit.training.batches import split, to_device
 from dlkit.training.setup import pick_device
@@ -62,13 +65,17 @@ def compare(
     good it will become.
 
     Args:
-        models: Names for `create_model` (with pretrained weights), or modules by name.
+        models: Names for `create_model` (with pretrained weights, for images of as many channels as yours have), or
+            modules by name, which stay as they are.
         train: Batches of (inputs, target), labels as integers; prepared the same way for all.
         val: The same.
         classes: Their number or names; None takes the largest label in `train`.
         neighbours: Of the k-NN accuracy (cosine distance).
         device: "auto", or where to compute.
         progress: Print the rows as they are done.
+
+    Raises:
+        DataError: there is no batch.
 
     >>> from torch.utils.data import DataLoader, TensorDataset
     >>> data = DataLoader(TensorDataset(torch.randn(12, 4), torch.arange(12) % 2), 4)
@@ -88,10 +95,13 @@ def compare(
 def _compared(
     name: str, model: nn.Module | None, train: Any, val: Any, classes: Any, neighbours: int, device: Any
 ) -> Comparison:
-    began, where = time.monotonic(), pick_device(device)
-    model = freeze(model if model is not None else create_model(name, classes=classes or 1000)).to(where)
-    x, y, seconds = _features(model, train, where)
-    vx, vy, more = _features(model, val, where)
+    began, where, batches = time.monotonic(), pick_device(device), _batches(train)
+    if (first := next(batches, None)) is None:
+        raise DataError("there is nothing to compare on: the training data give no batch")
+    made = copy.deepcopy(model) if model is not None else _created(name, first, classes)
+    model = freeze(made).to(where)
+    x, y, seconds = _features(model, itertools.chain([first], batches), where)
+    vx, vy, more = _features(model, _batches(val), where)
     return Comparison(
         name=name,
         knn=_knn(x, y, vx, vy, neighbours),
@@ -103,15 +113,26 @@ def _compared(
     )
 
 
-def _features(model: nn.Module, loader: Any, device: torch.device) -> tuple[Tensor, Tensor, float]:
+def _batches(data: Any) -> Iterator[Any]:
+    return iter(source_of(data, rng.derive(0, rng.EVALUATE)).batches(0))
+
+
+def _created(name: str, batch: Any, classes: Any) -> nn.Module:
+    shape = getattr(split(batch)[0], "shape", ())
+    return create_model(name, classes=classes or 1000, in_chans=shape[1] if len(shape) == 4 else 3)
+
+
+def _features(model: nn.Module, batches: Iterable[Any], device: torch.device) -> tuple[Tensor, Tensor, float]:
     kept, labels, seconds, cut = [], [], 0.0, None
-    for batch in source_of(loader, rng.derive(0, rng.EVALUATE)).batches(0):
+    for batch in batches:
         inputs, target = split(to_device(batch, device))
         cut = cut or find_cut(model, inputs)
         began = time.perf_counter()
         kept.append(_pooled(cut.features(inputs)).cpu())
         seconds += time.perf_counter() - began
         labels.append(target.cpu())
+    if not kept:
+        raise DataError("there is nothing to compare on: the validation data give no batch")
     return torch.cat(kept), torch.cat(labels), seconds
 
 
