@@ -118,7 +118,7 @@ def _batches(data: Any) -> Iterator[Any]:
 
 
 def _created(name: str, batch: Any, classes: Any) -> nn.Module:
-    shape = getattr(split(batch)[0], "shape", ())
+    shape = list(getattr(split(batch)[0], "shape", []))
     return create_model(name, classes=classes or 1000, in_chans=shape[1] if len(shape) == 4 else 3)
 
 
