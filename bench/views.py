@@ -1,0 +1,95 @@
+"""How many stored views does a head need? Accuracy with K views of each photo against fresh ones in every epoch.
+
+    python bench/views.py --data ../shared/data
+
+A single training cannot tell: with 153 photos to validate on, it moves by half a percent from seed to seed. So the
+features of many random views are computed once, and many heads are trained on them, each with views, weights and order
+of its own: head alone, 25 epochs, as in `transfer.py`. 96 views take ten minutes on one core, the heads a few more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import datasets, transforms
+
+from dlkit.transfer import create_model
+
+BATCH, RATE, EPOCHS, DROPOUT = 32, 1e-3, 25, 0.2
+
+
+@torch.inference_mode()
+def features_of(model: Any, photos: list[Any], transform: Any, device: str) -> Tensor:
+    """[photos, 1280]"""
+    parts = []
+    for start in range(0, len(photos), BATCH):
+        images = torch.stack([transform(photo) for photo in photos[start : start + BATCH]]).to(device)
+        parts.append(model.features(images).mean((2, 3)))
+    return torch.cat(parts)
+
+
+def stored(root: Path, count: int, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features of `count` random views [views, photos, 1280] and their targets, features and targets to validate on."""
+    folder, weights = root / "images" / "hymenoptera", root / "weights" / "mobilenet_v2_imagenet.pth"
+    model = create_model("torchvision/mobilenet_v2", classes=2, weights=weights).eval().to(device)
+    ready = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    crop = transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *ready])
+    plain = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), *ready])
+    train, val = (datasets.ImageFolder(str(folder / part)) for part in ("train", "val"))
+    photos = [photo for photo, _ in train]
+    torch.manual_seed(0)
+    views = torch.stack([features_of(model, photos, crop, device) for _ in range(count)])
+    found = features_of(model, [photo for photo, _ in val], plain, device)
+    return views, torch.tensor(train.targets, device=device), found, torch.tensor(val.targets, device=device)
+
+
+def train_heads(views: Tensor, target: Tensor, count: int, heads: int) -> tuple[Tensor, Tensor]:
+    """Many heads at once, [heads, 2, 1280] and [heads, 2], each with `count` views of its own of each photo."""
+    device, samples = views.device, len(target)
+    draw = torch.Generator(device).manual_seed(count)
+    bound = views.shape[2] ** -0.5
+    weight = torch.empty(heads, 2, views.shape[2], device=device).uniform_(-bound, bound, generator=draw)
+    bias = torch.empty(heads, 2, device=device).uniform_(-bound, bound, generator=draw)
+    optimizer = torch.optim.AdamW([weight.requires_grad_(), bias.requires_grad_()], RATE)
+    own = torch.rand(heads, samples, len(views), device=device, generator=draw).argsort(2)[:, :, :count]
+    index = torch.arange(samples, device=device)
+    for epoch in range(EPOCHS):
+        now = views[own[:, index, (index + epoch) % count], index]
+        order = torch.rand(heads, samples, device=device, generator=draw).argsort(1)
+        for batch in order.split(BATCH, 1):
+            x = now.gather(1, batch.unsqueeze(2).expand(-1, -1, views.shape[2]))
+            x = x * (torch.rand(x.shape, device=device, generator=draw) > DROPOUT) / (1 - DROPOUT)
+            logits = torch.einsum("hbd,hcd->hbc", x, weight) + bias[:, None]
+            each = F.cross_entropy(logits.flatten(0, 1), target[batch].flatten(), reduction="none")
+            optimizer.zero_grad()
+            (each.sum() / batch.shape[1]).backward()
+            optimizer.step()
+    return weight.detach(), bias.detach()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("DLKIT_TEST_DATA", "../shared/data")))
+    parser.add_argument("--views", type=int, default=96, help="that are computed; at least 25")
+    parser.add_argument("--heads", type=int, default=60)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options = parser.parse_args()
+    views, target, found, wanted = stored(options.data, options.views, options.device)
+    for count in (EPOCHS, 1, 2, 4, 6, 8, 12):
+        weight, bias = train_heads(views, target, count, options.heads)
+        logits = torch.einsum("bd,hcd->hbc", found, weight) + bias[:, None]
+        right = (logits.argmax(2) == wanted).float().mean(1)
+        loss = F.cross_entropy(logits.flatten(0, 1), wanted.repeat(options.heads))
+        name = "fresh" if count == EPOCHS else f"{count:5d}"
+        error = right.std() / options.heads**0.5
+        print(f"{name} views: accuracy {right.mean():.4f} ± {error:.4f}, loss {loss:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
