@@ -89,4 +89,5 @@ class Unfreeze(Callback):
         after = frozen_modules(run.model)
         if before != after:
             learning = sum(each.numel() for each in run.model.parameters() if each.requires_grad)
-            run.say(f"epoch {run.epoch + 1}: trainable from {stage!r} on, {learning:,} parameters")
+            part = "everything is trainable" if stage == "all" else f"trainable from {stage!r} on"
+            run.say(f"epoch {run.epoch + 1}: {part}, {learning:,} parameters")
