@@ -20,7 +20,7 @@ transforms/geometry transforms/contrast transforms/mixing transforms/spec transf
 transforms/__init__
 _padding _columns collate
 samplers/order samplers/buckets samplers/__init__ loader sources
-splits
+splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks text/_texts
 text/__init__
 datasets/base

@@ -1,0 +1,18 @@
+"""Cut samples into parts, and prove that no sample lies on both sides.
+
+========= ==========================================================
+`cutting` indices and keys into parts
+`keys`    a number per sample, the same for equal ones
+`leaks`   the proof
+========= ==========================================================
+
+Everything here works on indices, labels and keys and knows no dataset.
+"""
+
+from __future__ import annotations
+
+from dlkit.splits.cutting import part_of_keys, split_indices
+from dlkit.splits.keys import content_keys
+from dlkit.splits.leaks import LeakReport, check_leaks
+
+__all__ = ["LeakReport", "check_leaks", "content_keys", "part_of_keys", "split_indices"]
