@@ -1,9 +1,11 @@
-"""1,200,000 image files: the first scan, opening again, the first batch with 4 spawned workers, and their memory.
+"""1,200,000 image files: the first scan, opening again, batches with 4 spawned workers, and their memory.
 
     python bench/image_scale.py [--files 1200000] [--folder FOLDER]
 
-The files are hard links to one small PNG per class. What a spawned worker needs for itself (Python and torch) is
-measured with a dataset of nothing: dlkit's part is what its batch takes beyond that.
+The files are hard links to one small PNG per class. Measured through `dlkit.DataLoader`, whose first batch the main
+process fetches while the workers start, and through a stock one, which waits for them; each over `ImageFolder` and over
+a dataset of nothing, which shows what four new processes with torch cost by themselves. How long the second and the
+20th batch take says what that first batch is worth.
 """
 
 from __future__ import annotations
@@ -14,27 +16,42 @@ import pickle
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+import dlkit
 from dlkit.datasets import ImageFolder
 
-WORKERS = 4
+WORKERS, BATCH = 4, 64
+SETTINGS: dict[str, Any] = {"num_workers": WORKERS, "multiprocessing_context": "spawn"}
+NUMBERS = (1, 2, 20)
 
 
 class Nothing(Dataset[Any]):
     """What a worker costs by itself."""
 
+    needs_no_worker = True
+
     def __len__(self) -> int:
-        return 1024
+        return BATCH * NUMBERS[-1]
 
     def __getitem__(self, index: int) -> Any:
         return torch.zeros(3, 8, 8), index
+
+
+class Taken(NamedTuple):
+    """Seconds to open the dataset, to start the workers and to have batches, from the beginning; MB of a worker."""
+
+    opened: float
+    started: float
+    batches: tuple[float, ...]
+    memory: float
 
 
 def linked(folder: Path, count: int) -> Path:
@@ -48,22 +65,29 @@ def linked(folder: Path, count: int) -> Path:
     return folder
 
 
-def first_batch(dataset: Any) -> tuple[float, float]:
-    """Seconds to the first batch with spawned workers, and the workers' own memory in MB, all together."""
+def measured(make_dataset: Callable[[], Any], loader: Any) -> Taken:
     start = time.perf_counter()
-    iterator = iter(DataLoader(dataset, 64, shuffle=False, num_workers=WORKERS, multiprocessing_context="spawn"))
-    next(iterator)
-    taken = time.perf_counter() - start
+    dataset = make_dataset()
+    opened = time.perf_counter() - start
+    batches = loader(dataset, BATCH, **SETTINGS)
+    # `dlkit.DataLoader.__iter__` does nothing before the first batch is asked for.
+    iterator = batches.batches(0) if loader is dlkit.DataLoader else iter(batches)
+    started = time.perf_counter() - start
+    times = []
+    for number in range(1, NUMBERS[-1] + 1):
+        next(iterator)
+        if number in NUMBERS:
+            times.append(time.perf_counter() - start)
     workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-    own = sum(child.memory_full_info().uss for child in workers) / 1e6
-    return taken, own
+    memory = sum(child.memory_full_info().uss for child in workers) / 1e6 / WORKERS
+    return Taken(opened, started, tuple(times), memory)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1_200_000)
     parser.add_argument("--folder", type=Path, help="where the files lie, or are made")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary) / "files"
@@ -74,23 +98,31 @@ def main() -> None:
         size = len(ImageFolder(folder, size=8, progress=False))
         first = time.perf_counter() - start
         print(f"{size:,} files, load {os.getloadavg()[0]:.1f}")
-        print(f"  first opening (a scan, if none was kept) {first:6.2f} s")
-        opened, ours, nothing = [], [], []
+        print(f"  first opening (a scan, if none was kept) {first:.2f} s")
+
+        def opening() -> Any:
+            return ImageFolder(folder, size=8, progress=False)
+
+        contenders = {
+            "dlkit.DataLoader": (opening, dlkit.DataLoader),
+            "dlkit.DataLoader, dataset of nothing": (Nothing, dlkit.DataLoader),
+            "stock DataLoader": (opening, DataLoader),
+            "stock DataLoader, dataset of nothing": (Nothing, DataLoader),
+        }
+        taken: dict[str, list[Taken]] = {name: [] for name in contenders}
         for _ in range(options.rounds):
-            nothing.append(first_batch(Nothing()))
-            start = time.perf_counter()
-            dataset = ImageFolder(folder, size=8, progress=False)
-            opened.append(time.perf_counter() - start)
-            ours.append(first_batch(dataset))
-        bare, own = (statistics.median(pair[0] for pair in taken) for taken in (nothing, ours))
-        again = statistics.median(opened)
-        print(f"  opening again                            {again:6.2f} s")
-        print(f"  first batch, {WORKERS} spawned workers           {own:6.2f} s")
-        print(f"  the same with a dataset of nothing       {bare:6.2f} s")
-        print(f"  dlkit's part of opening and first batch  {again + own - bare:6.2f} s")
-        memory = [statistics.median(pair[1] for pair in taken) / WORKERS for taken in (nothing, ours)]
-        print(f"  memory of a worker alone                 {memory[1]:6.0f} MB, of nothing {memory[0]:.0f} MB")
-        print(f"  the pickled dataset                      {len(pickle.dumps(dataset)):6,} bytes")
+            for name, contender in contenders.items():
+                taken[name].append(measured(*contender))
+        print(f"  seconds from before opening again to, with {WORKERS} spawned workers:")
+        print(f"  {'':38}{'open':>7}{'started':>9}{'batch 1':>9}{'batch 2':>9}{'batch 20':>10}{'MB/worker':>11}")
+        for name, rounds in taken.items():
+            middle = [statistics.median(values) for values in zip(*(row.batches for row in rounds), strict=True)]
+            opened, started = (
+                statistics.median(getattr(row, what) for row in rounds) for what in ("opened", "started")
+            )
+            text = f"{opened:7.2f}{started:9.2f}{middle[0]:9.2f}{middle[1]:9.2f}{middle[2]:10.2f}"
+            print(f"  {name:38}{text}{statistics.median(row.memory for row in rounds):11.0f}")
+        print(f"  the pickled dataset: {len(pickle.dumps(opening())):,} bytes; load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ fetch, and `random` and `numpy.random` (whose states are slow to save) start fro
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
 import torch
@@ -61,11 +64,13 @@ class _Fetcher(Dataset[Any]):
         self.whole = type(dataset) is TensorDataset and collate_fn is default_collate
         self.takes_tensors = self.whole or bool(getattr(dataset, "takes_index_tensors", False))
         self.draws_random = not self.whole and bool(getattr(dataset, "draws_random", True))
+        self.needs_no_worker = bool(getattr(dataset, "needs_no_worker", False))
         self._generators: list[rng.Generator] | None = None
         self._epoch: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_generators": None}  # they are found again among the copies of the worker
+        # A worker begins its epochs itself, and finds the generators again among its copies.
+        return self.__dict__ | {"_generators": None, "_epoch": None}
 
     def __getitems__(self, task: _Task) -> Any:
         """Fetch and collate one batch (torch's fetcher calls this with whatever the batch sampler gave)."""
@@ -117,6 +122,12 @@ class DataLoader:
     the batches are bit for bit the same, also when the dataset draws from `random`, `numpy.random` or torch.
     Datasets of dlkit bring their own way of batching (bucketing by length, padding), used unless you pass a
     `sampler`, `batch_sampler` or `collate_fn`.
+
+    Workers that start as new processes ("spawn", "forkserver") import torch first, which takes seconds. Where the
+    dataset has a true attribute `needs_no_worker`, as image datasets have, this process fetches the first batch
+    meanwhile; the second one waits for the workers, and an epoch with only one batch left starts none. Give it to a
+    dataset of your own that any process may fetch from: one that does without `torch.utils.data.get_worker_info()` and
+    can be pickled after a fetch as well as before. With a `worker_init_fn` only workers fetch.
 
     Args:
         dataset: Any map-style dataset. (The Trainer also takes iterables and stock loaders as they are.)
@@ -212,13 +223,18 @@ class DataLoader:
         >>> [batch.tolist() for batch in DataLoader(range(4), 2).batches(epoch=0, start=1)]
         [[2, 3]]
         """
-        stream = rng.derive(self._seed(seed), rng.FETCH, epoch)
-        tasks = self._iterate_tasks(epoch, start, self._plan(epoch, seed), stream)
+        stream, plan = rng.derive(self._seed(seed), rng.FETCH, epoch), self._plan(epoch, seed)
+        tasks = self._iterate_tasks(epoch, start, plan, stream)
         if self._settings["num_workers"] == 0:
             return self._fetch_here(tasks)
-        self._tasks.current = tasks
-        batches = iter(self._with_workers())
-        return _settled(batches, start, stream) if self._fetcher.draws_random else batches
+        if not self._must_wait_for_workers():
+            return self._fetch_there(tasks, start, stream)
+        first = list(itertools.islice(tasks, 1))
+        if len(plan) - start <= 1:
+            return self._fetch_here(iter(first))
+        # This starts the workers, and pickles the dataset before a fetch in this process could change it.
+        others = self._fetch_there(tasks, start + 1, stream)
+        return itertools.chain(self._fetch_here(iter(first)), others)
 
     def indices(self, epoch: int, number: int, *, seed: int | None = None) -> list[Any]:
         """Which samples the batch `number` of an epoch holds.
@@ -279,6 +295,21 @@ class DataLoader:
             torch.set_num_threads(threads)
             torch.default_generator.set_state(state)
             rng.settle(task.seed)
+
+    def _fetch_there(self, tasks: Iterator[_Task], start: int, stream: int) -> Iterator[Any]:
+        self._tasks.current = tasks
+        batches = iter(self._with_workers())
+        return _settled(batches, start, stream) if self._fetcher.draws_random else batches
+
+    def _must_wait_for_workers(self) -> bool:
+        """Whether the workers of the next epoch have to start as new processes, and this one may fetch meanwhile."""
+        running = self._inner is not None and self._inner.persistent_workers
+        if running or not self._fetcher.needs_no_worker or self._settings.get("worker_init_fn") is not None:
+            return False
+        context = self._settings.get("multiprocessing_context")
+        if not isinstance(context, BaseContext):
+            context = multiprocessing.get_context(context)
+        return context.get_start_method() != "fork"
 
     def _with_workers(self) -> TorchDataLoader[Any]:
         if self._inner is None:

@@ -767,10 +767,15 @@ def test_the_memory_of_a_worker_that_has_ended_is_let_go(folder: Path) -> None:
 
 
 def test_a_loader_in_a_spawned_process(folder: Path) -> None:
-    loader = DataLoader(ImageFolder(folder, size=8), 8, num_workers=1, multiprocessing_context="spawn")
-    here = list(DataLoader(ImageFolder(folder, size=8), 8))
+    """The first batch comes from this process meanwhile, unless a transform of one's own may count on a worker."""
+    ds = ImageFolder(folder, transform=transforms.train(8))
+    here = list(DataLoader(ds, 8, shuffle=True))
+    loader = DataLoader(ds, 8, shuffle=True, num_workers=1, multiprocessing_context="spawn")
     for (x, _), (y, _) in zip(loader, here, strict=True):
         assert torch.equal(x, y)
+    assert ds.needs_no_worker
+    assert ImageFolder(folder).needs_no_worker
+    assert not ds.with_transform(v2.ToImage()).needs_no_worker
 
 
 def test_profile_says_where_the_time_goes(photos: Path, folder: Path) -> None:

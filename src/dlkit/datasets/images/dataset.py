@@ -95,6 +95,14 @@ class ImageDataset(Dataset[Any]):
         return random or self.settings.batch_transform is not None
 
     @property
+    def needs_no_worker(self) -> bool:
+        """Whether `dlkit.DataLoader` may fetch a first batch in the main process while spawned workers start.
+
+        Not with a transform of your own, which may count on being in a worker.
+        """
+        return self.settings.transform is None or isinstance(self.settings.transform, Preprocessing)
+
+    @property
     def targets(self) -> Tensor | None:
         """The targets of the samples, in order; None for unlabelled images."""
         return (

@@ -1,0 +1,151 @@
+"""While workers start as new processes, this one fetches the first batch: the same one, and nothing else changes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import Augmented
+from torch.utils.data import DataLoader as TorchDataLoader
+
+import dlkit
+
+
+class Anywhere(Augmented):
+    """Says for each sample in which process it was fetched."""
+
+    needs_no_worker = True
+    epoch = -1
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> Any:
+        return *super().__getitem__(index), self.epoch, os.getpid()
+
+
+class Opening(Anywhere):
+    """Cannot be pickled any more once it has fetched."""
+
+    def __getitem__(self, index: int) -> Any:
+        self.lock = threading.Lock()
+        return super().__getitem__(index)
+
+
+class Undeclared(Anywhere):
+    needs_no_worker = False
+
+
+class Interrupted(Anywhere):
+    """Ctrl-C meets the main process while it fetches."""
+
+    def __getitem__(self, index: int) -> Any:
+        if multiprocessing.parent_process() is None:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+
+class Broken(Anywhere):
+    def __getitem__(self, index: int) -> Any:
+        raise OSError("nine.png is truncated")
+
+
+def do_nothing(_: int) -> None:
+    """A `worker_init_fn`."""
+
+
+def loader(dataset: Any = None, **settings: Any) -> dlkit.DataLoader:
+    return dlkit.DataLoader(Anywhere() if dataset is None else dataset, 8, shuffle=True, **settings)
+
+
+def passes(loader: dlkit.DataLoader) -> tuple[list[Any], list[list[bool]]]:
+    """Two epochs, the second again from its third batch: batches, a loop's own draws; which were fetched here."""
+    torch.manual_seed(0)
+    given, here = [], []
+    for epoch, start in ((0, 0), (1, 0), (1, 3)):
+        here.append([])
+        for x, y, epochs, pids in loader.batches(epoch, start):
+            given.append((x, y, epochs, random.random(), np.random.randn(), torch.rand(())))
+            (pid,) = set(pids.tolist())
+            here[-1].append(pid == os.getpid())
+    return given, here
+
+
+@pytest.fixture(scope="module")
+def reference() -> list[Any]:
+    here, there = (passes(loader(num_workers=workers, multiprocessing_context=None))[0] for workers in (0, 2))
+    torch.testing.assert_close(here, there, rtol=0, atol=0)
+    return here
+
+
+def spawning(**settings: Any) -> dlkit.DataLoader:
+    return loader(num_workers=2, multiprocessing_context="spawn", **settings)
+
+
+@pytest.mark.parametrize("context", ["spawn", multiprocessing.get_context("forkserver")], ids=["spawn", "forkserver"])
+def test_the_first_batch_of_each_epoch_is_fetched_here_and_the_same(context, reference):
+    batches, here = passes(loader(num_workers=1, multiprocessing_context=context))
+    assert here == [[True] + [False] * 7, [True] + [False] * 7, [True] + [False] * 4]
+    torch.testing.assert_close(batches, reference, rtol=0, atol=0)
+
+
+def test_with_persistent_workers_only_the_first_one_and_what_a_fetch_opens_is_not_pickled(reference):
+    batches, here = passes(spawning(dataset=Opening(), persistent_workers=True))
+    assert here == [[True] + [False] * 7, [False] * 8, [False] * 5]
+    torch.testing.assert_close(batches, reference, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"multiprocessing_context": "spawn", "worker_init_fn": do_nothing},
+        {"multiprocessing_context": "spawn", "dataset": Undeclared()},
+        {"multiprocessing_context": "fork"},
+    ],
+    ids=["worker_init_fn", "undeclared", "fork"],
+)
+def test_otherwise_only_workers_fetch(settings):
+    *_, pids = next(iter(loader(num_workers=1, **settings)))
+    assert os.getpid() not in pids
+
+
+def test_an_epoch_with_one_batch_left_starts_no_workers(reference):
+    last = spawning().batches(0, 7)
+    first = next(last)
+    assert multiprocessing.active_children() == []
+    torch.testing.assert_close(first[:3], reference[7][:3], rtol=0, atol=0)
+    assert list(last) == list(spawning().batches(0, 8)) == []
+
+
+@pytest.fixture
+def spawn_by_default() -> Any:
+    """As on macOS and Windows."""
+    was = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(was, force=True)
+
+
+def test_no_worker_is_left_over_when_an_epoch_is_given_up(spawn_by_default):
+    batches = iter(loader(num_workers=2))
+    *_, pids = next(batches)
+    assert os.getpid() in pids
+    assert len(multiprocessing.active_children()) == 2
+    del batches
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("dataset", [Interrupted(), Broken()], ids=["Ctrl-C", "broken"])
+def test_no_worker_is_left_over_when_the_first_batch_fails(dataset):
+    stock = TorchDataLoader(dataset, 8, num_workers=1, multiprocessing_context="spawn")
+    with pytest.raises((KeyboardInterrupt, OSError)) as caught:
+        next(iter(dlkit.DataLoader.adopt(stock)))
+    assert caught.type is KeyboardInterrupt or "while fetching batch 0 of epoch 0" in caught.value.__notes__[0]
+    del caught
+    assert multiprocessing.active_children() == []
