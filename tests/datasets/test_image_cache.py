@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from disks import resize, small_disk
 from dlkit import transforms
 from dlkit.datasets import ImageFolder
 from dlkit.datasets.images import cache as imagecache
@@ -241,6 +242,42 @@ def test_a_full_disk_ends_the_filling_not_the_training(folder: Path, tmp_path: P
     assert ds._cache.used % 1 == 0
     assert same(epoch(ds), fresh)
     assert same(epoch(ImageFolder(folder, size=16, cache=tmp_path / "cache")), fresh)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_disk_that_is_really_full_and_gets_room_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    fresh = epoch(ImageFolder(folder, size=16, cache="memory"))
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        place: dict[str, Any] = {"cache": disk / "cache", "cache_bytes": 10**9}  # else half of the disk is the limit
+        with warnings.catch_warnings(record=True) as said:  # a worker says it on its own standard error
+            warnings.simplefilter("always")
+            assert same(epoch(ImageFolder(folder, size=16, **place), workers=workers), fresh)
+        if workers == 0:
+            assert "takes no more: the disk is full; what is kept stays of use" in str(said.pop().message)
+            assert said == []
+        (index,), (pixels,) = ((disk / "cache").glob(f"{name}-*.bin") for name in ("index", "pixels"))
+        entries = np.fromfile(index, pixelfile.ENTRY)
+        assert 0 < len(entries) < 40
+        assert index.stat().st_size == entries.nbytes
+        assert pixels.stat().st_size == pixelfile.lengths(entries).sum()
+
+        resize(disk, "10m")
+        decoded = Counted(monkeypatch)
+        assert same(epoch(ImageFolder(folder, size=16, **place)), fresh)
+        assert len(decoded.paths) == 40 - len(entries), "what was kept was good"
+        assert same(epoch(ImageFolder(folder, size=16, **place), workers=workers), fresh)
+        assert len(decoded.paths) == 40 - len(entries)
+        assert len(np.fromfile(index, pixelfile.ENTRY)) == 40
+
+
+def test_a_disk_with_room_for_pixels_but_not_for_their_entry_is_left_as_it_was(tmp_path: Path) -> None:
+    image = np.zeros((64, 64, 4), np.uint8)  # 16 KiB
+    with small_disk(tmp_path / "disk", "16k") as disk:
+        with pytest.raises(OSError, match="No space left"):
+            pixelfile.append(disk / "pixels", disk / "index", [(b"k" * 16, 0, image)])
+        assert [file.stat().st_size for file in disk.iterdir()] == [0, 0]
 
 
 def test_the_words_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,23 +52,18 @@ def append(pixels: Path, index: Path, items: Sequence[Item]) -> None:
         OSError: the disk is full, say.
     """
     entries = b""
-    with open(pixels, "ab", buffering=0) as file:
-        start = file.tell()
+    with open(pixels, "ab", buffering=0) as file, open(index, "ab", buffering=0) as index_file:
+        start, known = file.tell(), index_file.tell() // ENTRY.itemsize * ENTRY.itemsize
+        index_file.truncate(known)  # half an entry of a writer that was killed
         try:
             for key, path_crc, image in items:
                 offset, data = file.tell(), np.ascontiguousarray(image).data.cast("B")
                 _write_all(file.fileno(), data)
                 entries += _packed(key, offset, image.shape, zlib.crc32(data), path_crc)
+            _write_all(index_file.fileno(), memoryview(entries))
         except OSError:
             file.truncate(start)
-            raise
-    with open(index, "ab", buffering=0) as file:
-        start = file.tell() // ENTRY.itemsize * ENTRY.itemsize
-        file.truncate(start)  # half an entry of a writer that was killed
-        try:
-            _write_all(file.fileno(), memoryview(entries))
-        except OSError:
-            file.truncate(start)
+            index_file.truncate(known)
             raise
 
 
