@@ -12,11 +12,14 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from torch.utils.data import Subset, TensorDataset
+from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from dlkit import transforms
+from dlkit import Trainer, transforms
 from dlkit.datasets import Glyphs, ImageFolder
 from dlkit.errors import DataError
+from dlkit.transfer import freeze
+from dlkit.transfer._cut import find_cut, in_best_layout
 from dlkit.transfer.features import FeatureStore, identity_of
 
 
@@ -162,8 +165,10 @@ def test_photos_are_known_by_their_files_and_preparation(tmp_path: Path) -> None
 IDENTITIES = """
 import sys, torchvision
 from torchvision import transforms as tv
-from dlkit import transforms
+from dlkit import Trainer, transforms
 from dlkit.datasets import Glyphs, ImageFolder
+from dlkit.transfer import freeze
+from dlkit.transfer._cut import find_cut, in_best_layout
 from dlkit.transfer.features import identity_of
 
 compose = tv.Compose([tv.RandomResizedCrop(16), tv.ColorJitter(0.1), tv.ToTensor(), tv.Normalize([0.5] * 3, [0.2] * 3)])
@@ -198,3 +203,35 @@ def test_a_subclass_that_gives_other_samples_is_not_taken_for_its_parent() -> No
 
     assert identity_of(Inverted(20)) is None
     assert identity_of(Named(20)) == "Named:inverted"
+
+
+class Viewed(nn.Module):
+    """Flattens as it was written in old days, which only the usual layout allows."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(len(x), -1)
+
+
+@pytest.mark.parametrize("flat", [nn.Flatten(), Viewed()])
+def test_images_lie_channels_last_where_the_model_takes_them_so(flat: nn.Module) -> None:
+    torch.manual_seed(0)
+    seen: list[bool] = []
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.ReLU(), flat, nn.Linear(8 * 64, 16), nn.ReLU(), nn.Linear(16, 2)
+    )
+    freeze(model)[0].register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    images = torch.randn(4, 3, 32, 32)
+    cut = find_cut(model, images)
+    best = in_best_layout(cut, images)
+    seen.clear()
+    assert torch.allclose(best.features(images), cut.features(images), atol=1e-6)
+    assert seen == [not isinstance(flat, Viewed), False]
+    assert in_best_layout(cut, (images, images)) is cut
+    messages: list[str] = []
+    optim = torch.optim.SGD(model[6].parameters(), 0.1)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim, device="cpu", progress=False)
+    trainer.run.say = messages.append  # type: ignore[method-assign]
+    trainer.fit(DataLoader(TensorDataset(images, torch.arange(4) % 2), 2), epochs=3)
+    assert "the frozen backbone runs once over 4 training samples" in messages[0]

@@ -21,7 +21,7 @@ from dlkit.sources import Source
 from dlkit.training.batches import size_of, split, to_device
 from dlkit.training.steps import Forward
 from dlkit.training.watching import in_order
-from dlkit.transfer._cut import Cut, SecondHalf, check_halves, find_cut
+from dlkit.transfer._cut import Cut, SecondHalf, check_halves, find_cut, in_best_layout
 from dlkit.transfer._trace import modes_kept
 from dlkit.transfer.features import Features, FeatureStore, features_key, identity_of
 from dlkit.transfer.freezing import frozen_modules, is_frozen
@@ -80,7 +80,7 @@ class Reuse:
         if sample is None:
             return
         try:
-            self._cut = find_cut(self.run.model, sample)
+            self._cut = in_best_layout(find_cut(self.run.model, sample), to_device(sample[:2], self.run.device))
             self._shape = tuple(sample.shape[1:])
             self._verify(sample)
         except ArgumentError as error:

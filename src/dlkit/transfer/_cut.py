@@ -20,7 +20,7 @@ from dlkit.transfer._trace import run_trace, tensors_in
 from dlkit.transfer.freezing import frozen_modules
 from dlkit.transfer.heads import find_heads
 
-__all__ = ["Cut", "SecondHalf", "check_halves", "find_cut"]
+__all__ = ["Cut", "SecondHalf", "check_halves", "find_cut", "in_best_layout"]
 
 
 class _Reached(Exception):  # noqa: N818  (not an error: the first half is done)
@@ -35,11 +35,13 @@ class Cut:
         model: The model.
         boundary: The name of the first module behind the cut.
         still: The names of the outermost modules in front of it, which need not run.
+        layout: How a batch of images lies in memory while the first half computes, see `in_best_layout`.
     """
 
     model: nn.Module
     boundary: str
     still: tuple[str, ...]
+    layout: torch.memory_format = torch.preserve_format
 
     def features(self, images: Any) -> Tensor:
         """The first half: what the module behind the cut would be given, without a graph.
@@ -53,6 +55,8 @@ class Cut:
             taken.append(args[0].detach())
             raise _Reached
 
+        if self.layout is torch.channels_last:
+            images = images.contiguous(memory_format=self.layout)
         handle = self.model.get_submodule(self.boundary).register_forward_pre_hook(take, prepend=True)
         try:
             with torch.no_grad(), contextlib.suppress(_Reached):
@@ -171,6 +175,26 @@ def find_cut(model: nn.Module, example: Any) -> Cut:
     if any(head in still for head in heads):
         raise ArgumentError(f"the head is used before {boundary!r}")
     return Cut(model=model, boundary=boundary, still=tuple(still))
+
+
+def in_best_layout(cut: Cut, images: Any) -> Cut:
+    """The same cut, computed on images that lie channels last where that is the same: a CPU convolves faster so.
+
+    By 1.4 to 2.0 times for convolutional networks with BatchNorm, and no slower for others (`bench/layout.txt`). Which
+    layout is taken must not depend on a stopwatch: features are to be the same bits in every run.
+
+    Args:
+        cut: The cut.
+        images: A few samples as the model takes them.
+    """
+    if not isinstance(images, Tensor) or images.dim() != 4 or images.device.type != "cpu":
+        return cut
+    few, other = images[:2], dataclasses.replace(cut, layout=torch.channels_last)
+    try:
+        same = torch.allclose(other.features(few), cut.features(few), rtol=1e-4, atol=1e-5)
+    except RuntimeError:  # such as a .view() that counts on the usual layout
+        return cut
+    return other if same else cut
 
 
 def _is_in(name: str, other: str) -> bool:

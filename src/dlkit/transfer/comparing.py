@@ -19,7 +19,7 @@ from dlkit.errors import DataError
 from dlkit.sources import source_of
 from dlkit.training.batches import split, to_device
 from dlkit.training.setup import pick_device
-from dlkit.transfer._cut import find_cut
+from dlkit.transfer._cut import find_cut, in_best_layout
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.models import create_model
 
@@ -126,7 +126,7 @@ def _features(model: nn.Module, batches: Iterable[Any], device: torch.device) ->
     kept, labels, seconds, cut = [], [], 0.0, None
     for batch in batches:
         inputs, target = split(to_device(batch, device))
-        cut = cut or find_cut(model, inputs)
+        cut = cut or in_best_layout(find_cut(model, inputs), inputs)
         began = time.perf_counter()
         kept.append(_pooled(cut.features(inputs)).cpu())
         seconds += time.perf_counter() - began

@@ -24,7 +24,7 @@ from dlkit.transfer.freezing import frozen_tensors
 
 __all__ = ["FeatureStore", "Features", "features_key", "identity_of"]
 
-_FORMAT = 1
+_FORMAT = 2  # 1: convolved in the usual layout, which rounds differently
 _SAVE_EVERY = 5.0  # seconds between the moments up to which a killed computation goes on
 _TRANSFORMS = ("transform", "target_transform", "transforms", "loader")  # of torchvision's datasets
 
