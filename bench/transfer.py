@@ -236,6 +236,7 @@ def with_letters(root: Path, seed: int, epochs: int, device: str) -> Result:
 CONTENDERS: dict[str, Callable[[Path, int, int, str], Result]] = {
     "correct loop": lambda *a: with_loop(*a, correct=True),
     "dlkit, views=4": lambda *a: with_dlkit(*a, views=4),
+    "dlkit, views=6": lambda *a: with_dlkit(*a, views=6),
     "correct loop, no augmentation": lambda *a: with_loop(*a, correct=True, augment=False),
     "dlkit, no augmentation": lambda *a: with_dlkit(*a, views=None),
     "tutorial's loop": lambda *a: with_loop(*a, correct=False),
@@ -247,6 +248,7 @@ CONTENDERS: dict[str, Callable[[Path, int, int, str], Result]] = {
 # Who is compared with whom.
 AGAINST = {
     "dlkit, views=4": "correct loop",
+    "dlkit, views=6": "correct loop",
     "dlkit, no augmentation": "correct loop, no augmentation",
     "tutorial's loop": "correct loop",
     "Lightning BackboneFinetuning": "correct loop",

@@ -68,7 +68,7 @@ def fine_tune(
     lr: float | None = None,
     weight_decay: float | None = None,
     backbone_lr: float = 1e-4,
-    layer_decay: float = 0.8,
+    layer_decay: float = 0.9,
     seed: int = 0,
     device: str | torch.device = "auto",
     precision: str = "fp32",
@@ -97,7 +97,8 @@ def fine_tune(
         lr: The head's rate, instead of choosing.
         weight_decay: Instead of choosing.
         backbone_lr: Rate of the layer next to the head when everything is trained; the head then has this times 10.
-        layer_decay: Factor of the rate per layer further down.
+        layer_decay: Factor of the rate per layer further down. (0.9 was better than 0.8 by two points on letters, which
+            ImageNet is far from, and the same on photos.)
         seed: See `Trainer`.
         device: See `Trainer`.
         precision: See `Trainer`.
