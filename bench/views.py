@@ -4,7 +4,8 @@
 
 A single training cannot tell: with 153 photos to validate on, it moves by half a percent from seed to seed. So the
 features of many random views are computed once, and many heads are trained on them, each with views, weights and order
-of its own: head alone, 25 epochs, as in `transfer.py`. 96 views take ten minutes on one core, the heads a few more.
+of its own: head alone, 25 epochs, as in `transfer.py`; all heads at once, and `--trained` ones with dlkit's Trainer.
+96 views take ten minutes on one core, the heads a few more.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import datasets, transforms
 
+from dlkit import Trainer
 from dlkit.transfer import create_model
 
 BATCH, RATE, EPOCHS, DROPOUT = 32, 1e-3, 25, 0.2
@@ -73,14 +76,47 @@ def train_heads(views: Tensor, target: Tensor, count: int, heads: int) -> tuple[
     return weight.detach(), bias.detach()
 
 
+class Views(Dataset[Any]):
+    """Another view of each photo in every epoch."""
+
+    draws_random = False
+
+    def __init__(self, views: Tensor, target: Tensor, count: int) -> None:
+        own = torch.rand(len(target), len(views)).argsort(1)[:, :count]
+        self.rows, self.target, self.epoch = views[own.T, torch.arange(len(target))], target, 0
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> Any:
+        return self.rows[(self.epoch + index) % len(self.rows), index], self.target[index]
+
+
+def train_with_trainer(data: tuple[Tensor, Tensor, Tensor, Tensor], count: int, seed: int) -> float:
+    views, target, found, wanted = (part.cpu() for part in data)
+    torch.manual_seed(seed)
+    head = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(views.shape[2], 2))
+    trainer = Trainer(
+        head, nn.CrossEntropyLoss(), torch.optim.AdamW(head.parameters(), RATE), metrics=["accuracy"], seed=seed,
+        device="cpu", progress=False,
+    )  # fmt: skip
+    train = DataLoader(Views(views, target, count), BATCH, shuffle=True)
+    history = trainer.fit(train, DataLoader(TensorDataset(found, wanted), len(wanted)), epochs=EPOCHS)
+    return float(history["val_accuracy"][-1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DLKIT_TEST_DATA", "../shared/data")))
     parser.add_argument("--views", type=int, default=96, help="that are computed; at least 25")
     parser.add_argument("--heads", type=int, default=60)
+    parser.add_argument("--trained", type=int, default=0, help="that many heads with dlkit's Trainer, too")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
-    views, target, found, wanted = stored(options.data, options.views, options.device)
+    data = views, target, found, wanted = stored(options.data, options.views, options.device)
     for count in (EPOCHS, 1, 2, 4, 6, 8, 12):
         weight, bias = train_heads(views, target, count, options.heads)
         logits = torch.einsum("bd,hcd->hbc", found, weight) + bias[:, None]
@@ -89,6 +125,10 @@ def main() -> None:
         name = "fresh" if count == EPOCHS else f"{count:5d}"
         error = right.std() / options.heads**0.5
         print(f"{name} views: accuracy {right.mean():.4f} ± {error:.4f}, loss {loss:.4f}", flush=True)
+        if options.trained:
+            scores = torch.tensor([train_with_trainer(data, count, seed) for seed in range(options.trained)])
+            error = scores.std() / options.trained**0.5
+            print(f"  with the Trainer:  {scores.mean():.4f} ± {error:.4f}", flush=True)
 
 
 if __name__ == "__main__":
