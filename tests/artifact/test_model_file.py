@@ -427,6 +427,14 @@ class TestOtherFormats:
         images = torch.rand(7, 1, 28, 28)
         torch.testing.assert_close(program(images), logits(small(), images))
 
+    def test_a_model_that_was_changed_is_exported_as_it_is_and_not_saved(self, tmp_path: Path) -> None:
+        model, images = small(), torch.rand(2, 1, 28, 28)
+        model.register_forward_hook(lambda module, args, output: output * 2)
+        with pytest.raises(ArgumentError, match="changed after it was made"):
+            dlkit.save(model, tmp_path / "m", classes=LETTERS, preprocessing=GREY)
+        path = dlkit.save(model, tmp_path / "m.pt2", classes=LETTERS, preprocessing=GREY, format="torch.export")
+        torch.testing.assert_close(torch.export.load(path).module()(images), 2 * logits(small(), images))
+
     def test_another_format(self, tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match="'pickle'"):
             dlkit.save(small(), tmp_path / "m", format="pickle")  # type: ignore[arg-type]

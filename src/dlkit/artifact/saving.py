@@ -84,23 +84,28 @@ def save(
     meaning, document = describe(
         model, classes=classes, preprocessing=preprocessing, task=task, example=example, metrics=metrics
     )
-    tensors, document["aliases"] = pack(model)
-    again = _rebuilt(model, document, tensors, str(path))
-    if format == "onnx":
-        return exporting.write_onnx(again, path, meaning, document)
-    if format == "torch.export":
-        return exporting.write_program(again, path, meaning, document)
-    _write(path, tensors, document)
-    return path
+    if format == "dlkit":
+        tensors, _ = _rebuilt(model, document, str(path))
+        _write(path, tensors, document)
+        return path
+    # Exporters follow the model itself, whatever was changed about it; but they want it on the CPU.
+    exported = model if _device_of(model).type == "cpu" else _rebuilt(model, document, str(path))[1]
+    write = exporting.write_onnx if format == "onnx" else exporting.write_program
+    return write(exported, path, meaning, document)
 
 
-def _rebuilt(model: nn.Module, document: dict[str, Any], tensors: Mapping[str, Tensor], name: str) -> nn.Module:
-    """The model as whoever opens the file gets it, on the CPU, where its output for the example is written down.
+def _device_of(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _rebuilt(model: nn.Module, document: dict[str, Any], name: str) -> tuple[dict[str, Tensor], nn.Module]:
+    """The tensors for the file, and the model as whoever opens it gets it: on the CPU, whose output is written down.
 
     It is compared with the given one on that one's own device: a GPU rounds much more coarsely than a CPU (TF32).
     """
+    tensors, document["aliases"] = pack(model)
     again = assemble(document, tensors, name, trust_hub=True)  # its code has run in this process already
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = _device_of(model)
     if difference := differs(again.to(device), document):
         raise ArgumentError(
             f"the model rebuilt from {document['architecture'].get('name')!r} does not give the output of this one "
@@ -110,7 +115,7 @@ def _rebuilt(model: nn.Module, document: dict[str, Any], tensors: Mapping[str, T
     if device.type != "cpu":
         example = document["example"]
         example["output"] = _kept(_output(again.cpu(), make_example(example["input"])))
-    return again
+    return tensors, again
 
 
 def describe(
