@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from cases import StopAt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -59,15 +60,6 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 def different(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
     assert one.keys() == other.keys()
     return [name for name, value in one.items() if not torch.equal(value, other[name])]
-
-
-class StopAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, run: Any) -> None:
-        if run.step == self.step:
-            run.request_stop("enough")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -6,12 +6,13 @@ import random
 
 import pytest
 import torch
+from cases import StopAt
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 import dlkit
 from dlkit import Trainer
-from dlkit.callbacks import Callback, Checkpoint
+from dlkit.callbacks import Checkpoint
 from dlkit.errors import ArgumentError, DataError
 from dlkit.sources import source_of
 
@@ -44,15 +45,6 @@ class Counter:
 
     def load_state_dict(self, state):
         self.position = state["position"]
-
-
-class StopAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.at = step
-
-    def on_step_end(self, run) -> None:
-        if run.step == self.at:
-            run.request_stop("test")
 
 
 def trained(make, folder=None, stops=()):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import StopAt
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from dlkit import DataLoader, Trainer
@@ -351,17 +352,6 @@ def test_batches_fit_a_model_of_transformers() -> None:
     torch.testing.assert_close(together.logits, alone, rtol=1e-5, atol=1e-6)
 
 
-class StopAt(Callback):
-    """Breaks off after a step, as a crash would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, run: Any) -> None:
-        if run.step == self.step:
-            raise RuntimeError("broken off")
-
-
 @pytest.mark.parametrize("buckets", [{"batch_size": 16}, {"tokens": 64}])
 def test_a_broken_off_training_goes_on_with_the_same_batches(tmp_path: Path, buckets: dict[str, int]) -> None:
     train = split(300)[0]
@@ -382,5 +372,5 @@ def test_a_broken_off_training_goes_on_with_the_same_batches(tmp_path: Path, buc
 
     whole = weights("whole")
     with pytest.raises(RuntimeError, match="broken off"):
-        weights("broken", StopAt(25))
+        weights("broken", StopAt(25, RuntimeError("broken off")))
     assert all(torch.equal(one, other) for one, other in zip(whole, weights("broken"), strict=True))

@@ -23,9 +23,22 @@ from torch.utils.data import (
 )
 
 from dlkit import Trainer
-from dlkit.callbacks import EMA, Checkpoint, ClipGradients, CSVLogger, EarlyStopping, LearningRate
+from dlkit.callbacks import EMA, Callback, Checkpoint, ClipGradients, CSVLogger, EarlyStopping, LearningRate
 
 SAMPLES = 61
+
+
+class StopAt(Callback):
+    """Asks to stop, or raises, at one step."""
+
+    def __init__(self, step: int, error: Exception | None = None) -> None:
+        self.at, self.error = step, error
+
+    def on_step_end(self, run) -> None:
+        if run.step == self.at:
+            if self.error is not None:
+                raise self.error
+            run.request_stop("test")
 
 
 class Augmented(Dataset):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import Augmented, digest, fit
+from cases import Augmented, StopAt, digest, fit
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -20,19 +20,6 @@ from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint
 
 FULL = {"scheduler": "step", "ema": True, "accumulate": 2, "validate_every": "4 steps"}
-
-
-class StopAt(Callback):
-    """Asks to stop, or raises, at one step."""
-
-    def __init__(self, step: int, error: Exception | None = None) -> None:
-        self.at, self.error = step, error
-
-    def on_step_end(self, run) -> None:
-        if run.step == self.at:
-            if self.error is not None:
-                raise self.error
-            run.request_stop("test")
 
 
 @pytest.fixture(scope="module")

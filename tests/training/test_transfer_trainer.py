@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from cases import StopAt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dlkit import Trainer
 from dlkit.callbacks import EMA, Callback, Checkpoint, ReuseFeatures, Unfreeze
 from dlkit.errors import ArgumentError, TrainingError
+from dlkit.training.reuse import Reuse
 from dlkit.transfer import freeze, is_frozen, param_groups
+from dlkit.transfer._cut import find_cut
 
 
 class Net(nn.Module):
@@ -90,6 +93,19 @@ def test_features_are_computed_once_and_the_result_is_that_of_the_slow_way() -> 
     for left, right in zip(trainer.history.rows, again.history.rows, strict=True):
         assert left["train_loss"] == pytest.approx(right["train_loss"], abs=1e-5)
         assert left["val_loss"] == pytest.approx(right["val_loss"], abs=1e-5)
+
+
+def test_features_of_another_device_or_precision_have_another_key() -> None:
+    model = freeze(make())
+    optim = torch.optim.AdamW(model.head_parameters(), 1e-2)
+    keys = set()
+    for device, precision in (("cpu", "fp32"), ("cpu", "bf16"), ("cuda", "fp32")):
+        trainer = Trainer(model, nn.CrossEntropyLoss(), optim, device="cpu", precision=precision, progress=False)
+        trainer.run.device = torch.device(device)
+        reuse = Reuse(trainer.run, trainer._forward, ReuseFeatures())
+        reuse._cut = find_cut(model, torch.zeros(2, 3, 8, 8))
+        keys.add(reuse.key("samples", views=1, seed=None))
+    assert len(keys) == 3
 
 
 def test_an_inner_boundary_is_cut_as_well() -> None:
@@ -260,15 +276,6 @@ def stage_run(folder: Path, *callbacks: Callback, epochs: int = 3, reuse: bool =
         epochs=epochs,
     )
     return model
-
-
-class StopAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, run: Any) -> None:
-        if run.step == self.step:
-            run.request_stop("enough")
 
 
 @pytest.mark.parametrize("reuse", [False, True])

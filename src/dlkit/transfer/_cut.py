@@ -180,7 +180,7 @@ def find_cut(model: nn.Module, example: Any) -> Cut:
 def in_best_layout(cut: Cut, images: Any) -> Cut:
     """The same cut, computed on images that lie channels last where that is the same: a CPU convolves faster so.
 
-    By 1.4 to 2.0 times for convolutional networks with BatchNorm, and no slower for others (`bench/layout.txt`). Which
+    By 1.2 to 2.1 times for convolutional networks with BatchNorm, and no slower for others (`bench/layout.txt`). Which
     layout is taken must not depend on a stopwatch: features are to be the same bits in every run.
 
     Args:
