@@ -287,6 +287,19 @@ def test_a_run_in_stages_resumes_bit_for_bit_at_any_step(tmp_path: Path, reuse: 
         assert_equal(whole, weights(stage_run(folder, reuse=reuse)))
 
 
+def test_each_stage_is_told() -> None:
+    model, messages = freeze(make()), list[str]()
+    trainer = Trainer(
+        model, nn.CrossEntropyLoss(), torch.optim.AdamW(model.head_parameters(), 1e-2), device="cpu", progress=False,
+        callbacks=[Unfreeze({1: "layer2", 2: "all"}), ReuseFeatures(enabled=False)],
+    )  # fmt: skip
+    trainer.run.say = messages.append  # type: ignore[method-assign]
+    trainer.fit(loaders()[0], epochs=3)
+    told = [message for message in messages if "trainable" in message]
+    assert told[0].startswith("epoch 2: trainable from 'layer2' on, ")
+    assert told[1].startswith("epoch 3: everything is trainable, ")
+
+
 def test_each_stage_trains_what_it_says_and_every_parameter_is_in_one_group() -> None:
     model = freeze(make())
     states: list[Any] = []
