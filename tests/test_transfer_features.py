@@ -24,11 +24,13 @@ from dlkit.transfer.features import FeatureStore, identity_of
 
 
 def batches(calls: list[Any], samples: int = 6) -> Any:
+    """Maps of one number, which are taken in turn."""
+
     def give(view: int, start: int) -> Any:
         for first in range(start, samples, 2):
             calls.append((view, first))
             index = torch.arange(first, min(first + 2, samples))
-            yield (index + 100 * view).float().unsqueeze(1), index
+            yield (index + 100 * view).float().view(-1, 1, 1), index
 
     return give
 
@@ -40,10 +42,73 @@ def test_rows_come_back_from_memory_and_from_a_file(tmp_path: Path, max_memory: 
     store.fill(batches([]))
     for epoch in range(3):
         values, targets = store.rows([5, 0, 2], epoch)
-        assert values[:, 0].tolist() == [5 + 100 * ((epoch + 5) % 2), 100 * (epoch % 2), 2 + 100 * (epoch % 2)]
+        assert values[:, 0, 0].tolist() == [5 + 100 * ((epoch + 5) % 2), 100 * (epoch % 2), 2 + 100 * (epoch % 2)]
         assert targets.tolist() == [5, 0, 2]
     again = FeatureStore(6, 2, tmp_path / "key" if kept else None, max_memory=max_memory)
     assert again.open() == kept
+
+
+def corners(views: int = 3, samples: int = 4, dtype: torch.dtype = torch.float32, targets: Any = None) -> FeatureStore:
+    """View k of sample i is 10 i, and one more in its place k: so a mixture tells its own weights."""
+    store = FeatureStore(samples, views, None, max_memory=1 << 20)
+    targets = targets or (lambda view: torch.arange(samples))
+
+    def give(view: int, start: int) -> Any:
+        values = 10 * torch.arange(samples, dtype=dtype).unsqueeze(1).repeat(1, views)
+        values[:, view] += 1
+        return [(values, targets(view))]
+
+    store.fill(give)
+    return store
+
+
+def test_views_are_mixed_anew_in_every_epoch() -> None:
+    store, seen = corners(), []
+    for epoch in range(50):
+        values, targets = store.rows([3, 1], epoch, seed=5)
+        weights = values - 10 * targets.unsqueeze(1)
+        assert targets.tolist() == [3, 1]
+        assert weights.min() >= -1e-5
+        torch.testing.assert_close(weights.sum(1), torch.ones(2), atol=1e-5, rtol=0)
+        seen.append(weights)
+    weights = torch.cat(seen)
+    assert len(weights.unique(dim=0)) == 100
+    # Evenly over the triangle of all mixtures: each weight is 1/3 in the mean, with a variance of 1/18.
+    torch.testing.assert_close(weights.mean(0), torch.full((3,), 1 / 3), atol=0.1, rtol=0)
+    torch.testing.assert_close(weights.var(0), torch.full((3,), 1 / 18), atol=0.025, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_mixture_hangs_on_seed_epoch_and_sample_alone(dtype: torch.dtype) -> None:
+    store = corners(dtype=dtype)
+    whole = store.rows([0, 1, 2, 3], 7, seed=2)[0]
+    assert whole.dtype == dtype
+    assert torch.equal(whole[[3, 0]], corners(dtype=dtype).rows([3, 0], 7, seed=2)[0])
+    assert torch.equal(whole[[2]], store.rows([2], 7, seed=2)[0])
+    assert not torch.equal(whole, store.rows([0, 1, 2, 3], 8, seed=2)[0])
+    assert not torch.equal(whole, store.rows([0, 1, 2, 3], 7, seed=3)[0])
+    assert torch.equal(whole, store.rows([0, 1, 2, 3], 7, seed=2)[0])
+
+
+def test_views_with_targets_of_their_own_are_taken_in_turn() -> None:
+    store = corners(targets=lambda view: {"both": torch.arange(4), "own": torch.full((4,), view)})
+    assert not store.mixes
+    values, targets = store.rows([1, 2], 0)
+    assert targets["own"].tolist() == [1, 2]
+    assert (values - 10 * targets["both"].unsqueeze(1)).tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert corners(targets=lambda view: {"both": torch.arange(4)}).mixes
+    assert not corners(views=1).mixes
+
+
+def test_a_kept_store_mixes_as_the_one_that_computed_it(tmp_path: Path) -> None:
+    def give(view: int, start: int) -> Any:
+        return [(torch.arange(8.0).view(4, 2) + 100 * view, torch.arange(4))]
+
+    made, opened = (FeatureStore(4, 2, tmp_path / "key", max_memory=size) for size in (1 << 20, 0))
+    made.fill(give)
+    assert opened.open()
+    assert opened.mixes
+    assert torch.equal(made.rows([2, 1], 3)[0], opened.rows([2, 1], 3)[0])
 
 
 def test_targets_of_several_parts_and_none(tmp_path: Path) -> None:
@@ -72,7 +137,7 @@ def give(view, start):
         if (view, first) == (1, 2):
             os.kill(os.getpid(), signal.SIGKILL)
         index = torch.arange(first, first + 2)
-        yield (index + 100 * view).float().unsqueeze(1), index
+        yield (index + 100 * view).float().view(-1, 1, 1), index
 features.FeatureStore(6, 2, pathlib.Path(sys.argv[1]), max_memory=1 << 20).fill(give)
 """
 
@@ -85,8 +150,8 @@ def test_a_killed_computation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not store.open()
     store.fill(batches(calls))
     assert calls == [(1, 2), (1, 4)]
-    assert store.rows([0, 1, 5], 0)[0][:, 0].tolist() == [0, 101, 105]
-    assert store.rows([0, 1, 5], 1)[0][:, 0].tolist() == [100, 1, 5]
+    assert store.rows([0, 1, 5], 0)[0][:, 0, 0].tolist() == [0, 101, 105]
+    assert store.rows([0, 1, 5], 1)[0][:, 0, 0].tolist() == [100, 1, 5]
     assert FeatureStore(6, 2, folder, max_memory=0).open()
 
 

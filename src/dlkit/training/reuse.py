@@ -212,7 +212,7 @@ class ReusingSource:
     def _stored(self, epoch: int, start: int) -> Iterator[Any]:
         assert self.store is not None
         for number in range(start, self.source.num_batches or 0):
-            values, target = self.store.rows(self.source.indices(epoch, number) or [], epoch)
+            values, target = self.store.rows(self.source.indices(epoch, number) or [], epoch, seed=self.seed)
             inputs = Features(values, self.reuse.half)
             yield (inputs, target) if target is not None else inputs
 
@@ -223,7 +223,8 @@ class ReusingSource:
     def described(self) -> str:
         """The samples in words."""
         assert self.store is not None
-        views = f" ({self.store.views} views of each)" if self.store.views > 1 else ""
+        how = "mixed anew in every epoch" if self.store.mixes else "in turn"
+        views = f" ({self.store.views} views of each, {how})" if self.store.views > 1 else ""
         return f"{self.store.samples:,} {'training' if self.training else 'validation'} samples{views}"
 
     @property

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
-from dlkit import _files
+from dlkit import _files, rng
 from dlkit._identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.errors import DataError
 from dlkit.transfer._cut import Cut
@@ -25,6 +26,7 @@ from dlkit.transfer.freezing import frozen_tensors
 __all__ = ["FeatureStore", "Features", "features_key", "identity_of"]
 
 _FORMAT = 2  # 1: convolved in the usual layout, which rounds differently
+_MIXTURE = 12  # the purpose of a stream, beside those of dlkit.rng and dlkit.training.reuse
 _SAVE_EVERY = 5.0  # seconds between the moments up to which a killed computation goes on
 _TRANSFORMS = ("transform", "target_transform", "transforms", "loader")  # of torchvision's datasets
 
@@ -113,6 +115,13 @@ def _of_samples(dataset: Any, samples: Sequence[Any]) -> str | None:
 class FeatureStore:
     """Rows of features, `views` for each sample, in memory while they fit and in a mapped file beyond.
 
+    Several views of a sample would be all that training ever sees of it. So each epoch draws another mixture of them,
+    all mixtures alike in probability (interpolation between features of one class: DeVries and Taylor 2017, "Dataset
+    augmentation in feature space"; here even of one sample). On photos a head learns more from four views so than from
+    four in turn, and not less than from fresh ones in every epoch (`bench/views.py`). Features that are maps or tokens
+    are taken in turn: what lies at one place of a crop lies elsewhere in the next. So are those whose target differs
+    between views.
+
     With a folder they are kept there, whole or not at all: a computation that was killed goes on where it last saved,
     and a finished one is opened by the next process with the same key.
 
@@ -133,6 +142,8 @@ class FeatureStore:
         self.samples, self.views, self.folder, self.max_memory = samples, views, folder, max_memory
         self.values: Tensor | None = None
         self.targets: Any = None
+        self.mixes = False
+        self._weights: tuple[tuple[int, int], Tensor] | None = None
         self._scratch: Path | None = None
 
     @property
@@ -155,6 +166,7 @@ class FeatureStore:
             self.discard()
             return False
         self._settle()
+        self.mixes = self._can_mix()
         return True
 
     def discard(self) -> None:
@@ -200,6 +212,7 @@ class FeatureStore:
         if done != self.samples * self.views:
             raise DataError(f"{done} of {self.samples * self.views} samples came to be stored as features")
         self.targets = _joined(targets)
+        self.mixes = self._can_mix()
 
     def _remaining(self, batches: Callable[[int, int], Any], done: int) -> Iterator[Any]:
         for view in range(done // self.samples if self.samples else 0, self.views):
@@ -259,17 +272,47 @@ class FeatureStore:
         if self.values is not None and self.nbytes <= self.max_memory:
             self.values = self.values.clone()
 
-    def rows(self, indices: Sequence[int], epoch: int) -> tuple[Tensor, Any]:
-        """The features and targets of samples; with several views, another one in every epoch.
+    def rows(self, indices: Sequence[int], epoch: int, *, seed: int = 0) -> tuple[Tensor, Any]:
+        """The features and targets of samples; with several views, other features in every epoch.
 
         Args:
             indices: Which samples.
-            epoch: The number of the epoch; sample i gets view (epoch + i) mod views.
+            epoch: The number of the epoch. Where views are taken in turn, sample i gets view (epoch + i) mod views.
+            seed: With the epoch and the sample it decides how views are mixed, and nothing else does.
         """
         assert self.values is not None
         index = torch.as_tensor(indices, dtype=torch.int64)
-        index = (index + epoch) % self.views * self.samples + index
-        return self.values.index_select(0, index), _selected(self.targets, index)
+        turn = (index + epoch) % self.views * self.samples + index
+        values = self._mixed(index, epoch, seed) if self.mixes else self.values.index_select(0, turn)
+        return values, _selected(self.targets, turn)
+
+    def _can_mix(self) -> bool:
+        assert self.values is not None
+        targets = list(self.targets.values()) if isinstance(self.targets, Mapping) else [self.targets]
+        return (
+            self.views > 1
+            and self.values.dim() == 2
+            and self.values.is_floating_point()
+            and all(each is None or _repeats(each, self.views) for each in targets)
+        )
+
+    def _mixed(self, index: Tensor, epoch: int, seed: int) -> Tensor:
+        assert self.values is not None
+        if self._weights is None or self._weights[0] != (seed, epoch):
+            draw = np.random.default_rng(rng.derive(seed, _MIXTURE, epoch))
+            weights = torch.from_numpy(draw.dirichlet(np.ones(self.views), self.samples))
+            self._weights = (seed, epoch), weights.to(torch.promote_types(self.values.dtype, torch.float32))
+        weights = self._weights[1].index_select(0, index)
+        mixed = weights.new_zeros(len(index), self.values.shape[1])
+        for view in range(self.views):  # one after another, so that a row does not depend on its batch mates
+            mixed.addcmul_(weights[:, view : view + 1], self.values.index_select(0, view * self.samples + index))
+        return mixed.to(self.values.dtype)
+
+
+def _repeats(targets: Tensor, views: int) -> bool:
+    """Whether every view has the same targets."""
+    parts = targets.chunk(views)
+    return all(torch.equal(part, parts[0]) for part in parts[1:])
 
 
 def _map(file: Path, shape: tuple[int, ...], dtype: torch.dtype, *, shared: bool = False) -> Tensor:
