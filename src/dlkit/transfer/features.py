@@ -304,8 +304,9 @@ class FeatureStore:
             self._weights = (seed, epoch), weights.to(torch.promote_types(self.values.dtype, torch.float32))
         weights = self._weights[1].index_select(0, index)
         mixed = weights.new_zeros(len(index), self.values.shape[1])
-        for view in range(self.views):  # one after another, so that a row does not depend on its batch mates
-            mixed.addcmul_(weights[:, view : view + 1], self.values.index_select(0, view * self.samples + index))
+        # A product and a sum at a time round alike everywhere; a matrix product or a fused operation need not.
+        for view in range(self.views):
+            mixed += weights[:, view : view + 1] * self.values.index_select(0, view * self.samples + index)
         return mixed.to(self.values.dtype)
 
 
