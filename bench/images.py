@@ -7,7 +7,8 @@ process, with threads in one worker, with Pillow alone, and later epochs from a 
 pipeline of threads over FFmpeg) and FFCV (its raw mode) where they are installed. Every one cuts a random part out,
 resizes it to 224 pixels, mirrors half of the images and gives normalised floats. Without FOLDER, photographs of 500x375
 pixels are made by enlarging noise, and two sets of 12-megapixel ones: grainy (3.9 MB each) and smooth (1.7 MB), because
-at a reduced size most of the time goes into reading the file's bits. Real ones compress differently, so give some. Each
+at a reduced size most of the time goes into reading the file's bits; and with the test data at hand (DLKIT_TEST_DATA) a
+third one of real photographs enlarged to 12 megapixels (0.7 MB). Real ones compress differently, so give some. Each
 subfolder of FOLDER is measured by itself and must be a folder of classes.
 """
 
@@ -35,6 +36,7 @@ from dlkit import transforms
 from dlkit.datasets import ImageFolder
 from dlkit.datasets.images import decoding
 
+DATA = Path(os.environ.get("DLKIT_TEST_DATA", "../shared/data"))
 SIZE, BATCH = 224, 32
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -49,6 +51,20 @@ def made_up(folder: Path, width: int, height: int, count: int, detail: int = 12,
         path = folder / "ab"[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return folder
+
+
+def enlarged(folder: Path, width: int, height: int, count: int) -> Path:
+    """Landscape photographs of the test data, enlarged."""
+    made = 0
+    for path in sorted((DATA / "images" / "hymenoptera" / "train").rglob("*.jpg")):
+        with Image.open(path) as photo:
+            if made == count or photo.width <= photo.height:
+                continue
+            target = folder / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            photo.convert("RGB").resize((width, height), Image.Resampling.LANCZOS).save(target, quality=85)
+            made += 1
     return folder
 
 
@@ -230,8 +246,9 @@ def measure(folder: Path, rounds: int, cache: Path) -> None:
             except Exception as error:
                 print(f"  {name} fails: {type(error).__name__}: {str(error).strip().splitlines()[0][:100]}")
                 del entrants[name], taken[name]
-    count = len(ImageFolder(folder))
-    print(f"{folder.name}: {count} images, load {os.getloadavg()[0]:.1f}")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    size, count = sum(path.stat().st_size for path in files) / len(files), len(ImageFolder(folder))
+    print(f"{folder.name}: {count} images of {size / 1e6:.2f} MB, load {os.getloadavg()[0]:.1f}")
     for name, times in taken.items():
         ratios = [base / own for base, own in zip(taken["torchvision, PIL"], times, strict=True)]
         shown = f"{statistics.median(ratios):6.2f} x torchvision (PIL), from {min(ratios):.2f} to {max(ratios):.2f}"
@@ -257,12 +274,14 @@ def main() -> None:
             found = sorted(path for path in options.photos.iterdir() if path.is_dir())
             folders = [path for path in found if options.only in (None, path.name)]
         else:
-            sets: dict[str, tuple[Any, ...]] = {
-                "500x375": (500, 375, options.count),
-                "12 megapixels": (4000, 3000, options.large),
-                "12 megapixels, smooth": (4000, 3000, options.large, 48, 1.5),
+            sets: dict[str, Callable[[Path], Path]] = {
+                "500x375": lambda folder: made_up(folder, 500, 375, options.count),
+                "12 megapixels": lambda folder: made_up(folder, 4000, 3000, options.large),
+                "12 megapixels, smooth": lambda folder: made_up(folder, 4000, 3000, options.large, 48, 1.5),
             }
-            folders = [made_up(root / name, *sets[name]) for name in sets if options.only in (None, name)]
+            if DATA.is_dir():
+                sets["12 megapixels, enlarged"] = lambda folder: enlarged(folder, 4000, 3000, options.large)
+            folders = [make(root / name) for name, make in sets.items() if options.only in (None, name)]
         for folder in folders:
             measure(folder, options.rounds, root / "cache")
 
