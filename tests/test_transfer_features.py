@@ -41,7 +41,7 @@ def test_rows_come_back_from_memory_and_from_a_file(tmp_path: Path, max_memory: 
     store = FeatureStore(6, 2, tmp_path / "key" if kept else None, max_memory=max_memory)
     store.fill(batches([]))
     for epoch in range(3):
-        values, targets = store.rows([5, 0, 2], epoch)
+        values, targets = store.rows([5, 0, 2], epoch, seed=0)
         assert values[:, 0, 0].tolist() == [5 + 100 * ((epoch + 5) % 2), 100 * (epoch % 2), 2 + 100 * (epoch % 2)]
         assert targets.tolist() == [5, 0, 2]
     again = FeatureStore(6, 2, tmp_path / "key" if kept else None, max_memory=max_memory)
@@ -93,7 +93,7 @@ def test_a_mixture_hangs_on_seed_epoch_and_sample_alone(dtype: torch.dtype) -> N
 def test_views_with_targets_of_their_own_are_taken_in_turn() -> None:
     store = corners(targets=lambda view: {"both": torch.arange(4), "own": torch.full((4,), view)})
     assert not store.mixes
-    values, targets = store.rows([1, 2], 0)
+    values, targets = store.rows([1, 2], 0, seed=0)
     assert targets["own"].tolist() == [1, 2]
     assert (values - 10 * targets["both"].unsqueeze(1)).tolist() == [[0, 1, 0], [0, 0, 1]]
     assert corners(targets=lambda view: {"both": torch.arange(4)}).mixes
@@ -108,7 +108,7 @@ def test_a_kept_store_mixes_as_the_one_that_computed_it(tmp_path: Path) -> None:
     made.fill(give)
     assert opened.open()
     assert opened.mixes
-    assert torch.equal(made.rows([2, 1], 3)[0], opened.rows([2, 1], 3)[0])
+    assert torch.equal(made.rows([2, 1], 3, seed=0)[0], opened.rows([2, 1], 3, seed=0)[0])
 
 
 def test_targets_of_several_parts_and_none(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_targets_of_several_parts_and_none(tmp_path: Path) -> None:
         FeatureStore(3, 1, tmp_path / name, max_memory=99).fill(lambda view, start, t=target: [(torch.eye(3), t)])
         store = FeatureStore(3, 1, tmp_path / name, max_memory=99)
         assert store.open()
-        found = store.rows([1], 0)[1]
+        found = store.rows([1], 0, seed=0)[1]
         assert found is None if target is None else found["a"].tolist() == [1]
 
 
@@ -150,8 +150,8 @@ def test_a_killed_computation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not store.open()
     store.fill(batches(calls))
     assert calls == [(1, 2), (1, 4)]
-    assert store.rows([0, 1, 5], 0)[0][:, 0, 0].tolist() == [0, 101, 105]
-    assert store.rows([0, 1, 5], 1)[0][:, 0, 0].tolist() == [100, 1, 5]
+    assert store.rows([0, 1, 5], 0, seed=0)[0][:, 0, 0].tolist() == [0, 101, 105]
+    assert store.rows([0, 1, 5], 1, seed=0)[0][:, 0, 0].tolist() == [100, 1, 5]
     assert FeatureStore(6, 2, folder, max_memory=0).open()
 
 
@@ -163,7 +163,7 @@ def test_damaged_files_are_computed_anew(tmp_path: Path, name: str) -> None:
     store = FeatureStore(6, 1, folder, max_memory=1 << 20)
     assert not store.open()
     store.fill(batches([]))
-    assert store.rows([3], 0)[0].item() == 3
+    assert store.rows([3], 0, seed=0)[0].item() == 3
 
 
 def test_identities(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ class ReusingSource:
     def _stored(self, epoch: int, start: int) -> Iterator[Any]:
         assert self.store is not None
         for number in range(start, self.source.num_batches or 0):
-            values, target = self.store.rows(self.source.indices(epoch, number) or [], epoch, seed=self.seed)
+            values, target = self.store.rows(self.source.indices(epoch, number) or [], epoch, self.seed)
             inputs = Features(values, self.reuse.half)
             yield (inputs, target) if target is not None else inputs
 

@@ -133,7 +133,7 @@ class FeatureStore:
 
     >>> store = FeatureStore(3, 1, None, max_memory=1000)
     >>> store.fill(lambda view, start: [(torch.eye(3), torch.arange(3))])
-    >>> store.rows([2, 0], epoch=5)
+    >>> store.rows([2, 0], epoch=5, seed=0)
     (tensor([[0., 0., 1.],
             [1., 0., 0.]]), tensor([2, 0]))
     """
@@ -272,7 +272,7 @@ class FeatureStore:
         if self.values is not None and self.nbytes <= self.max_memory:
             self.values = self.values.clone()
 
-    def rows(self, indices: Sequence[int], epoch: int, *, seed: int = 0) -> tuple[Tensor, Any]:
+    def rows(self, indices: Sequence[int], epoch: int, seed: int) -> tuple[Tensor, Any]:
         """The features and targets of samples; with several views, other features in every epoch.
 
         Args:
