@@ -292,6 +292,27 @@ def test_a_run_in_stages_resumes_bit_for_bit_at_any_step(tmp_path: Path, reuse: 
         assert_equal(whole, weights(stage_run(folder, reuse=reuse)))
 
 
+@pytest.mark.parametrize("views", [None, 2])
+def test_a_run_on_stored_features_resumes_bit_for_bit_however_few_epochs_are_left(
+    tmp_path: Path, views: int | None
+) -> None:
+    def run(folder: str, *callbacks: Callback, epochs: int = 3) -> Net:
+        model = freeze(make())
+        settings = Checkpoint(tmp_path / folder, every="1 steps", restore_best=False), ReuseFeatures(views=views)
+        loader = DataLoader(data(12) if views is None else Noisy(), 5, shuffle=True)
+        train(model, *settings, *callbacks, epochs=epochs, loaders=(loader, None))
+        return model
+
+    whole = run("whole")
+    assert whole.stem[4].count < 3 * 12  # features were stored
+    for step in range(1, 9):
+        run(f"stopped-{step}", StopAt(step))
+        assert_equal(weights(whole), weights(run(f"stopped-{step}")))
+    run("longer", epochs=1)
+    assert_equal(weights(whole), weights(run("longer")))
+    assert run("longer").stem[4].count == 0  # nothing is computed for a run that is finished
+
+
 def test_each_stage_is_told() -> None:
     model, messages = freeze(make()), list[str]()
     trainer = Trainer(

@@ -23,7 +23,8 @@ class ReuseFeatures(Callback):
         enabled: False computes everything anew in every epoch.
         views: With random augmentation, store so many random views of each training sample; every epoch trains on
             another mixture of them, with weights drawn evenly among all that sum to 1. Maps and tokens (where more
-            than the head is trained) are taken in turn. None stores no augmented samples.
+            than the head is trained) are taken in turn. None stores no augmented samples. They are stored even where
+            no more epochs than views are left and so nothing is saved: a resumed run has to see the same numbers.
         keep: Keep features in a folder, so that the next run finds them; they are recomputed as soon as weights, data
             or preprocessing differ. False keeps them for this fit only.
         folder: Where; None for the cache folder (`DLKIT_HOME`).

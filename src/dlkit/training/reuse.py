@@ -117,7 +117,7 @@ class Reuse:
         how = f"computed in {seconds:.1f} s" if computed else "found in the cache and checked"
         self.run.say(
             f"the frozen backbone runs once over {images}; {max(0, saved):,} forward passes saved in "
-            f"{epochs} epochs; {megabytes:.1f} MB, {how}"
+            f"{epochs} epoch{'s' * (epochs != 1)}; {megabytes:.1f} MB, {how}"
         )
 
     def features(self, batch: Any) -> tuple[Tensor, Any]:
@@ -241,10 +241,8 @@ class ReusingSource:
 
     def store_features(self) -> bool:
         """Open or compute the features, if that is exact and there is room."""
-        epochs, run, settings = self.reuse.run.epochs - self.reuse.run.epoch, self.reuse.run, self.reuse.settings
+        run, settings = self.reuse.run, self.reuse.settings
         shared = settings.shared
-        if epochs <= self._views and self.training and shared is None:
-            return False  # every sample would be computed as often as without
         identity = identity_of(self.loader.dataset) if settings.keep else None
         place = self._key(identity or f"object {id(self.loader.dataset)}") if shared is not None else ""
         if shared is not None and place in shared:
