@@ -32,7 +32,9 @@ _CPU = torch.default_generator
 _AFTER = 0x9E3779B97F4A7C15  # tells the state after a fetch from the one before it
 
 # What a stream is for. Part of the seed, so that order, fetching and the model's own draws never share numbers.
+# The numbers stay as they are: others would give other results.
 ORDER, FETCH, STEP, EVALUATE, SPLIT = range(1, 6)
+VIEWS, MIXTURE, MODEL = 11, 12, 1001
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 

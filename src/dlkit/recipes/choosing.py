@@ -24,7 +24,6 @@ __all__ = ["BACKBONE", "Choice", "Wish", "choose"]
 BACKBONE = "torchvision/resnet18"
 SMALL_SIDE = 64  # pixels up to which a small network from scratch sees all there is
 _TEXT_RATES = {"bag": 1e-2, "gru": 2e-3, "transformer": 1e-3}
-_MODEL = 1001  # the stream of random numbers for first weights, see `rng.derive`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +95,7 @@ def choose(data: Data, wish: Wish) -> Choice:
         ArgumentError: what was said does not go together, or is not known.
         DownloadError: pretrained weights are needed and could not be fetched; the message says what to do without.
     """
-    with rng.isolated(rng.derive(wish.seed, _MODEL)):
+    with rng.isolated(rng.derive(wish.seed, rng.MODEL)):
         if data.kind == "table":
             return _for_table(data, wish)
         return _for_texts(data, wish) if data.kind == "text" else _for_images(data, wish)

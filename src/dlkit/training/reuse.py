@@ -28,8 +28,6 @@ from dlkit.transfer.freezing import frozen_modules, is_frozen
 
 __all__ = ["Reuse"]
 
-_VIEWS = 11  # the purpose of a stream, beside those of dlkit.rng
-
 
 class Reuse:
     """Decides for each stage of a fit whether features are stored, and gives the batches of both kinds.
@@ -340,7 +338,7 @@ class ReusingSource:
 
     def _in_order(self, view: int, first: int, size: int | None = None) -> Iterator[tuple[Any, bool]]:
         """The samples in the dataset's order, each batch with whether random numbers were drawn for it."""
-        seed = rng.derive(self.source.seed, _VIEWS)
+        seed = rng.derive(self.source.seed, rng.VIEWS)
         return in_order(self.loader, view, first, seed=seed, size=size or int(self.loader.batch_size or 1))
 
 

@@ -26,7 +26,6 @@ from dlkit.transfer.freezing import frozen_tensors
 __all__ = ["FeatureStore", "Features", "features_key", "identity_of"]
 
 _FORMAT = 2  # 1: convolved in the usual layout, which rounds differently
-_MIXTURE = 12  # the purpose of a stream, beside those of dlkit.rng and dlkit.training.reuse
 _SAVE_EVERY = 5.0  # seconds between the moments up to which a killed computation goes on
 _TRANSFORMS = ("transform", "target_transform", "transforms", "loader")  # of torchvision's datasets
 
@@ -299,7 +298,7 @@ class FeatureStore:
     def _mixed(self, index: Tensor, epoch: int, seed: int) -> Tensor:
         assert self.values is not None
         if self._weights is None or self._weights[0] != (seed, epoch):
-            draw = np.random.default_rng(rng.derive(seed, _MIXTURE, epoch))
+            draw = np.random.default_rng(rng.derive(seed, rng.MIXTURE, epoch))
             weights = torch.from_numpy(draw.dirichlet(np.ones(self.views), self.samples))
             self._weights = (seed, epoch), weights.to(torch.promote_types(self.values.dtype, torch.float32))
         weights = self._weights[1].index_select(0, index)
