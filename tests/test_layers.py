@@ -19,7 +19,7 @@ rng
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/documents transforms/presets
 transforms/__init__
 _padding _columns collate
-samplers/order samplers/buckets samplers/__init__ loader sources
+samplers/order samplers/buckets samplers/__init__ wrappers loader sources
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks text/_texts
 text/__init__

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import Subset
 
 from dlkit import rng
 from dlkit.callbacks.base import Callback
@@ -38,6 +37,7 @@ from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
 from dlkit.transfer.freezing import is_frozen
+from dlkit.wrappers import unwrap
 
 __all__ = ["Trainer"]
 
@@ -158,7 +158,7 @@ class Trainer:
             raise ArgumentError(
                 "validate_every in time would give other numbers on another machine; use steps or epochs"
             )
-        self.run.data = next((data for data in map(_dataset, (val, train)) if data is not None), None)
+        self.run.data = next((data for data in map(_data_of, (val, train)) if data is not None), None)
         if dry_run:
             return self._dry_run(source, val_source)
         self._set_up_callbacks()
@@ -445,9 +445,6 @@ class Trainer:
             run.say(f"finished after step {run.step}: {run.stop_reason}")
 
 
-def _dataset(loader: Any) -> Any:
-    """The dataset behind a loader, also behind `torch.utils.data.Subset`."""
-    data = getattr(loader, "dataset", None)
-    while isinstance(data, Subset):
-        data = data.dataset
-    return data
+def _data_of(loader: Any) -> Any:
+    """The data behind a loader that says what the samples mean."""
+    return unwrap(getattr(loader, "dataset", None))
