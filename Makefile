@@ -7,13 +7,15 @@ PYTHON ?=
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.14 python3.13 python3.12 python3.11 python3)
 # More for pytest, for example `make test ARGS="-k loader"`.
 ARGS ?=
+# How long `make fuzz` goes on: it begins no new pass after so many minutes, and a pass takes one or two.
+MINUTES ?= 5
 
 INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input
 # Whoever has the tests' packages has the demo's, too.
 DEMO_READY := $(VENV)/.$(if $(wildcard $(VENV)/.dev),dev,plots)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench proof clean
+.PHONY: help venv demo test fuzz check format bench proof clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +28,12 @@ demo: $(DEMO_READY)  ## train a small network on notMNIST, test it and draw thre
 # One thread each: two test processes with two threads each would mostly wait for one another on two cores.
 test: $(VENV)/.dev  ## run the tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(ARGS)
+
+# `make test` draws the same examples every time; this draws others, until something is found or the time is over.
+fuzz: $(VENV)/.dev  ## search at random for what the tests do not try (MINUTES=5)
+	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); while [ $$(date +%s) -lt $$end ]; do \
+	    OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -x -q -m "hypothesis and not proof" --hypothesis-profile=fuzz $(ARGS) || exit 1; \
+	done
 
 check: $(VENV)/.dev  ## look for wrong format, lint and types
 	$(PY) -m ruff format --check .

@@ -548,7 +548,7 @@ ENTRIES = st.lists(
     ),
     max_size=7,
 )
-SLOWLY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOWLY = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @SLOWLY

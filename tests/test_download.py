@@ -521,7 +521,7 @@ FAULTS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scripts=st.tuples(st.lists(FAULTS, max_size=6), st.lists(FAULTS, max_size=3)), calls=st.integers(1, 2))
 def test_whatever_the_servers_do_only_the_right_file_appears(
     server: Server, tmp_path: Path, scripts: tuple[list[Reply], list[Reply]], calls: int

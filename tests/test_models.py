@@ -24,7 +24,7 @@ from dlkit.models import SmallConvNet
     width=st.integers(8, 40),
     batch=st.integers(1, 3),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_size_and_batch_trains(num_classes: int, in_chans: int, height: int, width: int, batch: int) -> None:
     model = SmallConvNet(num_classes, in_chans)
     logits = model(torch.rand(batch, in_chans, height, width))

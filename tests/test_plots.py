@@ -194,7 +194,7 @@ def test_curves_survive_nan_infinity_and_odd_names(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_lowest_validation_loss_is_the_lowest(losses: list[float]) -> None:
     place = lines(plots.curves({"val_loss": losses}))["loss"]["lowest"][0][0]
     assert losses[int(place) - 1] == min(losses)

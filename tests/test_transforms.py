@@ -89,7 +89,7 @@ def test_random_boxes_are_distributed_like_torchvisions() -> None:
     low=st.floats(0.01, 1.0),
     grid=st.sampled_from([1, 2, 4, 8]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_box_lies_inside_the_image_also_on_the_grid(
     height: int, width: int, numbers: list[float], low: float, grid: int
 ) -> None:
@@ -261,7 +261,7 @@ specs = st.one_of(
 
 
 @given(specs)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_json_and_pickle_there_and_back(spec: Any) -> None:
     again = transforms.from_json(transforms.to_json(spec))
     assert again == spec

@@ -357,7 +357,7 @@ def test_an_unreadable_image_is_left_out_and_named(
             NotMNIST(tmp_path)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200), cut=st.integers(0, 900), at=st.integers(0, 900))
 def test_no_bytes_break_the_decoder(content: bytes, cut: int, at: int) -> None:
     """Whatever stands in a file comes out as 784 bytes or as a DataError."""

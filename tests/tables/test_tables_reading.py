@@ -33,9 +33,6 @@ from dlkit.datasets.tables._source import detect_encoding
 from dlkit.datasets.tables._textual import cell_by_cell, through_arrow
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
 
-settings.register_profile("tables", deadline=None, max_examples=60)
-settings.load_profile("tables")
-
 PLAIN = "a,b\n1,x\n2,y\n"
 
 
@@ -526,7 +523,7 @@ def packed(data: bytes, how: str) -> bytes:
     how=st.sampled_from(["plain", "gzip", "bz2", "zip"]),
     streaming=st.booleans(),
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_made_files_come_back(
     rows: list[Any], codec: str, separator: str, how: str, streaming: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

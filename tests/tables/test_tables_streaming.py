@@ -194,7 +194,6 @@ def test_ranks_share_without_loss_or_doubles(path: Path) -> None:
 @given(
     rows=st.integers(1, 80), batch=st.integers(1, 9), ranks=st.integers(1, 6), drop=st.booleans(), shuffle=st.booleans()
 )
-@settings(deadline=None)
 def test_ranks_get_equally_many_batches(rows: int, batch: int, ranks: int, drop: bool, shuffle: bool) -> None:
     planner = Lanes(np.array([rows]), batch, drop_last=drop, at_once=1) if shuffle else None
     whole = (planner or InOrder(rows, batch, drop_last=drop)).plan(1, 2)
@@ -242,7 +241,6 @@ def test_a_process_gets_its_share_by_itself(path: Path) -> None:
     seed=st.integers(0, 5),
     drop_last=st.booleans(),
 )
-@settings(deadline=None)
 def test_a_plan_is_a_permutation_in_whole_batches(
     rows: list[int], batch: int, at_once: int, seed: int, drop_last: bool
 ) -> None:
@@ -303,7 +301,7 @@ cells = st.text(st.sampled_from('ab",\n\r 1가'), max_size=6)
 
 
 @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=40), st.integers(5, 60))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_blocks_end_with_records(rows: list[tuple[str, str]], size: int) -> None:
     text = io.StringIO(newline="")
     csv.writer(text).writerows([("first", "second"), *rows])
