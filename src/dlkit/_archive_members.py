@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from dlkit._disk import disk_error
-from dlkit.errors import ArchiveError, DownloadError
+from dlkit._opening import open_regular
+from dlkit.errors import ArchiveError, DlkitError
 
 _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 20  # bytes; tarfile reads a long-name header into memory whole, however long it claims to be
 _MAX_TAIL = 64 << 20  # bytes of padding behind the end of a tar; tar itself writes 10 kB
 _MAX_TARGET = 4096  # bytes in a symbolic link, as on Linux
 
-_Opener = Callable[[Path, str], Any]
+_Opener = Callable[[IO[bytes]], Any]
 _PACKERS: dict[bytes, _Opener] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -60,17 +61,17 @@ def plain_name(archive: str) -> str:
 
 def members(archive: Path) -> Generator[Member, None, None]:
     """What is in the archive, one after the other; the chunks of each are to be read before going on. To be closed."""
-    with _parsing(archive), open(archive, "rb") as file:
+    with open_regular(archive, ArchiveError) as file, _parsing(archive):
         head = file.read(8)
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         yield from _zip_members(archive)
         return
-    opener = next((opener for magic, opener in _PACKERS.items() if head.startswith(magic)), open)
-    with _parsing(archive), opener(archive, "rb") as file:
+    opener = next((opener for magic, opener in _PACKERS.items() if head.startswith(magic)), None)
+    with _parsing(archive), _unpacking(archive, opener) as file:
         block = file.read(tarfile.BLOCKSIZE)
     if _is_tar_header(block) or (archive.name.lower().endswith(_TAR_SUFFIXES) and not any(block)):
         yield from _tar_members(archive, opener)
-    elif opener is not open:
+    elif opener is not None:
         yield _single_member(archive, opener)
     else:
         raise ArchiveError(f"{archive} was not unpacked: it is no zip, tar, gzip, bzip2 or xz file")
@@ -81,7 +82,7 @@ def _parsing(archive: Path) -> Iterator[None]:
     """Parsers of hostile bytes raise whatever they like: struct.error, RecursionError, AssertionError, ..."""
     try:
         yield
-    except (ArchiveError, DownloadError):
+    except DlkitError:
         raise
     except Exception as error:
         # "Invalid argument" is a place before the file's beginning, which a damaged archive names.
@@ -93,19 +94,30 @@ def _parsing(archive: Path) -> Iterator[None]:
         ) from error
 
 
-def _chunks(archive: Path, open_member: Callable[[], IO[bytes]]) -> Chunks:
+def _chunks(archive: Path, open_member: Callable[[], contextlib.AbstractContextManager[IO[bytes]]]) -> Chunks:
     with _parsing(archive), open_member() as file:
         while chunk := file.read(_CHUNK):
             yield chunk
 
 
+@contextlib.contextmanager
+def _unpacking(archive: Path, opener: _Opener | None) -> Iterator[IO[bytes]]:
+    """The bytes of the file, or those that are packed in it."""
+    with open_regular(archive, ArchiveError) as file:
+        if opener is None:
+            yield file
+        else:
+            with opener(file) as unpacked:
+                yield unpacked
+
+
 def _single_member(archive: Path, opener: _Opener) -> Member:
     name = archive.stem if archive.suffix.lower() in _PACKED_SUFFIXES else archive.name
-    return Member(name=name, kind="file", chunks=_chunks(archive, lambda: cast(IO[bytes], opener(archive, "rb"))))
+    return Member(name=name, kind="file", chunks=_chunks(archive, lambda: _unpacking(archive, opener)))
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:
-    with _parsing(archive), zipfile.ZipFile(archive) as file:
+    with open_regular(archive, ArchiveError) as source, _parsing(archive), zipfile.ZipFile(source) as file:
         for info in file.infolist():
             yield _zip_member(archive, file, info)
 
@@ -167,8 +179,8 @@ class _TarSource:
         return True
 
 
-def _tar_members(archive: Path, opener: _Opener) -> Iterator[Member]:
-    with _parsing(archive), opener(archive, "rb") as file:
+def _tar_members(archive: Path, opener: _Opener | None) -> Iterator[Member]:
+    with _parsing(archive), _unpacking(archive, opener) as file:
         source = _TarSource(file)
         tar: Any = tarfile.TarFile(fileobj=cast(Any, source), encoding="utf-8", errors="surrogateescape")
         while (info := tar.next()) is not None:

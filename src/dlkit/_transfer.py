@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from dlkit._disk import disk_trouble, remove
 from dlkit._files import atomic_write, sync_folder
+from dlkit._opening import open_regular, regular
 from dlkit._urls import is_local, local_path, public
+from dlkit.errors import DataError
 
 if TYPE_CHECKING:
     import requests
@@ -202,9 +204,11 @@ def receive(url: str, part: Part, request: Request, listener: Listener) -> None:
 
 def _receive_file(url: str, part: Part, request: Request, listener: Listener) -> None:
     source = local_path(url)
-    if not os.path.isfile(source):
-        raise RefusedError(f"there is no file {source}")
-    origin = Origin(url=public(url), total=source.stat().st_size)
+    try:
+        total = regular(source).st_size
+    except DataError as error:
+        raise RefusedError(str(error)) from error
+    origin = Origin(url=public(url), total=total)
     _check_size(origin, request)
     part.begin(origin)
     listener.start(0, origin.total)
@@ -213,9 +217,11 @@ def _receive_file(url: str, part: Part, request: Request, listener: Listener) ->
 
 def _file_chunks(source: Path) -> Generator[bytes, None, None]:
     try:
-        with open(source, "rb") as file:
+        with open_regular(source) as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
+    except DataError as error:
+        raise RefusedError(str(error)) from error
     except OSError as error:
         raise RefusedError(f"cannot be read: {error.strerror or error}") from error
 

@@ -21,7 +21,8 @@ from typing import IO, NoReturn
 from dlkit._archive_members import Chunks, Member, members
 from dlkit._disk import disk_error, disk_trouble, locked, remove
 from dlkit._files import sync_folder
-from dlkit.errors import ArchiveError, ArgumentError, DataNotFoundError, DownloadError, UnsafeArchiveError
+from dlkit._opening import regular
+from dlkit.errors import ArchiveError, ArgumentError, DownloadError, UnsafeArchiveError
 
 __all__ = ["Limits", "extract"]
 
@@ -119,8 +120,7 @@ def staged(archive: Path, to: Path, limits: Limits) -> Iterator[Path]:
     Removed at the end where it was not renamed. The caller holds `unpack_lock(to)`, so whatever is found under the
     temporary name was left by a process that died.
     """
-    if not os.path.isfile(archive):
-        raise DataNotFoundError(f"there is no archive {archive}; check the path, or download the file first")
+    regular(archive, ArchiveError)
     folder = to.with_name(f".{to.name}.unpacking")
     remove(folder)
     try:

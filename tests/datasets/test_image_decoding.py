@@ -210,7 +210,7 @@ def test_a_truncated_jpeg_is_an_error_with_both_decoders(monkeypatch: pytest.Mon
 
 
 def test_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataNotFoundError, match=r"gone\.png: there is no such file"):
+    with pytest.raises(DataNotFoundError, match=r"there is no file .*gone\.png"):
         decode_image(tmp_path / "gone.png")
     (tmp_path / "empty.png").touch()
     with pytest.raises(DataError, match=r"empty\.png: the file is empty"):

@@ -99,7 +99,7 @@ def test_errors_name_row_and_column(root: Path) -> None:
         ImageTable(table(root, label=list("abcdef")), root=root.parent)
     with pytest.raises(DataNotFoundError, match="is not a folder"):
         ImageTable(table(root, label=list("abcdef")), root=root / "nothing")
-    with pytest.raises(DataNotFoundError, match="there is no such file"):
+    with pytest.raises(DataNotFoundError, match="there is no file"):
         ImageTable(root / "other.csv")
     (root / "bad.csv").write_bytes("file,label\n\xe4.png,a\n".encode("latin-1"))
     with pytest.raises(DataError, match="cannot be read as CSV in UTF-8"):
@@ -116,7 +116,7 @@ def test_errors_name_row_and_column(root: Path) -> None:
 def test_a_missing_file_is_an_error_by_policy(root: Path) -> None:
     path = table(root, label=list("aabbab"))
     (root / "3.png").unlink()
-    with pytest.raises(DataError, match=r"3\.png: there is no such file"):
+    with pytest.raises(DataError, match=r"there is no file .*3\.png"):
         ImageTable(path, size=8)[3]
     ds = ImageTable(path, size=8, on_error="skip", max_errors=0.2)
     with pytest.warns(UserWarning, match="left out"):

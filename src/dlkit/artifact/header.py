@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlkit.errors import DataNotFoundError, ModelFileError
+from dlkit._opening import open_regular
+from dlkit.errors import ModelFileError
 
 __all__ = ["FORMAT_VERSION", "Header", "checksum", "read_header"]
 
@@ -46,7 +47,7 @@ class Header:
         Raises:
             ModelFileError: a bit of it is another one now.
         """
-        with open(self.path, "rb") as stream:
+        with open_regular(self.path, ModelFileError) as stream:
             stream.seek(self.length)
             chunks = iter(functools.partial(stream.read, 1 << 20), b"")
             found = checksum(self.document, self.layout, chunks)
@@ -82,10 +83,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         ModelFileError: it is no model file of dlkit, damaged, or of a newer format.
     """
     file = Path(path).expanduser()
-    if not file.is_file():
-        raise DataNotFoundError(f"there is no model file {file} (in {Path.cwd()})")
-    total = file.stat().st_size
-    with open(file, "rb") as stream:
+    with open_regular(file, ModelFileError) as stream:
+        total = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
         if total < 10 or not 2 <= length <= min(total - 8, _MOST_HEADER):
             raise ModelFileError(f"{file} is no safetensors file: {total} bytes, and a header of {length} is claimed")

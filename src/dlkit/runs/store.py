@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from dlkit._files import FileLock, atomic_write, sync_folder
+from dlkit._opening import open_regular
 from dlkit.errors import CheckpointError, DamagedCheckpointError, RunLockedError
 
 __all__ = ["CheckpointStore", "CheckpointWarning", "Entry", "load_checkpoint", "plain", "save_checkpoint"]
@@ -89,7 +90,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         DamagedCheckpointError: it is truncated, changed, no checkpoint, or holds more than plain data.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"there is no checkpoint file at {path}")
     _verify(path)
     try:
@@ -105,9 +106,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _verify(path: Path) -> None:
-    size = path.stat().st_size
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path, DamagedCheckpointError) as file:
+        size = os.fstat(file.fileno()).st_size
         left = size - _TRAILER
         while left > 0 and (chunk := file.read(min(left, 1 << 22))):
             digest.update(chunk)
@@ -315,7 +316,8 @@ class CheckpointStore:
     def _read_index(self) -> list[Entry]:
         path = self.folder / "index.json"
         try:
-            return [_entry(row) for row in json.loads(path.read_bytes())["checkpoints"]]
+            with open_regular(path) as file:
+                return [_entry(row) for row in json.loads(file.read())["checkpoints"]]
         except FileNotFoundError:
             return self._from_names()
         except (ValueError, KeyError, TypeError) as error:

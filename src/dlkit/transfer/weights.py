@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import _files, download
-from dlkit.errors import ArgumentError, DataNotFoundError, IntegrityError, ModelFileError
+from dlkit._opening import open_regular, regular
+from dlkit.errors import ArgumentError, IntegrityError, ModelFileError
 
 __all__ = ["LoadReport", "load_weights"]
 
@@ -116,8 +117,7 @@ def _local(weights: str | os.PathLike[str], sha256: str | None, *, progress: boo
     if urlparse(text).scheme in ("http", "https", "file"):
         return _downloaded(text, sha256, progress=progress)
     path = Path(text).expanduser()
-    if not path.is_file():
-        raise DataNotFoundError(f"there is no file of weights at {path} (in {Path.cwd()})")
+    regular(path, ModelFileError)
     if sha256 is not None and (actual := _files.sha256(path)) != sha256:
         raise IntegrityError(f"{path} has the SHA-256 {actual}, not {sha256}; it is not the file you mean")
     return path
@@ -136,7 +136,7 @@ def _downloaded(url: str, sha256: str | None, *, progress: bool) -> Path:
 
 
 def _read(path: Path) -> Any:
-    with open(path, "rb") as file:
+    with open_regular(path, ModelFileError) as file:
         start = file.read(9)
     try:
         if not zipfile.is_zipfile(path) and start[8:9] == b"{":

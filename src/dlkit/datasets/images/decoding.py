@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+from dlkit._opening import open_regular
+from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "OpenImage", "decode_image", "open_image", "read_bytes"]
 
@@ -81,15 +82,15 @@ def read_with_status(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_resul
         DataError: it is too large, or cannot be read.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path, buffering=0) as file:
             status = os.fstat(file.fileno())
             if status.st_size > MAX_BYTES:
                 raise DataError(
                     f"{_shown(path)}: {status.st_size:,} bytes are more than the {MAX_BYTES:,} an image may have"
                 )
-            return file.readall(), status
-    except FileNotFoundError as error:
-        raise DataNotFoundError(f"{_shown(path)}: there is no such file") from error
+            return file.read(), status
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{_shown(path)}: cannot be read: {error.strerror or error}") from error
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -219,9 +219,7 @@ class _Walk:
         hidden, odd = list[str](), list[str]()
         with os.scandir(path) as entries:
             for entry in entries:
-                kind = hidden if _is_hidden(entry.name) else folders if entry.is_dir() else files
-                if kind is files and not entry.is_file():
-                    kind = odd
+                kind = hidden if _is_hidden(entry.name) else {"folder": folders, "file": files}.get(_kind(entry), odd)
                 kind.append(entry.name)
         self._leave_out("hidden", [f"{prefix}{name}" for name in hidden])
         self._leave_out("broken link or special file", [f"{prefix}{name}" for name in odd])
@@ -264,8 +262,16 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
     _readable(folder)
     with os.scandir(folder) as found:
         entries = [entry for entry in found if not _is_hidden(entry.name)]
-    folders = [entry.name for entry in entries if entry.is_dir()]
-    return folders, [entry.name for entry in entries if not entry.is_dir()]
+    folders = [entry.name for entry in entries if _kind(entry) == "folder"]
+    return folders, [entry.name for entry in entries if _kind(entry) != "folder"]
+
+
+def _kind(entry: os.DirEntry[str]) -> Literal["folder", "file", "other"]:
+    """What an entry is or leads to."""
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
+    except OSError:  # a link that leads to itself
+        return "other"
 
 
 def _is_hidden(name: str) -> bool:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dlkit._opening import open_regular
 from dlkit.datasets.images.parallel import for_each
 from dlkit.datasets.images.settings import ImageSettings, Transform
-from dlkit.errors import ArgumentError
+from dlkit.errors import ArgumentError, DataError
 from dlkit.transforms import Preprocessing
 
 __all__ = ["content_keys", "settings_of_parts"]
@@ -35,9 +36,9 @@ def content_keys(paths: Sequence[Path], threads: int) -> npt.NDArray[np.int64]:
         if counts[inverse[place]] == 1 or sizes[place] < 0:
             return
         try:
-            with open(paths[place], "rb") as file:
+            with open_regular(paths[place]) as file:
                 keys[place] = hashlib.file_digest(file, "sha256").digest()
-        except OSError:
+        except (OSError, DataError):
             return  # fetching it names it, by the policy for unreadable files
 
     for_each(work, len(paths), threads)

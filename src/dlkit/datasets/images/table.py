@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlkit._opening import open_regular
 from dlkit.datasets.images.classes import numbered, stated_order
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import Color
@@ -129,11 +130,12 @@ def _opened(csv: Any) -> tuple[Any, str, Path]:
     if isinstance(csv, pd.DataFrame):
         return csv, "the table", Path.cwd()
     path = Path(os.path.abspath(csv))
-    if not path.is_file():
-        raise DataNotFoundError(f"{path}: there is no such file; give a CSV file with a header row, or a DataFrame")
     try:
         # Names as they are written: "007" stays "007", and a file called "NA" or "null" is no missing value.
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig"), str(path), path.parent
+        with open_regular(path) as file:
+            return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig"), str(path), path.parent
+    except DataError:
+        raise
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
 

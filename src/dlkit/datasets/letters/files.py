@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dlkit._opening import open_regular
 from dlkit.datasets.letters.packfile import ImageStore, Names
 from dlkit.errors import DataError
 
@@ -34,9 +35,17 @@ def files_of_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
         if (folder / letter).is_dir():
             for entry in os.scandir(folder / letter):
                 name = f"{letter}/{entry.name}"
-                if _is_image(name) and entry.is_file():
-                    with open(entry.path, "rb") as file:
-                        yield name, file.read(_MOST_BYTES + 1)
+                if _is_image(name):
+                    yield name, _start_of(entry.path)
+
+
+def _start_of(path: str) -> bytes:
+    """As much of a file as `grey_pixels` looks at; nothing where it is not a file, or cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return file.read(_MOST_BYTES + 1)
+    except (OSError, DataError):
+        return b""
 
 
 def files_of_archive(archive: Path) -> Iterator[tuple[str, bytes]]:

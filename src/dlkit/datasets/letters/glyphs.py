@@ -18,9 +18,10 @@ import torch
 from PIL import Image, ImageFont
 
 from dlkit import rng
+from dlkit._opening import regular
 from dlkit.datasets.letters.packed import PackedImages, Transform
 from dlkit.datasets.letters.packfile import ImageStore, Names
-from dlkit.errors import ArgumentError, DataNotFoundError, MissingExtraError
+from dlkit.errors import ArgumentError, MissingExtraError
 
 __all__ = ["Glyphs"]
 
@@ -147,8 +148,7 @@ class _Face:
 def _files_given(fonts: Sequence[str | os.PathLike[str]]) -> list[Path]:
     paths = [Path(font).expanduser() for font in fonts]
     for path in paths:
-        if not path.is_file():
-            raise DataNotFoundError(f"there is no font file {path}")
+        regular(path)
     return paths
 
 

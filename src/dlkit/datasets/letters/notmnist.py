@@ -268,7 +268,7 @@ class _Home:
         source = self._folder()
         if source is None and download:
             archive = self._fetch(archive if archive.is_file() else path.with_name(archive.name))
-        if source is None and not archive.is_file():
+        if source is None and not archive.exists():
             raise self._missing(damage)
         if damage:
             warnings.warn(f"{damage}It is built again.", stacklevel=4)

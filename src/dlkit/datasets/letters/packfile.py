@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dlkit import _files
+from dlkit._opening import regular
 from dlkit.errors import DataError
 
 __all__ = ["ImageStore", "Names", "Pack", "open_pack", "write_pack"]
@@ -152,6 +153,7 @@ def open_pack(path: Path, *, verify: bool = True) -> Pack:
     Raises:
         DataError: it is no pack of this version, or damaged. (And FileNotFoundError where there is none.)
     """
+    regular(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dlkit._files import FileLock, atomic_write, cache_dir
+from dlkit._opening import open_regular, regular
 from dlkit._optional import require
 from dlkit.datasets.tables._cells import Table
 from dlkit.datasets.tables._dialect import Dialect, audit_quotes, find_dialect, records
@@ -76,7 +77,7 @@ def block_file(path: Path, options: ReadOptions) -> BlockFile:
     if is_parquet(path):
         return ParquetFile(path).checked()
     plain, encoding = _plain(path, options.encoding)
-    with open(plain, "rb") as file:
+    with open_regular(plain) as file:
         head = file.read(_HEAD)
     mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
     head = head[mark:] if len(head) < _HEAD else head[mark : head.rfind(b"\n") + 1]
@@ -88,9 +89,9 @@ def block_file(path: Path, options: ReadOptions) -> BlockFile:
 
 def _plain(path: Path, encoding: str) -> tuple[Path, str]:
     """A path to the same text as plain UTF-8, and the encoding it has."""
-    if path.stat().st_size == 0:
+    if regular(path).st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         packed = is_packed(file)
     head = next(unpacked(path))
     head = head[: head.rfind(b"\n") + 1] or head
@@ -147,7 +148,7 @@ class TextFile:
     def blocks(self) -> Iterator[tuple[Block, bytes]]:
         """See `BlockFile`."""
         position, line, rest = self.start, self.line, b""
-        with open(self.path, "rb") as file:
+        with open_regular(self.path) as file:
             file.seek(self.start)
             while piece := file.read(BLOCK_BYTES):
                 data = rest + piece
@@ -189,7 +190,7 @@ class TextFile:
         return Table(parsed.columns, self.origin, place, skipped=parsed.bad, folder=self.source.parent)
 
     def _read(self, block: Block) -> bytes:
-        with open(self.path, "rb") as file:
+        with open_regular(self.path) as file:
             file.seek(block.start)
             data = file.read(block.stop - block.start)
         if len(data) < block.stop - block.start:

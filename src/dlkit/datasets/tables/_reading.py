@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlkit._opening import open_regular
 from dlkit._optional import require
 from dlkit.datasets.tables._cells import Array, Cells, Table
 from dlkit.datasets.tables._dialect import Dialect, find_dialect
@@ -91,7 +92,7 @@ def _stacked(tables: Sequence[Table], columns: dict[str, Cells]) -> Table:
 
 def is_parquet(path: Path) -> bool:
     """Whether a file is Parquet, by its first bytes."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return file.read(4) == b"PAR1"
 
 

@@ -20,7 +20,8 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from dlkit._files import cache_dir
-from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+from dlkit._opening import open_regular, regular
+from dlkit.errors import ArgumentError, DataError
 
 __all__ = [
     "Buffer",
@@ -62,16 +63,15 @@ def local_path(source: str | os.PathLike[str]) -> Path:
         raise ArgumentError(
             f"{path} is a folder; give the files, for example sorted(Path({str(path)!r}).glob('*.csv'))"
         )
-    if not path.exists():
-        raise DataNotFoundError(f"no file {path} (looked for {path.absolute()})")
+    regular(path)
     return path
 
 
 def contents(path: Path) -> Buffer:
     """The bytes of a file, unpacked where it is gzip, bzip2, xz or a zip archive of one file."""
-    if path.stat().st_size == 0:
+    if regular(path).st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if is_packed(file):
             return b"".join(unpacked(path))
         # Pages come from the system's cache as they are read, and the table is never in memory twice.
@@ -91,9 +91,9 @@ def unpacked(path: Path) -> Iterator[bytes]:
     Raises:
         DataError: a damaged archive, one with several files, or one that would fill the memory.
     """
-    size, total = path.stat().st_size, 0
+    size, total = regular(path).st_size, 0
     try:
-        with open(path, "rb") as file, _opened(file, path) as stream:
+        with open_regular(path) as file, _opened(file, path) as stream:
             while piece := stream.read(_PIECE):
                 total += len(piece)
                 if total > max(_ALWAYS_ALLOWED, _MOST_RATIO * size):

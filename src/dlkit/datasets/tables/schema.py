@@ -8,16 +8,16 @@ import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from dlkit._files import atomic_write
+from dlkit._opening import open_regular
 from dlkit.datasets.tables._decoding import decode, value_of
 from dlkit.datasets.tables.columns import KINDS, CategoryColumn, Column, NumberColumn
-from dlkit.errors import DataError, DataNotFoundError
+from dlkit.errors import DataError
 
 __all__ = ["Schema", "Target", "Task"]
 
@@ -211,9 +211,8 @@ class Schema:
             path: The file.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise DataNotFoundError(f"no schema file {path}") from error
+            with open_regular(path) as file:
+                text = file.read().decode()
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is no table schema: {error}") from error
         try:

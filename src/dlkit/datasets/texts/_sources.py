@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from dlkit._opening import open_regular, regular
 from dlkit._optional import require
 from dlkit.datasets.tables._source import Buffer, local_path
 from dlkit.datasets.texts._records import (
@@ -104,7 +105,7 @@ def _format_of(path: Path, columns: Sequence[Column], labelled: bool) -> str:
         suffixes.pop()
     if suffixes and suffixes[-1] in _FORMATS:
         return _FORMATS[suffixes[-1]]
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if file.read(4) == b"PAR1":
             return "parquet"
     # A file of another name holds one text per line, unless columns of it are asked for.
@@ -236,7 +237,7 @@ def _folder(path: Path, columns: Sequence[Column], reading: Reading) -> Reader:
         raise ArgumentError(
             f"{path} is a folder, which has texts and their classes; columns {list(columns)} it has not"
         )
-    files = sorted(file for file in path.rglob(reading.pattern) if file.is_file() and not _is_hidden(file, path))
+    files = sorted(file for file in path.rglob(reading.pattern) if not file.is_dir() and not _is_hidden(file, path))
     if not files:
         raise DataError(f"{path} and its folders have no file {reading.pattern!r}; pattern= names another")
 
@@ -263,7 +264,7 @@ def _is_hidden(file: Path, root: Path) -> bool:
 
 
 def _whole(file: Path, encoding: str) -> str:
-    if file.stat().st_size == 0:
+    if regular(file).st_size == 0:
         return ""
     data, _ = decoded(file, encoding)
     return bytes(data).decode("utf-8", "surrogateescape").removesuffix("\n")
