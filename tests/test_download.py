@@ -572,8 +572,13 @@ def test_file_urls(tmp_path: Path, name: str) -> None:
 
 def test_file_urls_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "wrong").write_bytes(OTHER)
-    for url in ((tmp_path / "missing").as_uri(), tmp_path.as_uri(), "file:///dev/zero", "file:///a%00b"):
-        with pytest.raises(DownloadError, match="there is no file"):
+    for url, reason in (
+        ((tmp_path / "missing").as_uri(), "there is no file"),
+        (tmp_path.as_uri(), "is a folder, not a file"),
+        ("file:///dev/zero", "is a device, not a file"),
+        ("file:///a%00b", "there is no file"),
+    ):
+        with pytest.raises(DownloadError, match=reason):
             get(url, tmp_path / "copy")
     with pytest.raises(IntegrityError):
         get((tmp_path / "wrong").as_uri(), tmp_path / "copy", sha256=digest(BODY))

@@ -15,13 +15,23 @@ import torch
 from PIL import Image
 
 import dlkit
-from dlkit import artifact, splits
+from dlkit import artifact
 from dlkit._opening import open_regular, regular
 from dlkit.archives import extract
-from dlkit.datasets import CSVDataset, Glyphs, ImageFiles, ImageFolder, ImageTable, NotMNIST, Schema, TextDataset
-from dlkit.datasets import decode_image, inspect
+from dlkit.datasets import (
+    CSVDataset,
+    Glyphs,
+    ImageFiles,
+    ImageFolder,
+    ImageTable,
+    NotMNIST,
+    Schema,
+    TextDataset,
+    decode_image,
+    inspect,
+)
 from dlkit.download import fetch
-from dlkit.errors import ArchiveError, DataError, DataNotFoundError, DlkitError, DownloadError, ModelFileError
+from dlkit.errors import DataError, DataNotFoundError, DlkitError, ModelFileError
 from dlkit.recipes import read_data
 from dlkit.runs.store import CheckpointStore
 from dlkit.training import CheckpointWarning, load_checkpoint
@@ -156,7 +166,8 @@ def test_odd_files_in_a_class_folder_are_left_out_and_told(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "bees" / "fifo.png")
     with _socket(tmp_path / "bees" / "socket.png"):
         dataset = ImageFolder(tmp_path, size=8)
-    assert dataset.classes == ["ants", "bees"] and len(dataset) == 2
+    assert dataset.classes == ["ants", "bees"]
+    assert len(dataset) == 2
     assert dataset.left_out["broken link or special file"][0] == 4
     assert len(ImageFiles(tmp_path, size=8)) == 2
     assert inspect(tmp_path, progress=False).unreadable == []

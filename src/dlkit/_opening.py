@@ -22,12 +22,15 @@ _KINDS = {
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def regular(path: str | os.PathLike[str], failure: type[DlkitError] = DataError) -> os.stat_result:
+def regular(
+    path: str | os.PathLike[str], failure: type[DlkitError] = DataError, *, noun: str = "file"
+) -> os.stat_result:
     """The status of a regular file, for readers of other libraries, which open a path themselves.
 
     Args:
         path: The file; links are followed.
         failure: The error for what is there but is not a file, or cannot be looked at.
+        noun: What errors call what was expected, such as "model file".
 
     Raises:
         DataNotFoundError: there is nothing at `path`.
@@ -35,18 +38,19 @@ def regular(path: str | os.PathLike[str], failure: type[DlkitError] = DataError)
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        raise _refusal(path, error, failure) from error
+        raise _refusal(path, error, failure, noun) from error
     return _checked(status, path, failure)
 
 
 def open_regular(
-    path: str | os.PathLike[str], failure: type[DlkitError] = DataError, *, buffering: int = -1
+    path: str | os.PathLike[str], failure: type[DlkitError] = DataError, *, noun: str = "file", buffering: int = -1
 ) -> IO[bytes]:
     """A regular file, opened for reading bytes. Nothing else is opened, so nothing can wait or act on being opened.
 
     Args:
         path: The file; links are followed.
         failure: The error for what is there but is not a file, or may not be read.
+        noun: What errors call what was expected, such as "model file".
         buffering: As for `open`.
 
     Raises:
@@ -56,11 +60,11 @@ def open_regular(
     Traceback (most recent call last):
     dlkit.errors.DataError: /dev/null is a device, not a file; give a regular file, or write its content to one first
     """
-    regular(path, failure)  # first, because opening some devices does something
+    regular(path, failure, noun=noun)  # first, because opening some devices does something
     try:
         descriptor = os.open(path, _FLAGS)
     except OSError as error:
-        raise _refusal(path, error, failure) from error
+        raise _refusal(path, error, failure, noun) from error
     try:
         _checked(os.fstat(descriptor), path, failure)  # again: another thing may have taken its place
     except BaseException:
@@ -79,10 +83,12 @@ def _checked(status: os.stat_result, path: str | os.PathLike[str], failure: type
     return status
 
 
-def _refusal(path: str | os.PathLike[str], error: OSError | ValueError, failure: type[DlkitError]) -> DlkitError:
+def _refusal(
+    path: str | os.PathLike[str], error: OSError | ValueError, failure: type[DlkitError], noun: str
+) -> DlkitError:
     number = getattr(error, "errno", errno.ENOENT)
     if number in (errno.ENOENT, errno.ENOTDIR):
-        return DataNotFoundError(f"there is no file {_shown(path)} (looked for {os.path.abspath(path)})")
+        return DataNotFoundError(f"there is no {noun} {_shown(path)} (looked for {os.path.abspath(path)})")
     if number == errno.ELOOP:
         return failure(f"{_shown(path)} is a symbolic link that leads to itself; remove it, or let it lead to a file")
     return failure(f"{_shown(path)} cannot be read: {getattr(error, 'strerror', None) or error}")

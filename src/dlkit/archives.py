@@ -120,7 +120,7 @@ def staged(archive: Path, to: Path, limits: Limits) -> Iterator[Path]:
     Removed at the end where it was not renamed. The caller holds `unpack_lock(to)`, so whatever is found under the
     temporary name was left by a process that died.
     """
-    regular(archive, ArchiveError)
+    regular(archive, ArchiveError, noun="archive")
     folder = to.with_name(f".{to.name}.unpacking")
     remove(folder)
     try:

@@ -218,7 +218,7 @@ def test_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(DataError, match=r"text\.png: is not an image in a format dlkit reads"):
         decode_image(tmp_path / "text.png")
-    with pytest.raises(DataError, match=r"cannot be read"):
+    with pytest.raises(DataError, match=r"is a folder, not a file"):
         decode_image(tmp_path)
     monkeypatch.setattr(decoding, "MAX_BYTES", 4)
     with pytest.raises(DataError, match=r"text\.png: 5 bytes are more than the 4"):

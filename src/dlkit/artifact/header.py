@@ -83,7 +83,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         ModelFileError: it is no model file of dlkit, damaged, or of a newer format.
     """
     file = Path(path).expanduser()
-    with open_regular(file, ModelFileError) as stream:
+    with open_regular(file, ModelFileError, noun="model file") as stream:
         total = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
         if total < 10 or not 2 <= length <= min(total - 8, _MOST_HEADER):

@@ -117,7 +117,7 @@ def _local(weights: str | os.PathLike[str], sha256: str | None, *, progress: boo
     if urlparse(text).scheme in ("http", "https", "file"):
         return _downloaded(text, sha256, progress=progress)
     path = Path(text).expanduser()
-    regular(path, ModelFileError)
+    regular(path, ModelFileError, noun="file of weights")
     if sha256 is not None and (actual := _files.sha256(path)) != sha256:
         raise IntegrityError(f"{path} has the SHA-256 {actual}, not {sha256}; it is not the file you mean")
     return path

@@ -7,7 +7,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ def content_keys(paths: Sequence[Path], threads: int) -> npt.NDArray[np.int64]:
             return
         try:
             with open_regular(paths[place]) as file:
-                keys[place] = hashlib.file_digest(file, "sha256").digest()
+                keys[place] = hashlib.file_digest(cast(Any, file), "sha256").digest()
         except (OSError, DataError):
             return  # fetching it names it, by the policy for unreadable files
 

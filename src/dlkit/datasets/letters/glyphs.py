@@ -148,7 +148,7 @@ class _Face:
 def _files_given(fonts: Sequence[str | os.PathLike[str]]) -> list[Path]:
     paths = [Path(font).expanduser() for font in fonts]
     for path in paths:
-        regular(path)
+        regular(path, noun="font file")
     return paths
 
 
