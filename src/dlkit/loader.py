@@ -26,6 +26,7 @@ from torch.utils.data import (
     TensorDataset,
     default_collate,
     default_convert,
+    get_worker_info,
 )
 from torch.utils.data._utils.pin_memory import pin_memory as pin
 
@@ -65,6 +66,8 @@ class _Fetcher(Dataset[Any]):
         self.takes_tensors = self.whole or bool(getattr(dataset, "takes_index_tensors", False))
         self.draws_random = not self.whole and bool(getattr(dataset, "draws_random", True))
         self.needs_no_worker = bool(getattr(dataset, "needs_no_worker", False))
+        #: The user's own objects, where `dataset` is a stand-in of dlkit's for them.
+        self.owners: tuple[Any, Any] = getattr(dataset, "owners", (dataset, collate_fn))
         self._generators: list[rng.Generator] | None = None
         self._epoch: int | None = None
 
@@ -91,7 +94,7 @@ class _Fetcher(Dataset[Any]):
     def _begin_epoch(self, epoch: int) -> None:
         self._epoch = epoch
         if self._generators is None:
-            self._generators = rng.find_generators(self.dataset, self.collate_fn) if self.draws_random else []
+            self._generators = rng.find_generators(*self.owners) if self.draws_random else []
         if callable(set_epoch := getattr(self.dataset, "set_epoch", None)):
             set_epoch(epoch)
 
@@ -313,15 +316,33 @@ class DataLoader:
 
     def _with_workers(self) -> TorchDataLoader[Any]:
         if self._inner is None:
+            settings = self._settings | {"worker_init_fn": _Introduction(self._settings.get("worker_init_fn"))}
             self._inner = TorchDataLoader(
                 self._fetcher,
                 batch_sampler=self._tasks,
                 collate_fn=_as_it_is,
                 pin_memory=self.pin_memory and torch.cuda.is_available(),
                 generator=torch.Generator(),  # else every epoch would draw a number from the global one
-                **{name: value for name, value in self._settings.items() if value is not None},
+                **{name: value for name, value in settings.items() if value is not None},
             )
         return self._inner
+
+
+class _Introduction:
+    """In the place of a `worker_init_fn`: `get_worker_info().dataset` is the user's dataset, also for what comes later.
+
+    Args:
+        then: The user's own, or None.
+    """
+
+    def __init__(self, then: Callable[[int], None] | None) -> None:
+        self.then = then
+
+    def __call__(self, worker: int) -> None:
+        info: Any = get_worker_info()
+        object.__setattr__(info, "dataset", info.dataset.owners[0])  # torch keeps the fetcher for itself elsewhere
+        if self.then is not None:
+            self.then(worker)
 
 
 def _settled(batches: Iterator[Any], start: int, stream: int) -> Iterator[Any]:

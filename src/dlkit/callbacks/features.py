@@ -17,7 +17,10 @@ class ReuseFeatures(Callback):
 
     A model that was frozen with `dlkit.transfer.freeze` computes the same features for a sample in every epoch, so
     the Trainer computes them once and trains the rest of the model on what it has stored. It does so by itself where
-    the samples are prepared without randomness (which it watches), for validation data in any case.
+    the samples are prepared without randomness, for validation data in any case. The streams of torch, numpy and
+    `random` are watched while samples are fetched, and samples of a dataset that does not say `draws_random = False`
+    are fetched twice: a generator that nothing can seed gives others, and then no features are stored. The rest of the
+    model is tried with one backward before it is trained on stored features.
 
     Args:
         enabled: False computes everything anew in every epoch.

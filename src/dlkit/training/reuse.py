@@ -20,8 +20,8 @@ from dlkit.runs.state import Run
 from dlkit.sources import Source
 from dlkit.training.batches import size_of, split, to_device
 from dlkit.training.steps import Forward
-from dlkit.training.watching import in_order
-from dlkit.transfer._cut import Cut, SecondHalf, check_halves, find_cut, in_best_layout
+from dlkit.training.watching import Fetched, in_order
+from dlkit.transfer._cut import Cut, SecondHalf, check_halves, check_training, find_cut, in_best_layout
 from dlkit.transfer._trace import modes_kept
 from dlkit.transfer.features import Features, FeatureStore, features_key, identity_of
 from dlkit.transfer.freezing import frozen_modules, is_frozen
@@ -102,6 +102,7 @@ class Reuse:
                 reason = str(error).splitlines()[0]
                 raise ArgumentError(f"the model cannot be cut at {self._cut.boundary!r}: {reason}") from error
         check_halves(self._cut, images, whole, half)
+        check_training(self._cut, images, features, self.half(self.run.model))
 
     def _tell(self, stored: list[ReusingSource], seconds: float) -> None:
         if not stored:
@@ -232,8 +233,8 @@ class ReusingSource:
 
     def first_inputs(self) -> Tensor | None:
         """The inputs of the first batch, if they are one tensor."""
-        for batch, moved in self._in_order(0, 0):
-            self._random, inputs = moved, split(batch)[0]
+        for batch, drew, _ in self._in_order(0, 0):
+            self._random, inputs = drew, split(batch)[0]
             return inputs if isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() > 1 else None
         return None
 
@@ -287,24 +288,29 @@ class ReusingSource:
         assert self.store is not None
         size = int(self.loader.batch_size or 1)
         first = start // size  # a killed computation is continued at a whole batch
-        for number, (batch, moved) in enumerate(self._in_order(view, first), first):
-            self._check(batch, moved)
-            features, target = self.reuse.features(batch)
+        for number, fetched in enumerate(self._in_order(view, first), first):
+            self._check(fetched)
+            features, target = self.reuse.features(fetched.batch)
             if number == first and view == 0:
                 self._check_room(features)
             skip = start - first * size if number == first else 0
             yield features[skip:], _skipped(target, skip)
 
-    def _check(self, batch: Any, moved: bool) -> None:
-        if moved and (not self.training or not self._random or self.reuse.settings.views is None):
+    def _check(self, fetched: Fetched) -> None:
+        if not fetched.repeats:
+            raise _NotReusable(
+                "fetched again from the same seed, the samples are others; a generator that is kept as an attribute "
+                "(self.rng), or the global streams of torch, numpy and random, could be seeded"
+            )
+        if fetched.drew and (not self.training or not self._random or self.reuse.settings.views is None):
             raise _NotReusable(
                 "they are prepared at random; ReuseFeatures(views=4) stores random views of each"
                 if self.training
                 else "they are prepared at random"
             )
-        target = split(batch)[1]
-        values = list(target.values()) if isinstance(target, dict) else [target]
-        if not all(value is None or (isinstance(value, Tensor) and len(value) == size_of(batch)) for value in values):
+        target = split(fetched.batch)[1]
+        values, size = list(target.values()) if isinstance(target, dict) else [target], size_of(fetched.batch)
+        if not all(value is None or (isinstance(value, Tensor) and len(value) == size) for value in values):
             raise _NotReusable("targets are not tensors with one row per sample")
 
     def _check_room(self, features: Tensor) -> None:
@@ -325,8 +331,8 @@ class ReusingSource:
         streams = rng.state_dict()
         try:
             for view, place in {(0, 0), (self._views - 1, self.store.samples - 1)}:
-                batch, _ = next(self._in_order(view, place // size, size))
-                fresh = self.reuse.features(_row(batch, place % size))[0][0]
+                fetched = next(self._in_order(view, place // size, size))
+                fresh = self.reuse.features(_row(fetched.batch, place % size))[0][0]
                 kept = self.store.values[view * self.store.samples + place]
                 if fresh.shape != kept.shape or not torch.allclose(fresh, kept, rtol=1e-3, atol=1e-4):
                     return False
@@ -336,8 +342,8 @@ class ReusingSource:
             rng.load_state_dict(streams)
         return True
 
-    def _in_order(self, view: int, first: int, size: int | None = None) -> Iterator[tuple[Any, bool]]:
-        """The samples in the dataset's order, each batch with whether random numbers were drawn for it."""
+    def _in_order(self, view: int, first: int, size: int | None = None) -> Iterator[Fetched]:
+        """The samples in the dataset's order, each batch with what it depends on."""
         seed = rng.derive(self.source.seed, rng.VIEWS)
         return in_order(self.loader, view, first, seed=seed, size=size or int(self.loader.batch_size or 1))
 

@@ -1,23 +1,40 @@
-"""Fetching samples in the dataset's order, and noticing whether random numbers were drawn for them."""
+"""Fetching samples in the dataset's order, and finding out whether they are a function of their place alone."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import SequentialSampler
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+from torch.utils.data import SequentialSampler, TensorDataset, default_collate
 
 from dlkit import rng
 from dlkit.loader import DataLoader
+from dlkit.wrappers import parts_of
 
-__all__ = ["in_order"]
+__all__ = ["Fetched", "in_order"]
 
 
-def in_order(loader: DataLoader, view: int, first: int, *, seed: int, size: int) -> Iterator[tuple[Any, bool]]:
-    """A loader's samples in the dataset's order: each batch with whether random numbers were drawn for it.
+class Fetched(NamedTuple):
+    """A batch, and what it depends on.
+
+    Attributes:
+        batch: As the loader's collate function made it.
+        drew: Random numbers were drawn for it from a stream that dlkit seeds, or it may change with the epoch.
+        repeats: Fetched again from the same seed it was the same, bit for bit.
+    """
+
+    batch: Any
+    drew: bool
+    repeats: bool
+
+
+def in_order(loader: DataLoader, view: int, first: int, *, seed: int, size: int) -> Iterator[Fetched]:
+    """A loader's samples in the dataset's order, in batches.
 
     Args:
         loader: Its dataset, collate function and workers are used.
@@ -34,47 +51,121 @@ def in_order(loader: DataLoader, view: int, first: int, *, seed: int, size: int)
 
 
 class _Watched:
-    """A dataset and its collate function, watched for random numbers that they draw."""
+    """A dataset and its collate function, watched for random numbers that they draw.
+
+    The streams that dlkit seeds are looked at before and after each fetch. A generator that it cannot know (in a
+    closure, in a module, made anew by each call) shows when a batch is fetched again from the same seed; that is left
+    out where all randomness is known to come from the seeds.
+    """
 
     def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any]) -> None:
-        self.dataset, self.collate_fn = dataset, collate_fn
+        self.users, self.collate_fn = dataset, collate_fn
+        self.owners = (dataset, collate_fn)
         self.takes_index_tensors = bool(getattr(dataset, "takes_index_tensors", False))
+        self._knows = _is_seeded(dataset) and _is_plain(collate_fn, dataset)
         self._before: Any = None
+        self._indices: Any = None
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.users)
 
     def __getitem__(self, index: int) -> Any:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Any) -> Any:
-        self._before = self._streams()
-        if (whole := getattr(self.dataset, "__getitems__", None)) is not None:
-            return whole(indices)
-        return [self.dataset[index] for index in indices]
+        self._indices, self._before = indices, self._state()
+        return self._fetched(indices)
 
-    def collate(self, samples: Any) -> tuple[Any, bool]:
-        """The batch, and whether fetching and collating it drew random numbers."""
+    def _fetched(self, indices: Any) -> Any:
+        if (whole := getattr(self.users, "__getitems__", None)) is not None:
+            return whole(indices)
+        return [self.users[index] for index in indices]
+
+    def collate(self, samples: Any) -> Fetched:
+        """The batch, with what was found out about it.
+
+        Args:
+            samples: What `__getitems__` gave.
+        """
         batch = self.collate_fn(samples)
-        by_epoch = callable(getattr(self.dataset, "set_epoch", None))  # others in each epoch, which is as good
-        return batch, by_epoch or self._before != self._streams()
+        by_epoch = callable(getattr(self.users, "set_epoch", None))  # others in each epoch, which is as good
+        drew = by_epoch or not _same(self._before, self._state())
+        return Fetched(batch, drew, self._knows or self._repeats(batch))
+
+    def _repeats(self, batch: Any) -> bool:
+        self._start_again()
+        return _same(batch, self.collate_fn(self._fetched(self._indices)))
 
     def set_epoch(self, epoch: int) -> None:
-        """Passed on to a dataset that has it."""
-        if callable(set_epoch := getattr(self.dataset, "set_epoch", None)):
+        """Passed on to a dataset that has it.
+
+        Args:
+            epoch: 0 for the first one.
+        """
+        if callable(set_epoch := getattr(self.users, "set_epoch", None)):
             set_epoch(epoch)
 
-    def _streams(self) -> Any:
-        own = [str(_state(generator)) for generator in rng.find_generators(self.dataset, self.collate_fn)]
-        state: Any = np.random.get_state(legacy=False)
-        return random.getstate(), state["state"]["pos"], state["state"]["key"].tobytes(), _torch_state(), own
+    def _owned(self) -> list[rng.Generator]:
+        return rng.find_generators(*self.owners)
+
+    def _state(self) -> list[Any]:
+        streams = [random.getstate(), np.random.get_state(legacy=False), torch.default_generator.get_state()]
+        return [*streams, *map(_state_of, self._owned())]
+
+    def _start_again(self) -> None:
+        python, numpy_state, cpu, *owned = self._before
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        torch.default_generator.set_state(cpu)
+        for generator, state in zip(self._owned(), owned, strict=False):
+            _put_back(generator, state)
 
 
-def _torch_state() -> bytes:
-    return torch.default_generator.get_state().numpy().tobytes()
+def _state_of(generator: rng.Generator) -> Any:
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state()
 
 
-def _state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state().tolist()
-    return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
+def _put_back(generator: rng.Generator, state: Any) -> None:
+    if isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    else:
+        generator.set_state(state)
+
+
+def _is_seeded(dataset: Any) -> bool:
+    """Whether a dataset says that it draws nothing, or nothing but from the streams that dlkit seeds."""
+    if parts := parts_of(dataset):
+        return all(_is_seeded(part) for part in parts)
+    draws = getattr(dataset, "draws_random", True)
+    return type(dataset) is TensorDataset or not draws or bool(getattr(dataset, "draws_seeded", False))
+
+
+def _is_plain(collate_fn: Any, dataset: Any) -> bool:
+    """Whether a collate function is torch's or the dataset's own."""
+    return collate_fn is default_collate or getattr(dataset, "collate", None) == collate_fn
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Equality bit for bit, in nested containers of anything; what cannot be compared is not equal."""
+    (mine, shape), (theirs, other) = tree_flatten(left), tree_flatten(right)
+    return shape == other and all(map(_equal, mine, theirs))
+
+
+def _equal(left: Any, right: Any) -> bool:
+    if left is right:
+        return True
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, Tensor) and left.layout is torch.strided:
+        left, right = left.detach().cpu(), right.detach().cpu()
+        return left.dtype == right.dtype and torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)
+    try:
+        if isinstance(left, np.ndarray):
+            return left.dtype == right.dtype and np.array_equal(left, right, equal_nan=left.dtype.kind in "fc")
+        return bool(left == right)
+    except Exception:  # noqa: BLE001  (an object may refuse in any way)
+        return False

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from dlkit.transfer._trace import run_trace, tensors_in
 from dlkit.transfer.freezing import frozen_modules
 from dlkit.transfer.heads import find_heads
 
-__all__ = ["Cut", "SecondHalf", "check_halves", "find_cut", "in_best_layout"]
+__all__ = ["Cut", "SecondHalf", "check_halves", "check_training", "find_cut", "in_best_layout"]
 
 
 class _Reached(Exception):  # noqa: N818  (not an error: the first half is done)
@@ -211,8 +213,81 @@ def check_halves(cut: Cut, images: Tensor, whole: Any, half: Any) -> None:
         half: What the halves gave.
     """
     for left, right in zip(tensors_in(whole), tensors_in(half), strict=True):
-        if left.shape != right.shape or not torch.allclose(left, right, rtol=1e-4, atol=1e-5):
+        if left.shape != right.shape or not torch.allclose(left, right, 1e-4, 1e-5, equal_nan=True):
             raise ArgumentError(
                 f"{type(cut.model).__name__} cannot be cut at {cut.boundary!r}: what comes after it also uses "
                 f"something else of the first half (for {list(images.shape)})"
             )
+
+
+def check_training(cut: Cut, images: Tensor, features: Tensor, half: Callable[[Tensor], Any]) -> None:
+    """Refuse a cut through which the model cannot be trained as it is trained whole: tried with one backward.
+
+    What follows the cut may compute its part a second time in the backward (checkpointing), long after the stored
+    features were handed over, and then meets whatever the first half had given.
+
+    Args:
+        cut: The cut.
+        images: A few samples as the model takes them.
+        features: What the first half makes of them.
+        half: The second half of the model.
+
+    Raises:
+        ArgumentError: the backward fails, or gives other gradients than that of the whole model.
+    """
+    try:
+        whole = _gradients(cut.model, lambda: cut.model(images))
+        halved = _gradients(cut.model, lambda: half(features))
+    except Exception as error:  # any model, any error: what failed is told
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArgumentError(f"the model cannot be trained from {cut.boundary!r} on alone: {reason}") from error
+    size = max((float(v.abs().nan_to_num().max()) for v in whole.values() if v is not None and v.numel()), default=0.0)
+    for name, mine in whole.items():
+        other = halved[name]
+        if mine is None or other is None:
+            alike = mine is other
+        else:
+            alike = torch.allclose(mine, other, rtol=1e-3, atol=1e-4 * size, equal_nan=True)
+        if not alike:
+            raise ArgumentError(f"trained from {cut.boundary!r} on alone, {name} would get another gradient")
+
+
+def _gradients(model: nn.Module, run: Callable[[], Any]) -> dict[str, Tensor | None]:
+    """The gradients of some number of the output; model, random streams and hooks on parameters notice nothing."""
+    own = next(model.parameters()).device
+    with _on_copies(model) as copies, torch.random.fork_rng([own] if own.type == "cuda" else []), torch.enable_grad():
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what there is to warn of is said in the training itself
+            outputs = [tensor for tensor in tensors_in(run()) if tensor.requires_grad]
+            torch.stack([_weighed(output) for output in outputs]).sum().backward()
+    return {name: copied.grad for name, copied in copies.items()}
+
+
+def _weighed(output: Tensor) -> Tensor:
+    """A sum in which every value counts otherwise, so that none can stand for another."""
+    weights = torch.linspace(0.5, 1.5, output.numel(), device=output.device)
+    return (output.float().reshape(-1) * weights).sum()
+
+
+@contextlib.contextmanager
+def _on_copies(model: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
+    """Let a model compute with copies of what it trains and of its buffers for a while; gives the copied parameters."""
+    places = [(module, key, value) for module in model.modules() for key, value in _moving(module)]
+    copies: dict[int, Tensor] = {}
+    for _, _, value in places:
+        copied = value.detach().clone()
+        copies[id(value)] = nn.Parameter(copied) if isinstance(value, nn.Parameter) else copied
+    named = {name: copies[id(value)] for name, value in model.named_parameters() if value.requires_grad}
+    try:
+        for module, key, value in places:
+            setattr(module, key, copies[id(value)])  # not past the module: recurrent layers keep a list of theirs
+        yield named  # type: ignore[misc]
+    finally:
+        for module, key, value in places:
+            setattr(module, key, value)
+
+
+def _moving(module: nn.Module) -> list[tuple[str, Tensor]]:
+    own = [(key, value) for key, value in module._parameters.items() if value is not None and value.requires_grad]
+    return [*own, *((key, value) for key, value in module._buffers.items() if value is not None)]

@@ -95,6 +95,12 @@ class ImageDataset(Dataset[Any]):
         return random or self.settings.batch_transform is not None
 
     @property
+    def draws_seeded(self) -> bool:
+        """Whether all that is drawn comes from the streams that dlkit seeds; not known of a transform of your own."""
+        ours = (self.settings.transform, self.settings.batch_transform)
+        return all(each is None or type(each).__module__.startswith("dlkit.transforms") for each in ours)
+
+    @property
     def needs_no_worker(self) -> bool:
         """Whether `dlkit.DataLoader` may fetch a first batch in the main process while spawned workers start.
 
