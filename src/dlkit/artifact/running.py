@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlkit._modes import in_mode
 from dlkit.errors import ArgumentError
 
 __all__ = ["call", "cast", "evaluating", "output_of"]
@@ -64,11 +65,5 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     Args:
         model: Any module.
     """
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    with in_mode(model, training=False), torch.inference_mode():
+        yield

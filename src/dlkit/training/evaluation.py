@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlkit._modes import in_mode
 from dlkit.errors import TrainingError
 from dlkit.metrics import Metrics
 from dlkit.runs.state import LossMeter
@@ -39,7 +40,7 @@ def evaluate(
     """
     meter, done = LossMeter(), 0
     metrics.reset()
-    with _evaluating(model):
+    with in_mode(model, training=False), torch.no_grad():
         for batch in batches:
             loss, output, target = forward(batch, model)
             meter.add(loss, weight_of(forward.loss, batch), done)
@@ -62,7 +63,7 @@ def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_t
         has_targets: Whether batches of two are (inputs, target); None looks at the batch: yes.
     """
     outputs = []
-    with _evaluating(model):
+    with in_mode(model, training=False), torch.no_grad():
         for batch in batches:
             inputs = batch if has_targets is False else split(batch)[0]
             output = forward.output(inputs, model)
@@ -70,23 +71,6 @@ def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_t
     if not outputs:
         raise TrainingError("the loader yielded no batch to predict; is its dataset empty?")
     return _concatenated(outputs)
-
-
-class _evaluating:  # noqa: N801  (a context manager, used like a function)
-    """Eval mode and no gradients, and each submodule's own mode back afterwards."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.no_grad = model, torch.no_grad()
-
-    def __enter__(self) -> None:
-        self.modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        self.no_grad.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self.no_grad.__exit__(*error)
-        for module, training in self.modes:
-            module.training = training
 
 
 def _to_cpu(value: Any) -> Any:

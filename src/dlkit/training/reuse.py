@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import _files, rng
+from dlkit._modes import in_mode
 from dlkit.callbacks.features import ReuseFeatures
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.loader import DataLoader
@@ -22,7 +23,6 @@ from dlkit.training.batches import size_of, split, to_device
 from dlkit.training.steps import Forward
 from dlkit.training.watching import Fetched, in_order
 from dlkit.transfer._cut import Cut, SecondHalf, check_halves, check_training, find_cut, in_best_layout
-from dlkit.transfer._trace import modes_kept
 from dlkit.transfer.features import Features, FeatureStore, features_key, identity_of
 from dlkit.transfer.freezing import frozen_modules, is_frozen
 
@@ -93,7 +93,7 @@ class Reuse:
         """The halves must give what the model gives, on real data."""
         assert self._cut is not None
         images = to_device(sample[:2], self.run.device)
-        with modes_kept(self.run.model, training=False), torch.no_grad():
+        with in_mode(self.run.model, training=False), torch.no_grad():
             whole = self.run.model(images)
             features = self._cut.features(images)
             try:

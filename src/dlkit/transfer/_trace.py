@@ -7,7 +7,6 @@ draws no random numbers. A model that cannot run without numbers is run for real
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dlkit._modes import in_mode
 from dlkit.errors import ArgumentError
 
-__all__ = ["Call", "Trace", "example_for", "modes_kept", "run_trace", "tensors_in"]
+__all__ = ["Call", "Trace", "example_for", "run_trace", "tensors_in"]
 
 # Tried in this order for images, where nothing says what size a model was made for.
 _SIZES = (224, 32, 28, 64, 96, 128, 256, 299, 384, 48, 16, 512)
@@ -76,6 +76,18 @@ class _Uses(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _InMode(nn.Module):
+    """Changes the mode while the stand-ins are in place, so an adapter that merges leaves the weights alone."""
+
+    def __init__(self, model: nn.Module, training: bool, uses: _Uses) -> None:
+        super().__init__()
+        self.model, self.wanted, self.uses = model, training, uses
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with in_mode(self.model, training=self.wanted, held_too=True), self.uses:
+            return self.model(*args, **kwargs)
+
+
 def _only_looks(func: Any) -> bool:
     """Reading `weight.shape`, `.dtype` or `.device` is not a use."""
     return getattr(func, "__name__", "") in ("__get__", "size", "dim", "numel", "is_floating_point", "is_complex")
@@ -98,24 +110,6 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from tensors_in(getattr(value, field.name))
-
-
-@contextlib.contextmanager
-def modes_kept(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Put every module into one mode, whatever overrides `train`, and each back into its own afterwards.
-
-    Args:
-        model: The model.
-        training: The mode.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    for module, _ in modes:
-        module.training = training
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def run_trace(model: nn.Module, example: Any = None, *, training: bool = False) -> Trace:
@@ -253,8 +247,11 @@ def _observe(model: nn.Module, values: dict[str, Tensor], example: Any, training
         handles.append(module.register_forward_hook(ends))
     args, kwargs = ((), example) if isinstance(example, Mapping) else (example, {})
     try:
-        with modes_kept(model, training=training), torch.random.fork_rng(devices=[]), torch.enable_grad(), uses:
-            output = torch.func.functional_call(model, values, args, dict(kwargs), tie_weights=False)
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            inner = {f"model.{name}": value for name, value in values.items()}
+            output = torch.func.functional_call(
+                _InMode(model, training, uses), inner, args, dict(kwargs), tie_weights=False
+            )
     finally:
         for handle in handles:
             handle.remove()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import UninitializedParameter
 
+from dlkit._modes import HELD, put_back, state_of
 from dlkit.errors import ArgumentError
 from dlkit.transfer._trace import run_trace
 from dlkit.transfer.heads import find_heads, remember_heads
@@ -24,7 +25,7 @@ from dlkit.transfer.heads import find_heads, remember_heads
 __all__ = ["freeze", "frozen_modules", "frozen_tensors", "is_frozen", "unfreeze"]
 
 _M = TypeVar("_M", bound=nn.Module)
-_MARK = "_dlkit_frozen"
+_MARK = HELD
 
 
 @dataclasses.dataclass
@@ -204,6 +205,8 @@ def _apply(model: nn.Module, parameters: set[str], modules: set[str]) -> None:
     """Make exactly these the frozen ones; parameters that are shared go by their first name."""
     frozen = {id(parameter) for name, parameter in model.named_parameters() if name in parameters}
     marked = modules | {holder for name in parameters | modules for holder in _holders(name)}
+    before = state_of(model)
+    asked = {id(module): mode for module, mode, _ in before}
     ours = _released(model)
     for name, module in model.named_modules():
         if name in marked:
@@ -215,7 +218,8 @@ def _apply(model: nn.Module, parameters: set[str], modules: set[str]) -> None:
                 and (parameter.requires_grad or id(parameter) in ours)
             )
             ours |= {id(module._parameters[key]) for key in own}
-            _mark(module, own, whole=name in modules)
+            _mark(module, own, whole=name in modules, asked=asked[id(module)])
+    put_back([(module, mode, mode and _MARK not in vars(module)) for module, mode, _ in before])
 
 
 def _released(model: nn.Module) -> set[int]:
@@ -226,7 +230,6 @@ def _released(model: nn.Module) -> set[int]:
         if mark is None:
             continue
         del module.__dict__["train"]
-        module.training = mark.mode
         for key in mark.parameters:
             if (parameter := module._parameters.get(key)) is not None:
                 parameter.requires_grad_(True)
@@ -234,11 +237,10 @@ def _released(model: nn.Module) -> set[int]:
     return ours
 
 
-def _mark(module: nn.Module, own: tuple[str, ...], *, whole: bool) -> None:
-    module.__dict__[_MARK] = _Mark(own, whole, module.training)
+def _mark(module: nn.Module, own: tuple[str, ...], *, whole: bool, asked: bool) -> None:
+    module.__dict__[_MARK] = _Mark(own, whole, asked)
     # An attribute of the object, found before the class's method. Unlike a bound method it can also be pickled.
     module.__dict__["train"] = functools.partial(_train, module)
-    module.training = False
     for key in own:
         parameter = module._parameters[key]
         assert parameter is not None
@@ -247,10 +249,13 @@ def _mark(module: nn.Module, own: tuple[str, ...], *, whole: bool) -> None:
 
 
 def _train(module: nn.Module, mode: bool = True) -> nn.Module:
-    """In the place of `module.train`: passes the call on to the children, and stays in eval mode."""
-    module.__dict__[_MARK].mode = mode
-    type(module).train(module, mode)
+    """In the place of `module.train`: stays in eval mode, and passes the call on where any part can train."""
+    parts = list(module.modules())
+    whole = all(mark is not None and mark.whole for mark in (vars(part).get(_MARK) for part in parts))
+    type(module).train(module, mode and not whole)  # a frozen adapter or cache must not act as in training either
     module.training = False
+    for part in parts if whole else (module,):
+        vars(part)[_MARK].mode = mode
     return module
 
 
