@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dlkit.callbacks.base import Callback, warn_unmeasured
-from dlkit.errors import ArgumentError
+from dlkit.errors import ArgumentError, CheckpointError
+from dlkit.runs.checking import check_weights
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
 from dlkit.runs.modelfile import check_model_file, write_model_file
@@ -218,10 +219,12 @@ class Checkpoint(Callback):
         for entry in entries:
             try:
                 state = load_checkpoint(self.dir / entry.file)
-            except Exception as error:  # noqa: BLE001  (whatever is wrong with one file, the next may be good)
+                field = "eval_model" if state.get("eval_model") is not None else "model"
+                check_weights(state.get(field), run, field)
+            except CheckpointError as error:  # whatever is wrong with one file, the next may be good
                 warnings.warn(f"could not bring the best weights back: {error}", CheckpointWarning, stacklevel=3)
                 continue
-            run.model.load_state_dict(state["eval_model"] if state.get("eval_model") is not None else state["model"])
+            run.model.load_state_dict(state[field])
             run.eval_model = run.model  # a later evaluation must not use an average of other steps
             which = "last good" if entry.value is None else f"best ({self.monitor} {entry.value:.6g})"
             run.say(f"{which} weights restored, of step {entry.step} ({entry.file})")

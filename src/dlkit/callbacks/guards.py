@@ -6,10 +6,8 @@ import math
 import time
 from typing import Any
 
-import torch
-from torch import nn
-
 from dlkit.callbacks.base import Callback
+from dlkit.runs.checking import first_spoilt
 from dlkit.runs.every import seconds
 from dlkit.runs.state import Run
 
@@ -43,7 +41,7 @@ class StopOnNaN(Callback):
 
         def capture_if_sound() -> dict[str, Any]:
             run.losses.flush()  # a loss names the batch, which the weights cannot
-            spoilt = _spoilt(run.model) if run.keep_state else None
+            spoilt = first_spoilt(run.model.named_parameters()) if run.keep_state else None
             if spoilt is not None:
                 run.request_stop(
                     f"the weights became nan or infinite by step {run.step} ({spoilt!r}), although every loss was a "
@@ -64,19 +62,6 @@ def _message(run: Run, name: str, value: float, step: int) -> str:
     place = f"step {step + 1}, epoch {run.epoch + 1}, batch {', '.join(str(batch + 1) for batch in batches)}"
     which = f" (samples {shown}{more})" if samples else ""
     return f"the {name} became {value} at {place}{which}; the weights since then were not saved"
-
-
-@torch.no_grad()
-def _spoilt(model: nn.Module) -> str | None:
-    """The first parameter that holds NaN or an infinity, or None; reads the device once."""
-    named = [(name, value) for name, value in model.named_parameters() if value.numel()]
-    if not named:
-        return None
-    # The largest entry is NaN or infinite exactly if any is; a sum could overflow without.
-    largest = torch.stack([value.abs().amax().float().cpu() for _, value in named])
-    if largest.isfinite().all():
-        return None
-    return named[int((~largest.isfinite()).nonzero()[0])][0]
 
 
 class TimeLimit(Callback):

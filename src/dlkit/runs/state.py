@@ -158,6 +158,7 @@ class Run:
         logged: What callbacks have logged for the next row.
         data: The dataset that validations read, else the one that is trained on; None where nobody knows.
         seed: What all randomness of the run is derived from.
+        unfilled: Parameters that held NaN or infinities before the first step, so that checkpoints may hold such.
 
     Args:
         model: The model itself.
@@ -188,6 +189,7 @@ class Run:
         self._verbose = verbose
         self.logged: Row = {}
         self.data: Any = None
+        self.unfilled: frozenset[str] = frozenset()
 
     @property
     def optimizer(self) -> Optimizer:

@@ -8,12 +8,12 @@ nothing but tensors and plain values, so that `torch.load(..., weights_only=True
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
-import pickle
 import re
 import shutil
 import warnings
@@ -26,7 +26,14 @@ from torch import Tensor
 
 from dlkit._files import FileLock, atomic_write, sync_folder
 from dlkit._opening import open_regular
-from dlkit.errors import CheckpointError, DamagedCheckpointError, RunLockedError
+from dlkit.errors import (
+    CheckpointError,
+    DamagedCheckpointError,
+    DataError,
+    DataNotFoundError,
+    DlkitError,
+    RunLockedError,
+)
 
 __all__ = ["CheckpointStore", "CheckpointWarning", "Entry", "load_checkpoint", "plain", "save_checkpoint"]
 
@@ -42,17 +49,33 @@ class CheckpointWarning(UserWarning):
 
 
 class _HashingFile:
-    """A file that computes its checksum while it is written."""
+    """A file that computes its checksum while it is written, and keeps what the disk says against it.
+
+    `torch.save` turns an error of `write` into a RuntimeError of its own about positions; so it never sees one.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.digest = file, hashlib.sha256()
+        self.refused: OSError | None = None
 
     def write(self, data: Any) -> int:
-        self.digest.update(data)
-        return self._file.write(data)
+        if self.refused is None:
+            self.digest.update(data)
+            with self._keeping():
+                self._file.write(data)
+        return len(data)
 
     def flush(self) -> None:
-        self._file.flush()
+        if self.refused is None:
+            with self._keeping():
+                self._file.flush()
+
+    @contextlib.contextmanager
+    def _keeping(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.refused = error
 
 
 def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -75,6 +98,8 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> N
     with atomic_write(path) as file:
         hashing = _HashingFile(file)
         torch.save(data, hashing)  # type: ignore[arg-type]
+        if hashing.refused is not None:
+            raise hashing.refused
         file.write(_MAGIC + hashing.digest.digest())
 
 
@@ -92,10 +117,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint file at {path}")
-    _verify(path)
     try:
+        _verify(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except DlkitError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a crafted file brings out any error of the unpickler
         reason = str(error).strip().partition("\n")[0]
         raise DamagedCheckpointError(
             f"{path} holds more than plain data, or is damaged; not loaded: {reason}"
@@ -232,14 +261,18 @@ class CheckpointStore:
 
         Raises:
             RunLockedError: another process trains in this folder.
+            CheckpointError: the folder cannot be made or written to.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._lock.held and not self._lock.acquire(timeout=0):
+        with self._usable():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            free = self._lock.held or self._lock.acquire(timeout=0)
+        if not free:
             raise RunLockedError(
                 f"another process trains in {self.folder} at this moment; wait for it, stop it, or use another folder"
             )
         self.entries = self._read_index()
-        self._clean()
+        with self._usable():
+            self._clean()
 
     def unlock(self) -> None:
         """Let others in again."""
@@ -271,6 +304,7 @@ class CheckpointStore:
             self._write_index(kept)
         except OSError:
             self.entries = before
+            self._forget(name)
             raise
         self.entries = kept
         for old in gone:
@@ -313,21 +347,40 @@ class CheckpointStore:
         with atomic_write(self.folder / "index.json") as file:
             file.write(json.dumps({"format": FORMAT, "checkpoints": rows}, indent=1).encode())
 
+    def _forget(self, name: str) -> None:
+        """Remove a file that the index could not take in, or a full disk would fill with more of them."""
+        with contextlib.suppress(OSError):  # the caller raises what came first
+            index = self.folder / "index.json"
+            if not index.is_file() or name.encode() not in index.read_bytes():
+                (self.folder / name).unlink()
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"a run cannot be kept in {self.folder}: {error}; use a folder that you may write to"
+            ) from error
+
     def _read_index(self) -> list[Entry]:
         path = self.folder / "index.json"
         try:
             with open_regular(path) as file:
                 return [_entry(row) for row in json.loads(file.read())["checkpoints"]]
-        except FileNotFoundError:
+        except DataNotFoundError:
             return self._from_names()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            if isinstance(error, DataError) and path.is_file():  # the names would not tell which is the best
+                raise CheckpointError(str(error)) from error
             warnings.warn(
                 f"{path} cannot be read ({error}); going by the files' names", CheckpointWarning, stacklevel=3
             )
             return self._from_names()
 
     def _from_names(self) -> list[Entry]:
-        matches = [match for path in self.folder.glob("checkpoint-*.pt") if (match := _NAME.fullmatch(path.name))]
+        files = [path.name for path in self.folder.glob("checkpoint-*.pt") if path.is_file()]
+        matches = [match for name in files if (match := _NAME.fullmatch(name))]
         entries = [Entry(file=match[0], number=int(match[1]), step=int(match[2]), epoch=0) for match in matches]
         return sorted(entries, key=_number)
 
@@ -349,7 +402,12 @@ class CheckpointStore:
 def _entry(row: dict[str, Any]) -> Entry:
     """A row of the index, which may have been written by anybody: a file name must not lead out of the folder."""
     if not _NAME.fullmatch(row["file"]):
-        raise ValueError(f"{row['file']!r} is no checkpoint's name")
+        raise ValueError(f"{row['file']!r} is not a checkpoint's name")
+    for name in ("number", "step", "epoch"):
+        if type(row[name]) is not int or row[name] < 0:
+            raise ValueError(f"{name} of {row['file']} is {row[name]!r}, not a whole number from 0 on")
+    if type(row["regular"]) is not bool:
+        raise ValueError(f"regular of {row['file']} is {row['regular']!r}, not true or false")
     return Entry(**{**row, "value": None if row["value"] is None else float(row["value"])})
 
 

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from dlkit import rng
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ResumeError
+from dlkit.runs.checking import check_fits, check_state, restoring
 from dlkit.runs.history import History
 from dlkit.runs.state import Cursor, Run
 from dlkit.sources import Source
@@ -126,24 +127,38 @@ def restore(
 
     Raises:
         ResumeError: data, model or optimizer do not fit; names each difference.
+        DamagedCheckpointError: a field does not hold what it should; nothing or a part has been put back.
     """
     _check_format(state)
+    check_state(state)
     _refuse_differences(state["settings"]["must"], settings.must)
-    run.model.load_state_dict(state["model"])
+    check_fits(state, run)
+    _load(run, state, source, callbacks)
+    return _differences(state["settings"]["may"], settings.may, state["callbacks"])
+
+
+def _load(run: Run, state: Mapping[str, Any], source: Source, callbacks: Sequence[Callback]) -> None:
+    with restoring("model"):
+        run.model.load_state_dict(state["model"])
     for name, optimizer in run.optimizers.items():
-        optimizer.load_state_dict(state["optimizers"][name])
+        with restoring(f"optimizers[{name!r}]"):
+            optimizer.load_state_dict(state["optimizers"][name])
     if run.scaler is not None and state["scaler"] is not None:
-        run.scaler.load_state_dict(state["scaler"])
+        with restoring("scaler"):
+            run.scaler.load_state_dict(state["scaler"])
     for name, callback in named(callbacks).items():
         if name in state["callbacks"]:
-            callback.load_state_dict(state["callbacks"][name])
-    run.losses.load_state_dict(state["losses"])
+            with restoring(f"callbacks[{name!r}]"):
+                callback.load_state_dict(state["callbacks"][name])
+    with restoring("losses"):
+        run.losses.load_state_dict(state["losses"])
     run.history, run.logged = History(state["history"]), dict(state.get("logged", {}))
     run.cursor = Cursor(**state["cursor"])
     run.seed = state["settings"]["may"]["seed"]
-    source.load_state_dict(state["source"])
-    rng.load_state_dict(state["rng"])
-    return _differences(state["settings"]["may"], settings.may, state["callbacks"])
+    with restoring("source"):
+        source.load_state_dict(state["source"])
+    with restoring("rng"):
+        rng.load_state_dict(state["rng"])
 
 
 def _check_format(state: Mapping[str, Any]) -> None:

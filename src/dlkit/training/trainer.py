@@ -21,13 +21,14 @@ from dlkit.callbacks.features import ReuseFeatures
 from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.progress import Progress
 from dlkit.callbacks.unfreeze import Unfreeze
-from dlkit.errors import ArgumentError, CheckpointError
+from dlkit.errors import ArgumentError, CheckpointError, DamagedCheckpointError
 from dlkit.metrics import Metrics
+from dlkit.runs.checking import unfilled_parameters
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
 from dlkit.runs.modelfile import write_model_file
 from dlkit.runs.state import Run
-from dlkit.runs.store import load_checkpoint, plain
+from dlkit.runs.store import CheckpointWarning, load_checkpoint, plain
 from dlkit.samplers import Shuffle
 from dlkit.sources import Source, nothing, source_of
 from dlkit.training import batches as batch_tools
@@ -319,6 +320,8 @@ class Trainer:
         run = self.run
         run.epochs, run.num_batches = epochs, source.num_batches
         run.stop_reason, run.keep_state, run.between_steps = None, True, True
+        if run.step == 0:
+            run.unfilled = unfilled_parameters(run.model)
         run.losses.watchers.clear()
         run.directions = self._directions(has_val=val is not None)
         self._settings = resuming.settings_of(
@@ -342,12 +345,18 @@ class Trainer:
         return directions
 
     def _resume(self, source: Source, val: Source | None, how: Any) -> None:
-        found = self._find_state(how)
-        if found is None:
+        for name, state in self._saved_states(how):
+            try:
+                differences = resuming.restore(self.run, state, source, self.callbacks, self._settings)
+            except DamagedCheckpointError as error:
+                if how not in ("auto", True):
+                    raise type(error)(f"{name} cannot be used: {error}") from error
+                warnings.warn(f"{name}: {error}; trying the one before", CheckpointWarning, stacklevel=4)
+                continue
+            self._resumed_from(name, differences, source, val)
             return
-        name, state = found
-        assert self._settings is not None
-        differences = resuming.restore(self.run, state, source, self.callbacks, self._settings)
+
+    def _resumed_from(self, name: str, differences: list[str], source: Source, val: Source | None) -> None:
         source.seed = self.run.seed
         if val is not None:
             val.seed = rng.derive(self.run.seed, rng.EVALUATE)
@@ -356,10 +365,11 @@ class Trainer:
         lines = [f"resumed from {name}: epoch {cursor.epoch + 1}, batch {cursor.batch}, step {cursor.step}{way}"]
         self.run.say("\n  ".join([*lines, *differences]))
 
-    def _find_state(self, how: Any) -> tuple[str, Mapping[str, Any]] | None:
+    def _saved_states(self, how: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """What a fit may go on from, best first; whoever takes none of several has none that can be used."""
         store = next((callback.store for callback in self.callbacks if isinstance(callback, Checkpoint)), None)
         if how is None:  # a dry run
-            return None
+            return
         if how is False and self.run.step:
             raise ArgumentError(
                 f"this Trainer has trained {self.run.step} steps already, which its model, optimizer and callbacks "
@@ -369,21 +379,21 @@ class Trainer:
             moved = store.archive() if store is not None else None
             if moved is not None:
                 self.run.say(f"starting anew; the earlier run was moved to {moved}")
-            return None
+            return
         if how not in ("auto", True):
-            return str(how), load_checkpoint(how)
+            yield str(how), load_checkpoint(how)
+            return
         if store is not None:
             for entry, state in store.loadable():
-                return str(store.folder / entry.file), state
+                yield str(store.folder / entry.file), state
             if store.entries:
                 raise CheckpointError(
-                    f"none of the {len(store.entries)} checkpoints in {store.folder} can be read; "
+                    f"none of the {len(store.entries)} checkpoints in {store.folder} can be used; "
                     "fit(..., resume=False) starts anew and moves them aside"
                 )
         if how is True:
             where = f"in {store.folder}" if store is not None else "because there is no Checkpoint callback"
             raise CheckpointError(f"resume=True, but there is nothing to resume {where}")
-        return None
 
     def _begin(self, source: Source, epochs: int) -> None:
         run = self.run
