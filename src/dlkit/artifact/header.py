@@ -15,9 +15,13 @@ from typing import Any
 from dlkit._opening import open_regular
 from dlkit.errors import ModelFileError
 
-__all__ = ["FORMAT_VERSION", "Header", "checksum", "read_header"]
+__all__ = ["FORMAT_VERSION", "Header", "read_header", "sealed"]
 
 FORMAT_VERSION = 1
+# Behind the eight bytes of the length, a file's first letters and the 64 digits of its SHA-256 have a fixed place, so
+# that the digest covers the bytes of the file and not what a parser makes of them.
+_OPENING = b'{"__metadata__":{"sha256":"'
+_DIGITS = slice(8 + len(_OPENING), 8 + len(_OPENING) + 64)
 _MOST_HEADER = 100 << 20  # what safetensors itself accepts
 _SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
 _SIZES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8}
@@ -31,45 +35,50 @@ class Header:
         path: The file.
         document: dlkit's document.
         shapes: Of each tensor.
-        layout: The names, types, shapes and places of the tensors, as the file has them.
-        length: Where the tensors begin.
     """
 
     path: Path
     document: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
-    layout: dict[str, Any]
-    length: int
 
     def check_intact(self) -> None:
-        """Read the whole file, and compare it with the checksum that was written into it.
+        """Read the whole file, and compare it with the digest that was written into it.
 
         Raises:
             ModelFileError: a bit of it is another one now.
         """
         with open_regular(self.path, ModelFileError) as stream:
-            stream.seek(self.length)
-            chunks = iter(functools.partial(stream.read, 1 << 20), b"")
-            found = checksum(self.document, self.layout, chunks)
-        if found != self.document.get("sha256"):
+            head = stream.read(_DIGITS.stop)
+            found = _digest(head, iter(functools.partial(stream.read, 1 << 20), b""))
+        if head[8 : _DIGITS.start] != _OPENING or found != head[_DIGITS]:
             raise ModelFileError(
                 f"{self.path} is damaged: it is not the file that was written, by its SHA-256; copy it anew"
             )
 
 
-def checksum(document: Mapping[str, Any], layout: Mapping[str, Any], tensors: Iterable[bytes | memoryview]) -> str:
-    """The SHA-256 of all that a model file says, in hexadecimal digits.
+def sealed(document: Mapping[str, Any], layout: Mapping[str, Any], tensors: bytes | memoryview) -> bytes:
+    """The head of a model file: the length, and the JSON with the digest of the whole file in its place.
 
     Args:
-        document: dlkit's part; its key "sha256" does not count.
-        layout: The rest of the header.
-        tensors: The bytes after it, in pieces.
+        document: dlkit's part.
+        layout: The names, types, shapes and places of the tensors.
+        tensors: The bytes that are to follow.
     """
-    told = [{key: value for key, value in document.items() if key != "sha256"}, layout]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for piece in tensors:
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    metadata = {"sha256": "0" * 64, "dlkit": text}
+    raw = json.dumps({"__metadata__": metadata, **layout}, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)  # tensors begin at a multiple of eight, so that they can be mapped
+    head = len(raw).to_bytes(8, "little") + raw
+    digits = _digest(head, [tensors])
+    return head[: _DIGITS.start] + digits + head[_DIGITS.stop :]
+
+
+def _digest(head: bytes, rest: Iterable[bytes | memoryview]) -> bytes:
+    """The hexadecimal digits of the SHA-256 of all bytes of a file, its own digits taken as zeros."""
+    digest = hashlib.sha256(head[: _DIGITS.start] + b"0" * 64 + head[_DIGITS.stop :])
+    for piece in rest:
         digest.update(piece)
-    return digest.hexdigest()
+    return digest.hexdigest().encode()
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -99,7 +108,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     _check_layout(entries, total - 8 - length, file)
     document = _document(metadata, file)
     shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-    return Header(path=file, document=document, shapes=shapes, layout=entries, length=8 + length)
+    return Header(path=file, document=document, shapes=shapes)
 
 
 def _check_layout(entries: dict[str, Any], size: int, file: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dlkit._files import atomic_write
 from dlkit.artifact import exporting
-from dlkit.artifact.header import FORMAT_VERSION, checksum
+from dlkit.artifact.header import FORMAT_VERSION, sealed
 from dlkit.artifact.inputs import Meaning, describe_example, make_example
 from dlkit.artifact.opening import assemble, differs
 from dlkit.artifact.running import call, cast, evaluating, output_of
@@ -234,10 +234,6 @@ def _write(path: Path, tensors: dict[str, Tensor], document: dict[str, Any]) -> 
     content = to_bytes(tensors)
     length = 8 + int.from_bytes(content[:8], "little")
     layout, body = json.loads(content[8:length]), memoryview(content)[length:]
-    document["sha256"] = checksum(document, layout, [body])
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-    head = json.dumps({"__metadata__": {"dlkit": text}, **layout}).encode()
-    head += b" " * (-len(head) % 8)  # tensors begin at a multiple of eight, so that they can be mapped
     with atomic_write(path) as file:
-        file.write(len(head).to_bytes(8, "little") + head)
+        file.write(sealed(document, layout, body))
         file.write(body)
