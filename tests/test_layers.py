@@ -42,7 +42,7 @@ datasets/tables/_first_pass datasets/tables/_streaming datasets/tables/dataset d
 datasets/texts/packed datasets/texts/_records datasets/texts/_sources datasets/texts/_rows datasets/texts/_targets
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/__init__
-models/convnet models/text models/tabular models/__init__ metrics
+models/convnet models/text models/tabular models/__init__ objective _measures metrics
 transfer/_trace transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs transfer/backbones
 transfer/models
 transfer/_cut transfer/features

@@ -1,38 +1,23 @@
-"""Metrics by name or as objects: torchmetrics does the counting, and says in which direction better lies.
+"""Metrics by name or as objects.
 
-Names are resolved when the first batch shows what the model gives: `"accuracy"` is the multiclass one for logits
-[B, C], the binary one for logits [B] or [B, 1], the multilabel one when targets have the shape of the logits.
-torchmetrics guesses from each batch anew whether scores are logits or probabilities; here they are what they are.
+A name is computed here, from what the loss says of output and target (`dlkit.objective`): which dimension holds the
+classes, which targets are ignored, whether outputs are logits or probabilities. Objects (torchmetrics', or any with
+`update`, `compute` and `reset`) get output and target as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dlkit._measures import MEASURES, Tally
 from dlkit.errors import ArgumentError, TrainingError
+from dlkit.objective import Objective, objective_of, shape_of
 
 __all__ = ["Mean", "Metrics", "names"]
-
-# name: (torchmetrics class for classification tasks, or a regression class; higher is better; extra arguments)
-_CLASSIFICATION = {
-    "accuracy": ("Accuracy", {"average": "micro"}),
-    "auroc": ("AUROC", {}),
-    "average_precision": ("AveragePrecision", {}),
-    "balanced_accuracy": ("Accuracy", {"average": "macro"}),
-    "f1": ("F1Score", {"average": "macro"}),
-    "precision": ("Precision", {"average": "macro"}),
-    "recall": ("Recall", {"average": "macro"}),
-}
-_REGRESSION = {
-    "mae": ("MeanAbsoluteError", False),
-    "mse": ("MeanSquaredError", False),
-    "r2": ("R2Score", True),
-    "rmse": ("MeanSquaredError", False),
-}
 
 
 def names() -> list[str]:
@@ -41,7 +26,7 @@ def names() -> list[str]:
     >>> "accuracy" in names()
     True
     """
-    return sorted([*_CLASSIFICATION, *_REGRESSION])
+    return sorted(MEASURES)
 
 
 class Mean:
@@ -80,14 +65,26 @@ class Mean:
 
 
 class Metrics:
-    """Several metrics under their names, built when the first batch is seen.
+    """Several metrics under their names, over all batches since `reset`.
+
+    By name, of classes: "accuracy" (the share of right decisions; of several labels, over all of them),
+    "balanced_accuracy" (the mean recall of the classes that there are), "f1", "precision" and "recall" (of the positive
+    class where there are two by one output, else the mean over classes or labels), "auroc" and "average_precision"
+    (classes against the rest; those without a positive or a negative are left out of the mean). Of numbers: "mae",
+    "mse", "rmse", "r2". A metric of nothing is NaN, and so is one of outputs that are NaN.
+
+    Targets may be class numbers or class probabilities (one-hot, smoothed, mixed), which count as their most probable
+    class, the first of equal ones: of an input mixed of two, the accuracy asks for the larger part. Ignored targets do
+    not count. Outputs [B, C, ...] of sequences and maps count place by place. Weights and `reduction` of the loss
+    change no metric.
 
     Args:
         metrics: Names (see `names()`), torchmetrics metrics, `Mean` objects, or a mapping from names to those.
-        probabilities: The predictions that the named binary and multilabel metrics get are probabilities, not logits.
+        loss: The loss whose output and target are measured; for a loss of your own the one of torch that reads output
+            and target in the same way. The Trainer gives its own where it is None.
 
     Raises:
-        ArgumentError: an unknown name, listing the known ones, or an object that is no metric.
+        ArgumentError: an unknown name, listing the known ones, or an object that is not a metric.
 
     >>> metrics = Metrics(["accuracy"])
     >>> metrics.update(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
@@ -95,20 +92,26 @@ class Metrics:
     {'accuracy': 0.5}
     >>> metrics.higher_is_better("accuracy")
     True
+    >>> yes_or_no = Metrics(["f1"], loss=torch.nn.BCELoss())
+    >>> yes_or_no.update(torch.tensor([0.9, 0.6, 0.2]), torch.tensor([1.0, 0.0, 0.0])); yes_or_no.compute()
+    {'f1': 0.6666666666666666}
     """
 
-    def __init__(self, metrics: Iterable[Any] | Mapping[str, Any] = (), *, probabilities: bool = False) -> None:
+    def __init__(self, metrics: Iterable[Any] | Mapping[str, Any] = (), *, loss: Any = None) -> None:
         if isinstance(metrics, str):
             metrics = [metrics]
+        if isinstance(metrics, Metrics):
+            loss = metrics._loss if metrics._loss is not None else loss
+            metrics = metrics._wanted
         pairs = metrics.items() if isinstance(metrics, Mapping) else [(_name(metric), metric) for metric in metrics]
         self._wanted = {name: _checked(metric) for name, metric in pairs}
-        self._probabilities = probabilities
-        self._built: dict[str, Any] | None = None
+        self._loss, self._objective = loss, objective_of(loss)
+        self.reset()
 
     def __len__(self) -> int:
         return len(self._wanted)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._wanted)
 
     def higher_is_better(self, name: str) -> bool | None:
@@ -118,42 +121,60 @@ class Metrics:
             name: One of the names in this collection.
         """
         metric = self._wanted[name]
-        if metric in _CLASSIFICATION:
-            return True
         if isinstance(metric, str):
-            return _REGRESSION[metric][1]
+            return MEASURES[metric].higher_is_better
         return getattr(metric, "higher_is_better", None)
 
     def update(self, preds: Any, target: Any) -> None:
         """Take in a batch.
 
         Args:
-            preds: The model's output, batch first: logits for the named classification metrics.
-            target: Class indices [B], or of the shape of `preds`.
+            preds: The model's output, batch first; or an object that has it as `.logits`.
+            target: Class numbers [B], or of the shape of `preds`.
+
+        Raises:
+            TrainingError: a metric cannot take them, or how to read them is not known.
         """
-        if not self._wanted:
-            return
-        if self._built is None:
-            self._built = {name: _build(metric, preds, target) for name, metric in self._wanted.items()}
-        for name, metric in self._built.items():
+        objective, preds = self._objective, preds
+        if not isinstance(preds, Tensor) and hasattr(preds, "logits"):
+            preds = preds.logits
+            if objective.form is None:
+                objective = Objective(form="logits")
+        done: set[type[Tally]] = set()
+        for name, metric in self._wanted.items():
             try:
-                metric.update(*_fitted(metric, preds, target, self._probabilities))
-            except (ValueError, RuntimeError, TypeError) as error:
+                if not isinstance(metric, str):
+                    _moved(metric, preds).update(*_fitted(metric, preds, target))
+                elif (kind := MEASURES[metric].tally) not in done:
+                    self._tallies.setdefault(kind, kind()).add(*_tensors(preds, target), objective)
+                    done.add(kind)
+            except (ValueError, RuntimeError, TypeError, TrainingError) as error:
                 raise TrainingError(
                     f"metric {name!r} could not take a batch: "
-                    f"predictions {_shape(preds)}, targets {_shape(target)}: {error}"
+                    f"predictions {shape_of(preds)}, targets {shape_of(target)}: {error}"
                 ) from error
+        self._begun = True
 
     def compute(self) -> dict[str, float]:
-        """The values over all batches since `reset`, as plain numbers."""
-        if self._built is None:
-            return {}
-        return {name: _number(name, metric.compute()) for name, metric in self._built.items()}
+        """The values over all batches since `reset`, as plain numbers; nothing where there was no batch."""
+        return {name: self._value(name, metric) for name, metric in self._wanted.items()} if self._begun else {}
+
+    def _value(self, name: str, metric: Any) -> float:
+        if not isinstance(metric, str):
+            return _number(name, metric.compute())
+        measure = MEASURES[metric]
+        try:
+            return measure.value(self._tallies[measure.tally])
+        except TrainingError as error:
+            raise TrainingError(f"metric {name!r} could not be computed: {error}") from error
 
     def reset(self) -> None:
         """Forget all batches."""
-        for metric in (self._built or {}).values():
-            metric.reset()
+        self._tallies: dict[type[Tally], Tally] = {}
+        self._begun = False
+        for metric in self._wanted.values():
+            if not isinstance(metric, str):
+                metric.reset()
 
 
 def _number(name: str, value: Any) -> float:
@@ -182,7 +203,7 @@ def _snake(name: str) -> str:
 
 def _checked(metric: Any) -> Any:
     if isinstance(metric, str):
-        if metric not in _CLASSIFICATION and metric not in _REGRESSION:
+        if metric not in MEASURES:
             raise ArgumentError(
                 f"unknown metric {metric!r}; known by name: {', '.join(names())}; "
                 "any torchmetrics object or dlkit.metrics.Mean(function, higher_is_better=...) works too"
@@ -195,54 +216,26 @@ def _checked(metric: Any) -> Any:
         if callable(metric)
         else "give a name or an object"
     )
-    raise ArgumentError(f"{metric!r} is no metric: it has no update, compute and reset; {hint}")
+    raise ArgumentError(f"{metric!r} is not a metric: it lacks update, compute and reset; {hint}")
 
 
-def _build(metric: Any, preds: Any, target: Any) -> Any:
-    if not isinstance(metric, str):
-        return metric.to(preds.device) if hasattr(metric, "to") and isinstance(preds, Tensor) else metric
+def _tensors(preds: Any, target: Any) -> tuple[Tensor, Tensor]:
     if not isinstance(preds, Tensor) or not isinstance(target, Tensor):
         raise TrainingError(
-            f"metric {metric!r} needs one tensor of predictions and one of targets, not {type(preds).__name__} and "
+            f"it needs one tensor of predictions and one of targets, not {type(preds).__name__} and "
             f"{type(target).__name__}; pass a torchmetrics object, or Mean(function)"
         )
-    import torchmetrics
-
-    if metric in _REGRESSION:
-        squared = {"squared": False} if metric == "rmse" else {}
-        return getattr(torchmetrics, _REGRESSION[metric][0])(**squared).to(preds.device)
-    kind, extra = _CLASSIFICATION[metric]
-    task = _task(preds, target)
-    prefix = {"multiclass": "Multiclass", "multilabel": "Multilabel", "binary": "Binary"}[task]
-    sizes = {"multiclass": {"num_classes": preds.shape[1]} if preds.dim() > 1 else {}, "binary": {}}
-    sizes["multilabel"] = {"num_labels": preds.shape[1]} if preds.dim() > 1 else {}
-    arguments = {**sizes[task], **(extra if task != "binary" else {})}
-    built = getattr(torchmetrics.classification, prefix + kind)(**arguments).to(preds.device)
-    built.dlkit_task = task
-    return built
+    return preds.detach(), target
 
 
-def _task(preds: Tensor, target: Tensor) -> str:
-    if preds.dim() == 1 or (preds.dim() == 2 and preds.shape[1] == 1):
-        return "binary"
-    return "multilabel" if preds.shape == target.shape and preds.is_floating_point() else "multiclass"
+def _moved(metric: Any, preds: Any) -> Any:
+    return metric.to(preds.device) if hasattr(metric, "to") and isinstance(preds, Tensor) else metric
 
 
-def _fitted(metric: Any, preds: Any, target: Any, probabilities: bool) -> tuple[Any, Any]:
-    """Predictions and targets in the form the metric wants; half precision becomes full, so that sums are exact."""
+def _fitted(metric: Any, preds: Any, target: Any) -> tuple[Any, Any]:
+    """What an object gets; half precision becomes full, so that sums are exact."""
     if isinstance(preds, Tensor) and preds.dtype in (torch.float16, torch.bfloat16):
         preds = preds.float()
-    task = getattr(metric, "dlkit_task", None)
-    if task in ("binary", "multilabel"):
-        # A batch whose logits all lie between 0 and 1 would be taken for probabilities, and 0.3 for class 0.
-        scores = preds if probabilities or not preds.is_floating_point() else preds.sigmoid()
-        return (scores, target.long()) if task == "multilabel" else (scores.reshape(-1), target.reshape(-1).long())
-    if task == "multiclass" and hasattr(metric, "thresholds"):  # the curves compare scores over batches
-        return preds.softmax(1), target
-    if task is None and type(metric).__module__.startswith("torchmetrics.regression"):
+    if type(metric).__module__.startswith("torchmetrics.regression") and isinstance(preds, Tensor):
         return preds.reshape(target.shape) if preds.numel() == target.numel() else preds, target
     return preds, target
-
-
-def _shape(value: Any) -> str:
-    return f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -135,8 +135,6 @@ def main(kills: int, seed: int = 0) -> int:
     import dlkit.training  # noqa: F401  (before the forks)
 
     torch.set_num_threads(1)
-    import torchmetrics  # noqa: F401
-
     chance, totals = random.Random(seed), [0, 0, 0, 0, 0]
     line = "{} kills, {} inside a save, {} with a checkpoint to resume from: {} differences, {} unloadable files"
     for number, case in enumerate(CASES):

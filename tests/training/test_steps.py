@@ -534,9 +534,9 @@ def test_targets_that_are_no_tensors_reach_a_loss_of_ones_own():
 
 
 def test_a_loss_that_is_no_scalar_but_has_one_value():
-    result = train(nn.Linear(4, 1), lambda output, target: output.mean().reshape(1), [(X, TARGET)])
+    result = train(nn.Linear(4, 2), lambda output, target: output.mean().reshape(1), [(X, TARGET)])
     assert len(result.gradients) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(TrainingError, match=r"the loss returned \[6\] values instead of one number"):
-            train(nn.Linear(4, 1), lambda output, target: output[:, 0], [(X, TARGET)])
+            train(nn.Linear(4, 2), lambda output, target: output[:, 0], [(X, TARGET)])

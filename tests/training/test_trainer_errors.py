@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchmetrics
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -41,8 +41,8 @@ def batches(target: Any, count: int = 2) -> list[Any]:
         ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, not 'fp8'"),
         ({"accumulate": 0}, "accumulate must be at least 1 batch per step, not 0"),
         ({"metrics": ["acuracy"]}, "unknown metric 'acuracy'; known by name: accuracy, auroc, .* works too"),
-        ({"metrics": [3]}, "3 is no metric: it has no update, compute and reset; give a name or an object"),
-        ({"metrics": [len]}, "len.* is no metric: .*; wrap it: dlkit.metrics.Mean"),
+        ({"metrics": [3]}, "3 is not a metric: it lacks update, compute and reset; give a name or an object"),
+        ({"metrics": [len]}, "len.* is not a metric: .*; wrap it: dlkit.metrics.Mean"),
         ({"callbacks": [EarlyStopping]}, "callbacks must be dlkit.callbacks.Callback objects, not <class"),
         ({"callbacks": [print]}, "callbacks must be dlkit.callbacks.Callback objects, not <built-in"),
         ({"scheduler": 3}, r"expected a scheduler of torch.optim.lr_scheduler, not int"),
@@ -166,6 +166,71 @@ def test_losses_that_do_not_fit(loss, out, target, message, stage):
     )
     with pytest.raises(TrainingError, match=message):
         made.fit(batches(target)) if stage == "fit" else made.evaluate(batches(target))
+
+
+class Root(nn.Module):
+    """A loss of the user's own."""
+
+    def forward(self, output, target):
+        return (output - target).square().mean().sqrt()
+
+
+class TwoHeads(nn.Module):
+    """A mean and a variance, [N, 1] each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        mean, log = self.layer(x).split(1, 1)
+        return mean, log.exp()
+
+
+def nll_of_two(output, target):
+    return nn.functional.gaussian_nll_loss(output[0], target, output[1])
+
+
+COUNTS = NUMBERS.abs().round()
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "name"),
+    [
+        (lambda o, t: (o - t).square().mean(), NUMBERS, "<lambda>"),
+        (lambda o, t: (o - t).abs().mean(), CLASSES, "<lambda>"),  # whole numbers are spread just so
+        (nn.PoissonNLLLoss(), COUNTS, "PoissonNLLLoss"),
+        (nn.functional.poisson_nll_loss, COUNTS, "poisson_nll_loss"),
+        (functools.partial(nn.functional.mse_loss, reduction="sum"), NUMBERS, "partial"),
+        (nn.SoftMarginLoss(), NUMBERS.sign(), "SoftMarginLoss"),
+        (Root(), NUMBERS, "Root"),
+        (nll_of_two, NUMBERS, "nll_of_two"),
+        (lambda o, t: nn.functional.gaussian_nll_loss(o["mean"], t, o["variance"]), NUMBERS, "<lambda>"),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_no_loss_spreads_a_column_against_a_row(loss, target, name):
+    """[8, 1] against [8] is 64 differences for most losses, of which the mean says nothing."""
+    model: nn.Module = nn.Linear(3, 1)
+    if name == "nll_of_two":
+        model = TwoHeads()
+    elif isinstance(loss, type(lambda: 0)) and "gaussian_nll_loss" in loss.__code__.co_names:
+        model = TwoHeads()
+        model.register_forward_hook(lambda module, x, pair: {"mean": pair[0], "variance": pair[1]})
+    made = trainer(loss, model=model)
+    with pytest.raises(TrainingError, match=rf"{name} needs output and target of one shape: .*\[8, 1\].*is \[8\]") as e:
+        made.fit(batches(target))
+    assert "reshape one of them" in str(e.value)
+    made.evaluate(batches(target[:, None]))
+
+
+def test_losses_that_compare_other_shapes_on_purpose():
+    """Quantiles, mean and variance in one output, classes: the numbers differ, so nothing can be spread by mistake."""
+    quantiles = trainer(lambda o, t: torch.maximum(0.5 * (t[:, None] - o), o - t[:, None]).mean())
+    quantiles.fit(batches(NUMBERS))
+    trainer(lambda o, t: nn.functional.gaussian_nll_loss(o[:, 0], t, o[:, 1].exp())).fit(batches(NUMBERS))
+    trainer(lambda o, t: nn.functional.cross_entropy(o, t)).fit(batches(CLASSES))
+    trainer(nn.CrossEntropyLoss(), out=1).fit(batches(CLASSES * 0))
 
 
 def test_a_loss_without_reduction_of_a_batch_of_one_is_one_number():
@@ -336,18 +401,20 @@ def test_monitoring_what_nobody_measures(name, tmp_path):
     assert list(tmp_path.rglob("*.pt")) == []
 
 
-class Odd(torchmetrics.Metric):
+class Odd:
     """A metric that does not say in which direction it gets better."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("count", torch.tensor(0))
+    def __init__(self, values: int = 1) -> None:
+        self.values, self.count = values, 0
 
     def update(self, preds, target) -> None:
         self.count += len(target)
 
     def compute(self):
-        return self.count
+        return torch.full((self.values,), self.count)
+
+    def reset(self) -> None:
+        self.count = 0
 
 
 def test_monitoring_a_metric_without_a_direction():
@@ -362,16 +429,16 @@ def test_monitoring_a_metric_without_a_direction():
 
 def test_metrics_that_do_not_fit():
     with pytest.raises(
-        TrainingError, match=r"metric 'accuracy' could not take a batch: predictions \[8, 2\] torch.float32, "
+        TrainingError, match=r"metric 'accuracy' could not take a batch: predictions \[8, 2\] float32, "
     ):
         trainer(lambda o, t: o.mean(), metrics=["accuracy"]).evaluate(batches(CLASSES[:5]))
     with pytest.raises(
-        TrainingError, match="metric 'accuracy' needs one tensor of predictions and one of targets, not Ten"
+        TrainingError,
+        match=r"metric 'accuracy' could not take a batch.* needs one tensor of predictions and one of targets, not Ten",
     ):
         trainer(lambda o, t: o.mean(), metrics=["accuracy"]).evaluate([(X, ["a"] * 8)])
-    several = torchmetrics.classification.MulticlassAccuracy(2, average=None)
-    with pytest.raises(TrainingError, match=r"metric 'accuracy' gave \[2\] values instead of one number; .*average"):
-        trainer(metrics=[several]).evaluate(batches(CLASSES))
+    with pytest.raises(TrainingError, match=r"metric 'odd' gave \[2\] values instead of one number; .*average"):
+        trainer(metrics=[Odd(values=2)]).evaluate(batches(CLASSES))
     strange = Mean(lambda preds, target: preds[0], higher_is_better=True)
     with pytest.raises(TrainingError, match="metric 'mean' could not take a batch"):
         trainer(metrics=[strange]).evaluate(batches(CLASSES))

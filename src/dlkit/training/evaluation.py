@@ -44,7 +44,7 @@ def evaluate(
         for batch in batches:
             loss, output, target = forward(batch, model)
             meter.add(loss, weight_of(forward.loss, batch), done)
-            metrics.update(getattr(output, "logits", output), target)
+            metrics.update(output, target)
             done += 1
             if not go_on(done):
                 return None

@@ -70,15 +70,6 @@ def schedule(scheduler: Any) -> list[LearningRate]:
     return [scheduler if isinstance(scheduler, LearningRate) else LearningRate(scheduler)]
 
 
-def gives_probabilities(loss: Any) -> bool:
-    """Whether a model trained with this loss gives probabilities, where others give logits.
-
-    Args:
-        loss: As given to the Trainer.
-    """
-    return isinstance(loss, nn.BCELoss) or loss is nn.functional.binary_cross_entropy
-
-
 def check(
     model: nn.Module,
     optimizers: Mapping[str, Optimizer],

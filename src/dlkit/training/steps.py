@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlkit.errors import ArgumentError, TrainingError
+from dlkit.objective import objective_of, shape_of
 from dlkit.runs.state import Run
 from dlkit.training.batches import call, check_scalar, pieces, size_of, split
 
@@ -19,23 +20,6 @@ Step = Callable[[Run, list[Any]], tuple[Any, int]]
 Hook = Callable[[Run], None]
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Losses that broadcast silently, or fail deep inside, when output and target differ in shape.
-_SAME_SHAPE = (
-    nn.BCELoss,
-    nn.BCEWithLogitsLoss,
-    nn.HuberLoss,
-    nn.L1Loss,
-    nn.MSELoss,
-    nn.SmoothL1Loss,
-)
-_SAME_SHAPE_FUNCTIONS = (
-    nn.functional.binary_cross_entropy,
-    nn.functional.binary_cross_entropy_with_logits,
-    nn.functional.huber_loss,
-    nn.functional.l1_loss,
-    nn.functional.mse_loss,
-    nn.functional.smooth_l1_loss,
-)
 
 
 class Forward:
@@ -56,7 +40,7 @@ class Forward:
             raise ArgumentError(f"precision must be one of {', '.join(_DTYPES)}, not {precision!r}")
         self.model, self.loss, self.device = model, loss, device
         self.dtype = _DTYPES[precision]
-        self._same_shape = isinstance(loss, _SAME_SHAPE) or loss in _SAME_SHAPE_FUNCTIONS
+        self.objective = objective_of(loss)
 
     def output(self, inputs: Any, model: nn.Module | None = None) -> Any:
         """What the model gives for a batch's inputs.
@@ -84,7 +68,7 @@ class Forward:
         inputs, target = split(batch)
         if target is None:
             raise TrainingError(
-                f"the batch has no target: it is {_shapes(batch)}; expected (inputs, target), or pass loss=None "
+                f"the batch has no target: it is {shape_of(batch)}; expected (inputs, target), or pass loss=None "
                 "if the model returns the loss itself"
             )
         output = self.output(inputs, model)
@@ -92,12 +76,8 @@ class Forward:
         return self._loss_of(logits, target), output, target
 
     def _loss_of(self, output: Any, target: Any) -> Tensor:
-        if self._same_shape and isinstance(output, Tensor) and output.shape != getattr(target, "shape", None):
-            raise TrainingError(
-                f"{getattr(self.loss, '__name__', type(self.loss).__name__)} needs output and target of one shape: "
-                f"the model gave {_shapes(output)}, the target is {_shapes(target)}; "
-                "reshape one of them, for example output.squeeze(1)"
-            )
+        if self.objective.kind != "classes":
+            self._check_shapes(output, target)
         try:
             if self.dtype is None:
                 return check_scalar(self.loss(output, target))
@@ -108,8 +88,34 @@ class Forward:
                 raise
             raise TrainingError(
                 "the loss could not be computed: "
-                f"the model gave {_shapes(output)}, the target is {_shapes(target)}: {error}"
+                f"the model gave {shape_of(output)}, the target is {shape_of(target)}: {error}"
             ) from error
+
+    def _check_shapes(self, output: Any, target: Any) -> None:
+        """Refuse what a loss would spread silently: [N, 1] against [N] is N x N differences.
+
+        A loss of torch that compares number with number needs one shape; of any other (functions, the user's own,
+        also of several outputs) those are refused that have the target's numbers in another shape.
+        """
+        shape = getattr(target, "shape", None)
+        if isinstance(output, Tensor) and output.shape == shape:
+            return
+        known = isinstance(output, Tensor) and self.objective.kind is not None
+        if not known and not any(
+            isinstance(target, Tensor) and part.numel() == target.numel() and part.shape != shape
+            for part in _parts(output)
+        ):
+            return
+        raise TrainingError(
+            f"{getattr(self.loss, '__name__', type(self.loss).__name__)} needs output and target of one shape: "
+            f"the model gave {shape_of(output)}, the target is {shape_of(target)}; "
+            "reshape one of them, for example output.squeeze(1) at the end of the model"
+        )
+
+
+def _parts(output: Any) -> Iterable[Tensor]:
+    parts = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else [output]
+    return (part for part in parts if isinstance(part, Tensor))
 
 
 class StandardStep:
@@ -247,14 +253,3 @@ def weight_of(loss: Any, batch: Any) -> Any:
         return kept.sum()
     # Without waiting for the device; what is out of range is for the loss itself to complain about.
     return (loss.weight[target.clamp(0, len(loss.weight) - 1)] * kept).sum()
-
-
-def _shapes(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_shapes(item)}" for name, item in value.items()) + "}"
-    if isinstance(value, tuple | list):
-        more = [] if len(value) <= 4 else ["..."]
-        return f"{type(value).__name__} of " + ", ".join([*(_shapes(item) for item in value[:4]), *more])
-    return type(value).__name__

@@ -55,7 +55,7 @@ class Trainer:
         loss: `loss(output, target)` returning one number; None when the model returns the loss itself, or has it as
             `.loss` in what it returns.
         optim: An optimizer made on the model's parameters, or a dict of several for a `step` of your own.
-        metrics: Names ("accuracy", see `dlkit.metrics.names()`), torchmetrics objects, or a mapping from names to
+        metrics: Names ("accuracy", see `dlkit.metrics.Metrics`), torchmetrics objects, or a mapping from names to
             them; measured on validation data.
         callbacks: See `dlkit.callbacks`.
         scheduler: Any scheduler of torch, or `LearningRate(...)` to say how it is stepped.
@@ -102,7 +102,7 @@ class Trainer:
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
         optimizers = dict(optim) if isinstance(optim, Mapping) else {"optimizer": optim}
         setup.check(self.model, optimizers, accumulate, step, precision, compile)
-        self.metrics = Metrics(metrics, probabilities=setup.gives_probabilities(loss))
+        self.metrics = Metrics(metrics, loss=loss)
         self.seed, self.progress = seed, progress
         self.callbacks = [*setup.schedule(scheduler), *callbacks, *([Progress()] if progress else [])]
         setup.check_callbacks(self.callbacks, step)

@@ -1,0 +1,232 @@
+"""What a loss says of a model's output and of the target: the one place where that is derived.
+
+Known from the loss, from types and shapes, or said by the user (`Metrics(names, loss=...)`); never guessed from values.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlkit.errors import TrainingError
+
+__all__ = ["Classified", "Objective", "classified", "numbers", "objective_of", "shape_of"]
+
+Kind = Literal["classes", "labels", "numbers"]
+Form = Literal["logits", "log-probabilities", "probabilities", "scores", "values", "logarithms"]
+
+_IGNORED = -100  # the `ignore_index` of torch's class losses unless another one is given; no class has this number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """How output and target are to be read.
+
+    Attributes:
+        kind: "classes": one class per place, output [B, C, ...], target int64 [B, ...] or probabilities like the
+            output. "labels": each number of the output is a yes or no of its own, target like the output. "numbers":
+            a regression. None: the loss does not say.
+        form: What the output's numbers are: "logits"; "log-probabilities", "probabilities" or "scores" (ordered, of no
+            fixed scale); for numbers "values", or "logarithms" of them. None: the loss does not say.
+        ignore_index: The class number of targets that do not count.
+
+    >>> objective_of(nn.CrossEntropyLoss(ignore_index=0))
+    Objective(kind='classes', form='logits', ignore_index=0)
+    """
+
+    kind: Kind | None = None
+    form: Form | None = None
+    ignore_index: int = _IGNORED
+
+
+# The losses of torch, as module and as function.
+_KNOWN: list[tuple[type[nn.Module], Any, Kind, Form]] = [
+    (nn.CrossEntropyLoss, F.cross_entropy, "classes", "logits"),
+    (nn.NLLLoss, F.nll_loss, "classes", "log-probabilities"),
+    (nn.MultiMarginLoss, F.multi_margin_loss, "classes", "scores"),
+    (nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits, "labels", "logits"),
+    (nn.BCELoss, F.binary_cross_entropy, "labels", "probabilities"),
+    (nn.MultiLabelSoftMarginLoss, F.multilabel_soft_margin_loss, "labels", "logits"),
+    (nn.SoftMarginLoss, F.soft_margin_loss, "labels", "logits"),
+    (nn.HuberLoss, F.huber_loss, "numbers", "values"),
+    (nn.L1Loss, F.l1_loss, "numbers", "values"),
+    (nn.MSELoss, F.mse_loss, "numbers", "values"),
+    (nn.SmoothL1Loss, F.smooth_l1_loss, "numbers", "values"),
+    (nn.PoissonNLLLoss, F.poisson_nll_loss, "numbers", "logarithms"),
+]
+
+
+def objective_of(loss: Any) -> Objective:
+    """What a loss says.
+
+    Args:
+        loss: A loss of torch (module, subclass, function, `functools.partial` of one, compiled); anything else says
+            nothing.
+
+    >>> objective_of(functools.partial(F.nll_loss, ignore_index=3)).ignore_index, objective_of(lambda o, t: 0).kind
+    (3, None)
+    """
+    loss = getattr(loss, "_orig_mod", loss)
+    given: dict[str, Any] = {}
+    while isinstance(loss, functools.partial):
+        given, loss = {**loss.keywords, **given}, loss.func
+    for module, function, kind, form in _KNOWN:
+        if isinstance(loss, module) or loss is function:
+            ignored = given.get("ignore_index", getattr(loss, "ignore_index", _IGNORED))
+            if form == "logarithms" and not given.get("log_input", getattr(loss, "log_input", True)):
+                form = "values"
+            return Objective(kind=kind, form=form, ignore_index=ignored)
+    return Objective()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classified:
+    """Output and target of a batch with one row per decision; ignored targets are left out.
+
+    Attributes:
+        scores: [M, C] for classes, [M, L] for labels (L = 1 for a binary task).
+        target: int64 [M] class numbers, or bool [M, L].
+        form: What the scores are; None where nothing says it.
+        unclear: Which dimension holds the labels is not known, so that only counts over all of them are right.
+    """
+
+    scores: Tensor
+    target: Tensor
+    form: Form | None
+    unclear: bool = False
+
+    @property
+    def one_of_many(self) -> bool:
+        """Whether each row is one class, not one yes or no per label."""
+        return self.target.dim() == 1
+
+
+def classified(output: Tensor, target: Tensor, objective: Objective) -> Classified:
+    """Read output and target of a classification.
+
+    Dimension 1 of the output holds the classes or labels, as for torch's losses; for an own loss with integer targets
+    also the last one, if only that fits. A target of class probabilities (one-hot, smoothed, mixed) counts as its most
+    probable class, the first of equal ones; the target of a label is a yes above one half.
+
+    Args:
+        output: [B, C] or [B, C, ...]; for labels also [B].
+        target: int64 [B] or [B, ...], or of the output's shape.
+        objective: What the loss says.
+
+    Raises:
+        TrainingError: the two do not fit, or it is not known how to read them; says what to do.
+    """
+    if objective.kind == "numbers":
+        raise TrainingError(f"the loss is that of a regression, which has no classes; {WAY}")
+    if objective.kind == "labels" or (objective.kind is None and _elementwise(output, target)):
+        return _labels(output, target, objective)
+    return _classes(output, target, objective)
+
+
+#: How the user says what the loss does not say.
+WAY = (
+    "say how output and target are to be read by naming the loss of torch that reads them so: "
+    "metrics=Metrics([...], loss=torch.nn.CrossEntropyLoss()) (of BCEWithLogitsLoss: logits, of BCELoss: "
+    "probabilities, of NLLLoss: log-probabilities), or pass dlkit.metrics.Mean(function, higher_is_better=...)"
+)
+
+
+def _elementwise(output: Tensor, target: Tensor) -> bool:
+    """Whether an unknown loss compares number with number: by type and shape alone."""
+    single = output.numel() == target.numel() and (output.dim() == 1 or output.shape[1:].numel() == 1)
+    if single or (target.shape == output.shape and not target.is_floating_point()):
+        return True
+    if target.is_floating_point():
+        raise TrainingError(
+            f"output {shape_of(output)} and target {shape_of(target)} may be class probabilities, several labels or "
+            f"numbers, and a loss of your own does not say which; {WAY}"
+        )
+    return False
+
+
+def _classes(output: Tensor, target: Tensor, objective: Objective) -> Classified:
+    if output.dim() == 1:
+        output, target = output[None], target[None]
+    if target.is_floating_point() and target.shape == output.shape:
+        target = target.argmax(1)
+    scores = output.movedim(_class_dim(output, target, objective), -1).flatten(0, -2)
+    flat = target.reshape(-1).long()
+    kept = flat != objective.ignore_index
+    if not bool(kept.all()):
+        scores, flat = scores[kept], flat[kept]
+    if len(flat) and not 0 <= int(flat.min()) <= int(flat.max()) < scores.shape[1]:
+        wrong = int(flat[(flat < 0) | (flat >= scores.shape[1])][0])
+        raise TrainingError(
+            f"target {wrong} is not one of the {scores.shape[1]} classes of the output, and not the ignored one "
+            f"({objective.ignore_index}); {WAY}"
+        )
+    return Classified(scores=scores, target=flat, form=objective.form)
+
+
+def _class_dim(output: Tensor, target: Tensor, objective: Objective) -> int:
+    second = output.dim() > 1 and output.shape[:1] + output.shape[2:] == target.shape
+    last = output.dim() > 2 and output.shape[:-1] == target.shape
+    if target.is_floating_point() or not (second or (last and objective.kind is None)):
+        raise TrainingError(
+            f"output {shape_of(output)} and target {shape_of(target)} do not fit: with an output [B, C, ...] the "
+            "target is int64 [B, ...], or class probabilities of the output's shape"
+        )
+    if second and last and objective.kind is None:
+        raise TrainingError(f"output {shape_of(output)}: dimension 1 or the last one may hold the classes; {WAY}")
+    return 1 if second else -1
+
+
+def _labels(output: Tensor, target: Tensor, objective: Objective) -> Classified:
+    if output.numel() != target.numel() or (objective.kind == "labels" and output.shape != target.shape):
+        raise TrainingError(f"output {shape_of(output)} and target {shape_of(target)} must have one shape")
+    if target.numel() and not -1 <= float(target.min()) <= float(target.max()) <= 1:
+        raise TrainingError(f"the target of a yes or no lies between 0 and 1, and here is {float(target.max()):g}")
+    target, unclear = target.reshape(output.shape) > 0.5, False
+    if output.dim() <= 1 or output.shape[1:].numel() == 1 or output.shape[1] == 1:
+        scores, target = output.reshape(-1, 1), target.reshape(-1, 1)
+    else:
+        unclear = output.dim() == 3  # [B, labels, T], or [B, H, W] without a dimension for labels?
+        scores, target = (each.movedim(1, -1).flatten(0, -2) for each in (output, target))
+    return Classified(scores=scores, target=target, form=objective.form, unclear=unclear)
+
+
+def numbers(output: Tensor, target: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """Predictions and targets of a regression, in one shape.
+
+    Args:
+        output: What the model gives; logarithms of it where the loss says so.
+        target: Of the same shape; dimensions of size 1 may differ.
+        objective: What the loss says.
+
+    Raises:
+        TrainingError: the loss is that of a classification, or the shapes differ.
+    """
+    if objective.kind not in (None, "numbers"):
+        raise TrainingError("the loss is that of a classification, whose outputs and targets have no differences")
+    if [size for size in output.shape if size != 1] != [size for size in target.shape if size != 1]:
+        raise TrainingError(f"output {shape_of(output)} and target {shape_of(target)} must have one shape")
+    values = output.exp() if objective.form == "logarithms" else output
+    return values.reshape(target.shape), target
+
+
+def shape_of(value: Any) -> str:
+    """Shapes and types, for messages.
+
+    Args:
+        value: A tensor, or nested dicts, tuples and lists of tensors.
+
+    >>> shape_of((torch.zeros(2, 3), {"a": torch.zeros(1)}))
+    'tuple of [2, 3] float32, {a: [1] float32}'
+    """
+    if isinstance(value, Tensor):
+        return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {shape_of(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        more = [] if len(value) <= 4 else ["..."]
+        return f"{type(value).__name__} of " + ", ".join([*(shape_of(item) for item in value[:4]), *more])
+    return type(value).__name__
