@@ -104,8 +104,9 @@ class Metrics:
             loss = metrics._loss if metrics._loss is not None else loss
             metrics = metrics._wanted
         pairs = metrics.items() if isinstance(metrics, Mapping) else [(_name(metric), metric) for metric in metrics]
-        self._wanted = {name: _checked(metric) for name, metric in pairs}
-        self._loss, self._objective = loss, objective_of(loss)
+        self._wanted: dict[str, Any] = {name: _checked(metric) for name, metric in pairs}
+        self._loss: Any = loss
+        self._objective = objective_of(loss)
         self.reset()
 
     def __len__(self) -> int:
