@@ -219,7 +219,7 @@ def shape_of(value: Any) -> str:
     Args:
         value: A tensor, or nested dicts, tuples and lists of tensors.
 
-    >>> shape_of((torch.zeros(2, 3), {"a": torch.zeros(1)}))
+    >>> import torch; shape_of((torch.zeros(2, 3), {"a": torch.zeros(1)}))
     'tuple of [2, 3] float32, {a: [1] float32}'
     """
     if isinstance(value, Tensor):
