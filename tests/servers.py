@@ -29,6 +29,7 @@ class Reply:
     """How one request is answered; what is not said is done as a good server would."""
 
     status: int | None = None  # an answer without the file
+    reason: str | None = None  # the words beside the status
     headers: Mapping[str, str | None] = field(default_factory=dict)  # added or replaced; None: left out
     content: bytes | None = None  # another file than usual
     ignore_range: bool = False  # the whole file with 200, although a part was asked for
@@ -171,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _start(self, seen: Seen, status: int, headers: dict[str, str], reply: Reply) -> None:
         seen.status = status
-        self.send_response(status)
+        self.send_response(status, reply.reason)
         for name, value in {**headers, **reply.headers}.items():
             if value is not None:
                 self.send_header(name, value)

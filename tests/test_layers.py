@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # Every file of src/dlkit, exactly once; a file may import from those before it, in any place and also for types only.
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
-errors _opening _files _optional _identity registry
+_showing errors _opening _files _optional _identity registry
 _modes
 _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__

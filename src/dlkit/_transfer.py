@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 from dlkit._disk import disk_trouble, remove
 from dlkit._files import atomic_write, sync_folder
 from dlkit._opening import open_regular, regular
-from dlkit._urls import is_local, local_path, public
+from dlkit._showing import without_secrets
+from dlkit._urls import is_local, known_as, local_path
 from dlkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def receive(url: str, part: Part, request: Request, listener: Listener) -> None:
         AttemptError: It did not work this time; what arrived is in the part.
         DownloadError: The disk refused.
     """
-    if part.continues(public(url), hashed=request.hashed) and part.is_complete():
+    if part.continues(known_as(url), hashed=request.hashed) and part.is_complete():
         return
     if is_local(url):
         _receive_file(url, part, request, listener)
@@ -208,7 +209,7 @@ def _receive_file(url: str, part: Part, request: Request, listener: Listener) ->
         total = regular(source).st_size
     except DataError as error:
         raise RefusedError(str(error)) from error
-    origin = Origin(url=public(url), total=total)
+    origin = Origin(url=known_as(url), total=total)
     _check_size(origin, request)
     part.begin(origin)
     listener.start(0, origin.total)
@@ -227,7 +228,7 @@ def _file_chunks(source: Path) -> Generator[bytes, None, None]:
 
 
 def _receive_http(url: str, part: Part, request: Request, listener: Listener) -> None:
-    offset = part.size if part.continues(public(url), hashed=request.hashed) else 0
+    offset = part.size if part.continues(known_as(url), hashed=request.hashed) else 0
     with _answer(url, _headers(url, part, offset), request) as response:
         _check_status(response, offset)
         decode = _is_encoded(response, url, part.target.name)
@@ -247,7 +248,7 @@ def _headers(url: str, part: Part, offset: int) -> dict[str, str]:
     headers = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
     if offset and part.origin is not None:
         headers["Range"] = f"bytes={offset}-"
-        if part.origin.url == public(url) and part.origin.validator is not None:
+        if part.origin.url == known_as(url) and part.origin.validator is not None:
             headers["If-Range"] = part.origin.validator
     return headers
 
@@ -259,7 +260,7 @@ def _answer(url: str, headers: dict[str, str], request: Request) -> Iterator[req
     hopeless = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects)
     try:
         response = requests.get(url, headers=headers, stream=True, timeout=(request.connect, request.read))
-    except (*hopeless, requests.exceptions.SSLError) as error:
+    except (*hopeless, requests.exceptions.SSLError, ValueError) as error:  # ValueError: a redirect to "http://[x"
         raise RefusedError(_brief(error)) from error
     except requests.Timeout as error:
         raise AttemptError(
@@ -285,7 +286,7 @@ def _body(response: requests.Response, request: Request, *, decode: bool) -> Gen
 def _brief(error: Exception) -> str:
     """The innermost reason: requests wraps it in the words of two libraries."""
     inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
-    return f"{type(error).__name__}: {getattr(inner, 'reason', None) or inner}"
+    return without_secrets(f"{type(error).__name__}: {getattr(inner, 'reason', None) or inner}")
 
 
 def _check_status(response: requests.Response, offset: int) -> None:
@@ -333,7 +334,7 @@ def _origin(url: str, response: requests.Response, *, decode: bool) -> Origin:
     if response.status_code == 206:
         _, total = _content_range(response)
     etag, last_modified = headers.get("ETag"), headers.get("Last-Modified")
-    return Origin(url=public(url), etag=etag, last_modified=last_modified, total=total)
+    return Origin(url=known_as(url), etag=etag, last_modified=last_modified, total=total)
 
 
 def _content_range(response: requests.Response) -> tuple[int | None, int | None]:

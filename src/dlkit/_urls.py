@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import urllib.parse
@@ -9,6 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from dlkit._showing import public
 from dlkit.errors import ArgumentError
 
 
@@ -19,9 +21,9 @@ def checked_urls(urls: str | Sequence[str]) -> list[str]:
         raise ArgumentError("urls is empty; give at least one address")
     for url in listed:
         if not isinstance(url, str):
-            raise ArgumentError(f"a URL must be a string, not {url!r}; for a path use Path(...).as_uri()")
+            raise ArgumentError(f"a URL must be a string, not {type(url).__name__}; for a path use Path(...).as_uri()")
         if problem := _url_problem(url):
-            raise ArgumentError(f"cannot fetch from {url!r}: {problem}")
+            raise ArgumentError(f"cannot fetch from {public(url)!r}: {problem}")
     return list(dict.fromkeys(listed))
 
 
@@ -47,10 +49,10 @@ def _url_problem(url: str) -> str:
     return ""
 
 
-def public(url: str) -> str:
-    """The URL without user name and password, fit for messages and notes."""
-    parts = urllib.parse.urlsplit(url)
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+def known_as(url: str) -> str:
+    """What a URL is noted as on the disk: without its secrets, and yet different for different URLs."""
+    shown = public(url)
+    return shown if shown == url else f"{shown} {hashlib.sha256(url.encode(errors='surrogateescape')).hexdigest()[:16]}"
 
 
 def local_path(url: str) -> Path:

@@ -21,12 +21,15 @@ from typing import Any
 from dlkit import _files
 from dlkit._archive_members import plain_name
 from dlkit._disk import disk_trouble, remove
+from dlkit._showing import Lines, public, safe
 from dlkit._transfer import AttemptError, Part, RefusedError, Request, StartOverError, WrongFileError, receive
-from dlkit._urls import checked_urls, is_local, public
+from dlkit._urls import checked_urls, is_local, known_as
 from dlkit.archives import USUAL_LIMITS, Limits, extract, put_in_place, staged, unpack_lock
 from dlkit.errors import ArgumentError, DownloadError, IntegrityError, OfflineError
 
 __all__ = ["Limits", "Patience", "extract", "fetch"]
+
+_REASON = 400  # characters of a server's words that an error repeats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +267,7 @@ def _next_mirror(waiting: list[_Mirror], part: Part, promise: _Promise) -> _Mirr
     """The one that may be asked soonest; without a hash only the part's own mirror can continue it."""
     if promise.sha256 is None:
         for mirror in waiting:
-            if part.continues(public(mirror.url), hashed=False):
+            if part.continues(known_as(mirror.url), hashed=False):
                 return mirror
     return min(waiting, key=lambda mirror: mirror.ready_at)
 
@@ -285,12 +288,12 @@ def _attempt(mirror: _Mirror, part: Part, job: _Job, bar: _Bar) -> None:
 
 
 def _failure(job: _Job, given_up: dict[str, AttemptError], part: Part) -> DownloadError:
-    lines = [f"could not download {job.target}:"]
-    lines += [f"  {public(url)}: {trouble}" for url, trouble in given_up.items()]
+    told = [f"could not download {job.target}:"]
+    told += [f"  {public(url)}: {safe(str(trouble), most=_REASON)}" for url, trouble in given_up.items()]
     if part.origin is not None and part.size:
-        lines.append(f"the {part.size:,} bytes that arrived are kept in {part.path}; calling again goes on there")
+        told.append(f"the {part.size:,} bytes that arrived are kept in {part.path}; calling again goes on there")
     wrong = any(isinstance(trouble, WrongFileError) for trouble in given_up.values())
-    return (IntegrityError if wrong else DownloadError)("\n".join(lines))
+    return (IntegrityError if wrong else DownloadError)(Lines.of(*told))
 
 
 class _Bar:
@@ -319,7 +322,9 @@ def _bar(job: _Job) -> Iterator[_Bar]:
         return
     from tqdm.auto import tqdm
 
-    with tqdm(desc=job.target.name, unit="B", unit_scale=True, unit_divisor=1024, mininterval=0.3) as bar:
+    with tqdm(
+        desc=safe(job.target.name, most=60), unit="B", unit_scale=True, unit_divisor=1024, mininterval=0.3
+    ) as bar:
         yield _Bar(bar)
 
 

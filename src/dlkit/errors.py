@@ -27,6 +27,8 @@ Each is also the standard error a caller would expect, so `except FileNotFoundEr
 
 from __future__ import annotations
 
+from dlkit._showing import safe
+
 __all__ = [
     "ArchiveError",
     "ArgumentError",
@@ -50,7 +52,17 @@ __all__ = [
 
 
 class DlkitError(Exception):
-    """The root of all errors that dlkit raises on purpose."""
+    """The root of all errors that dlkit raises on purpose.
+
+    Messages quote what came from elsewhere: names of files and classes, the words of servers. Shown as text they are
+    safe for a terminal and a log; `args` has them as they are.
+
+    >>> print(DlkitError("no class '\x1b[31mred'"))
+    no class '\\x1b[31mred'
+    """
+
+    def __str__(self) -> str:
+        return safe(super().__str__())
 
 
 class ArgumentError(DlkitError, ValueError):

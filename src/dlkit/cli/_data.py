@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from dlkit._showing import Lines
 from dlkit.cli._options import DebugFlag, Drop, JsonFlag, OnError, Source, Target, Text, reading
 from dlkit.cli._talking import guarded, show
 from dlkit.cli.projects import create
@@ -94,6 +95,6 @@ def new(
       python train.py --epochs 2 --device cpu
     """
     files = create(folder, task)
-    listed = "\n".join(f"  {file.relative_to(folder)}" for file in files)
-    text = f"{folder}:\n{listed}\nnext: cd {folder}; python train.py; pytest; and read README.md"
+    listed = (f"  {file.relative_to(folder)}" for file in files)
+    text = Lines.of(f"{folder}:", *listed, f"next: cd {folder}; python train.py; pytest; and read README.md")
     show(text, {"folder": folder, "files": files}, as_json=json)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from dlkit._showing import Lines
 from dlkit.cli._options import DebugFlag, Device, JsonFlag, Model, OnError, Source, Target, Text, column, reading
 from dlkit.cli._talking import guarded, show, tell
 
@@ -98,7 +99,7 @@ def info(model: Model, json: JsonFlag = False, debug: DebugFlag = False) -> None
     numbers = sum(math.prod(shape) for shape in head.shapes.values())
     size = model.expanduser().stat().st_size
     document = {"file": model, **head.document, "numbers": numbers, "bytes": size}
-    show("\n".join(_described(document)), document, as_json=json)
+    show(Lines.of(*_described(document)), document, as_json=json)
 
 
 def _described(document: dict[str, Any]) -> list[str]:
@@ -171,6 +172,6 @@ def _rows(found: Any) -> list[dict[str, Any]]:
 def _text(found: Any, count: int) -> str:
     if not hasattr(found, "head"):
         numbers = dict(found.top) or found.values
-        return "\n".join(f"{name}  {value:.6g}" for name, value in numbers.items()) or "no label"
-    more = f"\nand {count - _SHOWN:,} more; --out FILE writes all" if count > _SHOWN else ""
-    return f"{found.head(_SHOWN).to_string(index=False)}{more}"
+        return Lines.of(*(f"{name}  {value:.6g}" for name, value in numbers.items())) or "no label"
+    more = [f"and {count - _SHOWN:,} more; --out FILE writes all"] if count > _SHOWN else []
+    return Lines.of(*found.head(_SHOWN).to_string(index=False).split("\n"), *more)

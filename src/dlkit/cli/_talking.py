@@ -13,6 +13,7 @@ from typing import Any, ParamSpec
 
 import typer
 
+from dlkit._showing import Lines, escaped_json, safe, without_secrets
 from dlkit.errors import DlkitError
 
 __all__ = ["INTERRUPTED", "guarded", "show", "tell"]
@@ -27,20 +28,25 @@ def tell(line: str) -> None:
     """Say something that is not the result: to stderr.
 
     Args:
-        line: One or more lines.
+        line: One line, or several as `Lines`.
     """
-    typer.echo(line, err=True)
+    typer.echo(safe(line), err=True)
 
 
 def show(text: str, document: Any, *, as_json: bool) -> None:
     """Print the result: to stdout.
 
     Args:
-        text: For people.
+        text: For people: one line, or several as `Lines`.
         document: The same as plain data; numbers that JSON has not become null, paths text.
         as_json: Print the document instead of the text.
     """
-    typer.echo(json.dumps(_plain(document), ensure_ascii=False, indent=2) if as_json else text)
+    typer.echo(_json(_plain(document), indent=2) if as_json else safe(text, most=0))
+
+
+def _json(document: Any, *, indent: int | None = None) -> str:
+    """A document as JSON that a terminal may show: what could act there is written as an escape, so nothing is lost."""
+    return escaped_json(json.dumps(document, ensure_ascii=False, indent=indent))
 
 
 def _plain(value: Any) -> Any:
@@ -84,10 +90,14 @@ def guarded(command: Callable[_P, None]) -> Callable[_P, None]:
 
 def _told(error: Exception, *, as_json: bool) -> str:
     if as_json:
-        return json.dumps({"error": type(error).__name__, "message": str(error)}, ensure_ascii=False)
+        return _json({"error": type(error).__name__, "message": without_secrets(str(error))})
     if isinstance(error, DlkitError | OSError):
-        return f"error: {_in_shell_words(str(error))}"
-    return f"unexpected error: {type(error).__name__}: {error}\n(--debug shows where; it may be an error of dlkit)"
+        message = str(error)
+        told = f"error: {_in_shell_words(message)}"
+        return Lines(told) if isinstance(message, Lines) else told
+    return Lines.of(
+        f"unexpected error: {type(error).__name__}: {error}", "(--debug shows where; it may be an error of dlkit)"
+    )
 
 
 # Messages name the arguments of functions; on the command line those are options.
@@ -116,7 +126,7 @@ def _short_warnings() -> Iterator[None]:
 
     def formatted(message: Any, category: type[Warning], *place: Any, **more: Any) -> str:
         del category, place, more
-        return f"warning: {message}\n"
+        return f"warning: {safe(str(message))}\n"
 
     earlier, warnings.formatwarning = warnings.formatwarning, formatted
     try:

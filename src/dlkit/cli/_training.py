@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dlkit._showing import Lines
 from dlkit.cli._options import (
     DebugFlag,
     Device,
@@ -115,7 +116,9 @@ def train(
         "data": found.how,
         "history": trained.history.rows,
     }
-    show(f"{trained.judged_on}: {figures}\nmodel: {trained.path}\nuse it: {use}", document, as_json=json)
+    show(
+        Lines.of(f"{trained.judged_on}: {figures}", f"model: {trained.path}", f"use it: {use}"), document, as_json=json
+    )
 
 
 @guarded
@@ -159,7 +162,7 @@ def compare(
     for row in rows:
         scores = f"{row.linear:6.3f} {row.knn:6.3f}"
         lines.append(f"{row.name:{width}}  {scores}  {row.parameters:8.1f} M  {row.milliseconds:6.1f} ms")
-    show("\n".join(lines), [dataclasses.asdict(row) for row in rows], as_json=json)
+    show(Lines.of(*lines), [dataclasses.asdict(row) for row in rows], as_json=json)
 
 
 @guarded

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlkit._showing import safe
 from dlkit.artifact.inputs import Meaning
 from dlkit.errors import ArgumentError
 
@@ -41,7 +42,7 @@ class Prediction:
         if self.error:
             return f"Prediction(error: {self.error})"
         shown = [f"{name} {value:.3f}" for name, value in self.top] or [f"{k} {v:.6g}" for k, v in self.values.items()]
-        return f"Prediction({', '.join(shown) or 'no label'})"
+        return safe(f"Prediction({', '.join(shown) or 'no label'})")
 
 
 def probabilities_of(meaning: Meaning, logits: Tensor) -> Tensor:

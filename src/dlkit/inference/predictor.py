@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dlkit._showing import safe
 from dlkit.artifact.header import Header
 from dlkit.artifact.inputs import Meaning
 from dlkit.artifact.opening import open_model
@@ -95,7 +96,7 @@ class Predictor:
         name = (self.info["architecture"] or {}).get("name")
         few = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
         what = f"{self.task} of {len(self.classes)} classes" if self.task != "regression" else "regression"
-        return f"Predictor({name}, {self.kind}, {what}{f': {few}' if few else ''})"
+        return safe(f"Predictor({name}, {self.kind}, {what}{f': {few}' if few else ''})")
 
     def predict(
         self,

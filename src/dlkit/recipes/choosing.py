@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from dlkit import rng
+from dlkit._showing import Lines
 from dlkit.errors import ArgumentError, DownloadError
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
 from dlkit.recipes.reading import Data
@@ -229,8 +230,11 @@ def _created(arch: str, data: Data, wish: Wish, side: int | None) -> nn.Module:
         )
     except DownloadError as error:
         raise type(error)(
-            f"{error}\nWithout a network: weights= takes a file of weights for {arch}; arch='small' is a small network "
-            "that learns from scratch; pretrained=False begins with random weights, and needs much more data"
+            Lines.of(
+                str(error),
+                f"Without a network: weights= takes a file of weights for {arch}; arch='small' is a small network "
+                "that learns from scratch; pretrained=False begins with random weights, and needs much more data",
+            )
         ) from error
 
 

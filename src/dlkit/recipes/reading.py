@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
+from urllib.parse import urlsplit
 
 import numpy as np
 
+from dlkit._showing import Lines
+from dlkit._urls import known_as
 from dlkit.datasets.images.decoding import EXTENSIONS, open_image
 from dlkit.datasets.images.folders import ImageFolder
 from dlkit.datasets.letters.glyphs import Glyphs
@@ -94,7 +97,7 @@ class Data:
         return "classification" if self.classes else "regression"
 
     def __str__(self) -> str:
-        return "\n".join(self.how)
+        return Lines.of(*self.how)
 
 
 def read_data(source: Any, *, seed: int = 0, **options: Unpack[ReadOptions]) -> Data:
@@ -351,13 +354,15 @@ def _texts(source: Any, options: ReadOptions, seed: int) -> Data:
 
 
 def _name(source: Any) -> str:
-    return Path(source).stem if isinstance(source, str | os.PathLike) else type(source).__name__.lower()
+    if not isinstance(source, str | os.PathLike):
+        return type(source).__name__.lower()
+    return Path(urlsplit(str(source)).path if "://" in str(source) else source).stem
 
 
 def _place(source: Any) -> str:
     if not isinstance(source, str | os.PathLike):
         return f"a {type(source).__name__}"
-    return str(source) if "://" in str(source) else os.path.abspath(Path(source).expanduser())
+    return known_as(str(source)) if "://" in str(source) else os.path.abspath(Path(source).expanduser())
 
 
 def _few(names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from dlkit._files import atomic_write
+from dlkit._showing import Lines
 from dlkit.artifact import save
 from dlkit.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, LearningRate, ReuseFeatures
 from dlkit.errors import ArgumentError, ResumeError
@@ -215,10 +216,13 @@ class _Note(Callback):
             raise ResumeError(f"{self.path} cannot be read ({error}); choose another folder: out=") from error
         names = [name for name in {**saved, **self.settings} if saved.get(name) != self.settings.get(name)]
         if names:
-            lines = [f"{name}: there {saved.get(name)!r}, now {self.settings.get(name)!r}" for name in names]
             raise ResumeError(
-                f"{self.path.parent} holds another run:\n  " + "\n  ".join(lines) + "\nchoose another folder, out=, or "
-                "begin anew with resume=False (what is there is moved aside, not deleted)"
+                Lines.of(
+                    f"{self.path.parent} holds another run:",
+                    *(f"  {name}: there {saved.get(name)!r}, now {self.settings.get(name)!r}" for name in names),
+                    "choose another folder, out=, or begin anew with resume=False (what is there is moved aside, "
+                    "not deleted)",
+                )
             )
 
     def on_fit_start(self, run: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlkit._showing import safe
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import History, Row
 
@@ -259,8 +260,9 @@ class Run:
         """Tell the user something: to the log `dlkit`, and to stderr unless `progress=False`.
 
         Args:
-            message: One or more lines.
+            message: One line, or several as `dlkit._showing.Lines`.
         """
+        message = safe(message)
         _log.info(message)
         if self._verbose:
             sys.stderr.write(f"{message}\n")

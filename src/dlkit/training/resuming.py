@@ -10,6 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from dlkit import rng
+from dlkit._showing import Lines
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ResumeError
 from dlkit.runs.checking import check_fits, check_state, restoring
@@ -170,21 +171,23 @@ def _check_format(state: Mapping[str, Any]) -> None:
 
 
 def _refuse_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    lines = []
+    found = list[str]()
     for name in now:
         if name == "model" and saved[name] != now[name]:
-            lines += _model_differences(saved[name], now[name])
+            found += _model_differences(saved[name], now[name])
         elif isinstance(now[name], dict) and name == "data":
-            lines += _differ(saved[name], now[name], prefix="data, ")
+            found += _differ(saved[name], now[name], prefix="data, ")
         elif saved[name] != now[name]:
-            lines += _optimizer_differences(saved[name], now[name]) if name == "optimizer" else []
-            lines += [f"{name}: saved {saved[name]}, now {now[name]}"] if name != "optimizer" else []
-    if lines:
+            found += _optimizer_differences(saved[name], now[name]) if name == "optimizer" else []
+            found += [f"{name}: saved {saved[name]}, now {now[name]}"] if name != "optimizer" else []
+    if found:
         raise ResumeError(
-            "the run in the folder does not fit this script:\n  "
-            + "\n  ".join(lines)
-            + "\nuse the script as it was, another folder, or fit(..., resume=False) to start anew "
-            "(the old files are moved into a folder 'earlier-1', not deleted)"
+            Lines.of(
+                "the run in the folder does not fit this script:",
+                *(f"  {difference}" for difference in found),
+                "use the script as it was, another folder, or fit(..., resume=False) to start anew "
+                "(the old files are moved into a folder 'earlier-1', not deleted)",
+            )
         )
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlkit import rng
+from dlkit._showing import Lines
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.features import ReuseFeatures
@@ -362,8 +363,8 @@ class Trainer:
             val.seed = rng.derive(self.run.seed, rng.EVALUATE)
         cursor = self.run.cursor
         way = f", batches {source.how}" if cursor.batch else ""
-        lines = [f"resumed from {name}: epoch {cursor.epoch + 1}, batch {cursor.batch}, step {cursor.step}{way}"]
-        self.run.say("\n  ".join([*lines, *differences]))
+        told = f"resumed from {name}: epoch {cursor.epoch + 1}, batch {cursor.batch}, step {cursor.step}{way}"
+        self.run.say(Lines.of(told, *(f"  {difference}" for difference in differences)))
 
     def _saved_states(self, how: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """What a fit may go on from, best first; whoever takes none of several has none that can be used."""

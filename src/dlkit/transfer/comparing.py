@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlkit import rng
+from dlkit._showing import safe
 from dlkit.errors import DataError
 from dlkit.sources import source_of
 from dlkit.training.batches import split, to_device
@@ -88,7 +89,7 @@ def compare(
         model = models[name] if isinstance(models, Mapping) else None
         rows.append(_compared(str(name), model, train, val, classes, neighbours, device))
         if progress:
-            sys.stderr.write(f"{_line(rows[-1])}\n")
+            sys.stderr.write(f"{safe(_line(rows[-1]))}\n")
     return sorted(rows, key=lambda row: row.linear, reverse=True)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlkit._showing import safe
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.early_stopping import EarlyStopping
@@ -267,4 +268,4 @@ def _moving(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _say(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
+    sys.stderr.write(f"{safe(message)}\n")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dlkit import _files, download
 from dlkit._opening import open_regular, regular
+from dlkit._showing import Lines, public
 from dlkit.errors import ArgumentError, IntegrityError, ModelFileError
 
 __all__ = ["LoadReport", "load_weights"]
@@ -46,16 +47,16 @@ class LoadReport:
 
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.missing) + len(self.mismatched)
-        lines = [f"{len(self.loaded)} of {total} tensors loaded from {self.source}"]
-        lines[0] += f" (found under {self.unwrapped!r})" if self.unwrapped else ""
+        told = [f"{len(self.loaded)} of {total} tensors loaded from {self.source}"]
+        told[0] += f" (found under {self.unwrapped!r})" if self.unwrapped else ""
         for title, names in (
             ("not in the file", self.missing),
             ("not in the model", self.unexpected),
             ("of another shape", self.mismatched),
         ):
             if names:
-                lines.append(f"  {title}: {_listed(names)}")
-        return "\n".join(lines)
+                told.append(f"  {title}: {_listed(names)}")
+        return Lines.of(*told)
 
 
 def load_weights(
@@ -131,7 +132,9 @@ def _downloaded(url: str, sha256: str | None, *, progress: bool) -> Path:
     if sha256 is None and start is not None and not _files.sha256(path).startswith(start[1]):
         actual = _files.sha256(path)
         path.unlink()
-        raise IntegrityError(f"{url} gave a file with the SHA-256 {actual}, but its name promises {start[1]}...")
+        raise IntegrityError(
+            f"{public(url)} gave a file with the SHA-256 {actual}, but its name promises {start[1]}..."
+        )
     return path
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from dlkit._showing import Lines
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import open_image, read_bytes
 from dlkit.datasets.images.folders import ImageFiles, ImageFolder
@@ -61,20 +62,20 @@ class Inspection:
     std: tuple[float, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.root}: {len(self.sizes):,} readable images, {len(self.unreadable):,} unreadable"]
+        told = [f"{self.root}: {len(self.sizes):,} readable images, {len(self.unreadable):,} unreadable"]
         for part, sizes in self.classes.items():
-            lines.append(f"{part or 'classes'} ({len(sizes)}): " + _few([f"{n} {c:,}" for n, c in sizes.items()], 12))
+            told.append(f"{part or 'classes'} ({len(sizes)}): " + _few([f"{n} {c:,}" for n, c in sizes.items()], 12))
         if len(self.sizes):
-            lines += [_measures("height", self.sizes[:, 0]), _measures("width", self.sizes[:, 1])]
-        lines.append("kinds: " + _few([f"{mode} {count:,}" for mode, count in self.modes.items()], 8))
+            told += [_measures("height", self.sizes[:, 0]), _measures("width", self.sizes[:, 1])]
+        told.append("kinds: " + _few([f"{mode} {count:,}" for mode, count in self.modes.items()], 8))
         numbers = (f"({', '.join(f'{value:.3f}' for value in values)})" for values in (self.mean, self.std))
-        lines.append("mean {} std {}".format(*numbers))
-        lines += [f"left out: {count:,} {kind} ({_few(first, 3)})" for kind, (count, first) in self.left_out.items()]
-        lines += _listed("unreadable", [reason for _, reason in self.unreadable])
-        lines += _listed("equal files", [self._group(group) for group in self.duplicates])
-        lines += _listed("near duplicates", [self._group(group) for group in self.near_duplicates])
-        lines += _listed("of these in different parts or classes", [self._group(group) for group in self.across])
-        return "\n".join(lines)
+        told.append("mean {} std {}".format(*numbers))
+        told += [f"left out: {count:,} {kind} ({_few(first, 3)})" for kind, (count, first) in self.left_out.items()]
+        told += _listed("unreadable", [reason for _, reason in self.unreadable])
+        told += _listed("equal files", [self._group(group) for group in self.duplicates])
+        told += _listed("near duplicates", [self._group(group) for group in self.near_duplicates])
+        told += _listed("of these in different parts or classes", [self._group(group) for group in self.across])
+        return Lines.of(*told)
 
     def __repr__(self) -> str:
         return str(self)

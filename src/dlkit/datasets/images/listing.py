@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dlkit import _files
+from dlkit._showing import safe
 from dlkit.datasets.images.classes import numbered, stated_order
 from dlkit.datasets.images.decoding import EXTENSIONS
 from dlkit.datasets.letters.packfile import Names
@@ -140,7 +141,11 @@ class _Walk:
         self.root, self.stamps, self._entered = root, dict[str, int](), set[tuple[int, int]]()
         self._left_out: dict[str, tuple[int, tuple[str, ...]]] = {}
         self._bar = tqdm(
-            desc=f"scanning {root.name}", unit=" files", delay=SHOWN_AFTER, disable=not progress, leave=False
+            desc=f"scanning {safe(root.name, most=60)}",
+            unit=" files",
+            delay=SHOWN_AFTER,
+            disable=not progress,
+            leave=False,
         )
 
     def unlabelled(self) -> Listing:

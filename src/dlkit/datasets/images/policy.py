@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dlkit._showing import Lines
 from dlkit.datasets.images.journal import ErrorJournal
 from dlkit.errors import DataError, TooManyErrorsError
 
@@ -85,10 +86,12 @@ def check_share(errors: Sequence[ImageError], sizes: Mapping[str, int], size: in
     """
     if len(errors) <= most * size:
         return
-    shown = "\n  ".join(error.reason for error in errors[:5])
     by_class = share_by_class(errors, sizes, size)
     share = ", ".join(f"{name} {bad} of {all_}" for name, (bad, all_) in by_class.items() if name)
     raise TooManyErrorsError(
-        f"{len(errors)} of {size} images cannot be read, more than max_errors={most:g} allows"
-        f"{f' (by class: {share})' if share else ''}:\n  {shown}"
+        Lines.of(
+            f"{len(errors)} of {size} images cannot be read, more than max_errors={most:g} allows"
+            f"{f' (by class: {share})' if share else ''}:",
+            *(f"  {error.reason}" for error in errors[:5]),
+        )
     )

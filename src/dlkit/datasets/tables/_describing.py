@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dlkit._showing import Lines
 from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
 from dlkit.datasets.tables._encoding import shown
 from dlkit.datasets.tables._facts import Facts, NumberFacts, TextFacts
@@ -38,7 +39,7 @@ class Description:
 
     def __str__(self) -> str:
         findings = [f"- {finding}" for finding in self.findings] or ["nothing suspicious found"]
-        return "\n".join([self.columns.to_string(), *findings])
+        return Lines.of(*self.columns.to_string().split("\n"), *findings)
 
 
 def frame_of(table: Table, schema: Schema, rows: Array, *, only_used: bool = False) -> Any:

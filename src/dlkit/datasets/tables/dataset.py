@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from dlkit._showing import Lines
 from dlkit.datasets.base import InMemoryDataset
 from dlkit.datasets.tables._building import Built, build, build_split, settings_of
 from dlkit.datasets.tables._cells import Table
@@ -344,11 +345,11 @@ class CSVDataset(InMemoryDataset):
         target = "no target" if self.schema.target is None else str(self.schema.target)
         left_out = [f"{column.name} ({column.kind})" for column in self.schema.columns if not column.used]
         numbers, codes = len(self.schema.numeric_features), len(self.schema.categorical_features)
-        lines = [
+        told = [
             f"CSVDataset: {len(self)} rows of {self._origin}, {numbers} numbers, {codes} categories",
             *self.notes,
             target,
             *([f"left out: {', '.join(left_out)}"] if left_out else []),
             *([f"skipped: {len(self.skipped)} rows"] if self.skipped else []),
         ]
-        return "\n  ".join(lines)
+        return Lines.of(told[0], *(f"  {line}" for line in told[1:]))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dlkit._files import atomic_write
 from dlkit._opening import open_regular
+from dlkit._showing import Lines
 from dlkit.datasets.tables._decoding import decode, value_of
 from dlkit.datasets.tables.columns import KINDS, CategoryColumn, Column, NumberColumn
 from dlkit.errors import DataError
@@ -224,11 +225,11 @@ class Schema:
         head = ("column", "kind", "missing", "becomes", "why")
         rows = [(c.name, c.kind, _share(c.missing, c.rows), c.becomes(), c.why) for c in self.columns]
         widths = [max(len(row[place]) for row in [head, *rows]) for place in range(4)]
-        lines = [
+        told = [
             "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
             for row in [head, *rows]
         ]
-        return "\n".join([*lines, str(self.target or "no target")])
+        return Lines.of(*told, str(self.target or "no target"))
 
 
 def _share(part: int, whole: int) -> str:

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
 
+from dlkit._showing import Lines
 from dlkit.collate import PadCollate
 from dlkit.datasets.texts._encoding import Storage, pack
 from dlkit.datasets.texts._rows import Policy, Roles, TextRows, read_rows
@@ -268,7 +269,7 @@ class TextDataset(PackedTextDataset):
 
     def __repr__(self) -> str:
         total = int(self.lengths.sum())
-        lines = [
+        told = [
             f"TextDataset: {len(self):,} texts of {total / len(self):.1f} tokens on average, "
             f"{self.lengths.min()} to {self.lengths.max()}",
             *self.notes,
@@ -276,7 +277,7 @@ class TextDataset(PackedTextDataset):
             *([f"classes: {', '.join(self.classes)}"[:300]] if self.classes else []),
             *([f"skipped: {len(self.skipped)} rows"] if self.skipped else []),
         ]
-        return "\n  ".join(lines)
+        return Lines.of(told[0], *(f"  {line}" for line in told[1:]))
 
 
 def _read(source: Any, options: TextOptions, group: Column | None = None) -> TextRows:
