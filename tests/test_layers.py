@@ -16,7 +16,7 @@ _showing errors _opening _files _optional _identity registry
 _modes
 _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
-rng
+rng lending
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/documents transforms/presets
 transforms/__init__
 _padding _columns collate

@@ -102,7 +102,7 @@ def test_global_streams_are_left_alone(reference):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_what_the_users_own_loop_draws_does_not_depend_on_the_workers(num_workers):
     def draws(workers: int) -> list[float]:
-        torch.manual_seed(0)
+        dlkit.seed_everything(0)
         loader = dlkit.DataLoader(Augmented(), 16, num_workers=workers)
         return [value for _ in loader for value in (random.random(), np.random.randn(), float(torch.rand(())))]
 

@@ -67,7 +67,7 @@ def loader(dataset: Any = None, **settings: Any) -> dlkit.DataLoader:
 
 def passes(loader: dlkit.DataLoader) -> tuple[list[Any], list[list[bool]]]:
     """Two epochs, the second again from its third batch: batches, a loop's own draws; which were fetched here."""
-    torch.manual_seed(0)
+    dlkit.seed_everything(0)
     given, here = [], []
     for epoch, start in ((0, 0), (1, 0), (1, 3)):
         here.append([])

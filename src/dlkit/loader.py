@@ -2,13 +2,13 @@
 
 Order is f(seed, epoch), from `dlkit.samplers`. The random state in which a batch is fetched is f(seed, epoch, batch):
 the seed travels to the worker inside the index batch and is set right before the fetch, so prefetching, persistent
-workers and restarts need no state at all. When a batch is handed over, torch's stream stands where it stood before the
-fetch, and `random` and `numpy.random` (whose states are slow to save) start from a seed that again only depends on
-(seed, epoch, batch): what your own loop draws does not depend on where the batch was fetched either.
+workers and restarts need no state at all. In this process the streams are only lent to the fetch, see `dlkit.lending`:
+what your own loop draws does not depend on where the batch was fetched, nor on what was drawn for it.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +30,7 @@ from torch.utils.data import (
 )
 from torch.utils.data._utils.pin_memory import pin_memory as pin
 
-from dlkit import rng
+from dlkit import lending, rng
 from dlkit.errors import ArgumentError
 from dlkit.samplers.order import Plan, Planner, planner_of
 
@@ -64,7 +64,11 @@ class _Fetcher(Dataset[Any]):
         # Stacking a TensorDataset's rows one by one gives the same tensors as indexing them, seven times slower.
         self.whole = type(dataset) is TensorDataset and collate_fn is default_collate
         self.takes_tensors = self.whole or bool(getattr(dataset, "takes_index_tensors", False))
-        self.draws_random = not self.whole and bool(getattr(dataset, "draws_random", True))
+        # None: nobody has said so. What a dataset says of itself does not hold for somebody else's collate function.
+        known = getattr(dataset, "draws_random", None) if _is_of(dataset, collate_fn) else None
+        self.draws_random: bool | None = None if known is None else bool(known)
+        if self.whole:
+            self.draws_random = False
         self.needs_no_worker = bool(getattr(dataset, "needs_no_worker", False))
         #: The user's own objects, where `dataset` is a stand-in of dlkit's for them.
         self.owners: tuple[Any, Any] = getattr(dataset, "owners", (dataset, collate_fn))
@@ -76,13 +80,17 @@ class _Fetcher(Dataset[Any]):
         return self.__dict__ | {"_generators": None, "_epoch": None}
 
     def __getitems__(self, task: _Task) -> Any:
-        """Fetch and collate one batch (torch's fetcher calls this with whatever the batch sampler gave)."""
+        """Fetch and collate one batch in a worker: torch's fetcher calls this with what the batch sampler gave."""
+        if self.draws_random is not False:
+            lending.start(task.seed)
+        return self.fetch(task)
+
+    def fetch(self, task: _Task) -> Any:
+        """Fetch and collate one batch; the global streams have been started from its seed."""
         if task.epoch != self._epoch:
             self._begin_epoch(task.epoch)
-        if self.draws_random:
-            rng.set_streams(task.seed)
-            if self._generators:
-                rng.reseed(self._generators, task.seed)
+        if self._generators:
+            rng.reseed(self._generators, task.seed)
         try:
             if self.whole:
                 return [tensor.index_select(0, task.indices) for tensor in self.dataset.tensors]
@@ -94,7 +102,7 @@ class _Fetcher(Dataset[Any]):
     def _begin_epoch(self, epoch: int) -> None:
         self._epoch = epoch
         if self._generators is None:
-            self._generators = rng.find_generators(*self.owners) if self.draws_random else []
+            self._generators = rng.find_generators(*self.owners) if self.draws_random is not False else []
         if callable(set_epoch := getattr(self.dataset, "set_epoch", None)):
             set_epoch(epoch)
 
@@ -131,6 +139,9 @@ class DataLoader:
     meanwhile; the second one waits for the workers, and an epoch with only one batch left starts none. Give it to a
     dataset of your own that any process may fetch from: one that does without `torch.utils.data.get_worker_info()` and
     can be pickled after a fetch as well as before. With a `worker_init_fn` only workers fetch.
+
+    A dataset may say with an attribute `draws_random` whether fetching draws from `random`, `numpy.random` or torch.
+    Where it does not, the first fetch in this process that draws from `random` is repeated.
 
     Args:
         dataset: Any map-style dataset. (The Trainer also takes iterables and stock loaders as they are.)
@@ -178,6 +189,7 @@ class DataLoader:
         self.collate_fn = collate_fn or _default_collate(dataset, batched=batched)
         self._settings = {"num_workers": num_workers, **settings}
         self._fetcher = _Fetcher(dataset, self.collate_fn, batched=batched)
+        self._lender = lending.Lender(self._fetcher.draws_random)
         self._tasks = _Tasks()
         self._inner: TorchDataLoader[Any] | None = None
         self._planned: tuple[tuple[int, int], Plan] | None = None
@@ -282,27 +294,25 @@ class DataLoader:
             yield _Task(epoch, number, rng.derive(stream, number), plan[number])
 
     def _fetch_here(self, tasks: Iterator[_Task]) -> Iterator[Any]:
-        fetch = self._fetcher.__getitems__ if not self._fetcher.draws_random else self._fetch_as_a_worker_would
+        fetch = self._fetcher.fetch if self._fetcher.draws_random is False else self._fetch_as_a_worker_would
         pinned = self.pin_memory and torch.cuda.is_available()
         for task in tasks:
             batch = fetch(task)
             yield pin(batch) if pinned else batch
 
     def _fetch_as_a_worker_would(self, task: _Task) -> Any:
-        """One thread, because a sum over many threads rounds differently; and torch's own stream put back after."""
-        threads, state = torch.get_num_threads(), torch.default_generator.get_state()
+        """One thread, because a sum over many threads rounds differently, and with streams of its own."""
+        threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return self._fetcher.__getitems__(task)
+            return self._lender.lend(task.seed, functools.partial(self._fetcher.fetch, task))
         finally:
             torch.set_num_threads(threads)
-            torch.default_generator.set_state(state)
-            rng.settle(task.seed)
 
     def _fetch_there(self, tasks: Iterator[_Task], start: int, stream: int) -> Iterator[Any]:
         self._tasks.current = tasks
         batches = iter(self._with_workers())
-        return _settled(batches, start, stream) if self._fetcher.draws_random else batches
+        return batches if self._fetcher.draws_random is False else _passing_by(batches, start, stream)
 
     def _must_wait_for_workers(self) -> bool:
         """Whether the workers of the next epoch have to start as new processes, and this one may fetch meanwhile."""
@@ -345,10 +355,10 @@ class _Introduction:
             self.then(worker)
 
 
-def _settled(batches: Iterator[Any], start: int, stream: int) -> Iterator[Any]:
-    """Hand the workers' batches over with `random` and `numpy.random` where a fetch in this process leaves them."""
+def _passing_by(batches: Iterator[Any], start: int, stream: int) -> Iterator[Any]:
+    """Hand the workers' batches over with this process's streams where a fetch in this process leaves them."""
     for number, batch in enumerate(batches, start):
-        rng.settle(rng.derive(stream, number))
+        lending.pass_by(rng.derive(stream, number))
         yield batch
 
 
@@ -358,6 +368,11 @@ def _as_it_is(batch: Any) -> Any:
 
 def _convert_one(sample: Any) -> Any:
     return default_convert(sample)
+
+
+def _is_of(dataset: Any, collate_fn: Any) -> bool:
+    """Whether a collate function is the dataset's own, or torch's, which draws nothing."""
+    return collate_fn in (default_collate, _convert_one, getattr(dataset, "collate", None))
 
 
 def _default_collate(dataset: Any, *, batched: bool) -> Callable[[Any], Any]:

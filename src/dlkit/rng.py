@@ -2,7 +2,8 @@
 
 `derive` mixes a path of integers into a 64-bit seed (the finaliser of SplitMix64: Steele, Lea, Flood 2014, "Fast
 Splittable Pseudorandom Number Generators"), `set_streams` starts `random`, `numpy.random` and torch's CPU generator
-from one such seed in about 6 µs, and `reseed` does the same for generators that an object owns itself.
+from one such seed in about 6 µs, and `reseed` does the same for generators that an object owns itself. `twin` notices
+who draws from `random`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 __all__ = [
+    "Twin",
     "derive",
     "find_generators",
     "isolated",
@@ -23,13 +25,14 @@ __all__ = [
     "reseed",
     "seed_everything",
     "set_streams",
-    "settle",
     "state_dict",
+    "twin",
 ]
 
 _MASK = (1 << 64) - 1
 _CPU = torch.default_generator
-_AFTER = 0x9E3779B97F4A7C15  # tells the state after a fetch from the one before it
+_AFTER = 0x9E3779B97F4A7C15  # where the twin starts: any state that nobody seeds `random` with
+_PROBE = 128  # bits: more than two different streams will ever agree in
 
 # What a stream is for. Part of the seed, so that order, fetching and the model's own draws never share numbers.
 # The numbers stay as they are: others would give other results.
@@ -58,31 +61,76 @@ def derive(seed: int, *path: int) -> int:
     return mixed
 
 
-def set_streams(seed: int) -> None:
+def set_streams(seed: int, *, python: bool = True) -> None:
     """Start `random`, `numpy.random` and torch's CPU generator from `seed` (64 bits), leaving CUDA generators alone.
 
     `torch.manual_seed` would cost 116 µs, because it visits every kind of device.
 
+    Args:
+        seed: 64 bits, usually from `derive`.
+        python: Start `random`, too; that alone takes twice as long as the other two.
+
     >>> set_streams(7); first = torch.rand(1); set_streams(7); bool(first == torch.rand(1))
     True
     """
-    random.seed(seed)
+    if python:
+        random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     _CPU.manual_seed(seed)
 
 
-def settle(seed: int) -> None:
-    """After a fetch that started from `seed`: give `random` and `numpy.random` a state that does not depend on it.
+class Twin:
+    """A stream that draws beside `random`, to notice when somebody else has drawn from it.
 
-    Saving and restoring their real states would cost some 90 µs a batch. Torch's state is cheap to put back, so the
-    callers do that.
-
-    >>> settle(1); first = random.random(); _ = random.random(); settle(1); first == random.random()
+    >>> twin = Twin(); twin.catch_up(); twin.put_back()
+    False
+    >>> first = random.random(); twin.catch_up(); twin.put_back()
+    False
+    >>> twin.catch_up(); second = random.random(); twin.put_back()
     True
     """
-    after = seed ^ _AFTER
-    random.seed(after)
-    np.random.seed(after & 0xFFFFFFFF)
+
+    def __init__(self) -> None:
+        self._stream = random.Random(_AFTER)
+
+    def catch_up(self) -> None:
+        """Let both start from a number of `random`'s own if somebody has drawn from it since the last call here."""
+        if self._differs():
+            seed = random.getrandbits(64)
+            random.seed(seed)
+            self._stream.seed(seed)
+
+    def step(self) -> None:
+        """Draw from both as `put_back` does."""
+        self._differs()
+
+    def put_back(self) -> bool:
+        """Whether somebody has drawn from `random` since the last call here; it is then as if nobody had."""
+        if moved := self._differs():
+            random.setstate(self._stream.getstate())
+        return moved
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both are in one state."""
+        return self._stream.getstate() == random.getstate()
+
+    def follow(self, agrees: bool) -> None:
+        """After `random` was given another state: be in one state with it, or not, as before.
+
+        Args:
+            agrees: What `agrees` said where that state was read.
+        """
+        if agrees:
+            self._stream.setstate(random.getstate())
+        elif self.agrees:
+            self._stream.seed(self._stream.getrandbits(64))
+
+    def _differs(self) -> bool:
+        return random.getrandbits(_PROBE) != self._stream.getrandbits(_PROBE)
+
+
+twin = Twin()
 
 
 def seed_everything(seed: int = 0) -> int:
@@ -114,7 +162,12 @@ def state_dict() -> dict[str, Any]:
     version, words, gauss = random.getstate()
     numpy_state: Any = np.random.get_state(legacy=False)
     return {
-        "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
+        "python": {
+            "version": version,
+            "words": torch.tensor(words, dtype=torch.int64),
+            "gauss": gauss,
+            "twin": twin.agrees,
+        },
         "numpy": {
             "key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
             "pos": int(numpy_state["state"]["pos"]),
@@ -136,6 +189,7 @@ def load_state_dict(state: Mapping[str, Any]) -> None:
     """
     python, numpy_state = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    twin.follow(python.get("twin", False))
     key = numpy_state["key"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", key, numpy_state["pos"], numpy_state["has_gauss"], numpy_state["gauss"]))
     _CPU.set_state(state["torch"])
@@ -158,7 +212,7 @@ def isolated(seed: int, own: Sequence[Generator] = ()) -> Iterator[None]:
     >>> random.getstate() == before
     True
     """
-    python, numpy_state, cpu = random.getstate(), np.random.get_state(), _CPU.get_state()
+    python, numpy_state, cpu, agrees = random.getstate(), np.random.get_state(), _CPU.get_state(), twin.agrees
     states = [_get_state(generator) for generator in own]
     set_streams(seed)
     reseed(own, seed)
@@ -166,6 +220,7 @@ def isolated(seed: int, own: Sequence[Generator] = ()) -> Iterator[None]:
         yield
     finally:
         random.setstate(python)
+        twin.follow(agrees)
         np.random.set_state(numpy_state)
         _CPU.set_state(cpu)
         for generator, state in zip(own, states, strict=True):

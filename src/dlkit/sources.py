@@ -8,16 +8,17 @@ state where it has one, and is fast-forwarded otherwise.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, IterableDataset
 
 from dlkit import rng
 from dlkit.errors import ArgumentError, DataError
+from dlkit.lending import Lender
 from dlkit.loader import DataLoader
 
 __all__ = ["Source", "source_of"]
@@ -120,6 +121,7 @@ class _Stream:
         self._stateful = _stateful_part(iterable)
         self._state: dict[str, Any] | None = None
         self._begun = False
+        self._lender = Lender(draws=True)  # an iterator cannot be asked for a batch twice
         self.how = "restored from its own state" if self._stateful is not None else "fast-forwarded"
 
     @property
@@ -145,7 +147,7 @@ class _Stream:
             )
         self._begun = True
         for number in itertools.count(start if restored else 0):
-            batch = _next(iterator, rng.derive(stream, number))
+            batch = self._lender.lend(rng.derive(stream, number), functools.partial(next, iterator, _END))
             if batch is _END:
                 return
             if number >= start:
@@ -184,17 +186,6 @@ _STREAM_SETTINGS = (
     "prefetch_factor",
 )
 _END = object()
-
-
-def _next(iterator: Iterator[Any], seed: int) -> Any:
-    """The next batch, drawn and handed over as `dlkit.DataLoader` does it."""
-    state = torch.default_generator.get_state()
-    rng.set_streams(seed)
-    try:
-        return next(iterator, _END)
-    finally:
-        rng.settle(seed)
-        torch.default_generator.set_state(state)
 
 
 def _stateful_part(iterable: Any) -> Any:

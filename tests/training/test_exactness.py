@@ -192,6 +192,7 @@ def test_resuming_fetches_nothing_that_came_before(tmp_path):
 
     class Counting(Augmented):
         fetched: list[int] = []  # noqa: RUF012
+        draws_random = True
 
         def __getitem__(self, index):
             self.fetched.append(index)
