@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 
 from dlkit import rng
 
@@ -52,14 +53,14 @@ class Lender:
         global _lent
         if _lent:
             return self._within(seed, fetch)
-        own, cpu = np.random.get_bit_generator(), _CPU.get_state()
+        own, cpu = mtrand.get_bit_generator(), _CPU.get_state()
         _lent = True
-        np.random.set_bit_generator(self._numpy)
+        mtrand.set_bit_generator(self._numpy)
         try:
             rng.twin.catch_up()
             return self._seeded(seed, fetch) if self.draws else self._watched(seed, fetch)
         finally:
-            np.random.set_bit_generator(own)
+            mtrand.set_bit_generator(own)
             _CPU.set_state(cpu)
             _lent = False
 
@@ -123,4 +124,4 @@ def pass_by(seed: int) -> None:
     else:
         rng.twin.catch_up()
         rng.twin.step()
-        np.random.set_bit_generator(np.random.get_bit_generator())  # forgets the second half of a pair of normals
+        mtrand.set_bit_generator(mtrand.get_bit_generator())  # forgets the second half of a pair of normals
