@@ -152,11 +152,9 @@ class Checkpoint(Callback):
             self._write_model(run, self.model_file)
 
     def _write_model(self, run: Run, path: Path) -> None:
-        best = self.store.best_entries(1) if self.restore_best else []
-        step = best[0].step if best else None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_model_file(run, path, step=step)
+            write_model_file(run, path)
             run.say(f"model file {path} written; dlkit.load({str(path)!r}) predicts with it")
         except OSError as error:
             warnings.warn(f"could not write the model file {path}: {error}", CheckpointWarning, stacklevel=3)
@@ -226,6 +224,7 @@ class Checkpoint(Callback):
                 continue
             run.model.load_state_dict(state[field])
             run.eval_model = run.model  # a later evaluation must not use an average of other steps
+            run.weights_from = entry.step
             which = "last good" if entry.value is None else f"best ({self.monitor} {entry.value:.6g})"
             run.say(f"{which} weights restored, of step {entry.step} ({entry.file})")
             return

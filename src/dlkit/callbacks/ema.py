@@ -16,8 +16,9 @@ __all__ = ["EMA"]
 class EMA(Callback):
     """Keeps a moving average of the weights (Polyak and Juditsky 1992), and validates with it.
 
-    Validations, and therefore early stopping, the best checkpoint and the weights that come back at the end, all use
-    the average; training goes on with the raw weights. Buffers (BatchNorm statistics) are averaged as well.
+    Validations, and therefore early stopping and the best checkpoint, all use the average, and so the average is what
+    the model holds when the fit ends (that of the best validation, where a `Checkpoint` brings it back). Training goes
+    on from the raw weights, also in a further fit. Buffers (BatchNorm statistics) are averaged as well.
 
     Args:
         decay: The share that the average keeps in a step; 0.999 looks back over about 1,000 steps.
@@ -31,6 +32,15 @@ class EMA(Callback):
         self.decay = decay
         self._average: AveragedModel | None = None
         self._saved: dict[str, Any] | None = None
+
+    def on_setup(self, run: Run) -> None:
+        """Judge by the average of an earlier fit, so that it is left again however this one ends.
+
+        Args:
+            run: The run.
+        """
+        if self._average is not None:
+            run.eval_model = self._average.module
 
     def on_fit_start(self, run: Run) -> None:
         """Copy the model, or take the saved average.

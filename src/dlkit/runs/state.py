@@ -157,6 +157,8 @@ class Run:
         capture: Returns the run's whole state; only at a safe point.
         indices: `indices(epoch, batch)` gives the samples of a batch, None where nobody knows.
         logged: What callbacks have logged for the next row.
+        trained: The weights that training goes on from, while the model holds those that were judged; else None.
+        weights_from: The step whose weights a callback has brought back into the model; None for those of `step`.
         data: The dataset that validations read, else the one that is trained on; None where nobody knows.
         seed: What all randomness of the run is derived from.
         unfilled: Parameters that held NaN or infinities before the first step, so that checkpoints may hold such.
@@ -191,6 +193,8 @@ class Run:
         self.logged: Row = {}
         self.data: Any = None
         self.unfilled: frozenset[str] = frozenset()
+        self.trained: Any = None
+        self.weights_from: int | None = None
 
     @property
     def optimizer(self) -> Optimizer:

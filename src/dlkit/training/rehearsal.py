@@ -62,7 +62,8 @@ def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
     """
     snapshot = Snapshot()
     model = snapshot.take(run.model.state_dict())
-    average = Snapshot().take(run.eval_model.state_dict()) if run.eval_model is not run.model else None
+    judged = run.eval_model if run.trained is None else run.trained.judged
+    average = Snapshot().take(judged.state_dict()) if judged is not run.model else None
     rest = {name: copy.deepcopy(optimizer.state_dict()) for name, optimizer in run.optimizers.items()}
     states = [copy.deepcopy(callback.state_dict()) for callback in callbacks]
     modules = [(module, _attributes(module)) for module in run.model.modules()]
@@ -79,7 +80,7 @@ def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
         vars(run).update(attributes)
         run.model.load_state_dict(model)
         if average is not None:
-            run.eval_model.load_state_dict(average)
+            judged.load_state_dict(average)
         for parameter, learns in learning:
             parameter.requires_grad_(learns)
         for name, optimizer in run.optimizers.items():

@@ -27,6 +27,7 @@ from dlkit.metrics import Metrics
 from dlkit.runs.checking import unfilled_parameters
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
+from dlkit.runs.judged import leave_judged, take_trained_back
 from dlkit.runs.modelfile import write_model_file
 from dlkit.runs.state import Run
 from dlkit.runs.store import CheckpointWarning, load_checkpoint, plain
@@ -134,6 +135,10 @@ class Trainer:
     ) -> History:
         """Train until the run has `epochs` epochs in all, and return its history.
 
+        When it ends, in whatever way, the model holds the weights that were judged: the best ones where a `Checkpoint`
+        brings them back, else those of the last step (their average, with `EMA`). `evaluate`, `predict` and every file
+        use them; a further fit trains on from where training stood.
+
         Args:
             train: A stock `DataLoader`, a `dlkit.DataLoader`, or any iterable of batches.
             val: The same, for validation; None for none.
@@ -240,9 +245,7 @@ class Trainer:
         Raises:
             ArgumentError: the model is not registered, or what the file needs is not known.
         """
-        stores = [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]
-        best = stores[0].store.best_entries(1) if stores and stores[0].restore_best else []
-        return write_model_file(self.run, path, step=best[0].step if best else None, **options)
+        return write_model_file(self.run, path, **options)
 
     def _dry_run(self, source: Source, val: Source | None) -> History:
         """Two batches through training, validation, callbacks and what would be saved, with nothing left behind."""
@@ -312,6 +315,7 @@ class Trainer:
                     hook(run)
             raise
         finally:
+            leave_judged(run)
             for hook in hooks["on_fit_end"]:
                 hook(run)
         self._say_end(epochs)
@@ -354,8 +358,10 @@ class Trainer:
                     raise type(error)(f"{name} cannot be used: {error}") from error
                 warnings.warn(f"{name}: {error}; trying the one before", CheckpointWarning, stacklevel=4)
                 continue
+            self.run.trained = None  # the file knows better
             self._resumed_from(name, differences, source, val)
             return
+        take_trained_back(self.run)
 
     def _resumed_from(self, name: str, differences: list[str], source: Source, val: Source | None) -> None:
         source.seed = self.run.seed
@@ -398,6 +404,7 @@ class Trainer:
 
     def _begin(self, source: Source, epochs: int) -> None:
         run = self.run
+        run.weights_from = None
         if run.step == 0 and run.epoch == 0:
             rng.seed_everything(rng.derive(run.seed, rng.STEP))
         if run.cursor.finished.startswith("completed") and run.epoch < epochs:
