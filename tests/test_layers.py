@@ -14,13 +14,14 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 LAYERS = """
 _showing errors _opening _files _optional _identity registry
 _modes
+_arguments _devices _shapes _layer_errors
 _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng lending
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/documents transforms/presets
 transforms/__init__
 _padding _columns collate
-samplers/order samplers/buckets samplers/__init__ wrappers loader sources
+samplers/order samplers/buckets samplers/__init__ wrappers _loader_arguments loader sources
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks text/_texts
 text/__init__

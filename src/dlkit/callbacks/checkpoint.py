@@ -10,8 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from dlkit._arguments import whole_number
 from dlkit.callbacks.base import Callback, warn_unmeasured
-from dlkit.errors import ArgumentError, CheckpointError
+from dlkit.errors import CheckpointError
 from dlkit.runs.checking import check_weights
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
@@ -65,8 +66,8 @@ class Checkpoint(Callback):
         mode: str | None = None,
         model_file: str | os.PathLike[str] | None = None,
     ) -> None:
-        if keep_last < 1 or keep_best < 0:
-            raise ArgumentError(f"keep_last must be at least 1 and keep_best at least 0, not {keep_last}, {keep_best}")
+        keep_last = whole_number("keep_last", keep_last, least=1)
+        keep_best = whole_number("keep_best", keep_best, least=0)
         self.dir, self.monitor, self.mode = Path(dir), monitor, mode
         self.every, self.background, self.restore_best = Every.parse(every), background, restore_best
         self.store = CheckpointStore(self.dir, keep_last=keep_last, keep_best=keep_best)

@@ -236,6 +236,15 @@ class Run:
         last = first + self.accumulate
         return list(range(first, last if self.num_batches is None else min(last, self.num_batches)))
 
+    def place_of(self, step: int) -> str:
+        """Where in the training an optimizer step is, in words, counted from 1.
+
+        Args:
+            step: A step since the epoch began or was resumed.
+        """
+        batches = ", ".join(str(batch + 1) for batch in self.batches_of(step))
+        return f"step {step + 1}, epoch {self.epoch + 1}, batch {batches}"
+
     def log(self, name: str, value: float) -> None:
         """Add a value to the next row of the history; a later one of the same name takes its place.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlkit._layer_errors import locate
 from dlkit._modes import in_mode
 from dlkit.errors import TrainingError
 from dlkit.metrics import Metrics
@@ -42,9 +43,13 @@ def evaluate(
     metrics.reset()
     with in_mode(model, training=False), torch.no_grad():
         for batch in batches:
-            loss, output, target = forward(batch, model)
-            meter.add(loss, weight_of(forward.loss, batch), done)
-            metrics.update(output, target)
+            try:
+                loss, output, target = forward(batch, model)
+                meter.add(loss, weight_of(forward.loss, batch), done)
+                metrics.update(output, target)
+            except Exception as error:
+                locate(error, f"batch {done + 1} of the evaluation")
+                raise
             done += 1
             if not go_on(done):
                 return None
@@ -62,11 +67,15 @@ def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_t
         model: The module to use, put into eval mode for the time.
         has_targets: Whether batches of two are (inputs, target); None looks at the batch: yes.
     """
-    outputs = []
+    outputs: list[Any] = []
     with in_mode(model, training=False), torch.no_grad():
         for batch in batches:
             inputs = batch if has_targets is False else split(batch)[0]
-            output = forward.output(inputs, model)
+            try:
+                output = forward.output(inputs, model)
+            except Exception as error:
+                locate(error, f"batch {len(outputs) + 1} of the prediction")
+                raise
             outputs.append(_to_cpu(getattr(output, "logits", output)))
     if not outputs:
         raise TrainingError("the loader yielded no batch to predict; is its dataset empty?")

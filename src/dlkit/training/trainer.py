@@ -15,6 +15,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlkit import rng
+from dlkit._arguments import switch, whole_number
+from dlkit._devices import pick_device
 from dlkit._showing import Lines
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
@@ -99,14 +101,17 @@ class Trainer:
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        self.device = setup.pick_device(device)
+        setup.check_kinds(model, loss, step)
+        accumulate, seed = whole_number("accumulate", accumulate, least=1), whole_number("seed", seed)
+        compile, progress = switch("compile", compile), switch("progress", progress)  # noqa: A001
+        optimizers, own = setup.optimizers_of(optim), setup.listed_callbacks(callbacks)
+        self.device = pick_device(device)
         self.model = setup.bare(model).to(self.device)
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
-        optimizers = dict(optim) if isinstance(optim, Mapping) else {"optimizer": optim}
         setup.check(self.model, optimizers, accumulate, step, precision, compile)
         self.metrics = Metrics(metrics, loss=loss)
         self.seed, self.progress = seed, progress
-        self.callbacks = [*setup.schedule(scheduler), *callbacks, *([Progress()] if progress else [])]
+        self.callbacks = [*setup.schedule(scheduler), *own, *([Progress()] if progress else [])]
         setup.check_callbacks(self.callbacks, step)
         self._forward = Forward(called, loss, precision=precision, device=self.device)
         self._custom_step, self._precision = step, precision
@@ -157,14 +162,16 @@ class Trainer:
             RunLockedError: another process trains in the folder.
             SystemExit: with code 143 after SIGTERM or SIGUSR1, when the state is saved (not in a notebook).
         """
-        source, val_source = self._sources(train, val, overfit)
-        if epochs < 1:
-            raise ArgumentError(f"epochs must be at least 1, not {epochs}")
+        epochs, overfit = whole_number("epochs", epochs, least=1), whole_number("overfit", overfit, least=0)
+        dry_run = switch("dry_run", dry_run)
+        if not (resume == "auto" or isinstance(resume, bool | str | os.PathLike)):
+            raise ArgumentError(f"resume must be 'auto', True, False, or the path of a checkpoint, not {resume!r}")
         every = Every.parse(validate_every)
         if every.unit == "seconds":
             raise ArgumentError(
                 "validate_every in time would give other numbers on another machine; use steps or epochs"
             )
+        source, val_source = self._sources(train, val, overfit)
         self.run.data = next((data for data in map(_data_of, (val, train)) if data is not None), None)
         if dry_run:
             return self._dry_run(source, val_source)
@@ -221,6 +228,7 @@ class Trainer:
             end: The last one, reached geometrically unless the loss explodes before.
             steps: How many steps.
         """
+        steps = whole_number("steps", steps, least=2)
         source, step = source_of(loader, self.seed), self._step([])
 
         def batches(epoch: int) -> Iterator[Any]:
