@@ -151,8 +151,8 @@ def lr_find(
         end: The last one.
         steps: How many.
     """
-    if not 0 < start < end or steps < 2:
-        raise ArgumentError(f"lr_find needs 0 < start < end and at least 2 steps, not {start}, {end}, {steps}")
+    if not 0 < start < end < math.inf:
+        raise ArgumentError(f"lr_find needs 0 < start < end, not {start} and {end}")
     rates: list[float] = []
     losses: list[float] = []
     with undone(run):
