@@ -96,6 +96,10 @@ class LossMeter:
             self._sums[name] = total
         self._latest = next(iter(read.values()))[-1]
         self._count += sum(weights)
+        if not all(weights):  # the mean of nothing is NaN, and no fault
+            read = {
+                name: [v if w else 0.0 for v, w in zip(values, weights, strict=True)] for name, values in read.items()
+            }
         for watcher in self.watchers:
             watcher(self._first_step, read)
 

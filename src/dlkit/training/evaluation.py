@@ -26,6 +26,7 @@ def evaluate(
     *,
     model: nn.Module,
     go_on: Callable[[int], bool] = lambda done: True,
+    watch: Callable[[int, dict[str, list[float]]], None] | None = None,
 ) -> dict[str, float] | None:
     """The mean loss and the metrics over all samples, however they are cut into batches; None when `go_on` said no.
 
@@ -35,11 +36,14 @@ def evaluate(
         metrics: Emptied first.
         model: The module to evaluate, put into eval mode for the time.
         go_on: Called after each batch with the number of batches done; False ends the evaluation.
+        watch: Sees the losses of the batches, see `LossMeter`.
 
     Raises:
         TrainingError: there was no batch at all.
     """
     meter, done = LossMeter(), 0
+    if watch is not None:
+        meter.watchers.append(watch)
     metrics.reset()
     with in_mode(model, training=False), torch.no_grad():
         for batch in batches:

@@ -22,6 +22,7 @@ from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.features import ReuseFeatures
 from dlkit.callbacks.frozen import CheckFrozen
+from dlkit.callbacks.guards import StopOnNaN, TellNaN, watch_evaluation
 from dlkit.callbacks.progress import Progress
 from dlkit.callbacks.unfreeze import Unfreeze
 from dlkit.errors import ArgumentError, CheckpointError, DamagedCheckpointError
@@ -195,7 +196,8 @@ class Trainer:
         source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
         with rng.isolated(source.seed):
             batches = self._prepare(source.batches(0))
-            values = evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module())
+            watch = watch_evaluation(functools.partial(source.indices, 0))
+            values = evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module(), watch=watch)
         return values or {}
 
     def predict(self, loader: Any, *, has_targets: bool | None = None) -> Any:
@@ -279,9 +281,11 @@ class Trainer:
         return source, None if val is None else source_of(val, rng.derive(self.seed, rng.EVALUATE), pin_memory=pin)
 
     def _checks(self) -> list[Callback]:
-        """What watches over a frozen model; it is no callback of the user's, and nothing of it is saved."""
+        """What watches over the losses and a frozen model; not the user's callbacks, and nothing of it is saved."""
+        told = any(isinstance(callback, StopOnNaN) for callback in self.callbacks)
         staged = any(isinstance(callback, Unfreeze) for callback in self.callbacks)
-        return [CheckFrozen()] if staged or is_frozen(self.model) else []
+        frozen: list[Callback] = [CheckFrozen()] if staged or is_frozen(self.model) else []
+        return frozen if told else [*frozen, TellNaN()]
 
     def _set_up_callbacks(self) -> None:
         for hook in Hooks(self.callbacks)["on_setup"]:
@@ -431,7 +435,7 @@ class Trainer:
         return Plan(
             source=source,
             step=self._step(hooks["on_gradients"]),
-            validate=None if val is None else functools.partial(self._validate, val, hooks["on_validation_step"]),
+            validate=None if val is None else self._validation(val, hooks["on_validation_step"]),
             validate_every=every,
             prepare=self._prepare,
         )
@@ -439,7 +443,11 @@ class Trainer:
     def _step(self, on_gradients: Sequence[Callable[..., None]]) -> Step:
         return CustomStep(self._custom_step) if self._custom_step else StandardStep(self._forward, on_gradients)
 
-    def _validate(self, val: Source, hooks: Sequence[Callable[..., None]]) -> dict[str, float] | None:
+    def _validation(self, val: Source, hooks: Sequence[Callable[..., None]]) -> Callable[[], dict[str, float] | None]:
+        watch = watch_evaluation(functools.partial(val.indices, 0))  # one for all validations: said once
+        return functools.partial(self._validate, val, hooks, watch)
+
+    def _validate(self, val: Source, hooks: Sequence[Callable[..., None]], watch: Any) -> dict[str, float] | None:
         run, total = self.run, val.num_batches
 
         def go_on(done: int) -> bool:
@@ -450,7 +458,9 @@ class Trainer:
         if run.stop_reason is not None:
             return None
         batches = self._prepare(val.batches(0))
-        return evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module(), go_on=go_on)
+        return evaluation.evaluate(
+            self._forward, batches, self.metrics, model=self._eval_module(), go_on=go_on, watch=watch
+        )
 
     def _eval_module(self) -> nn.Module:
         """The averaged model where there is one, else the one that is called, compiled or not."""
