@@ -34,7 +34,8 @@ datasets/images/cache datasets/images/settings datasets/images/fetching datasets
 datasets/images/profiling datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
 datasets/tables/columns datasets/tables/_decoding datasets/tables/schema datasets/tables/_cells
-datasets/tables/_source datasets/tables/_dialect datasets/tables/_parsing datasets/tables/_frames
+datasets/tables/_encodings datasets/tables/_source datasets/tables/_dialect datasets/tables/_parsing
+datasets/tables/_frames
 datasets/tables/_options datasets/tables/_textual datasets/tables/_reading
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_targets datasets/tables/_encoding
 datasets/tables/_images datasets/tables/_memory datasets/tables/_building datasets/tables/_describing
