@@ -50,7 +50,8 @@ transfer/models
 transfer/_cut transfer/features
 artifact/header artifact/running artifact/inputs artifact/weights artifact/opening artifact/exporting artifact/saving
 artifact/__init__
-runs/every runs/history runs/snapshot runs/state runs/checking runs/judged runs/modelfile runs/store runs/__init__
+runs/every runs/history runs/snapshot runs/state runs/checking runs/judged runs/parts runs/modelfile runs/store
+runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__

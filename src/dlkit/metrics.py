@@ -118,6 +118,11 @@ class Metrics:
     def __iter__(self) -> Iterator[str]:
         return iter(self._wanted)
 
+    @property
+    def objects(self) -> dict[str, Any]:
+        """The metrics that were handed over as objects, by what the history calls them."""
+        return {f"metric {name}": metric for name, metric in self._wanted.items() if not isinstance(metric, str)}
+
     def higher_is_better(self, name: str) -> bool | None:
         """Whether more is better for the metric `name`; None where the metric does not say.
 

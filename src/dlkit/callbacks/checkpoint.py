@@ -17,6 +17,7 @@ from dlkit.runs.checking import check_weights
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
 from dlkit.runs.modelfile import check_model_file, write_model_file
+from dlkit.runs.parts import load_parts
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.state import Cursor, Run
 from dlkit.runs.store import CheckpointStore, CheckpointWarning, Entry, load_checkpoint
@@ -219,7 +220,8 @@ class Checkpoint(Callback):
             try:
                 state = load_checkpoint(self.dir / entry.file)
                 field = "eval_model" if state.get("eval_model") is not None else "model"
-                check_weights(state.get(field), run, field)
+                check_weights(state.get(field), run.model, field, run.unfilled.get("model"))
+                load_parts(run, state, eval_model=field == "eval_model")
             except CheckpointError as error:  # whatever is wrong with one file, the next may be good
                 warnings.warn(f"could not bring the best weights back: {error}", CheckpointWarning, stacklevel=3)
                 continue

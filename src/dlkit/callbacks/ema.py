@@ -8,6 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ArgumentError
+from dlkit.runs.parts import buffers_of, load_buffers
 from dlkit.runs.state import Run
 
 __all__ = ["EMA"]
@@ -53,6 +54,7 @@ class EMA(Callback):
             self._average = AveragedModel(run.model, multi_avg_fn=average, use_buffers=True)
         if self._saved is not None:
             self._average.module.load_state_dict(self._saved["average"])
+            load_buffers(self._average.module, self._saved.get("buffers", {}))
             self._average.n_averaged.fill_(self._saved["steps"])
             self._saved = None
         run.eval_model = self._average.module
@@ -72,7 +74,8 @@ class EMA(Callback):
             return self._saved
         if self._average is None:
             return {}
-        return {"average": self._average.module.state_dict(), "steps": int(self._average.n_averaged)}
+        average, steps = self._average.module, int(self._average.n_averaged)
+        return {"average": average.state_dict(), "buffers": buffers_of(average), "steps": steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep the saved average for the start of the fit.

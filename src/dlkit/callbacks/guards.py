@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from dlkit.callbacks.base import Callback
 from dlkit.runs.checking import first_spoilt
 from dlkit.runs.every import seconds
+from dlkit.runs.parts import learning_parameters
 from dlkit.runs.state import Run
 
 __all__ = ["StopOnNaN", "TellNaN", "TimeLimit", "watch_evaluation"]
@@ -46,7 +49,7 @@ class StopOnNaN(Callback):
 
         def capture_if_sound() -> dict[str, Any]:
             run.losses.flush()  # a loss names the batch, which the weights cannot
-            spoilt = first_spoilt(run.model.named_parameters()) if run.keep_state else None
+            spoilt = first_spoilt(_parameters(run)) if run.keep_state else None
             if spoilt is not None:
                 run.request_stop(
                     f"the weights became nan or infinite by step {run.step} ({spoilt!r}), although every loss was a "
@@ -108,6 +111,12 @@ class _Look:
             self._done = True
             number, name, value = min(bad, key=lambda found: found[0])
             self._found(name, value, first_step + number)
+
+
+def _parameters(run: Run) -> Iterator[tuple[str, Tensor]]:
+    yield from run.model.named_parameters()
+    for part, value in run.parts.items():
+        yield from ((f"{part}.{name}", parameter) for name, parameter in learning_parameters(value).items())
 
 
 def _in_training(run: Run, name: str, value: float, step: int) -> str:

@@ -165,7 +165,9 @@ class Run:
         weights_from: The step whose weights a callback has brought back into the model; None for those of `step`.
         data: The dataset that validations read, else the one that is trained on; None where nobody knows.
         seed: What all randomness of the run is derived from.
-        unfilled: Parameters that held NaN or infinities before the first step, so that checkpoints may hold such.
+        parts: What else was handed over and has a state, by name, such as a loss with parameters: `dlkit.runs.parts`.
+        unfilled: Parameters that held NaN or infinities before the first step, so that checkpoints may hold such: of
+            the "model" and of each part.
 
     Args:
         model: The model itself.
@@ -196,7 +198,8 @@ class Run:
         self._verbose = verbose
         self.logged: Row = {}
         self.data: Any = None
-        self.unfilled: frozenset[str] = frozenset()
+        self.parts: dict[str, Any] = {}
+        self.unfilled: dict[str, frozenset[str]] = {}
         self.trained: Any = None
         self.weights_from: int | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -45,7 +46,9 @@ def evaluate(
     if watch is not None:
         meter.watchers.append(watch)
     metrics.reset()
-    with in_mode(model, training=False), torch.no_grad():
+    with contextlib.ExitStack() as modes, torch.no_grad():
+        for module in (model, *forward.loss_modules):  # what a loss remembers is not to come from this data
+            modes.enter_context(in_mode(module, training=False))
         for batch in batches:
             try:
                 loss, output, target = forward(batch, model)

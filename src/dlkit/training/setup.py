@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,9 @@ from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.errors import ArgumentError
+from dlkit.runs.parts import find_parts, learning_parameters
+from dlkit.runs.state import Run
+from dlkit.training.batches import to_device
 
 __all__ = [
     "bare",
@@ -24,7 +29,9 @@ __all__ = [
     "is_channels_last",
     "listed_callbacks",
     "optimizers_of",
+    "parts_on_device",
     "schedule",
+    "warn_untrained",
 ]
 
 
@@ -97,6 +104,51 @@ def schedule(scheduler: Any) -> list[LearningRate]:
     if scheduler is None:
         return []
     return [scheduler if isinstance(scheduler, LearningRate) else LearningRate(scheduler)]
+
+
+def parts_on_device(
+    loss: Any, others: Mapping[str, Any], model: nn.Module, device: torch.device
+) -> tuple[Any, dict[str, Any]]:
+    """The loss, and all that has a state beside the model, by name (`Run.parts`), on the device.
+
+    Args:
+        loss: As given to the Trainer. Modules in it are moved where they are; tensors that a `functools.partial` holds,
+            such as class weights, make a new one.
+        others: What else was given and may have a state, by name.
+        model: The bare model.
+        device: Where the model is.
+    """
+    if isinstance(loss, functools.partial):
+        arguments, named = to_device(loss.args, device), to_device(loss.keywords, device)
+        loss = functools.partial(loss.func, *arguments, **named)
+    parts = find_parts({"loss": loss, **others}, model)
+    for part in parts.values():
+        if isinstance(part, nn.Module):
+            part.to(device)
+    return loss, parts
+
+
+def warn_untrained(run: Run) -> None:
+    """Name the parameters of a loss that are meant to be trained and are in no optimizer.
+
+    Args:
+        run: With all its parts.
+    """
+    held = {id(p) for optimizer in run.optimizers.values() for group in optimizer.param_groups for p in group["params"]}
+    homeless = [
+        f"{part}.{name}"
+        for part, value in run.parts.items()
+        if part.partition(".")[0] == "loss"
+        for name, parameter in learning_parameters(value).items()
+        if id(parameter) not in held
+    ]
+    if homeless:
+        warnings.warn(
+            f"parameters of the loss require gradients, but are in no optimizer and stay as they are: "
+            f"{', '.join(homeless)}; train them with torch.optim.AdamW([*model.parameters(), *loss.parameters()]), or "
+            "say loss.requires_grad_(False)",
+            stacklevel=4,
+        )
 
 
 def check(

@@ -33,6 +33,9 @@ class Forward:
         precision: "fp32", "bf16" or "fp16".
         device: Where the batches are.
 
+    Attributes:
+        loss_modules: The modules in the loss, which has modes like a model.
+
     Raises:
         ArgumentError: another precision.
     """
@@ -43,6 +46,7 @@ class Forward:
         self.model, self.loss, self.device = model, loss, device
         self.dtype = _DTYPES[precision]
         self.objective = objective_of(loss)
+        self.loss_modules: list[nn.Module] = []
 
     def output(self, inputs: Any, model: nn.Module | None = None) -> Any:
         """What the model gives for a batch's inputs.

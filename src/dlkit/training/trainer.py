@@ -114,11 +114,17 @@ class Trainer:
         self.seed, self.progress = seed, progress
         self.callbacks = [*setup.schedule(scheduler), *own, *([Progress()] if progress else [])]
         setup.check_callbacks(self.callbacks, step)
+        others = {"step": step, **self.metrics.objects}
+        loss, parts = setup.parts_on_device(loss, others, self.model, self.device)
         self._forward = Forward(called, loss, precision=precision, device=self.device)
+        modules = (part for name, part in parts.items() if name.partition(".")[0] == "loss")
+        self._forward.loss_modules = [part for part in modules if isinstance(part, nn.Module)]
         self._custom_step, self._precision = step, precision
         self._channels_last = setup.is_channels_last(self.model)
         self.run = Run(self.model, optimizers, device=self.device, seed=seed, verbose=progress)
         self.run.accumulate = accumulate
+        self.run.parts = parts
+        setup.warn_untrained(self.run)
         if precision == "fp16":
             self.run.scaler = torch.amp.GradScaler(self.device.type)
         self._rates = resuming.rates_of(optimizers)  # before any schedule has changed them
@@ -338,7 +344,8 @@ class Trainer:
         run.epochs, run.num_batches = epochs, source.num_batches
         run.stop_reason, run.keep_state, run.between_steps = None, True, True
         if run.step == 0:
-            run.unfilled = unfilled_parameters(run.model)
+            modules = {name: part for name, part in run.parts.items() if isinstance(part, nn.Module)}
+            run.unfilled = {name: unfilled_parameters(part) for name, part in {"model": run.model, **modules}.items()}
         run.losses.watchers.clear()
         run.directions = self._directions(has_val=val is not None)
         self._settings = resuming.settings_of(
