@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,24 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, precision: s
     resumed = network()
     trainer(resumed, Checkpoint(tmp_path), precision=precision).fit(train_loader(num_workers=2), epochs=3)
     assert different(weights(whole), weights(resumed)) == []
+
+
+@pytest.mark.parametrize("form", ["module", "partial", "function"])
+def test_class_weights_of_a_loss_work_on_the_device(form: str) -> None:
+    weight = torch.tensor([0.25, 4.0])
+    inner = nn.CrossEntropyLoss(weight=weight)
+    loss = {
+        "module": inner,
+        "partial": functools.partial(nn.functional.cross_entropy, weight=weight),
+        "function": lambda output, target: inner(output, target),
+    }[form]
+    values = []
+    for device in ("cuda", "cpu"):
+        model = network(dropout=0.0)
+        made = Trainer(model, loss, torch.optim.SGD(model.parameters(), 0.1), device=device, progress=False)
+        made.fit(train_loader(), epochs=1)
+        values.append(made.evaluate(DataLoader(data(), 32))["loss"])
+    assert values[0] == pytest.approx(values[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -14,13 +14,14 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 LAYERS = """
 _showing errors _opening _files _optional _identity registry
 _modes
+_arguments _devices _shapes _layer_errors
 _disk _urls _transfer _archive_members archives download
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng lending
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/documents transforms/presets
 transforms/__init__
 _padding _columns collate
-samplers/order samplers/buckets samplers/__init__ wrappers loader sources
+samplers/order samplers/buckets samplers/__init__ wrappers _loader_arguments loader sources
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks text/_texts
 text/__init__
@@ -33,7 +34,8 @@ datasets/images/cache datasets/images/settings datasets/images/fetching datasets
 datasets/images/profiling datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
 datasets/tables/columns datasets/tables/_decoding datasets/tables/schema datasets/tables/_cells
-datasets/tables/_source datasets/tables/_dialect datasets/tables/_parsing datasets/tables/_frames
+datasets/tables/_encodings datasets/tables/_source datasets/tables/_dialect datasets/tables/_parsing
+datasets/tables/_frames
 datasets/tables/_options datasets/tables/_textual datasets/tables/_reading
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_targets datasets/tables/_encoding
 datasets/tables/_images datasets/tables/_memory datasets/tables/_building datasets/tables/_describing
@@ -43,12 +45,13 @@ datasets/texts/packed datasets/texts/_records datasets/texts/_sources datasets/t
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/__init__
 models/convnet models/text models/tabular models/__init__ objective _measures metrics
-transfer/_trace transfer/_adapters transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs
-transfer/backbones transfer/models
+transfer/_trace transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs transfer/backbones
+transfer/models
 transfer/_cut transfer/features
 artifact/header artifact/running artifact/inputs artifact/weights artifact/opening artifact/exporting artifact/saving
 artifact/__init__
-runs/every runs/history runs/snapshot runs/state runs/checking runs/modelfile runs/store runs/__init__
+runs/every runs/history runs/snapshot runs/state runs/checking runs/judged runs/parts runs/modelfile runs/store
+runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__

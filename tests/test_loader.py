@@ -208,7 +208,7 @@ def test_an_abandoned_epoch_does_not_leak_into_the_next():
         ({"sampler": [1], "shuffle": True}, "exclude each other"),
         ({"batch_sampler": [[1]], "batch_size": 4}, "excludes batch_size"),
         ({"prefetch": 3}, "unknown argument prefetch"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
     ],
 )
 def test_arguments_that_cannot_be_meant(arguments, message):

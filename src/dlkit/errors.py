@@ -14,7 +14,6 @@
     ├── ArchiveError (ValueError)          an archive that is broken
     │   └── UnsafeArchiveError             an archive that would write outside its folder, or too much
     ├── TrainingError (RuntimeError)       model, loss and data do not fit each other
-    │   └── NonFiniteLossError             the loss became NaN or infinite
     ├── CheckpointError (RuntimeError)
     │   ├── DamagedCheckpointError         truncated, changed or unsafe file
     │   ├── ResumeError                    the saved run and this one do not fit
@@ -41,7 +40,6 @@ __all__ = [
     "IntegrityError",
     "MissingExtraError",
     "ModelFileError",
-    "NonFiniteLossError",
     "OfflineError",
     "ResumeError",
     "RunLockedError",
@@ -107,10 +105,6 @@ class UnsafeArchiveError(ArchiveError):
 
 class TrainingError(DlkitError, RuntimeError):
     """Model, loss, optimizer, metrics and data do not fit each other; the message has the shapes."""
-
-
-class NonFiniteLossError(TrainingError):
-    """The loss became NaN or infinite: the message names epoch, step and the samples of that batch."""
 
 
 class CheckpointError(DlkitError, RuntimeError):

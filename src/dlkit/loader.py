@@ -19,7 +19,6 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import (
     Dataset,
-    IterableDataset,
     RandomSampler,
     Sampler,
     SequentialSampler,
@@ -31,20 +30,11 @@ from torch.utils.data import (
 from torch.utils.data._utils.pin_memory import pin_memory as pin
 
 from dlkit import lending, rng
-from dlkit.errors import ArgumentError
+from dlkit._arguments import switch, whole_number
+from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
 from dlkit.samplers.order import Plan, Planner, planner_of
 
 __all__ = ["DataLoader"]
-
-# What a stock loader has beyond dataset, order and collate_fn; handed through as it is.
-_WORKER_SETTINGS = (
-    "num_workers",
-    "timeout",
-    "worker_init_fn",
-    "multiprocessing_context",
-    "prefetch_factor",
-    "persistent_workers",
-)
 
 
 class _Task(NamedTuple):
@@ -181,13 +171,19 @@ class DataLoader:
         seed: int | None = None,
         **settings: Any,
     ) -> None:
-        _check(dataset, batch_size, shuffle, sampler, batch_sampler, settings)
+        check_dataset(dataset, collate_fn)
+        shuffle, drop_last = switch("shuffle", shuffle), switch("drop_last", drop_last)
+        check_order(batch_size, shuffle, sampler, batch_sampler)
+        settings = checked_settings({"num_workers": num_workers, **settings})
+        if batch_size is not None:
+            batch_size = whole_number("batch_size", batch_size, least=1)
         self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
-        self.num_workers, self.pin_memory, self.seed = num_workers, pin_memory, seed
+        self.num_workers, self.pin_memory = settings["num_workers"], switch("pin_memory", pin_memory)
+        self.seed = None if seed is None else whole_number("seed", seed)
         self.planner = _planner(dataset, batch_size, shuffle, sampler, batch_sampler, drop_last)
         batched = batch_size is not None or batch_sampler is not None
         self.collate_fn = collate_fn or _default_collate(dataset, batched=batched)
-        self._settings = {"num_workers": num_workers, **settings}
+        self._settings = settings
         self._fetcher = _Fetcher(dataset, self.collate_fn, batched=batched)
         self._lender = lending.Lender(self._fetcher.draws_random)
         self._tasks = _Tasks()
@@ -209,7 +205,7 @@ class DataLoader:
         order: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
         if loader.batch_sampler is None:
             order = {"batch_size": None, "sampler": loader.sampler}
-        settings = {name: getattr(loader, name) for name in _WORKER_SETTINGS}
+        settings = {name: getattr(loader, name) for name in WORKER_SETTINGS}
         adopted = cls(
             loader.dataset, **order, collate_fn=loader.collate_fn, pin_memory=loader.pin_memory, seed=seed, **settings
         )
@@ -392,26 +388,6 @@ def _planner(
         # A RandomSampler of nothing is an error in torch, whose message does not say that the dataset is empty.
         sampler = RandomSampler(dataset) if shuffle and len(dataset) else SequentialSampler(dataset)
     return planner_of(sampler, 1 if batch_size is None else batch_size, drop_last=drop_last)
-
-
-def _check(
-    dataset: Any, batch_size: int | None, shuffle: bool, sampler: Any, batch_sampler: Any, settings: dict[str, Any]
-) -> None:
-    if isinstance(dataset, IterableDataset):
-        raise ArgumentError(
-            f"{type(dataset).__name__} is an IterableDataset, which has no order to seek in; "
-            "give torch's DataLoader(dataset, ...) to the Trainer instead"
-        )
-    if sampler is not None and shuffle:
-        raise ArgumentError("sampler= and shuffle=True exclude each other: the sampler is the order")
-    if batch_sampler is not None and (sampler is not None or shuffle or batch_size not in (1, None)):
-        raise ArgumentError("batch_sampler= excludes batch_size, shuffle and sampler: it is both order and batches")
-    if unknown := set(settings) - set(_WORKER_SETTINGS):
-        raise ArgumentError(
-            f"unknown argument {', '.join(sorted(unknown))}; besides the named ones there are {_WORKER_SETTINGS[1:]}"
-        )
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-        raise ArgumentError(f"a dataset needs __getitem__ and __len__; {type(dataset).__name__} lacks one of them")
 
 
 def _shown(indices: Any) -> str:

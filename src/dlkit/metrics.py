@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from dlkit._measures import MEASURES, Tally
+from dlkit._shapes import shape_of
 from dlkit.errors import ArgumentError, TrainingError
-from dlkit.objective import Objective, objective_of, shape_of
+from dlkit.objective import Objective, objective_of
 
 __all__ = ["Mean", "Metrics", "names"]
 
@@ -103,6 +104,8 @@ class Metrics:
         if isinstance(metrics, Metrics):
             loss = metrics._loss if metrics._loss is not None else loss
             metrics = metrics._wanted
+        if not isinstance(metrics, Iterable):
+            raise ArgumentError(f"metrics must be a list of names and objects, or a mapping to them, not {metrics!r}")
         pairs = metrics.items() if isinstance(metrics, Mapping) else [(_name(metric), metric) for metric in metrics]
         self._wanted: dict[str, Any] = {name: _checked(metric) for name, metric in pairs}
         self._loss: Any = loss
@@ -114,6 +117,11 @@ class Metrics:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._wanted)
+
+    @property
+    def objects(self) -> dict[str, Any]:
+        """The metrics that were handed over as objects, by what the history calls them."""
+        return {f"metric {name}": metric for name, metric in self._wanted.items() if not isinstance(metric, str)}
 
     def higher_is_better(self, name: str) -> bool | None:
         """Whether more is better for the metric `name`; None where the metric does not say.
@@ -211,6 +219,10 @@ def _checked(metric: Any) -> Any:
             )
         return metric
     if all(callable(getattr(metric, method, None)) for method in ("update", "compute", "reset")):
+        if isinstance(metric, type):
+            raise ArgumentError(
+                f"a metric is the class {metric.__name__}; make an object of it: {metric.__name__}(...)"
+            )
         return metric
     hint = (
         "wrap it: dlkit.metrics.Mean(function, higher_is_better=...)"

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
 
-__all__ = ["Classified", "Objective", "classified", "numbers", "objective_of", "shape_of"]
+__all__ = ["Classified", "Objective", "classified", "numbers", "objective_of"]
 
 Kind = Literal["classes", "labels", "numbers"]
 Form = Literal["logits", "log-probabilities", "probabilities", "scores", "values", "logarithms"]
@@ -211,22 +212,3 @@ def numbers(output: Tensor, target: Tensor, objective: Objective) -> tuple[Tenso
         raise TrainingError(f"output {shape_of(output)} and target {shape_of(target)} must have one shape")
     values = output.exp() if objective.form == "logarithms" else output
     return values.reshape(target.shape), target
-
-
-def shape_of(value: Any) -> str:
-    """Shapes and types, for messages.
-
-    Args:
-        value: A tensor, or nested dicts, tuples and lists of tensors.
-
-    >>> import torch; shape_of((torch.zeros(2, 3), {"a": torch.zeros(1)}))
-    'tuple of [2, 3] float32, {a: [1] float32}'
-    """
-    if isinstance(value, Tensor):
-        return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {shape_of(item)}" for name, item in value.items()) + "}"
-    if isinstance(value, tuple | list):
-        more = [] if len(value) <= 4 else ["..."]
-        return f"{type(value).__name__} of " + ", ".join([*(shape_of(item) for item in value[:4]), *more])
-    return type(value).__name__

@@ -10,9 +10,12 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, IterableDataset
 
@@ -221,14 +224,30 @@ def source_of(loader: Any, seed: int, *, pin_memory: bool = False) -> Source:
         # Workers that live on draw on where the last epoch ended, so a resumed epoch could not be the same.
         settings = {name: getattr(loader, name) for name in _STREAM_SETTINGS}
         loader = TorchDataLoader(loader.dataset, **settings)
+    _check_loader(loader)
+    return _Stream(loader, seed)
+
+
+def _check_loader(loader: Any) -> None:
+    """Refuse what can be iterated, but does not give batches."""
     if isinstance(loader, Dataset):
         raise ArgumentError(
             f"{type(loader).__name__} is a dataset, whose samples would be taken for batches; "
             "pass DataLoader(dataset, batch_size=32)"
         )
-    if not hasattr(loader, "__iter__"):
-        raise ArgumentError(f"expected a DataLoader or an iterable of batches, not {type(loader).__name__}")
-    return _Stream(loader, seed)
+    name = f"the class {loader.__name__}" if isinstance(loader, type) else type(loader).__name__
+    if isinstance(loader, type) or not hasattr(loader, "__iter__"):
+        raise ArgumentError(f"expected a DataLoader or an iterable of batches, not {name}")
+    if isinstance(loader, str | bytes | os.PathLike):
+        raise ArgumentError(
+            f"{loader!r} is a path or a name, not batches; open it as a dataset (dlkit.datasets) and pass "
+            "DataLoader(dataset, batch_size=32)"
+        )
+    if isinstance(loader, torch.Tensor | np.ndarray | Mapping | Set) or hasattr(loader, "iloc"):
+        raise ArgumentError(
+            f"{name} is data, whose rows or names would be taken for batches; pass "
+            "DataLoader(TensorDataset(inputs, targets), batch_size=32), or a list of batches"
+        )
 
 
 def nothing(source: Source, epoch: int) -> DataError:

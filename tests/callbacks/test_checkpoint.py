@@ -294,7 +294,7 @@ def test_best_file_history_early_stopping_and_plateau_agree(
 
 
 def test_what_cannot_be_meant_is_refused(tmp_path):
-    with pytest.raises(ArgumentError, match="keep_last must be at least 1 and keep_best at least 0, not 0, 1"):
+    with pytest.raises(ArgumentError, match="keep_last must be a whole number of at least 1, not 0"):
         Checkpoint(tmp_path, keep_last=0)
     with pytest.raises(ArgumentError, match="'sometimes' is no interval"):
         Checkpoint(tmp_path, every="sometimes")

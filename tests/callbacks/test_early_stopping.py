@@ -125,7 +125,7 @@ def test_its_best_is_the_best_of_the_history(values, patience, min_delta):
 
 
 def test_what_cannot_be_meant_is_refused():
-    with pytest.raises(ArgumentError, match="patience must be at least 1 validation, not 0"):
+    with pytest.raises(ArgumentError, match="patience must be a whole number of at least 1 validations, not 0"):
         EarlyStopping(patience=0)
     with pytest.raises(ArgumentError, match=r"min_delta is a size and cannot be negative: -0\.1"):
         EarlyStopping(min_delta=-0.1)

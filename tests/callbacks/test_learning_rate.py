@@ -163,11 +163,11 @@ def test_between_steps_the_optimizer_has_the_scheduled_rate():
 
 def test_what_cannot_be_meant_is_refused():
     run = new_run()
-    with pytest.raises(ArgumentError, match=r"expected a scheduler of torch\.optim.lr_scheduler, not SGD"):
+    with pytest.raises(ArgumentError, match=r"scheduler must be a scheduler of torch\.optim.lr_scheduler, not SGD"):
         LearningRate(run.optimizer)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="a scheduler is stepped every 'step' or 'epoch', not 'batch'"):
         LearningRate(every="batch")
-    with pytest.raises(ArgumentError, match="warmup is a number of steps and cannot be negative: -1"):
+    with pytest.raises(ArgumentError, match="warmup must be a whole number of at least 0 steps, not -1"):
         LearningRate(warmup=-1)
     plateau = rates.ReduceLROnPlateau(run.optimizer)
     with pytest.raises(ArgumentError, match=r"nothing measures 'val_acc'.*there are train_loss, val_accuracy"):

@@ -113,7 +113,9 @@ def test_encodings_are_found_and_said(tmp_path: Path, encoding: str) -> None:
 
 def test_latin_1_is_read_as_such(tmp_path: Path) -> None:
     path = write(tmp_path / "t.txt", "café\nnaïve\nplain\n", "latin-1")
-    assert read(path)[0] == ["café", "naïve", "plain"]
+    with pytest.warns(UserWarning, match="is read as cp1252"):
+        assert read(path)[0] == ["café", "naïve", "plain"]
+    assert read(path, encoding="cp1252")[0] == ["café", "naïve", "plain"]
 
 
 @pytest.mark.parametrize("others", ["cp949", "latin-1"])

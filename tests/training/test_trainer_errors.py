@@ -39,14 +39,14 @@ def batches(target: Any, count: int = 2) -> list[Any]:
     ("settings", "message"),
     [
         ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, not 'fp8'"),
-        ({"accumulate": 0}, "accumulate must be at least 1 batch per step, not 0"),
+        ({"accumulate": 0}, "accumulate must be a whole number of at least 1, not 0"),
         ({"metrics": ["acuracy"]}, "unknown metric 'acuracy'; known by name: accuracy, auroc, .* works too"),
         ({"metrics": [3]}, "3 is not a metric: it lacks update, compute and reset; give a name or an object"),
         ({"metrics": [len]}, "len.* is not a metric: .*; wrap it: dlkit.metrics.Mean"),
-        ({"callbacks": [EarlyStopping]}, "callbacks must be dlkit.callbacks.Callback objects, not <class"),
-        ({"callbacks": [print]}, "callbacks must be dlkit.callbacks.Callback objects, not <built-in"),
-        ({"scheduler": 3}, r"expected a scheduler of torch.optim.lr_scheduler, not int"),
-        ({"optim": "sgd"}, "optimizer must be a torch.optim.Optimizer, not str"),
+        ({"callbacks": [EarlyStopping]}, "callbacks: each is the class EarlyStopping; make an object of it: Early"),
+        ({"callbacks": [print]}, "callbacks: each must be a dlkit.callbacks.Callback, not builtin_function"),
+        ({"scheduler": 3}, "scheduler must be a scheduler of torch.optim.lr_scheduler, not int"),
+        ({"optim": "sgd"}, "optimizer must be a torch.optim.Optimizer, such as .*, not str 'sgd'"),
         (
             {"optim": torch.optim.SGD(nn.Linear(3, 2).parameters(), 0.1)},
             r"the optimizer holds none of the model's parameters; make it from the model you train",
@@ -357,11 +357,11 @@ def test_a_sample_that_cannot_be_read_names_its_batch(workers):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
         ({"validate_every": "10 min"}, "validate_every in time would give other numbers on another machine"),
         ({"validate_every": "often"}, "'often' is no interval; write 'epoch', '2 epochs', '500 steps'"),
         ({"validate_every": "0 steps"}, "'0 steps' is no interval"),
-        ({"overfit": -1}, "at least 1 batch is needed, not -1"),
+        ({"overfit": -1}, "overfit must be a whole number of at least 0, not -1"),
     ],
 )
 def test_fit_arguments_that_cannot_be_meant(settings, message):

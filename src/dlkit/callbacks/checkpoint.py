@@ -10,12 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from dlkit._arguments import whole_number
 from dlkit.callbacks.base import Callback, warn_unmeasured
-from dlkit.errors import ArgumentError, CheckpointError
+from dlkit.errors import CheckpointError
 from dlkit.runs.checking import check_weights
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
 from dlkit.runs.modelfile import check_model_file, write_model_file
+from dlkit.runs.parts import load_parts
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.state import Cursor, Run
 from dlkit.runs.store import CheckpointStore, CheckpointWarning, Entry, load_checkpoint
@@ -65,8 +67,8 @@ class Checkpoint(Callback):
         mode: str | None = None,
         model_file: str | os.PathLike[str] | None = None,
     ) -> None:
-        if keep_last < 1 or keep_best < 0:
-            raise ArgumentError(f"keep_last must be at least 1 and keep_best at least 0, not {keep_last}, {keep_best}")
+        keep_last = whole_number("keep_last", keep_last, least=1)
+        keep_best = whole_number("keep_best", keep_best, least=0)
         self.dir, self.monitor, self.mode = Path(dir), monitor, mode
         self.every, self.background, self.restore_best = Every.parse(every), background, restore_best
         self.store = CheckpointStore(self.dir, keep_last=keep_last, keep_best=keep_best)
@@ -152,11 +154,9 @@ class Checkpoint(Callback):
             self._write_model(run, self.model_file)
 
     def _write_model(self, run: Run, path: Path) -> None:
-        best = self.store.best_entries(1) if self.restore_best else []
-        step = best[0].step if best else None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_model_file(run, path, step=step)
+            write_model_file(run, path)
             run.say(f"model file {path} written; dlkit.load({str(path)!r}) predicts with it")
         except OSError as error:
             warnings.warn(f"could not write the model file {path}: {error}", CheckpointWarning, stacklevel=3)
@@ -220,12 +220,14 @@ class Checkpoint(Callback):
             try:
                 state = load_checkpoint(self.dir / entry.file)
                 field = "eval_model" if state.get("eval_model") is not None else "model"
-                check_weights(state.get(field), run, field)
+                check_weights(state.get(field), run.model, field, run.unfilled.get("model"))
+                load_parts(run, state, eval_model=field == "eval_model")
             except CheckpointError as error:  # whatever is wrong with one file, the next may be good
                 warnings.warn(f"could not bring the best weights back: {error}", CheckpointWarning, stacklevel=3)
                 continue
             run.model.load_state_dict(state[field])
             run.eval_model = run.model  # a later evaluation must not use an average of other steps
+            run.weights_from = entry.step
             which = "last good" if entry.value is None else f"best ({self.monitor} {entry.value:.6g})"
             run.say(f"{which} weights restored, of step {entry.step} ({entry.file})")
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dlkit._arguments import whole_number
 from dlkit.callbacks.base import Callback, warn_unmeasured
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import Row
@@ -49,8 +50,7 @@ class EarlyStopping(Callback):
         baseline: float | None = None,
         mode: str | None = None,
     ) -> None:
-        if patience < 1:
-            raise ArgumentError(f"patience must be at least 1 validation, not {patience}")
+        patience = whole_number("patience", patience, least=1, unit="validations")
         if not min_delta >= 0:
             raise ArgumentError(f"min_delta is a size and cannot be negative: {min_delta}")
         if baseline is not None and math.isnan(baseline):

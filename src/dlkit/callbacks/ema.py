@@ -8,6 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ArgumentError
+from dlkit.runs.parts import buffers_of, load_buffers
 from dlkit.runs.state import Run
 
 __all__ = ["EMA"]
@@ -16,8 +17,9 @@ __all__ = ["EMA"]
 class EMA(Callback):
     """Keeps a moving average of the weights (Polyak and Juditsky 1992), and validates with it.
 
-    Validations, and therefore early stopping, the best checkpoint and the weights that come back at the end, all use
-    the average; training goes on with the raw weights. Buffers (BatchNorm statistics) are averaged as well.
+    Validations, and therefore early stopping and the best checkpoint, all use the average, and so the average is what
+    the model holds when the fit ends (that of the best validation, where a `Checkpoint` brings it back). Training goes
+    on from the raw weights, also in a further fit. Buffers (BatchNorm statistics) are averaged as well.
 
     Args:
         decay: The share that the average keeps in a step; 0.999 looks back over about 1,000 steps.
@@ -32,6 +34,15 @@ class EMA(Callback):
         self._average: AveragedModel | None = None
         self._saved: dict[str, Any] | None = None
 
+    def on_setup(self, run: Run) -> None:
+        """Judge by the average of an earlier fit, so that it is left again however this one ends.
+
+        Args:
+            run: The run.
+        """
+        if self._average is not None:
+            run.eval_model = self._average.module
+
     def on_fit_start(self, run: Run) -> None:
         """Copy the model, or take the saved average.
 
@@ -43,6 +54,7 @@ class EMA(Callback):
             self._average = AveragedModel(run.model, multi_avg_fn=average, use_buffers=True)
         if self._saved is not None:
             self._average.module.load_state_dict(self._saved["average"])
+            load_buffers(self._average.module, self._saved.get("buffers", {}))
             self._average.n_averaged.fill_(self._saved["steps"])
             self._saved = None
         run.eval_model = self._average.module
@@ -62,7 +74,8 @@ class EMA(Callback):
             return self._saved
         if self._average is None:
             return {}
-        return {"average": self._average.module.state_dict(), "steps": int(self._average.n_averaged)}
+        average, steps = self._average.module, int(self._average.n_averaged)
+        return {"average": average.state_dict(), "buffers": buffers_of(average), "steps": steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep the saved average for the start of the fit.

@@ -1,17 +1,27 @@
-"""Callbacks that end a run for a reason from outside: a loss that is no number, a clock."""
+"""What watches over a run: losses that are not finite, which are said or end it, and a clock."""
 
 from __future__ import annotations
 
 import math
 import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from dlkit.callbacks.base import Callback
 from dlkit.runs.checking import first_spoilt
 from dlkit.runs.every import seconds
+from dlkit.runs.parts import learning_parameters
 from dlkit.runs.state import Run
 
-__all__ = ["StopOnNaN", "TimeLimit"]
+__all__ = ["StopOnNaN", "TellNaN", "TimeLimit", "watch_evaluation"]
+
+_REMEDY = (
+    "look at these samples, lower the learning rate or clip the gradients (ClipGradients); "
+    "StopOnNaN() ends a run there and saves nothing spoilt"
+)
 
 
 class StopOnNaN(Callback):
@@ -32,16 +42,14 @@ class StopOnNaN(Callback):
         """
         capture = run.capture
 
-        def look(first_step: int, values: dict[str, list[float]]) -> None:
-            for name, column in values.items():
-                for number, value in enumerate(column):
-                    if not math.isfinite(value):
-                        run.request_stop(_message(run, name, value, first_step + number), keep_state=False)
-                        return
+        def stop(name: str, value: float, step: int) -> None:
+            run.request_stop(
+                f"{_in_training(run, name, value, step)}; the weights since then were not saved", keep_state=False
+            )
 
         def capture_if_sound() -> dict[str, Any]:
             run.losses.flush()  # a loss names the batch, which the weights cannot
-            spoilt = first_spoilt(run.model.named_parameters()) if run.keep_state else None
+            spoilt = first_spoilt(_parameters(run)) if run.keep_state else None
             if spoilt is not None:
                 run.request_stop(
                     f"the weights became nan or infinite by step {run.step} ({spoilt!r}), although every loss was a "
@@ -50,18 +58,76 @@ class StopOnNaN(Callback):
                 )
             return capture()
 
-        run.losses.watchers.append(look)
+        run.losses.watchers.append(_Look(stop))
         run.capture = capture_if_sound
 
 
-def _message(run: Run, name: str, value: float, step: int) -> str:
-    batches = run.batches_of(step)
-    samples = [index for batch in batches for index in run.indices(run.epoch, batch) or []]
+class TellNaN(Callback):
+    """Says once in a fit that the training loss became NaN or infinite; the Trainer has one where no `StopOnNaN` is."""
+
+    changes_numbers = False
+
+    def on_fit_start(self, run: Run) -> None:
+        """Look at every loss that is read.
+
+        Args:
+            run: The run.
+        """
+
+        def tell(name: str, value: float, step: int) -> None:
+            warnings.warn(f"{_in_training(run, name, value, step)}; training goes on: {_REMEDY}", stacklevel=2)
+
+        run.losses.watchers.append(_Look(tell))
+
+
+def watch_evaluation(indices: Callable[[int], Sequence[Any] | None]) -> Callable[[int, dict[str, list[float]]], None]:
+    """A watcher for the losses of an evaluation: a warning names the first batch whose loss is not finite.
+
+    Args:
+        indices: The samples of a batch, None where nobody knows.
+    """
+
+    def tell(name: str, value: float, batch: int) -> None:
+        where = f"batch {batch + 1} of the evaluation{_samples(indices(batch) or ())}"
+        warnings.warn(f"the {name} is {value} in {where}: look at these samples, and at the weights", stacklevel=2)
+
+    return _Look(tell)
+
+
+class _Look:
+    """A watcher of a `LossMeter` that hands over the first loss that is not finite: `found(name, value, step)`."""
+
+    def __init__(self, found: Callable[[str, float, int], None]) -> None:
+        self._found, self._done = found, False
+
+    def __call__(self, first_step: int, values: dict[str, list[float]]) -> None:
+        bad = [
+            (number, name, value)
+            for name, column in values.items()
+            for number, value in enumerate(column)
+            if not math.isfinite(value)
+        ]
+        if bad and not self._done:
+            self._done = True
+            number, name, value = min(bad, key=lambda found: found[0])
+            self._found(name, value, first_step + number)
+
+
+def _parameters(run: Run) -> Iterator[tuple[str, Tensor]]:
+    yield from run.model.named_parameters()
+    for part, value in run.parts.items():
+        yield from ((f"{part}.{name}", parameter) for name, parameter in learning_parameters(value).items())
+
+
+def _in_training(run: Run, name: str, value: float, step: int) -> str:
+    samples = [index for batch in run.batches_of(step) for index in run.indices(run.epoch, batch) or []]
+    return f"the {name} became {value} at {run.place_of(step)}{_samples(samples)}"
+
+
+def _samples(samples: Sequence[Any]) -> str:
     shown = ", ".join(str(sample) for sample in samples[:64])
     more = f" and {len(samples) - 64} more" if len(samples) > 64 else ""
-    place = f"step {step + 1}, epoch {run.epoch + 1}, batch {', '.join(str(batch + 1) for batch in batches)}"
-    which = f" (samples {shown}{more})" if samples else ""
-    return f"the {name} became {value} at {place}{which}; the weights since then were not saved"
+    return f" (samples {shown}{more})" if samples else ""
 
 
 class TimeLimit(Callback):

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from dlkit._arguments import instance, whole_number
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import Row
@@ -47,12 +48,11 @@ class LearningRate(Callback):
         monitor: str = "val_loss",
         warmup: int = 0,
     ) -> None:
-        if scheduler is not None and not isinstance(scheduler, LRScheduler):
-            raise ArgumentError(f"expected a scheduler of torch.optim.lr_scheduler, not {type(scheduler).__name__}")
+        if scheduler is not None:
+            instance("scheduler", scheduler, LRScheduler, "a scheduler of torch.optim.lr_scheduler")
         if every not in (None, "step", "epoch"):
             raise ArgumentError(f"a scheduler is stepped every 'step' or 'epoch', not {every!r}")
-        if warmup < 0:
-            raise ArgumentError(f"warmup is a number of steps and cannot be negative: {warmup}")
+        warmup = whole_number("warmup", warmup, least=0, unit="steps")
         self.scheduler, self.monitor, self.warmup = scheduler, monitor, warmup
         self.plateau = isinstance(scheduler, ReduceLROnPlateau)
         self.every = every or ("step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dlkit._devices import pick_device
 from dlkit._showing import safe
 from dlkit.artifact.header import Header
 from dlkit.artifact.inputs import Meaning
@@ -35,7 +36,7 @@ def load(
 
     Args:
         path: What `dlkit.save` wrote.
-        device: Where to compute.
+        device: Where to compute; "auto" takes the fastest there is.
         verify: Compute the stored example again and compare (some milliseconds).
         trust_hub: Allow an architecture of `torch.hub`, which runs the code of that repository.
         tokenizer: The function that cuts texts, where the model was trained with one of your own.
@@ -52,7 +53,7 @@ def load(
     Predictor(dlkit.models.SmallConvNet, image, classification of 2 classes: A, B)
     """
     model, meaning, header = open_model(path, verify=verify, trust_hub=trust_hub, tokenizer=tokenizer)
-    return Predictor(model, meaning, header, device=torch.device(device))
+    return Predictor(model, meaning, header, device=pick_device(device))
 
 
 class Predictor:

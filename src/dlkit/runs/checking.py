@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -51,9 +51,12 @@ def check_fits(state: Mapping[str, Any], run: Run) -> None:
     Raises:
         DamagedCheckpointError: names the tensor or the position.
     """
-    check_weights(state["model"], run, "model")
+    check_weights(state["model"], run.model, "model", run.unfilled.get("model"))
     if state["eval_model"] is not None:
-        check_weights(state["eval_model"], run, "eval_model")
+        check_weights(state["eval_model"], run.model, "eval_model", run.unfilled.get("model"))
+    for name, part in run.parts.items():
+        if isinstance(part, nn.Module) and name in state.get("parts", {}):
+            check_weights(state["parts"][name], part, f"parts[{name!r}]", run.unfilled.get(name))
     for name, optimizer in run.optimizers.items():
         _need(name in state["optimizers"], f"optimizers[{name!r}]", None, "the state of that optimizer")
         _check_optimizer(state["optimizers"][name], optimizer, f"optimizers[{name!r}]")
@@ -61,26 +64,25 @@ def check_fits(state: Mapping[str, Any], run: Run) -> None:
     _need(count is None or batch <= count, "cursor['batch']", batch, f"at most the {count} batches of an epoch")
 
 
-def check_weights(saved: Any, run: Run, field: str) -> None:
-    """Refuse weights that are not those of the run's model: other names or shapes, NaN, infinities.
-
-    A model may begin with parameters that are no numbers yet (`run.unfilled`); then its checkpoints may hold such, too.
+def check_weights(saved: Any, module: nn.Module, field: str, unfilled: Collection[str] | None = None) -> None:
+    """Refuse weights that are not those of a module: other names or shapes, NaN, infinities.
 
     Args:
         saved: A `state_dict`.
-        run: The run.
+        module: Which they are for.
         field: The name of `saved` in the checkpoint.
+        unfilled: Parameters that were no numbers before any training, so that checkpoints may hold such, too.
 
     Raises:
         DamagedCheckpointError: names the tensor.
     """
     _named(_tensor_or_extra)(saved, field)
-    for name, value in run.model.state_dict().items():
+    for name, value in module.state_dict().items():
         if isinstance(value, Tensor):
             _need(name in saved, f"{field}[{name!r}]", None, f"a tensor of {list(value.shape)}")
             found = list(saved[name].shape)
             _need(saved[name].shape == value.shape, f"{field}[{name!r}]", found, f"of shape {list(value.shape)}")
-    parameters = [name for name, _ in run.model.named_parameters() if name in saved and name not in run.unfilled]
+    parameters = [name for name, _ in module.named_parameters() if name in saved and name not in (unfilled or ())]
     spoilt = first_spoilt((name, saved[name]) for name in parameters)
     _need(spoilt is None, f"{field}[{spoilt!r}]", "NaN or infinite", "numbers")
 
@@ -126,15 +128,15 @@ def first_spoilt(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     return named[int((~largest.isfinite()).nonzero()[0])][0]
 
 
-def unfilled_parameters(model: nn.Module) -> frozenset[str]:
+def unfilled_parameters(module: nn.Module) -> frozenset[str]:
     """The parameters that hold NaN or infinities before any training, usually none; reads the device once.
 
     Args:
-        model: With its first weights.
+        module: With its first weights.
     """
-    if first_spoilt(model.named_parameters()) is None:
+    if first_spoilt(module.named_parameters()) is None:
         return frozenset()
-    return frozenset(name for name, value in model.named_parameters() if first_spoilt([(name, value)]))
+    return frozenset(name for name, value in module.named_parameters() if first_spoilt([(name, value)]))
 
 
 def _need(holds: bool, field: str, value: Any, expected: str) -> None:
@@ -281,8 +283,10 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
     "callbacks": _named(_mapping),
     "source": _mapping,
     "rng": _rng,
+    "parts": _named(_mapping),
+    "buffers": _named(_named(_tensor_or_extra)),
 }
-_NEWER = frozenset({"logged"})  # which the first checkpoints did not have
+_NEWER = frozenset({"logged", "parts", "buffers"})  # which the first checkpoints did not have
 
 
 def _check_optimizer(saved: Mapping[str, Any], optimizer: Optimizer, field: str) -> None:

@@ -13,16 +13,17 @@ from dlkit.runs.state import Run
 __all__ = ["check_model_file", "write_model_file"]
 
 
-def write_model_file(run: Run, path: str | os.PathLike[str], *, step: int | None = None, **options: Any) -> Path:
+def write_model_file(run: Run, path: str | os.PathLike[str], **options: Any) -> Path:
     """Write the run's model with `dlkit.save`.
 
     Args:
         run: The run, between two steps.
         path: The file.
-        step: Whose values of the history go along; None for the last row's.
-        **options: See `dlkit.save`; what is not given is taken from the data, then from the model.
+        **options: See `dlkit.save`; what is not given is taken from the data, then from the model; metrics from the
+            history's row of the weights that are in the model, if there is one: a run may have stopped after it.
     """
-    rows = [row for row in run.history.rows if step is None or row["step"] == step]
+    step = run.step if run.weights_from is None else run.weights_from
+    rows = [row for row in run.history.rows if row["step"] == step]
     measured = {} if not rows else {k: v for k, v in rows[-1].items() if isinstance(v, int | float) and v == v}
     return save(run.model, path, **{"metrics": measured, **_known(run, options)})
 

@@ -96,6 +96,10 @@ class LossMeter:
             self._sums[name] = total
         self._latest = next(iter(read.values()))[-1]
         self._count += sum(weights)
+        if not all(weights):  # the mean of nothing is NaN, and no fault
+            read = {
+                name: [v if w else 0.0 for v, w in zip(values, weights, strict=True)] for name, values in read.items()
+            }
         for watcher in self.watchers:
             watcher(self._first_step, read)
 
@@ -157,9 +161,13 @@ class Run:
         capture: Returns the run's whole state; only at a safe point.
         indices: `indices(epoch, batch)` gives the samples of a batch, None where nobody knows.
         logged: What callbacks have logged for the next row.
+        trained: The weights that training goes on from, while the model holds those that were judged; else None.
+        weights_from: The step whose weights a callback has brought back into the model; None for those of `step`.
         data: The dataset that validations read, else the one that is trained on; None where nobody knows.
         seed: What all randomness of the run is derived from.
-        unfilled: Parameters that held NaN or infinities before the first step, so that checkpoints may hold such.
+        parts: What else was handed over and has a state, by name, such as a loss with parameters: `dlkit.runs.parts`.
+        unfilled: Parameters that held NaN or infinities before the first step, so that checkpoints may hold such: of
+            the "model" and of each part.
 
     Args:
         model: The model itself.
@@ -190,7 +198,10 @@ class Run:
         self._verbose = verbose
         self.logged: Row = {}
         self.data: Any = None
-        self.unfilled: frozenset[str] = frozenset()
+        self.parts: dict[str, Any] = {}
+        self.unfilled: dict[str, frozenset[str]] = {}
+        self.trained: Any = None
+        self.weights_from: int | None = None
 
     @property
     def optimizer(self) -> Optimizer:
@@ -231,6 +242,15 @@ class Run:
         first = began_batch + (step - began_step) * self.accumulate
         last = first + self.accumulate
         return list(range(first, last if self.num_batches is None else min(last, self.num_batches)))
+
+    def place_of(self, step: int) -> str:
+        """Where in the training an optimizer step is, in words, counted from 1.
+
+        Args:
+            step: A step since the epoch began or was resumed.
+        """
+        batches = ", ".join(str(batch + 1) for batch in self.batches_of(step))
+        return f"step {step + 1}, epoch {self.epoch + 1}, batch {batches}"
 
     def log(self, name: str, value: float) -> None:
         """Add a value to the next row of the history; a later one of the same name takes its place.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dlkit import rng
+from dlkit._arguments import whole_number
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["LengthBuckets"]
@@ -86,7 +87,10 @@ class LengthBuckets:
             raise ArgumentError("batch_size and tokens exclude each other: both say when a batch is full")
         self.batch_size = 64 if batch_size is None and tokens is None else batch_size
         self.tokens, self.window, self.seed, self.drop_last = tokens, window, seed, drop_last
-        _at_least_one(batch_size=batch_size, tokens=tokens, window=window, num_replicas=num_replicas)
+        counts = {"batch_size": batch_size, "tokens": tokens, "window": window, "num_replicas": num_replicas}
+        for name, value in counts.items():
+            if value is not None:
+                whole_number(name, value, least=1)
         if tokens is not None and drop_last:
             raise ArgumentError("drop_last needs batch_size: with tokens there is no such thing as a full batch")
         if tokens is not None and len(self.lengths) and (longest := int(self.lengths.max())) > tokens:
@@ -224,9 +228,3 @@ def _checked_lengths(lengths: Any) -> Array:
     if array.size and array.min() < 0:
         raise ArgumentError(f"a length cannot be negative: sample {int(array.argmin())} has {array.min()}")
     return array.astype(np.int64)
-
-
-def _at_least_one(**values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ArgumentError(f"{name} must be a whole number of at least 1, not {value!r}")

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from dlkit import rng
-from dlkit.errors import ArgumentError, DataError
+from dlkit._arguments import whole_number
+from dlkit.errors import DataError
 
 __all__ = ["Planner", "Sequential", "Shuffle", "SlicedPlan", "planner_of"]
 
@@ -165,8 +166,7 @@ def planner_of(sampler: Any, batch_size: int | None, *, drop_last: bool = False)
         if type(sampler) is BatchSampler:
             return planner_of(sampler.sampler, sampler.batch_size, drop_last=sampler.drop_last)
         return sampler if isinstance(sampler, Planner) else _DrawnBatches(sampler)
-    if batch_size < 1:
-        raise ArgumentError(f"batch_size must be at least 1, not {batch_size}")
+    batch_size = whole_number("batch_size", batch_size, least=1)
     if type(sampler) is SequentialSampler:
         return Sequential(len(sampler), batch_size, drop_last=drop_last)
     if type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dlkit._layer_errors import locate
 from dlkit._modes import in_mode
 from dlkit.errors import TrainingError
 from dlkit.metrics import Metrics
@@ -25,6 +27,7 @@ def evaluate(
     *,
     model: nn.Module,
     go_on: Callable[[int], bool] = lambda done: True,
+    watch: Callable[[int, dict[str, list[float]]], None] | None = None,
 ) -> dict[str, float] | None:
     """The mean loss and the metrics over all samples, however they are cut into batches; None when `go_on` said no.
 
@@ -34,17 +37,26 @@ def evaluate(
         metrics: Emptied first.
         model: The module to evaluate, put into eval mode for the time.
         go_on: Called after each batch with the number of batches done; False ends the evaluation.
+        watch: Sees the losses of the batches, see `LossMeter`.
 
     Raises:
         TrainingError: there was no batch at all.
     """
     meter, done = LossMeter(), 0
+    if watch is not None:
+        meter.watchers.append(watch)
     metrics.reset()
-    with in_mode(model, training=False), torch.no_grad():
+    with contextlib.ExitStack() as modes, torch.no_grad():
+        for module in (model, *forward.loss_modules):  # what a loss remembers is not to come from this data
+            modes.enter_context(in_mode(module, training=False))
         for batch in batches:
-            loss, output, target = forward(batch, model)
-            meter.add(loss, weight_of(forward.loss, batch), done)
-            metrics.update(output, target)
+            try:
+                loss, output, target = forward(batch, model)
+                meter.add(loss, weight_of(forward.loss, batch), done)
+                metrics.update(output, target)
+            except Exception as error:
+                locate(error, f"batch {done + 1} of the evaluation")
+                raise
             done += 1
             if not go_on(done):
                 return None
@@ -62,11 +74,15 @@ def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_t
         model: The module to use, put into eval mode for the time.
         has_targets: Whether batches of two are (inputs, target); None looks at the batch: yes.
     """
-    outputs = []
+    outputs: list[Any] = []
     with in_mode(model, training=False), torch.no_grad():
         for batch in batches:
             inputs = batch if has_targets is False else split(batch)[0]
-            output = forward.output(inputs, model)
+            try:
+                output = forward.output(inputs, model)
+            except Exception as error:
+                locate(error, f"batch {len(outputs) + 1} of the prediction")
+                raise
             outputs.append(_to_cpu(getattr(output, "logits", output)))
     if not outputs:
         raise TrainingError("the loader yielded no batch to predict; is its dataset empty?")

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dlkit._layer_errors import locate
 from dlkit.callbacks.base import Callback, overrides
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
@@ -74,7 +75,11 @@ def _train_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
     batches = plan.prepare(plan.source.batches(cursor.epoch, cursor.batch))
     for group in groups(batches, run.accumulate) if run.stop_reason is None else ():
         run.between_steps = False
-        values, samples = step(run, group)
+        try:
+            values, samples = step(run, group)
+        except Exception as error:
+            locate(error, run.place_of(cursor.step))
+            raise
         losses.add(values, samples, cursor.step)
         cursor.step += 1
         cursor.batch += len(group)

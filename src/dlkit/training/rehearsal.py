@@ -10,13 +10,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch import nn
-
 from dlkit import rng
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.runs.history import History
-from dlkit.runs.snapshot import Snapshot
+from dlkit.runs.parts import remember
 from dlkit.runs.state import Cursor, LossMeter, Run
 from dlkit.sources import Source, nothing
 from dlkit.training.steps import Step
@@ -54,19 +52,17 @@ def stand_in(callback: Callback) -> Callback:
 
 @contextlib.contextmanager
 def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
-    """Run a block and put everything back: weights, optimizers, schedulers, random streams, counters, history.
+    """Run a block and put everything back: model, loss, optimizers, schedulers, random streams, counters, history.
 
     Args:
         run: The run.
         callbacks: Whose saved state is put back as well.
     """
-    snapshot = Snapshot()
-    model = snapshot.take(run.model.state_dict())
-    average = Snapshot().take(run.eval_model.state_dict()) if run.eval_model is not run.model else None
+    judged = run.eval_model if run.trained is None else run.trained.judged
+    modules = [run.model, *run.parts.values(), *([judged] if judged is not run.model else [])]
+    remembered = [remember(part) for part in modules]
     rest = {name: copy.deepcopy(optimizer.state_dict()) for name, optimizer in run.optimizers.items()}
     states = [copy.deepcopy(callback.state_dict()) for callback in callbacks]
-    modules = [(module, _attributes(module)) for module in run.model.modules()]
-    learning = [(parameter, parameter.requires_grad) for parameter in run.model.parameters()]
     groups = {name: len(optimizer.param_groups) for name, optimizer in run.optimizers.items()}
     scaler = copy.deepcopy(run.scaler.state_dict()) if run.scaler is not None else None
     streams, attributes = rng.state_dict(), dict(vars(run))
@@ -77,11 +73,8 @@ def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
         yield
     finally:
         vars(run).update(attributes)
-        run.model.load_state_dict(model)
-        if average is not None:
-            run.eval_model.load_state_dict(average)
-        for parameter, learns in learning:
-            parameter.requires_grad_(learns)
+        for put_back in remembered:
+            put_back()
         for name, optimizer in run.optimizers.items():
             optimizer.zero_grad()
             del optimizer.param_groups[groups[name] :]
@@ -89,19 +82,9 @@ def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
         for callback, state in zip(callbacks, states, strict=True):
             if state:
                 callback.load_state_dict(state)
-        for module, attributes_before in modules:
-            vars(module).clear()
-            vars(module).update(attributes_before)
         if run.scaler is not None and scaler is not None:
             run.scaler.load_state_dict(scaler)
         rng.load_state_dict(streams)
-
-
-def _attributes(module: nn.Module) -> dict[str, Any]:
-    """A module's modes and marks; what it holds in objects of its own (hooks, parameters) is shared."""
-    return {
-        name: copy.copy(value) if dataclasses.is_dataclass(value) else value for name, value in vars(module).items()
-    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,8 +133,8 @@ def lr_find(
         end: The last one.
         steps: How many.
     """
-    if not 0 < start < end or steps < 2:
-        raise ArgumentError(f"lr_find needs 0 < start < end and at least 2 steps, not {start}, {end}, {steps}")
+    if not 0 < start < end < math.inf:
+        raise ArgumentError(f"lr_find needs 0 < start < end, not {start} and {end}")
     rates: list[float] = []
     losses: list[float] = []
     with undone(run):

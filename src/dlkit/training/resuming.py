@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from dlkit import rng
@@ -15,6 +16,7 @@ from dlkit.callbacks.base import Callback
 from dlkit.errors import ResumeError
 from dlkit.runs.checking import check_fits, check_state, restoring
 from dlkit.runs.history import History
+from dlkit.runs.parts import load_parts, parts_state
 from dlkit.runs.state import Cursor, Run
 from dlkit.sources import Source
 
@@ -60,11 +62,19 @@ def settings_of(run: Run, source: Source, callbacks: Sequence[Callback], **may: 
         callbacks: All of them.
         may: Further settings that may differ, the rates that the user gave among them.
     """
-    shapes = {name: list(value.shape) for name, value in run.model.state_dict().items() if hasattr(value, "shape")}
     optimizers = {name: _structure(optimizer) for name, optimizer in run.optimizers.items()}
-    must = {"data": source.describe(), "model": shapes, "optimizer": optimizers, "accumulate": run.accumulate}
+    must: dict[str, Any] = {"data": source.describe(), "model": _shapes(run.model), "optimizer": optimizers}
+    parts = {name: _shapes(part) for name, part in run.parts.items() if part.state_dict()}
+    must |= {"accumulate": run.accumulate, "parts": parts}
     listed = [name for name, callback in named(callbacks).items() if callback.changes_numbers]
     return Settings(must=must, may={"seed": run.seed, **may, "callbacks": listed})
+
+
+def _shapes(part: Any) -> dict[str, Any]:
+    """The tensors of a `state_dict`; of one that may grow and shrink only that there is one."""
+    if not isinstance(part, nn.Module):
+        return {"state of": type(part).__name__}
+    return {name: list(value.shape) for name, value in part.state_dict().items() if hasattr(value, "shape")}
 
 
 def _structure(optimizer: Optimizer) -> dict[str, Any]:
@@ -100,6 +110,7 @@ def capture(run: Run, source: Source, callbacks: Sequence[Callback], settings: S
         "format": FORMAT,
         "model": run.model.state_dict(),
         "eval_model": run.eval_model.state_dict() if run.eval_model is not run.model else None,
+        **parts_state(run),
         "optimizers": {name: optimizer.state_dict() for name, optimizer in run.optimizers.items()},
         "scaler": run.scaler.state_dict() if run.scaler is not None else None,
         "callbacks": {name: state for name, state in states.items() if state},
@@ -141,6 +152,7 @@ def restore(
 def _load(run: Run, state: Mapping[str, Any], source: Source, callbacks: Sequence[Callback]) -> None:
     with restoring("model"):
         run.model.load_state_dict(state["model"])
+    load_parts(run, state)
     for name, optimizer in run.optimizers.items():
         with restoring(f"optimizers[{name!r}]"):
             optimizer.load_state_dict(state["optimizers"][name])
@@ -174,7 +186,9 @@ def _refuse_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Non
     found = list[str]()
     for name in now:
         if name == "model" and saved[name] != now[name]:
-            found += _model_differences(saved[name], now[name])
+            found += _model_differences(saved[name], now[name], "model")
+        elif name == "parts":
+            found += _part_differences(saved.get(name, {}), now[name])
         elif isinstance(now[name], dict) and name == "data":
             found += _differ(saved[name], now[name], prefix="data, ")
         elif saved[name] != now[name]:
@@ -198,9 +212,16 @@ def _differ(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") 
     ]
 
 
-def _model_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    lines = [line.replace(" None", " nothing") for line in _differ(saved, now, prefix="model, ")]
-    return lines if len(lines) <= 6 else [*lines[:6], f"model: {len(lines) - 6} more tensors differ"]
+def _model_differences(saved: Mapping[str, Any], now: Mapping[str, Any], name: str) -> list[str]:
+    lines = [line.replace(" None", " nothing") for line in _differ(saved, now, prefix=f"{name}, ")]
+    return lines if len(lines) <= 6 else [*lines[:6], f"{name}: {len(lines) - 6} more tensors differ"]
+
+
+def _part_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name in dict.fromkeys([*saved, *now]):
+        lines += _model_differences(saved.get(name, {}), now.get(name, {}), name)
+    return lines
 
 
 def _optimizer_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -2,33 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from dlkit._arguments import callable_object, instance
 from dlkit.callbacks.base import Callback, overrides
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.errors import ArgumentError
+from dlkit.runs.parts import find_parts, learning_parameters
+from dlkit.runs.state import Run
+from dlkit.training.batches import to_device
 
-__all__ = ["bare", "check", "check_callbacks", "is_channels_last", "pick_device", "schedule"]
+__all__ = [
+    "bare",
+    "check",
+    "check_callbacks",
+    "check_kinds",
+    "is_channels_last",
+    "listed_callbacks",
+    "optimizers_of",
+    "parts_on_device",
+    "schedule",
+    "warn_untrained",
+]
 
 
-def pick_device(device: str | torch.device) -> torch.device:
-    """The device itself, or for "auto" the best one there is.
+def check_kinds(model: Any, loss: Any, step: Any) -> None:
+    """Refuse a model, a loss or a step that is a class, a name, or something else that cannot be called.
 
     Args:
-        device: As given to the Trainer.
+        model: As given to the Trainer.
+        loss: As given to the Trainer.
+        step: As given to the Trainer.
     """
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    instance("model", model, nn.Module, "a torch.nn.Module")
+    if isinstance(loss, type):
+        raise ArgumentError(f"loss is the class {loss.__name__}; make an object of it: {loss.__name__}()")
+    if loss is not None:
+        callable_object("loss", loss, "loss(output, target), or None when the model returns it")
+    if step is not None:
+        callable_object("step", step, "step(run, batch)")
+
+
+def optimizers_of(optim: Any) -> dict[str, Optimizer]:
+    """The optimizers by name; a single one is called "optimizer".
+
+    Args:
+        optim: As given to the Trainer.
+    """
+    optimizers = dict(optim) if isinstance(optim, Mapping) else {"optimizer": optim}
+    for name, optimizer in optimizers.items():
+        expected = "a torch.optim.Optimizer, such as torch.optim.AdamW(model.parameters(), lr=1e-3)"
+        instance(str(name), optimizer, Optimizer, expected)
+        if not isinstance(name, str):
+            raise ArgumentError(f"the name of an optimizer must be a string, not {name!r}")
+    return optimizers
 
 
 def bare(model: nn.Module) -> nn.Module:
@@ -70,6 +106,51 @@ def schedule(scheduler: Any) -> list[LearningRate]:
     return [scheduler if isinstance(scheduler, LearningRate) else LearningRate(scheduler)]
 
 
+def parts_on_device(
+    loss: Any, others: Mapping[str, Any], model: nn.Module, device: torch.device
+) -> tuple[Any, dict[str, Any]]:
+    """The loss, and all that has a state beside the model, by name (`Run.parts`), on the device.
+
+    Args:
+        loss: As given to the Trainer. Modules in it are moved where they are; tensors that a `functools.partial` holds,
+            such as class weights, make a new one.
+        others: What else was given and may have a state, by name.
+        model: The bare model.
+        device: Where the model is.
+    """
+    if isinstance(loss, functools.partial):
+        arguments, named = to_device(loss.args, device), to_device(loss.keywords, device)
+        loss = functools.partial(loss.func, *arguments, **named)
+    parts = find_parts({"loss": loss, **others}, model)
+    for part in parts.values():
+        if isinstance(part, nn.Module):
+            part.to(device)
+    return loss, parts
+
+
+def warn_untrained(run: Run) -> None:
+    """Name the parameters of a loss that are meant to be trained and are in no optimizer.
+
+    Args:
+        run: With all its parts.
+    """
+    held = {id(p) for optimizer in run.optimizers.values() for group in optimizer.param_groups for p in group["params"]}
+    homeless = [
+        f"{part}.{name}"
+        for part, value in run.parts.items()
+        if part.partition(".")[0] == "loss"
+        for name, parameter in learning_parameters(value).items()
+        if id(parameter) not in held
+    ]
+    if homeless:
+        warnings.warn(
+            f"parameters of the loss require gradients, but are in no optimizer and stay as they are: "
+            f"{', '.join(homeless)}; train them with torch.optim.AdamW([*model.parameters(), *loss.parameters()]), or "
+            "say loss.requires_grad_(False)",
+            stacklevel=4,
+        )
+
+
 def check(
     model: nn.Module,
     optimizers: Mapping[str, Optimizer],
@@ -88,11 +169,6 @@ def check(
         precision: As given to the Trainer.
         compiled: Whether the Trainer is to compile the model.
     """
-    if accumulate < 1:
-        raise ArgumentError(f"accumulate must be at least 1 batch per step, not {accumulate}")
-    for name, optimizer in optimizers.items():
-        if not isinstance(optimizer, Optimizer):
-            raise ArgumentError(f"{name} must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
     if step is None and len(optimizers) != 1:
         raise ArgumentError(f"{len(optimizers)} optimizers need a step=function of your own that says which does what")
     if step is not None and (accumulate != 1 or precision != "fp32"):
@@ -110,16 +186,27 @@ def check(
         )
 
 
-def check_callbacks(callbacks: Sequence[Any], step: Any) -> None:
-    """Refuse what is no callback, two folders for one run, and what a step of the user's own would never call.
+def listed_callbacks(callbacks: Any) -> list[Callback]:
+    """The user's callbacks as a list of objects.
+
+    Args:
+        callbacks: As given to the Trainer.
+    """
+    if isinstance(callbacks, Callback | str) or not isinstance(callbacks, Iterable):
+        raise ArgumentError(f"callbacks must be a list of dlkit.callbacks.Callback objects, not {callbacks!r}")
+    listed = list(callbacks)
+    for callback in listed:
+        instance("callbacks: each", callback, Callback, "a dlkit.callbacks.Callback")
+    return listed
+
+
+def check_callbacks(callbacks: Sequence[Callback], step: Any) -> None:
+    """Refuse two folders for one run, and what a step of the user's own would never call.
 
     Args:
         callbacks: All of them.
         step: As given to the Trainer.
     """
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise ArgumentError(f"callbacks must be dlkit.callbacks.Callback objects, not {callback!r}")
     if sum(isinstance(callback, Checkpoint) for callback in callbacks) > 1:
         raise ArgumentError("a run has one folder: pass one Checkpoint")
     for callback in callbacks if step is not None else ():

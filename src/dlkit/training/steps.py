@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlkit._layer_errors import explain
+from dlkit._shapes import shape_of
 from dlkit.errors import ArgumentError, TrainingError
-from dlkit.objective import objective_of, shape_of
+from dlkit.objective import objective_of
 from dlkit.runs.state import Run
 from dlkit.training.batches import call, check_scalar, pieces, size_of, split
 
@@ -31,16 +33,20 @@ class Forward:
         precision: "fp32", "bf16" or "fp16".
         device: Where the batches are.
 
+    Attributes:
+        loss_modules: The modules in the loss, which has modes like a model.
+
     Raises:
         ArgumentError: another precision.
     """
 
     def __init__(self, model: nn.Module, loss: Any, *, precision: str, device: torch.device) -> None:
-        if precision not in _DTYPES:
+        if not isinstance(precision, str) or precision not in _DTYPES:
             raise ArgumentError(f"precision must be one of {', '.join(_DTYPES)}, not {precision!r}")
         self.model, self.loss, self.device = model, loss, device
         self.dtype = _DTYPES[precision]
         self.objective = objective_of(loss)
+        self.loss_modules: list[nn.Module] = []
 
     def output(self, inputs: Any, model: nn.Module | None = None) -> Any:
         """What the model gives for a batch's inputs.
@@ -48,12 +54,19 @@ class Forward:
         Args:
             inputs: What `split` gave.
             model: Another module in its place (the moving average).
+
+        Raises:
+            TrainingError: a layer cannot take its input; other errors of the model come out as they are.
         """
         module = self.model if model is None else model
-        if self.dtype is None:
-            return call(module, inputs)
-        with torch.autocast(self.device.type, self.dtype):
-            return call(module, inputs)
+        try:
+            if self.dtype is None:
+                return call(module, inputs)
+            with torch.autocast(self.device.type, self.dtype):
+                return call(module, inputs)
+        except Exception as error:
+            explain(error, module, inputs)
+            raise
 
     def __call__(self, batch: Any, model: nn.Module | None = None) -> tuple[Tensor, Any, Any]:
         """The loss of a batch (one number), the model's output, and the target.
@@ -157,7 +170,7 @@ class StandardStep:
             group = [part for batch in group for part in pieces(batch, self._pieces)]
         if len(group) == 1:
             loss, _, _ = self.forward(group[0])
-            self._backward(run, loss)
+            self._backward(run, loss, group[0])
             return loss.detach(), size_of(group[0])
         return self._accumulate(run, group)
 
@@ -172,15 +185,20 @@ class StandardStep:
                 loss = torch.where(count > 0, loss, loss.new_zeros(())) * (count / total)
             elif getattr(self.forward.loss, "reduction", "mean") != "sum":
                 loss = loss * (count / total)
-            self._backward(run, loss)
+            self._backward(run, loss, batch)
             parts.append(loss.detach())
         return torch.stack(parts).sum(), sum(sizes)
 
-    def _backward(self, run: Run, loss: Tensor) -> None:
-        if run.scaler is None:
-            loss.backward()
-        else:
-            run.scaler.scale(loss).backward()
+    def _backward(self, run: Run, loss: Tensor, batch: Any) -> None:
+        try:
+            (loss if run.scaler is None else run.scaler.scale(loss)).backward()
+        except RuntimeError as error:
+            if getattr(split(batch)[1], "dtype", None) == torch.float64 and "dtype Double" in str(error):
+                raise TrainingError(
+                    "the targets are float64, as numpy and pandas make them, and the model is not: "
+                    "convert the data once, target.float()"
+                ) from error
+            raise
 
     def _update(self, run: Run) -> None:
         optimizer = run.optimizer
@@ -230,7 +248,11 @@ class CustomStep:
             run: The run.
             group: One batch on the device.
         """
-        values = self.function(run, group[0])
+        try:
+            values = self.function(run, group[0])
+        except Exception as error:
+            explain(error, run.model, group[0])
+            raise
         if isinstance(values, dict):
             return {name: check_scalar(value).detach() for name, value in values.items()}, size_of(group[0])
         return check_scalar(values).detach(), size_of(group[0])

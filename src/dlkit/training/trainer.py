@@ -15,11 +15,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlkit import rng
+from dlkit._arguments import switch, whole_number
+from dlkit._devices import pick_device
 from dlkit._showing import Lines
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.features import ReuseFeatures
 from dlkit.callbacks.frozen import CheckFrozen
+from dlkit.callbacks.guards import StopOnNaN, TellNaN, watch_evaluation
 from dlkit.callbacks.progress import Progress
 from dlkit.callbacks.unfreeze import Unfreeze
 from dlkit.errors import ArgumentError, CheckpointError, DamagedCheckpointError
@@ -27,6 +30,7 @@ from dlkit.metrics import Metrics
 from dlkit.runs.checking import unfilled_parameters
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
+from dlkit.runs.judged import leave_judged, take_trained_back
 from dlkit.runs.modelfile import write_model_file
 from dlkit.runs.state import Run
 from dlkit.runs.store import CheckpointWarning, load_checkpoint, plain
@@ -39,7 +43,6 @@ from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
 from dlkit.transfer.freezing import is_frozen
-from dlkit.transfer.groups import warn_of_unheld
 from dlkit.wrappers import unwrap
 
 __all__ = ["Trainer"]
@@ -99,20 +102,29 @@ class Trainer:
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        self.device = setup.pick_device(device)
+        setup.check_kinds(model, loss, step)
+        accumulate, seed = whole_number("accumulate", accumulate, least=1), whole_number("seed", seed)
+        compile, progress = switch("compile", compile), switch("progress", progress)  # noqa: A001
+        optimizers, own = setup.optimizers_of(optim), setup.listed_callbacks(callbacks)
+        self.device = pick_device(device)
         self.model = setup.bare(model).to(self.device)
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
-        optimizers = dict(optim) if isinstance(optim, Mapping) else {"optimizer": optim}
         setup.check(self.model, optimizers, accumulate, step, precision, compile)
         self.metrics = Metrics(metrics, loss=loss)
         self.seed, self.progress = seed, progress
-        self.callbacks = [*setup.schedule(scheduler), *callbacks, *([Progress()] if progress else [])]
+        self.callbacks = [*setup.schedule(scheduler), *own, *([Progress()] if progress else [])]
         setup.check_callbacks(self.callbacks, step)
+        others = {"step": step, **self.metrics.objects}
+        loss, parts = setup.parts_on_device(loss, others, self.model, self.device)
         self._forward = Forward(called, loss, precision=precision, device=self.device)
+        modules = (part for name, part in parts.items() if name.partition(".")[0] == "loss")
+        self._forward.loss_modules = [part for part in modules if isinstance(part, nn.Module)]
         self._custom_step, self._precision = step, precision
         self._channels_last = setup.is_channels_last(self.model)
         self.run = Run(self.model, optimizers, device=self.device, seed=seed, verbose=progress)
         self.run.accumulate = accumulate
+        self.run.parts = parts
+        setup.warn_untrained(self.run)
         if precision == "fp16":
             self.run.scaler = torch.amp.GradScaler(self.device.type)
         self._rates = resuming.rates_of(optimizers)  # before any schedule has changed them
@@ -135,6 +147,10 @@ class Trainer:
     ) -> History:
         """Train until the run has `epochs` epochs in all, and return its history.
 
+        When it ends, in whatever way, the model holds the weights that were judged: the best ones where a `Checkpoint`
+        brings them back, else those of the last step (their average, with `EMA`). `evaluate`, `predict` and every file
+        use them; a further fit trains on from where training stood.
+
         Args:
             train: A stock `DataLoader`, a `dlkit.DataLoader`, or any iterable of batches.
             val: The same, for validation; None for none.
@@ -153,14 +169,16 @@ class Trainer:
             RunLockedError: another process trains in the folder.
             SystemExit: with code 143 after SIGTERM or SIGUSR1, when the state is saved (not in a notebook).
         """
-        source, val_source = self._sources(train, val, overfit)
-        if epochs < 1:
-            raise ArgumentError(f"epochs must be at least 1, not {epochs}")
+        epochs, overfit = whole_number("epochs", epochs, least=1), whole_number("overfit", overfit, least=0)
+        dry_run = switch("dry_run", dry_run)
+        if not (resume == "auto" or isinstance(resume, bool | str | os.PathLike)):
+            raise ArgumentError(f"resume must be 'auto', True, False, or the path of a checkpoint, not {resume!r}")
         every = Every.parse(validate_every)
         if every.unit == "seconds":
             raise ArgumentError(
                 "validate_every in time would give other numbers on another machine; use steps or epochs"
             )
+        source, val_source = self._sources(train, val, overfit)
         self.run.data = next((data for data in map(_data_of, (val, train)) if data is not None), None)
         if dry_run:
             return self._dry_run(source, val_source)
@@ -184,7 +202,8 @@ class Trainer:
         source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
         with rng.isolated(source.seed):
             batches = self._prepare(source.batches(0))
-            values = evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module())
+            watch = watch_evaluation(functools.partial(source.indices, 0))
+            values = evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module(), watch=watch)
         return values or {}
 
     def predict(self, loader: Any, *, has_targets: bool | None = None) -> Any:
@@ -217,6 +236,7 @@ class Trainer:
             end: The last one, reached geometrically unless the loss explodes before.
             steps: How many steps.
         """
+        steps = whole_number("steps", steps, least=2)
         source, step = source_of(loader, self.seed), self._step([])
 
         def batches(epoch: int) -> Iterator[Any]:
@@ -241,9 +261,7 @@ class Trainer:
         Raises:
             ArgumentError: the model is not registered, or what the file needs is not known.
         """
-        stores = [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]
-        best = stores[0].store.best_entries(1) if stores and stores[0].restore_best else []
-        return write_model_file(self.run, path, step=best[0].step if best else None, **options)
+        return write_model_file(self.run, path, **options)
 
     def _dry_run(self, source: Source, val: Source | None) -> History:
         """Two batches through training, validation, callbacks and what would be saved, with nothing left behind."""
@@ -269,9 +287,11 @@ class Trainer:
         return source, None if val is None else source_of(val, rng.derive(self.seed, rng.EVALUATE), pin_memory=pin)
 
     def _checks(self) -> list[Callback]:
-        """What watches over a frozen model; it is no callback of the user's, and nothing of it is saved."""
+        """What watches over the losses and a frozen model; not the user's callbacks, and nothing of it is saved."""
+        told = any(isinstance(callback, StopOnNaN) for callback in self.callbacks)
         staged = any(isinstance(callback, Unfreeze) for callback in self.callbacks)
-        return [CheckFrozen()] if staged or is_frozen(self.model) else []
+        frozen: list[Callback] = [CheckFrozen()] if staged or is_frozen(self.model) else []
+        return frozen if told else [*frozen, TellNaN()]
 
     def _set_up_callbacks(self) -> None:
         for hook in Hooks(self.callbacks)["on_setup"]:
@@ -302,8 +322,6 @@ class Trainer:
         self._set_up(source, val, epochs, every)
         self._resume(source, val, how)
         self._begin(source, epochs)
-        if run.stop_reason is None:
-            warn_of_unheld({"": self.model, "loss.": self._forward.loss}, run.optimizers)
         try:
             for hook in hooks["on_fit_start"]:
                 hook(run)
@@ -315,6 +333,7 @@ class Trainer:
                     hook(run)
             raise
         finally:
+            leave_judged(run)
             for hook in hooks["on_fit_end"]:
                 hook(run)
         self._say_end(epochs)
@@ -325,7 +344,8 @@ class Trainer:
         run.epochs, run.num_batches = epochs, source.num_batches
         run.stop_reason, run.keep_state, run.between_steps = None, True, True
         if run.step == 0:
-            run.unfilled = unfilled_parameters(run.model)
+            modules = {name: part for name, part in run.parts.items() if isinstance(part, nn.Module)}
+            run.unfilled = {name: unfilled_parameters(part) for name, part in {"model": run.model, **modules}.items()}
         run.losses.watchers.clear()
         run.directions = self._directions(has_val=val is not None)
         self._settings = resuming.settings_of(
@@ -357,8 +377,10 @@ class Trainer:
                     raise type(error)(f"{name} cannot be used: {error}") from error
                 warnings.warn(f"{name}: {error}; trying the one before", CheckpointWarning, stacklevel=4)
                 continue
+            self.run.trained = None  # the file knows better
             self._resumed_from(name, differences, source, val)
             return
+        take_trained_back(self.run)
 
     def _resumed_from(self, name: str, differences: list[str], source: Source, val: Source | None) -> None:
         source.seed = self.run.seed
@@ -401,6 +423,7 @@ class Trainer:
 
     def _begin(self, source: Source, epochs: int) -> None:
         run = self.run
+        run.weights_from = None
         if run.step == 0 and run.epoch == 0:
             rng.seed_everything(rng.derive(run.seed, rng.STEP))
         if run.cursor.finished.startswith("completed") and run.epoch < epochs:
@@ -419,7 +442,7 @@ class Trainer:
         return Plan(
             source=source,
             step=self._step(hooks["on_gradients"]),
-            validate=None if val is None else functools.partial(self._validate, val, hooks["on_validation_step"]),
+            validate=None if val is None else self._validation(val, hooks["on_validation_step"]),
             validate_every=every,
             prepare=self._prepare,
         )
@@ -427,7 +450,11 @@ class Trainer:
     def _step(self, on_gradients: Sequence[Callable[..., None]]) -> Step:
         return CustomStep(self._custom_step) if self._custom_step else StandardStep(self._forward, on_gradients)
 
-    def _validate(self, val: Source, hooks: Sequence[Callable[..., None]]) -> dict[str, float] | None:
+    def _validation(self, val: Source, hooks: Sequence[Callable[..., None]]) -> Callable[[], dict[str, float] | None]:
+        watch = watch_evaluation(functools.partial(val.indices, 0))  # one for all validations: said once
+        return functools.partial(self._validate, val, hooks, watch)
+
+    def _validate(self, val: Source, hooks: Sequence[Callable[..., None]], watch: Any) -> dict[str, float] | None:
         run, total = self.run, val.num_batches
 
         def go_on(done: int) -> bool:
@@ -438,7 +465,9 @@ class Trainer:
         if run.stop_reason is not None:
             return None
         batches = self._prepare(val.batches(0))
-        return evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module(), go_on=go_on)
+        return evaluation.evaluate(
+            self._forward, batches, self.metrics, model=self._eval_module(), go_on=go_on, watch=watch
+        )
 
     def _eval_module(self) -> nn.Module:
         """The averaged model where there is one, else the one that is called, compiled or not."""

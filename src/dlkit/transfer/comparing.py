@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlkit import rng
+from dlkit._devices import pick_device
 from dlkit._showing import safe
 from dlkit.errors import DataError
 from dlkit.sources import source_of
 from dlkit.training.batches import split, to_device
-from dlkit.training.setup import pick_device
 from dlkit.transfer._cut import find_cut, in_best_layout
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.models import create_model

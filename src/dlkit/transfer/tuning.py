@@ -19,6 +19,7 @@ from dlkit.callbacks.early_stopping import EarlyStopping
 from dlkit.callbacks.features import ReuseFeatures
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import History
+from dlkit.runs.parts import buffers_of, find_parts, load_buffers, remember
 from dlkit.training.trainer import Trainer
 from dlkit.transfer.freezing import freeze, frozen_tensors, unfreeze
 from dlkit.transfer.groups import param_groups
@@ -130,7 +131,7 @@ def fine_tune(
     unfreeze(model)
     score, kept, whole = best.value, "head", None
     if epochs:
-        before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        put_back = remember(model)
         whole = _train_whole(
             model, train, val, loss, metric, epochs, patience, backbone_lr, layer_decay, best.weight_decay, folder,
             callbacks, progress, common,
@@ -140,7 +141,7 @@ def fine_tune(
         if (now > score) if best.higher else (now < score):
             score, kept = now, "whole"
         else:
-            model.load_state_dict(before)
+            put_back()
     if progress:
         _say(f"fine-tuned: {metric} {score:.4f}, weights of the training of the {kept}")
     model.eval()
@@ -167,6 +168,8 @@ class _Search:
     ) -> None:
         self.model, self.loss, self.metric, self.reuse, self.common = model, loss, metric, reuse, common
         self.progress, self.start = progress, _moving(model)
+        self.buffers = {name: buffer.clone() for name, buffer in buffers_of(model).items()}
+        self.parts = [remember(part) for part in find_parts({"loss": loss}, model).values()]
         self.tried: dict[tuple[float, float], float] = {}
 
     def best_of(self, settings: list[tuple[float, float]], train: Any, val: Any, epochs: int) -> _Best:
@@ -183,6 +186,7 @@ class _Search:
                     break
         finally:
             self.reuse.shared = None
+            self._begin_anew()
         assert best is not None
         self._say(
             f"head: {self.metric} {best.value:.4f} with lr {best.lr:g}, weight decay {best.weight_decay:g} "
@@ -190,8 +194,14 @@ class _Search:
         )
         return best
 
-    def _trained(self, rate: float, decay: float, train: Any, val: Any, epochs: int) -> _Best:
+    def _begin_anew(self) -> None:
         self.model.load_state_dict(self.start, strict=False)
+        load_buffers(self.model, self.buffers)
+        for put_back in self.parts:
+            put_back()
+
+    def _trained(self, rate: float, decay: float, train: Any, val: Any, epochs: int) -> _Best:
+        self._begin_anew()
         optim = torch.optim.AdamW(_learning(self.model), rate, weight_decay=decay)
         best = _Best(f"val_{self.metric}", rate, decay, aloud=self.progress and not self.tried)
         trainer = Trainer(

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables._source import Buffer, text_stream
+from dlkit.datasets.tables._encodings import Buffer
+from dlkit.datasets.tables._source import text_stream
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["Dialect", "QuoteAudit", "audit_quotes", "column_names", "find_dialect", "records"]
@@ -113,23 +114,24 @@ def _sniff(data: Buffer) -> str:
     text = bytes(data[:_SAMPLE]).decode("utf-8", "ignore")
     scores = {separator: _score(_widths(text, separator, cut=len(data) > _SAMPLE)) for separator in _SEPARATORS}
     best = max(_SEPARATORS, key=scores.__getitem__)
-    return best if scores[best] >= (_JUST_ENOUGH, 0) else _NONE
+    return best if scores[best][1] >= _JUST_ENOUGH else _NONE
 
 
-def _score(widths: list[int]) -> tuple[float, int]:
-    """The share of records as wide as the header, and that width."""
+def _score(widths: list[int]) -> tuple[bool, float, int]:
+    """Whether the header is cut as well, the share of records as wide as it, and that width; the larger the better."""
     if not widths:
-        return 0.0, 0
-    width = widths[0]
-    if width == 1:  # a header of one cell over rows of several: a broken table, not a column of sentences
+        return False, 0.0, 0
+    width, headed = widths[0], widths[0] > 1
+    if not headed:  # a header of one cell over rows of several: a broken table, not a column of sentences
         width = max(set(widths), key=widths.count)
         if len(widths) < _FEW_ROWS or widths.count(width) < 0.9 * (len(widths) - 1):
-            return 0.0, 0
+            return False, 0.0, 0
     if width == 1:
-        return 0.0, 0
+        return False, 0.0, 0
     share = round(widths.count(width) / len(widths), 2)
     # Rows that agree with each other but not with the header are a damaged table, and still one with this separator.
-    return (max(share, _JUST_ENOUGH) if _agree(widths[1:]) else share), width
+    share = max(share, _JUST_ENOUGH) if _agree(widths[1:]) else share
+    return headed and share >= _JUST_ENOUGH, share, width
 
 
 def _agree(widths: list[int]) -> bool:

@@ -102,7 +102,7 @@ def _read_file(path: Path, options: ReadOptions, as_text: Collection[str]) -> Ta
     data, encoding = to_utf8(contents(path), options.encoding, str(path))
     dialect = fitting_dialect(data, find_dialect(data, str(path), options.separator, options.names))
     parsed = parse_text(data, dialect, options, as_text, path.name)
-    place = _Lines(path, options.encoding, dialect) if parsed.lines is None else Numbered(parsed.lines, path.name)
+    place = _Lines(path, encoding, dialect) if parsed.lines is None else Numbered(parsed.lines, path.name)
     table = Table(parsed.columns, path.name, place, [f"{path.name}: {encoding}, {dialect}"], parsed.bad)
     options.judge(parsed.bad, len(table) + len(parsed.bad), str(path))
     return _filled(table, path)

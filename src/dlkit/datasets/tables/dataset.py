@@ -86,7 +86,8 @@ class CSVDataset(InMemoryDataset):
         missing: Cells that mean "nothing here"; an empty cell always does.
         schema: A fitted schema, instead of all that is said about columns, scales and target here; marks in `missing`
             count besides its own.
-        encoding: Of text files; "auto" finds UTF-8, UTF-16, cp949 (euc-kr), cp1252 and latin-1.
+        encoding: Of text files; "auto" finds UTF-8, UTF-16, cp949 (euc-kr), Shift-JIS and EUC-JP; any other
+            is guessed, with a warning that names it and the next ones.
         separator: Between cells; "auto" finds comma, tab, semicolon and bar.
         names: The columns' names where the file has no header row.
         task: "auto" takes text and few different integers as classes, other numbers as regression. "binary" is

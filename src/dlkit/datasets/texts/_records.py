@@ -7,12 +7,14 @@ import csv
 import io
 import itertools
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dlkit.datasets.tables._source import Buffer, contents, detect_encoding, to_utf8
+from dlkit.datasets.tables._encodings import Buffer, find_encoding
+from dlkit.datasets.tables._source import contents, to_utf8
 from dlkit.errors import DataError
 
 __all__ = ["decoded", "find_separator", "is_quoted", "plain_records", "quoted_records", "text_lines"]
@@ -34,9 +36,11 @@ def decoded(path: Path, encoding: str) -> tuple[Buffer, str]:
         return (memoryview(data)[3:] if bytes(data[:3]) == codecs.BOM_UTF8 else data), "utf-8"
     if encoding != "auto":
         return to_utf8(data, encoding, str(path))
-    name = detect_encoding(data, str(path))
-    if name in ("cp949", "cp1252", "latin-1"):
+    name, doubt = find_encoding(data, str(path))
+    if not name.startswith("utf"):
         _refuse_mixture(bytes(data), name, path)
+    if doubt is not None:
+        warnings.warn(doubt, UserWarning, stacklevel=2)
     return to_utf8(data, name, str(path))
 
 

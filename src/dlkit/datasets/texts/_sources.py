@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from dlkit._opening import open_regular, regular
 from dlkit._optional import require
-from dlkit.datasets.tables._source import Buffer, local_path
+from dlkit.datasets.tables._encodings import Buffer
+from dlkit.datasets.tables._source import local_path
 from dlkit.datasets.texts._records import (
     Record,
     decoded,

@@ -90,7 +90,8 @@ class TextDataset(PackedTextDataset):
         header: Whether the first row names the columns; None for "yes, if columns are asked for by name".
         separator: Between columns; "auto" finds tab, comma, semicolon and bar.
         quotes: Whether `"` quotes; None for yes, except in tab-separated files whose quotes are not all in pairs.
-        encoding: "auto" finds UTF-8, UTF-16, cp949 (euc-kr), cp1252 and latin-1.
+        encoding: "auto" finds UTF-8, UTF-16, cp949 (euc-kr), Shift-JIS and EUC-JP; any other
+            is guessed, with a warning that names it and the next ones.
         pattern: Which files of a folder are texts.
         on_error: "raise" stops at a row that cannot be read, has no text or no target; "skip" leaves it out and lists
             it in `skipped`.

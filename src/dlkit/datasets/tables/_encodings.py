@@ -1,0 +1,192 @@
+"""Which encoding bytes are text in: known by marks or by its letters, else guessed, and then said to be a guess."""
+
+from __future__ import annotations
+
+import codecs
+import warnings
+from typing import Any
+
+import charset_normalizer
+import numpy as np
+
+from dlkit.errors import DataError
+
+__all__ = ["Buffer", "detect_encoding", "find_encoding", "first_bad_byte", "is_ascii"]
+
+Buffer = Any  # bytes, mmap or memoryview: whatever numpy and Arrow read without a copy
+
+_PIECE = 1 << 24
+_SAMPLE = 1 << 18
+_FEW = 8  # characters beyond ASCII that a language is not recognised by
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_KANA = ("\u3041", "\u30fe")
+# What files are in beside UTF-8; DOS, Macintosh and EBCDIC code pages would only win by chance.
+_LEGACY = [
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "koi8_r", "koi8_u"),
+    *("cp874", "big5", "gb18030", "cp949", "cp932", "euc_jp"),
+]
+# Written in cp1250, of which cp1252 makes other letters that are as plausible one by one.
+_CENTRAL = ("Croatian", "Czech", "Hungarian", "Polish", "Romanian", "Slovak", "Slovene")
+
+
+def detect_encoding(data: Buffer, origin: str) -> str:
+    """The codec that reads `data`, see `find_encoding`.
+
+    Args:
+        data: The file's bytes.
+        origin: The file, for errors and warnings.
+
+    Warns:
+        UserWarning: the encoding is a guess; names it, and the next ones.
+
+    >>> detect_encoding("가나다".encode("cp949"), "x")
+    'cp949'
+    """
+    name, doubt = find_encoding(data, origin)
+    if doubt is not None:
+        warnings.warn(doubt, UserWarning, stacklevel=2)
+    return name
+
+
+def find_encoding(data: Buffer, origin: str) -> tuple[str, str | None]:
+    """The codec of `data` by byte order mark, as UTF-8 or UTF-16, by Hangul or kana, else by a guess, which is told.
+
+    UTF-8 is nearly impossible to hit by accident, so it goes first. cp949 (which contains euc-kr) is believed when the
+    text then consists of Hangul, Shift-JIS and EUC-JP when it has kana, as all Japanese has. Everything else is the
+    guess of charset-normalizer, among whose equals cp1252 goes first.
+
+    Args:
+        data: The file's bytes.
+        origin: The file, for errors.
+
+    >>> find_encoding("déjà".encode("latin-1"), "x.csv")[0]
+    'cp1252'
+    """
+    head = bytes(data[:4096])
+    for mark, name in _MARKS:
+        if head.startswith(mark):
+            return name, None
+    if (wide := _utf16_without_mark(head)) is not None:
+        return wide, None
+    if first_bad_byte(data) is None:
+        return "utf-8", None
+    raw = bytes(data)
+    if _mostly_utf8(raw):
+        bad = first_bad_byte(data)
+        line = raw[:bad].count(b"\n") + 1
+        raise DataError(
+            f"{origin} is UTF-8 but for some damaged bytes, the first in line {line}; "
+            "repair it, or give encoding='latin-1' (or what it is) to read it as it stands"
+        )
+    if 0 in raw:
+        raise DataError(f"{origin} is neither UTF-8 nor marked as UTF-16 and holds zero bytes; give encoding=...")
+    known = _by_script(raw)
+    return (known, None) if known is not None else _guessed(raw, origin)
+
+
+def is_ascii(data: Buffer) -> bool:
+    """Whether no byte has its highest bit set; a pass at the speed of memory."""
+    array = np.frombuffer(data, dtype=np.uint8)
+    whole = len(array) // 8 * 8
+    joined = np.bitwise_or.reduce(array[:whole].view(np.uint64), initial=0)
+    return not int(joined) & 0x8080808080808080 and not bool((array[whole:] & 0x80).any())
+
+
+def first_bad_byte(data: Buffer) -> int | None:
+    """The place of the first byte that is not UTF-8."""
+    if is_ascii(data):
+        return None
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    done = 0
+    for start in range(0, len(data), _PIECE):
+        piece = data[start : start + _PIECE]
+        kept = len(decoder.getstate()[0])
+        try:
+            decoder.decode(bytes(piece), final=start + _PIECE >= len(data))
+        except UnicodeDecodeError as error:
+            return done - kept + error.start
+        done += len(piece)
+    return None
+
+
+def _utf16_without_mark(head: bytes) -> str | None:
+    """ASCII characters as UTF-16 have a zero in every second byte, which no other text has."""
+    pairs = max(len(head) // 2, 1)
+    if head[1::2].count(0) / pairs > 0.3 and head[::2].count(0) == 0:
+        return "utf-16-le"
+    if head[::2].count(0) / pairs > 0.3 and head[1::2].count(0) == 0:
+        return "utf-16-be"
+    return None
+
+
+def _mostly_utf8(raw: bytes) -> bool:
+    text = raw.decode("utf-8", "replace")
+    strange = text.count("\ufffd")
+    foreign = sum(1 for character in text if character > "\x7f")
+    return foreign - strange >= 20 * strange
+
+
+def _by_script(raw: bytes) -> str | None:
+    """The encoding in which the text is Korean or Japanese: no other language decodes to their syllables."""
+    korean = _foreign(raw, "cp949")
+    # Shift-JIS decodes to the rare syllables, and EUC-JP to the single letters, that Korean hardly ever writes.
+    common = {
+        letter for letter in set(korean) if "가" <= letter <= "힣" and len(letter.encode("euc_kr", "ignore")) == 2
+    }
+    if korean and sum(letter in common for letter in korean) >= 0.7 * len(korean):
+        return "cp949"
+    shares = {name: _share(_foreign(raw, name), *_KANA) for name in ("cp932", "euc_jp")}
+    best = max(shares, key=shares.__getitem__)
+    return best if shares[best] >= 0.3 else None
+
+
+def _foreign(raw: bytes, encoding: str) -> str:
+    """The characters beyond ASCII; none where the bytes are not of that encoding at all."""
+    try:
+        return "".join(character for character in raw.decode(encoding) if character > "\x7f")
+    except UnicodeDecodeError:
+        return ""
+
+
+def _share(text: str, first: str, last: str) -> float:
+    return sum(first <= character <= last for character in text) / max(1, len(text))
+
+
+def _guessed(raw: bytes, origin: str) -> tuple[str, str]:
+    sample = raw if len(raw) <= _SAMPLE else raw[: raw.rfind(b"\n", 0, _SAMPLE) + 1] or raw[:_SAMPLE]
+    western = "cp1252" if _decodes(raw, "cp1252") else "latin-1"
+    found = (
+        list(charset_normalizer.from_bytes(sample, cp_isolation=_LEGACY))
+        if sum(byte > 127 for byte in sample) >= _FEW
+        else []
+    )
+    found = [match for match in found if match.encoding != "ascii" and _decodes(raw, match.encoding)]
+    names = [match.encoding for match in found]
+    equals = [match for match in found if _as_good(match, found[0])]
+    central = any(match.language in _CENTRAL for match in equals)
+    if not found or (western in [match.encoding for match in equals] and not central):
+        names.insert(0, western)
+    guess, *others = dict.fromkeys([*names, western])
+    more = f" ({' or '.join(others[:4])} would be possible, too)" if others else ""
+    return guess, (
+        f"{origin} does not say which encoding it has, and is read as {guess}{more}; "
+        f"look at its letters, then say so: encoding={guess!r}"
+    )
+
+
+def _as_good(match: Any, best: Any) -> bool:
+    return bool(match.chaos <= best.chaos and match.coherence >= best.coherence)
+
+
+def _decodes(raw: bytes, encoding: str) -> bool:
+    try:
+        raw.decode(encoding)
+    except (UnicodeDecodeError, LookupError):
+        return False
+    return True
