@@ -45,8 +45,8 @@ datasets/texts/packed datasets/texts/_records datasets/texts/_sources datasets/t
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/__init__
 models/convnet models/text models/tabular models/__init__ objective _measures metrics
-transfer/_trace transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs transfer/backbones
-transfer/models
+transfer/_trace transfer/_adapters transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs
+transfer/backbones transfer/models
 transfer/_cut transfer/features
 artifact/header artifact/running artifact/inputs artifact/weights artifact/opening artifact/exporting artifact/saving
 artifact/__init__

@@ -13,6 +13,7 @@ from dlkit.callbacks.base import Callback
 from dlkit.errors import TrainingError
 from dlkit.runs.state import Run
 from dlkit.transfer.freezing import frozen_tensors, is_frozen
+from dlkit.transfer.groups import warn_of_unheld
 
 __all__ = ["CheckFrozen"]
 
@@ -36,7 +37,7 @@ class CheckFrozen(Callback):
     def __init__(self) -> None:
         self._names: frozenset[str] | None = None
         self._sums: dict[str, int] = {}
-        self._first_step = False
+        self._first_step = self._later = False
 
     def on_fit_start(self, run: Run) -> None:
         """Look anew: the weights may be others.
@@ -44,7 +45,8 @@ class CheckFrozen(Callback):
         Args:
             run: The run.
         """
-        self._names, self._sums, self._first_step = None, {}, False
+        self._names, self._sums = None, {}
+        self._first_step = self._later = False
 
     def on_epoch_start(self, run: Run) -> None:
         """Note a new stage.
@@ -56,6 +58,7 @@ class CheckFrozen(Callback):
         if self._names is not None and frozenset(frozen) == self._names:
             return
         self._compare(run)  # the end of the stage before: what is thawed now was not to change until now
+        self._later = self._names is not None
         self._names, self._first_step = frozenset(frozen), bool(frozen)
         self._sums = _sums(frozen)
 
@@ -107,18 +110,13 @@ class CheckFrozen(Callback):
         if twice:
             raise TrainingError(f"parameters in more than one group of the optimizers: {_listed(twice)}")
         without = [name for name, parameter in learning.items() if parameter.grad is None]
-        homeless = [name for name, parameter in learning.items() if id(parameter) not in set(held)]
         if without:
             warnings.warn(
                 f"trainable, but without a gradient in the first step: {_listed(without)}; are they used in forward?",
                 stacklevel=2,
             )
-        if homeless:
-            warnings.warn(
-                f"trainable, but in no optimizer: {_listed(homeless)}; make it with "
-                "dlkit.transfer.param_groups(model, lr), or add them with dlkit.transfer.add_groups(optimizer, model)",
-                stacklevel=2,
-            )
+        if self._later:  # of the first stage the Trainer has told
+            warn_of_unheld({"": run.model}, run.optimizers)
 
 
 def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:

@@ -43,6 +43,7 @@ from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
 from dlkit.transfer.freezing import is_frozen
+from dlkit.transfer.groups import warn_of_unheld
 from dlkit.wrappers import unwrap
 
 __all__ = ["Trainer"]
@@ -322,6 +323,8 @@ class Trainer:
         self._set_up(source, val, epochs, every)
         self._resume(source, val, how)
         self._begin(source, epochs)
+        if run.stop_reason is None:
+            warn_of_unheld({"": self.model, "loss.": self._forward.loss}, run.optimizers)
         try:
             for hook in hooks["on_fit_start"]:
                 hook(run)

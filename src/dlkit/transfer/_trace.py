@@ -7,6 +7,7 @@ draws no random numbers. A model that cannot run without numbers is run for real
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -49,7 +50,7 @@ class Trace:
     Attributes:
         output: What it returned, with its autograd graph.
         example: The input, which requires a gradient where it has numbers with a fraction.
-        tensors: The stand-ins of the parameters, by name; tied parameters have one, under their first name.
+        tensors: The stand-ins of the parameters, by name; tied parameters have the same one under each name.
         used: The parameters' names in the order of their first use.
         calls: The modules' first calls, in order.
     """
@@ -191,6 +192,22 @@ def _for_real(model: nn.Module, example: Any, training: bool) -> Trace:
     return _observe(copied, values, _moved(example, device), training)
 
 
+@contextlib.contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Put back what modules have noted for themselves: a cache of a stand-in's values would be of no use, or harm."""
+    noted = [(vars(module), dict(vars(module))) for module in model.modules()]
+    held = [(each, copy.copy(each)) for _, own in noted for each in own.values() if type(each) in (dict, list, set)]
+    try:
+        yield
+    finally:
+        for now, before in noted:
+            now.clear()
+            now.update(before)
+        for container, content in held:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(content)
+
+
 def _stand_ins(model: nn.Module, make: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """What each place for a tensor is to hold meanwhile; tied tensors have one stand-in.
 
@@ -247,7 +264,7 @@ def _observe(model: nn.Module, values: dict[str, Tensor], example: Any, training
         handles.append(module.register_forward_hook(ends))
     args, kwargs = ((), example) if isinstance(example, Mapping) else (example, {})
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with _as_it_was(model), torch.random.fork_rng(devices=[]), torch.enable_grad():
             inner = {f"model.{name}": value for name, value in values.items()}
             output = torch.func.functional_call(
                 _InMode(model, training, uses), inner, args, dict(kwargs), tie_weights=False
@@ -255,4 +272,4 @@ def _observe(model: nn.Module, values: dict[str, Tensor], example: Any, training
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(output, example, {names[id(v)]: v for v in values.values() if id(v) in names}, list(uses.used), calls)
+    return Trace(output, example, {n: v for n, v in values.items() if n in parameters}, list(uses.used), calls)

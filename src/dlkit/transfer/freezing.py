@@ -19,6 +19,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from dlkit._modes import HELD, put_back, state_of
 from dlkit.errors import ArgumentError
+from dlkit.transfer._adapters import adapters
 from dlkit.transfer._trace import run_trace
 from dlkit.transfer.heads import find_heads, remember_heads
 
@@ -49,7 +50,8 @@ def freeze(model: _M, until: str | None = None, *, example: Any = None) -> _M:
     Frozen parameters have `requires_grad=False` and no `.grad`, so that no optimizer moves them, one made before
     included. Frozen modules stay in eval mode whatever `.train()` is called on. The frozen part therefore runs without
     a graph, and a sample's features depend on nothing but the sample. A dropout directly in front of the head is part
-    of the head. What is frozen already stays so.
+    of the head, and so is a weight that the head shares with another layer (an embedding, in language models). What is
+    frozen already stays so. Without `until`, adapters (those of PEFT) stay as trainable as they are, wherever they lie.
 
     Args:
         model: Any module, or a part of one.
@@ -159,10 +161,15 @@ def _before(model: nn.Module, until: str | None, example: Any) -> tuple[set[str]
 
 
 def _all_but(model: nn.Module, kept: set[str]) -> tuple[set[str], set[str]]:
-    holders = {holder for name in kept for holder in _holders(name)}
-    modules = {name for name, _ in model.named_modules() if name not in holders and not _is_within(name, kept)}
-    parameters = {name for name, _ in model.named_parameters() if not _is_within(_owner(name), kept)}
-    return parameters, modules
+    """Everything but what is in `kept`, what is tied to it, and what an adapter trains."""
+    around, beside = adapters(model)
+    named = dict(model.named_parameters(remove_duplicate=False))
+    free = {id(parameter) for name, parameter in named.items() if _is_within(_owner(name), kept | beside)}
+    moving = {_owner(name) for name, parameter in named.items() if id(parameter) in free}
+    holders = around | {holder for name in kept | beside | moving for holder in _holders(name)}
+    still = {name for name, _ in model.named_modules() if name not in holders | moving}
+    modules = {name for name in still if not _is_within(name, kept | beside)}
+    return {name for name, parameter in model.named_parameters() if id(parameter) not in free}, modules
 
 
 def _earlier(model: nn.Module, until: str, example: Any) -> tuple[set[str], set[str]]:
@@ -204,7 +211,8 @@ def _is_within(name: str, others: set[str]) -> bool:
 def _apply(model: nn.Module, parameters: set[str], modules: set[str]) -> None:
     """Make exactly these the frozen ones; parameters that are shared go by their first name."""
     frozen = {id(parameter) for name, parameter in model.named_parameters() if name in parameters}
-    marked = modules | {holder for name in parameters | modules for holder in _holders(name)}
+    holders = {holder for name in parameters | modules for holder in _holders(name)}
+    marked = modules | (holders - adapters(model).around)  # an adapter's own forward is part of what is trained
     before = state_of(model)
     asked = {id(module): mode for module, mode, _ in before}
     ours = _released(model)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -11,7 +14,12 @@ from dlkit.errors import ArgumentError
 from dlkit.transfer._trace import run_trace
 from dlkit.transfer.heads import find_heads
 
-__all__ = ["add_groups", "param_groups"]
+__all__ = ["add_groups", "param_groups", "warn_of_unheld"]
+
+_SHOWN = 5
+
+# Those without a batch dimension: positional_embedding [N, D] in CLIP, relative_position_bias_table [M, H] in Swin.
+_TOKEN = re.compile(r"(cls|class|dist|reg|register|mask|pos|position|positional)_?(token|embed|bias)")
 
 
 def param_groups(
@@ -36,7 +44,8 @@ def param_groups(
         layer_decay: The rate falls by this factor per layer from the head down (Howard and Ruder 2018, section 3.2,
             call it discriminative fine-tuning), in the order of computing. 1 for one rate.
         weight_decay: Put into each group, with 0 for norms, biases and other parameters of one dimension (He et al.
-            2019, section 3.1), which then are groups of their own ("layer4, no decay"). None: the optimizer's.
+            2019, section 3.1), for class, register, mask and position tokens, and for what a timm model names in
+            `no_weight_decay`; these then are groups of their own ("layer4, no decay"). None: the optimizer's.
         example: An input with a batch dimension; None guesses one.
 
     Raises:
@@ -51,11 +60,11 @@ def param_groups(
             raise ArgumentError(f"{name} must be above 0, not {rate}")
     if not 0 < layer_decay <= 1:
         raise ArgumentError(f"layer_decay must lie above 0 and at most at 1, not {layer_decay}")
-    groups = []
+    groups, lasting = [], _lasting(model)
     for depth, (layer, parameters) in enumerate(_layers(model, example).items()):
         start = lr if depth == 0 or backbone_lr is None else backbone_lr / layer_decay
         rate = start * layer_decay**depth
-        for suffix, decay, part in _by_decay(parameters, weight_decay):
+        for suffix, decay, part in _by_decay(parameters, weight_decay, lasting):
             groups.append({"params": part, "lr": rate, "name": f"{layer}{suffix}", **decay})
     return groups
 
@@ -110,11 +119,42 @@ def add_groups(
     return added
 
 
+def warn_of_unheld(modules: Mapping[str, Any], optimizers: Mapping[str, Optimizer]) -> None:
+    """Name the parameters that require gradients and are in no optimizer: they would never change.
+
+    Args:
+        modules: What is trained, by what to put in front of its names; what is not a module has no parameters.
+        optimizers: All of them.
+
+    Warns:
+        UserWarning: there are some.
+    """
+    groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
+    held = {id(parameter) for group in groups for parameter in group["params"]}
+    names = [
+        prefix + name
+        for prefix, module in modules.items()
+        if isinstance(module, nn.Module)
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and id(parameter) not in held
+    ]
+    if names:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        warnings.warn(
+            f"trainable, but in no optimizer, so never changed: {', '.join(names[:_SHOWN])}{more}; hand them to it "
+            "(torch.optim.AdamW(model.parameters(), lr), dlkit.transfer.param_groups(model, lr), or "
+            "dlkit.transfer.add_groups(optimizer, model)), or freeze them (requires_grad_(False), "
+            "dlkit.transfer.freeze(model))",
+            stacklevel=3,
+        )
+
+
 def _layers(model: nn.Module, example: Any) -> dict[str, list[nn.Parameter]]:
     """Parameters by layer, from the head down to the input; what is no layer of its own goes with the one before it."""
     parameters = dict(model.named_parameters())
     heads = find_heads(model, example).names
-    head = [name for name in parameters if any(name.startswith(f"{each}.") for each in heads)]
+    own = {id(parameter) for each in heads for parameter in model.get_submodule(each).parameters()}
+    head = [name for name, parameter in parameters.items() if id(parameter) in own]  # tied ones have another name, too
     order = {name: place for place, name in enumerate(run_trace(model, example).used)}
     rest = sorted((name for name in parameters if name not in head), key=lambda name: order.get(name, len(order)))
     layers: dict[str, list[nn.Parameter]] = {}
@@ -146,11 +186,36 @@ def _has_matrix(module: nn.Module) -> bool:
 
 
 def _by_decay(
-    parameters: list[nn.Parameter], weight_decay: float | None
+    parameters: list[nn.Parameter], weight_decay: float | None, lasting: set[int]
 ) -> list[tuple[str, dict[str, float], list[nn.Parameter]]]:
     if weight_decay is None:
         return [("", {}, parameters)]
-    matrices = [parameter for parameter in parameters if parameter.dim() > 1]
-    vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
-    parts = [("", {"weight_decay": weight_decay}, matrices), (", no decay", {"weight_decay": 0.0}, vectors)]
+    decaying = [parameter for parameter in parameters if id(parameter) not in lasting]
+    others = [parameter for parameter in parameters if id(parameter) in lasting]
+    parts = [("", {"weight_decay": weight_decay}, decaying), (", no decay", {"weight_decay": 0.0}, others)]
     return [part for part in parts if part[2]]
+
+
+def _lasting(model: nn.Module) -> set[int]:
+    """The `id`s of what does not decay: vectors, tokens, positions, and what the model itself leaves out."""
+    told = getattr(model, "no_weight_decay", None)  # of timm's models
+    left_out = set(told()) if callable(told) else set()
+    found = {id(parameter) for name, parameter in model.named_parameters() if name in left_out}
+    for module in model.modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None and (parameter.dim() <= 1 or _is_token(key, parameter)):
+                found.add(id(parameter))
+    return found
+
+
+def _is_token(key: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is put beside what the model computes, or added to it, and multiplies nothing.
+
+    Tokens and positions have a batch dimension of 1 to be expanded; a scale per channel is a vector in effect. A layer
+    calls what it multiplies with its `weight`, or `in_proj_weight` and the like.
+    """
+    if key.endswith("weight") or key.startswith(("weight", "original")):
+        return False
+    sizes = [size for size in parameter.shape if size != 1]
+    batched = parameter.dim() >= 3 and parameter.shape[0] == 1
+    return batched or len(sizes) <= 1 or _TOKEN.search(key) is not None

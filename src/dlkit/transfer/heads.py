@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dlkit.errors import ArgumentError
+from dlkit.transfer._adapters import adapted_layer
 from dlkit.transfer._trace import Trace, run_trace, tensors_in
 
 __all__ = ["Heads", "find_heads", "head_parameters", "replace_head"]
@@ -101,12 +102,14 @@ def _auxiliary(model: nn.Module, example: Any, main: tuple[str, ...], num_classe
 def _heads_of(model: nn.Module, trace: Trace, outputs: Iterable[Tensor], num_classes: int) -> tuple[str, ...]:
     modules = dict(model.named_modules())
     found: dict[str, None] = {}
-    owners = {id(tensor): name.rpartition(".")[0] for name, tensor in trace.tensors.items()}
+    owners: dict[int, list[str]] = {}  # several of a tied weight, of which one may be the head
+    for name, tensor in trace.tensors.items():
+        owners.setdefault(id(tensor), []).append(name.rpartition(".")[0])
     walk = _Walk(owners, {id(tensor) for tensor in tensors_in(trace.example)})
     for output in outputs:
         for owner in walk.frontier(output.grad_fn, lambda name: _width(modules[name]) is not None):
             if _width(modules[owner]) == num_classes:
-                found.setdefault(owner)
+                found.setdefault(adapted_layer(model, owner))
     order = {name: place for place, name in enumerate(modules)}
     return tuple(sorted(found, key=order.__getitem__))
 
@@ -125,11 +128,11 @@ class _Walk:
     """Walks an autograd graph from an output towards the input.
 
     Args:
-        owners: The module's name for the `id` of each parameter's stand-in.
+        owners: The names of the modules for the `id` of each parameter's stand-in.
         inputs: The `id`s of the input tensors.
     """
 
-    def __init__(self, owners: dict[int, str], inputs: set[int]) -> None:
+    def __init__(self, owners: dict[int, list[str]], inputs: set[int]) -> None:
         self.owners, self.inputs = owners, inputs
         self._constant: dict[Any, bool] = {}
 
@@ -183,7 +186,9 @@ class _Walk:
                 stack.extend(missing)
                 continue
             # A node without children begins at a tensor that needs no gradient (integer inputs): it may be the input.
-            self._constant[node] = bool(children) and all(self._constant[child] for child in children)
+            # An embedding's weight is looked up with the input itself, which has no gradient and so no node.
+            looked_up = node.name().startswith("Embedding")
+            self._constant[node] = not looked_up and bool(children) and all(self._constant[c] for c in children)
         return self._constant[start]
 
     def _owners(self, start: Any) -> Iterator[str]:
@@ -191,7 +196,7 @@ class _Walk:
         while waiting:
             node = waiting.pop()
             if (variable := getattr(node, "variable", None)) is not None:
-                yield self.owners[id(variable)]
+                yield from self.owners[id(variable)]
             for child in _children(node):
                 if child not in seen:
                     seen.add(child)
