@@ -21,7 +21,7 @@ rng lending
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/documents transforms/presets
 transforms/__init__
 _padding _columns collate
-samplers/order samplers/buckets samplers/__init__ wrappers _loader_arguments loader sources
+samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader sources
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks text/_texts
 text/__init__
@@ -55,7 +55,7 @@ runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
-training/batches training/steps training/evaluation training/loop training/signals training/resuming
+training/meaning training/batches training/steps training/evaluation training/loop training/signals training/resuming
 training/watching training/reuse training/rehearsal training/setup training/trainer training/__init__
 transfer/tuning transfer/comparing transfer/__init__
 inference/outputs inference/sources inference/scoring inference/predictor inference/__init__

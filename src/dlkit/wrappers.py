@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset, Subset
 
-from dlkit.errors import DataError
+from dlkit.declared import check_same
 
 __all__ = ["parts_of", "unwrap"]
 
@@ -54,27 +54,5 @@ def unwrap(data: Any) -> Any:
         return data
     first, *others = (unwrap(part) for part in parts)
     for other in others:
-        _check_same(first, other, type(data).__name__)
+        check_same(first, other, there="the first part", here=f"another part of the {type(data).__name__}")
     return first
-
-
-def _check_same(first: Any, other: Any, wrapper: str) -> None:
-    for name in _MEANING:
-        mine, theirs = (_meaning(data, name) for data in (first, other))
-        if mine is not theirs and mine != theirs:
-            raise DataError(
-                f"{wrapper} joins data that mean different things: {name} is {mine!r:.200} in the first part and "
-                f"{theirs!r:.200} in another; read all parts with the first one's (class_to_idx=, schema=, spec= or "
-                "transform=), or join their files before reading"
-            )
-
-
-def _meaning(data: Any, name: str) -> Any:
-    """What can be compared of it: the order of classes, and a transform as it is after the training."""
-    value = getattr(data, name, None)
-    if name == "classes":
-        return None if value is None else list(value)
-    if name == "transform":
-        evaluated = getattr(value, "for_evaluation", None)
-        return evaluated() if callable(evaluated) else None
-    return value

@@ -12,11 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dlkit.declared import classes_in, spec_in
 from dlkit.errors import ArgumentError, ModelFileError
 from dlkit.text.spec import TextSpec
 from dlkit.transforms import Preprocessing, from_json, spec_of
 
-__all__ = ["Kind", "Meaning", "describe_example", "make_example", "spec_in"]
+__all__ = ["Kind", "Meaning", "describe_example", "make_example"]
 
 Kind = Literal["image", "table", "text", "tensor"]
 Task = Literal["classification", "binary", "multilabel", "regression"]
@@ -145,24 +146,9 @@ def _spec(given: Any) -> Any:
     )
 
 
-def spec_in(given: Any) -> Any:
-    """The `Preprocessing`, `Schema` or `TextSpec` that this is, or that this dataset has; None where there is none.
-
-    Args:
-        given: Any object.
-    """
-    for each in (given, *(getattr(given, name, None) for name in ("schema", "spec", "preprocessing", "transform"))):
-        if type(each).__name__ in _KINDS and type(each).__module__.startswith("dlkit."):
-            return each.for_evaluation() if isinstance(each, Preprocessing) else each
-    return None
-
-
 def _names(spec: Any, data: Any, model: nn.Module) -> Any:
-    if type(spec).__name__ == "Schema" and spec.target is not None:
-        return spec.target.classes or spec.target.columns
-    if isinstance(spec, TextSpec) and spec.classes is not None:
-        return spec.classes
-    return getattr(data, "classes", None) or getattr(model, "classes", None)
+    columns = getattr(getattr(spec, "target", None), "columns", None)
+    return classes_in(spec) or classes_in(data) or columns or classes_in(model)
 
 
 def _guess(kind: Kind, names: Any, data: Any) -> str | None:

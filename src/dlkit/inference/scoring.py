@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlkit.artifact.inputs import Meaning, spec_in
+from dlkit.artifact.inputs import Meaning
+from dlkit.declared import spec_in
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.outputs import probabilities_of
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dlkit.artifact.inputs import spec_in
 from dlkit.artifact.saving import describe, save
+from dlkit.declared import classes_in, preparation_in, spec_in
 from dlkit.runs.state import Run
 
 __all__ = ["check_model_file", "write_model_file"]
@@ -39,6 +39,11 @@ def check_model_file(run: Run, **options: Any) -> None:
 
 
 def _known(run: Run, options: dict[str, Any]) -> dict[str, Any]:
-    if options.get("preprocessing") is not None or spec_in(run.data) is None:
-        return {"classes": getattr(run.data, "classes", None) or None, **options}
-    return {**options, "preprocessing": run.data}
+    """Classes, schema and spec are those of the training data; images are prepared as in validation."""
+    data = run.data
+    if preparation_in(run.val_data) and (spec_in(data) is None or preparation_in(data)):
+        data = run.val_data
+    known = {"classes": classes_in(run.data)}
+    if options.get("preprocessing") is None and spec_in(data) is not None:
+        known["preprocessing"] = data
+    return {**known, **options}

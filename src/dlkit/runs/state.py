@@ -163,7 +163,8 @@ class Run:
         logged: What callbacks have logged for the next row.
         trained: The weights that training goes on from, while the model holds those that were judged; else None.
         weights_from: The step whose weights a callback has brought back into the model; None for those of `step`.
-        data: The dataset that validations read, else the one that is trained on; None where nobody knows.
+        data: The dataset that is trained on, without torch's wrappers; None where nobody knows.
+        val_data: The dataset that validations read.
         seed: What all randomness of the run is derived from.
         parts: What else was handed over and has a state, by name, such as a loss with parameters: `dlkit.runs.parts`.
         unfilled: Parameters that held NaN or infinities before the first step, so that checkpoints may hold such: of
@@ -198,6 +199,7 @@ class Run:
         self._verbose = verbose
         self.logged: Row = {}
         self.data: Any = None
+        self.val_data: Any = None
         self.parts: dict[str, Any] = {}
         self.unfilled: dict[str, frozenset[str]] = {}
         self.trained: Any = None

@@ -37,14 +37,13 @@ from dlkit.runs.store import CheckpointWarning, load_checkpoint, plain
 from dlkit.samplers import Shuffle
 from dlkit.sources import Source, nothing, source_of
 from dlkit.training import batches as batch_tools
-from dlkit.training import evaluation, rehearsal, resuming, setup
+from dlkit.training import evaluation, meaning, rehearsal, resuming, setup
 from dlkit.training.loop import Hooks, Plan, run_epochs
 from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
 from dlkit.transfer.freezing import is_frozen
 from dlkit.transfer.groups import warn_of_unheld
-from dlkit.wrappers import unwrap
 
 __all__ = ["Trainer"]
 
@@ -164,7 +163,8 @@ class Trainer:
             overfit: Train on the first so many batches only, again and again, to see whether the model can learn.
 
         Raises:
-            DataError: the loader yields nothing.
+            DataError: the loader yields nothing; or training and validation data mean different things (classes,
+                schema, vocabulary, normalisation), of which the first is named.
             TrainingError: loss, model and batches do not fit; the message has the shapes.
             ResumeError: the saved run and this script do not fit; each difference is named.
             RunLockedError: another process trains in the folder.
@@ -180,7 +180,7 @@ class Trainer:
                 "validate_every in time would give other numbers on another machine; use steps or epochs"
             )
         source, val_source = self._sources(train, val, overfit)
-        self.run.data = next((data for data in map(_data_of, (val, train)) if data is not None), None)
+        self.run.data, self.run.val_data = meaning.agreed(self.run.model, train, val)
         if dry_run:
             return self._dry_run(source, val_source)
         self._set_up_callbacks()
@@ -199,7 +199,9 @@ class Trainer:
 
         Raises:
             TrainingError: the loader yields nothing.
+            DataError: the data mean something else than the training data, or than the model says.
         """
+        meaning.check(self.run, loader)
         source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
         with rng.isolated(source.seed):
             batches = self._prepare(source.batches(0))
@@ -214,9 +216,13 @@ class Trainer:
             loader: Anything `fit` takes; targets are left out.
             has_targets: False when batches of two tensors are two inputs, not inputs and target.
 
+        Raises:
+            DataError: the data mean something else than the training data, or than the model says.
+
         Warns:
             UserWarning: the loader shuffles, so nobody could tell which prediction belongs to which sample.
         """
+        meaning.check(self.run, loader)
         source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
         if isinstance(getattr(getattr(source, "loader", None), "planner", None), Shuffle):
             warnings.warn(
@@ -256,8 +262,8 @@ class Trainer:
         Args:
             path: The file; by custom it ends in ".safetensors".
             **options: `classes`, `preprocessing`, `task`, `example`, `metrics`, `format`, as in `dlkit.save`. What is
-                not given is taken from the data of the last `fit` (the validation data's where there was some), then
-                from the model; metrics from the history.
+                not given is taken from the training data of the last `fit` (images are prepared as in validation, where
+                there was one), then from the model; metrics from the history.
 
         Raises:
             ArgumentError: the model is not registered, or what the file needs is not known.
@@ -489,8 +495,3 @@ class Trainer:
             run.say(f"stopped after step {run.step}: {run.stop_reason}")
         elif run.stop_reason is not None:
             run.say(f"finished after step {run.step}: {run.stop_reason}")
-
-
-def _data_of(loader: Any) -> Any:
-    """The data behind a loader that says what the samples mean."""
-    return unwrap(getattr(loader, "dataset", None))

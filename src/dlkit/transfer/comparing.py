@@ -20,6 +20,7 @@ from dlkit._showing import safe
 from dlkit.errors import DataError
 from dlkit.sources import source_of
 from dlkit.training.batches import split, to_device
+from dlkit.training.meaning import agreed
 from dlkit.transfer._cut import find_cut, in_best_layout
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.models import create_model
@@ -76,7 +77,7 @@ def compare(
         progress: Print the rows as they are done.
 
     Raises:
-        DataError: there is no batch.
+        DataError: there is no batch, or training and validation data mean different things.
 
     >>> from torch.utils.data import DataLoader, TensorDataset
     >>> data = DataLoader(TensorDataset(torch.randn(12, 4), torch.arange(12) % 2), 4)
@@ -84,6 +85,7 @@ def compare(
     >>> [row.name for row in compare({"mine": model}, data, data, progress=False)]
     ['mine']
     """
+    agreed(nn.Identity(), train, val)
     rows = []
     for name in models:
         model = models[name] if isinstance(models, Mapping) else None

@@ -20,6 +20,7 @@ from dlkit.callbacks.features import ReuseFeatures
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import History
 from dlkit.runs.parts import buffers_of, find_parts, load_buffers, remember
+from dlkit.training.meaning import agreed
 from dlkit.training.trainer import Trainer
 from dlkit.transfer.freezing import freeze, frozen_tensors, unfreeze
 from dlkit.transfer.groups import param_groups
@@ -111,6 +112,7 @@ def fine_tune(
 
     Raises:
         ArgumentError: a number of epochs that cannot be meant, or a model without a head.
+        DataError: training and validation data mean different things.
 
     >>> from torch.utils.data import DataLoader, TensorDataset
     >>> data = DataLoader(TensorDataset(torch.randn(32, 4), torch.arange(32) % 2), 8)
@@ -120,6 +122,7 @@ def fine_tune(
     """
     if epochs < 0 or head_epochs < 1:
         raise ArgumentError(f"epochs must be at least 0 and head_epochs at least 1, not {epochs}, {head_epochs}")
+    agreed(model, train, val)
     common = {"device": device, "precision": precision, "seed": seed}
     loss = loss or nn.CrossEntropyLoss()
     own = next((each for each in callbacks if isinstance(each, ReuseFeatures)), None)

@@ -1,0 +1,197 @@
+"""What data (or a model) says of its samples: classes, schema, text spec, image preprocessing; and whether two agree.
+
+The one place that is asked by training, evaluation, joined datasets and model files. What does not say anything is not
+compared: a `TensorDataset` fits everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlkit.errors import ArgumentError, DataError
+from dlkit.transforms import Preprocessing
+
+__all__ = ["Difference", "check_same", "classes_in", "difference", "preparation_in", "spec_in"]
+
+# Recognised by name: this file lies below the rooms that define them.
+_SPECS = {"Preprocessing": "images", "Schema": "a table", "TextSpec": "texts"}
+_TARGETS = ("label", "labels", "target", "targets", "y")
+# Of a column: how it was found, not what it means.
+_FOUND = ("rows", "missing", "why")
+# Of images: what a pixel means. Size and crop may differ between training and evaluation.
+_PIXELS = ("color", "mean", "std", "then")
+
+
+def spec_in(given: Any) -> Any:
+    """The `Preprocessing`, `Schema` or `TextSpec` that this is, or that this dataset has; None where there is none.
+
+    Args:
+        given: Any object.
+
+    >>> from dlkit.transforms import train
+    >>> spec_in(train(32)).augment is None
+    True
+    """
+    for each in (given, *(getattr(given, name, None) for name in ("schema", "spec", "preprocessing", "transform"))):
+        if type(each).__name__ in _SPECS and type(each).__module__.startswith("dlkit."):
+            return each.for_evaluation() if isinstance(each, Preprocessing) else each
+    return None
+
+
+def preparation_in(given: Any) -> Preprocessing | None:
+    """How images are prepared for evaluation, where the data says so.
+
+    Args:
+        given: Any object.
+    """
+    spec = spec_in(given)
+    return spec if isinstance(spec, Preprocessing) else None
+
+
+def classes_in(given: Any) -> list[str] | None:
+    """The names of the classes in the order of their numbers; None for numbers, unlabelled data, and unknown ones.
+
+    Args:
+        given: A dataset (also of torchvision or Hugging Face), a model, a schema.
+
+    >>> from types import SimpleNamespace
+    >>> classes_in(SimpleNamespace(classes=("ant", "bee"))), classes_in(SimpleNamespace(classes=2))
+    (['ant', 'bee'], None)
+    """
+    spec, features = spec_in(given), getattr(given, "features", None)
+    labels = [features[name] for name in _TARGETS if name in features] if isinstance(features, Mapping) else []
+    holders = (given, spec, getattr(spec, "target", None))
+    for names in (*(getattr(each, "classes", None) for each in holders), *(getattr(e, "names", None) for e in labels)):
+        if isinstance(names, Sequence | np.ndarray) and not isinstance(names, str) and len(names):
+            return [str(name) for name in names]
+    return None
+
+
+class Difference(NamedTuple):
+    """The first thing of which two say different things.
+
+    Attributes:
+        what: Which thing, such as "class 1" or "column 'age': fill".
+        mine: What the first says, as text.
+        theirs: What the other says.
+        way: What to do to make them agree.
+    """
+
+    what: str
+    mine: str
+    theirs: str
+    way: str
+
+
+def difference(first: Any, other: Any) -> Difference | None:
+    """The first thing of which two say different things; None where they agree, or one of them says nothing.
+
+    Args:
+        first: A dataset, a model, a spec; the one that is right.
+        other: The same.
+
+    >>> from types import SimpleNamespace
+    >>> difference(SimpleNamespace(classes=["ant", "bee"]), SimpleNamespace(classes=["ant", "wasp"]))[:3]
+    ('class 1', "'bee'", "'wasp'")
+    """
+    if first is other:
+        return None
+    mine, theirs = spec_in(first), spec_in(other)
+    if mine is None or theirs is None or mine is theirs:
+        return _of_classes(classes_in(first), classes_in(other), _WAYS["classes"])
+    kinds = type(mine).__name__, type(theirs).__name__
+    if kinds[0] != kinds[1]:
+        return Difference("the data", _SPECS[kinds[0]], _SPECS[kinds[1]], "use data of the same kind")
+    way = _WAYS[kinds[0]]
+    classes = _of_classes(
+        classes_in(first), classes_in(other), _WAYS["classes"] if isinstance(mine, Preprocessing) else way
+    )
+    if classes or mine == theirs:
+        return classes
+    found = _first(_plain(mine), _plain(theirs), ())
+    return None if found is None else Difference(_named(found[0]), _shown(found[1]), _shown(found[2]), way)
+
+
+def check_same(first: Any, other: Any, *, there: str, here: str) -> None:
+    """Refuse data that means something else than the data (or model) it is used with.
+
+    Args:
+        first: The data that was trained on, or the model.
+        other: The data to be used with it.
+        there: What `first` is, for the message.
+        here: What `other` is.
+
+    Raises:
+        DataError: they differ; the first difference is named, and the way.
+    """
+    if found := difference(first, other):
+        raise DataError(
+            f"{there} and {here} mean different things: {found.what} is {found.mine} in {there} and {found.theirs} in "
+            f"{here}; {found.way}"
+        )
+
+
+_WAYS = {
+    "classes": "open the data with the same classes: class_to_idx=train.classes, or cut one dataset into parts: split",
+    "Schema": "read it with the same schema: CSVDataset(..., schema=train.schema), or cut one table into parts: "
+    "CSVDataset.split",
+    "TextSpec": "read it with the same spec: TextDataset(..., spec=train.spec), or cut one source into parts: "
+    "TextDataset.split",
+    "Preprocessing": "give both the same colour and normalisation: transforms.evaluate(size, mean=..., std=...)",
+}
+
+
+def _of_classes(mine: list[str] | None, theirs: list[str] | None, way: str) -> Difference | None:
+    if mine is None or theirs is None or mine == theirs:
+        return None
+    pairs = enumerate(itertools.zip_longest(mine, theirs))
+    number, (one, two) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
+    return Difference(f"class {number}", _shown(one), _shown(two), way)
+
+
+def _plain(spec: Any) -> dict[str, Any]:
+    """What a spec means, as plain data in the order in which differences are told."""
+    if isinstance(spec, Preprocessing):
+        return {name: getattr(spec, name) for name in _PIXELS}
+    if type(spec).__name__ == "TextSpec":
+        with contextlib.suppress(ArgumentError):  # a tokenizer that has no plain data is only equal to itself
+            return {"encoder": dict(spec.encoder.spec()), "max_length": spec.max_length}
+        return {"max_length": spec.max_length}
+    document = json.loads(spec.to_json())
+    columns = {column["name"]: column for column in document["columns"] if spec[column["name"]].used}
+    plain = {
+        "columns": list(columns),
+        "column": {name: {k: v for k, v in column.items() if k not in _FOUND} for name, column in columns.items()},
+        "missing values": document["marks"],
+    }
+    target = document["target"]  # None for data without one, which says nothing of it
+    return plain if target is None else {"target": {k: v for k, v in target.items() if k not in _FOUND}, **plain}
+
+
+def _first(one: Any, two: Any, where: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any, Any] | None:
+    """The first place in which two trees of plain data differ; a name that is in one of them alone says nothing."""
+    if one == two:
+        return None
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        found = (_first(one[name], two[name], (*where, name)) for name in one if name in two)
+        return next((each for each in found if each), None)
+    if isinstance(one, list | tuple) and isinstance(two, list | tuple):
+        number, (a, b) = next((n, pair) for n, pair in enumerate(itertools.zip_longest(one, two)) if pair[0] != pair[1])
+        return _first(a, b, (*where, number))
+    return where, one, two
+
+
+def _named(where: tuple[Any, ...]) -> str:
+    if where[0] == "column":
+        return f"column {where[1]!r}: {' '.join(map(str, where[2:]))}"
+    return " ".join(map(str, where))
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else f"{value!r:.60}"

@@ -1,0 +1,60 @@
+"""What the samples of a run mean: training, validation and every later data must mean the same."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from torch import nn
+
+from dlkit.declared import check_same
+from dlkit.runs.state import Run
+from dlkit.wrappers import unwrap
+
+__all__ = ["agreed", "check"]
+
+
+def agreed(model: nn.Module, train: Any, val: Any) -> tuple[Any, Any]:
+    """The training and the validation data, unless they say different things of classes, columns, texts or pixels.
+
+    Args:
+        model: What it says of its outputs counts as well.
+        train: A loader, or anything else that `Trainer.fit` takes.
+        val: The same, or None.
+
+    Returns:
+        The datasets without the wrappers of torch, None where there is none.
+
+    Raises:
+        DataError: they differ; the first difference is named, and the way.
+    """
+    data, val_data = _data_of(train), _data_of(val)
+    check_same(_claims(model), data, there="the model", here="the training data")
+    check_same(data, val_data, there="the training data", here="the validation data")
+    check_same(_claims(model), val_data, there="the model", here="the validation data")
+    return data, val_data
+
+
+def check(run: Run, loader: Any) -> None:
+    """Refuse data that mean something else than those of the training, or than the model says.
+
+    Args:
+        run: The run.
+        loader: Anything that `evaluate` takes.
+
+    Raises:
+        DataError: they differ; the first difference is named, and the way.
+    """
+    data = _data_of(loader)
+    check_same(run.data, data, there="the training data", here="this data")
+    check_same(_claims(run.model), data, there="the model", here="this data")
+
+
+def _claims(model: nn.Module) -> Any:
+    """What a model says of its outputs; its `preprocessing` is that of its first weights, which training may change."""
+    return SimpleNamespace(classes=getattr(model, "classes", None), schema=getattr(model, "schema", None))
+
+
+def _data_of(loader: Any) -> Any:
+    """The data behind a loader that says what the samples mean."""
+    return unwrap(getattr(loader, "dataset", None))
