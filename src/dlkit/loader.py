@@ -32,7 +32,8 @@ from torch.utils.data._utils.pin_memory import pin_memory as pin
 from dlkit import lending, rng
 from dlkit._arguments import switch, whole_number
 from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
-from dlkit.samplers.order import Plan, Planner, planner_of
+from dlkit.errors import DataError
+from dlkit.samplers.order import Plan, Planner, index_batch, planner_of
 
 __all__ = ["DataLoader"]
 
@@ -82,8 +83,8 @@ class _Fetcher(Dataset[Any]):
         if self._generators:
             rng.reseed(self._generators, task.seed)
         try:
-            if self.whole:
-                return [tensor.index_select(0, task.indices) for tensor in self.dataset.tensors]
+            if self.whole and isinstance(task.indices, torch.Tensor):
+                return _rows_of(self.dataset.tensors, task.indices)
             return self.collate_fn(self._samples(task.indices))
         except Exception as error:
             error.add_note(f"while fetching batch {task.number} of epoch {task.epoch}, samples {_shown(task.indices)}")
@@ -258,7 +259,7 @@ class DataLoader:
         >>> DataLoader(range(4), 2).indices(0, 1)
         [2, 3]
         """
-        indices = self._plan(epoch, seed)[number]
+        indices = index_batch(self._plan(epoch, seed)[number])
         return list(indices.tolist() if isinstance(indices, torch.Tensor) else indices)
 
     def state_dict(self) -> dict[str, int]:
@@ -287,7 +288,10 @@ class DataLoader:
     @staticmethod
     def _iterate_tasks(epoch: int, start: int, plan: Plan, stream: int) -> Iterator[_Task]:
         for number in range(start, len(plan)):
-            yield _Task(epoch, number, rng.derive(stream, number), plan[number])
+            indices = index_batch(plan[number])
+            if len(indices) == 0:
+                raise DataError(f"the plan of epoch {epoch} has a batch without any sample: batch {number}")
+            yield _Task(epoch, number, rng.derive(stream, number), indices)
 
     def _fetch_here(self, tasks: Iterator[_Task]) -> Iterator[Any]:
         fetch = self._fetcher.fetch if self._fetcher.draws_random is False else self._fetch_as_a_worker_would
@@ -356,6 +360,14 @@ def _passing_by(batches: Iterator[Any], start: int, stream: int) -> Iterator[Any
     for number, batch in enumerate(batches, start):
         lending.pass_by(rng.derive(stream, number))
         yield batch
+
+
+def _rows_of(tensors: tuple[torch.Tensor, ...], indices: torch.Tensor) -> list[torch.Tensor]:
+    """A batch of a `TensorDataset`; `index_select` is the faster one, but knows no places counted from the end."""
+    try:
+        return [tensor.index_select(0, indices) for tensor in tensors]
+    except (IndexError, RuntimeError):
+        return [tensor[indices] for tensor in tensors]
 
 
 def _as_it_is(batch: Any) -> Any:

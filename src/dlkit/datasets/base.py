@@ -197,8 +197,10 @@ class InMemoryDataset(Dataset[Any]):
         """The samples at `indices` (int64 [B], each in range) as `(inputs, targets)`, batch dimension first."""
         raise TypeError(f"{type(self).__name__} must define take")
 
-    def __getitem__(self, index: int) -> Any:
-        """One sample: `(inputs, target)`, or the inputs alone where there are no targets."""
+    def __getitem__(self, index: Any) -> Any:
+        """One sample: `(inputs, target)`, or the inputs alone without targets; for several indices their batch."""
+        if several(index):
+            return default_collate(self.__getitems__(index))
         return _plain(self._rows(torch.tensor([self._checked(index)]))[0])
 
     def __getitems__(self, indices: Indices) -> Rows:
@@ -216,6 +218,11 @@ class InMemoryDataset(Dataset[Any]):
         return position % size
 
 
+def several(index: Any) -> bool:
+    """Whether a key means several samples: what a sampler of whole batches gives where `batch_size` is None."""
+    return isinstance(index, list | tuple) or getattr(index, "ndim", 0) > 0
+
+
 def _from_list(indices: Sequence[int]) -> Tensor:
     """A stock loader's list of integers, three times faster than through `torch.as_tensor`."""
     try:
@@ -227,13 +234,14 @@ def _from_list(indices: Sequence[int]) -> Tensor:
 def as_index_tensor(indices: Indices, size: int) -> Tensor:
     """Indices of any kind as an int64 tensor [B], negative ones counted from the end, checked against `size`."""
     if isinstance(indices, Tensor):
-        tensor = indices
+        whole = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
+        tensor = indices.long() if whole else indices
     elif isinstance(indices, np.ndarray):
         tensor = torch.as_tensor(indices, dtype=torch.int64)
     else:
         tensor = _from_list(indices)
     if tensor.dtype != torch.int64 or tensor.dim() != 1:
-        raise ArgumentError(f"indices must be int64 in one dimension, not {tensor.dtype} of shape {list(tensor.shape)}")
+        raise ArgumentError(f"indices must be whole numbers in one dimension, not {tensor.dtype} of shape {list(tensor.shape)}")
     if tensor.numel():
         low, high = (int(bound) for bound in torch.aminmax(tensor))
         if low < -size or high >= size:

@@ -8,18 +8,19 @@ has a length, and any batch can be asked for, so resuming is looking up, not rep
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from dlkit import rng
 from dlkit._arguments import whole_number
-from dlkit.errors import DataError
+from dlkit.errors import ArgumentError, DataError
 
-__all__ = ["Planner", "Sequential", "Shuffle", "SlicedPlan", "planner_of"]
+__all__ = ["Planner", "Sequential", "Shuffle", "SlicedPlan", "index_batch", "planner_of"]
 
 Plan = Sequence[Any]
 _MOST_BATCHES = 50_000_000
@@ -123,6 +124,42 @@ class Sequential:
         return SlicedPlan(torch.arange(self.num_samples), self.batch_size, drop_last=self.drop_last)
 
 
+def index_batch(batch: Any) -> Any:
+    """One batch of a plan as the loader takes it: an int64 tensor as it is, else a list.
+
+    Whole numbers of any kind (numpy's, tensors without a dimension, arrays, tuples, ranges) become Python integers,
+    which every dataset takes; keys that are something else stay as they are.
+
+    Args:
+        batch: What a plan, a batch sampler or a user's planner holds.
+
+    Raises:
+        ArgumentError: a mask in the place of indices.
+
+    >>> index_batch((np.int64(3), torch.tensor(1))), index_batch(["a", ("b", 2)])
+    ([3, 1], ['a', ('b', 2)])
+    """
+    if isinstance(batch, Tensor) and batch.dtype == torch.int64 and batch.dim() == 1:
+        return batch
+    items = batch.tolist() if isinstance(batch, Tensor | np.ndarray) and batch.ndim == 1 else list(batch)
+    if all(type(item) is int for item in items):
+        return items
+    numbers = [_whole(item) for item in items]
+    return items if None in numbers else numbers
+
+
+def _whole(item: Any) -> int | None:
+    """The Python integer that an index is; None for other keys."""
+    scalar = isinstance(item, int | np.integer | np.bool_) or getattr(item, "shape", None) == ()
+    value = item.item() if scalar and hasattr(item, "item") else item
+    if isinstance(value, bool):
+        raise ArgumentError(
+            f"a sampler gave {value} in the place of an index, which looks like a mask; its True places are "
+            "torch.as_tensor(mask).nonzero()[:, 0].tolist()"
+        )
+    return int(value) if scalar and isinstance(value, int) else None
+
+
 class _DrawnSamples:
     """Any sampler of single indices, drawn once per epoch from streams that start at (seed, epoch)."""
 
@@ -130,7 +167,7 @@ class _DrawnSamples:
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
 
     def plan(self, seed: int, epoch: int) -> Plan:
-        drawn = _draw(self.sampler, seed, epoch)
+        drawn = index_batch(_draw(self.sampler, seed, epoch))
         if all(type(index) is int for index in drawn):
             return SlicedPlan(torch.tensor(drawn, dtype=torch.int64), self.batch_size, drop_last=self.drop_last)
         batches = [drawn[start : start + self.batch_size] for start in range(0, len(drawn), self.batch_size)]
@@ -144,7 +181,7 @@ class _DrawnBatches:
         self.batch_sampler = batch_sampler
 
     def plan(self, seed: int, epoch: int) -> Plan:
-        return [list(batch) for batch in _draw(self.batch_sampler, seed, epoch)]
+        return _draw(self.batch_sampler, seed, epoch, _kept)
 
 
 def planner_of(sampler: Any, batch_size: int | None, *, drop_last: bool = False) -> Planner:
@@ -175,11 +212,18 @@ def planner_of(sampler: Any, batch_size: int | None, *, drop_last: bool = False)
     return _DrawnSamples(sampler, batch_size, drop_last=drop_last)
 
 
-def _draw(sampler: Iterable[Any], seed: int, epoch: int) -> list[Any]:
+def _kept(batch: Any) -> Any:
+    """A batch as its sampler gave it, which may use the same list or tensor again for the next one."""
+    return index_batch(batch.clone() if isinstance(batch, Tensor) else batch)
+
+
+def _draw(sampler: Iterable[Any], seed: int, epoch: int, change: Callable[[Any], Any] | None = None) -> list[Any]:
+    """All that a sampler gives in an epoch; `change` sees each item before the next one is drawn."""
     if callable(set_epoch := getattr(sampler, "set_epoch", None)):
         set_epoch(epoch)
     with rng.isolated(rng.derive(seed, rng.ORDER, epoch), own=rng.find_generators(sampler)):
-        drawn = list(itertools.islice(sampler, _MOST_BATCHES + 1))
+        items: Iterable[Any] = itertools.islice(sampler, _MOST_BATCHES + 1)
+        drawn = list(items if change is None else map(change, items))
     if len(drawn) > _MOST_BATCHES:
         raise DataError(
             f"{type(sampler).__name__} gave more than {_MOST_BATCHES:,} items and did not end; "

@@ -10,10 +10,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from dlkit._identity import of_files, of_parts, of_tensor, of_transform
-from dlkit.datasets.base import Indices, Rows, as_index_tensor
+from dlkit.datasets.base import Indices, Rows, as_index_tensor, several
 from dlkit.datasets.images.cache import PixelCache, open_cache
 from dlkit.datasets.images.classes import check_same
 from dlkit.datasets.images.decoding import open_image
@@ -153,8 +153,10 @@ class ImageDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self._names) if self._rows is None else len(self._rows)
 
-    def __getitem__(self, index: int) -> Any:
-        """One sample: `(image, target)`, or the image alone where there are no targets."""
+    def __getitem__(self, index: Any) -> Any:
+        """One sample: `(image, target)`, or the image alone where there are no targets; a batch for several indices."""
+        if several(index):
+            return default_collate(self.__getitems__(index))
         images, targets, _ = self._fetch(self._row_tensor([index]))
         return images[0] if targets is None else (images[0], targets[0])
 

@@ -123,7 +123,7 @@ class PackedTextDataset(InMemoryDataset):
         """The samples at `indices` as a list that `PadCollate` and `default_collate` take whole."""
         try:
             return self._rows(torch.as_tensor(indices))
-        except IndexError:  # negative numbers, none at all, or a mistake that is named there
+        except (IndexError, RuntimeError):  # negative numbers, none at all, small types, or a mistake named there
             return self._rows(as_index_tensor(indices, len(self)))
 
     def _rows(self, indices: Tensor) -> RaggedRows:
