@@ -241,7 +241,9 @@ def as_index_tensor(indices: Indices, size: int) -> Tensor:
     else:
         tensor = _from_list(indices)
     if tensor.dtype != torch.int64 or tensor.dim() != 1:
-        raise ArgumentError(f"indices must be whole numbers in one dimension, not {tensor.dtype} of shape {list(tensor.shape)}")
+        raise ArgumentError(
+            f"indices must be whole numbers in one dimension, not {tensor.dtype} of shape {list(tensor.shape)}"
+        )
     if tensor.numel():
         low, high = (int(bound) for bound in torch.aminmax(tensor))
         if low < -size or high >= size:
