@@ -175,13 +175,15 @@ def test_a_loss_that_learns_is_that_of_a_bare_loop():
 def test_what_should_learn_and_is_in_no_optimizer_is_named():
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    with pytest.warns(
-        UserWarning, match=r"parameters of the loss .* no optimizer and stay as they are: loss\.centers;"
-    ):
-        Trainer(model, Centers(), optimizer, device="cpu", progress=False)
+
+    def fit(loss):
+        Trainer(model, loss, optimizer, device="cpu", progress=False).fit(list(batches()[1])[:1])
+
+    with pytest.warns(UserWarning, match=r"in no optimizer, so never changed: loss\.centers;"):
+        fit(Centers())
     with pytest.warns(UserWarning, match=r"loss\.inner\.centers"):
-        Trainer(model, functools.partial(_scaled, inner=Centers()), optimizer, device="cpu", progress=False)
-    Trainer(model, Centers(learning=False), optimizer, device="cpu", progress=False)
+        fit(functools.partial(_scaled, inner=Centers()))
+    fit(Centers(learning=False))
 
 
 def _scaled(output: Tensor, target: Tensor, inner: nn.Module) -> Tensor:

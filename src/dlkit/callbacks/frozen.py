@@ -116,7 +116,7 @@ class CheckFrozen(Callback):
                 stacklevel=2,
             )
         if self._later:  # of the first stage the Trainer has told
-            warn_of_unheld({"": run.model}, run.optimizers)
+            warn_of_unheld(learning, run.optimizers)
 
 
 def _sums(tensors: Mapping[str, Tensor]) -> dict[str, int]:

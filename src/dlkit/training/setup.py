@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from dlkit.errors import ArgumentError
 from dlkit.runs.parts import find_parts, learning_parameters
 from dlkit.runs.state import Run
 from dlkit.training.batches import to_device
+from dlkit.transfer.groups import warn_of_unheld
 
 __all__ = [
     "bare",
@@ -129,26 +129,16 @@ def parts_on_device(
 
 
 def warn_untrained(run: Run) -> None:
-    """Name the parameters of a loss that are meant to be trained and are in no optimizer.
+    """Name the parameters of the model and the loss that are meant to be trained and are in no optimizer.
 
     Args:
         run: With all its parts.
     """
-    held = {id(p) for optimizer in run.optimizers.values() for group in optimizer.param_groups for p in group["params"]}
-    homeless = [
-        f"{part}.{name}"
-        for part, value in run.parts.items()
-        if part.partition(".")[0] == "loss"
-        for name, parameter in learning_parameters(value).items()
-        if id(parameter) not in held
-    ]
-    if homeless:
-        warnings.warn(
-            f"parameters of the loss require gradients, but are in no optimizer and stay as they are: "
-            f"{', '.join(homeless)}; train them with torch.optim.AdamW([*model.parameters(), *loss.parameters()]), or "
-            "say loss.requires_grad_(False)",
-            stacklevel=4,
-        )
+    losses = {part: value for part, value in run.parts.items() if part.partition(".")[0] == "loss"}
+    named = {
+        f"{part}.{name}": each for part, value in losses.items() for name, each in learning_parameters(value).items()
+    }
+    warn_of_unheld(dict(run.model.named_parameters()) | named, run.optimizers)
 
 
 def check(

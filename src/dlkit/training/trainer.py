@@ -43,7 +43,6 @@ from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
 from dlkit.transfer.freezing import is_frozen
-from dlkit.transfer.groups import warn_of_unheld
 
 __all__ = ["Trainer"]
 
@@ -124,7 +123,6 @@ class Trainer:
         self.run = Run(self.model, optimizers, device=self.device, seed=seed, verbose=progress)
         self.run.accumulate = accumulate
         self.run.parts = parts
-        setup.warn_untrained(self.run)
         if precision == "fp16":
             self.run.scaler = torch.amp.GradScaler(self.device.type)
         self._rates = resuming.rates_of(optimizers)  # before any schedule has changed them
@@ -330,7 +328,7 @@ class Trainer:
         self._resume(source, val, how)
         self._begin(source, epochs)
         if run.stop_reason is None:
-            warn_of_unheld({"": self.model, "loss.": self._forward.loss}, run.optimizers)
+            setup.warn_untrained(run)
         try:
             for hook in hooks["on_fit_start"]:
                 hook(run)

@@ -119,11 +119,11 @@ def add_groups(
     return added
 
 
-def warn_of_unheld(modules: Mapping[str, Any], optimizers: Mapping[str, Optimizer]) -> None:
+def warn_of_unheld(parameters: Mapping[str, nn.Parameter], optimizers: Mapping[str, Optimizer]) -> None:
     """Name the parameters that require gradients and are in no optimizer: they would never change.
 
     Args:
-        modules: What is trained, by what to put in front of its names; what is not a module has no parameters.
+        parameters: All that there are, by name.
         optimizers: All of them.
 
     Warns:
@@ -131,19 +131,13 @@ def warn_of_unheld(modules: Mapping[str, Any], optimizers: Mapping[str, Optimize
     """
     groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
     held = {id(parameter) for group in groups for parameter in group["params"]}
-    names = [
-        prefix + name
-        for prefix, module in modules.items()
-        if isinstance(module, nn.Module)
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad and id(parameter) not in held
-    ]
+    names = [name for name, each in parameters.items() if each.requires_grad and id(each) not in held]
     if names:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         warnings.warn(
             f"trainable, but in no optimizer, so never changed: {', '.join(names[:_SHOWN])}{more}; hand them to it "
-            "(torch.optim.AdamW(model.parameters(), lr), dlkit.transfer.param_groups(model, lr), or "
-            "dlkit.transfer.add_groups(optimizer, model)), or freeze them (requires_grad_(False), "
+            "(torch.optim.AdamW([*model.parameters(), *loss.parameters()], lr), dlkit.transfer.param_groups(model, lr) "
+            "or dlkit.transfer.add_groups(optimizer, model)), or freeze them (requires_grad_(False), "
             "dlkit.transfer.freeze(model))",
             stacklevel=3,
         )
