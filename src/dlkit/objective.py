@@ -15,12 +15,13 @@ from torch.nn import functional as F
 from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
 
-__all__ = ["Classified", "Objective", "classified", "numbers", "objective_of"]
+__all__ = ["Classified", "Objective", "classified", "numbers", "objective_of", "unwrapped"]
 
 Kind = Literal["classes", "labels", "numbers"]
 Form = Literal["logits", "log-probabilities", "probabilities", "scores", "values", "logarithms"]
 
-_IGNORED = -100  # the `ignore_index` of torch's class losses unless another one is given; no class has this number
+#: The `ignore_index` of torch's class losses unless another one is given; no class has this number.
+IGNORED = -100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Objective:
 
     kind: Kind | None = None
     form: Form | None = None
-    ignore_index: int = _IGNORED
+    ignore_index: int = IGNORED
 
 
 # The losses of torch, as module and as function.
@@ -71,17 +72,26 @@ def objective_of(loss: Any) -> Objective:
     >>> objective_of(functools.partial(F.nll_loss, ignore_index=3)).ignore_index, objective_of(lambda o, t: 0).kind
     (3, None)
     """
-    loss = getattr(loss, "_orig_mod", loss)
-    given: dict[str, Any] = {}
-    while isinstance(loss, functools.partial):
-        given, loss = {**loss.keywords, **given}, loss.func
+    loss, given = unwrapped(loss)
     for module, function, kind, form in _KNOWN:
         if isinstance(loss, module) or loss is function:
-            ignored = given.get("ignore_index", getattr(loss, "ignore_index", _IGNORED))
+            ignored = given.get("ignore_index", getattr(loss, "ignore_index", IGNORED))
             if form == "logarithms" and not given.get("log_input", getattr(loss, "log_input", True)):
                 form = "values"
             return Objective(kind=kind, form=form, ignore_index=ignored)
     return Objective()
+
+
+def unwrapped(loss: Any) -> tuple[Any, dict[str, Any]]:
+    """The loss inside `torch.compile` and `functools.partial`, and the arguments that were given with it.
+
+    Args:
+        loss: Any loss.
+    """
+    loss, given = getattr(loss, "_orig_mod", loss), dict[str, Any]()
+    while isinstance(loss, functools.partial):
+        given, loss = {**loss.keywords, **given}, loss.func
+    return loss, given
 
 
 @dataclass(frozen=True, kw_only=True)

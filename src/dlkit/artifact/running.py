@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dlkit._modes import in_mode
 from dlkit.errors import ArgumentError
 
-__all__ = ["call", "cast", "evaluating", "output_of"]
+__all__ = ["call", "cast", "evaluating", "main_part", "output_of"]
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -27,8 +27,23 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
 
 
+def main_part(result: Any) -> Any:
+    """The prediction in what a model returned: its `logits` (an attribute or a key), the "out" of a segmentation.
+
+    Args:
+        result: What the model gave; without such a part it is the prediction itself.
+    """
+    if isinstance(result, Tensor):
+        return result
+    if (logits := getattr(result, "logits", None)) is not None:
+        return logits
+    if isinstance(result, Mapping):
+        return next((result[name] for name in ("logits", "out") if name in result), result)
+    return result
+
+
 def output_of(result: Any) -> Tensor:
-    """The tensor among what a model returned: the result itself, or its `logits`.
+    """The tensor among what a model returned, see `main_part`.
 
     Args:
         result: What the model gave.
@@ -36,7 +51,7 @@ def output_of(result: Any) -> Tensor:
     Raises:
         ArgumentError: there is none.
     """
-    found = result if isinstance(result, Tensor) else getattr(result, "logits", None)
+    found = main_part(result)
     if not isinstance(found, Tensor):
         raise ArgumentError(f"the model must return a tensor, or an object with .logits, not {type(result).__name__}")
     return found

@@ -80,7 +80,7 @@ class TellNaN(Callback):
         run.losses.watchers.append(_Look(tell))
 
 
-def watch_evaluation(indices: Callable[[int], Sequence[Any] | None]) -> Callable[[int, dict[str, list[float]]], None]:
+def watch_evaluation(indices: Callable[[int], Sequence[Any] | None]) -> _Look:
     """A watcher for the losses of an evaluation: a warning names the first batch whose loss is not finite.
 
     Args:
@@ -100,12 +100,12 @@ class _Look:
     def __init__(self, found: Callable[[str, float, int], None]) -> None:
         self._found, self._done = found, False
 
-    def __call__(self, first_step: int, values: dict[str, list[float]]) -> None:
+    def __call__(self, first_step: int, values: dict[str, list[float | None]]) -> None:
         bad = [
             (number, name, value)
             for name, column in values.items()
             for number, value in enumerate(column)
-            if not math.isfinite(value)
+            if value is not None and not math.isfinite(value)
         ]
         if bad and not self._done:
             self._done = True

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
+from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
 from dlkit.transfer.features import Features
 
-__all__ = ["ahead", "call", "groups", "pieces", "size_of", "split", "to_device"]
+__all__ = ["ahead", "as_input", "call", "groups", "pieces", "rows_of", "split", "to_device"]
 
 _SEQUENCES = (tuple, list)  # `tuple | list` is made anew each time, which a step would notice
 _TARGETS = ("target", "targets", "label", "labels", "y")
@@ -27,7 +30,7 @@ def split(batch: Any) -> tuple[Any, Any]:
     >>> split((1, 2, 3)), split({"x": 1, "label": 2}), split([5])
     (((1, 2), 3), ({'x': 1}, 2), (5, None))
     """
-    if isinstance(batch, _SEQUENCES):
+    if isinstance(batch, _SEQUENCES) and not isinstance(batch, PackedSequence):
         if len(batch) == 2:
             return batch[0], batch[1]
         if len(batch) == 1:
@@ -41,7 +44,9 @@ def split(batch: Any) -> tuple[Any, Any]:
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """`model(x)` for a tensor, `model(**x)` for a dict, `model(*x)` for a tuple; its second half for stored features.
+    """`model(x)` for a tensor or any other object, `model(**x)` for a dict, `model(*x)` for a tuple or list of inputs.
+
+    For stored features the second half of the model is called.
 
     Args:
         model: Any module or compiled module.
@@ -53,22 +58,69 @@ def call(model: nn.Module, inputs: Any) -> Any:
         return inputs.half(model)(inputs.values)
     if isinstance(inputs, Mapping):
         return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+    several = isinstance(inputs, tuple | list) and not isinstance(inputs, PackedSequence)
+    return model(*inputs) if several else model(inputs)
 
 
-def size_of(batch: Any) -> int:
-    """The number of samples: the first dimension of the first tensor in a batch, 1 if there is none.
+def as_input(model: nn.Module, inputs: Any, target: Any) -> Any:
+    """Inputs as `call` takes them: a list with one object for each sample (images, texts) becomes one input.
+
+    A list of several inputs is known by its rows, which are those of the target, and by the places of `forward`.
 
     Args:
-        batch: Nested tuples, lists and dicts.
+        model: The module that will be called.
+        inputs: What `split` gave.
+        target: The same.
 
-    >>> size_of({"x": torch.zeros(4, 2)})
-    4
+    >>> images = [torch.zeros(3, 8, 9), torch.zeros(3, 5, 5)]
+    >>> len(as_input(nn.Identity(), images, torch.zeros(2)))
+    1
     """
-    first = batch[0] if isinstance(batch, _SEQUENCES) and batch else None
-    if not isinstance(first, Tensor):  # the generator costs a microsecond, which the usual batch need not pay
-        first = next(_tensors(batch), None)
-    return 1 if first is None or first.dim() == 0 else first.shape[0]
+    if type(inputs) is not list or not _takes(model, [inputs]):
+        return inputs
+    rows = rows_of(inputs)
+    several = rows is not None and rows == rows_of(target) and _takes(model, inputs)
+    return inputs if several else (inputs,)
+
+
+def _takes(model: nn.Module, inputs: list[Any]) -> bool:
+    """Whether `forward` has places for these inputs."""
+    try:
+        inspect.signature(model.forward).bind(*inputs)
+    except TypeError:
+        return False
+    except ValueError:  # a signature that cannot be read
+        pass
+    return True
+
+
+def rows_of(batch: Any) -> int | None:
+    """The length of the first dimension, if a batch can be cut along it: all its tensors have the same.
+
+    Args:
+        batch: Nested tuples, lists and dicts; numbers and texts in it hold for all rows.
+
+    >>> rows_of({"x": torch.zeros(4, 2), "y": torch.zeros(4)}), rows_of((torch.zeros(7, 4, 2), torch.zeros(4)))
+    (4, None)
+    """
+    rows: set[int | None] = set()
+    _note_rows(batch, rows)
+    return rows.pop() if len(rows) == 1 else None
+
+
+def _note_rows(value: Any, rows: set[int | None]) -> None:
+    if isinstance(value, Tensor):
+        rows.update({value.shape[0]} if value.dim() else ())
+    elif isinstance(value, Features):
+        rows.add(len(value.values))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            _note_rows(item, rows)
+    elif isinstance(value, tuple | list) and not isinstance(value, PackedSequence):
+        for item in value:
+            _note_rows(item, rows)
+    elif value is not None and not isinstance(value, int | float | str):
+        rows.add(None)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -82,29 +134,40 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _map(batch: Any, change: Any) -> Any:
+def _map(batch: Any, change: Any, other: Any = lambda value: value) -> Any:
+    """A batch with all tensors changed, and with what is neither a tensor nor a container put through `other`."""
     if isinstance(batch, Tensor):
         return change(batch)
+    if isinstance(batch, PackedSequence):
+        return other(batch)
     if isinstance(batch, Mapping):
-        return {name: _map(item, change) for name, item in batch.items()}
+        return {name: _map(item, change, other) for name, item in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_map(item, change) for item in batch))
+        return type(batch)(*(_map(item, change, other) for item in batch))
     if isinstance(batch, tuple | list):
-        return type(batch)(_map(item, change) for item in batch)
-    return batch
+        return type(batch)(_map(item, change, other) for item in batch)
+    return other(batch)
 
 
 def pieces(batch: Any, count: int) -> list[Any]:
     """Cut a batch along its first dimension into `count` parts, as equal as possible.
 
     Args:
-        batch: Nested tuples, lists and dicts of tensors with the same first dimension.
+        batch: See `rows_of`.
         count: How many.
+
+    Raises:
+        TrainingError: it cannot be cut, because its tensors differ in the first dimension.
 
     >>> [part[0].tolist() for part in pieces((torch.arange(3), torch.arange(3)), 2)]
     [[0, 1], [2]]
     """
-    size = size_of(batch)
+    size = rows_of(batch)
+    if size is None:
+        raise TrainingError(
+            f"the batch cannot be worked on in parts: {shape_of(batch)} have no first dimension of the same length; "
+            "use smaller batches"
+        )
     bounds = [size * number // count + (1 if size * number % count else 0) for number in range(count + 1)]
     spans = [(start, end) for start, end in itertools.pairwise(bounds) if end > start]
     return [_map(batch, lambda tensor, a=a, b=b: tensor[a:b] if tensor.dim() else tensor) for a, b in spans]
@@ -137,15 +200,16 @@ def to_device(batch: Any, device: torch.device, *, channels_last: bool = False) 
         device: Where to.
         channels_last: Put tensors of four dimensions into channels-last order.
     """
-    if not isinstance(batch, Tensor | Mapping | tuple | list):
-        return batch.to(device) if callable(getattr(batch, "to", None)) else batch
 
     def move(tensor: Tensor) -> Tensor:
         if channels_last and tensor.dim() == 4:
             return tensor.to(device, non_blocking=True, memory_format=torch.channels_last)
         return tensor.to(device, non_blocking=True)
 
-    return _map(batch, move)
+    def move_object(value: Any) -> Any:
+        return value.to(device) if callable(getattr(value, "to", None)) else value
+
+    return _map(batch, move, move_object)
 
 
 def ahead(batches: Iterable[Any], device: torch.device, *, channels_last: bool = False) -> Iterator[Any]:

@@ -14,8 +14,9 @@ from dlkit._modes import in_mode
 from dlkit.errors import TrainingError
 from dlkit.metrics import Metrics
 from dlkit.runs.state import LossMeter
-from dlkit.training.batches import split
-from dlkit.training.steps import Forward, weight_of
+from dlkit.training.batches import as_input, split
+from dlkit.training.counting import Averaging
+from dlkit.training.steps import Forward
 
 __all__ = ["evaluate", "predict"]
 
@@ -27,7 +28,7 @@ def evaluate(
     *,
     model: nn.Module,
     go_on: Callable[[int], bool] = lambda done: True,
-    watch: Callable[[int, dict[str, list[float]]], None] | None = None,
+    watch: Callable[[int, dict[str, list[float | None]]], None] | None = None,
 ) -> dict[str, float] | None:
     """The mean loss and the metrics over all samples, however they are cut into batches; None when `go_on` said no.
 
@@ -40,9 +41,9 @@ def evaluate(
         watch: Sees the losses of the batches, see `LossMeter`.
 
     Raises:
-        TrainingError: there was no batch at all.
+        TrainingError: there was no batch at all, or what the batches count in the mean is not known.
     """
-    meter, done = LossMeter(), 0
+    meter, done, counted = LossMeter(), 0, Averaging(forward.counting)
     if watch is not None:
         meter.watchers.append(watch)
     metrics.reset()
@@ -52,8 +53,9 @@ def evaluate(
         for batch in batches:
             try:
                 loss, output, target = forward(batch, model)
-                meter.add(loss, weight_of(forward.loss, batch), done)
-                metrics.update(output, target)
+                count = counted(batch)
+                meter.add(forward.counting.mean(loss, count), count, done)
+                metrics.update(output if hasattr(output, "logits") else forward.prediction(output), target)
             except Exception as error:
                 locate(error, f"batch {done + 1} of the evaluation")
                 raise
@@ -77,7 +79,7 @@ def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_t
     outputs: list[Any] = []
     with in_mode(model, training=False), torch.no_grad():
         for batch in batches:
-            inputs = batch if has_targets is False else split(batch)[0]
+            inputs = batch if has_targets is False else as_input(model, *split(batch))
             try:
                 output = forward.output(inputs, model)
             except Exception as error:

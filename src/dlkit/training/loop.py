@@ -76,11 +76,11 @@ def _train_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
     for group in groups(batches, run.accumulate) if run.stop_reason is None else ():
         run.between_steps = False
         try:
-            values, samples = step(run, group)
+            values, count, samples = step(run, group)
         except Exception as error:
             locate(error, run.place_of(cursor.step))
             raise
-        losses.add(values, samples, cursor.step)
+        losses.add(values, count, cursor.step)
         cursor.step += 1
         cursor.batch += len(group)
         cursor.samples += samples

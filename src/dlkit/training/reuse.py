@@ -19,7 +19,7 @@ from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.loader import DataLoader
 from dlkit.runs.state import Run
 from dlkit.sources import Source
-from dlkit.training.batches import size_of, split, to_device
+from dlkit.training.batches import rows_of, split, to_device
 from dlkit.training.steps import Forward
 from dlkit.training.watching import Fetched, in_order
 from dlkit.transfer._cut import Cut, SecondHalf, check_halves, check_training, find_cut, in_best_layout
@@ -309,8 +309,9 @@ class ReusingSource:
                 else "they are prepared at random"
             )
         target = split(fetched.batch)[1]
-        values, size = list(target.values()) if isinstance(target, dict) else [target], size_of(fetched.batch)
-        if not all(value is None or (isinstance(value, Tensor) and len(value) == size) for value in values):
+        values = list(target.values()) if isinstance(target, dict) else [target]
+        tensors = all(value is None or (isinstance(value, Tensor) and value.dim()) for value in values)
+        if not tensors or rows_of(fetched.batch) is None:
             raise _NotReusable("targets are not tensors with one row per sample")
 
     def _check_room(self, features: Tensor) -> None:

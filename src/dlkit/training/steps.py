@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,14 +12,18 @@ from torch.optim import Optimizer
 
 from dlkit._layer_errors import explain
 from dlkit._shapes import shape_of
+from dlkit.artifact.running import main_part
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.objective import objective_of
 from dlkit.runs.state import Run
-from dlkit.training.batches import call, check_scalar, pieces, size_of, split
+from dlkit.training import outputs
+from dlkit.training.batches import as_input, call, check_scalar, pieces, rows_of, split
+from dlkit.training.counting import Averaging, Counting, samples_of
 
-__all__ = ["CustomStep", "Forward", "StandardStep", "Step", "weight_of"]
+__all__ = ["CustomStep", "Forward", "StandardStep", "Step"]
 
-Step = Callable[[Run, list[Any]], tuple[Any, int]]
+#: Gives the loss (or named ones), what it counts in a mean over steps, and the number of samples.
+Step = Callable[[Run, list[Any]], tuple[Any, Any, int]]
 Hook = Callable[[Run], None]
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,9 +34,11 @@ class Forward:
 
     Args:
         model: The module that is called, compiled or not.
-        loss: `loss(output, target)`; None when the model returns the loss itself (or has it as `.loss`).
+        loss: `loss(output, target)`; None when the model returns the loss itself, has it as `.loss` or under "loss" in
+            what it returns, or returns a dict of losses.
         precision: "fp32", "bf16" or "fp16".
         device: Where the batches are.
+        count: What a batch counts, see `Counting`.
 
     Attributes:
         loss_modules: The modules in the loss, which has modes like a model.
@@ -40,13 +47,14 @@ class Forward:
         ArgumentError: another precision.
     """
 
-    def __init__(self, model: nn.Module, loss: Any, *, precision: str, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, loss: Any, *, precision: str, device: torch.device, count: Any = None) -> None:
         if not isinstance(precision, str) or precision not in _DTYPES:
             raise ArgumentError(f"precision must be one of {', '.join(_DTYPES)}, not {precision!r}")
         self.model, self.loss, self.device = model, loss, device
         self.dtype = _DTYPES[precision]
-        self.objective = objective_of(loss)
+        self.objective, self.counting = objective_of(loss), Counting(loss, count)
         self.loss_modules: list[nn.Module] = []
+        self._outputs_known = False
 
     def output(self, inputs: Any, model: nn.Module | None = None) -> Any:
         """What the model gives for a batch's inputs.
@@ -77,16 +85,51 @@ class Forward:
         """
         if self.loss is None:
             output = self.output(batch, model)
-            return check_scalar(getattr(output, "loss", output)), output, split(batch)[1]
+            loss = check_scalar(outputs.total(output))
+            self._check_outputs(output, loss)
+            return loss, output, split(batch)[1]
         inputs, target = split(batch)
         if target is None:
             raise TrainingError(
                 f"the batch has no target: it is {shape_of(batch)}; expected (inputs, target), or pass loss=None "
                 "if the model returns the loss itself"
             )
-        output = self.output(inputs, model)
-        logits = output if isinstance(output, Tensor) else getattr(output, "logits", output)
-        return self._loss_of(logits, target), output, target
+        output = self.output(as_input(self.model, inputs, target), model)
+        if isinstance(output, Tensor):
+            return self._loss_of(output, target), output, target
+        return self._loss_of_parts(output, target), output, target
+
+    def _loss_of_parts(self, output: Any, target: Any) -> Tensor:
+        """The loss of an output that is not one tensor; auxiliary heads are trained, and not judged."""
+        main = self.prediction(output)
+        if self.objective.kind is not None and not isinstance(main, Tensor):
+            raise TrainingError(
+                f"the model gave several outputs, {shape_of(main)}, and a loss of torch takes one; pass a loss of your "
+                "own that takes them all, for example lambda outputs, target: sum(f(each, target) for each in outputs)"
+            )
+        loss = self._loss_of(main, target)
+        if torch.is_grad_enabled():
+            for weight, part in outputs.auxiliary(output):
+                loss = loss + weight * self._loss_of(part, target)
+            if main is not output:  # what a loss got whole is its own matter
+                self._check_outputs(output, loss)
+        return loss
+
+    def prediction(self, output: Any) -> Any:
+        """The part of an output that the loss and the metrics get: a loss of the user's own gets a dict as it is.
+
+        Args:
+            output: What the model gave.
+        """
+        if isinstance(output, Tensor) or (self.objective.kind is None and isinstance(output, dict)):
+            return getattr(output, "logits", output)
+        return main_part(output)
+
+    def _check_outputs(self, output: Any, loss: Tensor) -> None:
+        """Once, in the first step: following the graph of every step would cost."""
+        if not self._outputs_known and torch.is_grad_enabled():
+            outputs.check_trained(output, loss, self.model)
+            self._outputs_known = True
 
     def _loss_of(self, output: Any, target: Any) -> Tensor:
         if self.objective.kind != "classes":
@@ -134,9 +177,8 @@ def _parts(output: Any) -> Iterable[Tensor]:
 class StandardStep:
     """Forward and backward over a group of batches, then one optimizer step on the gradient of their joint mean.
 
-    Each batch counts by its number of samples (by the weights and the ignored targets of a `CrossEntropyLoss`), so the
-    gradient is that of one big batch, the short last group included. When the device runs out of memory, batches
-    are cut in halves and the step is done again.
+    Each batch counts by what its loss was divided by (see `Counting`), so the gradient is that of one big batch, the
+    short last group included. When the device runs out of memory, batches are cut in halves and the step is done again.
 
     Args:
         forward: Model and loss.
@@ -144,11 +186,11 @@ class StandardStep:
     """
 
     def __init__(self, forward: Forward, on_gradients: Sequence[Hook]) -> None:
-        self.forward, self.on_gradients = forward, list(on_gradients)
+        self.forward, self.counting, self.on_gradients = forward, forward.counting, list(on_gradients)
         self._pieces = 1
 
-    def __call__(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
-        """Do the step; returns the mean loss of the group, still on the device, and its number of samples.
+    def __call__(self, run: Run, group: list[Any]) -> tuple[Tensor, Any, int]:
+        """Do the step; returns the mean loss of the group, still on the device, what it counts, and how many samples.
 
         Args:
             run: The run.
@@ -156,38 +198,51 @@ class StandardStep:
         """
         while True:
             try:
-                value, samples = self._gradients(run, group)
+                value, count = self._gradients(run, group)
                 break
-            except torch.OutOfMemoryError:
-                if self._pieces >= max(size_of(batch) for batch in group):
+            except torch.OutOfMemoryError as error:
+                rows = [rows_of(batch) for batch in group]
+                if None in rows:
+                    error.add_note("the batch has no first dimension that all its tensors share, to be cut along")
+                if None in rows or self._pieces >= max(row or 1 for row in rows):
                     raise
             self._halve(run)
         self._update(run)  # not tried again: an optimizer that fails may have moved half of the parameters
-        return value, samples
+        return value, count, samples_of(group[0]) if len(group) == 1 else sum(map(samples_of, group))
 
-    def _gradients(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
+    def _gradients(self, run: Run, group: list[Any]) -> tuple[Tensor, Any]:
         if self._pieces > 1:
-            group = [part for batch in group for part in pieces(batch, self._pieces)]
+            group = [part for batch in group for part in self._cut(batch)]
         if len(group) == 1:
             loss, _, _ = self.forward(group[0])
             self._backward(run, loss, group[0])
-            return loss.detach(), size_of(group[0])
+            count = self.counting(group[0])
+            return self.counting.mean(loss.detach(), count), count
         return self._accumulate(run, group)
 
-    def _accumulate(self, run: Run, group: list[Any]) -> tuple[Tensor, int]:
-        sizes = [size_of(batch) for batch in group]
-        counts = [weight_of(self.forward.loss, batch) for batch in group]
+    def _cut(self, batch: Any) -> list[Any]:
+        parts = pieces(batch, self._pieces)
+        if self.counting.said:
+            whole, cut = float(self.counting(batch)), sum(float(self.counting(part)) for part in parts)
+            if not math.isclose(whole, cut, rel_tol=1e-6):
+                raise TrainingError(
+                    f"the batch {shape_of(batch)} cannot be worked on in parts along its first dimension: "
+                    f"count= gives {whole:g} for it and {cut:g} for its parts; use smaller batches"
+                )
+        return parts
+
+    def _accumulate(self, run: Run, group: list[Any]) -> tuple[Tensor, Any]:
+        counted = Averaging(self.counting)
+        counts = [counted(batch) for batch in group]
         total: Any = sum(counts)
         parts = []
         for batch, count in zip(group, counts, strict=True):
             loss, _, _ = self.forward(batch)
-            if isinstance(count, Tensor):  # the mean over targets that are all ignored is 0 / 0, and counts nothing
-                loss = torch.where(count > 0, loss, loss.new_zeros(())) * (count / total)
-            elif getattr(self.forward.loss, "reduction", "mean") != "sum":
-                loss = loss * (count / total)
+            if not self.counting.sums:
+                loss = _share(loss, count, total)
             self._backward(run, loss, batch)
             parts.append(loss.detach())
-        return torch.stack(parts).sum(), sum(sizes)
+        return self.counting.mean(torch.stack(parts).sum(), total), total
 
     def _backward(self, run: Run, loss: Tensor, batch: Any) -> None:
         try:
@@ -221,6 +276,14 @@ class StandardStep:
         run.say(f"out of memory: from now on each batch is worked on in {self._pieces} parts; the step stays the same")
 
 
+def _share(loss: Tensor, count: Any, total: Any) -> Tensor:
+    """The part of a batch in the mean of a group; that of one whose targets are all ignored (0 / 0) is 0."""
+    share = count / total if isinstance(count, Tensor) or count else 0.0
+    if isinstance(count, Tensor):
+        return torch.where(count > 0, loss, loss.new_zeros(())) * share
+    return (loss if count else loss.nan_to_num(0.0, 0.0, 0.0)).mul(share)
+
+
 def _drop_gradients(optimizer: Optimizer) -> None:
     """`optimizer.zero_grad()`, without the profiling range of torch's own, which costs more than all of the loop."""
     if type(optimizer).zero_grad is not Optimizer.zero_grad or "zero_grad" in vars(optimizer):
@@ -236,12 +299,13 @@ class CustomStep:
 
     Args:
         function: `step(run, batch)`, returning a scalar tensor or a dict of named ones.
+        count: What a batch counts in their means; by default its number of samples.
     """
 
-    def __init__(self, function: Callable[[Run, Any], Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[[Run, Any], Any], count: Callable[[Any], Any] | None = None) -> None:
+        self.function, self.counting = function, Counting(None, count)
 
-    def __call__(self, run: Run, group: list[Any]) -> tuple[Any, int]:
+    def __call__(self, run: Run, group: list[Any]) -> tuple[Any, Any, int]:
         """Do the step.
 
         Args:
@@ -253,25 +317,7 @@ class CustomStep:
         except Exception as error:
             explain(error, run.model, group[0])
             raise
+        counts = self.counting(group[0]), samples_of(group[0])
         if isinstance(values, dict):
-            return {name: check_scalar(value).detach() for name, value in values.items()}, size_of(group[0])
-        return check_scalar(values).detach(), size_of(group[0])
-
-
-def weight_of(loss: Any, batch: Any) -> Any:
-    """What the mean of a loss divides by: the number of samples, or the weights of the targets that are not ignored.
-
-    Args:
-        loss: The loss function.
-        batch: A batch.
-    """
-    if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or loss.reduction != "mean":
-        return size_of(batch)
-    _, target = split(batch)
-    if not isinstance(target, Tensor) or target.is_floating_point():
-        return size_of(batch)
-    kept = target != loss.ignore_index
-    if loss.weight is None:
-        return kept.sum()
-    # Without waiting for the device; what is out of range is for the loss itself to complain about.
-    return (loss.weight[target.clamp(0, len(loss.weight) - 1)] * kept).sum()
+            return {name: check_scalar(value).detach() for name, value in values.items()}, *counts
+        return check_scalar(values).detach(), *counts

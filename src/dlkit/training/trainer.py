@@ -56,8 +56,10 @@ class Trainer:
 
     Args:
         model: Any module. One in channels-last format gets its images in that format.
-        loss: `loss(output, target)` returning one number; None when the model returns the loss itself, or has it as
-            `.loss` in what it returns.
+        loss: `loss(output, target)` returning one number; None when the model returns the loss itself, has it as
+            `.loss` or under "loss" in what it returns, or returns a dict of losses, which are added. Auxiliary heads
+            of torchvision's models are trained with the weights of its references; other parts that the loss leaves
+            out are refused. A loss of your own gets a tuple, list or dict whole.
         optim: An optimizer made on the model's parameters, or a dict of several for a `step` of your own.
         metrics: Names ("accuracy", see `dlkit.metrics.Metrics`), torchmetrics objects, or a mapping from names to
             them; measured on validation data.
@@ -66,6 +68,9 @@ class Trainer:
         device: "auto" takes CUDA, then Apple's MPS, then the CPU.
         precision: "fp32", "bf16" or "fp16" (with a gradient scaler).
         accumulate: Batches per optimizer step; the gradient is that of one big batch.
+        count: `count(batch)` gives what the loss of a batch is divided by, so that batches of different size are put
+            together right. Not needed for the losses of torch, nor where a loss of your own, or of the model, is a mean
+            over samples: the rows of the target, or the batch's own length.
         compile: Run the model through `torch.compile`; files keep clean keys.
         step: `step(run, batch)` takes over the step: it runs backward and the optimizers in `run.optimizers` itself,
             and returns a scalar tensor, or a dict of named ones, to be shown.
@@ -96,6 +101,7 @@ class Trainer:
         device: str | torch.device = "auto",
         precision: str = "fp32",
         accumulate: int = 1,
+        count: Callable[[Any], Any] | None = None,
         compile: bool = False,  # noqa: A002  (torch's own name for it)
         step: Callable[[Run, Any], Any] | None = None,
         seed: int = 0,
@@ -115,10 +121,10 @@ class Trainer:
         setup.check_callbacks(self.callbacks, step)
         others = {"step": step, **self.metrics.objects}
         loss, parts = setup.parts_on_device(loss, others, self.model, self.device)
-        self._forward = Forward(called, loss, precision=precision, device=self.device)
+        self._forward = Forward(called, loss, precision=precision, device=self.device, count=count)
         modules = (part for name, part in parts.items() if name.partition(".")[0] == "loss")
         self._forward.loss_modules = [part for part in modules if isinstance(part, nn.Module)]
-        self._custom_step, self._precision = step, precision
+        self._custom_step, self._precision, self._count = step, precision, count
         self._channels_last = setup.is_channels_last(self.model)
         self.run = Run(self.model, optimizers, device=self.device, seed=seed, verbose=progress)
         self.run.accumulate = accumulate
@@ -455,7 +461,11 @@ class Trainer:
         )
 
     def _step(self, on_gradients: Sequence[Callable[..., None]]) -> Step:
-        return CustomStep(self._custom_step) if self._custom_step else StandardStep(self._forward, on_gradients)
+        return (
+            CustomStep(self._custom_step, self._count)
+            if self._custom_step
+            else StandardStep(self._forward, on_gradients)
+        )
 
     def _validation(self, val: Source, hooks: Sequence[Callable[..., None]]) -> Callable[[], dict[str, float] | None]:
         watch = watch_evaluation(functools.partial(val.indices, 0))  # one for all validations: said once
