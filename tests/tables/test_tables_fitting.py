@@ -306,7 +306,8 @@ def test_ambiguous_dates_are_told() -> None:
     assert date_format(["2020-01-02T10:00:00+02:00"]) == "ISO8601"
     assert date_format(["A-12", "B-13"]) is None
     days = [f"{day:02}/{month:02}/2020" for day in (1, 2, 3) for month in (4, 5)] * 10
-    assert "%m/%d/%Y" in str(CSVDataset(frame(x=days)).schema)
+    with pytest.warns(UserWarning, match="the month or the day first, and are read as %m/%d/%Y"):
+        assert "%m/%d/%Y" in str(CSVDataset(frame(x=days)).schema)
 
 
 # --- the schema as a thing of its own ---------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
     """`CSVDataset`'s arguments, grouped and checked."""
     roles = {name: _names(name, options[name]) for name in _ROLE_NAMES if options.get(name) is not None}
 
+    forms = options.get("dates") if isinstance(options.get("dates"), Mapping) else {}
+
     def pick(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names if name in options}
 
@@ -65,7 +67,7 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
     images = {name.removeprefix("image_"): value for name, value in options.items() if name.startswith("image_")}
     return Settings(
         read=ReadOptions(**read),
-        roles=Roles(**roles, group=options.get("group")),
+        roles=Roles(**roles, group=options.get("group"), date_forms=tuple(_date_forms(forms).items())),
         fit=FitOptions(**pick("scale", "min_freq")),
         target=TargetOptions(**target),
         images=ImageOptions(**images),
@@ -79,6 +81,13 @@ def _names(argument: str, value: Any) -> tuple[str, ...]:
     if listed is None or not all(isinstance(name, str) for name in listed):
         raise ArgumentError(f"{argument} must be a list of strings, not {value!r:.200}")
     return listed
+
+
+def _date_forms(forms: Any) -> dict[str, str]:
+    for name, form in (forms or {}).items():
+        if not isinstance(form, str) or "%" not in form:
+            raise ArgumentError(f"dates={{{name!r}: ...}} needs a strptime format such as '%d/%m/%Y', not {form!r}")
+    return dict(forms or {})
 
 
 def build(source: Any, settings: Settings, schema: Schema | None) -> Built:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from mmap import mmap
@@ -16,8 +17,9 @@ from dlkit.datasets.tables._encodings import Buffer
 from dlkit.datasets.tables._source import text_stream
 from dlkit.errors import ArgumentError, DataError
 
-__all__ = ["Dialect", "QuoteAudit", "audit_quotes", "column_names", "find_dialect", "records"]
+__all__ = ["ROW_NAMES", "Dialect", "QuoteAudit", "audit_quotes", "column_names", "find_dialect", "records"]
 
+ROW_NAMES = "Unnamed: 0"  # what a first column without a name is called, as by pandas
 _SEPARATORS = (",", "\t", ";", "|")
 _NONE = "\x1f"  # ASCII's own unit separator: stands in no text, so every line is one cell
 _SAMPLE = 1 << 18
@@ -71,13 +73,40 @@ def find_dialect(data: Buffer, origin: str, separator: str, names: Sequence[str]
     """
     if separator != "auto" and len(separator) != 1:
         raise ArgumentError(f"separator must be one character or 'auto', not {separator!r}")
-    found = _sniff(data) if separator == "auto" else separator
+    said, above = _said_separator(data)
+    remarks = above or _remarks(data)
+    rest = memoryview(data)[remarks:]
+    found = separator if separator != "auto" else said or _sniff(rest)
     if names is not None:
-        return Dialect(found, column_names(names), 0)
-    header, start = _header(data, found)
+        return Dialect(found, column_names(names), above)
+    if remarks > above:
+        remarks = _above_header(data, remarks, found)
+    header, start = _header(memoryview(data)[remarks:], found)
     if not header:
         raise DataError(f"{origin} has no header row: it holds nothing but blank lines")
-    return Dialect(found, column_names(header), start)
+    return Dialect(found, column_names(header), remarks + start)
+
+
+def _said_separator(data: Buffer) -> tuple[str | None, int]:
+    """The separator that Excel's first line `sep=;` names, and where the table then begins."""
+    said = re.match(rb"sep=(.)\r?\n", bytes(data[:8]), re.I)
+    return (said[1].decode("latin-1"), said.end()) if said else (None, 0)
+
+
+def _remarks(data: Buffer) -> int:
+    """Where the first line begins that is no remark after `#`."""
+    place, head = 0, bytes(data[:_SAMPLE])
+    while head.startswith(b"#", place) and (end := head.find(b"\n", place)) >= 0:
+        place = end + 1
+    return place
+
+
+def _above_header(data: Buffer, remarks: int, separator: str) -> int:
+    """Where the header begins: below the remarks, unless the last of them is as wide as the row that follows."""
+    head = bytes(data[:remarks])
+    last = head.rfind(b"\n", 0, -1) + 1
+    width = len(_header(memoryview(data)[remarks:], separator)[0])
+    return last if width > 1 and len(_header(head[last:], separator)[0]) == width else remarks
 
 
 def column_names(header: Sequence[Any]) -> tuple[str, ...]:
@@ -95,7 +124,7 @@ def column_names(header: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _header(data: Buffer, separator: str) -> tuple[list[str], int]:
-    consumed = 0
+    consumed, title = 0, 0
 
     def lines() -> Iterator[str]:
         nonlocal consumed
@@ -103,10 +132,22 @@ def _header(data: Buffer, separator: str) -> tuple[list[str], int]:
             consumed += len(line.encode("utf-8", "surrogatepass"))
             yield line
 
+    first: list[str] = []
     for record in csv.reader(lines(), delimiter=separator):
-        if any(cell.strip() for cell in record):
+        if not any(cell.strip() for cell in record):
+            continue
+        if not first and _is_title(record):
+            first, title = record, consumed
+        elif first and (len(record) != len(first) or not all(cell.strip() for cell in record)):
+            return first, title  # not a title: a row of data with gaps follows
+        else:
             return record, consumed
-    return [], consumed
+    return first, title
+
+
+def _is_title(record: list[str]) -> bool:
+    """Whether all cells but the first are empty, as in a line above the header of a spreadsheet."""
+    return len(record) > 1 and bool(record[0].strip()) and not any(cell.strip() for cell in record[1:])
 
 
 def _sniff(data: Buffer) -> str:

@@ -11,7 +11,15 @@ import numpy as np
 from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, Strings, Table
 from dlkit.datasets.tables._facts import date_parts
 from dlkit.datasets.tables._fitting import text_of
-from dlkit.datasets.tables._parsing import as_dates, as_numbers, date_format, fitting_form, number_format, present
+from dlkit.datasets.tables._parsing import (
+    as_dates,
+    as_numbers,
+    date_format,
+    fitting_form,
+    number_format,
+    present,
+    unmistakable,
+)
 from dlkit.datasets.tables._targets import ClassNumbers, encode_target
 from dlkit.datasets.tables.columns import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn
 from dlkit.datasets.tables.schema import Schema
@@ -106,7 +114,10 @@ def target_problems(table: Table, schema: Schema, lacking: Array, wrong: Array) 
         remedy = f"{known}; repair the file, or on_error='skip' leaves such rows out"
         problems.append(Problem(np.flatnonzero(wrong), f"has an unknown target {names}", remedy, f", {cells}"))
     if lacking.any():
-        remedy = "on_error='skip' leaves such rows out; to predict for them, leave the target's column out of the file"
+        remedy = (
+            "on_error='skip' leaves such rows out; to predict for them, leave the target's column out of the file; "
+            "if a mark such as 'NA' is a class, missing=[] keeps it"
+        )
         problems.append(Problem(np.flatnonzero(lacking), f"has no target {names}", remedy, mistake=False))
     return problems
 
@@ -179,7 +190,10 @@ def _lanes(column: NumberColumn, table: Table, marks: Sequence[str], problems: l
 
 def unreadable(name: str, kind: str, cells: Cells, rows: Array) -> Problem:
     """Cells that are no number or date."""
-    remedy = "add it to missing= if it means that there is none, or on_error='skip' leaves such rows out"
+    remedy = (
+        "add it to missing= if it means that there is none, name the column in categorical= or drop= if it holds no "
+        f"{kind}s, or on_error='skip' leaves such rows out"
+    )
     example = f" but {shown(cells, int(rows[0]))!r}"
     return Problem(rows, f"has no {kind} in column {name!r}", remedy, example)
 
@@ -214,10 +228,16 @@ def _read_text(cells: Strings, column: NumberColumn, marks: Sequence[str]) -> tu
 
 
 def _dates_of(cells: Strings, form: str, marks: Sequence[str]) -> tuple[Dates, Array]:
+    """Dates in the schema's form; a cell that has another one is that row's mistake, and turns no other row around.
+
+    Only a file in which no cell is written like that may be written in another way, if that way leaves no choice.
+    """
     read, bad = as_dates(cells, form, marks)
-    if bad.any() and (other := date_format([text for text in present(cells.pool.tolist(), marks) if text is not None])):
-        return as_dates(cells, other, marks)
-    return read, bad
+    texts = [text for text in present(cells.pool.tolist(), marks) if text is not None]
+    if not bad.any() or int(bad.sum()) < len(set(texts)):
+        return read, bad
+    other = date_format(texts)
+    return as_dates(cells, other, marks) if other is not None and unmistakable(other) else (read, bad)
 
 
 def _check_booleans(cells: Cells, column: NumberColumn, origin: str) -> None:

@@ -130,7 +130,8 @@ class _Fitting:
             if name in self.roles.target or fixed_column(name, self.roles, 0, 0) is not None:
                 continue
             forced = "text" if name in self.roles.categorical else forced_kind(name, self.roles)
-            self.tallies[name] = ColumnTally(name, self.marks, forced, unique=like_id(name))
+            date_form = self.roles.date_form(name)
+            self.tallies[name] = ColumnTally(name, self.marks, forced, unique=like_id(name), date_form=date_form)
             self.tallies[name].read(table.columns[name])
         texts = {name for name, tally in self.tallies.items() if tally.is_text}
         return {*self.roles.as_text(), *texts, *class_column(self.target)}

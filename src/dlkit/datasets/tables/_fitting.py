@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,9 +13,19 @@ from typing import Any, Literal
 import numpy as np
 
 from dlkit.datasets.tables._cells import Array, Cells, Numbers, Strings, Table, ranked, strings_of
+from dlkit.datasets.tables._dialect import ROW_NAMES
 from dlkit.datasets.tables._facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of, many_texts, text_facts
 from dlkit.datasets.tables._frames import number_text
-from dlkit.datasets.tables._parsing import as_dates, as_numbers, boolean_words, date_format, number_format
+from dlkit.datasets.tables._parsing import (
+    as_dates,
+    as_numbers,
+    boolean_words,
+    date_format,
+    day_first,
+    fits,
+    mostly_numbers,
+    number_format,
+)
 from dlkit.datasets.tables.columns import CategoryColumn, Column, NumberColumn, Part
 from dlkit.errors import ArgumentError, DataError
 
@@ -22,6 +33,7 @@ __all__ = ["FitOptions", "Roles", "decide", "fit_columns", "text_of"]
 
 Scaling = Literal["standard", "robust", "none"]
 _LIKE_ID = re.compile(r"(^|[_\W])(?i:id|uid|uuid|guid|key|index|idx|rowid|row_?num(ber)?)$|[a-z](Id|ID)$|번호$")
+_BLANKS = re.compile(r"\S {2,}\S")
 _FEW_ROWS = 20  # below, differing values say nothing about a column's kind
 
 
@@ -37,6 +49,11 @@ class Roles:
     drop: tuple[str, ...] = ()
     target: tuple[str, ...] = ()
     group: str | None = None
+    date_forms: tuple[tuple[str, str], ...] = ()
+
+    def date_form(self, name: str) -> str | None:
+        """How the caller says that a column's dates are written."""
+        return dict(self.date_forms).get(name)
 
     def check(self, names: Sequence[str], origin: str) -> None:
         """Every named column must be there, in one role only."""
@@ -47,6 +64,10 @@ class Roles:
                     raise ArgumentError(f"{role}: {origin} has no column {name!r}; {_near(name, names)}")
                 if seen.setdefault(name, role) != role:
                     raise ArgumentError(f"column {name!r} is named both in {seen[name]} and in {role}")
+
+    def named(self) -> set[str]:
+        """All columns that the caller says something about."""
+        return {name for _, columns in self._given() for name in columns}
 
     def as_text(self) -> set[str]:
         """Columns whose text must be kept as it stands."""
@@ -61,6 +82,11 @@ class Roles:
 def _near(name: str, names: Sequence[str]) -> str:
     if close := difflib.get_close_matches(name, names, 3):
         return f"do you mean {', '.join(map(repr, close))}?"
+    if len(names) == 1 and _BLANKS.search(names[0]):
+        return (
+            f"it has only {names[0]!r:.200}, whose columns stand apart by blanks: "
+            "give the DataFrame that pandas.read_csv(path, sep=r'\\s+') reads"
+        )
     if len(names) == 1:
         return f"it has only {names[0]!r:.200}; if that is a row, see separator= and names="
     return f"it has {', '.join(map(repr, names[:20]))}{', ...' if len(names) > 20 else ''}"
@@ -113,8 +139,7 @@ def check_any_used(columns: Iterable[Column], origin: str) -> None:
 
 
 def _declared(table: Table, roles: Roles) -> list[str]:
-    named = {name for _, columns in roles._given() for name in columns}
-    return [name for name in table.categories if name not in named]
+    return [name for name in table.categories if name not in roles.named()]
 
 
 def _fit_column(name: str, cells: Cells, roles: Roles, options: FitOptions, missing: Sequence[str]) -> Column:
@@ -126,10 +151,10 @@ def _fit_column(name: str, cells: Cells, roles: Roles, options: FitOptions, miss
     forced = forced_kind(name, roles)
     if isinstance(cells, Strings) and (some := many_texts(cells, missing)) is not None and forced is None:
         values = list(some.counts)
-        if number_format(values) is None and date_format(values) is None:
+        if number_format(values) is None and date_format(values) is None and mostly_numbers(some.counts) is None:
             return decide(name, some, "plain", options)
     text = text_facts(cells, missing) if isinstance(cells, Strings) else None
-    cells, form = recognised(cells, missing, forced=forced, text=text)
+    cells, form = recognised(cells, missing, forced=forced, text=text, name=name, date_form=roles.date_form(name))
     facts: Facts | None = text if isinstance(cells, Strings) else None
     if facts is None:
         facts = facts_of(cells, missing, unique=like_id(name), spread=options.scale == "robust")
@@ -140,6 +165,9 @@ def fixed_column(name: str, roles: Roles, rows: int, missing: int) -> Column | N
     """A column that is what the caller says, whatever its cells hold."""
     if name == roles.group:
         return Column(name=name, kind="dropped", why="the group of the split", rows=rows)
+    if name == ROW_NAMES and name not in roles.named():
+        why = "a first column without a name holds row names; name it in numeric= or categorical= if it does not"
+        return Column(name=name, kind="identifier", why=why, rows=rows, missing=missing)
     if name in roles.drop:
         return Column(name=name, kind="dropped", why="named in drop", rows=rows)
     for kind, names in (("text", roles.text), ("image", roles.image)):
@@ -172,31 +200,65 @@ def text_of(cells: Cells) -> Strings:
 
 
 def recognised(
-    cells: Cells, missing: Sequence[str], *, forced: str | None = None, text: TextFacts | None = None
+    cells: Cells,
+    missing: Sequence[str],
+    *,
+    forced: str | None = None,
+    text: TextFacts | None = None,
+    name: str = "",
+    date_form: str | None = None,
 ) -> tuple[Cells, str]:
-    """Text that is numbers, booleans or dates in every row as such, with the form in which it is written.
+    """Text that is numbers, booleans or dates as such, with the form in which it is written.
+
+    All rows must be dates or booleans; a few cells among numbers are rows for the policy, not another kind of column.
 
     Args:
         cells: A column.
         missing: Missing marks.
         forced: "number" or "date" where the caller says so.
         text: The facts of its text, where they are known.
+        name: Of the column, for the warning.
+        date_form: How dates are written, where the caller says so.
+
+    Warns:
+        UserWarning: dates fit with the day first as well as with the month first.
     """
     if not isinstance(cells, Strings):
         return cells, "ISO8601" if not isinstance(cells, Numbers) else "plain"
-    values = list((text or text_facts(cells, missing)).counts)
+    text = text or text_facts(cells, missing)
+    values = list(text.counts)
     if forced != "date" and boolean_words(values):
         return as_numbers(cells, "boolean", missing)[0], "boolean"
     if forced != "date" and (form := number_format(values)) is not None:
         return as_numbers(cells, form, missing)[0], form
+    if date_form is not None:
+        return _dates_by(cells, date_form, missing, len(values))
     if forced != "number" and (form := date_format(values)) is not None:
+        if (other := day_first(form)) is not None and fits(values, other):
+            _warn_of_ambiguous_dates(name, form, other)
         return as_dates(cells, form, missing)[0], form
     if forced == "number" and values:
         # Codes with leading zeros count as numbers only where the caller says so.
         form = number_format([value.lstrip("0") or "0" for value in values]) or "plain"
         numbers, bad = as_numbers(cells, form, missing)
         return (cells if bad.sum() == len(values) else numbers), form  # single bad cells are for the policy
+    if forced is None and (form := mostly_numbers(text.counts)) is not None:
+        return as_numbers(cells, form, missing)[0], form
     return cells, "plain"
+
+
+def _dates_by(cells: Strings, form: str, missing: Sequence[str], values: int) -> tuple[Cells, str]:
+    dates, bad = as_dates(cells, form, missing)
+    return (cells if values and bad.sum() == values else dates), form  # single bad cells are for the policy
+
+
+def _warn_of_ambiguous_dates(name: str, form: str, other: str) -> None:
+    warnings.warn(
+        f"the dates of column {name!r} may have the month or the day first, and are read as {form}; "
+        f"say which: dates={{{name!r}: {form!r}}} or dates={{{name!r}: {other!r}}}",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def decide(name: str, facts: Facts, form: str, options: FitOptions, *, forced: str | None = None) -> Column:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,15 @@ __all__ = [
     "as_numbers",
     "boolean_words",
     "date_format",
+    "day_first",
+    "fits",
     "fitting_form",
     "is_code",
+    "mostly_numbers",
     "number_format",
     "present",
     "settled",
+    "unmistakable",
 ]
 
 #: What counts as missing in a cell of its own, blanks around it aside. An empty cell always does.
@@ -46,15 +51,21 @@ _CODE = re.compile(r"[+-]?0(\d+|x[\da-f]+)", re.I | re.A)
 _HAS_DIGIT = re.compile(r"\d|^[+-]?inf", re.I | re.A)
 _GROUPED = {
     # "1,234.5"; "1 234.5" with the blanks that typesetters and Excel use; "1'234.5"; "1.234,5" and "0,5"
-    "thousands ,": (re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", re.A), {",": None}),
+    # Nobody groups the digits of "0,545", so a comma in such a column is a decimal one.
+    "thousands ,": (re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?", re.A), {",": None}),
     "thousands blank": (
-        re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f]\d{3})+(\.\d*)?", re.A),
+        re.compile(r"[+-]?[1-9]\d{0,2}([ \u00a0\u202f]\d{3})+(\.\d*)?", re.A),
         dict.fromkeys(" \u00a0\u202f"),
     ),
-    "thousands '": (re.compile(r"[+-]?\d{1,3}(['\u2019]\d{3})+(\.\d*)?", re.A), dict.fromkeys("'\u2019")),
+    "thousands '": (re.compile(r"[+-]?[1-9]\d{0,2}(['\u2019]\d{3})+(\.\d*)?", re.A), dict.fromkeys("'\u2019")),
     "decimal ,": (re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d*)?|[+-]?,\d+", re.A), {".": None, ",": "."}),
 }
+_FORMS = ("plain", *_GROUPED)
+_SIGNS = "€$£¥₩₹₽%‰"  # one of them may stand before or after every number of a column
 _TABLES = {name: str.maketrans(change) for name, (_, change) in _GROUPED.items()}
+
+_FEW_VALUES = 20  # different numbers, up to which they may be names
+_FEW_ODD = 0.05  # of the rows, up to which cells that are no numbers are mistakes
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?", re.A)
 _TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d+)?)?", re.A)
@@ -76,7 +87,10 @@ _DATE_FORMATS = (
     "%b %d, %Y",
     "%B %d, %Y",
     "%Y년 %m월 %d일",
+    "%Y. %m. %d.",
+    "%y. %m. %d.",
 )
+_SWAPPED = {"%m/%d": "%d/%m", "%m-%d": "%d-%m"}
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _DATE_LIKE = re.compile(r"\d.*[-/. ,년].*\d", re.A)
 
@@ -89,15 +103,24 @@ def is_code(text: str) -> bool:
 
 
 def present(strings: Sequence[str], missing: Collection[str]) -> list[str | None]:
-    """Each string without blanks around it, None where it is a missing mark."""
-    return [None if (text := string.strip()) == "" or text in missing else text for string in strings]
+    """Each string as it is compared: without blanks around it and in NFC; None where it is a missing mark.
+
+    Programs and file systems spell one name in two ways, a letter with its accent as one character or as two.
+    """
+    return [None if (text := _spelled(string)) == "" or text in missing else text for string in strings]
+
+
+def _spelled(string: str) -> str:
+    text = string.strip()
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def fitting_form(cells: Strings, form: str, missing: Collection[str]) -> str:
-    """A schema's way of writing numbers, unless this file plainly has another one."""
+    """A schema's way of writing numbers, unless this file plainly has another one; a sign may change what is meant."""
     if form != "plain":
         return form
-    return number_format([text for text in present(cells.pool.tolist(), missing) if text is not None]) or form
+    found = number_format([text for text in present(cells.pool.tolist(), missing) if text is not None])
+    return form if found is None or found[-1] in _SIGNS else found
 
 
 def boolean_words(values: Collection[str]) -> bool:
@@ -118,13 +141,29 @@ def _is_true(text: str) -> float | None:
 def number_format(values: Sequence[str]) -> str | None:
     """How all of `values` are written as numbers: "plain", a name with the separator in it, or None.
 
+    A sign that every value has, such as € or %, follows the name; the number before "%" stays as it stands there.
+
     >>> number_format(["1,234", "12"]), number_format(["0,5"]), number_format(["x"]), number_format(["01"])
     ('thousands ,', 'decimal ,', None, None)
+    >>> number_format(["€1,234.50", "€12"]), number_format(["3 %", "5 $"])
+    ('thousands , €', None)
     """
     if not all(_HAS_DIGIT.search(text) for text in _spread(values)):
         return None  # most columns of text are recognised by a few cells
     if not values or any(_CODE.fullmatch(text) for text in values):
         return None
+    if sign := next((sign for sign in _SIGNS if sign in values[0]), ""):
+        bare = [_without(text, sign) for text in values]
+        form = _format([text for text in bare if text is not None]) if None not in bare else None
+        return None if form is None else f"{form} {sign}"
+    return _format(values)
+
+
+def _without(text: str, sign: str) -> str | None:
+    return text.replace(sign, "").strip() if text.count(sign) == 1 else None
+
+
+def _format(values: Sequence[str]) -> str | None:
     odd = [text for text in values if not _PLAIN.fullmatch(text)]
     if not odd:
         return "plain"
@@ -132,6 +171,36 @@ def number_format(values: Sequence[str]) -> str | None:
         if all(pattern.fullmatch(text) for text in odd) and (name != "decimal ," or _comma_decimals(values)):
             return name
     return None
+
+
+def mostly_numbers(counts: Mapping[str, int]) -> str | None:
+    """The form of a column of numbers with a few cells that are none, or None where it is no such column.
+
+    Few numbers that differ, as in "0", "1", "2", "3+", are names of categories like any others.
+
+    Args:
+        counts: Rows by text, missing marks left out.
+
+    >>> cells = {f"{i / 4}": 1 for i in range(100)}
+    >>> mostly_numbers(cells | {"unknown": 2}), mostly_numbers(cells | {"unknown": 20})
+    ('plain', None)
+    """
+    few = _spread(list(counts))
+    if sum(map(_looks_like_number, few)) < 0.8 * len(few) or any(map(_CODE.fullmatch, counts)):
+        return None  # as most columns of text
+    signs = {sign: sum(rows for text, rows in counts.items() if sign in text) for sign in _SIGNS}
+    sign = max(signs, key=signs.__getitem__)
+    ending = f" {sign}" if 2 * signs[sign] > sum(counts.values()) else ""
+    read = {form: [text for text in counts if parse_number(text, form + ending) is not None] for form in _FORMS}
+    form = max(read, key=lambda form: len(read[form]))
+    odd = sum(counts.values()) - sum(counts[text] for text in read[form])
+    fits = len(read[form]) > _FEW_VALUES and odd <= _FEW_ODD * sum(counts.values())
+    return form + ending if fits else None
+
+
+def _looks_like_number(text: str) -> bool:
+    bare = text.strip(_SIGNS + " ") if text[:1] in _SIGNS or text[-1:] in _SIGNS else text
+    return _PLAIN.fullmatch(bare) is not None or any(pattern.fullmatch(bare) for pattern, _ in _GROUPED.values())
 
 
 def _comma_decimals(values: Sequence[str]) -> bool:
@@ -146,6 +215,9 @@ def _spread(values: Sequence[str], count: int = 50) -> Sequence[str]:
 
 def parse_number(text: str, form: str) -> float | int | None:
     """A number written in a form of `number_format`, or plainly; None where it is neither."""
+    if form[-1] in _SIGNS:
+        bare = _without(text, form[-1])
+        return None if bare is None else parse_number(bare, form[:-2])
     if form != "decimal ," and _PLAIN.fullmatch(text):
         return _plain_number(text)
     if form in _GROUPED and _GROUPED[form][0].fullmatch(text):
@@ -200,6 +272,25 @@ def date_format(values: Sequence[str]) -> str | None:
         if not np.isnat(_dates(few, form)).any() and not np.isnat(_dates(values, form)).any():
             return form
     return None
+
+
+def day_first(form: str) -> str | None:
+    """The form with day and month the other way round, where only numbers tell which is which.
+
+    >>> day_first("%m/%d/%Y"), day_first("%d.%m.%Y")
+    ('%d/%m/%Y', None)
+    """
+    return next((new + form.removeprefix(old) for old, new in _SWAPPED.items() if form.startswith(old)), None)
+
+
+def unmistakable(form: str) -> bool:
+    """Whether no other form could mean another day: the year first and with four digits, or the month as a word."""
+    return form in ("ISO8601", "time") or form.startswith("%Y") or "%b" in form or "%B" in form
+
+
+def fits(values: Sequence[str], form: str) -> bool:
+    """Whether all of `values` are dates written in a form."""
+    return not np.isnat(_dates(values, form)).any()
 
 
 def _dates(values: Sequence[str], form: str) -> Array:

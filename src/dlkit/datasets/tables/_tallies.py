@@ -115,10 +115,14 @@ class ColumnTally:
         marks: Missing marks.
         forced: "number", "date" or "text" where the caller says so.
         unique: Whether numbers that all differ make it an identifier.
+        date_form: How dates are written, where the caller says so.
     """
 
-    def __init__(self, name: str, marks: Sequence[str], forced: str | None, *, unique: bool) -> None:
+    def __init__(
+        self, name: str, marks: Sequence[str], forced: str | None, *, unique: bool, date_form: str | None = None
+    ) -> None:
         self.name, self.marks, self.forced, self.unique = name, marks, forced, unique
+        self.date_form = date_form
         self.form = "plain"
         self.tally: NumberTally | TextTally | dict[str, NumberTally] | None = TextTally() if forced == "text" else None
         self.rows = self.missing = 0
@@ -146,7 +150,7 @@ class ColumnTally:
         return empty, None if cells.missing().all() else ~cells.missing()
 
     def _recognise(self, cells: Cells) -> None:
-        found, form = recognised(cells, self.marks, forced=self.forced)
+        found, form = recognised(cells, self.marks, forced=self.forced, name=self.name, date_form=self.date_form)
         if isinstance(found, Strings):
             if text_facts(found, self.marks).counts:
                 self.tally = TextTally()

@@ -36,7 +36,7 @@ class TableOptions(TypedDict, total=False):
     target: Names
     numeric: Names
     categorical: Names
-    dates: Names
+    dates: Names | Mapping[str, str]
     text: Names
     image: Names
     drop: str | Sequence[str]
@@ -79,7 +79,8 @@ class CSVDataset(InMemoryDataset):
         target: The column to predict; several for regression or multi-label data.
         numeric: Columns to take as numbers whatever they look like.
         categorical: Columns to take as categories, for example numbers that are codes.
-        dates: Columns to take as dates.
+        dates: Columns to take as dates, or a mapping from them to the `strptime` formats in which they are written,
+            as in `{"when": "%d/%m/%Y"}`.
         text: Columns of free text to hand through as strings.
         image: Columns of image files to decode.
         drop: Columns to leave out.
@@ -136,7 +137,7 @@ class CSVDataset(InMemoryDataset):
         target: Names = None,
         numeric: Names = None,
         categorical: Names = None,
-        dates: Names = None,
+        dates: Names | Mapping[str, str] = None,
         text: Names = None,
         image: Names = None,
         drop: str | Sequence[str] = (),
