@@ -212,7 +212,7 @@ class Schema:
             path: The file.
         """
         try:
-            with open_regular(path) as file:
+            with open_regular(path, noun="schema file") as file:
                 text = file.read().decode()
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is no table schema: {error}") from error
