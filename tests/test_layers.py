@@ -55,7 +55,8 @@ runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
-training/meaning training/batches training/counting training/outputs training/steps training/evaluation training/loop
+training/meaning training/units training/batches training/counting training/outputs training/steps
+training/evaluation training/loop
 training/signals training/resuming
 training/watching training/reuse training/rehearsal training/setup training/trainer training/__init__
 transfer/tuning transfer/comparing transfer/__init__

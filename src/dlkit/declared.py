@@ -17,7 +17,7 @@ import numpy as np
 from dlkit.errors import ArgumentError, DataError
 from dlkit.transforms import Preprocessing
 
-__all__ = ["Difference", "check_same", "classes_in", "difference", "preparation_in", "spec_in"]
+__all__ = ["Difference", "check_same", "classes_in", "difference", "preparation_in", "spec_in", "target_in"]
 
 # Recognised by name: this file lies below the rooms that define them.
 _SPECS = {"Preprocessing": "images", "Schema": "a table", "TextSpec": "texts"}
@@ -71,6 +71,15 @@ def classes_in(given: Any) -> list[str] | None:
         if isinstance(names, Sequence | np.ndarray) and not isinstance(names, str) and len(names):
             return [str(name) for name in names]
     return None
+
+
+def target_in(given: Any) -> Any:
+    """The `Target` of a table's schema: task, classes, scale; None where there is none.
+
+    Args:
+        given: A dataset, a model or a schema.
+    """
+    return getattr(spec_in(given), "target", None)
 
 
 class Difference(NamedTuple):

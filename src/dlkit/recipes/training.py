@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -151,7 +151,7 @@ def _finished(trainer: Trainer, loaders: Mapping[str, Any], data: Data, choice: 
     stopped, judged_on = trainer.run.stop_reason or "completed", "test" if "test" in loaders else "val"
     interrupted, path, metrics = stopped == "interrupted", None, dict[str, float]()
     if not interrupted:
-        metrics = _in_units(trainer.evaluate(loaders[judged_on]), data)
+        metrics = trainer.evaluate(loaders[judged_on])
         reached = {f"{judged_on}_{name}": value for name, value in metrics.items()}
         path = _saved(trainer.model, folder / MODEL_FILE, data, choice, reached)
     return Trained(
@@ -270,17 +270,6 @@ def _trainer(
         seed=seed,
         progress=progress,
     )
-
-
-def _in_units(metrics: Mapping[str, float], data: Data) -> dict[str, float]:
-    """Errors of a regression in the units of the file; samples hold them divided by the target's scale."""
-    scales: Sequence[float] = (
-        data.train.schema.target.scale if data.task == "regression" and data.kind == "table" else ()
-    )
-    if len(scales) != 1:
-        return dict(metrics)
-    scaled = {name: value * scales[0] for name, value in metrics.items() if name in ("rmse", "mae")}
-    return {**metrics, **scaled}
 
 
 def _saved(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Mapping[str, float]) -> Path:

@@ -17,6 +17,7 @@ from dlkit.runs.state import LossMeter
 from dlkit.training.batches import as_input, split
 from dlkit.training.counting import Averaging
 from dlkit.training.steps import Forward
+from dlkit.training.units import Unit
 
 __all__ = ["evaluate", "predict"]
 
@@ -27,6 +28,7 @@ def evaluate(
     metrics: Metrics,
     *,
     model: nn.Module,
+    unit: Unit,
     go_on: Callable[[int], bool] = lambda done: True,
     watch: Callable[[int, dict[str, list[float | None]]], None] | None = None,
 ) -> dict[str, float] | None:
@@ -37,6 +39,7 @@ def evaluate(
         batches: On the device.
         metrics: Emptied first.
         model: The module to evaluate, put into eval mode for the time.
+        unit: Of what the metrics are to be told; the loss stays as it is.
         go_on: Called after each batch with the number of batches done; False ends the evaluation.
         watch: Sees the losses of the batches, see `LossMeter`.
 
@@ -55,7 +58,9 @@ def evaluate(
                 loss, output, target = forward(batch, model)
                 count = counted(batch)
                 meter.add(forward.counting.mean(loss, count), count, done)
-                metrics.update(output if hasattr(output, "logits") else forward.prediction(output), target)
+                if len(metrics):
+                    judged = output if hasattr(output, "logits") else forward.prediction(output)
+                    metrics.update(*unit.pair(judged, target))
             except Exception as error:
                 locate(error, f"batch {done + 1} of the evaluation")
                 raise

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from dlkit.declared import check_same
+from dlkit.declared import check_same, target_in
 from dlkit.runs.state import Run
 from dlkit.wrappers import unwrap
 
-__all__ = ["agreed", "check"]
+__all__ = ["agreed", "check", "target_of"]
 
 
 def agreed(model: nn.Module, train: Any, val: Any) -> tuple[Any, Any]:
@@ -48,6 +48,17 @@ def check(run: Run, loader: Any) -> None:
     data = _data_of(loader)
     check_same(run.data, data, there="the training data", here="this data")
     check_same(_claims(run.model), data, there="the model", here="this data")
+
+
+def target_of(run: Run, loader: Any = None) -> Any:
+    """What a table's schema says of the target: of the training, of the model, or of this data; None if none does.
+
+    Args:
+        run: The run.
+        loader: Anything that `evaluate` takes.
+    """
+    said = (target_in(each) for each in (run.data, run.val_data, _claims(run.model), _data_of(loader)))
+    return next((target for target in said if target is not None), None)
 
 
 def _claims(model: nn.Module) -> Any:

@@ -42,6 +42,7 @@ from dlkit.training.loop import Hooks, Plan, run_epochs
 from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
+from dlkit.training.units import Unit
 from dlkit.transfer.freezing import is_frozen
 
 __all__ = ["Trainer"]
@@ -62,7 +63,7 @@ class Trainer:
             out are refused. A loss of your own gets a tuple, list or dict whole.
         optim: An optimizer made on the model's parameters, or a dict of several for a `step` of your own.
         metrics: Names ("accuracy", see `dlkit.metrics.Metrics`), torchmetrics objects, or a mapping from names to
-            them; measured on validation data.
+            them; measured on validation data, for a regression on a table in the target's own unit.
         callbacks: See `dlkit.callbacks`.
         scheduler: Any scheduler of torch, or `LearningRate(...)` to say how it is stepped.
         device: "auto" takes CUDA, then Apple's MPS, then the CPU.
@@ -185,6 +186,7 @@ class Trainer:
             )
         source, val_source = self._sources(train, val, overfit)
         self.run.data, self.run.val_data = meaning.agreed(self.run.model, train, val)
+        self._unit()
         if dry_run:
             return self._dry_run(source, val_source)
         self._set_up_callbacks()
@@ -196,7 +198,7 @@ class Trainer:
         return history
 
     def evaluate(self, loader: Any) -> dict[str, float]:
-        """The mean loss over samples, and the metrics.
+        """The mean loss over samples, and the metrics, those of a regression on a table in the target's own unit.
 
         Args:
             loader: Anything `fit` takes.
@@ -210,15 +212,18 @@ class Trainer:
         with rng.isolated(source.seed):
             batches = self._prepare(source.batches(0))
             watch = watch_evaluation(functools.partial(source.indices, 0))
-            values = evaluation.evaluate(self._forward, batches, self.metrics, model=self._eval_module(), watch=watch)
+            values = evaluation.evaluate(
+                self._forward, batches, self.metrics, model=self._eval_module(), unit=self._unit(loader), watch=watch
+            )
         return values or {}
 
-    def predict(self, loader: Any, *, has_targets: bool | None = None) -> Any:
+    def predict(self, loader: Any, *, has_targets: bool | None = None, scaled: bool = False) -> Any:
         """The model's outputs for all samples, in the loader's order, on the CPU.
 
         Args:
             loader: Anything `fit` takes; targets are left out.
             has_targets: False when batches of two tensors are two inputs, not inputs and target.
+            scaled: Of a regression on a table, give the outputs as the model gives them, not in the target's own unit.
 
         Raises:
             DataError: the data mean something else than the training data, or than the model says.
@@ -234,7 +239,8 @@ class Trainer:
             )
         with rng.isolated(source.seed):
             batches = self._prepare(source.batches(0))
-            return evaluation.predict(self._forward, batches, model=self._eval_module(), has_targets=has_targets)
+            outputs = evaluation.predict(self._forward, batches, model=self._eval_module(), has_targets=has_targets)
+        return outputs if scaled else self._unit(loader).predictions(outputs)
 
     def lr_find(
         self, loader: Any, *, start: float = 1e-7, end: float = 10.0, steps: int = 100
@@ -483,8 +489,11 @@ class Trainer:
             return None
         batches = self._prepare(val.batches(0))
         return evaluation.evaluate(
-            self._forward, batches, self.metrics, model=self._eval_module(), go_on=go_on, watch=watch
+            self._forward, batches, self.metrics, model=self._eval_module(), unit=self._unit(), go_on=go_on, watch=watch
         )
+
+    def _unit(self, loader: Any = None) -> Unit:
+        return Unit(meaning.target_of(self.run, loader), self._forward.objective)
 
     def _eval_module(self) -> nn.Module:
         """The averaged model where there is one, else the one that is called, compiled or not."""
