@@ -56,6 +56,7 @@ callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callb
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/meaning training/units training/batches training/counting training/outputs training/steps
+training/closures
 training/evaluation training/loop
 training/signals training/resuming
 training/watching training/reuse training/rehearsal training/setup training/trainer training/__init__

@@ -19,6 +19,7 @@ from dlkit.errors import ArgumentError
 from dlkit.runs.parts import find_parts, learning_parameters
 from dlkit.runs.state import Run
 from dlkit.training.batches import to_device
+from dlkit.training.closures import needs_closure
 from dlkit.transfer.groups import warn_of_unheld
 
 __all__ = [
@@ -165,6 +166,11 @@ def check(
         raise ArgumentError(
             "a step of your own does its own accumulation and precision; leave accumulate and precision out"
         )
+    if step is None and precision == "fp16" and needs_closure(next(iter(optimizers.values()))):
+        raise ArgumentError(
+            "the gradient scaler of fp16 looks at the gradients before the optimizer does, and this optimizer computes "
+            "its gradients itself; use precision='bf16' or 'fp32'"
+        )
     if step is not None and compiled:
         raise ArgumentError("a step of your own calls the model itself: compile what it calls, and leave compile out")
     own = {id(parameter) for parameter in model.parameters()}
@@ -190,13 +196,21 @@ def listed_callbacks(callbacks: Any) -> list[Callback]:
     return listed
 
 
-def check_callbacks(callbacks: Sequence[Callback], step: Any) -> None:
+def check_callbacks(callbacks: Sequence[Callback], step: Any, optimizers: Mapping[str, Optimizer]) -> None:
     """Refuse two folders for one run, and what a step of the user's own would never call.
 
     Args:
         callbacks: All of them.
         step: As given to the Trainer.
+        optimizers: By name.
     """
+    if step is None and any(needs_closure(optimizer) for optimizer in optimizers.values()):
+        for callback in callbacks:
+            if isinstance(callback, LearningRate) and callback.warmup:
+                raise ArgumentError(
+                    f"LearningRate(warmup={callback.warmup}) sets the rate when the gradients are there, and an "
+                    "optimizer with a closure has read its rate before; use a scheduler that rises by itself"
+                )
     if sum(isinstance(callback, Checkpoint) for callback in callbacks) > 1:
         raise ArgumentError("a run has one folder: pass one Checkpoint")
     for callback in callbacks if step is not None else ():

@@ -20,7 +20,7 @@ from dlkit.training import outputs
 from dlkit.training.batches import as_input, call, check_scalar, pieces, rows_of, split
 from dlkit.training.counting import Averaging, Counting, samples_of
 
-__all__ = ["CustomStep", "Forward", "StandardStep", "Step"]
+__all__ = ["CustomStep", "Forward", "StandardStep", "Step", "drop_gradients"]
 
 #: Gives the loss (or named ones), what it counts in a mean over steps, and the number of samples.
 Step = Callable[[Run, list[Any]], tuple[Any, Any, int]]
@@ -196,10 +196,19 @@ class StandardStep:
             run: The run.
             group: Batches on the device.
         """
+        loss, count = self._evaluated(run, group)
+        self._update(run)  # not tried again: an optimizer that fails may have moved half of the parameters
+        return self._counted(group, loss, count)
+
+    def _counted(self, group: list[Any], loss: Tensor, count: Any) -> tuple[Tensor, Any, int]:
+        samples = samples_of(group[0]) if len(group) == 1 else sum(map(samples_of, group))
+        return self.counting.mean(loss, count), count, samples
+
+    def _evaluated(self, run: Run, group: list[Any]) -> tuple[Tensor, Any]:
+        """Loss and gradients of a group, and what it counts; in as many pieces as the memory asks for."""
         while True:
             try:
-                value, count = self._gradients(run, group)
-                break
+                return self._gradients(run, group)
             except torch.OutOfMemoryError as error:
                 rows = [rows_of(batch) for batch in group]
                 if None in rows:
@@ -207,8 +216,6 @@ class StandardStep:
                 if None in rows or self._pieces >= max(row or 1 for row in rows):
                     raise
             self._halve(run)
-        self._update(run)  # not tried again: an optimizer that fails may have moved half of the parameters
-        return value, count, samples_of(group[0]) if len(group) == 1 else sum(map(samples_of, group))
 
     def _gradients(self, run: Run, group: list[Any]) -> tuple[Tensor, Any]:
         if self._pieces > 1:
@@ -216,8 +223,7 @@ class StandardStep:
         if len(group) == 1:
             loss, _, _ = self.forward(group[0])
             self._backward(run, loss, group[0])
-            count = self.counting(group[0])
-            return self.counting.mean(loss.detach(), count), count
+            return loss.detach(), self.counting(group[0])
         return self._accumulate(run, group)
 
     def _cut(self, batch: Any) -> list[Any]:
@@ -242,7 +248,7 @@ class StandardStep:
                 loss = _share(loss, count, total)
             self._backward(run, loss, batch)
             parts.append(loss.detach())
-        return self.counting.mean(torch.stack(parts).sum(), total), total
+        return torch.stack(parts).sum(), total
 
     def _backward(self, run: Run, loss: Tensor, batch: Any) -> None:
         try:
@@ -262,11 +268,15 @@ class StandardStep:
         for hook in self.on_gradients:
             hook(run)
         if run.scaler is None:
-            optimizer.step()
+            try:
+                optimizer.step()
+            except Exception as error:
+                explain_closure(error, optimizer)
+                raise
         else:
             run.scaler.step(optimizer)
             run.scaler.update()
-        _drop_gradients(optimizer)
+        drop_gradients(optimizer)
 
     def _halve(self, run: Run) -> None:
         self._pieces *= 2
@@ -284,7 +294,21 @@ def _share(loss: Tensor, count: Any, total: Any) -> Tensor:
     return (loss if count else loss.nan_to_num(0.0, 0.0, 0.0)).mul(share)
 
 
-def _drop_gradients(optimizer: Optimizer) -> None:
+def explain_closure(error: Exception, optimizer: Optimizer) -> None:
+    """Raise a `TrainingError` where an optimizer misses the closure that it declares as optional.
+
+    Args:
+        error: What `optimizer.step()` raised.
+        optimizer: The optimizer.
+    """
+    if "closure" in str(error).lower():
+        raise TrainingError(
+            f"{type(optimizer).__name__}.step declares its closure as optional, but does not work without: {error}. "
+            "Only a step of your own, Trainer(..., step=function), knows what it needs before and after it is called"
+        ) from error
+
+
+def drop_gradients(optimizer: Optimizer) -> None:
     """`optimizer.zero_grad()`, without the profiling range of torch's own, which costs more than all of the loop."""
     if type(optimizer).zero_grad is not Optimizer.zero_grad or "zero_grad" in vars(optimizer):
         optimizer.zero_grad()

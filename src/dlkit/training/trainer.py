@@ -38,6 +38,7 @@ from dlkit.samplers import Shuffle
 from dlkit.sources import Source, nothing, source_of
 from dlkit.training import batches as batch_tools
 from dlkit.training import evaluation, meaning, rehearsal, resuming, setup
+from dlkit.training.closures import ClosureStep, needs_closure
 from dlkit.training.loop import Hooks, Plan, run_epochs
 from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
@@ -61,7 +62,9 @@ class Trainer:
             `.loss` or under "loss" in what it returns, or returns a dict of losses, which are added. Auxiliary heads
             of torchvision's models are trained with the weights of its references; other parts that the loss leaves
             out are refused. A loss of your own gets a tuple, list or dict whole.
-        optim: An optimizer made on the model's parameters, or a dict of several for a `step` of your own.
+        optim: An optimizer made on the model's parameters, or a dict of several for a `step` of your own. One whose
+            `step` demands a closure, such as `LBFGS`, gets one: loss, gradients and callbacks on gradients, anew at
+            each call.
         metrics: Names ("accuracy", see `dlkit.metrics.Metrics`), torchmetrics objects, or a mapping from names to
             them; measured on validation data, for a regression on a table in the target's own unit.
         callbacks: See `dlkit.callbacks`.
@@ -119,7 +122,7 @@ class Trainer:
         self.metrics = Metrics(metrics, loss=loss)
         self.seed, self.progress = seed, progress
         self.callbacks = [*setup.schedule(scheduler), *own, *([Progress()] if progress else [])]
-        setup.check_callbacks(self.callbacks, step)
+        setup.check_callbacks(self.callbacks, step, optimizers)
         others = {"step": step, **self.metrics.objects}
         loss, parts = setup.parts_on_device(loss, others, self.model, self.device)
         self._forward = Forward(called, loss, precision=precision, device=self.device, count=count)
@@ -467,11 +470,10 @@ class Trainer:
         )
 
     def _step(self, on_gradients: Sequence[Callable[..., None]]) -> Step:
-        return (
-            CustomStep(self._custom_step, self._count)
-            if self._custom_step
-            else StandardStep(self._forward, on_gradients)
-        )
+        if self._custom_step:
+            return CustomStep(self._custom_step, self._count)
+        kind = ClosureStep if needs_closure(self.run.optimizer) else StandardStep
+        return kind(self._forward, on_gradients)
 
     def _validation(self, val: Source, hooks: Sequence[Callable[..., None]]) -> Callable[[], dict[str, float] | None]:
         watch = watch_evaluation(functools.partial(val.indices, 0))  # one for all validations: said once

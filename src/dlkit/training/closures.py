@@ -1,0 +1,63 @@
+"""Steps of optimizers that evaluate loss and gradients several times themselves, such as L-BFGS."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dlkit.errors import TrainingError
+from dlkit.runs.state import Run
+from dlkit.training.steps import StandardStep, drop_gradients
+
+__all__ = ["ClosureStep", "needs_closure"]
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Whether `optimizer.step` cannot be called without a closure, as its signature says.
+
+    Args:
+        optimizer: Any optimizer.
+
+    >>> import torch
+    >>> weights = [torch.nn.Parameter(torch.zeros(1))]
+    >>> needs_closure(torch.optim.LBFGS(weights)), needs_closure(torch.optim.Adam(weights))
+    (True, False)
+    """
+    parameters = inspect.signature(type(optimizer).step).parameters
+    closure = parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+class ClosureStep(StandardStep):
+    """The standard step for an optimizer that is given a closure.
+
+    Each call of the closure computes loss and gradients of the whole group anew, at the weights as they are then, and
+    calls the hooks on gradients (clipping), as a closure in a loop of your own would. The loss that counts is that of
+    the first call, at the weights before the step.
+    """
+
+    def __call__(self, run: Run, group: list[Any]) -> tuple[Tensor, Any, int]:
+        """Do the step; see `StandardStep`.
+
+        Args:
+            run: The run.
+            group: Batches on the device.
+        """
+        optimizer, first = run.optimizer, list[tuple[Tensor, Any]]()
+
+        def closure() -> Tensor:
+            drop_gradients(optimizer)
+            loss, count = self._evaluated(run, group)
+            for hook in self.on_gradients:
+                hook(run)
+            first.append((loss, count))
+            return loss
+
+        optimizer.step(closure)  # type: ignore[arg-type]  # torch says float, and documents the loss
+        drop_gradients(optimizer)
+        if not first:
+            raise TrainingError(f"{type(optimizer).__name__}.step did not call the closure that it demands")
+        return self._counted(group, *first[0])
