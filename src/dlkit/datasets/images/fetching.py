@@ -14,15 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from dlkit.datasets.images.cache import PixelCache
-from dlkit.datasets.images.decoding import Color, open_image, read_with_status
+from dlkit.datasets.images.decoding import Color, OpenImage, open_image, read_with_status
 from dlkit.datasets.images.handover import sendable
-from dlkit.datasets.images.parallel import BatchMemory, for_each
+from dlkit.datasets.images.parallel import BatchMemory, default_threads, for_each
 from dlkit.datasets.images.settings import ImageSettings, Transform
 from dlkit.errors import DataError
 from dlkit.transforms import Preprocessing
 from dlkit.transforms.geometry import reduction, resized_part, short_side_to
 
-__all__ = ["Fetch", "Fetched", "kept_rule", "transformed"]
+__all__ = ["Fetch", "Fetched", "kept_rule", "prepared", "transformed"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -97,10 +97,7 @@ class Fetch:
         if self.cache is not None:
             pixels = self._kept(row, self.cache)
             return pixels, transform.plan(pixels.shape[0], pixels.shape[1], numbers), 1
-        image = open_image(self.path_of(row))
-        plan = transform.plan(image.height, image.width, numbers)
-        reduce = plan.reduce if image.reducible else 1
-        return image.pixels(reduce, color=transform.color), plan, reduce
+        return _planned(open_image(self.path_of(row)), transform, numbers)
 
     def _kept(self, row: int, cache: PixelCache) -> Pixels:
         """From the cache; else decoded by the cache's rule, so that the first epoch sees what later ones will see."""
@@ -144,6 +141,41 @@ class Fetch:
             if pixels is not None
         ]
         return Fetched(_stacked(samples), bad)
+
+
+def prepared(transform: Preprocessing, count: int, opened: Callable[[int], OpenImage]) -> Fetched:
+    """Images from anywhere as one batch, prepared in threads as those of a dataset are; nothing is kept of them.
+
+    Args:
+        transform: What becomes of each.
+        count: How many there are.
+        opened: Gives the image at a place, or raises a `DataError` that says what is wrong with it.
+
+    Returns:
+        float32 [count, C, H, W], in which the places of bad images hold nothing of use.
+    """
+    bad = dict[int, str]()
+    table = transform.draw(count)  # here, as threads never draw
+    batch = torch.empty((count, *transform.shape))
+    out = batch.numpy()
+
+    def work(place: int) -> None:
+        try:
+            pixels, plan, reduce = _planned(opened(place), transform, None if table is None else table[place])
+        except DataError as error:
+            bad[place] = str(error)
+            return
+        transform.write(pixels, plan, out[place], reduce=reduce)
+
+    for_each(work, count, default_threads())
+    return Fetched(transform.finish(batch), bad)
+
+
+def _planned(image: OpenImage, transform: Preprocessing, numbers: Any) -> tuple[Pixels, Any, int]:
+    """An image's pixels, decoded no larger than needed, what to do with them, and how much smaller they are."""
+    plan = transform.plan(image.height, image.width, numbers)
+    reduce = plan.reduce if image.reducible else 1
+    return image.pixels(reduce, color=transform.color), plan, reduce
 
 
 def _stacked(samples: list[Tensor]) -> Tensor:

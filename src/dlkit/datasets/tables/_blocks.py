@@ -61,6 +61,10 @@ class BlockFile(Protocol):
     def note(self) -> str:
         """How it was read."""
 
+    @property
+    def names(self) -> list[str]:
+        """The names of its columns."""
+
     def blocks(self) -> Iterator[tuple[Block, Any]]:
         """All blocks in order, each with its content where that is at hand."""
 
@@ -146,6 +150,11 @@ class TextFile:
         """The file, as errors name it."""
         return self.source.name
 
+    @property
+    def names(self) -> list[str]:
+        """See `BlockFile`."""
+        return list(self.dialect.names)
+
     def blocks(self) -> Iterator[tuple[Block, bytes]]:
         """See `BlockFile`."""
         position, line, rest = self.start, self.line, b""
@@ -188,7 +197,14 @@ class TextFile:
             data, self.dialect, self.options, as_text, self.origin, first_line=block.line, threads=threads
         )
         place = _BlockLines(self, block) if parsed.lines is None else Numbered(parsed.lines, self.origin)
-        return Table(parsed.columns, self.origin, place, skipped=parsed.bad, folder=self.source.parent)
+        return Table(
+            parsed.columns,
+            self.origin,
+            place,
+            skipped=parsed.bad,
+            skipped_at=parsed.bad_at,
+            folder=self.source.parent,
+        )
 
     def _read(self, block: Block) -> bytes:
         with open_regular(self.path) as file:
@@ -244,6 +260,12 @@ class ParquetFile:
     def note(self) -> str:
         """What it is."""
         return f"{self.source.name}: Parquet"
+
+    @property
+    def names(self) -> list[str]:
+        """See `BlockFile`."""
+        with self._open() as file:
+            return list(file.schema_arrow.names)
 
     def blocks(self) -> Iterator[tuple[Block, None]]:
         """See `BlockFile`."""

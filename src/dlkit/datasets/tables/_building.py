@@ -215,7 +215,9 @@ def class_column(target: Target | None) -> tuple[str, ...]:
 def text_columns(schema: Schema) -> set[str]:
     """The columns that a file's text is needed of, as numbers would lose how they are written."""
     kept = schema.of_kind("category", "boolean", "text", "image")
-    return {*(column.name for column in kept), *class_column(schema.target)}
+    # Where commas are decimals, "1.234" is a thousand, whatever a reader that has never seen the others makes of it.
+    odd = [column for column in schema.numbers if column.kind == "number" and column.form != "plain"]
+    return {*(column.name for column in (*kept, *odd)), *class_column(schema.target)}
 
 
 def under_schema(settings: Settings, schema: Schema) -> tuple[ReadOptions, Schema]:
@@ -320,7 +322,7 @@ def _skip(table: Table, row: int, problem: Problem) -> Skipped:
 
 
 def _told(table: Table, problem: Problem, bad: Array, start: int) -> str:
-    example = problem.example if bad[0] == problem.rows[0] else ""
+    example = problem.example(int(bad[0]))
     more = f", as have {len(bad) - 1} more (rows {_listed(bad[1:] + start)}, counted from 0)" if len(bad) > 1 else ""
     return f"{table.places(int(bad[0]))} {problem.reason}{example}{more}: {problem.remedy}"
 

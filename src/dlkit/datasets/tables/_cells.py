@@ -205,6 +205,7 @@ class Table:
         places: Maps a row number to the words with which errors name that row ("line 12 of adult.data").
         notes: What was found and decided while reading, in sentences.
         skipped: Records that could not be read and were left out by policy: place and reason.
+        skipped_at: How many rows stand before each of these, where that is known.
         categories: Columns that the source itself declares to be categories.
         folder: Where it lies, which paths in cells are relative to.
         first: For a piece of a block of a stream, the number of its first row in the block.
@@ -215,6 +216,7 @@ class Table:
     places: Callable[[int], str]
     notes: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    skipped_at: list[int] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
     folder: Path | None = None
     first: int = 0

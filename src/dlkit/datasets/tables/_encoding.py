@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -25,7 +25,7 @@ from dlkit.datasets.tables.columns import FIRST, MISSING, UNSEEN, CategoryColumn
 from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import DataError
 
-__all__ = ["Encoded", "Problem", "encode"]
+__all__ = ["Encoded", "Problem", "check_columns", "encode"]
 
 _LARGEST = float(np.finfo(np.float32).max)
 _BLOCK, _SHARE = 1 << 14, 1 << 17  # rows written at once, and by one thread
@@ -40,14 +40,14 @@ class Problem:
         rows: Their numbers.
         reason: What is wrong with them, to follow the name of a row.
         remedy: What to do.
-        example: What the first of them has, in words that follow the reason.
+        example: What one of them has, by its number, in words that follow the reason.
         mistake: Whether something is wrong with them; rows without a target are only unlabelled.
     """
 
     rows: Array
     reason: str
     remedy: str
-    example: str = ""
+    example: Callable[[int], str] = lambda _: ""
     mistake: bool = True
 
 
@@ -72,21 +72,26 @@ class Encoded:
     problems: list[Problem] = field(default_factory=list)
 
 
-def encode(table: Table, schema: Schema, target: tuple[Array, Array, Array] | None = None) -> Encoded:
+def encode(
+    table: Table, schema: Schema, target: tuple[Array, Array, Array] | None = None, *, by_row: bool = False
+) -> Encoded:
     """Turn a table into arrays.
 
     Args:
         table: Any table that has the schema's columns, in any order, and maybe more.
         schema: A fitted one.
         target: What `encode_target` gave for this table and schema, where it was asked before.
+        by_row: Read every cell by the schema alone, so that a row means the same whatever rows stand beside it. Else a
+            whole column may be written in another way than the training data's, and one without a single fitting cell
+            is an error.
 
     Raises:
         DataError: a column is missing or of another kind.
     """
-    _check_columns(table, schema)
+    check_columns(list(table.columns), schema, table.origin)
     problems: list[Problem] = []
     encoded = Encoded(
-        _numeric(table, schema, problems),
+        _numeric(table, schema, problems, by_row=by_row),
         _categorical(table, schema),
         {column.name: _raw(table, column.name) for column in schema.of_kind("text")},
         {column.name: _raw(table, column.name) for column in schema.of_kind("image")},
@@ -106,13 +111,16 @@ def target_problems(table: Table, schema: Schema, lacking: Array, wrong: Array) 
         return []
     names, problems = ", ".join(map(repr, target.columns)), []
     if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        cells = " and ".join(repr(shown(table.columns[name], row)) for name in target.columns)
+        columns = [table.columns[name] for name in target.columns]
         known = (
             f"the classes are {', '.join(map(repr, target.classes[:20]))}" if target.classes else "it must be a number"
         )
         remedy = f"{known}; repair the file, or on_error='skip' leaves such rows out"
-        problems.append(Problem(np.flatnonzero(wrong), f"has an unknown target {names}", remedy, f", {cells}"))
+
+        def has(row: int) -> str:
+            return ", " + " and ".join(repr(shown(cells, row)) for cells in columns)
+
+        problems.append(Problem(np.flatnonzero(wrong), f"has an unknown target {names}", remedy, has))
     if lacking.any():
         remedy = (
             "on_error='skip' leaves such rows out; to predict for them, leave the target's column out of the file; "
@@ -122,12 +130,17 @@ def target_problems(table: Table, schema: Schema, lacking: Array, wrong: Array) 
     return problems
 
 
-def _check_columns(table: Table, schema: Schema) -> None:
-    lacking = [column.name for column in schema.columns if column.used and column.name not in table.columns]
+def check_columns(names: Sequence[str], schema: Schema, origin: str) -> None:
+    """Whether all columns that the schema uses are there.
+
+    Raises:
+        DataError: some are not; the message lists those, and what there is.
+    """
+    lacking = [column.name for column in schema.columns if column.used and column.name not in names]
     if lacking:
         raise DataError(
-            f"{table.origin} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(map(repr, lacking))} "
-            f"of the schema; it has {', '.join(map(repr, table.columns))}"
+            f"{origin} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(map(repr, lacking))} "
+            f"of the schema; it has {', '.join(map(repr, names))}"
         )
 
 
@@ -152,10 +165,10 @@ class _Lane:
         out[:] = scaled
 
 
-def _numeric(table: Table, schema: Schema, problems: list[Problem]) -> Array | None:
+def _numeric(table: Table, schema: Schema, problems: list[Problem], *, by_row: bool) -> Array | None:
     if not schema.numbers:
         return None
-    lanes = [lane for column in schema.numbers for lane in _lanes(column, table, schema.marks, problems)]
+    lanes = [lane for column in schema.numbers for lane in _lanes(column, table, schema.marks, problems, by_row)]
     matrix = np.empty((len(table), len(lanes)), dtype=np.float32)
 
     def fill(start: int) -> None:
@@ -175,9 +188,11 @@ def _numeric(table: Table, schema: Schema, problems: list[Problem]) -> Array | N
     return matrix
 
 
-def _lanes(column: NumberColumn, table: Table, marks: Sequence[str], problems: list[Problem]) -> list[_Lane]:
+def _lanes(
+    column: NumberColumn, table: Table, marks: Sequence[str], problems: list[Problem], by_row: bool
+) -> list[_Lane]:
     cells = table.columns[column.name]
-    read, bad = _parsed(cells, column, table.origin, marks)
+    read, bad = _parsed_by_row(cells, column, marks) if by_row else _parsed(cells, column, table.origin, marks)
     if bad is not None:
         kind = {"date": "date", "boolean": "truth value"}.get(column.kind, "number")
         problems.append(unreadable(column.name, kind, cells, np.flatnonzero(bad)))
@@ -194,8 +209,7 @@ def unreadable(name: str, kind: str, cells: Cells, rows: Array) -> Problem:
         "add it to missing= if it means that there is none, name the column in categorical= or drop= if it holds no "
         f"{kind}s, or on_error='skip' leaves such rows out"
     )
-    example = f" but {shown(cells, int(rows[0]))!r}"
-    return Problem(rows, f"has no {kind} in column {name!r}", remedy, example)
+    return Problem(rows, f"has no {kind} in column {name!r}", remedy, lambda row: f" but {shown(cells, row)!r}")
 
 
 def _parsed(
@@ -218,6 +232,20 @@ def _parsed(
         nothing = np.full(len(cells), np.nan)
         return Dates(nothing.astype("datetime64[us]")) if dates else Numbers(nothing), None
     raise another_kind(cells, column, origin)
+
+
+def _parsed_by_row(cells: Cells, column: NumberColumn, marks: Sequence[str]) -> tuple[Numbers | Dates, Array | None]:
+    """The same, each cell in the schema's own way of writing; nothing is concluded from the others."""
+    dates = column.kind == "date"
+    if isinstance(cells, Strings):
+        read, wrong = as_dates(cells, column.form, marks) if dates else as_numbers(cells, column.form, marks)
+        return read, cells.mapped(wrong, False, bool) if wrong.any() else None
+    if isinstance(cells, Dates if dates else Numbers):
+        there = ~cells.missing()
+        bad = there & ~np.isin(cells.values, (0, 1)) if column.kind == "boolean" else np.zeros(len(cells), dtype=bool)
+        return cells, bad if bad.any() else None
+    bad, nothing = ~cells.missing(), np.full(len(cells), np.nan)
+    return Dates(nothing.astype("datetime64[us]")) if dates else Numbers(nothing), bad if bad.any() else None
 
 
 def _read_text(cells: Strings, column: NumberColumn, marks: Sequence[str]) -> tuple[Numbers | Dates, Array]:

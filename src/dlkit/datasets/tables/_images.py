@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from dlkit.datasets.images.decoding import open_image
-from dlkit.datasets.images.fetching import transformed
-from dlkit.datasets.images.parallel import default_threads, for_each
+from dlkit.datasets.images.fetching import prepared, transformed
 from dlkit.datasets.tables._cells import Strings
 from dlkit.datasets.tables._encoding import Problem
 from dlkit.errors import ArgumentError, DataError
@@ -58,18 +57,11 @@ class ImageOptions:
 
 
 def _prepared(paths: Sequence[Path], transform: Preprocessing) -> Tensor:
-    numbers = transform.draw(len(paths))  # here, as threads never draw
-    batch = torch.empty((len(paths), *transform.shape))
-    out = batch.numpy()
-
-    def work(place: int) -> None:
-        image = open_image(paths[place])
-        plan = transform.plan(image.height, image.width, None if numbers is None else numbers[place])
-        reduce = plan.reduce if image.reducible else 1
-        transform.write(image.pixels(reduce, color=transform.color), plan, out[place], reduce=reduce)
-
-    for_each(work, len(paths), default_threads())
-    return transform.finish(batch)
+    images, bad = prepared(transform, len(paths), lambda place: open_image(paths[place]))
+    if bad:
+        raise DataError(bad[min(bad)])
+    assert isinstance(images, Tensor)
+    return images
 
 
 def _one_by_one(paths: Sequence[Path], transform: Callable[[Any], Any]) -> Tensor:
@@ -93,7 +85,10 @@ def missing_files(column: str, cells: Strings, options: ImageOptions) -> Problem
     rows = np.flatnonzero(cells.mapped(lost, True, bool))
     if not len(rows):
         return None
-    code = int(cells.codes[rows[0]])
-    example = f": {options.path(names[code])}" if code >= 0 and names[code].strip() else ": the cell is empty"
+
+    def has(row: int) -> str:
+        code = int(cells.codes[row])
+        return f": {options.path(names[code])}" if code >= 0 and names[code].strip() else ": the cell is empty"
+
     remedy = "image_root= is the folder that paths are relative to; on_error='skip' leaves such rows out"
-    return Problem(rows, f"names no image file in column {column!r}", remedy, example)
+    return Problem(rows, f"names no image file in column {column!r}", remedy, has)

@@ -22,7 +22,7 @@ from dlkit.datasets.tables._survey import Survey
 from dlkit.errors import ArgumentError, DataError
 from dlkit.samplers import Planner
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "together"]
 
 _MEMORY = 128 << 20  # bytes of decoded blocks
 _MOST_BLOCKS = 96  # 12 lanes, 4 blocks in a window, and its successor
@@ -99,9 +99,9 @@ class Stream:
             parts.append((torch.from_numpy(chosen), memory.take(torch.from_numpy(places[chosen] - first))))
         if len(parts) == 1:
             return parts[0][1]
-        inputs = _together([(chosen, part[0]) for chosen, part in parts], len(places))
+        inputs = together([(chosen, part[0]) for chosen, part in parts], len(places))
         targets = (
-            None if parts[0][1][1] is None else _together([(chosen, part[1]) for chosen, part in parts], len(places))
+            None if parts[0][1][1] is None else together([(chosen, part[1]) for chosen, part in parts], len(places))
         )
         return inputs, targets
 
@@ -142,11 +142,16 @@ class Stream:
         return self.__dict__ | {"_kept": OrderedDict()}
 
 
-def _together(parts: list[tuple[Tensor, Any]], size: int) -> Any:
-    """Values of samples from several blocks, at their places in the batch."""
+def together(parts: list[tuple[Tensor, Any]], size: int) -> Any:
+    """Values of samples from several blocks, at their places in the batch.
+
+    Args:
+        parts: The places in the batch, and the values for them.
+        size: Of the batch.
+    """
     first = parts[0][1]
     if isinstance(first, dict):
-        return {name: _together([(chosen, part[name]) for chosen, part in parts], size) for name in first}
+        return {name: together([(chosen, part[name]) for chosen, part in parts], size) for name in first}
     if isinstance(first, list):
         strings: list[str] = [""] * size
         for chosen, part in parts:

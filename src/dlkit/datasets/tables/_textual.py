@@ -38,11 +38,13 @@ class Parsed:
         columns: Cells by column name.
         lines: The line of each row, where rows were read cell by cell.
         bad: Records that are no rows of this table.
+        bad_at: How many rows stand before each of these.
     """
 
     columns: dict[str, Cells]
     lines: Array | None = None
     bad: list[Skipped] = field(default_factory=list)
+    bad_at: list[int] = field(default_factory=list)
 
 
 def parse_text(
@@ -75,15 +77,16 @@ def cell_by_cell(
 ) -> Parsed:
     """The rows as Python's csv module reads them, strictly, with the line of each and of each record that is no row."""
     bad: list[Skipped] = []
+    bad_at: list[int] = []
     lines: list[int] = []
     with _long_cells():
-        good = _good_records(data, dialect, origin, bad, lines, first_line - 1)
+        good = _good_records(data, dialect, origin, bad, bad_at, lines, first_line - 1)
         strings = _columns_of(good, len(dialect.names))
     cells: dict[str, Cells] = {
         name: column if name in as_text else settled(column, options.missing)
         for name, column in zip(dialect.names, strings, strict=True)
     }
-    return Parsed(cells, np.array(lines, dtype=np.int64), bad)
+    return Parsed(cells, np.array(lines, dtype=np.int64), bad, bad_at)
 
 
 def line_of(data: Buffer, dialect: Dialect, row: int) -> int | None:
@@ -206,18 +209,21 @@ def _each_bad(data: Buffer, dialect: Dialect, width: int) -> Iterator[int]:
 
 
 def _good_records(
-    data: Buffer, dialect: Dialect, name: str, bad: list[Skipped], lines: list[int], before: int
+    data: Buffer, dialect: Dialect, name: str, bad: list[Skipped], bad_at: list[int], lines: list[int], before: int
 ) -> Iterator[list[str]]:
     width = len(dialect.names)
     for number, record in records(data, dialect):
         line = number + before
         if isinstance(record, csv.Error):
-            bad.append((f"line {line} of {name}", f"has a broken quote ({record})"))
+            why = f"has a broken quote ({record})"
         elif len(record) != width:
-            bad.append((f"line {line} of {name}", f"has {len(record)} cells where the header has {width}"))
+            why = f"has {len(record)} cells where the header has {width}"
         else:
             lines.append(line)
             yield record
+            continue
+        bad.append((f"line {line} of {name}", why))
+        bad_at.append(len(lines))
 
 
 def _columns_of(rows: Iterator[list[str]], width: int) -> list[Strings]:

@@ -1,0 +1,221 @@
+"""Rows to predict for: piece by piece, each in its place, with what is wrong with those that cannot be used."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlkit.datasets.tables._blocks import block_file
+from dlkit.datasets.tables._building import Settings, lost_images, rooted, settings_of, text_columns, under_schema
+from dlkit.datasets.tables._cells import Array, Table
+from dlkit.datasets.tables._encoding import Problem, check_columns, encode
+from dlkit.datasets.tables._frames import table_of_frame
+from dlkit.datasets.tables._memory import Memory
+from dlkit.datasets.tables._reading import paths_of
+from dlkit.datasets.tables._streaming import together
+from dlkit.datasets.tables.schema import Schema
+from dlkit.errors import ArgumentError, DataError
+
+__all__ = ["OPTIONS", "Piece", "pieces_of", "take_spans"]
+
+#: What a caller may say about a source.
+OPTIONS = ("encoding", "image_root", "missing", "names", "separator")
+
+_FRAME_ROWS = 1 << 16  # rows of a DataFrame that are encoded at once
+_DICTS = 1 << 10  # rows given one by one that are made a table at once
+_NESTED = (list, tuple, dict, set, bytes, np.ndarray, Tensor)
+_LARGEST = 1 << 1000  # a whole number beyond what a float holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Some rows of a source, one after the other.
+
+    Attributes:
+        size: How many there are, those included that cannot be used.
+        memory: The encoded ones.
+        places: int64 [encoded], where each of those stands among the `size`; ascending.
+        errors: Why others cannot be used, by their place.
+        names: What errors call rows whose place in the source has a name, such as a line.
+    """
+
+    size: int
+    memory: Memory | None
+    places: Array
+    errors: Mapping[int, str]
+    table: Table | None = None
+    names: Mapping[int, str]
+
+    def name(self, place: int) -> str | None:
+        """What errors call a row; None where its number says all.
+
+        Args:
+            place: Of the row.
+        """
+        if place in self.names or self.table is None:
+            return self.names.get(place)
+        return self.table.places(int(np.searchsorted(self.places, place)))
+
+
+def pieces_of(source: Any, schema: Schema, options: Mapping[str, Any]) -> Iterator[Piece]:
+    """The rows of a file, a DataFrame, or of dicts, in order.
+
+    Args:
+        source: A path or a list of paths (no strings); a DataFrame; an iterable of dicts.
+        schema: Of the training data; its target is not looked for.
+        options: Some of `OPTIONS`.
+
+    Raises:
+        DataError: a column of the schema is missing, or a file cannot be read.
+        ArgumentError: an option that there is not.
+    """
+    settings = settings_of({**options, "on_error": "skip", "max_errors": 1.0})
+    read, schema = under_schema(settings, replace(schema, target=None))
+    settings = replace(settings, read=read)
+    if hasattr(source, "iloc"):
+        _check_image_root(schema, settings)
+        check_columns(list(map(str, source.columns)), schema, "the DataFrame")
+        for start in range(0, len(source), _FRAME_ROWS):
+            yield _piece(table_of_frame(source.iloc[start : start + _FRAME_ROWS]), schema, settings)
+    elif _is_named(source):
+        for path in paths_of(source):
+            file = block_file(path, read)
+            check_columns(file.names, schema, path.name)
+            needed = {column.name for column in schema.columns if column.used}
+            for block, _ in file.blocks():
+                for table in file.tables(block, text_columns(schema), needed=needed, threads=True):
+                    yield _piece(table, schema, settings)
+    else:
+        _check_image_root(schema, settings)
+        rows = iter(source)
+        while some := list(itertools.islice(rows, _DICTS)):
+            yield _of_dicts(some, schema, settings)
+
+
+def _is_named(source: Any) -> bool:
+    paths = source if isinstance(source, list) else [source]
+    return bool(paths) and all(isinstance(path, os.PathLike) for path in paths)
+
+
+def _check_image_root(schema: Schema, settings: Settings) -> None:
+    """Rows in memory name files only below a folder that the caller states: else a stranger's text would open one."""
+    if settings.images.root is None and (columns := [column.name for column in schema.of_kind("image")]):
+        raise ArgumentError(
+            f"the column {columns[0]!r} names image files: say in which folder they lie, image_root='photos'"
+        )
+
+
+def _piece(table: Table, schema: Schema, settings: Settings) -> Piece:
+    encoded = encode(table, schema, by_row=True)
+    problems = [*encoded.problems, *lost_images(encoded.images, settings.images, table)]
+    memory = Memory.of(encoded, schema, rooted(settings.images, table), None, len(table))
+    rows = np.arange(len(table))
+    places = rows + np.searchsorted(np.asarray(table.skipped_at, dtype=np.int64), rows, side="right")
+    broken = dict(zip((at + n for n, at in enumerate(table.skipped_at)), table.skipped, strict=True))
+    errors = _errors(problems, places) | {place: why for place, (_, why) in broken.items()}
+    return Piece(
+        size=len(table) + len(broken),
+        memory=memory,
+        places=places,
+        errors=errors,
+        table=table,
+        names={place: where for place, (where, _) in broken.items()},
+    )
+
+
+def _errors(problems: Sequence[Problem], places: Array) -> dict[int, str]:
+    found: dict[int, list[str]] = {}
+    for problem in problems:
+        for row in problem.rows.tolist():
+            found.setdefault(int(places[row]), []).append(f"{problem.reason}{problem.example(row)}")
+    return {place: "; ".join(reasons) for place, reasons in found.items()}
+
+
+def _of_dicts(rows: Sequence[Any], schema: Schema, settings: Settings) -> Piece:
+    """Rows that came one by one, each of which may lack something else."""
+    import pandas as pd
+
+    needed = [column.name for column in schema.columns if column.used]
+    wrong = {place: problem for place, row in enumerate(rows) if (problem := _problem(row, needed))}
+    good = [place for place in range(len(rows)) if place not in wrong]
+    if not good:
+        nothing = np.zeros(0, dtype=np.int64)
+        return Piece(size=len(rows), memory=None, places=nothing, errors=wrong, names={})
+    frame = pd.DataFrame([{name: _cell(rows[place][name]) for name in needed} for place in good], dtype=object)
+    piece = _piece(table_of_frame(frame), schema, settings)
+    errors = {good[place]: why for place, why in piece.errors.items()} | wrong
+    return replace(piece, size=len(rows), places=np.array(good), errors=errors, table=None)
+
+
+def _cell(value: Any) -> Any:
+    """Truth values as words: beside numbers they would become numbers, and mean something else than alone."""
+    return str(value) if isinstance(value, bool | np.bool_) else value
+
+
+def _problem(row: Any, needed: Collection[str]) -> str | None:
+    if not isinstance(row, Mapping):
+        return f"is of type {type(row).__name__}, not a row with names"
+    if lacking := [name for name in needed if name not in row]:
+        return f"lacks {', '.join(map(repr, lacking))}; it has {', '.join(map(repr, row))} (None stands for missing)"
+    for name in needed:
+        if isinstance(value := row[name], _NESTED):
+            return f"holds a {type(value).__name__} in column {name!r}, where a number or a text is expected"
+        if isinstance(value, int) and abs(value) >= _LARGEST:
+            return f"holds a whole number in column {name!r} that is beyond what a float can hold"
+    return None
+
+
+def take_spans(spans: Iterable[tuple[Piece, int, int]]) -> tuple[Any, list[int], dict[int, str]]:
+    """The inputs of some rows, which may lie in several pieces.
+
+    Args:
+        spans: Pieces, each with a first place and one after the last.
+
+    Returns:
+        Inputs of the rows that can be used (None without any), their places, counted from the first row, and why the
+        others cannot.
+    """
+    parts, good, errors, before = [], list[int](), dict[int, str](), 0
+    for piece, begin, end in spans:
+        inputs, places, bad = _taken(piece, begin, end)
+        errors |= {place - begin + before: why for place, why in bad.items()}
+        if len(places):
+            parts.append((torch.arange(len(good), len(good) + len(places)), inputs))
+            good += (places - begin + before).tolist()
+        before += end - begin
+    if len(parts) < 2:
+        return (parts[0][1] if parts else None), good, errors
+    return together(parts, len(good)), good, errors
+
+
+def _taken(piece: Piece, begin: int, end: int) -> tuple[Any, Array, dict[int, str]]:
+    """The inputs of the usable rows from one place to another, their places, and why the others cannot be used."""
+    errors = {place: why for place in range(begin, end) if (why := piece.errors.get(place)) is not None}
+    first, last = np.searchsorted(piece.places, [begin, end])
+    rows = np.arange(first, last)
+    rows = rows[~np.isin(piece.places[first:last], list(errors))] if errors else rows
+    if piece.memory is None or not len(rows):
+        return None, rows[:0], errors
+    try:
+        return piece.memory.take(torch.from_numpy(rows))[0], piece.places[rows], errors
+    except DataError:  # an image that cannot be decoded: which one?
+        lost = {int(row): why for row in rows if (why := _unreadable(piece.memory, int(row)))}
+    errors |= {int(piece.places[row]): why for row, why in lost.items()}
+    rows = rows[~np.isin(rows, list(lost))]
+    return piece.memory.take(torch.from_numpy(rows))[0] if len(rows) else None, piece.places[rows], errors
+
+
+def _unreadable(memory: Memory, row: int) -> str:
+    """Why the images of a row cannot be decoded; empty if they can."""
+    try:
+        memory.take(torch.tensor([row]))
+    except DataError as error:
+        return str(error)
+    return ""
