@@ -107,7 +107,7 @@ def test_texts_become_a_model_file(tmp_path: Path) -> None:
     pd.DataFrame(rows, columns=["review", "verdict"]).to_csv(tmp_path / "films.csv", index=False)
     trained = train(tmp_path / "films.csv", text="review", target="verdict", epochs=4, out=tmp_path / "run", **QUIET)
     assert trained.metrics["accuracy"] == 1
-    assert dlkit.load(trained.path).predict("so dull").label == "bad"
+    assert dlkit.load(trained.path).predict_one("so dull").label == "bad"
 
 
 def test_small_images_learn_from_scratch_and_photos_do_not(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_small_images_learn_from_scratch_and_photos_do_not(tmp_path: Path) -> No
             Image.fromarray(pixels).save(tmp_path / "all" / name / f"{place}-{number}.png")
     trained = train(tmp_path / "all", epochs=3, out=tmp_path / "run", **QUIET)
     assert trained.metrics["accuracy"] == 1
-    assert dlkit.load(trained.path).predict(tmp_path / "all" / "dark" / "0-1.png").label == "dark"
+    assert dlkit.load(trained.path).predict_one(tmp_path / "all" / "dark" / "0-1.png").label == "dark"
 
 
 @pytest.fixture

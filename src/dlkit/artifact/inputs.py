@@ -38,12 +38,15 @@ class Meaning:
         preprocessing: A `Preprocessing`, a `Schema`, a `TextSpec`; None for "tensor".
         task: "classification", "binary", "multilabel" or "regression".
         classes: The classes' names in the order of the outputs; for regression the names of the outputs, if known.
+        columns: The names of the columns that inputs stand in, where they come from a table: of the texts, of the image
+            files, of the features; empty where none are known.
     """
 
     kind: Kind
     preprocessing: Any
     task: Task
     classes: tuple[str, ...]
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def find(cls, model: nn.Module, preprocessing: Any, classes: Sequence[Any] | None, task: str | None) -> Meaning:
@@ -72,10 +75,13 @@ class Meaning:
                 'the classes are not known: pass classes=["ant", "bee"] in the order of the outputs, or '
                 'task="regression" if the outputs are numbers'
             )
+        if task == "regression" and not names:
+            names = getattr(data, "target_columns", ())
         named = tuple(str(name) for name in names or ())
         if len(set(named)) < len(named):
             raise ArgumentError(f"classes must be names that differ, not {list(named)[:10]!r}")
-        return cls(kind=kind, preprocessing=spec, task=task, classes=named)  # type: ignore[arg-type]
+        columns = _columns(kind, spec, getattr(data, "input_columns", ()))
+        return cls(kind=kind, preprocessing=spec, task=task, classes=named, columns=columns)  # type: ignore[arg-type]
 
     def document(self) -> dict[str, Any]:
         """As plain data."""
@@ -86,7 +92,8 @@ class Meaning:
             spec = json.loads(spec.to_json())
         elif self.kind == "text":
             spec = spec.spec()
-        return {"kind": self.kind, "spec": spec, "task": self.task, "classes": list(self.classes)}
+        found = {"kind": self.kind, "spec": spec, "task": self.task, "classes": list(self.classes)}
+        return found if self.kind == "table" else found | {"columns": list(self.columns)}
 
     @classmethod
     def from_document(cls, document: Any, tokenizer: Any = None) -> Meaning:
@@ -101,14 +108,27 @@ class Meaning:
         """
         if not isinstance(document, Mapping) or document.get("task") not in _TASKS:
             raise ModelFileError(f"the model file does not say what the model does: {document!r:.200}")
-        kind, spec, classes = document.get("kind"), document.get("spec"), document.get("classes")
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ModelFileError(f"the model file's classes must be a list of names, not {classes!r:.200}")
+        kind, spec = document.get("kind"), document.get("spec")
+        classes, columns = document.get("classes"), document.get("columns", [])  # the first files have none
+        for what, names in (("classes", classes), ("columns", columns)):
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ModelFileError(f"the model file's {what} must be a list of names, not {names!r:.200}")
         try:
             made = _read_spec(kind, spec, tokenizer)
         except Exception as error:  # it comes from outside, and whoever reads it may stumble in any way
             raise ModelFileError(f"the model file's preprocessing cannot be read: {error}") from error
-        return cls(kind=kind, preprocessing=made, task=document["task"], classes=tuple(classes))  # type: ignore[arg-type]
+        return cls(
+            kind=kind,  # type: ignore[arg-type]
+            preprocessing=made,
+            task=document["task"],
+            classes=tuple(classes),  # type: ignore[arg-type]
+            columns=_columns(kind, made, columns),
+        )
+
+
+def _columns(kind: Any, spec: Any, named: Sequence[str]) -> tuple[str, ...]:
+    """The columns of the inputs: a schema knows its own."""
+    return tuple(column.name for column in spec.columns if column.used) if kind == "table" else tuple(named)
 
 
 def _read_spec(kind: Any, spec: Any, tokenizer: Any) -> Any:

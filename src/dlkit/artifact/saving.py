@@ -42,7 +42,7 @@ def save(
     metrics: Mapping[str, float] | None = None,
     format: Literal["dlkit", "state_dict", "onnx", "torch.export"] = "dlkit",  # noqa: A002
 ) -> Path:
-    """Write a model into one file that predicts anywhere: `dlkit.load(path).predict("photo.jpg")`.
+    """Write a model into one file that predicts anywhere: `dlkit.load(path).predict_file("photo.jpg")`.
 
     The file is a safetensors file: weights, and in its head how to build the model, its classes, how its inputs are
     prepared, metrics, versions, and a small input with the output it gave. Nothing in it can run code. It appears
@@ -54,8 +54,8 @@ def save(
         path: The file; by custom it ends in ".safetensors".
         classes: The classes' names in the order of the outputs. By default those of `preprocessing` or the model.
         preprocessing: How inputs are prepared: a transform of `dlkit.transforms` (augmentation is left out), a table's
-            `schema`, a text dataset's `spec`, or a dataset that has one of these. By default the model's own. Without
-            any the model takes tensors, and `example` is needed.
+            `schema`, a text dataset's `spec`, or a dataset that has one of these, which also knows the names of its
+            columns. By default the model's own. Without any the model takes tensors, and `example` is needed.
         task: What the outputs are; by default what the data says, else "classification".
         example: A batch of inputs, for a model of bare tensors. Its shape is kept, its values are not.
         metrics: Numbers to keep with the model, such as `{"val_accuracy": 0.95}`.

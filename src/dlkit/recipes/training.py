@@ -275,7 +275,7 @@ def _trainer(
 def _saved(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Mapping[str, float]) -> Path:
     preprocessing, task = choice.preprocessing, cast(Any, data.task)
     if data.kind in ("table", "text"):
-        preprocessing = data.train.schema if data.kind == "table" else data.train.spec
+        preprocessing = data.train
     return save(
         model.cpu(),
         path,

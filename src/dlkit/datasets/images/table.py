@@ -59,6 +59,8 @@ class ImageTable(ImageDataset):
     Attributes:
         classes: The class or label names in the order of the targets; empty for regression.
         task: "classification", "regression", "multilabel", or "" without targets.
+        input_columns: The column with the files' paths, for the model file.
+        target_columns: Those with the targets.
 
     Raises:
         DataNotFoundError: there is no such table.
@@ -110,7 +112,7 @@ class ImageTable(ImageDataset):
         )
         if task not in ("auto", "classification", "regression", "multilabel"):
             raise ArgumentError(f"task must be auto, classification, regression or multilabel, not {task!r}")
-        table, name, folder = _opened(csv)
+        table, name, folder = opened_table(csv)
         columns = [target] if isinstance(target, str) else list(target or ())
         _check_columns(table, [image, *columns], name)
         names = [f"{value}{suffix}" for value in table[image].astype(str)]
@@ -121,10 +123,15 @@ class ImageTable(ImageDataset):
             raise DataNotFoundError(f"root={where} is not a folder; it is what the names in {image!r} are seen from")
         _check_first(where, names, name, image)
         super().__init__(where, Names.of(names), targets, classes, settings)
+        self.input_columns, self.target_columns = (image,), tuple(columns)
 
 
-def _opened(csv: Any) -> tuple[Any, str, Path]:
-    """The table, what errors call it, and the folder that names are seen from."""
+def opened_table(csv: Any) -> tuple[Any, str, Path]:
+    """The table, what errors call it, and the folder that names are seen from.
+
+    Args:
+        csv: See `ImageTable`.
+    """
     import pandas as pd
 
     if isinstance(csv, pd.DataFrame):

@@ -15,7 +15,7 @@ from dlkit.datasets.texts._sources import Column, Reader, Reading, Row, has_clas
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.text._texts import Texts, TextsWriter
 
-__all__ = ["Policy", "Roles", "TextRows", "read_rows"]
+__all__ = ["Policy", "Roles", "TextRows", "encoded_text", "read_rows"]
 
 Array = np.ndarray[Any, Any]
 Skipped = tuple[str, str]
@@ -75,6 +75,8 @@ class TextRows:
         noun: What a place is: "line", "row", "item", "file".
         notes: How the source was understood.
         skipped: `(place, reason)` of each row that was left out.
+        columns: The names of the columns of the texts; empty where they have none.
+        target_column: The name of the target's column; None where it has none.
     """
 
     texts: tuple[Texts, ...]
@@ -85,6 +87,8 @@ class TextRows:
     noun: str
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = field(default=(), repr=False)
+    columns: tuple[str, ...] = ()
+    target_column: str | None = None
 
     def __len__(self) -> int:
         return len(self.texts[0])
@@ -188,7 +192,7 @@ class _Collected:
         if isinstance(row, str):
             return row
         count = len(self.roles.text)
-        encoded = [_encoded(text) for text in row[:count]]
+        encoded = [encoded_text(text) for text in row[:count]]
         if problems := [item for item in encoded if isinstance(item, str)]:
             return problems[0]
         rest = list(row[count:])
@@ -238,7 +242,9 @@ class _Collected:
             )
         if not len(texts[0]):
             raise DataError(f"{name} has no text" + (f"; the first row: {skipped[0][1]}" if skipped else ""))
-        files = self.files.finish()
+        files, count = self.files.finish(), len(self.roles.text)
+        named = self.reader.columns
+        columns = tuple(name for name in named[:count] if name is not None)
         return TextRows(
             texts=texts,
             targets=None if self.roles.target is None else self.targets.finish(),
@@ -248,6 +254,8 @@ class _Collected:
             noun=self.reader.noun,
             notes=(f"{name}: {self.reader.how}",),
             skipped=tuple(skipped),
+            columns=columns if len(columns) == count else (),
+            target_column=None if self.roles.target_column is None else named[count],
         )
 
 
@@ -265,8 +273,12 @@ class _Interned:
         return Values(np.array(self._codes, dtype=np.int64), list(self._known))
 
 
-def _encoded(text: Any) -> bytes | str:
-    """A text as UTF-8, or as a string what is wrong with it."""
+def encoded_text(text: Any) -> bytes | str:
+    """A text as UTF-8, or as a string what is wrong with it.
+
+    Args:
+        text: What stands where a text should.
+    """
     if not isinstance(text, str):
         return "no text" if text is None or text != text else f"not a text but {type(text).__name__}"
     try:

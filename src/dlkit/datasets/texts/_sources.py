@@ -25,7 +25,7 @@ from dlkit.datasets.texts._records import (
 )
 from dlkit.errors import ArgumentError, DataError
 
-__all__ = ["Column", "Reader", "Reading", "open_source"]
+__all__ = ["Column", "Reader", "Reading", "column_names", "open_source"]
 
 Column = int | str
 #: One row: where it stands (a line, a row, a file), and the asked columns' values or, as a string, what is wrong.
@@ -64,12 +64,14 @@ class Reader(NamedTuple):
         noun: What its places are: "line", "row", "item" or "file".
         rows: The rows, read while they are iterated.
         how: How the file was understood, in words.
+        columns: The names of the asked columns; None for those that have none, as in a file without a header.
     """
 
     name: str
     noun: str
     rows: Iterator[Row]
     how: str
+    columns: tuple[str | None, ...]
 
 
 def open_source(source: Any, columns: Sequence[Column], reading: Reading, *, labelled: bool) -> Reader:
@@ -100,6 +102,31 @@ def open_source(source: Any, columns: Sequence[Column], reading: Reading, *, lab
     return readers[kind](path, columns, reading)
 
 
+def column_names(source: Any, reading: Reading) -> list[str] | None:
+    """The names of the columns of a file, a DataFrame or a dict; None where there are none, as with a text per line.
+
+    Args:
+        source: A path or URL, a DataFrame, a dict.
+        reading: How to read a file.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return [str(name) for name in getattr(source, "columns", source)]
+    if reading.format == "folder" or Path(source).expanduser().is_dir():
+        return None
+    path = local_path(source)
+    kind = reading.format if reading.format != "auto" else _format_of(path, [0], labelled=False)
+    if kind == "parquet":
+        with _open_parquet(path) as file:
+            return list(file.schema_arrow.names)
+    if kind == "jsonl":
+        _, _, items = _json_of(path, reading)
+        return next(([str(name) for name in item] for _, item in items if isinstance(item, dict)), None)
+    if kind == "delimited" and reading.header is not False:
+        records, _, _ = _records_of(path, reading)
+        return [field.strip() for field in _first(records, path)[1]]
+    return None
+
+
 def _format_of(path: Path, columns: Sequence[Column], labelled: bool) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     while suffixes and suffixes[-1] in _PACKED:
@@ -114,30 +141,43 @@ def _format_of(path: Path, columns: Sequence[Column], labelled: bool) -> str:
 
 
 def _delimited(path: Path, columns: Sequence[Column], reading: Reading) -> Reader:
+    records, how, quoted = _records_of(path, reading)
+    header = reading.header if reading.header is not None else any(isinstance(column, str) for column in columns)
+    how += ["with header" if header else "no header"]
+    how += [] if quoted else ["quotes taken as ordinary characters"]
+    first = _first(records, path)
+    fields = [field.strip() for field in first[1]]
+    places = _places(columns, fields if header else range(len(fields)), str(path))
+    named = tuple(fields[place] if header else None for place in places)
+    what = "the header" if header else "the first row"
+    rows = _chosen(records if header else itertools.chain([first], records), places, len(fields), what)
+    return Reader(str(path), "line", rows, ", ".join(how), named)
+
+
+def _records_of(path: Path, reading: Reading) -> tuple[Iterator[Record], list[str], bool]:
+    """All records, the header included, how they are written, and whether quotes quote."""
     data, encoding = decoded(path, reading.encoding)
     separator = find_separator(path, data) if reading.separator == "auto" else reading.separator
     if len(separator) != 1:
         raise ArgumentError(f"separator must be one character or 'auto', not {separator!r}")
     quoted = reading.quotes if reading.quotes is not None else separator != "\t" or is_quoted(data)
-    header = reading.header if reading.header is not None else any(isinstance(column, str) for column in columns)
     records = quoted_records(data, separator) if quoted else plain_records(data, separator)
-    shown = "tab" if separator == "\t" else repr(separator)
-    how = [encoding, f"separator {shown}", "with header" if header else "no header"]
-    how += [] if quoted else ["quotes taken as ordinary characters"]
-    return Reader(str(path), "line", _chosen(records, columns, header, path), ", ".join(how))
+    return records, [encoding, "separator tab" if separator == "\t" else f"separator {separator!r}"], quoted
 
 
-def _chosen(records: Iterator[Record], columns: Sequence[Column], header: bool, path: Path) -> Iterator[Row]:
-    """The asked columns of each record; a record of another width than the first one is wrong."""
-    first = next(records, None)
-    if first is None:
+def _first(records: Iterator[Record], path: Path) -> tuple[int, list[str]]:
+    """The header, or the first row of a file without one."""
+    line, fields = next(records, (0, ""))
+    if line == 0:
         raise DataError(f"{path} holds no row")
-    line, fields = first
     if isinstance(fields, str):
         raise DataError(f"{path}, line {line}: {fields}")
-    width, what = len(fields), "the header" if header else "the first row"
-    places = _places(columns, [field.strip() for field in fields] if header else range(width), str(path))
-    for line, record in records if header else itertools.chain([first], records):
+    return line, fields
+
+
+def _chosen(records: Iterable[Record], places: Sequence[int], width: int, what: str) -> Iterator[Row]:
+    """The asked columns of each record; a record of another width than the first one is wrong."""
+    for line, record in records:
         if isinstance(record, str):
             yield line, record
         elif len(record) != width:
@@ -169,15 +209,26 @@ def _lines(path: Path, columns: Sequence[Column], reading: Reading) -> Reader:
         raise ArgumentError(f"{path} is read as one text per line, which has no columns; format='delimited' has")
     data, encoding = decoded(path, reading.encoding)
     rows = ((line, (text.rstrip("\r\n"),)) for line, text in enumerate(text_lines(data, "\n"), 1))
-    return Reader(str(path), "line", rows, f"{encoding}, one text per line")
+    return Reader(str(path), "line", rows, f"{encoding}, one text per line", (None,))
 
 
 def _json(path: Path, columns: Sequence[Column], reading: Reading) -> Reader:
+    noun, how, items = _json_of(path, reading)
+    return Reader(str(path), noun, _named(items, columns), how, _names(columns))
+
+
+def _json_of(path: Path, reading: Reading) -> tuple[str, str, Iterator[tuple[int, Any]]]:
+    """What places are, how the file was understood, and its values, or `ValueError`s where there is no JSON."""
     data, encoding = decoded(path, reading.encoding)
     if bytes(memoryview(data)[:64]).lstrip()[:1] == b"[":
-        return Reader(str(path), "item", _named(_json_items(path, data), columns), f"{encoding}, one JSON array")
+        return "item", f"{encoding}, one JSON array", _json_items(path, data)
     lines = ((line, _json_value(text)) for line, text in enumerate(text_lines(data, "\n"), 1) if text.strip())
-    return Reader(str(path), "line", _named(lines, columns), f"{encoding}, JSON lines")
+    return "line", f"{encoding}, JSON lines", lines
+
+
+def _names(columns: Sequence[Column]) -> tuple[str | None, ...]:
+    """Columns that are asked for by name have one."""
+    return tuple(column if isinstance(column, str) else None for column in columns)
 
 
 def _json_items(path: Path, data: Buffer) -> Iterator[tuple[int, Any]]:
@@ -210,11 +261,7 @@ def _named(items: Iterable[tuple[int, Any]], columns: Sequence[Column]) -> Itera
 
 
 def _parquet(path: Path, columns: Sequence[Column]) -> Reader:
-    parquet = require("pyarrow.parquet", extra="tables")
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no Parquet file, or a damaged one: {error}") from error
+    file = _open_parquet(path)
     names = file.schema_arrow.names
     asked = [names[place] for place in _places(columns, names, str(path))]
 
@@ -229,7 +276,15 @@ def _parquet(path: Path, columns: Sequence[Column]) -> Reader:
             except (OSError, ValueError) as error:
                 raise DataError(f"{path} is damaged after row {done}: {error}") from error
 
-    return Reader(str(path), "row", rows(), "Parquet")
+    return Reader(str(path), "row", rows(), "Parquet", tuple(asked))
+
+
+def _open_parquet(path: Path) -> Any:
+    parquet = require("pyarrow.parquet", extra="tables")
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no Parquet file, or a damaged one: {error}") from error
 
 
 def _folder(path: Path, columns: Sequence[Column], reading: Reading) -> Reader:
@@ -252,7 +307,7 @@ def _folder(path: Path, columns: Sequence[Column], reading: Reading) -> Reader:
                 continue
             yield str(inside), (text, inside.parts[0])[: len(columns)]
 
-    return Reader(str(path), "file", rows(), f"{len(files):,} files {reading.pattern}")
+    return Reader(str(path), "file", rows(), f"{len(files):,} files {reading.pattern}", (None,) * len(columns))
 
 
 def has_class_folders(path: Path, pattern: str) -> bool:
@@ -276,10 +331,10 @@ def _in_memory(source: Any, columns: Sequence[Column]) -> Reader:
         names = [str(name) for name in source.columns]
         places = _places(columns, names, "the DataFrame")
         cells = zip(*(source.iloc[:, place].tolist() for place in places), strict=True)
-        return Reader("the DataFrame", "row", enumerate(cells), "DataFrame")
+        return Reader("the DataFrame", "row", enumerate(cells), "DataFrame", tuple(names[place] for place in places))
     if not isinstance(source, Iterable):
         raise ArgumentError(f"source must be a path, a list of texts or a DataFrame, not {type(source).__name__}")
-    return Reader("the list", "item", _items(source, columns), "list")
+    return Reader("the list", "item", _items(source, columns), "list", _names(columns))
 
 
 def _items(source: Iterable[Any], columns: Sequence[Column]) -> Iterator[Row]:

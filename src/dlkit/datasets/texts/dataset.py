@@ -108,6 +108,8 @@ class TextDataset(PackedTextDataset):
         targets: int64 [N] class numbers or float32 [N]; None for unlabelled texts.
         skipped: `(place, reason)` of each row that was left out.
         notes: How the source was understood.
+        input_columns: The names of the columns of the texts, for the model file; empty where they have none.
+        target_columns: The same of the targets.
 
     Raises:
         DataError: The data is wrong; the message names file and line.
@@ -228,6 +230,8 @@ class TextDataset(PackedTextDataset):
             collate=options.get("collate"),
         )
         self.spec, self.skipped, self.notes = spec, list(rows.skipped), list(rows.notes)
+        self.input_columns = rows.columns
+        self.target_columns = () if rows.target_column is None else (rows.target_column,)
         self._source: TextRows | None = rows
 
     @property
