@@ -40,7 +40,8 @@ datasets/tables/_options datasets/tables/_textual datasets/tables/_reading
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_targets datasets/tables/_encoding
 datasets/tables/_images datasets/tables/_memory datasets/tables/_building datasets/tables/_describing
 datasets/tables/_lanes datasets/tables/_ranks datasets/tables/_blocks datasets/tables/_tallies datasets/tables/_survey
-datasets/tables/_first_pass datasets/tables/_streaming datasets/tables/dataset datasets/tables/__init__
+datasets/tables/_first_pass datasets/tables/_streaming datasets/tables/_unlabelled datasets/tables/dataset
+datasets/tables/__init__
 datasets/texts/packed datasets/texts/_records datasets/texts/_sources datasets/texts/_rows datasets/texts/_targets
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/__init__
@@ -61,11 +62,12 @@ training/evaluation training/loop
 training/signals training/resuming
 training/watching training/reuse training/rehearsal training/setup training/trainer training/__init__
 transfer/tuning transfer/comparing transfer/__init__
-inference/outputs inference/sources inference/scoring inference/predictor inference/__init__
+inference/outputs inference/batches inference/images inference/tables inference/texts inference/inputs
+inference/scoring inference/predictor inference/__init__
 recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__
 demo
 __init__
-cli/_talking cli/_options cli/projects cli/_training cli/_models cli/_data cli/app cli/__init__ __main__
+cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_data cli/app cli/__init__ __main__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 
 # What a room must not reach, not even through others: training takes any iterable of batches, and so on.

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 import dlkit
 from dlkit.datasets import CSVDataset, Glyphs, ImageFolder, TextDataset
-from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+from dlkit.errors import ArgumentError, DataError
 from dlkit.inference import Prediction
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
 from dlkit.transforms import evaluate
@@ -54,15 +54,15 @@ class TestImages:
 
     def test_one_file_many_files_and_a_folder(self, photos: Path, insects: dlkit.Predictor) -> None:
         file = photos / "bee" / "bee0.jpg"
-        one = insects.predict(file, top_k=2)
+        one = insects.predict_one(file, top_k=2)
         assert isinstance(one, Prediction)
         assert [name for name, _ in one.top] in (["ant", "bee"], ["bee", "ant"])
         assert sum(share for _, share in one.top) == pytest.approx(1)
         assert (one.label, one.probability) == one.top[0]
-        many = insects.predict([file, str(photos / "ant" / "ant1.jpg")], top_k=2)
+        many = insects.predict([file, photos / "ant" / "ant1.jpg"], top_k=2)
         assert list(many) == ["file", "prediction", "probability", "prediction_2", "probability_2"]
         assert many["prediction"][0] == one.label
-        assert insects.predict(str(photos))["file"].map(lambda name: Path(name).name).tolist() == [
+        assert insects.predict_file(str(photos))["file"].map(lambda name: Path(name).name).tolist() == [
             *(f"ant{n}.jpg" for n in range(4)),
             *(f"bee{n}.jpg" for n in range(4)),
         ]
@@ -86,18 +86,16 @@ class TestImages:
         assert bad["prediction"].isna().all()
         assert found["prediction"].notna().sum() == 7
         one = insects.predict(photos / "ant" / "ant1.jpg", on_error="skip")
-        assert one.label is None
-        assert one.error
+        assert one["prediction"].isna().tolist() == [True]
+        assert "ant1.jpg" in one["error"][0]
 
     def test_wrong_sources(self, tmp_path: Path, insects: dlkit.Predictor) -> None:
-        with pytest.raises(DataNotFoundError, match="no image"):
+        with pytest.raises(DataError, match=r"there is no file .*none\.jpg"):
             insects.predict(tmp_path / "none.jpg")
-        with pytest.raises(ArgumentError, match="got DataFrame"):
-            insects.predict(pd.DataFrame({"a": [1]}))
         with pytest.raises(ArgumentError, match="top_k"):
             insects.predict(torch.rand(1, 3, 32, 32), top_k=0)
         with pytest.raises(ArgumentError, match="on_error"):
-            insects.predict("x.jpg", on_error="ignore")  # type: ignore[arg-type]
+            insects.predict(tmp_path / "x.jpg", on_error="ignore")  # type: ignore[arg-type]
 
     def test_evaluation_matches_classes_by_name(self, photos: Path, insects: dlkit.Predictor) -> None:
         usual = insects.evaluate(photos)
@@ -138,7 +136,7 @@ class TestTables:
         found = again.predict(tmp_path / "new.csv")
         assert found["prediction"].tolist() == again.predict(table)["prediction"].tolist()
         assert set(found["prediction"]) <= {"yes", "no"}
-        one = again.predict({"x": table["x"][0], "group": "never seen"})
+        one = again.predict_one({"x": table["x"][0], "group": "never seen"})
         assert one.label in ("yes", "no")
         scores = again.evaluate(table)
         expected = float((np.array(found["prediction"]) == table["y"].to_numpy()).mean())
@@ -154,14 +152,14 @@ class TestTables:
         data = CSVDataset(table.drop(columns="y"), target="price")
         again = dlkit.load(dlkit.save(TabularMLP(data.schema), tmp_path / "m", preprocessing=data))
         found = again.predict(table)
-        assert list(found) == ["row", "price"]
+        assert list(found) == ["price"]
         with torch.inference_mode():
             scaled = again.model(**next(iter(DataLoader(data, 60)))[0])
         wanted = scaled * table["price"].std(ddof=0) + table["price"].mean()
         torch.testing.assert_close(torch.tensor(found["price"], dtype=torch.float32), wanted, rtol=1e-3, atol=1e-2)
         off = (torch.tensor(found["price"]) - torch.tensor(table["price"])).abs().mean()
         assert again.evaluate(table)["mae"] == pytest.approx(float(off), rel=1e-3)
-        assert set(again.predict(dict(table.iloc[0])).values) == {"price"}
+        assert set(again.predict_one(dict(table.iloc[0])).values) == {"price"}
 
     def test_binary_and_several_labels(self, table: pd.DataFrame, tmp_path: Path) -> None:
         data = CSVDataset(table.drop(columns="price"), target="y", task="binary")
@@ -178,7 +176,9 @@ class TestTables:
             model.layers[-1].weight.zero_()
             model.layers[-1].bias.copy_(torch.tensor([5.0, 5.0]))
         tagged = dlkit.load(dlkit.save(model, tmp_path / "n", preprocessing=several))
-        assert tagged.predict({"x": 1.0}).label == "|".join(several.classes)
+        assert tagged.predict_one({"x": 1.0}).label == "|".join(several.classes)
+        assert list(tagged.predict({"x": 1.0})) == ["prediction", "big", "red"]
+        assert tagged.predict_one({"x": 1.0}).values == pytest.approx({"big": 0.99331, "red": 0.99331}, abs=1e-4)
         assert tagged.evaluate(labels)["accuracy"] == pytest.approx(4 / 6)
 
 
@@ -190,7 +190,7 @@ class TestTexts:
         return dlkit.load(dlkit.save(model, tmp_path / "m", preprocessing=data))
 
     def test_a_text_a_list_and_a_file(self, reader: dlkit.Predictor, tmp_path: Path) -> None:
-        assert reader.predict("a good film").label in ("pos", "neg")
+        assert reader.predict_one("a good film").label in ("pos", "neg")
         many = reader.predict(["good", "bad film"])
         assert many["text"].tolist() == ["good", "bad film"]
         (tmp_path / "new.csv").write_text("id,comment\n1,good\n2,bad film\n")

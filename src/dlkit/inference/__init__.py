@@ -2,7 +2,7 @@
 
 =========== ==========================================================================================
 `outputs`   from logits to names, labels and values
-`sources`   whatever a caller asks for, prepared as in validation
+`inputs`    what a caller asks for, prepared as in validation: of `images`, `tables`, `texts`, in `batches`
 `scoring`   labelled data, its classes matched by name
 `predictor` `load` and `Predictor`
 =========== ==========================================================================================

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,7 +15,19 @@ from dlkit._showing import safe
 from dlkit.artifact.inputs import Meaning
 from dlkit.errors import ArgumentError
 
-__all__ = ["Prediction", "columns_of", "predictions_of", "probabilities_of"]
+__all__ = [
+    "Prediction",
+    "Values",
+    "check_top_k",
+    "columns_of",
+    "free",
+    "num_outputs",
+    "output_names",
+    "predictions_of",
+    "probabilities_of",
+]
+
+_THERE = 0.5  # a label is there when its probability is above
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +39,8 @@ class Prediction:
         probability: Of `label`; NaN for regression and several labels.
         top: The most probable classes with their probabilities, best first; for several labels all that are above
             one half.
-        values: For regression the outputs by name, in the units of the data.
+        values: By name: for a regression the outputs, in the units of the data; for several labels the probability of
+            each.
         error: Why there is no prediction, where bad inputs are skipped; else empty.
 
     >>> Prediction(label="bee", probability=0.9, top=(("bee", 0.9), ("ant", 0.1)))
@@ -41,7 +56,8 @@ class Prediction:
     def __repr__(self) -> str:
         if self.error:
             return f"Prediction(error: {self.error})"
-        shown = [f"{name} {value:.3f}" for name, value in self.top] or [f"{k} {v:.6g}" for k, v in self.values.items()]
+        named = [f"{k} {v:.6g}" for k, v in self.values.items()] if self.label is None else []
+        shown = [f"{name} {value:.3f}" for name, value in self.top] or named
         return safe(f"Prediction({', '.join(shown) or 'no label'})")
 
 
@@ -56,11 +72,15 @@ def probabilities_of(meaning: Meaning, logits: Tensor) -> Tensor:
     if meaning.task == "regression":
         target = getattr(meaning.preprocessing, "target", None)
         values = logits if target is None else target.unscale(logits)
-        return values.reshape(len(values), -1)
+        return _wide(values)
     if meaning.task == "binary":
         second = logits.reshape(len(logits)).sigmoid()
         return torch.stack([1 - second, second], 1)
-    return logits.sigmoid() if meaning.task == "multilabel" else logits.softmax(1)
+    return _wide(logits.sigmoid()) if meaning.task == "multilabel" else logits.softmax(1)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values[:, None] if values.dim() == 1 else values.flatten(1)
 
 
 def predictions_of(meaning: Meaning, probabilities: Tensor, top_k: int) -> list[Prediction]:
@@ -71,30 +91,45 @@ def predictions_of(meaning: Meaning, probabilities: Tensor, top_k: int) -> list[
         probabilities: From `probabilities_of`.
         top_k: How many classes to list.
     """
-    if top_k < 1:
-        raise ArgumentError(f"top_k must be at least 1, not {top_k}")
-    rows = probabilities.tolist()
-    if meaning.task == "regression":
+    check_top_k(top_k)
+    if meaning.task in ("regression", "multilabel"):
         names = output_names(meaning, probabilities.shape[1])
-        return [Prediction(values=dict(zip(names, row, strict=True))) for row in rows]
-    if meaning.task == "multilabel":
-        return [_labels(meaning.classes, row) for row in rows]
+        named = [dict(zip(names, row, strict=True)) for row in probabilities.tolist()]
+        return [Prediction(values=each) if meaning.task == "regression" else _labels(each) for each in named]
+    shares, names_of = _ranked(meaning, probabilities, top_k)
+    tops = [tuple(zip(names, row, strict=True)) for names, row in zip(names_of, shares, strict=True)]
+    return [Prediction(label=top[0][0], probability=top[0][1], top=top) for top in tops]
+
+
+def _labels(values: dict[str, float]) -> Prediction:
+    there = sorted(((name, p) for name, p in values.items() if p > _THERE), key=lambda pair: -pair[1])
+    return Prediction(label=_joined(values), top=tuple(there), values=values)
+
+
+def _joined(values: Mapping[str, float]) -> str:
+    """The labels that are there, in the classes' order."""
+    return "|".join(name for name, p in values.items() if p > _THERE)
+
+
+def _ranked(meaning: Meaning, probabilities: Tensor, top_k: int) -> tuple[list[list[float]], list[list[str]]]:
+    """The probabilities of the best classes of each row, best first, and their names."""
     best = probabilities.sort(dim=1, descending=True, stable=True)
-    found = []
-    for values, places in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        top = tuple((meaning.classes[place], value) for place, value in zip(places, values, strict=True))[:top_k]
-        found.append(Prediction(label=top[0][0], probability=top[0][1], top=top))
-    return found
+    places = best.indices[:, :top_k].tolist()
+    return best.values[:, :top_k].tolist(), [[meaning.classes[place] for place in row] for row in places]
 
 
-def _labels(classes: Sequence[str], row: list[float]) -> Prediction:
-    there = sorted(((name, p) for name, p in zip(classes, row, strict=True) if p > 0.5), key=lambda pair: -pair[1])
-    named = {name for name, _ in there}
-    return Prediction(label="|".join(name for name in classes if name in named), top=tuple(there))
+def check_top_k(top_k: int) -> None:
+    """Refuse what is no number of classes.
+
+    Args:
+        top_k: The caller's.
+    """
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise ArgumentError(f"top_k must be a whole number of at least 1, not {top_k!r}")
 
 
 def output_names(meaning: Meaning, count: int) -> list[str]:
-    """The names of a regression's outputs.
+    """The names of the outputs of a regression, or of several labels.
 
     Args:
         meaning: What the outputs are.
@@ -105,25 +140,57 @@ def output_names(meaning: Meaning, count: int) -> list[str]:
     return ["prediction"] if count == 1 else [f"prediction_{number}" for number in range(count)]
 
 
-def columns_of(meaning: Meaning, predictions: Sequence[Prediction], top_k: int) -> dict[str, list[Any]]:
+def num_outputs(meaning: Meaning) -> int:
+    """How many probabilities, or values, there are for an input, as far as the model file says.
+
+    Args:
+        meaning: What the outputs are.
+    """
+    return max(1, len(meaning.classes))
+
+
+#: One column of a table of predictions: names, or float64 numbers.
+Values = list[Any] | npt.NDArray[np.float64]
+
+
+def columns_of(meaning: Meaning, probabilities: Tensor, top_k: int) -> dict[str, Values]:
     """Predictions as the columns of a table.
 
     Args:
         meaning: What the outputs are.
-        predictions: In order; those with an error leave empty cells.
+        probabilities: From `probabilities_of`.
         top_k: How many classes to list.
+
+    Returns:
+        For classes `prediction` and `probability` (and `_2`, `_3` ... up to `top_k`); for several labels `prediction`,
+        those above one half, and a probability per label; for a regression a value per output.
     """
-    columns: dict[str, list[Any]] = {}
-    if meaning.task == "regression":
-        names = next((list(each.values) for each in predictions if each.values), output_names(meaning, 1))
-        columns = {name: [each.values.get(name) for each in predictions] for name in names}
-    else:
-        columns["prediction"] = [each.label for each in predictions]
-    if meaning.task in ("classification", "binary"):
-        columns["probability"] = [each.probability for each in predictions]
-        for place in range(1, min(top_k, len(meaning.classes))):
-            columns[f"prediction_{place + 1}"] = [each.top[place][0] if each.top else None for each in predictions]
-            columns[f"probability_{place + 1}"] = [each.top[place][1] if each.top else None for each in predictions]
-    if any(each.error for each in predictions):
-        columns["error"] = [each.error for each in predictions]
+    if meaning.task in ("regression", "multilabel"):
+        names = output_names(meaning, probabilities.shape[1])
+        values: dict[str, Values] = dict(zip(names, probabilities.double().T.numpy(), strict=True))
+        if meaning.task == "regression":
+            return values
+        rows = probabilities.tolist()
+        return {free("prediction", names): [_joined(dict(zip(names, row, strict=True))) for row in rows]} | values
+    shares, names_of = _ranked(meaning, probabilities, top_k)
+    columns: dict[str, Values] = {}
+    for place in range(min(top_k, len(meaning.classes))):
+        ending = f"_{place + 1}" if place else ""
+        columns[f"prediction{ending}"] = [names[place] for names in names_of]
+        columns[f"probability{ending}"] = np.array([row[place] for row in shares])
     return columns
+
+
+def free(heading: str, taken: Collection[str]) -> str:
+    """A heading that is not the name of an output: with underscores at its end, if need be.
+
+    Args:
+        heading: The usual one.
+        taken: Names that are in use.
+
+    >>> free("error", ["price"]), free("error", ["error"])
+    ('error', 'error_')
+    """
+    while heading in taken:
+        heading += "_"
+    return heading

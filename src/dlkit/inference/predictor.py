@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from dlkit._devices import pick_device
 from dlkit._showing import safe
@@ -16,12 +20,29 @@ from dlkit.artifact.inputs import Meaning
 from dlkit.artifact.opening import open_model
 from dlkit.artifact.running import call, cast, evaluating, output_of
 from dlkit.errors import ArgumentError, DataError
-from dlkit.inference.outputs import Prediction, columns_of, predictions_of, probabilities_of
+from dlkit.inference.batches import Batch, Inputs
+from dlkit.inference.inputs import files_named, inputs_of
+from dlkit.inference.outputs import (
+    Prediction,
+    Values,
+    check_top_k,
+    columns_of,
+    free,
+    num_outputs,
+    predictions_of,
+    probabilities_of,
+)
 from dlkit.inference.scoring import labelled, score
-from dlkit.inference.sources import Asked, ask
 from dlkit.loader import DataLoader
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["Predictor", "load"]
+
+OnError = Literal["raise", "skip"]
+
+_SHOWN_AFTER = 2.0  # seconds until a bar appears
 
 
 def load(
@@ -91,7 +112,9 @@ class Predictor:
             "classes": self.classes,
             "metrics": document.get("metrics", {}),
             "versions": document.get("versions", {}),
+            "columns": list(meaning.columns),
         }
+        self._shape = tuple(document["example"]["shape"][1:])
 
     def __repr__(self) -> str:
         name = (self.info["architecture"] or {}).get("name")
@@ -101,61 +124,160 @@ class Predictor:
 
     def predict(
         self,
-        source: Any,
+        inputs: Any,
         *,
         top_k: int = 1,
         batch_size: int = 64,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
+        progress: bool = True,
         **options: Any,
-    ) -> Any:
-        """Predictions for anything of the model's kind.
+    ) -> pd.DataFrame:
+        """A table with one row for each input, in its place.
+
+        What a string means is said by you, never by the disk: in `predict` it is a text, which for other models than
+        those of texts is an error. Files are named by a `Path`, or to `predict_file`.
 
         Args:
-            source: Images: a file, a list of files, a folder, pictures of PIL or uint8 arrays. Tables: a CSV or
-                Parquet file, a DataFrame, a dict (one row) or a list of dicts. Texts: a text, a list of texts, a file
-                of texts. Or prepared tensors [B, ...].
+            inputs: One input or an iterable of inputs. Images: a `Path` (of a file, or of a folder with all that is
+                below it), bytes, an open binary file, a picture of PIL, a uint8 array [H, W, C] or [H, W]. Tables: a
+                DataFrame, a dict (one row), dicts; the `Path` of a CSV or Parquet file. Texts: strings, or pairs of
+                them; a DataFrame or dicts with the column that the model was trained on; the `Path` of a file of
+                texts. Or prepared tensors [B, ...].
             top_k: How many classes to list.
             batch_size: Inputs per forward pass.
-            on_error: "raise" stops at an input that cannot be read, naming it; "skip" gives it an error in place of a
-                prediction.
-            **options: More for the dataset that reads a file: `text="comment"` for the column of texts, `separator=`.
+            on_error: "raise" stops at an input that cannot be used, naming it; "skip" gives it an error in the place of
+                a prediction, in the column `error`.
+            progress: Show a bar on a terminal, when it takes longer than two seconds.
+            **options: More about a file or a table. Texts: `text="comment"` for another column than the model's, and
+                `separator`, `encoding`, `header`, `quotes`, `format`, `pattern` as in `TextDataset`. Tables:
+                `separator`, `encoding`, `names`, `missing`, `image_root` as in `CSVDataset`. Images named in a table:
+                `image` for another column than the model's, `root` (needed with a DataFrame) and `suffix` as in
+                `ImageTable`.
 
         Returns:
-            A `Prediction` for one input; for many a DataFrame with a column for the input (file, text or row),
-            `prediction` and `probability` (and `_2`, `_3` ... up to top_k), or one column per output of a regression.
+            For classes the columns `prediction` and `probability` (and `_2`, `_3` ... up to `top_k`); for several
+            labels `prediction` and a probability under each label's name; for a regression a column per output, named
+            after it, in the units of the data. Before them `file` or `text` where such were given. A DataFrame's index
+            is kept; else rows are numbered. (An output that is called like another column keeps its name, and the
+            other gets an underscore.)
 
         Raises:
             ArgumentError: the model takes another kind of input.
-            DataError: an input cannot be read.
+            DataError: an input cannot be used, or a table lacks a column of the model's.
         """
-        asked = ask(self.meaning, source, on_error, options)
-        found = self._predictions(asked, top_k, batch_size)
-        if asked.single:
-            return found[0]
-        import pandas as pd
+        check_top_k(top_k)
+        asked = inputs_of(self.meaning, inputs, batch_size, options)
+        parts, size = [self._columns(None, asked, top_k, on_error)], 0
+        for batch, probabilities in self._each(asked, on_error, progress=progress):
+            parts.append(self._columns((batch, probabilities), asked, top_k, on_error))
+            size += batch.size
+        return _frame(
+            {heading: _joined([part[heading] for part in parts]) for heading in parts[0]}, 0, size, asked.index
+        )
 
-        names = [asked.names[place] for place in range(len(asked.names))]
-        return pd.DataFrame({asked.column: names, **columns_of(self.meaning, found, top_k)})
+    def predict_file(
+        self,
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        top_k: int = 1,
+        batch_size: int = 64,
+        on_error: OnError = "raise",
+        progress: bool = True,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """`predict` for a file, a folder or an address, which a string names here.
 
-    def logits(self, source: Any, *, batch_size: int = 64, **options: Any) -> Tensor:
+        Args:
+            path: An image, a folder of images, a list of images; a table (CSV, Parquet; also a list, and an address);
+                a file or a folder of texts.
+            top_k: See `predict`.
+            batch_size: See `predict`.
+            on_error: See `predict`.
+            progress: See `predict`.
+            **options: See `predict`.
+
+        Raises:
+            DataNotFoundError: there is no such file.
+            DataError: it cannot be read, or lacks a column of the model's.
+        """
+        named = files_named(path)
+        return self.predict(named, top_k=top_k, batch_size=batch_size, on_error=on_error, progress=progress, **options)
+
+    def predict_batches(
+        self,
+        inputs: Any,
+        *,
+        top_k: int = 1,
+        batch_size: int = 64,
+        on_error: OnError = "raise",
+        progress: bool = False,
+        **options: Any,
+    ) -> Iterator[pd.DataFrame]:
+        """What `predict` gives, one batch at a time as it is computed: for more inputs than fit into memory.
+
+        Args:
+            inputs: See `predict`. Files and iterables are read as batches are asked for.
+            top_k: See `predict`.
+            batch_size: See `predict`.
+            on_error: See `predict`.
+            progress: See `predict`.
+            **options: See `predict`.
+
+        Yields:
+            Tables with the same columns and, where the caller's index is not kept, running numbers; at least one,
+            which is empty where there was no input.
+        """
+        check_top_k(top_k)
+        asked = inputs_of(self.meaning, inputs, batch_size, options)
+        start = 0
+        for batch, probabilities in self._each(asked, on_error, progress=progress):
+            columns = self._columns((batch, probabilities), asked, top_k, on_error)
+            yield _frame(columns, start, batch.size, asked.index)
+            start += batch.size
+        if not start:
+            yield _frame(self._columns(None, asked, top_k, on_error), 0, 0, asked.index)
+
+    def predict_one(self, one: Any, *, top_k: int = 1, **options: Any) -> Prediction:
+        """What the model says of one input.
+
+        Args:
+            one: One text (or a pair), one image, one row (a dict); see `predict`.
+            top_k: How many classes to list.
+            **options: See `predict`.
+
+        Raises:
+            ArgumentError: it is not one input, or the model takes another kind.
+            DataError: it cannot be used.
+        """
+        given = [one] if self.kind == "text" and isinstance(one, tuple) else one
+        asked = inputs_of(self.meaning, given, 2, options)
+        found = [answer for _, (batch, answer) in zip(range(2), self._each(asked, "raise"), strict=False)]
+        if len(found) != 1 or found[0] is None or len(found[0]) != 1:
+            count = "no input" if not found else "more than one"
+            raise ArgumentError(f"predict_one takes one input, and this holds {count}; predict takes any number")
+        return predictions_of(self.meaning, found[0], top_k)[0]
+
+    def logits(self, inputs: Any, *, batch_size: int = 64, **options: Any) -> Tensor:
         """The model's bare outputs, float32 [N, ...] on the CPU.
 
         Args:
-            source: See `predict`.
+            inputs: See `predict`.
             batch_size: Inputs per forward pass.
             **options: See `predict`.
         """
-        return self._outputs(ask(self.meaning, source, "raise", options), batch_size)
+        asked = inputs_of(self.meaning, inputs, batch_size, options)
+        found = [output for batch in asked.batches if (output := self._output(batch, "raise")) is not None]
+        return torch.cat(found) if found else torch.zeros(0, *self._shape)
 
-    def probabilities(self, source: Any, *, batch_size: int = 64, **options: Any) -> Tensor:
+    def probabilities(self, inputs: Any, *, batch_size: int = 64, **options: Any) -> Tensor:
         """Probabilities [N, classes] in the order of `classes`; for regression the values in their own units.
 
         Args:
-            source: See `predict`.
+            inputs: See `predict`.
             batch_size: Inputs per forward pass.
             **options: See `predict`.
         """
-        return probabilities_of(self.meaning, self.logits(source, batch_size=batch_size, **options))
+        return probabilities_of(self.meaning, self.logits(inputs, batch_size=batch_size, **options))
 
     def evaluate(self, dataset: Any, *, batch_size: int = 64, **options: Any) -> dict[str, float]:
         """How good the model is on labelled data; classes are matched by name, never by number.
@@ -180,22 +302,57 @@ class Predictor:
         outputs, targets = (torch.cat(part) for part in zip(*batches, strict=True))
         return score(self.meaning, outputs, targets, getattr(data, "classes", None))
 
-    def _predictions(self, asked: Asked, top_k: int, batch_size: int) -> list[Prediction]:
-        readable = len(asked.data) > 0
-        found = (
-            predictions_of(self.meaning, probabilities_of(self.meaning, self._outputs(asked, batch_size)), top_k)
-            if readable
-            else []
-        )
-        if asked.rows is None:
-            return found
-        placed = dict(zip(asked.rows, found, strict=True))
-        return [placed.get(n) or Prediction(error=asked.errors.get(n, "unreadable")) for n in range(len(asked.names))]
+    def _each(
+        self, asked: Inputs, on_error: OnError, *, progress: bool = False
+    ) -> Iterator[tuple[Batch, Tensor | None]]:
+        """Each batch with the probabilities of its good inputs."""
+        if on_error not in ("raise", "skip"):
+            raise ArgumentError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        with tqdm(
+            total=asked.total,
+            desc="predicting",
+            unit=" inputs",
+            delay=_SHOWN_AFTER,
+            leave=False,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            disable=None if progress else True,  # a log file gets no bar
+        ) as bar:
+            for batch in asked.batches:
+                output = self._output(batch, on_error)
+                yield batch, None if output is None else probabilities_of(self.meaning, output)
+                bar.update(batch.size)
 
-    def _outputs(self, asked: Asked, batch_size: int) -> Tensor:
-        if len(asked.data) == 0:
-            raise DataError("there is nothing to predict: the source is empty")
-        return torch.cat([output for output, _ in self.run(asked.data, batch_size)])
+    def _output(self, batch: Batch, on_error: OnError) -> Tensor | None:
+        """The outputs of a batch's good inputs; None if there are none."""
+        if batch.errors and on_error == "raise":
+            raise DataError(
+                f"{batch.told(min(batch.errors))}; on_error='skip' puts this error in the input's place and goes on"
+            )
+        return self._forward(batch.inputs) if len(batch.good) else None
+
+    def _forward(self, inputs: Any) -> Tensor:
+        like = next((value for value in self.model.parameters() if value.is_floating_point()), None)
+        with evaluating(self.model):
+            return output_of(call(self.model, cast(inputs, like))).float().cpu()
+
+    def _columns(
+        self, answers: tuple[Batch, Tensor | None] | None, asked: Inputs, top_k: int, on_error: OnError
+    ) -> dict[str, Values]:
+        """A batch as columns, bad inputs in their places; without answers the same columns, empty."""
+        batch, probabilities = answers or (None, None)
+        if probabilities is None:
+            probabilities = torch.zeros(0, num_outputs(self.meaning))
+        outputs = columns_of(self.meaning, probabilities, top_k)
+        size = 0 if batch is None else batch.size
+        if batch is not None and len(batch.good) < size:
+            outputs = {heading: _spread(values, batch.good, size) for heading, values in outputs.items()}
+        named: dict[str, Values] = {
+            free(heading, outputs): [] if batch is None else list(batch.named[heading]) for heading in asked.headings
+        }
+        errors = {} if batch is None else batch.errors
+        wrong: dict[str, Values] = {free("error", {*named, *outputs}): [errors.get(place, "") for place in range(size)]}
+        return named | outputs | (wrong if on_error == "skip" else {})
 
     def run(self, dataset: Any, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
         """Outputs and targets (None without any) of a dataset in order, batch by batch, on the CPU.
@@ -204,15 +361,34 @@ class Predictor:
             dataset: Prepared the model's way.
             batch_size: Inputs per forward pass.
         """
-        if batch_size < 1:
-            raise ArgumentError(f"batch_size must be at least 1, not {batch_size}")
-        like = next((value for value in self.model.parameters() if value.is_floating_point()), None)
-        loader = DataLoader(dataset, batch_size, collate_fn=None)
-        with evaluating(self.model):
-            for batch in loader:
-                inputs, target = _halves(batch, dataset)
-                inputs = tuple(inputs) if isinstance(inputs, list) else inputs
-                yield output_of(call(self.model, cast(inputs, like))).float().cpu(), target
+        for batch in DataLoader(dataset, batch_size, collate_fn=None):
+            inputs, target = _halves(batch, dataset)
+            yield self._forward(tuple(inputs) if isinstance(inputs, list) else inputs), target
+
+
+def _spread(values: Values, places: Sequence[int], size: int) -> Values:
+    """Values at their places, nothing elsewhere."""
+    if isinstance(values, np.ndarray):
+        numbers = np.full(size, np.nan)
+        numbers[np.array(places, dtype=np.int64)] = values
+        return numbers
+    names: list[Any] = [None] * size
+    for place, value in zip(places, values, strict=True):
+        names[place] = value
+    return names
+
+
+def _joined(parts: Sequence[Values]) -> Values:
+    """A column of all batches."""
+    numbers = [part for part in parts if isinstance(part, np.ndarray)]
+    return np.concatenate(numbers) if numbers else list(itertools.chain.from_iterable(parts))
+
+
+def _frame(columns: dict[str, Values], start: int, size: int, index: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = pd.RangeIndex(start, start + size) if index is None else index[start : start + size]
+    return pd.DataFrame(columns, index=rows)
 
 
 def _halves(batch: Any, dataset: Any) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,8 +71,19 @@ def _opened(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> Any:
     if meaning.kind == "text":
         from dlkit.datasets.texts.dataset import TextDataset
 
-        return TextDataset(source, spec=meaning.preprocessing, **options)
+        return TextDataset(source, spec=meaning.preprocessing, **_with_column(meaning, source, options))
     raise ArgumentError("a model of bare tensors is evaluated on a dataset of (inputs, target)")
+
+
+def _with_column(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the column that the texts stand in, where the source has columns; never just the first one."""
+    from dlkit.inference.texts import column_of
+
+    named = Path(source) if isinstance(source, str) else source
+    if not isinstance(named, os.PathLike) and not hasattr(named, "columns"):
+        return dict(options)
+    columns = column_of(meaning, named, options)
+    return {**options, "text": columns[0] if len(columns) == 1 else columns}
 
 
 def _same(kind: str, given: Any, wanted: Any) -> bool:

@@ -166,7 +166,24 @@ class OpenImage:
         self.name, self._data = name, data
         if not data:
             raise DataError(f"{name}: the file is empty (0 bytes)")
-        self._image: Any = self._guarded(lambda: Image.open(io.BytesIO(data), formats=_formats()))
+        self._read_header(self._guarded(lambda: Image.open(io.BytesIO(data), formats=_formats())), max_pixels)
+
+    @classmethod
+    def of_picture(cls, picture: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> OpenImage:
+        """A picture of PIL as if it came from a file: turned upright, over white, in 8 bits.
+
+        Args:
+            picture: Of PIL.
+            name: What errors call it.
+            max_pixels: A picture that has more is refused.
+        """
+        image = cls.__new__(cls)
+        image.name, image._data = name, b""
+        image._read_header(picture, max_pixels)
+        return image
+
+    def _read_header(self, image: Any, max_pixels: int) -> None:
+        name, self._image = self.name, image
         self.format, self.mode = str(self._image.format), str(self._image.mode)
         width, height = self._image.size
         if width * height > max_pixels:
@@ -189,7 +206,7 @@ class OpenImage:
     @property
     def reducible(self) -> bool:
         """Whether it can be decoded at 1/2, 1/4 and 1/8 for less work."""
-        return self.format in ("JPEG", "MPO") and self.mode in ("RGB", "L")
+        return bool(self._data) and self.format in ("JPEG", "MPO") and self.mode in ("RGB", "L")
 
     def pixels(self, reduce: int = 1, *, color: Color = "RGB") -> Pixels:
         """Decode it, once: uint8 [ceil(height / reduce), ceil(width / reduce), C], upright, contiguous and writable.

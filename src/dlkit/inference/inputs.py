@@ -1,0 +1,112 @@
+"""What a caller may ask a prediction for. What a string means is said by the caller, never by the disk.
+
+A string is a text. A file is a `Path`, or has been named to `predict_file`. Nothing that a string in a list or in a row
+of a table names is ever opened, so what comes from a stranger may be handed to `predict` as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlkit.artifact.inputs import Meaning
+from dlkit.errors import ArgumentError
+from dlkit.inference.batches import Batch, Inputs, check_options
+
+__all__ = ["FileName", "files_named", "inputs_of"]
+
+
+class FileName(os.PathLike[str]):
+    """The name of a file, a folder or an address, exactly as the caller wrote it (a `Path` would spoil "https://").
+
+    >>> os.fspath(FileName("https://example.org/a.csv"))
+    'https://example.org/a.csv'
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __fspath__(self) -> str:
+        return self._name
+
+
+def files_named(path: Any) -> Any:
+    """What a caller named as files, as `predict` takes files.
+
+    Args:
+        path: A string or `Path`, or several.
+
+    Raises:
+        ArgumentError: something that names no file.
+    """
+    if isinstance(path, list | tuple):
+        return [files_named(each) for each in path]
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"predict_file takes the name of a file, not {type(path).__name__}; predict takes inputs")
+    return FileName(path) if isinstance(path, str) else path
+
+
+def inputs_of(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, Any]) -> Inputs:
+    """Prepare what was given for a model, batch by batch, exactly as validation did.
+
+    Args:
+        meaning: What the model takes.
+        given: See `Predictor.predict`.
+        batch_size: Inputs at a time.
+        options: More about a file or a table, such as `text="comment"` or `separator=";"`.
+
+    Raises:
+        ArgumentError: the model takes something else.
+        DataError: a file that cannot be read, or lacks the model's columns.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ArgumentError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+    if _is_prepared(given, meaning.kind):
+        return _tensors(given, batch_size, options)
+    if hasattr(given, "to_pandas"):  # of polars, Arrow, Hugging Face
+        given = given.to_pandas()
+    if meaning.kind == "image":
+        from dlkit.inference.images import images
+
+        return images(meaning, given, batch_size, options)
+    if meaning.kind == "table":
+        from dlkit.inference.tables import rows
+
+        return rows(meaning.preprocessing, given, batch_size, options)
+    if meaning.kind == "text":
+        from dlkit.inference.texts import texts
+
+        return texts(meaning, given, batch_size, options)
+    raise ArgumentError(f"this model takes prepared tensors [B, ...], not {type(given).__name__}")
+
+
+def _is_prepared(given: Any, kind: str) -> bool:
+    """Tensors are inputs as the model takes them; only pixels are not."""
+    values = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, tuple) else [given]
+    pixels = kind == "image"
+    return bool(values) and all(
+        isinstance(value, Tensor) and not (pixels and value.dtype == torch.uint8) for value in values
+    )
+
+
+def _tensors(given: Any, size: int, options: Mapping[str, Any]) -> Inputs:
+    check_options(options, (), "tensors")
+    parts = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, tuple) else [given]
+    if any(not part.dim() for part in parts) or len({len(part) for part in parts}) > 1:
+        shapes = ", ".join(str(list(part.shape)) for part in parts)
+        raise ArgumentError(f"tensors must have one row for each input in their first dimension; got {shapes}")
+    return Inputs(batches=_slices(given, len(parts[0]), size), total=len(parts[0]))
+
+
+def _slices(given: Any, total: int, size: int) -> Iterator[Batch]:
+    for start in range(0, total, size):
+        end = min(start + size, total)
+        if isinstance(given, dict):
+            inputs: Any = {name: value[start:end] for name, value in given.items()}
+        else:
+            inputs = tuple(part[start:end] for part in given) if isinstance(given, tuple) else given[start:end]
+        yield Batch(size=end - start, inputs=inputs, good=range(end - start), errors={}, named={}, told=str)

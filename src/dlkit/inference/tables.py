@@ -1,0 +1,92 @@
+"""Rows for a table's model: files, DataFrames and dicts, in batches whose borders do not hang on how they are read."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from dlkit.datasets.tables._unlabelled import OPTIONS, Piece, pieces_of, take_spans
+from dlkit.datasets.tables.schema import Schema
+from dlkit.errors import ArgumentError
+from dlkit.inference.batches import Batch, Inputs, check_options, index_of, total_of
+
+__all__ = ["rows"]
+
+
+def rows(schema: Schema, given: Any, batch_size: int, options: Mapping[str, Any]) -> Inputs:
+    """Rows for a model of tables.
+
+    Args:
+        schema: The model's.
+        given: A path (or a list of those), a DataFrame, a dict or a Series (one row), an iterable of dicts.
+        batch_size: Rows at a time.
+        options: See `dlkit.datasets.tables._unlabelled.OPTIONS`.
+
+    Raises:
+        ArgumentError: something that holds no rows.
+    """
+    check_options(options, OPTIONS, "tables")
+    given = [dict(given)] if isinstance(given, Mapping) or _is_series(given) else given
+    if isinstance(given, str | bytes) or not isinstance(given, os.PathLike | Iterable):
+        raise ArgumentError(
+            f"this model takes rows of a table: a DataFrame, a dict or a list of dicts, or a file, Path('new.csv') or "
+            f"predict_file('new.csv'); not a {type(given).__name__}, {given!r:.80}"
+        )
+    if isinstance(given, list | tuple) and any(isinstance(each, str) for each in given):
+        raise ArgumentError("a list of strings holds no rows; predict_file takes the names of files")
+    spans = _cut(pieces_of(given, schema, options), batch_size)
+    return Inputs(
+        batches=_batches(spans),
+        total=None if _are_paths(given) else total_of(given),
+        index=index_of(given),
+    )
+
+
+def _is_series(given: Any) -> bool:
+    return type(given).__name__ == "Series" and hasattr(given, "index")
+
+
+def _are_paths(given: Any) -> bool:
+    return isinstance(given, os.PathLike) or (
+        isinstance(given, list) and bool(given) and isinstance(given[0], os.PathLike)
+    )
+
+
+Spans = list[tuple[Piece, int, int]]
+
+
+def _cut(pieces: Iterable[Piece], size: int) -> Iterator[Spans]:
+    """Rows in batches of `size`, wherever one piece ends and the next begins."""
+    spans, room = list[tuple[Piece, int, int]](), size
+    for piece in pieces:
+        begin = 0
+        while begin < piece.size:
+            end = min(piece.size, begin + room)
+            spans.append((piece, begin, end))
+            room, begin = room - (end - begin), end
+            if not room:
+                yield spans
+                spans, room = [], size
+    if spans:
+        yield spans
+
+
+def _batches(cut: Iterable[Spans]) -> Iterator[Batch]:
+    start = 0
+    for spans in cut:
+        inputs, good, errors = take_spans(spans)
+        size = sum(end - begin for _, begin, end in spans)
+        yield Batch(size=size, inputs=inputs, good=good, errors=errors, named={}, told=_telling(spans, start, errors))
+        start += size
+
+
+def _telling(spans: Spans, start: int, errors: Mapping[int, str]) -> Callable[[int], str]:
+    def told(place: int) -> str:
+        before = [0, *itertools.accumulate(end - begin for _, begin, end in spans)]
+        number = next(number for number, first in enumerate(before[1:]) if place < first)
+        piece, begin, _ = spans[number]
+        return f"{piece.name(begin + place - before[number]) or f'row {start + place}'} {errors[place]}"
+
+    return told
