@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def test_train_texts_by_number_of_the_column(dlkit: Run, tmp_path: Path) -> None
     assert done.code == 0, done.err
     assert "no part to judge by" in done.err
     told = dlkit("predict", tmp_path / "run" / "model.safetensors", "win win", "--json")
-    assert told.document[0]["prediction"] == "spam"
+    assert told.document["prediction"] == "spam"
     many = dlkit("evaluate", tmp_path / "run/model.safetensors", tmp_path / "sms.tsv", "--text", 1, "--target", 0)
     assert many.code == 1  # the same broken row
     many = dlkit(*many_arguments(tmp_path), "--on-error", "skip", "--json")
@@ -73,16 +75,91 @@ def many_arguments(folder: Path) -> list[object]:
     return ["evaluate", folder / "run/model.safetensors", folder / "sms.tsv", "--text", 1, "--target", 0]
 
 
-def test_predict_writes_a_table(dlkit: Run, model: Path, table: Path, tmp_path: Path) -> None:
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_predict_writes_a_line_for_each_row(dlkit: Run, model: Path, table: Path, tmp_path: Path) -> None:
     done = dlkit("predict", model, table, "--out", tmp_path / "new.csv")
-    assert done.code == 0, done.err
+    assert (done.code, done.out) == (0, ""), done.err
     assert "300 predictions" in done.err
-    assert "and 250 more" in done.out
     written = pd.read_csv(tmp_path / "new.csv")
     assert list(written.columns) == ["row", "prediction", "probability"]
+    assert written["row"].tolist() == list(range(300))
     assert (written["prediction"] == pd.read_csv(table)["left"]).mean() > 0.9
-    rows = dlkit("predict", model, table, "--json", "--top-k", 2).document
+    shown = dlkit("predict", model, table)
+    assert pd.read_csv(io.StringIO(shown.out)).equals(written)
+    rows = lines(dlkit("predict", model, table, "--json", "--top-k", 2).out)
     assert (len(rows), set(rows[0])) == (300, {"row", "prediction", "probability", "prediction_2", "probability_2"})
+    done = dlkit("predict", model, table, "--out", tmp_path / "new.jsonl", "--json", "--top-k", 2)
+    assert lines((tmp_path / "new.jsonl").read_text()) == rows
+    assert done.document == {"out": str(tmp_path / "new.jsonl"), "lines": 300, "errors": 0}
+
+
+def test_predict_puts_an_error_into_the_line_of_a_broken_row(dlkit: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("visits,plan\n3,year\nmany,year\n4\n5,month\n")
+    refused = dlkit("predict", model, tmp_path / "new.csv", "--out", tmp_path / "out.csv")
+    assert refused.code == 1
+    assert "line 3 of new.csv has no number in column 'visits' but 'many'" in refused.err
+    assert "--on-error skip puts this error in the input's place" in refused.err
+    assert not (tmp_path / "out.csv").exists()
+    done = dlkit("predict", model, tmp_path / "new.csv", "--out", tmp_path / "out.csv", "--on-error", "skip")
+    assert "4 predictions (2 with an error in its place)" in done.err
+    written = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
+    assert [bool(error) for error in written["error"]] == [False, True, True, False]
+    rows = lines(dlkit("predict", model, tmp_path / "new.csv", "--json", "--on-error", "skip").out)
+    assert [row["probability"] is None for row in rows] == [False, True, True, False]
+
+
+def test_predict_never_writes_over_what_it_reads(dlkit: Run, model: Path, table: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "rows.csv"
+    copy.write_bytes(table.read_bytes())
+    for out in (copy, model):
+        done = dlkit("predict", model, copy, "--out", out)
+        assert done.code == 2
+        assert "is read in this very call" in done.err
+    assert copy.read_bytes() == table.read_bytes()
+    assert dlkit("predict", model, copy, "--out", tmp_path / "no" / "x.csv").code == 2
+
+
+def test_a_word_is_a_text_for_a_model_of_texts_and_a_file_only_where_it_is_named_so(
+    dlkit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dlkit.datasets import TextDataset
+    from dlkit.models import TextClassifier
+
+    frame = pd.DataFrame({"id": [1, 2], "words": ["good film", "bad film"], "mood": ["pos", "neg"]})
+    data = TextDataset(frame, text="words", target="mood", min_freq=1)
+    path = library.save(TextClassifier(len(data.vocabulary), 2), tmp_path / "m.safetensors", preprocessing=data)
+    monkeypatch.chdir(tmp_path)
+    frame.to_csv("new.csv", index=False)
+    done = dlkit("predict", path, "new.csv", "--json")
+    assert done.document["text"] == "new.csv"
+    assert "'new.csv' is taken as a text; --file new.csv reads the file" in done.err
+    assert [line["text"] for line in lines(dlkit("predict", path, "--file", "new.csv", "--json").out)] == [
+        "good film",
+        "bad film",
+    ]
+    twice = dlkit("predict", path, "--file", "new.csv", "--file", "new.csv", "--json")
+    assert len(lines(twice.out)) == 4
+    frame.rename(columns={"words": "body"}).to_csv("other.csv", index=False)
+    wrong = dlkit("predict", path, "--file", "other.csv")
+    assert wrong.code == 1
+    assert "no column 'words'" in wrong.err
+    assert "--text ... names another" in wrong.err
+    assert dlkit("predict", path, "--file", "other.csv", "--text", "body").code == 0
+    for arguments, told in (
+        ([], "give at least one INPUT"),
+        (["x", "--file", "new.csv"], "not both"),
+        (["new.csv", "--text", "words"], "named by --file new.csv"),
+    ):
+        done = dlkit("predict", path, *arguments)
+        assert (done.code, done.out) == (2, "")
+        assert told in " ".join(done.err.replace("│", " ").split())
+    odd = dlkit("predict", path, "half \udc80", "--on-error", "skip", "--json")
+    assert odd.code == 0, odd.err
+    assert odd.document["error"]
+    assert "with the columns words" in dlkit("info", path).out
 
 
 def test_evaluate_measures(dlkit: Run, model: Path, table: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -97,3 +98,47 @@ def test_a_stopped_training_goes_on_with_the_same_command(
         assert "resumed from runs/noise" in more.err
         assert len(pd.read_csv(tmp_path / "runs/noise/history.csv")) == epochs + 1
         assert (tmp_path / "runs/noise/model.safetensors").is_file()
+
+
+@pytest.fixture(scope="module")
+def noise_model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = dlkit.datasets.CSVDataset(table, target="y")
+    path = tmp_path_factory.mktemp("models") / "noise.safetensors"
+    return dlkit.save(dlkit.models.TabularMLP(data.schema), path, preprocessing=data)
+
+
+def lasting(table: Path, folder: Path) -> Path:
+    """So many rows that a prediction is still on when a signal comes."""
+    head, rows = table.read_text().split("\n", 1)
+    path = folder / "long.csv"
+    path.write_text(f"{head}\n" + rows * 60)
+    return path
+
+
+def test_ctrl_c_leaves_the_lines_that_are_computed(noise_model: Path, table: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dlkit", "predict", noise_model, lasting(table, tmp_path), "--out", "out.csv"]
+    process = start(command, tmp_path)
+    wait_for(tmp_path / "out.csv", process)
+    while not (tmp_path / "out.csv").stat().st_size:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    done = finish(process)
+    assert done.code == 130, done.err
+    written = (tmp_path / "out.csv").read_text()
+    assert written.endswith("\n")
+    rows = written.splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == list(range(len(rows)))
+    told = re.fullmatch(r"(\d+) predictions: out\.csv\ninterrupted\n", done.err)
+    assert told is not None, done.err
+    assert 0 <= len(rows) - int(told[1]) <= 64  # the signal may come between writing a batch and counting it
+    assert len(rows) < 240_000
+
+
+def test_a_broken_pipe_ends_quietly(noise_model: Path, table: Path, tmp_path: Path) -> None:
+    with start([sys.executable, "-m", "dlkit", "predict", noise_model, lasting(table, tmp_path)], tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "row,prediction,probability\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(200) != 0

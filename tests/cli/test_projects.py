@@ -20,9 +20,9 @@ FILES = {
 @pytest.mark.parametrize(
     ("task", "asked", "answer"),
     [
-        ("image", ["sample_data/square/001.png"], "Prediction("),
-        ("tabular", ["sample_data.csv"], "[600 rows x 3 columns]"),
-        ("text", ["sample_data.csv"], "[600 rows x 3 columns]"),
+        ("image", ["sample_data/square/001.png"], "0  sample_data/square/001.png"),
+        ("tabular", ["sample_data.csv"], "[600 rows x 2 columns]"),
+        ("text", ["--file", "sample_data.csv"], "[600 rows x 3 columns]"),
     ],
 )
 def test_a_new_project_trains_predicts_and_passes_its_tests(

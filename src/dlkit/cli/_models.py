@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from dlkit._showing import Lines
+from dlkit.cli._lines import Written, check_out, write_lines
 from dlkit.cli._options import DebugFlag, Device, JsonFlag, Model, OnError, Source, Target, Text, column, reading
 from dlkit.cli._talking import guarded, show, tell
 
 __all__ = ["evaluate", "export", "info", "predict"]
 
-_SHOWN = 50  # rows on the screen; a file gets all of them
 _ENDINGS = {"onnx": ".onnx", "torch.export": ".pt2", "state_dict": ".pth"}
 
 
 @guarded
 def predict(
     model: Model,
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Images, folders, a table, or texts.")],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all predictions to this CSV.")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="INPUT", help="Images, folders, a table; for a text model texts.")
+    ] = None,
+    file: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A file of texts, or any other; again for several.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write to this file: CSV, or JSON lines if it ends in .jsonl.")
+    ] = None,
     text: Text = None,
+    image: Annotated[str | None, typer.Option(help="Column of image files, if not the one trained on.")] = None,
     top_k: Annotated[int, typer.Option(help="So many classes for each input.", min=1)] = 1,
     batch_size: Annotated[int, typer.Option(help="Inputs at a time.", min=1)] = 64,
     on_error: OnError = "raise",
@@ -31,7 +40,10 @@ def predict(
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Say what MODEL makes of something new.
+    """Say what MODEL makes of something new, a line for each input, as soon as it is computed.
+
+    For a model of texts an INPUT is a text, and --file names a file of texts; for others an INPUT is a file. Lines are
+    CSV, or with --json one JSON object each. --on-error skip puts an error into the line of an input that is broken.
 
     \b
     Examples:
@@ -39,21 +51,56 @@ def predict(
       dlkit predict model.safetensors photos --out predictions.csv
       dlkit predict model.safetensors passengers.csv --out predictions.csv
       dlkit predict model.safetensors "call this number now"
-      dlkit predict model.safetensors messages.csv --text message
+      dlkit predict model.safetensors --file messages.csv --json
     """
     import dlkit
 
+    check_out(out, [model, *(inputs or ()), *(file or ())])
     predictor = dlkit.load(model, device=device)
-    source: Any = inputs[0] if len(inputs) == 1 else list(inputs)
-    columns = {} if text is None else {"text": column(text)}
-    found = predictor.predict(source, top_k=top_k, batch_size=batch_size, on_error=on_error, **columns)
-    rows = _rows(found)
-    if out is not None:
-        import pandas as pd
+    options: dict[str, Any] = {} if text is None else {"text": column(text)}
+    tables = predictor.predict_batches(
+        _asked(predictor.kind, inputs or [], file or [], text),
+        top_k=top_k,
+        batch_size=batch_size,
+        on_error=on_error,
+        progress=out is not None or not sys.stdout.isatty(),  # else the lines show it
+        **options | ({} if image is None else {"image": image}),
+    )
+    written = Written()
+    try:
+        as_json = out.suffix == ".jsonl" if out is not None else json
+        named = tables if predictor.kind in ("image", "text") else map(_with_rows, tables)
+        write_lines(named, out, written, as_json=as_json, skipping=on_error == "skip")
+    finally:
+        if out is not None and written.lines:
+            failed = f" ({written.errors} with an error in its place)" if written.errors else ""
+            tell(f"{written.lines} predictions{failed}: {out}")
+    if out is not None and json:
+        show("", {"out": out, "lines": written.lines, "errors": written.errors}, as_json=True)
 
-        (found if hasattr(found, "to_csv") else pd.DataFrame(rows)).to_csv(out, index=False)
-        tell(f"{len(rows)} predictions: {out}")
-    show(_text(found, len(rows)), rows, as_json=json)
+
+def _asked(kind: str, inputs: list[str], files: list[str], text: str | None) -> Any:
+    """What the words of a command mean, by the model's kind alone: texts or files."""
+    from dlkit.inference.inputs import files_named
+
+    if kind != "text":
+        inputs, files = [], [*inputs, *files]
+    if bool(inputs) == bool(files):
+        both = "give texts or --file FILE, not both" if inputs else "give at least one INPUT, or --file FILE"
+        raise typer.BadParameter(both)
+    if inputs and text is not None:
+        raise typer.BadParameter(f"--text names a column of a file, and a file of texts is named by --file {inputs[0]}")
+    if inputs and Path(inputs[0][:255]).is_file():
+        tell(f"note: {inputs[0]!r} is taken as a text; --file {inputs[0]} reads the file of that name")
+    return inputs or files_named(files[0] if len(files) == 1 else files)
+
+
+def _with_rows(table: Any) -> Any:
+    """A table in which every line says what it is of: where no column does, the row's number."""
+    from dlkit.inference.outputs import free
+
+    table.insert(0, free("row", list(table.columns)), table.index)
+    return table
 
 
 @guarded
@@ -122,6 +169,7 @@ def _shape(means: dict[str, Any]) -> str:
     if isinstance(size, list):
         return f" of {' x '.join(map(str, size))} pixels, {spec.get('color')}"
     used = [str(column.get("name")) for column in columns if isinstance(column, dict)] if columns else []
+    used = used or [str(name) for name in means.get("columns") or ()]
     return f" with the columns {', '.join(used)}"[:300] if used else ""
 
 
@@ -158,20 +206,3 @@ def export(
         task=predictor.task,
     )
     show(f"{written} ({written.stat().st_size:,} bytes)", {"path": written, "format": to}, as_json=json)
-
-
-def _rows(found: Any) -> list[dict[str, Any]]:
-    """Predictions as one mapping each, whether there is one or a table of them."""
-    if hasattr(found, "to_dict"):
-        return list(found.to_dict("records"))
-    if found.values:
-        return [dict(found.values)]
-    return [{"prediction": found.label, "probability": found.probability, "top": dict(found.top)}]
-
-
-def _text(found: Any, count: int) -> str:
-    if not hasattr(found, "head"):
-        numbers = dict(found.top) or found.values
-        return Lines.of(*(f"{name}  {value:.6g}" for name, value in numbers.items())) or "no label"
-    more = [f"and {count - _SHOWN:,} more; --out FILE writes all"] if count > _SHOWN else []
-    return Lines.of(*found.head(_SHOWN).to_string(index=False).split("\n"), *more)

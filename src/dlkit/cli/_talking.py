@@ -16,7 +16,7 @@ import typer
 from dlkit._showing import Lines, escaped_json, safe, without_secrets
 from dlkit.errors import DlkitError
 
-__all__ = ["INTERRUPTED", "guarded", "show", "tell"]
+__all__ = ["INTERRUPTED", "as_json_line", "guarded", "show", "tell"]
 
 _P = ParamSpec("_P")
 
@@ -47,6 +47,15 @@ def show(text: str, document: Any, *, as_json: bool) -> None:
 def _json(document: Any, *, indent: int | None = None) -> str:
     """A document as JSON that a terminal may show: what could act there is written as an escape, so nothing is lost."""
     return escaped_json(json.dumps(document, ensure_ascii=False, indent=indent))
+
+
+def as_json_line(document: Any) -> str:
+    """Plain data as one line of JSON.
+
+    Args:
+        document: See `show`.
+    """
+    return json.dumps(_plain(document), ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:
