@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import typer
 
+from dlkit._showing import Lines, safe
 from dlkit.cli._talking import as_json_line
 
 __all__ = ["Written", "check_out", "write_lines"]
@@ -65,6 +66,8 @@ def write_lines(tables: Iterable[Any], out: Path | None, written: Written, *, as
             text = _as_json(table) if as_json else table.to_csv(index=False, header=file is None)
             if file is None:
                 file = sys.stdout if out is None else stack.enter_context(open(out, "w", encoding="utf-8", newline=""))
+            if file.isatty():  # a file gets what is there, a screen what cannot act on it
+                text = safe(Lines(text), most=0)
             file.write(_writable(text, getattr(file, "encoding", None) or "utf-8"))
             file.flush()
             written.lines += len(table)

@@ -55,7 +55,7 @@ def as_json_line(document: Any) -> str:
     Args:
         document: See `show`.
     """
-    return json.dumps(_plain(document), ensure_ascii=False)
+    return _json(_plain(document))
 
 
 def _plain(value: Any) -> Any:
