@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dlkit import Trainer
-from dlkit.errors import DlkitError, TrainingError
+from dlkit.errors import ArgumentError, DlkitError, TrainingError
 from dlkit.metrics import Mean, Metrics, names
 from dlkit.objective import objective_of
 
@@ -142,6 +142,15 @@ def test_mixed_targets_count_as_their_larger_part():
     assert in_two(loss, output, 1 - mixed)["accuracy"] == float(rest)
     halves = 0.5 * one_hot(target * 0, C) + 0.5 * one_hot(target * 0 + 1, C)  # the first of equal ones
     assert in_two(loss, output, halves)["accuracy"] == float((output.argmax(1) == 0).double().mean())
+
+
+def test_probabilities_without_any_share_do_not_count():
+    """A row of zeros (a pixel of no class, a lost label) is nothing in the loss, and not class 0 in a metric."""
+    output, target = draw(N, C, 2), draw(N, 2, seed=1, classes=C)
+    kept = draw(N, 2, seed=5) > 0
+    soft = one_hot(target, C) * kept[:, None]
+    loss = nn.CrossEntropyLoss()
+    assert in_two(loss, output, soft) == in_two(loss, output, target.where(kept, -100))
 
 
 @pytest.mark.parametrize("shape", [(N,), (N, 1), (N, 3), (N, 1, 4), (N, 1, 2, 2), (N, 3, 2, 2)], ids=str)
@@ -304,7 +313,6 @@ def test_an_own_loss_says_nothing_and_shapes_say_what_they_can():
         (own, "f1", draw(N, 1), draw(N, 1, classes=2).float(), r"whether the outputs are logits"),
         (own, "accuracy", draw(N, C), draw(N, C), r"may be class probabilities, several labels or numbers"),
         (own, "auroc", draw(N, C), draw(N, classes=C), r"does not say how the outputs become probabilities"),
-        (nn.MultiMarginLoss(), "auroc", draw(N, C), draw(N, classes=C), r"does not say how the outputs become prob"),
         (own, "accuracy", draw(N, 5, 5), draw(N, 5, classes=5), r"dimension 1 or the last one may hold the classes"),
         (own, "accuracy", draw(N, C), draw(N, 2, classes=C), r"output \[23, 4\] float32 and target \[23, 2\] int64 do"),
         (nn.CrossEntropyLoss(), "accuracy", draw(N, C), draw(N, classes=9), r"target \d is not one of the 4 classes"),
@@ -315,9 +323,6 @@ def test_an_own_loss_says_nothing_and_shapes_say_what_they_can():
             torch.full((N,), -100),
             r"target -100 is not one",
         ),
-        (nn.MSELoss(), "accuracy", draw(N, C), draw(N, C), r"the loss is that of a regression, which has no classes"),
-        (nn.CrossEntropyLoss(), "mae", draw(N, C), draw(N, classes=C), r"the loss is that of a classification"),
-        (nn.BCEWithLogitsLoss(), "rmse", draw(N), draw(N), r"the loss is that of a classification"),
         (nn.BCEWithLogitsLoss(), "f1", draw(N, 3, 5), draw(N, 3, 5, classes=2), r"whether D are labels or places"),
         (nn.BCEWithLogitsLoss(), "auroc", draw(N, 3, 5), draw(N, 3, 5, classes=2), r"dimension 1 .* holds labels"),
         (
@@ -336,6 +341,24 @@ def test_what_is_not_known_is_refused_with_the_way(loss, name, output, target, m
     with pytest.raises(TrainingError, match=rf"metric '{name}' could not .*: .*{message}") as caught:
         measured([name], loss, (output, target))
     assert isinstance(caught.value, DlkitError)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "told"),
+    [
+        (nn.MultiMarginLoss(), "auroc", "MultiMarginLoss"),
+        (nn.MSELoss(), "accuracy", "MSELoss"),
+        (functools.partial(F.l1_loss, reduction="sum"), "f1", "l1_loss"),
+        (nn.CrossEntropyLoss(), "mae", "CrossEntropyLoss"),
+        (F.binary_cross_entropy, "rmse", "binary_cross_entropy"),
+    ],
+)
+def test_a_metric_that_the_loss_contradicts_is_refused_before_any_training(loss, name, told):
+    net = nn.Linear(2, 2)
+    with pytest.raises(
+        ArgumentError, match=rf"metric '{name}' cannot be told of what {told} compares; say how .*loss="
+    ):
+        Trainer(net, loss, torch.optim.SGD(net.parameters(), 0.1), metrics=[name], progress=False, device="cpu")
 
 
 def test_the_way_that_the_refusal_names():

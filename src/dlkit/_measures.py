@@ -24,6 +24,11 @@ _NAN = float("nan")
 class Tally(ABC):
     """What is kept of all batches; several measures may be computed from one tally."""
 
+    @staticmethod
+    @abstractmethod
+    def reads(objective: Objective) -> bool:
+        """Whether output and target, as the loss says they are, can be counted; True where the loss says nothing."""
+
     @abstractmethod
     def add(self, output: Tensor, target: Tensor, objective: Objective) -> None:
         """Take in a batch; see `dlkit.objective` for the shapes."""
@@ -40,6 +45,10 @@ class Decisions(Tally):
         self.labels = False
         self.unclear = False
         self.undefined: Any = False
+
+    @staticmethod
+    def reads(objective: Objective) -> bool:
+        return objective.kind != "numbers"
 
     def add(self, output: Tensor, target: Tensor, objective: Objective) -> None:
         read = classified(output, target, objective)
@@ -133,11 +142,15 @@ class Ranks(Tally):
         self.targets: list[Tensor] = []
         self.logits = False
 
+    @staticmethod
+    def reads(objective: Objective) -> bool:
+        return objective.kind != "numbers" and objective.form != "scores"
+
     def add(self, output: Tensor, target: Tensor, objective: Objective) -> None:
         read = classified(output, target, objective)
         if read.unclear:
             raise TrainingError("whether dimension 1 of the output [B, D, E] holds labels is not known")
-        if read.one_of_many and read.form in (None, "scores"):
+        if read.one_of_many and read.form is None:
             raise TrainingError(f"the loss does not say how the outputs become probabilities; {WAY}")
         self.logits = read.one_of_many and read.form == "logits"
         self.scores.append(read.scores.detach().cpu())
@@ -186,6 +199,10 @@ class Errors(Tally):
         self.squared: Any = 0.0
         self.center: Any = 0.0
         self.spread: Any = 0.0
+
+    @staticmethod
+    def reads(objective: Objective) -> bool:
+        return objective.kind in (None, "numbers")
 
     def add(self, output: Tensor, target: Tensor, objective: Objective) -> None:
         preds, target = (_exact(each) for each in numbers(output, target, objective))

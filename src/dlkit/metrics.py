@@ -16,7 +16,7 @@ from torch import Tensor
 from dlkit._measures import MEASURES, Tally
 from dlkit._shapes import shape_of
 from dlkit.errors import ArgumentError, TrainingError
-from dlkit.objective import Objective, objective_of
+from dlkit.objective import WAY, Objective, objective_of, unwrapped
 
 __all__ = ["Mean", "Metrics", "names"]
 
@@ -85,7 +85,8 @@ class Metrics:
             and target in the same way. The Trainer gives its own where it is None.
 
     Raises:
-        ArgumentError: an unknown name, listing the known ones, or an object that is not a metric.
+        ArgumentError: an unknown name, listing the known ones; an object that is not a metric; a metric of classes for
+            a loss of numbers, or the other way round.
 
     >>> metrics = Metrics(["accuracy"])
     >>> metrics.update(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
@@ -110,6 +111,9 @@ class Metrics:
         self._wanted: dict[str, Any] = {name: _checked(metric) for name, metric in pairs}
         self._loss: Any = loss
         self._objective = objective_of(loss)
+        for name, metric in self._wanted.items():
+            if isinstance(metric, str) and not MEASURES[metric].tally.reads(self._objective):
+                raise ArgumentError(f"metric {name!r} cannot be told of what {_loss_name(loss)} compares; {WAY}")
         self.reset()
 
     def __len__(self) -> int:
@@ -196,6 +200,11 @@ def _number(name: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"metric {name!r} gave {type(value).__name__} instead of one number: {error}") from error
+
+
+def _loss_name(loss: Any) -> str:
+    loss = unwrapped(loss)[0]
+    return str(getattr(loss, "__name__", type(loss).__name__))
 
 
 def _name(metric: Any) -> str:

@@ -121,7 +121,8 @@ def classified(output: Tensor, target: Tensor, objective: Objective) -> Classifi
 
     Dimension 1 of the output holds the classes or labels, as for torch's losses; for an own loss with integer targets
     also the last one, if only that fits. A target of class probabilities (one-hot, smoothed, mixed) counts as its most
-    probable class, the first of equal ones; the target of a label is a yes above one half.
+    probable class, the first of equal ones, and not at all where no class has a share; the target of a label is a yes
+    above one half.
 
     Args:
         output: [B, C] or [B, C, ...]; for labels also [B].
@@ -131,8 +132,6 @@ def classified(output: Tensor, target: Tensor, objective: Objective) -> Classifi
     Raises:
         TrainingError: the two do not fit, or it is not known how to read them; says what to do.
     """
-    if objective.kind == "numbers":
-        raise TrainingError(f"the loss is that of a regression, which has no classes; {WAY}")
     if objective.kind == "labels" or (objective.kind is None and _elementwise(output, target)):
         return _labels(output, target, objective)
     return _classes(output, target, objective)
@@ -163,7 +162,7 @@ def _classes(output: Tensor, target: Tensor, objective: Objective) -> Classified
     if output.dim() == 1:
         output, target = output[None], target[None]
     if target.is_floating_point() and target.shape == output.shape:
-        target = target.argmax(1)
+        target = target.argmax(1).where(target.sum(1) > 0, objective.ignore_index)  # no share: counts in no loss either
     scores = output.movedim(_class_dim(output, target, objective), -1).flatten(0, -2)
     flat = target.reshape(-1).long()
     kept = flat != objective.ignore_index
@@ -214,10 +213,8 @@ def numbers(output: Tensor, target: Tensor, objective: Objective) -> tuple[Tenso
         objective: What the loss says.
 
     Raises:
-        TrainingError: the loss is that of a classification, or the shapes differ.
+        TrainingError: the shapes differ.
     """
-    if objective.kind not in (None, "numbers"):
-        raise TrainingError("the loss is that of a classification, whose outputs and targets have no differences")
     if [size for size in output.shape if size != 1] != [size for size in target.shape if size != 1]:
         raise TrainingError(f"output {shape_of(output)} and target {shape_of(target)} must have one shape")
     values = output.exp() if objective.form == "logarithms" else output
