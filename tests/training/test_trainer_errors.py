@@ -60,8 +60,8 @@ def test_arguments_that_cannot_be_meant(settings, message):
 
 
 def test_two_checkpoints(tmp_path):
-    with pytest.raises(ArgumentError, match="a run has one folder: pass one Checkpoint"):
-        trainer(callbacks=[Checkpoint(tmp_path / "a"), Checkpoint(tmp_path / "b")])
+    with pytest.raises(ArgumentError, match=r"two Checkpoints save into .*run; give each a folder of its own"):
+        trainer(callbacks=[Checkpoint(tmp_path / "run"), Checkpoint(tmp_path / "other" / ".." / "run", "train_loss")])
 
 
 def test_several_optimizers_without_a_step():

@@ -17,7 +17,7 @@ from dlkit.runs.checking import check_weights
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
 from dlkit.runs.modelfile import check_model_file, write_model_file
-from dlkit.runs.parts import load_parts
+from dlkit.runs.parts import load_parts, remember
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.state import Cursor, Run
 from dlkit.runs.store import CheckpointStore, CheckpointWarning, Entry, load_checkpoint
@@ -44,6 +44,10 @@ class Checkpoint(Callback):
         mode: "min" or "max"; None takes the direction from the metric itself.
         model_file: A file for `dlkit.load`, written when the fit ends with the weights that are then in the model: the
             best ones. What it needs beside them is taken from the data and the model, and missed at the start.
+
+    Several Checkpoints keep the best by several values, each in a folder of its own. The first one is the run's: a fit
+    goes on from its folder (from the others' where it has nothing), and its best weights come back; those of the others
+    are in `best` and in their model files.
 
     Raises:
         RunLockedError: at the start of the fit, if another process trains in the folder.
@@ -147,11 +151,24 @@ class Checkpoint(Callback):
         if self._writer is not None:
             self._writer.shutdown()
             self._writer = None
+        if run.weights_from is not None:
+            self._write_own_best(run)  # an earlier Checkpoint has brought its best weights back, and they stay
+            return
         if self.restore_best and run.write_files:
             newest = [] if run.keep_state else sorted(self.store.entries, key=lambda entry: -entry.number)
             self._restore(run, [*self.store.best_entries(self.store.keep_best), *newest])
         if self.model_file is not None and run.write_files and run.step:
             self._write_model(run, self.model_file)
+
+    def _write_own_best(self, run: Run) -> None:
+        if self.model_file is None or not run.write_files:
+            return
+        put_back, step = remember(run.model), run.weights_from
+        best = self.store.best_entries(self.store.keep_best) if self.restore_best else []
+        any(self._taken(run, entry, parts=False) for entry in best)
+        self._write_model(run, self.model_file)
+        put_back()
+        run.weights_from = step
 
     def _write_model(self, run: Run, path: Path) -> None:
         try:
@@ -216,21 +233,25 @@ class Checkpoint(Callback):
 
     def _restore(self, run: Run, entries: list[Entry]) -> None:
         """The weights of the first entry that can be read: the best, or the newest where those in memory are spoilt."""
-        for entry in entries:
-            try:
-                state = load_checkpoint(self.dir / entry.file)
-                field = "eval_model" if state.get("eval_model") is not None else "model"
-                check_weights(state.get(field), run.model, field, run.unfilled.get("model"))
-                load_parts(run, state, eval_model=field == "eval_model")
-            except CheckpointError as error:  # whatever is wrong with one file, the next may be good
-                warnings.warn(f"could not bring the best weights back: {error}", CheckpointWarning, stacklevel=3)
-                continue
-            run.model.load_state_dict(state[field])
+        entry = next((entry for entry in entries if self._taken(run, entry, parts=True)), None)
+        if entry is not None:
             run.eval_model = run.model  # a later evaluation must not use an average of other steps
-            run.weights_from = entry.step
             which = "last good" if entry.value is None else f"best ({self.monitor} {entry.value:.6g})"
             run.say(f"{which} weights restored, of step {entry.step} ({entry.file})")
-            return
+
+    def _taken(self, run: Run, entry: Entry, *, parts: bool) -> bool:
+        try:
+            state = load_checkpoint(self.dir / entry.file)
+            field = "eval_model" if state.get("eval_model") is not None else "model"
+            check_weights(state.get(field), run.model, field, run.unfilled.get("model"))
+            if parts:
+                load_parts(run, state, eval_model=field == "eval_model")
+        except CheckpointError as error:  # whatever is wrong with one file, the next may be good
+            warnings.warn(f"could not bring the best weights back: {error}", CheckpointWarning, stacklevel=4)
+            return False
+        run.model.load_state_dict(state[field])
+        run.weights_from = entry.step
+        return True
 
 
 def _place(cursor: Cursor) -> tuple[int, int, int]:

@@ -151,6 +151,25 @@ def _read(values: list[Any]) -> list[Any]:
     return [next(read) if isinstance(value, Tensor) else value for value in values]
 
 
+def _shown_by_logging() -> bool:
+    """Whether a handler puts what is logged on the screen."""
+    if not _log.isEnabledFor(logging.INFO):
+        return False
+    logger: logging.Logger | None = _log
+    while logger is not None:
+        if any(handler.level <= logging.INFO and _is_screen(handler) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+def _is_screen(handler: logging.Handler) -> bool:
+    stream = getattr(getattr(handler, "console", handler), "file", None) or getattr(handler, "stream", None)  # rich's
+    if any(stream is each for each in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)):
+        return stream is not None
+    return bool(getattr(stream, "isatty", bool)())
+
+
 class Run:
     """One training run: what callbacks read, and how they ask for something. They never see the Trainer.
 
@@ -293,14 +312,16 @@ class Run:
         return logged
 
     def say(self, message: str) -> None:
-        """Tell the user something: to the log `dlkit`, and to stderr unless `progress=False`.
+        """Tell the user something, once: to the log `dlkit`, and unless `progress=False` to stderr.
+
+        Where logging is set up to show the log on the screen, it is left to it.
 
         Args:
             message: One line, or several as `dlkit._showing.Lines`.
         """
         message = safe(message)
         _log.info(message)
-        if self._verbose:
+        if self._verbose and not _shown_by_logging():
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
 

@@ -15,7 +15,7 @@ from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
 from dlkit.transfer.features import Features
 
-__all__ = ["ahead", "as_input", "call", "groups", "pieces", "rows_of", "split", "to_device"]
+__all__ = ["ahead", "as_input", "call", "groups", "pieces", "rows_of", "split", "takes", "to_device"]
 
 _SEQUENCES = (tuple, list)  # `tuple | list` is made anew each time, which a step would notice
 _TARGETS = ("target", "targets", "label", "labels", "y")
@@ -76,15 +76,23 @@ def as_input(model: nn.Module, inputs: Any, target: Any) -> Any:
     >>> len(as_input(nn.Identity(), images, torch.zeros(2)))
     1
     """
-    if type(inputs) is not list or not _takes(model, [inputs]):
+    if type(inputs) is not list or not takes(model, [inputs]):
         return inputs
     rows = rows_of(inputs)
-    several = rows is not None and rows == rows_of(target) and _takes(model, inputs)
+    several = rows is not None and rows == rows_of(target) and takes(model, inputs)
     return inputs if several else (inputs,)
 
 
-def _takes(model: nn.Module, inputs: list[Any]) -> bool:
-    """Whether `forward` has places for these inputs."""
+def takes(model: nn.Module, inputs: list[Any]) -> bool:
+    """Whether a model's `forward` has places for these inputs.
+
+    Args:
+        model: Any module.
+        inputs: What it would be called with.
+
+    >>> takes(nn.Linear(2, 2), [1]), takes(nn.Bilinear(2, 2, 2), [1])
+    (True, False)
+    """
     try:
         inspect.signature(model.forward).bind(*inputs)
     except TypeError:

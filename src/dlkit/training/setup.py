@@ -197,7 +197,7 @@ def listed_callbacks(callbacks: Any) -> list[Callback]:
 
 
 def check_callbacks(callbacks: Sequence[Callback], step: Any, optimizers: Mapping[str, Optimizer]) -> None:
-    """Refuse two folders for one run, and what a step of the user's own would never call.
+    """Refuse two Checkpoints in one folder, and what a step of the user's own would never call.
 
     Args:
         callbacks: All of them.
@@ -211,8 +211,11 @@ def check_callbacks(callbacks: Sequence[Callback], step: Any, optimizers: Mappin
                     f"LearningRate(warmup={callback.warmup}) sets the rate when the gradients are there, and an "
                     "optimizer with a closure has read its rate before; use a scheduler that rises by itself"
                 )
-    if sum(isinstance(callback, Checkpoint) for callback in callbacks) > 1:
-        raise ArgumentError("a run has one folder: pass one Checkpoint")
+    folders = [callback.dir.resolve() for callback in callbacks if isinstance(callback, Checkpoint)]
+    for folder in (folder for place, folder in enumerate(folders) if folder in folders[:place]):
+        raise ArgumentError(
+            f"two Checkpoints save into {folder}; give each a folder of its own, for example {folder / 'best-accuracy'}"
+        )
     for callback in callbacks if step is not None else ():
         name, warmup = type(callback).__name__, getattr(callback, "warmup", None)
         harmless = isinstance(callback, CheckFrozen) or (isinstance(callback, LearningRate) and warmup == 0)

@@ -33,7 +33,7 @@ from dlkit.runs.history import History
 from dlkit.runs.judged import leave_judged, take_trained_back
 from dlkit.runs.modelfile import write_model_file
 from dlkit.runs.state import Run
-from dlkit.runs.store import CheckpointWarning, load_checkpoint, plain
+from dlkit.runs.store import CheckpointStore, CheckpointWarning, load_checkpoint, plain
 from dlkit.samplers import Shuffle
 from dlkit.sources import Source, nothing, source_of
 from dlkit.training import batches as batch_tools
@@ -328,14 +328,15 @@ class Trainer:
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[None]:
-        stores = [callback.store for callback in self.callbacks if isinstance(callback, Checkpoint)]
-        for store in stores:
-            store.lock()
-        try:
+        with contextlib.ExitStack() as locked:
+            for store in self._stores():
+                store.lock()
+                locked.callback(store.unlock)
             yield
-        finally:
-            for store in stores:
-                store.unlock()
+
+    def _stores(self) -> list[CheckpointStore]:
+        """The folders of the run; the first is the one that it goes on from."""
+        return [callback.store for callback in self.callbacks if isinstance(callback, Checkpoint)]
 
     def _fit(self, source: Source, val: Source | None, epochs: int, how: Any, every: Every) -> History:
         run, hooks = self.run, Hooks([*self._checks(), *self.callbacks])
@@ -415,7 +416,7 @@ class Trainer:
 
     def _saved_states(self, how: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """What a fit may go on from, best first; whoever takes none of several has none that can be used."""
-        store = next((callback.store for callback in self.callbacks if isinstance(callback, Checkpoint)), None)
+        stores = self._stores()
         if how is None:  # a dry run
             return
         if how is False and self.run.step:
@@ -424,23 +425,23 @@ class Trainer:
                 "remember; to start anew make a new model, optimizer and Trainer"
             )
         if how is False:
-            moved = store.archive() if store is not None else None
-            if moved is not None:
+            for moved in filter(None, [store.archive() for store in stores]):
                 self.run.say(f"starting anew; the earlier run was moved to {moved}")
             return
         if how not in ("auto", True):
             yield str(how), load_checkpoint(how)
             return
-        if store is not None:
+        for store in stores:
             for entry, state in store.loadable():
                 yield str(store.folder / entry.file), state
-            if store.entries:
-                raise CheckpointError(
-                    f"none of the {len(store.entries)} checkpoints in {store.folder} can be used; "
-                    "fit(..., resume=False) starts anew and moves them aside"
-                )
+        where = " or ".join(str(store.folder) for store in stores)
+        if count := sum(len(store.entries) for store in stores):
+            raise CheckpointError(
+                f"none of the {count} checkpoints in {where} can be used; "
+                "fit(..., resume=False) starts anew and moves them aside"
+            )
         if how is True:
-            where = f"in {store.folder}" if store is not None else "because there is no Checkpoint callback"
+            where = f"in {where}" if stores else "because there is no Checkpoint callback"
             raise CheckpointError(f"resume=True, but there is nothing to resume {where}")
 
     def _begin(self, source: Source, epochs: int) -> None:

@@ -20,7 +20,10 @@ from dlkit.callbacks.features import ReuseFeatures
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import History
 from dlkit.runs.parts import buffers_of, find_parts, load_buffers, remember
+from dlkit.sources import source_of
+from dlkit.training.batches import as_input, pieces, rows_of, split, takes
 from dlkit.training.meaning import agreed
+from dlkit.training.rehearsal import first_batches
 from dlkit.training.trainer import Trainer
 from dlkit.transfer.freezing import freeze, frozen_tensors, unfreeze
 from dlkit.transfer.groups import param_groups
@@ -126,7 +129,10 @@ def fine_tune(
     common = {"device": device, "precision": precision, "seed": seed}
     loss = loss or nn.CrossEntropyLoss()
     own = next((each for each in callbacks if isinstance(each, ReuseFeatures)), None)
-    search = _Search(freeze(model), loss, metric, own or ReuseFeatures(views=views), common, progress=progress)
+    example = _example(model, train, seed)
+    search = _Search(
+        freeze(model, example=example), loss, metric, own or ReuseFeatures(views=views), common, progress=progress
+    )
     rates = RATES if lr is None else (lr,)
     decays = DECAYS if weight_decay is None else (weight_decay,)
     best = search.best_of([(rate, decay) for rate in rates for decay in decays], train, val, head_epochs)
@@ -137,7 +143,7 @@ def fine_tune(
         put_back = remember(model)
         whole = _train_whole(
             model, train, val, loss, metric, epochs, patience, backbone_lr, layer_decay, best.weight_decay, folder,
-            callbacks, progress, common,
+            callbacks, progress, common, example,
         )  # fmt: skip
         values = [row[f"val_{metric}"] for row in whole.rows if f"val_{metric}" in row]
         now = (max(values) if best.higher else min(values)) if values else score
@@ -222,9 +228,11 @@ class _Search:
 def _train_whole(
     model: nn.Module, train: Any, val: Any, loss: nn.Module, metric: str, epochs: int, patience: int, lr: float,
     layer_decay: float, weight_decay: float, folder: str | Path | None, callbacks: Sequence[Callback], progress: bool,
-    common: Mapping[str, Any],
+    common: Mapping[str, Any], example: Any,
 ) -> History:  # fmt: skip
-    groups = param_groups(model, lr * 10, backbone_lr=lr, layer_decay=layer_decay, weight_decay=weight_decay)
+    groups = param_groups(
+        model, lr * 10, backbone_lr=lr, layer_decay=layer_decay, weight_decay=weight_decay, example=example
+    )
     optim = torch.optim.AdamW(groups)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optim, epochs)
     with tempfile.TemporaryDirectory() as temporary:
@@ -268,6 +276,17 @@ class _Best(Callback):
         if value != than:
             return value > than if self.higher else value < than
         return loss < than_loss
+
+
+def _example(model: nn.Module, train: Any, seed: int) -> Any:
+    """Inputs to follow the model with, where it takes several: those cannot be guessed."""
+    if takes(model, [None]):
+        return None
+    (batch,) = first_batches(source_of(train, seed), 1)
+    inputs = as_input(model, *split(batch))
+    inputs = tuple(inputs) if isinstance(inputs, list) else inputs
+    rows = rows_of(inputs)
+    return inputs if rows is None or rows <= 2 else pieces(inputs, rows // 2)[0]
 
 
 def _learning(model: nn.Module) -> list[nn.Parameter]:
