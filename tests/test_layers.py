@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # Every file of src/dlkit, exactly once; a file may import from those before it, in any place and also for types only.
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
-_showing errors _opening _files _optional _identity registry
+_showing errors _bounds _opening _files _optional _identity registry
 _modes
 _arguments _devices _shapes _layer_errors
 _disk _urls _transfer _archive_members archives download
@@ -23,8 +23,8 @@ transforms/__init__
 _padding _columns collate
 samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader sources
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
-text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks text/_texts
-text/__init__
+text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks
+text/_texts text/__init__
 datasets/base
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__
@@ -49,8 +49,8 @@ models/convnet models/text models/tabular models/__init__ objective _measures me
 transfer/_trace transfer/_adapters transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs
 transfer/backbones transfer/models
 transfer/_cut transfer/features
-artifact/header artifact/running artifact/inputs artifact/weights artifact/opening artifact/exporting artifact/saving
-artifact/__init__
+artifact/header artifact/budget artifact/running artifact/inputs artifact/weights artifact/opening artifact/exporting
+artifact/saving artifact/__init__
 runs/every runs/history runs/snapshot runs/state runs/checking runs/judged runs/parts runs/modelfile runs/store
 runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen

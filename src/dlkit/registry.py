@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from dlkit import _bounds
 from dlkit.errors import ArgumentError, ModelFileError
 
 __all__ = ["build", "record", "register"]
@@ -137,6 +138,9 @@ def build(architecture: Mapping[str, Any]) -> nn.Module:
             f"the architecture {name!r} is not registered here; import the module that registers it before loading "
             f"(it was {architecture.get('home', 'not noted')!r} where the file was made), or see dlkit.register"
         )
+    for key, value in arguments.items():
+        if isinstance(value, list) and len(value) > _bounds.ARGUMENTS:
+            raise ModelFileError(f"arguments.{key:.100} has {len(value)} entries; {_bounds.ARGUMENTS} are allowed")
     try:
         return _builders[name](**{key: _from_plain(value) for key, value in arguments.items()})
     except (TypeError, ValueError) as error:

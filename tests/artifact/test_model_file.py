@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,12 +13,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rewriting import at, rewritten
 from safetensors import safe_open
 from torch import nn
 
 import dlkit
 from dlkit.artifact import read_header
-from dlkit.artifact.header import sealed
 from dlkit.artifact.inputs import make_example
 from dlkit.artifact.weights import pack
 from dlkit.datasets import CSVDataset, Glyphs
@@ -234,29 +232,6 @@ class Odd(nn.Module):
         return self.layer(x)
 
 
-def rewritten(file: Path, change: Any) -> Path:
-    """The file with another document in its head."""
-    content = file.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    document = json.loads(header["__metadata__"]["dlkit"])
-    change(document, header)
-    layout = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    body = content[8 + length :]
-    file.write_bytes(sealed(document, layout, body) + body)  # who changes a file can sign it, too
-    return file
-
-
-def at(*path: str, value: Any) -> Any:
-    def change(document: dict[str, Any], header: dict[str, Any]) -> None:
-        del header
-        for key in path[:-1]:
-            document = document[key]
-        document[path[-1]] = value
-
-    return change
-
-
 class TestHostileFiles:
     def test_no_file_and_no_model_file(self, tmp_path: Path) -> None:
         with pytest.raises(DataNotFoundError, match="no model file"):
@@ -308,26 +283,11 @@ class TestHostileFiles:
         with pytest.raises(ModelFileError, match=message):
             dlkit.load(rewritten(file, at(*path, value=value)))
 
-    def test_an_architecture_that_claims_more_than_the_file_has_allocates_nothing(self, tmp_path: Path) -> None:
-        model = create_model("timm/mobilenetv3_small_050", classes=2, pretrained=False)
-        path = dlkit.save(model, tmp_path / "m", classes=["a", "b"])
-        rewritten(path, at("architecture", "name", value="vit_giant_patch14_224"))  # 4 GB of weights
-        code = (
-            "import resource, dlkit\n"
-            f"try: dlkit.load({str(path)!r})\n"
-            "except dlkit.errors.ModelFileError as error: print('refused')\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        refused, megabytes = done.stdout.split()
-        assert refused == "refused"
-        assert int(megabytes) < 2000
-
     def test_a_model_that_computes_while_it_is_made_loads_but_not_at_any_size(self, tmp_path: Path) -> None:
         model = Counting(5)
         path = dlkit.save(model, tmp_path / "m", task="regression", example=torch.zeros(2, 3))
         assert torch.equal(dlkit.load(path).model.layer.weight, model.layer.weight)
-        with pytest.raises(ModelFileError, match="claims width=1000000000, and none of its tensors is that large"):
+        with pytest.raises(ModelFileError, match=r"where arguments\.width=1000000000, takes more than"):
             dlkit.load(rewritten(path, at("architecture", "arguments", value={"width": 10**9})))
 
     def test_a_hub_model_needs_trust(self, file: Path) -> None:

@@ -201,7 +201,7 @@ def dashes(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("json_text", "message"),
     [
-        ("{", "this is no vocabulary"),
+        ("{", "this vocabulary must be JSON"),
         ("[]", "JSON of a list, not of an object"),
         ("{}", "it has no list of tokens"),
         ('{"tokens": [1]}', "it has no list of tokens"),
@@ -219,10 +219,13 @@ def test_a_spec_travels_as_json_with_its_classes() -> None:
     spec = TextSpec(encoder=Vocabulary.fit(["a b"], tokenizer="jamo"), max_length=7, classes=("ham", "spam"))
     assert TextSpec.from_json(spec.to_json()) == spec
     for wrong, message in [
-        ("nonsense", "this is no text spec"),
+        ("nonsense", "this text spec must be JSON"),
         ("[]", "it has no encoder"),
         ('{"encoder": {"kind": "oracle"}}', "knows no encoder of the kind 'oracle'"),
-        ('{"encoder": {"kind": "vocabulary"}, "max_length": "x"}', "max_length='x'"),
+        (
+            '{"encoder": {"kind": "vocabulary"}, "max_length": "x"}',
+            "max_length .* whole number from 1 to 16777216, not 'x'",
+        ),
     ]:
         with pytest.raises(ArgumentError, match=message):
             TextSpec.from_json(wrong)

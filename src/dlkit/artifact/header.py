@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dlkit import _bounds
 from dlkit._opening import open_regular
-from dlkit.errors import ModelFileError
+from dlkit.errors import ArgumentError, ModelFileError
 
 __all__ = ["FORMAT_VERSION", "Header", "read_header", "sealed"]
 
@@ -22,7 +23,7 @@ FORMAT_VERSION = 1
 # that the digest covers the bytes of the file and not what a parser makes of them.
 _OPENING = b'{"__metadata__":{"sha256":"'
 _DIGITS = slice(8 + len(_OPENING), 8 + len(_OPENING) + 64)
-_MOST_HEADER = 100 << 20  # what safetensors itself accepts
+_MOST_HEADER = 64 << 20  # parsed, it stays below a gigabyte; the largest vocabularies take a third of it
 _SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
 _SIZES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8}
 
@@ -56,16 +57,15 @@ class Header:
             )
 
 
-def sealed(document: Mapping[str, Any], layout: Mapping[str, Any], tensors: bytes | memoryview) -> bytes:
+def sealed(document: str, layout: Mapping[str, Any], tensors: bytes | memoryview) -> bytes:
     """The head of a model file: the length, and the JSON with the digest of the whole file in its place.
 
     Args:
-        document: dlkit's part.
+        document: dlkit's part, as JSON.
         layout: The names, types, shapes and places of the tensors.
         tensors: The bytes that are to follow.
     """
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-    metadata = {"sha256": "0" * 64, "dlkit": text}
+    metadata = {"sha256": "0" * 64, "dlkit": document}
     raw = json.dumps({"__metadata__": metadata, **layout}, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)  # tensors begin at a multiple of eight, so that they can be mapped
     head = len(raw).to_bytes(8, "little") + raw
@@ -99,9 +99,9 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             raise ModelFileError(f"{file} is no safetensors file: {total} bytes, and a header of {length} is claimed")
         raw = stream.read(length)
     try:
-        entries = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{file} is no safetensors file: its header is not JSON ({error})") from error
+        entries = _bounds.parse(raw, "its header")
+    except ArgumentError as error:
+        raise ModelFileError(f"{file} is no safetensors file: {error}") from error
     if not isinstance(entries, dict):
         raise ModelFileError(f"{file} is no safetensors file: its header is a {type(entries).__name__}")
     metadata = entries.pop("__metadata__", None)
@@ -118,7 +118,7 @@ def _check_layout(entries: dict[str, Any], size: int, file: Path) -> None:
         try:
             shape, (start, end), each = entry["shape"], entry["data_offsets"], _SIZES[entry["dtype"]]
             numbers = [*shape, start, end]
-            good = all(type(number) is int and number >= 0 for number in numbers)
+            good = all(type(number) is int and 0 <= number <= _bounds.SIZE.most for number in numbers)
             good = good and isinstance(shape, list) and math.prod(shape) * each == end - start
         except (KeyError, TypeError, ValueError):
             good = False
@@ -143,11 +143,11 @@ def _document(metadata: Any, file: Path) -> dict[str, Any]:
             "there is dlkit.transfer.create_model(name, classes=..., weights=path)"
         )
     try:
-        document = json.loads(metadata["dlkit"])
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{file}: dlkit's part of the header is not JSON: {error}") from error
-    if not isinstance(document, dict) or type(document.get("version")) is not int:
-        raise ModelFileError(f"{file}: dlkit's part of the header is not a model's")
+        document = _bounds.parse(metadata["dlkit"], "dlkit's part of the header")
+    except ArgumentError as error:
+        raise ModelFileError(f"{file}: {error}") from error
+    if not isinstance(document, dict) or type(document.get("version")) is not int or document["version"] < 1:
+        raise ModelFileError(f"{file}: dlkit's part of the header needs a version, a whole number of at least 1")
     if document["version"] > FORMAT_VERSION:
         raise ModelFileError(
             f"{file} has format {document['version']}, and this dlkit reads up to {FORMAT_VERSION}; update dlkit-torch"

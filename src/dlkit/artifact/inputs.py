@@ -6,12 +6,13 @@ import dataclasses
 import importlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from dlkit import _bounds
 from dlkit.declared import classes_in, spec_in
 from dlkit.errors import ArgumentError, ModelFileError
 from dlkit.text.spec import TextSpec
@@ -25,7 +26,7 @@ Task = Literal["classification", "binary", "multilabel", "regression"]
 _TASKS = ("classification", "binary", "multilabel", "regression")
 # Read by name when a file needs it: saving from a training must not pull the datasets in.
 _SCHEMA_HOME = "dlkit.datasets.tables.schema"
-_MOST_VALUES = 1 << 26
+_FIELDS = {"shape", "dtype", "low", "high"}
 _DTYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.int64, torch.bool)}
 
 
@@ -77,9 +78,7 @@ class Meaning:
             )
         if task == "regression" and not names:
             names = getattr(data, "target_columns", ())
-        named = tuple(str(name) for name in names or ())
-        if len(set(named)) < len(named):
-            raise ArgumentError(f"classes must be names that differ, not {list(named)[:10]!r}")
+        named = _named([str(name) for name in names or ()], "classes")
         columns = _columns(kind, spec, getattr(data, "input_columns", ()))
         return cls(kind=kind, preprocessing=spec, task=task, classes=named, columns=columns)  # type: ignore[arg-type]
 
@@ -109,21 +108,52 @@ class Meaning:
         if not isinstance(document, Mapping) or document.get("task") not in _TASKS:
             raise ModelFileError(f"the model file does not say what the model does: {document!r:.200}")
         kind, spec = document.get("kind"), document.get("spec")
-        classes, columns = document.get("classes"), document.get("columns", [])  # the first files have none
-        for what, names in (("classes", classes), ("columns", columns)):
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ModelFileError(f"the model file's {what} must be a list of names, not {names!r:.200}")
+        try:
+            classes = _named(document.get("classes"), "the model file's meaning.classes")
+            columns = _named(
+                document.get("columns", []), "the model file's meaning.columns"
+            )  # the first files have none
+        except ArgumentError as error:
+            raise ModelFileError(str(error)) from error
         try:
             made = _read_spec(kind, spec, tokenizer)
         except Exception as error:  # it comes from outside, and whoever reads it may stumble in any way
-            raise ModelFileError(f"the model file's preprocessing cannot be read: {error}") from error
+            raise ModelFileError(f"the model file's preprocessing (meaning.spec) cannot be read: {error}") from error
         return cls(
             kind=kind,  # type: ignore[arg-type]
             preprocessing=made,
             task=document["task"],
-            classes=tuple(classes),  # type: ignore[arg-type]
+            classes=classes,
             columns=_columns(kind, made, columns),
         )
+
+    def check_outputs(self, shape: Sequence[int]) -> None:
+        """Whether the classes fit what a model gives.
+
+        Args:
+            shape: Of the outputs for a batch.
+
+        Raises:
+            ArgumentError: there are more or fewer names than outputs.
+        """
+        width = shape[1] if len(shape) == 2 else 1
+        wanted = 1 if self.task == "binary" else len(self.classes)
+        if self.task == "classification" and width == 1 and len(self.classes) == 2:
+            raise ArgumentError('the model gives one number for two classes; say task="binary"')
+        if self.task != "regression" and (len(shape) > 2 or width != wanted):
+            raise ArgumentError(
+                f"the model gives {list(shape[1:])} values for an input, and {self.task} with the "
+                f"{len(self.classes)} classes {list(self.classes)[:5]!r:.200} needs {wanted}"
+            )
+
+
+def _named(names: Any, field: str) -> tuple[str, ...]:
+    """Classes or columns as they may stand in a file: each once, and none longer than a name."""
+    if not isinstance(names, list):
+        raise ArgumentError(f"{field} must be a list of names, not {names!r:.200}")
+    if len({_bounds.text(name, f"{field} must be a list of names, each of which") for name in names}) < len(names):
+        raise ArgumentError(f"{field} must be names that differ, not {names[:10]!r:.200}")
+    return tuple(names)
 
 
 def _columns(kind: Any, spec: Any, named: Sequence[str]) -> tuple[str, ...]:
@@ -235,17 +265,49 @@ def make_example(description: Any) -> Any:
     Raises:
         ModelFileError: it is no such description, or stands for far too much.
     """
+    left = _bounds.EXAMPLE
+    for field, shape in _shapes(description, "example.input"):
+        left -= math.prod(shape)
+        if left < 0:
+            raise ModelFileError(
+                f"the model file's example cannot be read: with {field}.shape={shape!r:.80} it has more than "
+                f"{_bounds.EXAMPLE:,} values; save the model with a smaller example="
+            )
+    return _made(description)
+
+
+def _shapes(description: Any, field: str) -> Iterator[tuple[str, list[int]]]:
+    """The shape of each tensor of a description, checked, and which field has it."""
+    parts: Any = None
     if isinstance(description, list):
-        return tuple(make_example(each) for each in description)
-    if not isinstance(description, Mapping):
-        raise ModelFileError(f"the model file's example cannot be read: {description!r:.200}")
-    if set(description) != {"shape", "dtype", "low", "high"}:
-        return {name: make_example(each) for name, each in description.items()}
+        parts = enumerate(description)
+    elif isinstance(description, Mapping) and set(description) != _FIELDS:
+        parts = description.items()
+    if parts is not None:
+        if len(description) > _bounds.INPUTS:
+            raise ModelFileError(f"the model file's {field} has {len(description)} parts; {_bounds.INPUTS} are allowed")
+        for key, each in parts:
+            yield from _shapes(each, f"{field}.{key}"[:200])
+        return
+    good = isinstance(description, Mapping) and description["dtype"] in list(_DTYPES)
+    good = good and isinstance(description["shape"], list) and len(description["shape"]) <= _bounds.DIMENSIONS
+    good = good and all(type(size) is int and 0 <= size <= _bounds.EXAMPLE for size in description["shape"])
+    bounds = [description[name] for name in ("low", "high")] if good else []
+    if (
+        not good
+        or not all(type(each) in (int, float) and abs(each) < 1e30 for each in bounds)
+        or bounds[0] >= bounds[1]
+    ):
+        raise ModelFileError(f"the model file's example cannot be read: {field} is {description!r:.200}")
+    yield field, description["shape"]
+
+
+def _made(description: Any) -> Any:
+    if isinstance(description, list):
+        return tuple(_made(each) for each in description)
+    if set(description) != _FIELDS:
+        return {name: _made(each) for name, each in description.items()}
     shape, dtype, low, high = (description[name] for name in ("shape", "dtype", "low", "high"))
-    good = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape) and dtype in _DTYPES
-    good = good and all(type(bound) in (int, float) and math.isfinite(bound) for bound in (low, high)) and low < high
-    if not good or math.prod(shape) > _MOST_VALUES:
-        raise ModelFileError(f"the model file's example cannot be read: {description!r:.200}")
     # Knuth's multiplicative hash: integers below 2**53 throughout, so no machine rounds.
     steps = torch.arange(1, math.prod(shape) + 1, dtype=torch.int64) * 2654435761 % (1 << 32)
     values = low + (high - low) * (steps.double() / (1 << 32))

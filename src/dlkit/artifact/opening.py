@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dlkit import registry
+from dlkit.artifact.budget import Budget
 from dlkit.artifact.header import Header, read_header
 from dlkit.artifact.inputs import Meaning, make_example
 from dlkit.artifact.running import call, cast, output_of
@@ -19,6 +21,9 @@ from dlkit.transfer.models import rebuild
 
 __all__ = ["assemble", "differs", "open_model"]
 
+# Operators that may run: per tensor of the file while a model is made (initialisation takes up to ten), and in all
+# while its example is computed (a recurrent layer takes some for every step).
+_BUILD_CALLS, _RUN_CALLS = 200, 50_000
 # Other processors and versions round differently; a wrong architecture or weight is off by far more.
 _TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 1e-1}
 
@@ -43,6 +48,7 @@ def open_model(
     document, name = header.document, str(header.path)
     meaning = Meaning.from_document(document.get("meaning"), tokenizer)
     aliases = _aliases(document, name)
+    _check_outputs(meaning, document, name)
     drawn = _check_size(document, header.shapes, aliases, name, trust_hub=trust_hub)
     model = assemble(document, _tensors(header), name, trust_hub=trust_hub, drawn=drawn)
     if verify and (difference := differs(model, document)):
@@ -73,7 +79,7 @@ def assemble(
     if drawn is not None and _all_in_state(drawn):
         model = drawn.to_empty(device="cpu")
     else:
-        model = _built(document, name, trust_hub=trust_hub)
+        model = _built(document, name, _size_of(tensors.values()), len(tensors), trust_hub=trust_hub)
     aliases = _aliases(document, name)
     check_fit(model, {key: tuple(value.shape) for key, value in tensors.items()}, aliases, name)
     unpack(model, tensors, aliases)
@@ -92,9 +98,12 @@ def differs(model: nn.Module, document: Mapping[str, Any]) -> str:
         return "the file has no example"
     first = next((value for value in model.parameters() if value.is_floating_point()), torch.zeros(()))
     given = make_example(example.get("input"))
+    budget = Budget("computing example.input", size=_size_of(model.state_dict().values()), calls=_RUN_CALLS)
     try:
-        with torch.inference_mode():
+        with torch.no_grad(), budget:
             output = output_of(call(model, cast(given, first))).float().cpu()
+    except ModelFileError:
+        raise
     except Exception as error:  # noqa: BLE001  (whatever a changed example makes a model raise, the file is to blame)
         return f"it does not take the stored example: {type(error).__name__}: {error}"
     if list(output.shape) != example.get("shape"):
@@ -110,27 +119,39 @@ def differs(model: nn.Module, document: Mapping[str, Any]) -> str:
     return "" if worst <= allowed else f"off by up to {worst:.3g}, where {allowed:.3g} is allowed"
 
 
-def _built(document: Mapping[str, Any], name: str, *, trust_hub: bool) -> nn.Module:
-    """`_build`, where whatever goes wrong is the file's fault: its text says what is made, and with which numbers."""
-    try:
-        return _build(document, name, trust_hub=trust_hub)
-    except DlkitError:
-        raise
-    except Exception as error:
-        raise ModelFileError(f"{name}: its model cannot be built: {type(error).__name__}: {error}") from error
-
-
-def _build(document: Mapping[str, Any], name: str, *, trust_hub: bool) -> nn.Module:
+def _built(document: Mapping[str, Any], name: str, size: int, tensors: int, *, trust_hub: bool) -> nn.Module:
+    """`_build` within a budget, where whatever goes wrong is the file's fault: its text says what is made."""
     architecture = document.get("architecture")
     if not isinstance(architecture, Mapping):
         raise ModelFileError(f"{name} does not say how its model is built")
+    doing = f"{name}: building its architecture{_largest(architecture)}"
+    try:
+        with Budget(doing, size=size, calls=_BUILD_CALLS * (10 + tensors)):
+            return _build(architecture, trust_hub=trust_hub)
+    except ModelFileError:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, DlkitError) else f"{type(error).__name__}: "
+        raise ModelFileError(f"{name}: its model cannot be built here: {kind}{error}") from error
+
+
+def _build(architecture: Mapping[str, Any], *, trust_hub: bool) -> nn.Module:
     if architecture.get("library") == "registered":
         with torch.random.fork_rng(devices=[]):
             return registry.build(architecture)
-    try:
-        return rebuild(architecture, trust_hub=trust_hub)
-    except ArgumentError as error:
-        raise ModelFileError(f"{name}: its model cannot be built here: {error}") from error
+    return rebuild(architecture, trust_hub=trust_hub)
+
+
+def _largest(architecture: Mapping[str, Any]) -> str:
+    """The field that most likely makes a model too large, in words."""
+    arguments = architecture.get("arguments")
+    fields = architecture if not isinstance(arguments, Mapping) else {f"arguments.{k}": v for k, v in arguments.items()}
+    numbers = {key: value for key, value in fields.items() if type(value) is int}
+    lists = {f"{key} in numbers": len(value) for key, value in fields.items() if isinstance(value, list)}
+    if not numbers | lists:
+        return ""
+    key, value = max((numbers | lists).items(), key=lambda item: item[1])
+    return f", where {key:.100}={value},"
 
 
 def _check_size(
@@ -139,14 +160,29 @@ def _check_size(
     """Build without memory first: a file of a kilobyte must not make us allocate what its text claims."""
     try:
         with torch.device("meta"):
-            model = _build(document, name, trust_hub=trust_hub)
-    except DlkitError:
-        raise
-    except Exception:  # noqa: BLE001  (some models compute while they are made, which nothing can do without memory)
-        _check_counts(document, shapes, name)
-        return None
+            size = 4 * sum(map(math.prod, shapes.values()))
+            model = _built(document, name, size, len(shapes) + len(aliases), trust_hub=trust_hub)
+    except ModelFileError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, DlkitError):
+            raise
+        return None  # some models compute while they are made, which nothing can do without memory
     check_fit(model, shapes, aliases, name)
     return model
+
+
+def _check_outputs(meaning: Meaning, document: Mapping[str, Any], name: str) -> None:
+    example = document.get("example")
+    shape = example.get("shape") if isinstance(example, Mapping) else None
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise ModelFileError(f"{name}: the file has no example, or example.shape is no shape: {shape!r:.80}")
+    try:
+        meaning.check_outputs(shape)
+    except ArgumentError as error:
+        raise ModelFileError(f"{name}: meaning.classes and example.shape do not fit: {error}") from error
+
+
+def _size_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _all_in_state(model: nn.Module) -> bool:
@@ -155,16 +191,6 @@ def _all_in_state(model: nn.Module) -> bool:
     if any(name not in state for name, _ in model.named_buffers()):
         return False
     return not any(isinstance(value, Tensor) for part in model.modules() for value in vars(part).values())
-
-
-def _check_counts(document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
-    """The numbers that make a model large must be seen among the sizes of its tensors."""
-    sizes = {size for shape in shapes.values() for size in shape}
-    architecture = document["architecture"]
-    claimed = architecture.get("arguments") or {key: architecture.get(key) for key in ("num_classes", "in_chans")}
-    for key, value in claimed.items():
-        if type(value) is int and value > max(4096, *sizes):
-            raise ModelFileError(f"{name} claims {key}={value}, and none of its tensors is that large")
 
 
 def _tensors(header: Header) -> dict[str, Tensor]:

@@ -153,7 +153,7 @@ def describe(
         ) from error
     meaning = Meaning.find(model, preprocessing, classes, task)
     description, output = _example(model, meaning, example)
-    _check_outputs(meaning, output)
+    meaning.check_outputs(output.shape)
     document: dict[str, Any] = {
         "version": FORMAT_VERSION,
         "architecture": dict(architecture),
@@ -199,18 +199,6 @@ def _output(model: nn.Module, example: Any) -> Tensor:
     return result.detach().float().cpu()
 
 
-def _check_outputs(meaning: Meaning, output: Tensor) -> None:
-    width = output.shape[1] if output.dim() == 2 else 1
-    wanted = 1 if meaning.task == "binary" else len(meaning.classes)
-    if meaning.task == "classification" and width == 1 and len(meaning.classes) == 2:
-        raise ArgumentError('the model gives one number for two classes; say task="binary"')
-    if meaning.task != "regression" and (output.dim() > 2 or width != wanted):
-        raise ArgumentError(
-            f"the model gives {list(output.shape[1:])} values for an input, and {meaning.task} with the "
-            f"{len(meaning.classes)} classes {list(meaning.classes)[:5]} needs {wanted}"
-        )
-
-
 def _kept(output: Tensor) -> list[float | None]:
     """The first values; JSON has no NaN."""
     values = output.flatten()[:_KEPT_VALUES].tolist()
@@ -234,6 +222,7 @@ def _write(path: Path, tensors: dict[str, Tensor], document: dict[str, Any]) -> 
     content = to_bytes(tensors)
     length = 8 + int.from_bytes(content[:8], "little")
     layout, body = json.loads(content[8:length]), memoryview(content)[length:]
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as file:
-        file.write(sealed(document, layout, body))
+        file.write(sealed(text, layout, body))
         file.write(body)

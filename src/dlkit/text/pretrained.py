@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from dlkit import _bounds
 from dlkit._optional import require
-from dlkit.errors import ArgumentError
+from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.text._encoded import Encoded
+from dlkit.text._patterns import check_patterns
 from dlkit.text.cleaning import Cleaning
 
 __all__ = ["PretrainedTokenizer", "is_pretrained", "train_bpe"]
 
+_MOST_JSON = 64 << 20
 _CHUNK = 10_000  # texts per call: enough to keep all cores busy, few enough to keep the results small
 _PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>")
 _UNKNOWN_TOKENS = ("<unk>", "<unknown>", "[UNK]", "<|endoftext|>", "</s>")
@@ -108,7 +111,7 @@ class PretrainedTokenizer:
 
     def _by_rust(self, texts: list[str], pairs: list[str] | None, max_length: int | None) -> Encoded:
         rows: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
-        with _plain(self._rust, max_length):
+        with _plain(self._rust, max_length), _rust("cannot take these texts", DataError):
             # Where each token stood in the text is not asked for, which saves a fifth of the time.
             encodings = getattr(self._rust, "encode_batch_fast", self._rust.encode_batch)(rows)
         encoded = Encoded.of([encoding.ids for encoding in encodings])
@@ -173,15 +176,16 @@ class PretrainedTokenizer:
             spec: What `spec()` gave.
         """
         tokenizers = require("tokenizers", extra="text")
-        try:
-            tokenizer = tokenizers.Tokenizer.from_str(spec["json"])
-        except Exception as error:  # tokenizers raises bare Exceptions
-            raise ArgumentError(
-                f"this is no tokenizer that the installed tokenizers package can read: {error}"
-            ) from error
-        cleaning = spec.get("cleaning")
+        content, cleaning = spec.get("json"), spec.get("cleaning")
+        check_patterns(_bounds.parse(_bounds.text(content, "json of this tokenizer", _MOST_JSON), "this tokenizer"))
+        with _rust("cannot be read", ArgumentError):
+            tokenizer = tokenizers.Tokenizer.from_str(content)
         made = cls(tokenizer, cleaning=None if cleaning is None else Cleaning.from_spec(cleaning))
-        made.pad_id, made.padding_side = int(spec.get("pad_id", 0)), str(spec.get("padding_side", "right"))
+        made.pad_id = _bounds.whole(spec.get("pad_id", 0), "pad_id of this tokenizer", _bounds.TOKEN)
+        made.padding_side = spec.get("padding_side", "right")
+        if made.padding_side not in ("left", "right"):
+            raise ArgumentError(f"padding_side of this tokenizer must be left or right, not {made.padding_side!r:.40}")
+        _bounds.whole(len(made), "the largest number of this tokenizer", _bounds.TOKEN)
         return made
 
     def fingerprint(self) -> str | None:
@@ -189,6 +193,17 @@ class PretrainedTokenizer:
         if self._rust is None:
             return None
         return hashlib.sha256(f"{self.cleaning}{self._rust.to_str()}".encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _rust(what: str, failure: type[DlkitError]) -> Iterator[None]:
+    """Failures inside tokenizers as errors of dlkit: bare Exceptions, and panics, which are BaseExceptions."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise failure(f"this tokenizer {what}, by the installed package tokenizers: {error}") from error
 
 
 @contextlib.contextmanager

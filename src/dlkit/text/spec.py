@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dlkit import _bounds
 from dlkit.errors import ArgumentError
 from dlkit.text._encoded import Encoder
 from dlkit.text.pretrained import PretrainedTokenizer
@@ -54,10 +55,7 @@ class TextSpec:
         Raises:
             ArgumentError: it is no such JSON.
         """
-        try:
-            spec = json.loads(text)
-        except ValueError as error:
-            raise ArgumentError(f"this is no text spec: {error}") from error
+        spec = _bounds.parse(text, "this text spec")
         return cls.from_spec(spec, tokenizer=tokenizer)
 
     @classmethod
@@ -74,8 +72,10 @@ class TextSpec:
         kind, max_length, classes = encoder.get("kind"), spec.get("max_length"), spec.get("classes")
         if kind not in ("vocabulary", "tokenizers"):
             raise ArgumentError(f"this version of dlkit knows no encoder of the kind {kind!r}")
-        if not isinstance(max_length, int | None) or not isinstance(classes, list | None):
-            raise ArgumentError(f"this is no text spec: max_length={max_length!r:.40}, classes={classes!r:.80}")
+        if max_length is not None:
+            _bounds.whole(max_length, "max_length of this text spec", _bounds.LENGTH)
+        if not isinstance(classes, list | None):
+            raise ArgumentError(f"classes of this text spec must be a list, not {classes!r:.80}")
         made: Encoder
         if kind == "vocabulary":
             made = Vocabulary.from_spec(encoder, tokenizer=tokenizer)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlkit import _bounds
 from dlkit.errors import ArgumentError, DataError
 from dlkit.text._encoded import Encoded, cut_longest
 from dlkit.text.cleaning import Cleaning
@@ -293,10 +294,7 @@ class Vocabulary:
             text: JSON.
             tokenizer: See `from_spec`.
         """
-        try:
-            spec = json.loads(text)
-        except ValueError as error:
-            raise ArgumentError(f"this is no vocabulary: {error}") from error
+        spec = _bounds.parse(text, "this vocabulary")
         if not isinstance(spec, dict):
             raise ArgumentError(f"this is no vocabulary: JSON of a {type(spec).__name__}, not of an object")
         return cls.from_spec(spec, tokenizer=tokenizer)

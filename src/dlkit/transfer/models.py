@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dlkit import _bounds
 from dlkit.errors import ArgumentError
 from dlkit.transfer._trace import run_trace
 from dlkit.transfer.backbones import LIBRARIES, Backbone, backbone
@@ -133,13 +134,13 @@ def rebuild(architecture: Mapping[str, Any], *, trust_hub: bool = False) -> nn.M
 
 def _check_architecture(architecture: Any) -> None:
     """The document may come from a file of somebody else's."""
-    number = {"num_classes": 1 << 24, "in_chans": 1 << 12, "image_size": 1 << 14}
+    number = {"num_classes": _bounds.OUTPUTS, "in_chans": _bounds.CHANNELS, "image_size": _bounds.SIDE}
     found = dict(architecture) if isinstance(architecture, Mapping) else {}
     good = set(found) == {"library", "name", *number}
     good = good and found["library"] in LIBRARIES and isinstance(found["name"], str)
-    for key, most in number.items():
+    for key, bounds in number.items():
         value = found.get(key)
-        fits = type(value) is int and 0 < value <= most
+        fits = type(value) is int and bounds.least <= value <= bounds.most
         good = good and (fits or (value is None and key == "image_size"))
     if not good:
         raise ArgumentError(

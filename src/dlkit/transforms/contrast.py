@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlkit import _bounds
 from dlkit.errors import ArgumentError
 
 __all__ = ["LocalContrastNormalization"]
@@ -38,10 +39,10 @@ class LocalContrastNormalization:
     sigma: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.window, int) or self.window < 3 or self.window % 2 == 0:
-            raise ArgumentError(f"window must be an odd whole number of at least 3, not {self.window!r}")
-        if self.sigma is not None and not (isinstance(self.sigma, int | float) and self.sigma > 0):
-            raise ArgumentError(f"sigma must be above 0, not {self.sigma!r}")
+        if _bounds.whole(self.window, "window", _bounds.WINDOW) % 2 == 0:
+            raise ArgumentError(f"window must be an odd whole number, not {self.window!r}")
+        if self.sigma is not None:
+            _bounds.number(self.sigma, "sigma", _bounds.SIGMA)
 
     def __call__(self, images: Tensor) -> Tensor:
         """The normalised images, of the same shape.

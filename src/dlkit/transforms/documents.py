@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from dlkit import _bounds
 from dlkit.errors import ArgumentError
 from dlkit.transforms.contrast import LocalContrastNormalization
 from dlkit.transforms.mixing import CutMix, MixUp
@@ -72,10 +73,7 @@ def from_json(text: str | bytes | Mapping[str, Any]) -> Any:
         ArgumentError: it is no such document; the message says where.
     """
     if not isinstance(text, Mapping):
-        try:
-            text = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ArgumentError(f"a transform's spec must be JSON: {error}") from error
+        text = _bounds.parse(text, "a transform's spec")
     return _build(text, "spec")
 
 
@@ -98,5 +96,6 @@ def _build(spec: Any, where: str) -> Any:
 
 def _value(value: Any, where: str) -> Any:
     if isinstance(value, list):
+        _bounds.whole(len(value), f"{where}: the number of entries", _bounds.STEPS)
         return tuple(_value(item, f"{where}[{place}]") for place, item in enumerate(value))
     return _build(value, where) if isinstance(value, Mapping) else value

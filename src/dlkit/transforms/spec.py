@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dlkit import _bounds
 from dlkit.errors import ArgumentError
 from dlkit.transforms.contrast import LocalContrastNormalization
 from dlkit.transforms.geometry import (
@@ -348,7 +349,7 @@ def _span(name: str, value: Any, *, most: float = float("inf")) -> tuple[float, 
 
 def _check(spec: Preprocessing) -> None:
     if not isinstance(spec.size, tuple | list) or len(spec.size) != 2 or not all(_is_side(side) for side in spec.size):
-        raise ArgumentError(f"size must be (height, width) in pixels, from 1 to 65535, not {spec.size!r}")
+        raise ArgumentError(f"size must be (height, width) in pixels, from 1 to {_bounds.SIDE.most}, not {spec.size!r}")
     for name, choices in (
         ("fit", ("crop", "stretch", "pad")),
         ("interpolation", ("bilinear", "bicubic", "nearest")),
@@ -358,25 +359,23 @@ def _check(spec: Preprocessing) -> None:
             raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {getattr(spec, name)!r}")
     if spec.resize is not None and (not _is_side(spec.resize) or spec.resize < max(spec.size)):
         raise ArgumentError(
-            f"resize, the shorter side before the middle is cut out, must be a whole number of at least "
-            f"{max(spec.size)} (the size), not {spec.resize!r}"
+            f"resize, the shorter side before the middle is cut out, must be a whole number from {max(spec.size)} (the "
+            f"size) to {_bounds.SIDE.most}, not {spec.resize!r}"
         )
     channels = {"RGB": 3, "L": 1}[spec.color]
     for name in ("mean", "std"):
         values = getattr(spec, name)
-        if (
-            not isinstance(values, tuple | list)
-            or len(values) != channels
-            or not all(_is_number(value) and abs(value) < 1e6 for value in values)
-        ):
-            raise ArgumentError(f"{name} must have a number for each of {channels} channel(s), not {values!r}")
-    if any(value <= 0 for value in spec.std):
-        raise ArgumentError(f"std must be above 0, not {spec.std!r}")
+        if not isinstance(values, tuple | list) or len(values) != channels:
+            raise ArgumentError(f"{name} must have a number for each of {channels} channel(s), not {values!r:.200}")
+    for name, bounds in (("mean", _bounds.MEAN), ("std", _bounds.STD)):
+        for value in getattr(spec, name):
+            _bounds.number(value, name, bounds)
     if spec.augment is not None and not isinstance(spec.augment, Augment):
         raise ArgumentError(f"augment must be an Augment or None, not {type(spec.augment).__name__}")
+    _bounds.whole(len(spec.then), "the number of steps in then", _bounds.STEPS)
     if not all(isinstance(step, LocalContrastNormalization) for step in spec.then):
         raise ArgumentError(f"then takes LocalContrastNormalization steps, not {spec.then!r}")
 
 
 def _is_side(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
+    return type(value) is int and _bounds.SIDE.least <= value <= _bounds.SIDE.most

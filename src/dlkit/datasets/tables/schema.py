@@ -13,12 +13,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from dlkit import _bounds
 from dlkit._files import atomic_write
 from dlkit._opening import open_regular
 from dlkit._showing import Lines
 from dlkit.datasets.tables._decoding import decode, value_of
 from dlkit.datasets.tables.columns import KINDS, CategoryColumn, Column, NumberColumn
-from dlkit.errors import DataError
+from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["Schema", "Target", "Task"]
 
@@ -183,9 +184,9 @@ class Schema:
             DataError: it is no such schema; the message names the field.
         """
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"a table schema must be JSON, and this is not: {error}") from error
+            document = _bounds.parse(text, "the table schema")
+        except ArgumentError as error:
+            raise DataError(str(error)) from error
         if not isinstance(document, dict) or document.get("format") != _FORMAT:
             raise DataError(f'this JSON is no table schema: it lacks "format": "{_FORMAT}"')
         if document.get("version") != _VERSION:
@@ -244,7 +245,9 @@ def _plain(value: Any) -> dict[str, Any]:
 def _schema_of(document: Mapping[str, Any]) -> Schema:
     kinds = {kind.__name__: kind for kind in (Column, NumberColumn, CategoryColumn)}
     columns = document.get("columns")
-    if not isinstance(columns, list) or not all(isinstance(column, dict) for column in columns):
+    if not isinstance(columns, list) or len(columns) > _bounds.COLUMNS:
+        raise DataError(f"the table schema's columns must be a list of at most {_bounds.COLUMNS:,}")
+    if not all(isinstance(column, dict) for column in columns):
         raise DataError("the table schema's columns must be a list of objects")
     decoded = []
     for column in columns:
@@ -267,8 +270,10 @@ def _check(schema: Schema) -> None:
     if len(set(names)) < len(names):
         raise DataError("the table schema names a column twice")
     for column in schema.numbers:
-        if not column.parts or any(not part.scale > 0 for part in column.parts):
-            raise DataError(f"column {column.name!r} of the table schema needs parts with a scale above 0")
+        if not column.parts:
+            raise DataError(f"column {column.name!r} of the table schema needs parts")
+        for part in column.parts:
+            _check_scaling(f"column {column.name!r}", part.center, part.scale, part.fill)
     target = schema.target
     if target is None:
         return
@@ -276,9 +281,21 @@ def _check(schema: Schema) -> None:
         raise DataError(f"the target of the table schema has the unknown task {target.task!r}, or no columns")
     if target.task == "regression" and not len(target.columns) == len(target.center) == len(target.scale):
         raise DataError("the target of the table schema needs a center and a scale per column")
+    for center, scale in zip(target.center, target.scale, strict=False):
+        _check_scaling("the target", center, scale)
     if target.forms and len(target.forms) != len(target.columns):
         raise DataError("the target of the table schema needs a form per column, or none")
     if target.task != "regression" and len(set(target.classes)) < max(1, len(target.classes)):
         raise DataError("the target of the table schema needs classes, and each of them once")
     if target.task == "binary" and len(target.classes) != 2:
         raise DataError(f"a binary target of the table schema needs 2 classes, not {len(target.classes)}")
+
+
+def _check_scaling(where: str, center: float, scale: float, fill: float = 0.0) -> None:
+    """A sample holds (value - center) / scale as float32, so both must be such numbers."""
+    try:
+        _bounds.number(scale, f"scale of {where} of the table schema", _bounds.SCALE)
+        _bounds.number(center, f"center of {where} of the table schema", _bounds.CENTER)
+        _bounds.number(fill, f"fill of {where} of the table schema", _bounds.CENTER)
+    except ArgumentError as error:
+        raise DataError(str(error)) from error
