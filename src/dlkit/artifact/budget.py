@@ -53,7 +53,7 @@ class Budget(TorchDispatchMode):
         return False
 
     def __init__(self, doing: str, *, size: int, calls: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.doing, self.size = doing, size
         self.calls, self.memory, self.products = calls, (1 << 29) + 256 * size, 20e9 + 500 * size
         self._spent = dict.fromkeys(("calls", "memory", "products"), 0)
@@ -111,10 +111,10 @@ def _products(func: Any, args: Any, made: list[torch.Size]) -> int:
     """The multiplications of those operators that need many more of them than they read and write numbers."""
     kind = func.overloadpacket
     if kind in _MATMULS:
-        return math.prod(args[-2].shape) * int(args[-1].shape[-1])
+        return int(math.prod(args[-2].shape)) * int(args[-1].shape[-1])
     if kind is _aten.convolution and made:
         places = args[0].shape if args[6] else made[0]  # transposed: every input is spread over the kernel
-        return math.prod(places) // max(1, places[1]) * int(args[1].numel())
+        return int(math.prod(places)) // max(1, int(places[1])) * int(args[1].numel())
     if "scaled_dot_product" in func.name():
-        return 2 * args[0].numel() * int(args[1].shape[-2])
+        return 2 * int(args[0].numel()) * int(args[1].shape[-2])
     return 0
