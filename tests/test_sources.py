@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 
 import pytest
 import torch
@@ -124,3 +125,35 @@ def test_a_loader_that_yields_nothing(empty):
 def test_no_loader_at_all():
     with pytest.raises(ArgumentError, match="expected a DataLoader or an iterable of batches, not int"):
         source_of(3, seed=0)
+
+
+class Everything(IterableDataset):
+    """Gives all samples to every worker, unless it divides them."""
+
+    def __init__(self, *, divides: bool, noise: bool = False) -> None:
+        self.divides, self.noise = divides, noise
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        step, first = (info.num_workers, info.id) if self.divides and info is not None else (1, 0)
+        for index in range(first, 24, step):
+            yield {"x": torch.tensor([float(index), float(torch.rand(())) * self.noise])}, index % 2, f"name {index}"
+
+
+@pytest.mark.parametrize(("workers", "divides", "said"), [(2, False, 1), (2, True, 0), (1, False, 0), (0, False, 0)])
+def test_a_stream_that_gives_every_worker_everything_is_told_once(workers, divides, said):
+    source = source_of(DataLoader(Everything(divides=divides), 4, num_workers=workers), seed=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        count = sum(len(batch[1]) for epoch in range(2) for batch in source.batches(epoch))
+    message = "two of the 2 workers gave the same first batch: Everything seems to give all its samples to every worker"
+    assert [str(each.message).startswith(message) for each in caught] == [True] * said
+    assert count == 2 * 24 * (workers if said else 1)
+
+
+def test_a_run_on_such_a_stream_says_so():
+    model = nn.Linear(2, 2)
+    step = lambda run, batch: run.model(batch[0]["x"]).mean()  # noqa: E731
+    trainer = Trainer(model, None, torch.optim.SGD(model.parameters(), 0.1), step=step, progress=False, device="cpu")
+    with pytest.warns(UserWarning, match=r"so each would count 2 times. Let its __iter__ take every n-th, itertools"):
+        trainer.fit(DataLoader(Everything(divides=False), 4, num_workers=2))

@@ -7,6 +7,7 @@
     ├── MissingExtraError (ImportError)    an optional dependency is not installed
     ├── DataError (ValueError)             the data is wrong; names file, row or index
     │   ├── DataNotFoundError (FileNotFoundError)
+    │   ├── EmptyBatchError                no sample of a batch can be read
     │   └── TooManyErrorsError             more bad samples than `max_errors` allows
     ├── DownloadError (OSError)            no mirror gave the file
     │   ├── OfflineError                   DLKIT_OFFLINE=1 forbids the network
@@ -37,6 +38,7 @@ __all__ = [
     "DataNotFoundError",
     "DlkitError",
     "DownloadError",
+    "EmptyBatchError",
     "IntegrityError",
     "MissingExtraError",
     "ModelFileError",
@@ -77,6 +79,10 @@ class DataError(DlkitError, ValueError):
 
 class DataNotFoundError(DataError, FileNotFoundError):
     """A file or folder of data is missing: the message says where it was looked for and how to get it."""
+
+
+class EmptyBatchError(DataError):
+    """No sample of a batch can be read: a dataset that leaves bad samples out raises it, and loaders the batch."""
 
 
 class TooManyErrorsError(DataError):

@@ -32,10 +32,24 @@ from torch.utils.data._utils.pin_memory import pin_memory as pin
 from dlkit import lending, rng
 from dlkit._arguments import switch, whole_number
 from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
-from dlkit.errors import DataError
+from dlkit.errors import DataError, EmptyBatchError
 from dlkit.samplers.order import Plan, Planner, index_batch, planner_of
 
-__all__ = ["DataLoader"]
+__all__ = ["DataLoader", "LEFT_OUT"]
+
+
+class _LeftOut:
+    """A single object, in every process."""
+
+    def __reduce__(self) -> str:
+        return "LEFT_OUT"
+
+    def __repr__(self) -> str:
+        return "LEFT_OUT"
+
+
+#: In the place of a batch that nothing is left of, so that batches are still numbered as they were planned.
+LEFT_OUT = _LeftOut()
 
 
 class _Task(NamedTuple):
@@ -86,6 +100,8 @@ class _Fetcher(Dataset[Any]):
             if self.whole and isinstance(task.indices, torch.Tensor):
                 return _rows_of(self.dataset.tensors, task.indices)
             return self.collate_fn(self._samples(task.indices))
+        except EmptyBatchError:
+            return LEFT_OUT
         except Exception as error:
             error.add_note(f"while fetching batch {task.number} of epoch {task.epoch}, samples {_shown(task.indices)}")
             raise
@@ -220,9 +236,10 @@ class DataLoader:
         self._epoch, start = self._next_epoch, self._next_batch
         self._next_epoch, self._next_batch = self._epoch + 1, 0
         self._done = start
-        for batch in self.batches(self._epoch, start):
+        for batch in self.planned(self._epoch, start):
             self._done += 1
-            yield batch
+            if batch is not LEFT_OUT:
+                yield batch
 
     def batches(self, epoch: int, start: int = 0, *, seed: int | None = None) -> Iterator[Any]:
         """The batches of one epoch from number `start` on; what comes before `start` is not fetched.
@@ -234,6 +251,16 @@ class DataLoader:
 
         >>> [batch.tolist() for batch in DataLoader(range(4), 2).batches(epoch=0, start=1)]
         [[2, 3]]
+        """
+        return (batch for batch in self.planned(epoch, start, seed=seed) if batch is not LEFT_OUT)
+
+    def planned(self, epoch: int, start: int = 0, *, seed: int | None = None) -> Iterator[Any]:
+        """As `batches`, for those who count: `LEFT_OUT` stands in the place of a batch no sample of which can be read.
+
+        Args:
+            epoch: 0 for the first one.
+            start: The number of the first batch to give.
+            seed: Used where the loader was made without one.
         """
         stream, plan = rng.derive(self._seed(seed), rng.FETCH, epoch), self._plan(epoch, seed)
         tasks = self._iterate_tasks(epoch, start, plan, stream)

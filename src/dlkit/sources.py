@@ -11,6 +11,7 @@ import copy
 import functools
 import itertools
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol
 
@@ -18,11 +19,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from dlkit import rng
-from dlkit.errors import ArgumentError, DataError
+from dlkit.errors import ArgumentError, DataError, EmptyBatchError
 from dlkit.lending import Lender
-from dlkit.loader import DataLoader
+from dlkit.loader import LEFT_OUT, DataLoader
 
 __all__ = ["Source", "source_of"]
 
@@ -40,7 +42,7 @@ class Source(Protocol):
         """Batches per epoch, None where nobody knows."""
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of `epoch` from number `start` on."""
+        """The batches of `epoch` from number `start` on; `LEFT_OUT` for one that nothing is left of (see `present`)."""
 
     def indices(self, epoch: int, number: int) -> list[Any] | None:
         """Which samples batch `number` of `epoch` holds, None where nobody knows."""
@@ -68,7 +70,7 @@ class _Seekable:
         return len(self.loader)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        return self.loader.batches(epoch, start, seed=self.seed)
+        return self.loader.planned(epoch, start, seed=self.seed)
 
     def indices(self, epoch: int, number: int) -> list[Any]:
         return self.loader.indices(epoch, number, seed=self.seed)
@@ -123,7 +125,8 @@ class _Stream:
         self.iterable, self.seed = iterable, seed
         self._stateful = _stateful_part(iterable)
         self._state: dict[str, Any] | None = None
-        self._begun = False
+        self._begun = self._compared = False
+        self._first: Any = None
         self._lender = Lender(draws=True)  # an iterator cannot be asked for a batch twice
         self.how = "restored from its own state" if self._stateful is not None else "fast-forwarded"
 
@@ -150,11 +153,29 @@ class _Stream:
             )
         self._begun = True
         for number in itertools.count(start if restored else 0):
-            batch = self._lender.lend(rng.derive(stream, number), functools.partial(next, iterator, _END))
+            batch = self._lender.lend(rng.derive(stream, number), functools.partial(_next, iterator))
             if batch is _END:
                 return
+            if number < 2 and not restored:
+                self._look_for_repeats(number, batch)
             if number >= start:
                 yield batch
+
+    def _look_for_repeats(self, number: int, batch: Any) -> None:
+        """Compare the first batches of two workers, once: an `IterableDataset` may give each of them everything."""
+        workers, dataset = getattr(self.iterable, "num_workers", 0), getattr(self.iterable, "dataset", None)
+        if number == 0:
+            self._first = batch
+            return
+        if not self._compared and workers > 1 and isinstance(dataset, IterableDataset) and _same(self._first, batch):
+            warnings.warn(
+                f"two of the {workers} workers gave the same first batch: {type(dataset).__name__} seems to give all "
+                f"its samples to every worker, so each would count {workers} times. Let its __iter__ take every n-th, "
+                "itertools.islice(samples, info.id, None, info.num_workers) with torch.utils.data.get_worker_info(), "
+                "or use one worker",
+                stacklevel=2,
+            )
+        self._compared, self._first = True, None
 
     def indices(self, epoch: int, number: int) -> None:
         del epoch, number
@@ -189,6 +210,27 @@ _STREAM_SETTINGS = (
     "prefetch_factor",
 )
 _END = object()
+
+
+def _next(iterator: Iterator[Any]) -> Any:
+    """The next batch, `_END` after the last. A loader of torch goes on after a batch that nothing is left of."""
+    try:
+        return next(iterator, _END)
+    except EmptyBatchError:
+        if isinstance(iterator, _BaseDataLoaderIter):
+            return LEFT_OUT
+        raise
+
+
+def _same(one: Any, two: Any) -> bool:
+    """Whether two batches hold the same values."""
+    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        return one.keys() == two.keys() and all(_same(one[name], two[name]) for name in one)
+    if isinstance(one, list | tuple) and isinstance(two, list | tuple):
+        return len(one) == len(two) and all(map(_same, one, two))
+    return type(one) is type(two) and bool(np.all(np.asarray(one == two)))
 
 
 def _stateful_part(iterable: Any) -> Any:
@@ -248,6 +290,23 @@ def _check_loader(loader: Any) -> None:
             f"{name} is data, whose rows or names would be taken for batches; pass "
             "DataLoader(TensorDataset(inputs, targets), batch_size=32), or a list of batches"
         )
+
+
+def present(batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches without those that were left out, for whom the numbers do not matter.
+
+    Args:
+        batches: What a source gave.
+    """
+    return (batch for batch in batches if batch is not LEFT_OUT)
+
+
+def nothing_left(count: int, epoch: int) -> DataError:
+    """The error for an epoch of batches that all were left out."""
+    return DataError(
+        f"all {count} batches of epoch {epoch + 1} were left out, because none of their samples can be read; the "
+        "dataset's .errors lists the files"
+    )
 
 
 def nothing(source: Source, epoch: int) -> DataError:

@@ -278,6 +278,16 @@ class Run:
         last = first + self.accumulate
         return list(range(first, last if self.num_batches is None else min(last, self.num_batches)))
 
+    def pass_over(self, batches: int) -> None:
+        """Count batches that were left out, without a step; the next step's batches are those after them.
+
+        Args:
+            batches: How many.
+        """
+        self.losses.flush()  # whoever watches them asks for the batches of the steps so far
+        self.cursor.batch += batches
+        self.epoch_began = (self.cursor.step, self.cursor.batch)
+
     def place_of(self, step: int) -> str:
         """Where in the training an optimizer step is, in words, counted from 1.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from dlkit._layer_errors import locate
 from dlkit._modes import in_mode
 from dlkit.errors import TrainingError
+from dlkit.loader import LEFT_OUT
 from dlkit.metrics import Metrics
 from dlkit.runs.state import LossMeter
 from dlkit.training.batches import as_input, split
@@ -53,16 +55,19 @@ def evaluate(
     with contextlib.ExitStack() as modes, torch.no_grad():
         for module in (model, *forward.loss_modules):  # what a loss remembers is not to come from this data
             modes.enter_context(in_mode(module, training=False))
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            if batch is LEFT_OUT:
+                meter.flush()  # the losses that are read at once are those of batches in a row
+                continue
             try:
                 loss, output, target = forward(batch, model)
                 count = counted(batch)
-                meter.add(forward.counting.mean(loss, count), count, done)
+                meter.add(forward.counting.mean(loss, count), count, number)
                 if len(metrics):
                     judged = output if hasattr(output, "logits") else forward.prediction(output)
                     metrics.update(*unit.pair(judged, target))
             except Exception as error:
-                locate(error, f"batch {done + 1} of the evaluation")
+                locate(error, f"batch {number + 1} of the evaluation")
                 raise
             done += 1
             if not go_on(done):
@@ -82,15 +87,24 @@ def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_t
         has_targets: Whether batches of two are (inputs, target); None looks at the batch: yes.
     """
     outputs: list[Any] = []
+    left_out: list[int] = []
     with in_mode(model, training=False), torch.no_grad():
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            if batch is LEFT_OUT:
+                left_out.append(number + 1)
+                continue
             inputs = batch if has_targets is False else as_input(model, *split(batch))
             try:
                 output = forward.output(inputs, model)
             except Exception as error:
-                locate(error, f"batch {len(outputs) + 1} of the prediction")
+                locate(error, f"batch {number + 1} of the prediction")
                 raise
             outputs.append(_to_cpu(getattr(output, "logits", output)))
+    if left_out:
+        warnings.warn(
+            f"no sample of batch {', '.join(map(str, left_out))} can be read: there are no predictions for them",
+            stacklevel=3,
+        )
     if not outputs:
         raise TrainingError("the loader yielded no batch to predict; is its dataset empty?")
     return _concatenated(outputs)

@@ -8,10 +8,11 @@ from typing import Any
 
 from dlkit._layer_errors import locate
 from dlkit.callbacks.base import Callback, overrides
+from dlkit.loader import LEFT_OUT
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
 from dlkit.runs.state import Run
-from dlkit.sources import Source, nothing
+from dlkit.sources import Source, nothing, nothing_left
 from dlkit.training.batches import groups
 from dlkit.training.steps import Step
 
@@ -69,11 +70,15 @@ def _train_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
     cursor, losses, step = run.cursor, run.losses, plan.step
     step_end, safe_point = hooks["on_step_end"], hooks["on_safe_point"]
     steps = plan.validate_every.number if plan.validate_every.unit == "steps" and plan.validate else 0
-    run.epoch_began = (cursor.step, cursor.batch)
+    began = run.epoch_began = (cursor.step, cursor.batch)
     if steps and cursor.step and cursor.step % steps == 0:
         _validate(run, plan, hooks)  # a run that was stopped in the middle of this validation
     batches = plan.prepare(plan.source.batches(cursor.epoch, cursor.batch))
-    for group in groups(batches, run.accumulate) if run.stop_reason is None else ():
+    for planned in groups(batches, run.accumulate) if run.stop_reason is None else ():
+        group = [batch for batch in planned if batch is not LEFT_OUT]
+        if not group:
+            run.pass_over(len(planned))
+            continue
         run.between_steps = False
         try:
             values, count, samples = step(run, group)
@@ -82,7 +87,7 @@ def _train_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
             raise
         losses.add(values, count, cursor.step)
         cursor.step += 1
-        cursor.batch += len(group)
+        cursor.batch += len(planned)
         cursor.samples += samples
         for hook in step_end:
             hook(run)
@@ -94,6 +99,8 @@ def _train_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
         if run.stop_reason is not None:
             return
     if run.stop_reason is None:
+        if cursor.batch and (cursor.step, 0) == began:
+            raise nothing_left(cursor.batch, cursor.epoch)
         _end_epoch(run, plan, hooks)
     for hook in safe_point:
         hook(run)

@@ -16,7 +16,7 @@ from dlkit.errors import ArgumentError, TrainingError
 from dlkit.runs.history import History
 from dlkit.runs.parts import remember
 from dlkit.runs.state import Cursor, LossMeter, Run
-from dlkit.sources import Source, nothing
+from dlkit.sources import Source, nothing, present
 from dlkit.training.steps import Step
 
 __all__ = ["LearningRateCurve", "first_batches", "lr_find", "stand_in", "undone"]
@@ -31,7 +31,7 @@ def first_batches(source: Source, count: int) -> list[Any]:
     """
     if count < 1:
         raise ArgumentError(f"at least 1 batch is needed, not {count}")
-    batches = list(itertools.islice(source.batches(0), count))
+    batches = list(itertools.islice(present(source.batches(0)), count))
     if not batches:
         raise nothing(source, 0)
     return batches

@@ -35,7 +35,7 @@ from dlkit.runs.modelfile import write_model_file
 from dlkit.runs.state import Run
 from dlkit.runs.store import CheckpointStore, CheckpointWarning, load_checkpoint, plain
 from dlkit.samplers import Shuffle
-from dlkit.sources import Source, nothing, source_of
+from dlkit.sources import Source, nothing, present, source_of
 from dlkit.training import batches as batch_tools
 from dlkit.training import evaluation, meaning, rehearsal, resuming, setup
 from dlkit.training.closures import ClosureStep, needs_closure
@@ -261,7 +261,7 @@ class Trainer:
 
         def batches(epoch: int) -> Iterator[Any]:
             empty = True
-            for batch in self._prepare(source.batches(epoch)):
+            for batch in self._prepare(present(source.batches(epoch))):
                 empty = False
                 yield batch
             if empty:

@@ -18,7 +18,7 @@ from dlkit import rng
 from dlkit._devices import pick_device
 from dlkit._showing import safe
 from dlkit.errors import DataError
-from dlkit.sources import source_of
+from dlkit.sources import present, source_of
 from dlkit.training.batches import split, to_device
 from dlkit.training.meaning import agreed
 from dlkit.transfer._cut import find_cut, in_best_layout
@@ -117,7 +117,7 @@ def _compared(
 
 
 def _batches(data: Any) -> Iterator[Any]:
-    return iter(source_of(data, rng.derive(0, rng.EVALUATE)).batches(0))
+    return present(source_of(data, rng.derive(0, rng.EVALUATE)).batches(0))
 
 
 def _created(name: str, batch: Any, classes: Any) -> nn.Module:

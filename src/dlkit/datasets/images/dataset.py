@@ -26,7 +26,7 @@ from dlkit.datasets.images.profiling import profile_of
 from dlkit.datasets.images.settings import ImageSettings, Transform
 from dlkit.datasets.images.splitting import content_keys, settings_of_parts
 from dlkit.datasets.letters.packfile import Names
-from dlkit.errors import ArgumentError, DataError
+from dlkit.errors import ArgumentError, DataError, EmptyBatchError
 from dlkit.splits import split_indices
 from dlkit.transforms import Preprocessing
 
@@ -157,22 +157,29 @@ class ImageDataset(Dataset[Any]):
         """One sample: `(image, target)`, or the image alone where there are no targets; a batch for several indices."""
         if several(index):
             return default_collate(self.__getitems__(index))
-        images, targets, _ = self._fetch(self._row_tensor([index]))
+        images, targets, _ = self._fetch_some([index])
         return images[0] if targets is None else (images[0], targets[0])
 
     def __getitems__(self, indices: Indices) -> Rows:
         """The samples at `indices` as a list that `default_collate` takes whole; bad files left out by policy."""
-        images, targets, whole = self._fetch(self._row_tensor(indices))
-        if not whole:
-            raise DataError(
-                f"all {len(indices)} samples of a batch cannot be read, so nothing is left of it; "
-                f"ds.without_errors() (after ds.verify()) has only readable ones. The first: {self.errors[0].reason}"
-            )
+        images, targets, _ = self._fetch_some(indices)
         if self.settings.batch_transform is not None:
             if targets is None:
                 raise ArgumentError("batch_transform needs targets, which unlabelled images have not")
             images, targets = self.settings.batch_transform(images, targets)
         return Rows(images, targets)
+
+    def _fetch_some(self, indices: Indices) -> tuple[Any, Tensor | None, int]:
+        """As `_fetch`, of indices in this dataset, and never nothing."""
+        rows = self._row_tensor(indices)
+        images, targets, count = self._fetch(rows)
+        if len(rows) and not count:
+            raise EmptyBatchError(
+                f"all {len(rows)} samples of a batch cannot be read, so nothing is left of it; dlkit.DataLoader and "
+                "the Trainer leave such a batch out, and ds.without_errors() (after ds.verify()) has only readable "
+                f"ones. The first: {self._known()[int(rows[0])]}"
+            )
+        return images, targets, count
 
     def _fetch(self, rows: Tensor) -> tuple[Any, Tensor | None, int]:
         """Images, targets and how many there are."""
