@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.utils.data import DataLoader, TensorDataset
 
 from dlkit import Trainer
 from dlkit.callbacks import Callback
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.training.counting import Counting, samples_of
+from dlkit.transfer import freeze
 
 
 class Gradients(Callback):
@@ -338,3 +340,14 @@ def test_a_batch_that_cannot_be_cut_is_not_cut() -> None:
     square, each = torch.randn(4, 4, 3), torch.randn(4, 4)  # time first, as long as wide: only the user can say
     with pytest.raises(TrainingError, match="cannot be worked on in parts along its first dimension"):
         full(Full(Recurrent(each=True), dim=1), nn.MSELoss(), [(square, each)], count=lambda batch: batch[0].shape[1])
+
+
+def test_what_counts_batches_gets_them_as_the_loader_gives_them() -> None:
+    """Not as stored features of a frozen first part."""
+    model = freeze(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
+    data = DataLoader(TensorDataset(torch.randn(8, 3), torch.randint(0, 2, (8,))), 3)
+    optimizer = torch.optim.SGD(model[2].parameters(), 0.1)
+    trainer = Trainer(
+        model, nn.CrossEntropyLoss(), optimizer, count=lambda batch: len(batch[0]), progress=False, device="cpu"
+    )
+    assert len(trainer.fit(data, data, epochs=2).rows) == 2

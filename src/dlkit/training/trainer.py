@@ -319,8 +319,8 @@ class Trainer:
 
     def _reusing(self, source: Source, val: Source | None) -> tuple[Source, Source | None]:
         """The same batches, as stored features while the first part of the model is frozen."""
-        if self._custom_step is not None or self._forward.loss is None:
-            return source, val
+        if self._custom_step is not None or self._forward.loss is None or self._count is not None:
+            return source, val  # what takes a batch as the loader gives it gets it so
         settings = [callback for callback in self.callbacks if isinstance(callback, ReuseFeatures)]
         reuse = Reuse(self.run, self._forward, settings[0] if settings else ReuseFeatures())
         wrapped = reuse.wrapped(source, training=True)
