@@ -95,21 +95,21 @@ class _Ready:
     how = "sought"
 
     def __init__(self, batches: Sequence[Any]) -> None:
-        self._batches, self.seed = batches, 0
+        self.ready, self.seed = batches, 0
 
     @property
     def num_batches(self) -> int:
-        return len(self._batches)
+        return len(self.ready)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
         del epoch
-        return itertools.islice(self._batches, start, None) if start else iter(self._batches)
+        return itertools.islice(self.ready, start, None) if start else iter(self.ready)
 
     def indices(self, epoch: int, number: int) -> None:
         del epoch, number
 
     def describe(self) -> dict[str, Any]:
-        return {"batches": len(self._batches)}
+        return {"batches": len(self.ready)}
 
     def state_dict(self) -> dict[str, Any]:
         return {}

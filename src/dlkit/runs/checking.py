@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -155,6 +156,10 @@ def _number(value: Any, field: str) -> None:
     _need(isinstance(value, int | float), field, value, "a number")
 
 
+def _anything(value: Any, field: str) -> None:
+    """What is only compared, and then differs from what it should be."""
+
+
 def _mapping(value: Any, field: str) -> None:
     _need(isinstance(value, Mapping), field, value, "a dict")
 
@@ -283,10 +288,15 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
     "callbacks": _named(_mapping),
     "source": _mapping,
     "rng": _rng,
+    "identity": _named(_anything),
+    "epochs": _whole,
+    "threads": functools.partial(_whole, least=1),
     "parts": _named(_mapping),
     "buffers": _named(_named(_tensor_or_extra)),
 }
-_NEWER = frozenset({"logged", "parts", "buffers"})  # which the first checkpoints did not have
+_NEWER = frozenset(
+    {"logged", "identity", "epochs", "threads", "parts", "buffers"}
+)  # which the first checkpoints did not have
 
 
 def _check_optimizer(saved: Mapping[str, Any], optimizer: Optimizer, field: str) -> None:

@@ -335,6 +335,19 @@ class Run:
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
 
+    def tell(self, message: str) -> None:
+        """Tell the user what must not be missed, such as which of two settings holds: also with `progress=False`.
+
+        Then it is a warning in the log `dlkit`, which appears on stderr where no logging is set up.
+
+        Args:
+            message: See `say`.
+        """
+        if self._verbose:
+            self.say(message)
+        else:
+            _log.warning(safe(message))
+
     def higher_is_better(self, monitor: str, mode: str | None = None) -> bool:
         """The direction of a value of the history: told by `mode`, else by the metric itself.
 

@@ -7,20 +7,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlkit import rng
+from dlkit._identity import of_tensor
 from dlkit._showing import Lines
 from dlkit.callbacks.base import Callback
+from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.errors import ResumeError
 from dlkit.runs.checking import check_fits, check_state, restoring
 from dlkit.runs.history import History
 from dlkit.runs.parts import load_parts, parts_state
 from dlkit.runs.state import Cursor, Run
 from dlkit.sources import Source
+from dlkit.training.identity import differences
+from dlkit.training.planning import ScriptRates, put_functions
+from dlkit.training.probing import differing, marks_of
 
-__all__ = ["FORMAT", "Settings", "capture", "named", "rates_of", "restore", "settings_of"]
+__all__ = ["FORMAT", "Script", "Settings", "capture", "loss_settings", "named", "rates_of", "restore", "settings_of"]
 
 FORMAT = 1
 
@@ -96,7 +101,32 @@ def named(callbacks: Sequence[Callback]) -> dict[str, Callback]:
     return result
 
 
-def capture(run: Run, source: Source, callbacks: Sequence[Callback], settings: Settings) -> dict[str, Any]:
+def loss_settings(run: Run, loss: Any) -> dict[str, Any]:
+    """What a loss was made with: its numbers and texts, and the values of its buffers, such as class weights.
+
+    Args:
+        run: Before any training.
+        loss: As given to the Trainer.
+    """
+    plain = vars(loss).items() if isinstance(loss, nn.Module) else ()
+    settings = {
+        f"loss, {name}": value
+        for name, value in plain
+        if isinstance(value, int | float | str) and not name.startswith("_") and name != "training"
+    }
+    for part, value in run.parts.items():
+        buffers = value.named_buffers() if part.partition(".")[0] == "loss" and isinstance(value, nn.Module) else ()
+        settings |= {f"state of {part}, {name}": _values(buffer) for name, buffer in buffers}
+    return {"loss": type(loss).__name__, **settings}
+
+
+def _values(buffer: Tensor) -> Any:
+    return buffer.tolist() if buffer.numel() <= _SHOWN_VALUES else of_tensor(buffer)
+
+
+def capture(
+    run: Run, source: Source, callbacks: Sequence[Callback], settings: Settings, identity: Mapping[str, Any]
+) -> dict[str, Any]:
     """The whole state of a run at a safe point.
 
     Args:
@@ -104,6 +134,7 @@ def capture(run: Run, source: Source, callbacks: Sequence[Callback], settings: S
         source: The training data.
         callbacks: All of them.
         settings: How the run was set up.
+        identity: What the run is known by.
     """
     states = {name: callback.state_dict() for name, callback in named(callbacks).items()}
     return {
@@ -121,12 +152,32 @@ def capture(run: Run, source: Source, callbacks: Sequence[Callback], settings: S
         "source": source.state_dict(),
         "rng": rng.state_dict(),
         "settings": dataclasses.asdict(settings),
+        "identity": dict(identity),
+        "epochs": run.epochs,
+        "threads": torch.get_num_threads(),
         "versions": {"torch": str(torch.__version__)},
     }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Script:
+    """What a script says of its run, to be compared with what is saved.
+
+    Attributes:
+        settings: How it set the run up.
+        identity: What the run is known by.
+        rates: The settings of optimizers and schedules, where they are to hold instead of the saved ones; else None.
+        names_file: Whether the user has named the checkpoint, so that another run's is meant.
+    """
+
+    settings: Settings
+    identity: Mapping[str, Any]
+    rates: ScriptRates | None
+    names_file: bool
+
+
 def restore(
-    run: Run, state: Mapping[str, Any], source: Source, callbacks: Sequence[Callback], settings: Settings
+    run: Run, state: Mapping[str, Any], source: Source, callbacks: Sequence[Callback], script: Script
 ) -> list[str]:
     """Put a run back to a saved state; returns what the user should know, line by line.
 
@@ -135,21 +186,54 @@ def restore(
         state: What `capture` gave.
         source: The training data.
         callbacks: All of them.
-        settings: How this script set the run up.
+        script: What the script says.
 
     Raises:
-        ResumeError: data, model or optimizer do not fit; names each difference.
+        ResumeError: data, model or optimizer do not fit, or it is another run; names each difference.
         DamagedCheckpointError: a field does not hold what it should; nothing or a part has been put back.
     """
     _check_format(state)
     check_state(state)
-    _refuse_differences(state["settings"]["must"], settings.must)
+    _refuse_differences(state["settings"]["must"], script.settings.must)
+    other = _other_run(run, state, source, script)
     check_fits(state, run)
-    _load(run, state, source, callbacks)
-    return _differences(state["settings"]["may"], settings.may, state["callbacks"])
+    _load(run, state, source, callbacks, schedules=script.rates is None)
+    if script.rates is not None:
+        script.rates.put(run, callbacks)
+    else:
+        put_functions(callbacks)
+    saved, now = state["settings"]["may"], script.settings.may
+    newer = ("loss, ", "state of ")  # which the first checkpoints did not have
+    told = {name: value for name, value in now.items() if name in saved or not name.startswith(newer)}
+    return [*other, *_differences(saved, told, state["callbacks"], script.rates is not None)]
 
 
-def _load(run: Run, state: Mapping[str, Any], source: Source, callbacks: Sequence[Callback]) -> None:
+def _other_run(run: Run, state: Mapping[str, Any], source: Source, script: Script) -> list[str]:
+    """Refuse another run's checkpoint; of a file that the user has named it is only told that it is one."""
+    if run.step > 0:  # this object has trained already, and goes on with its own
+        return []
+    saved = {"seed": state["settings"]["may"]["seed"], **state.get("identity", {})}
+    found = differences(saved, script.identity)
+    data = script.identity.get("data")
+    line = differing(saved.get("data"), data)
+    if line is not None and differing(data, marks_of(source)) is None:  # else it is other data at each look
+        found.append(line)
+    if found and not script.names_file:
+        raise ResumeError(
+            Lines.of(
+                "the folder holds the checkpoints of another run:",
+                *(f"  {line}" for line in found),
+                "use another folder, or fit(..., resume=False) to start anew (the old files are moved into a folder "
+                "'earlier-1', not deleted); if that run shall go on in this way, name the file: "
+                "fit(..., resume='.../checkpoint-....pt')",
+            )
+        )
+    return found
+
+
+def _load(
+    run: Run, state: Mapping[str, Any], source: Source, callbacks: Sequence[Callback], *, schedules: bool
+) -> None:
     with restoring("model"):
         run.model.load_state_dict(state["model"])
     load_parts(run, state)
@@ -160,7 +244,8 @@ def _load(run: Run, state: Mapping[str, Any], source: Source, callbacks: Sequenc
         with restoring("scaler"):
             run.scaler.load_state_dict(state["scaler"])
     for name, callback in named(callbacks).items():
-        if name in state["callbacks"]:
+        planned = isinstance(callback, LearningRate) and not callback.plateau
+        if name in state["callbacks"] and (schedules or not planned):
             with restoring(f"callbacks[{name!r}]"):
                 callback.load_state_dict(state["callbacks"][name])
     with restoring("losses"):
@@ -238,7 +323,7 @@ def _optimizer_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> 
     return lines
 
 
-def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], states: Mapping[str, Any]) -> list[str]:
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], states: Mapping[str, Any], rates: bool) -> list[str]:
     lines = []
     for key in dict.fromkeys([*saved, *now]):
         old, new = saved.get(key), now.get(key)
@@ -249,7 +334,7 @@ def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], states: Mappi
         if key == "callbacks":
             lines += _callback_differences(old or [], new or [], states)
         else:
-            holds = "the new one holds" if key in _NEW_HOLDS else "the saved one holds"
+            holds = f"the {'new' if _new_holds(key, rates) else 'saved'} one holds"
             lines.append(f"{key}: saved {old}, this script says {new}; {holds}")
     return lines
 
@@ -260,5 +345,13 @@ def _callback_differences(old: Sequence[str], new: Sequence[str], states: Mappin
     return dropped + [f"callback {name} is new and starts fresh" for name in new if name not in old]
 
 
-# Settings that the saved state does not contain, so that this script's value is used; all others come with the state.
-_NEW_HOLDS = frozenset({"precision", "loss", "validate every", "validation data"})
+def _new_holds(key: str, rates: bool) -> bool:
+    """Whether this script's value is used: of what the saved state does not contain, or what was asked for."""
+    if key == "seed" or key.startswith("ReduceLROnPlateau"):
+        return False
+    if key in ("precision", "loss", "validate every", "validation data") or key.endswith(", function"):
+        return True
+    return key.startswith("loss, ") or (rates and not key.startswith("state of "))
+
+
+_SHOWN_VALUES = 64

@@ -32,7 +32,6 @@ __all__ = [
     "optimizers_of",
     "parts_on_device",
     "schedule",
-    "warn_untrained",
 ]
 
 

@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from dlkit import rng
 from dlkit._arguments import switch, whole_number
 from dlkit._devices import pick_device
-from dlkit._showing import Lines
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.features import ReuseFeatures
@@ -25,21 +24,25 @@ from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.guards import StopOnNaN, TellNaN, watch_evaluation
 from dlkit.callbacks.progress import Progress
 from dlkit.callbacks.unfreeze import Unfreeze
-from dlkit.errors import ArgumentError, CheckpointError, DamagedCheckpointError
+from dlkit.errors import ArgumentError
 from dlkit.metrics import Metrics
 from dlkit.runs.checking import unfilled_parameters
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
-from dlkit.runs.judged import leave_judged, take_trained_back
+from dlkit.runs.judged import leave_judged
 from dlkit.runs.modelfile import write_model_file
 from dlkit.runs.state import Run
-from dlkit.runs.store import CheckpointStore, CheckpointWarning, load_checkpoint, plain
+from dlkit.runs.store import CheckpointStore, plain
 from dlkit.samplers import Shuffle
 from dlkit.sources import Source, nothing, present, source_of
 from dlkit.training import batches as batch_tools
 from dlkit.training import evaluation, meaning, rehearsal, resuming, setup
 from dlkit.training.closures import ClosureStep, needs_closure
+from dlkit.training.continuing import go_on, same_threads
+from dlkit.training.identity import identity_of
 from dlkit.training.loop import Hooks, Plan, run_epochs
+from dlkit.training.planning import ScriptRates, check_plans, plans_of
+from dlkit.training.probing import marks_of
 from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
@@ -135,7 +138,11 @@ class Trainer:
         self.run.parts = parts
         if precision == "fp16":
             self.run.scaler = torch.amp.GradScaler(self.device.type)
-        self._rates = resuming.rates_of(optimizers)  # before any schedule has changed them
+        # All of it before any training has changed it.
+        self._rates = {**resuming.rates_of(optimizers), **plans_of(self.callbacks)}
+        self._loss_settings = resuming.loss_settings(self.run, loss)
+        self._script_rates = ScriptRates(optimizers)
+        self._identity = identity_of(self.run, loss=loss, step=step)
 
     @property
     def history(self) -> History:
@@ -149,6 +156,7 @@ class Trainer:
         *,
         epochs: int = 1,
         resume: str | os.PathLike[str] | bool = "auto",
+        rates: str = "saved",
         validate_every: str = "epoch",
         dry_run: bool = False,
         overfit: int = 0,
@@ -165,7 +173,10 @@ class Trainer:
             epochs: The total: a run that has 3 of 5 epochs trains 2 more, a finished one none.
             resume: "auto" goes on with what is in the `Checkpoint` folder, if anything; True demands that there is
                 something; False starts anew with the weights that a Trainer was made with (older files are moved
-                aside); a path loads that checkpoint file.
+                aside); a path loads that checkpoint file, also one of a run with other data, seed or code.
+            rates: Whose learning rates, other settings of the optimizer and schedule hold when a saved run goes on:
+                those "saved", or those of this "script". What the optimizer has gathered (momentum) is always kept,
+                and a schedule of the script stands where it would after as many steps.
             validate_every: "epoch", "2 epochs" or "500 steps"; the end of the last epoch always counts.
             dry_run: Run two batches through every stage, write nothing, and put everything back as it was.
             overfit: Train on the first so many batches only, again and again, to see whether the model can learn.
@@ -174,7 +185,8 @@ class Trainer:
             DataError: the loader yields nothing; or training and validation data mean different things (classes,
                 schema, vocabulary, normalisation), of which the first is named.
             TrainingError: loss, model and batches do not fit; the message has the shapes.
-            ResumeError: the saved run and this script do not fit; each difference is named.
+            ResumeError: the saved run and this script do not fit, or it is another run; each difference is named. Or
+                the run is longer than the one that its schedule was planned for.
             RunLockedError: another process trains in the folder.
             SystemExit: with code 143 after SIGTERM or SIGUSR1, when the state is saved (not in a notebook).
         """
@@ -182,6 +194,13 @@ class Trainer:
         dry_run = switch("dry_run", dry_run)
         if not (resume == "auto" or isinstance(resume, bool | str | os.PathLike)):
             raise ArgumentError(f"resume must be 'auto', True, False, or the path of a checkpoint, not {resume!r}")
+        if rates not in ("saved", "script"):
+            raise ArgumentError(f"rates must be 'saved' or 'script', not {rates!r}")
+        if rates == "script" and self.run.step:
+            raise ArgumentError(
+                f"rates='script' takes the rates that a Trainer was made with, and this one has trained "
+                f"{self.run.step} steps; make a new optimizer and Trainer, and go on from the Checkpoint's folder"
+            )
         every = Every.parse(validate_every)
         if every.unit == "seconds":
             raise ArgumentError(
@@ -194,8 +213,8 @@ class Trainer:
             return self._dry_run(source, val_source)
         self._set_up_callbacks()
         source, val_source = self._reusing(source, val_source)
-        with self._folder(), listening(self.run) as signals:
-            history = self._fit(source, val_source, epochs, resume, every)
+        with self._folder(), same_threads(), listening(self.run) as signals:
+            history = self._fit(source, val_source, epochs, resume, every, rates)
         if signals - {2} and not in_notebook():  # 2 is Ctrl-C, which returns
             raise SystemExit(EXIT_TERMINATED)
         return history
@@ -316,6 +335,7 @@ class Trainer:
     def _set_up_callbacks(self) -> None:
         for hook in Hooks(self.callbacks)["on_setup"]:
             hook(self.run)
+        self._script_rates.complete(self.run.optimizers)
 
     def _reusing(self, source: Source, val: Source | None) -> tuple[Source, Source | None]:
         """The same batches, as stored features while the first part of the model is frozen."""
@@ -338,12 +358,16 @@ class Trainer:
         """The folders of the run; the first is the one that it goes on from."""
         return [callback.store for callback in self.callbacks if isinstance(callback, Checkpoint)]
 
-    def _fit(self, source: Source, val: Source | None, epochs: int, how: Any, every: Every) -> History:
+    def _fit(
+        self, source: Source, val: Source | None, epochs: int, how: Any, every: Every, rates: str = "saved"
+    ) -> History:
         run, hooks = self.run, Hooks([*self._checks(), *self.callbacks])
+        before = run.epochs if run.step else None
         self._set_up(source, val, epochs, every)
-        self._resume(source, val, how)
+        before = self._go_on(source, val, how, rates) or before
         self._begin(source, epochs)
         if run.stop_reason is None:
+            check_plans(run, self.callbacks, before, epochs)
             setup.warn_untrained(run)
         try:
             for hook in hooks["on_fit_start"]:
@@ -377,11 +401,11 @@ class Trainer:
             self.callbacks,
             **self._rates,
             precision=self._precision,
-            loss=type(self._forward.loss).__name__,
+            **self._loss_settings,
             **{"validate every": f"{every.number} {every.unit}"},
             **{"validation data": None if val is None else val.describe()},
         )
-        run.capture = functools.partial(resuming.capture, run, source, self.callbacks, self._settings)
+        run.capture = functools.partial(resuming.capture, run, source, self.callbacks, self._settings, self._identity)
         run.indices = source.indices
 
     def _directions(self, *, has_val: bool) -> dict[str, bool | None]:
@@ -391,58 +415,18 @@ class Trainer:
             directions |= {f"val_{name}": self.metrics.higher_is_better(name) for name in self.metrics}
         return directions
 
-    def _resume(self, source: Source, val: Source | None, how: Any) -> None:
-        for name, state in self._saved_states(how):
-            try:
-                differences = resuming.restore(self.run, state, source, self.callbacks, self._settings)
-            except DamagedCheckpointError as error:
-                if how not in ("auto", True):
-                    raise type(error)(f"{name} cannot be used: {error}") from error
-                warnings.warn(f"{name}: {error}; trying the one before", CheckpointWarning, stacklevel=4)
-                continue
-            self.run.trained = None  # the file knows better
-            self._resumed_from(name, differences, source, val)
-            return
-        take_trained_back(self.run)
-
-    def _resumed_from(self, name: str, differences: list[str], source: Source, val: Source | None) -> None:
-        source.seed = self.run.seed
-        if val is not None:
-            val.seed = rng.derive(self.run.seed, rng.EVALUATE)
-        cursor = self.run.cursor
-        way = f", batches {source.how}" if cursor.batch else ""
-        told = f"resumed from {name}: epoch {cursor.epoch + 1}, batch {cursor.batch}, step {cursor.step}{way}"
-        self.run.say(Lines.of(told, *(f"  {difference}" for difference in differences)))
-
-    def _saved_states(self, how: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """What a fit may go on from, best first; whoever takes none of several has none that can be used."""
-        stores = self._stores()
-        if how is None:  # a dry run
-            return
-        if how is False and self.run.step:
-            raise ArgumentError(
-                f"this Trainer has trained {self.run.step} steps already, which its model, optimizer and callbacks "
-                "remember; to start anew make a new model, optimizer and Trainer"
-            )
-        if how is False:
-            for moved in filter(None, [store.archive() for store in stores]):
-                self.run.say(f"starting anew; the earlier run was moved to {moved}")
-            return
-        if how not in ("auto", True):
-            yield str(how), load_checkpoint(how)
-            return
-        for store in stores:
-            for entry, state in store.loadable():
-                yield str(store.folder / entry.file), state
-        where = " or ".join(str(store.folder) for store in stores)
-        if count := sum(len(store.entries) for store in stores):
-            raise CheckpointError(
-                f"none of the {count} checkpoints in {where} can be used; "
-                "fit(..., resume=False) starts anew and moves them aside"
-            )
-        if how is True:
-            where = f"in {where}" if stores else "because there is no Checkpoint callback"
-            raise CheckpointError(f"resume=True, but there is nothing to resume {where}")
+    def _go_on(self, source: Source, val: Source | None, how: Any, rates: str) -> int | None:
+        """Put the run back to a saved state; returns the epochs that it was to have when it was last trained."""
+        run, stores = self.run, self._stores()
+        if run.step == 0 and how is not None and (stores or how != "auto"):
+            self._identity["data"] = marks_of(source)
+        script = resuming.Script(
+            settings=self._settings,
+            identity=self._identity,
+            rates=self._script_rates if rates == "script" else None,
+            names_file=how not in ("auto", True, False, None),
+        )
+        return go_on(run, source, val, self.callbacks, stores, how, script)
 
     def _begin(self, source: Source, epochs: int) -> None:
         run = self.run
