@@ -178,6 +178,15 @@ def test_what_holds_is_told_in_the_log_without_progress_too(tmp_path, caplog):
     assert same.run.optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
 
 
+def test_another_schedule_cannot_go_on_from_what_one_has_saved(tmp_path):
+    make(tmp_path, schedule=lambda o: schedules.StepLR(o, 2)).fit(loader(), epochs=3)
+    with pytest.raises(ResumeError, match=r"schedule: saved StepLR, this script makes ExponentialLR, .*rates='script'"):
+        make(tmp_path, schedule=lambda o: schedules.ExponentialLR(o, 0.5)).fit(loader(), epochs=4)
+    made = make(tmp_path, Rates(), schedule=lambda o: schedules.ExponentialLR(o, 0.5))
+    made.fit(loader(), epochs=4, rates="script")
+    assert rates(made) == pytest.approx([0.1 * 0.5**3] * 4)
+
+
 def test_a_new_learning_rate_can_be_asked_for(tmp_path, caplog):
     make(tmp_path).fit(loader(), epochs=1)
     first = make(tmp_path, Rates(), lr=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -89,14 +90,13 @@ def plans_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
     Args:
         callbacks: All of them, with schedules that nobody has stepped.
     """
-    plans: dict[str, Any] = {}
-    for callback in callbacks:
-        if isinstance(callback, LearningRate):
-            for scheduler, place in _all_in(callback.scheduler):
-                values = scheduler.state_dict().items()
-                plans |= {f"{place}, {key}": value for key, value in values if key not in _MOVING and _is_plain(value)}
-                functions = [_described(each) for each in getattr(scheduler, "lr_lambdas", ())]
-                plans |= {f"{place}, function": functions} if functions else {}
+    schedules = [callback.scheduler for callback in callbacks if isinstance(callback, LearningRate)]
+    plans: dict[str, Any] = {"schedule": [type(each).__name__ for each in schedules if each is not None]}
+    for scheduler, place in itertools.chain.from_iterable(map(_all_in, schedules)):
+        values = scheduler.state_dict().items()
+        plans |= {f"schedule, {place}, {key}": value for key, value in values if _is_plan(key, value)}
+        functions = [_described(each) for each in getattr(scheduler, "lr_lambdas", ())]
+        plans |= {f"schedule, {place}, function": functions} if functions else {}
     return plans
 
 
@@ -195,7 +195,6 @@ def _described(function: Any) -> str:
     return f"{getattr(function, '__qualname__', type(function).__qualname__)} {code_of(function)}".strip()
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(isinstance(item, int | float | str | bool | type(None)) for item in value)
-    return isinstance(value, int | float | str | bool | type(None))
+def _is_plan(key: str, value: Any) -> bool:
+    items = value if isinstance(value, list | tuple) else [value]
+    return key not in _MOVING and all(isinstance(item, int | float | str | bool | type(None)) for item in items)

@@ -43,6 +43,10 @@ class Settings:
     may: dict[str, Any]
 
 
+# The parameters, and what schedules write into the groups.
+_NO_SETTINGS = frozenset({"params", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"})
+
+
 def rates_of(optimizers: Mapping[str, Optimizer]) -> dict[str, Any]:
     """The learning rates, weight decays and so on of optimizers as they are now.
 
@@ -54,7 +58,7 @@ def rates_of(optimizers: Mapping[str, Optimizer]) -> dict[str, Any]:
         for name, optimizer in optimizers.items()
         for number, group in enumerate(optimizer.param_groups)
         for key, value in group.items()
-        if key != "params" and isinstance(value, int | float | bool | str | tuple | list | type(None))
+        if key not in _NO_SETTINGS and isinstance(value, int | float | bool | str | tuple | list | type(None))
     }
 
 
@@ -196,6 +200,8 @@ def restore(
     check_state(state)
     _refuse_differences(state["settings"]["must"], script.settings.must)
     other = _other_run(run, state, source, script)
+    if script.rates is None:
+        _refuse_another_schedule(state["settings"]["may"].get("schedule"), script.settings.may.get("schedule"))
     check_fits(state, run)
     _load(run, state, source, callbacks, schedules=script.rates is None)
     if script.rates is not None:
@@ -203,9 +209,7 @@ def restore(
     else:
         put_functions(callbacks)
     saved, now = state["settings"]["may"], script.settings.may
-    newer = ("loss, ", "state of ")  # which the first checkpoints did not have
-    told = {name: value for name, value in now.items() if name in saved or not name.startswith(newer)}
-    return [*other, *_differences(saved, told, state["callbacks"], script.rates is not None)]
+    return [*other, *_differences(saved, now, state["callbacks"], script.rates is not None)]
 
 
 def _other_run(run: Run, state: Mapping[str, Any], source: Source, script: Script) -> list[str]:
@@ -229,6 +233,16 @@ def _other_run(run: Run, state: Mapping[str, Any], source: Source, script: Scrip
             )
         )
     return found
+
+
+def _refuse_another_schedule(saved: list[str] | None, now: list[str] | None) -> None:
+    """What one schedule has saved is nothing that another can go on from; that one was added or left out is told."""
+    if saved and now and list(saved) != list(now):
+        raise ResumeError(
+            f"schedule: saved {', '.join(saved)}, this script makes {', '.join(now)}, which cannot go on from it; use "
+            "the saved one, or fit(..., rates='script'), which takes the rate where the new one stands after as many "
+            "steps"
+        )
 
 
 def _load(
@@ -326,6 +340,8 @@ def _optimizer_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> 
 def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], states: Mapping[str, Any], rates: bool) -> list[str]:
     lines = []
     for key in dict.fromkeys([*saved, *now]):
+        if key.startswith(_OF_ONE) and (key not in saved or key not in now):
+            continue  # of another object, which is told as such
         old, new = saved.get(key), now.get(key)
         if isinstance(old, tuple | list) and isinstance(new, tuple | list):
             old, new = list(old), list(new)
@@ -347,7 +363,7 @@ def _callback_differences(old: Sequence[str], new: Sequence[str], states: Mappin
 
 def _new_holds(key: str, rates: bool) -> bool:
     """Whether this script's value is used: of what the saved state does not contain, or what was asked for."""
-    if key == "seed" or key.startswith("ReduceLROnPlateau"):
+    if key == "seed" or key.startswith("schedule, ReduceLROnPlateau"):
         return False
     if key in ("precision", "loss", "validate every", "validation data") or key.endswith(", function"):
         return True
@@ -355,3 +371,4 @@ def _new_holds(key: str, rates: bool) -> bool:
 
 
 _SHOWN_VALUES = 64
+_OF_ONE = ("loss, ", "state of ", "schedule")
