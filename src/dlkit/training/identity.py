@@ -41,7 +41,8 @@ def identity_of(run: Run, **functions: Any) -> dict[str, Any]:
         functions: What else computes, by name: loss, step.
     """
     drawn_from = torch.initial_seed()
-    code = {type(module).__qualname__: _code_of_class(type(module)) for module in run.model.modules()}
+    kinds: dict[Any, None] = {type(module): None for module in run.model.modules()}
+    code = {kind.__qualname__: _code_of_class(kind) for kind in kinds}
     for name, value in functions.items():
         for part in _own_parts(value):
             code[f"{name} {part.__qualname__}"] = code_of(part)

@@ -80,12 +80,13 @@ def _fetched(loader: DataLoader, keys: list[Any], seed: int) -> list[Any]:
     """Samples as one batch of their own; by a worker where workers fetch, as a file may be open in one process only."""
     here = loader.num_workers == 0 or bool(getattr(loader.dataset, "needs_no_worker", False))
     names = ("timeout", "worker_init_fn", "multiprocessing_context")
-    settings = {} if here else {name: loader._settings.get(name) for name in names}
+    settings: dict[str, Any] = {} if here else {name: loader._settings.get(name) for name in names}
     settings = {name: value for name, value in settings.items() if value is not None}
     one = DataLoader(
         loader.dataset, batch_sampler=[keys], collate_fn=_as_list, num_workers=0 if here else 1, **settings
     )
-    return next(one.batches(0, seed=seed))  # type: ignore[no-any-return]
+    samples: list[Any] = next(one.batches(0, seed=seed))
+    return samples
 
 
 def _as_list(samples: Any) -> list[Any]:
