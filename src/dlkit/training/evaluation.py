@@ -21,7 +21,7 @@ from dlkit.training.counting import Averaging
 from dlkit.training.steps import Forward
 from dlkit.training.units import Unit
 
-__all__ = ["evaluate", "predict"]
+__all__ = ["evaluate", "has_lists", "predict"]
 
 
 def evaluate(
@@ -85,6 +85,9 @@ def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_t
         batches: `(inputs, target)` or inputs alone, on the device.
         model: The module to use, put into eval mode for the time.
         has_targets: Whether batches of two are (inputs, target); None looks at the batch: yes.
+
+    Returns:
+        A tensor [N, ...], or dicts and tuples of such; a list of N tensors where the batches differ in width.
     """
     outputs: list[Any] = []
     left_out: list[int] = []
@@ -120,10 +123,31 @@ def _to_cpu(value: Any) -> Any:
     return value
 
 
+def _is_ragged(outputs: list[Tensor]) -> bool:
+    """Whether outputs of several batches [B, ...] cannot be one tensor, as they differ behind the first dimension."""
+    return any(output.is_nested for output in outputs) or len({output.shape[1:] for output in outputs}) > 1
+
+
+def has_lists(outputs: Any) -> bool:
+    """Whether predictions are lists of samples somewhere, as they are where batches were ragged.
+
+    Args:
+        outputs: What `predict` gave.
+    """
+    if isinstance(outputs, Mapping):
+        return any(map(has_lists, outputs.values()))
+    if isinstance(outputs, tuple):
+        return any(map(has_lists, outputs))
+    return isinstance(outputs, list) and isinstance(outputs[0], Tensor)
+
+
 def _concatenated(outputs: list[Any]) -> Any:
     first = outputs[0]
     if isinstance(first, Tensor):
-        return torch.cat([output.reshape(1) if output.dim() == 0 else output for output in outputs])
+        batched = [output.reshape(1) if output.dim() == 0 else output for output in outputs]
+        if _is_ragged(batched):
+            return [sample for output in batched for sample in output.unbind(0)]
+        return torch.cat(batched)
     if isinstance(first, Mapping):
         return {name: _concatenated([output[name] for output in outputs]) for name in first}
     if isinstance(first, tuple):

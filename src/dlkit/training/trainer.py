@@ -247,6 +247,11 @@ class Trainer:
             has_targets: False when batches of two tensors are two inputs, not inputs and target.
             scaled: Of a regression on a table, give the outputs as the model gives them, not in the target's own unit.
 
+        Returns:
+            A tensor [N, ...], or dicts and tuples of such, as the model gives them. Where the outputs of the batches
+            differ in width (each padded to its own longest sample), a list of N tensors, which is said; each still has
+            the padding of its batch.
+
         Raises:
             DataError: the data mean something else than the training data, or than the model says.
 
@@ -262,6 +267,11 @@ class Trainer:
         with rng.isolated(source.seed):
             batches = self._prepare(source.batches(0))
             outputs = evaluation.predict(self._forward, batches, model=self._eval_module(), has_targets=has_targets)
+        if evaluation.has_lists(outputs):
+            self.run.say(
+                "the outputs of the batches differ in width, so the predictions are a list with one tensor for each "
+                "sample, as wide as its batch was; torch.nn.utils.rnn.pad_sequence(..., batch_first=True) makes it one"
+            )
         return outputs if scaled else self._unit(loader).predictions(outputs)
 
     def lr_find(
