@@ -123,6 +123,11 @@ class Metrics:
         return iter(self._wanted)
 
     @property
+    def objective(self) -> Objective:
+        """How output and target are read."""
+        return self._objective
+
+    @property
     def objects(self) -> dict[str, Any]:
         """The metrics that were handed over as objects, by what the history calls them."""
         return {f"metric {name}": metric for name, metric in self._wanted.items() if not isinstance(metric, str)}

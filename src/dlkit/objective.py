@@ -44,6 +44,13 @@ class Objective:
     form: Form | None = None
     ignore_index: int = IGNORED
 
+    @property
+    def outputs(self) -> Literal["logits", "probabilities", "logarithms"] | None:
+        """What a model file has to know of the output; None where the loss does not say."""
+        if self.form == "probabilities" or self.form == "logarithms":
+            return self.form
+        return None if self.form is None else "logits"  # log-probabilities are logits whose softmax changes nothing
+
 
 # The losses of torch, as module and as function.
 _KNOWN: list[tuple[type[nn.Module], Any, Kind, Form]] = [

@@ -22,8 +22,10 @@ __all__ = ["Kind", "Meaning", "describe_example", "make_example"]
 
 Kind = Literal["image", "table", "text", "tensor"]
 Task = Literal["classification", "binary", "multilabel", "regression"]
+Outputs = Literal["logits", "probabilities", "logarithms"]
 
 _TASKS = ("classification", "binary", "multilabel", "regression")
+_OUTPUTS = ("logits", "probabilities", "logarithms")
 # Read by name when a file needs it: saving from a training must not pull the datasets in.
 _SCHEMA_HOME = "dlkit.datasets.tables.schema"
 _FIELDS = {"shape", "dtype", "low", "high"}
@@ -41,6 +43,8 @@ class Meaning:
         classes: The classes' names in the order of the outputs; for regression the names of the outputs, if known.
         columns: The names of the columns that inputs stand in, where they come from a table: of the texts, of the image
             files, of the features; empty where none are known.
+        outputs: "logits" (log-probabilities as well; of a regression the values); "probabilities", where the model ends
+            in a sigmoid or softmax; "logarithms" of a regression's values.
     """
 
     kind: Kind
@@ -48,9 +52,17 @@ class Meaning:
     task: Task
     classes: tuple[str, ...]
     columns: tuple[str, ...] = ()
+    outputs: Outputs = "logits"
 
     @classmethod
-    def find(cls, model: nn.Module, preprocessing: Any, classes: Sequence[Any] | None, task: str | None) -> Meaning:
+    def find(
+        cls,
+        model: nn.Module,
+        preprocessing: Any,
+        classes: Sequence[Any] | None,
+        task: str | None,
+        outputs: str | None = None,
+    ) -> Meaning:
         """What the caller said, else what the preprocessing, a dataset, or the model itself knows.
 
         Args:
@@ -58,6 +70,7 @@ class Meaning:
             preprocessing: A `Preprocessing`, `Schema`, `TextSpec`, or a dataset that has one.
             classes: The names.
             task: The task.
+            outputs: What the outputs are; None for logits.
 
         Raises:
             ArgumentError: something is missing or cannot be meant.
@@ -71,6 +84,8 @@ class Meaning:
         task = task or _guess(kind, names, data)
         if task not in _TASKS:
             raise ArgumentError(f"task must be one of {', '.join(_TASKS)}, not {task!r}")
+        if outputs not in (None, *_OUTPUTS):
+            raise ArgumentError(f"outputs must be one of {', '.join(_OUTPUTS)}, not {outputs!r}")
         if task != "regression" and not names:
             raise ArgumentError(
                 'the classes are not known: pass classes=["ant", "bee"] in the order of the outputs, or '
@@ -80,7 +95,14 @@ class Meaning:
             names = getattr(data, "target_columns", ())
         named = _named([str(name) for name in names or ()], "classes")
         columns = _columns(kind, spec, getattr(data, "input_columns", ()))
-        return cls(kind=kind, preprocessing=spec, task=task, classes=named, columns=columns)  # type: ignore[arg-type]
+        return cls(
+            kind=kind,
+            preprocessing=spec,
+            task=task,  # type: ignore[arg-type]
+            classes=named,
+            columns=columns,
+            outputs=outputs or "logits",  # type: ignore[arg-type]
+        )
 
     def document(self) -> dict[str, Any]:
         """As plain data."""
@@ -92,6 +114,7 @@ class Meaning:
         elif self.kind == "text":
             spec = spec.spec()
         found = {"kind": self.kind, "spec": spec, "task": self.task, "classes": list(self.classes)}
+        found |= {} if self.outputs == "logits" else {"outputs": self.outputs}
         return found if self.kind == "table" else found | {"columns": list(self.columns)}
 
     @classmethod
@@ -115,6 +138,11 @@ class Meaning:
             )  # the first files have none
         except ArgumentError as error:
             raise ModelFileError(str(error)) from error
+        outputs = document.get("outputs", "logits")
+        if outputs not in _OUTPUTS:
+            raise ModelFileError(
+                f"the model file's meaning.outputs must be one of {', '.join(_OUTPUTS)}: {outputs!r:.80}"
+            )
         try:
             made = _read_spec(kind, spec, tokenizer)
         except Exception as error:  # it comes from outside, and whoever reads it may stumble in any way
@@ -125,6 +153,7 @@ class Meaning:
             task=document["task"],
             classes=classes,
             columns=_columns(kind, made, columns),
+            outputs=outputs,
         )
 
     def check_outputs(self, shape: Sequence[int]) -> None:

@@ -38,6 +38,7 @@ def save(
     classes: Sequence[Any] | None = None,
     preprocessing: Any = None,
     task: Literal["classification", "binary", "multilabel", "regression"] | None = None,
+    outputs: Literal["logits", "probabilities", "logarithms"] | None = None,
     example: Any = None,
     metrics: Mapping[str, float] | None = None,
     format: Literal["dlkit", "state_dict", "onnx", "torch.export"] = "dlkit",  # noqa: A002
@@ -57,6 +58,8 @@ def save(
             `schema`, a text dataset's `spec`, or a dataset that has one of these, which also knows the names of its
             columns. By default the model's own. Without any the model takes tensors, and `example` is needed.
         task: What the outputs are; by default what the data says, else "classification".
+        outputs: "probabilities" for a model that ends in a sigmoid or softmax, "logarithms" for a regression of them
+            (a Poisson loss); None for logits, log-probabilities, and the values of a regression.
         example: A batch of inputs, for a model of bare tensors. Its shape is kept, its values are not.
         metrics: Numbers to keep with the model, such as `{"val_accuracy": 0.95}`.
         format: "dlkit"; or for other programs "state_dict" (weights alone, for torch), "onnx" (extra `onnx`; image
@@ -82,7 +85,13 @@ def save(
     if format not in ("dlkit", "onnx", "torch.export"):
         raise ArgumentError(f"format must be 'dlkit', 'state_dict', 'onnx' or 'torch.export', not {format!r}")
     meaning, document = describe(
-        model, classes=classes, preprocessing=preprocessing, task=task, example=example, metrics=metrics
+        model,
+        classes=classes,
+        preprocessing=preprocessing,
+        task=task,
+        outputs=outputs,
+        example=example,
+        metrics=metrics,
     )
     if format == "dlkit":
         tensors, _ = _rebuilt(model, document, str(path))
@@ -124,6 +133,7 @@ def describe(
     classes: Sequence[Any] | None = None,
     preprocessing: Any = None,
     task: str | None = None,
+    outputs: str | None = None,
     example: Any = None,
     metrics: Mapping[str, float] | None = None,
 ) -> tuple[Meaning, dict[str, Any]]:
@@ -134,6 +144,7 @@ def describe(
         classes: See `save`.
         preprocessing: See `save`.
         task: See `save`.
+        outputs: See `save`.
         example: See `save`.
         metrics: See `save`.
     """
@@ -151,7 +162,7 @@ def describe(
             f"the arguments of {architecture.get('name')!r} cannot stand in a file: {error}; a registered model is "
             "made with numbers, texts, lists and dicts only"
         ) from error
-    meaning = Meaning.find(model, preprocessing, classes, task)
+    meaning = Meaning.find(model, preprocessing, classes, task, outputs)
     description, output = _example(model, meaning, example)
     meaning.check_outputs(output.shape)
     document: dict[str, Any] = {

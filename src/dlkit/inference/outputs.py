@@ -71,12 +71,15 @@ def probabilities_of(meaning: Meaning, logits: Tensor) -> Tensor:
     logits = logits.float()
     if meaning.task == "regression":
         target = getattr(meaning.preprocessing, "target", None)
-        values = logits if target is None else target.unscale(logits)
-        return _wide(values)
+        values = logits.exp() if meaning.outputs == "logarithms" else logits
+        return _wide(values if target is None else target.unscale(values))
+    ready = meaning.outputs == "probabilities"
     if meaning.task == "binary":
-        second = logits.reshape(len(logits)).sigmoid()
+        second = logits.reshape(len(logits)) if ready else logits.reshape(len(logits)).sigmoid()
         return torch.stack([1 - second, second], 1)
-    return _wide(logits.sigmoid()) if meaning.task == "multilabel" else logits.softmax(1)
+    if meaning.task == "multilabel":
+        return _wide(logits if ready else logits.sigmoid())
+    return logits if ready else logits.softmax(1)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -111,17 +111,23 @@ def score(meaning: Meaning, outputs: Tensor, targets: Tensor, classes: Sequence[
         off = probabilities_of(meaning, outputs).double() - wanted
         return found | {"mae": float(off.abs().mean()), "rmse": float(off.square().mean().sqrt())}
     order = _order(meaning.classes, classes)
+    ready = meaning.outputs == "probabilities"
+    yes = 0.5 if ready else 0.0
+    pairwise = _of_probabilities if ready else nn.functional.binary_cross_entropy_with_logits
     if meaning.task == "multilabel":
         wanted = torch.zeros_like(outputs)
         wanted[:, order] = targets.float()
-        hits = (outputs > 0) == (wanted > 0.5)
-        return found | _measures(nn.functional.binary_cross_entropy_with_logits(outputs, wanted), hits)
+        return found | _measures(pairwise(outputs, wanted), (outputs > yes) == (wanted > 0.5))
     wanted = order[targets.long().reshape(-1)]
     if meaning.task == "binary":
-        logits = outputs.reshape(-1)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, wanted.float())
-        return found | _measures(loss, (logits > 0) == (wanted == 1))
-    return found | _measures(nn.functional.cross_entropy(outputs, wanted), outputs.argmax(1) == wanted)
+        second = outputs.reshape(-1)
+        return found | _measures(pairwise(second, wanted.float()), (second > yes) == (wanted == 1))
+    logits = outputs.double().clamp_min(1e-44).log() if ready else outputs  # as small as torch's own BCE allows
+    return found | _measures(nn.functional.cross_entropy(logits, wanted), outputs.argmax(1) == wanted)
+
+
+def _of_probabilities(outputs: Tensor, wanted: Tensor) -> Tensor:
+    return nn.functional.binary_cross_entropy(outputs.double(), wanted.double())
 
 
 def _measures(loss: Tensor, hits: Tensor) -> dict[str, float]:

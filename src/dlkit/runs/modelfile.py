@@ -25,7 +25,13 @@ def write_model_file(run: Run, path: str | os.PathLike[str], **options: Any) -> 
     step = run.step if run.weights_from is None else run.weights_from
     rows = [row for row in run.history.rows if row["step"] == step]
     measured = {} if not rows else {k: v for k, v in rows[-1].items() if isinstance(v, int | float) and v == v}
-    return save(run.model, path, **{"metrics": measured, **_known(run, options)})
+    known = _known(run, options)
+    if known["outputs"] is None and known["classes"]:
+        run.say(
+            f"{Path(path).name}: a loss of your own does not say what the outputs are; they are taken for logits. "
+            'Else: trainer.save(path, outputs="probabilities")'
+        )
+    return save(run.model, path, **{"metrics": measured, **known})
 
 
 def check_model_file(run: Run, **options: Any) -> None:
@@ -43,7 +49,7 @@ def _known(run: Run, options: dict[str, Any]) -> dict[str, Any]:
     data = run.data
     if preparation_in(run.val_data) and (spec_in(data) is None or preparation_in(data)):
         data = run.val_data
-    known = {"classes": classes_in(run.data)}
+    known: dict[str, Any] = {"classes": classes_in(run.data), "outputs": run.outputs}
     if options.get("preprocessing") is None and spec_in(data) is not None:
         known["preprocessing"] = data
     return {**known, **options}

@@ -198,6 +198,7 @@ class Run:
         weights_from: The step whose weights a callback has brought back into the model; None for those of `step`.
         data: The dataset that is trained on, without torch's wrappers; None where nobody knows.
         val_data: The dataset that validations read.
+        outputs: What the model's outputs are, for its file; None where the loss does not say.
         seed: What all randomness of the run is derived from.
         parts: What else was handed over and has a state, by name, such as a loss with parameters: `dlkit.runs.parts`.
         unfilled: Parameters that held NaN or infinities before the first step, so that checkpoints may hold such: of
@@ -233,6 +234,7 @@ class Run:
         self.logged: Row = {}
         self.data: Any = None
         self.val_data: Any = None
+        self.outputs: str | None = None
         self.parts: dict[str, Any] = {}
         self.unfilled: dict[str, frozenset[str]] = {}
         self.trained: Any = None

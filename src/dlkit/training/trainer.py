@@ -136,6 +136,7 @@ class Trainer:
         self.run = Run(self.model, optimizers, device=self.device, seed=seed, verbose=progress)
         self.run.accumulate = accumulate
         self.run.parts = parts
+        self.run.outputs = self.metrics.objective.outputs
         if precision == "fp16":
             self.run.scaler = torch.amp.GradScaler(self.device.type)
         # All of it before any training has changed it.
@@ -303,9 +304,10 @@ class Trainer:
 
         Args:
             path: The file; by custom it ends in ".safetensors".
-            **options: `classes`, `preprocessing`, `task`, `example`, `metrics`, `format`, as in `dlkit.save`. What is
-                not given is taken from the training data of the last `fit` (images are prepared as in validation, where
-                there was one), then from the model; metrics from the history.
+            **options: See `dlkit.save`: `classes`, `preprocessing`, `task`, `outputs`, `example`, `metrics`, `format`;
+                what is not given is taken from the training data of the last `fit` (images are prepared as in
+                validation, where there was one), then from the model; `metrics` from the history, `outputs` from the
+                loss.
 
         Raises:
             ArgumentError: the model is not registered, or what the file needs is not known.
