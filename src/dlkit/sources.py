@@ -260,6 +260,7 @@ def source_of(loader: Any, seed: int, *, pin_memory: bool = False) -> Source:
         loader.pin_memory = loader.pin_memory or pin_memory
     if isinstance(loader, DataLoader):
         return _Seekable(loader, seed)
+    _check_no_name(loader)
     if isinstance(loader, list | tuple):
         return _Ready(loader)
     if isinstance(loader, TorchDataLoader) and loader.persistent_workers:
@@ -268,6 +269,17 @@ def source_of(loader: Any, seed: int, *, pin_memory: bool = False) -> Source:
         loader = TorchDataLoader(loader.dataset, **settings)
     _check_loader(loader)
     return _Stream(loader, seed)
+
+
+def _check_no_name(loader: Any) -> None:
+    """Refuse names of files in the place of batches, one or a list of them."""
+    first = loader[0] if isinstance(loader, list | tuple) and loader else loader
+    if isinstance(first, str | bytes | os.PathLike):
+        raise ArgumentError(
+            f"{first!r:.80} is a path or a name, not batches; open it as a dataset (dlkit.datasets) and pass "
+            "DataLoader(dataset, batch_size=32); what predicts from files is a model file: "
+            "dlkit.load(trainer.save('model.safetensors')).predict_file(...)"
+        )
 
 
 def _check_loader(loader: Any) -> None:
@@ -280,11 +292,6 @@ def _check_loader(loader: Any) -> None:
     name = f"the class {loader.__name__}" if isinstance(loader, type) else type(loader).__name__
     if isinstance(loader, type) or not hasattr(loader, "__iter__"):
         raise ArgumentError(f"expected a DataLoader or an iterable of batches, not {name}")
-    if isinstance(loader, str | bytes | os.PathLike):
-        raise ArgumentError(
-            f"{loader!r} is a path or a name, not batches; open it as a dataset (dlkit.datasets) and pass "
-            "DataLoader(dataset, batch_size=32)"
-        )
     if isinstance(loader, torch.Tensor | np.ndarray | Mapping | Set) or hasattr(loader, "iloc"):
         raise ArgumentError(
             f"{name} is data, whose rows or names would be taken for batches; pass "

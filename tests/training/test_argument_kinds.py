@@ -154,7 +154,9 @@ def test_what_cannot_be_resumed(resume):
         ({"x": X}, "^dict is data, whose rows or names"),
         ({1, 2}, "^set is data, whose rows or names"),
         (TorchDataLoader, "^expected a DataLoader or an iterable of batches, not the class DataLoader"),
-        (Path("data.csv"), "^expected a DataLoader or an iterable of batches, not .*Path"),
+        (Path("data.csv"), r"Path\('data\.csv'\) is a path .* predicts from files is a model file: .*predict_file"),
+        (["a.jpg", "b.jpg"], "^'a.jpg' is a path or a name, not batches"),
+        ((Path("a.jpg"),), "is a path or a name, not batches"),
     ],
     ids=lambda value: str(value)[:20],
 )
