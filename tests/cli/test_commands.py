@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import dlkit as library
+from dlkit.cli._lines import Written, write_lines
 from dlkit.cli._talking import _in_shell_words
 
 Run = Any
@@ -109,6 +111,23 @@ def test_predict_puts_an_error_into_the_line_of_a_broken_row(dlkit: Run, model: 
     assert [bool(error) for error in written["error"]] == [False, True, True, False]
     rows = lines(dlkit("predict", model, tmp_path / "new.csv", "--json", "--on-error", "skip").out)
     assert [row["probability"] is None for row in rows] == [False, True, True, False]
+
+
+def test_a_terminal_gets_no_control_characters_and_a_file_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    table = pd.DataFrame({"text": ["\x1b[31mred", "two\nlines"], "prediction": ["a", "b"], "error": ["", "why"]})
+    monkeypatch.setattr(sys, "stdout", screen := Screen())
+    for as_json in (False, True):
+        write_lines([table], None, written := Written(), as_json=as_json, skipping=True)
+        assert (written.lines, written.errors) == (2, 1)
+    assert "\x1b" not in screen.getvalue()
+    assert "\\x1b[31mred,a," in screen.getvalue()
+    assert json.loads(screen.getvalue().splitlines()[-2])["text"] == "\x1b[31mred"
+    write_lines([table, table], tmp_path / "out.csv", Written(), as_json=False, skipping=True)
+    assert pd.read_csv(tmp_path / "out.csv")["text"].tolist() == table["text"].tolist() * 2
 
 
 def test_predict_never_writes_over_what_it_reads(dlkit: Run, model: Path, table: Path, tmp_path: Path) -> None:

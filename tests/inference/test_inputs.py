@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,11 @@ def encoded(image: Image.Image, kind: str = "PNG", **more: Any) -> bytes:
     return file.getvalue()
 
 
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 class TestStrings:
     def test_texts_never_open_a_file_of_that_name(
         self, reader: dlkit.Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -119,6 +125,20 @@ class TestStrings:
         found = again.predict(tmp_path / "rows.csv", on_error="skip")
         assert found["error"].str.len().gt(0).tolist() == [False, False, True, True]
         assert found["prediction"].notna().tolist() == [True, True, False, False]
+
+    def test_what_is_no_file_is_not_waited_for(
+        self, insects: dlkit.Predictor, prices: dlkit.Predictor, reader: dlkit.Predictor, tmp_path: Path
+    ) -> None:
+        for name in ("pipe", "pipe.csv"):
+            os.mkfifo(tmp_path / name)
+            for predictor in (prices, reader):
+                with pytest.raises(DataError, match="named pipe"):
+                    predictor.predict(tmp_path / name)
+        with pytest.raises(DataError, match="named pipe"):
+            insects.predict(tmp_path / "pipe")
+        picture().save(tmp_path / "a.png")
+        found = insects.predict([tmp_path / "a.png", tmp_path / "pipe"], on_error="skip")
+        assert ["named pipe" in error for error in found["error"]] == [False, True]
 
     def test_an_address_stays_as_it_was_written(self) -> None:
         assert os.fspath(FileName("https://example.org/a.csv")) == "https://example.org/a.csv"
@@ -265,6 +285,15 @@ class TestOneLinePerInput:
         whole = pd.concat([first, *batches])
         assert whole.index.tolist() == list(range(3000))
         assert whole["price"].tolist() == prices.predict(rows(), batch_size=100)["price"].tolist()
+
+    def test_a_bar_on_a_terminal_and_none_in_a_log(
+        self, prices: dlkit.Predictor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dlkit.inference.predictor._SHOWN_AFTER", 0)
+        for screen, progress, shown in ((Screen(), True, True), (Screen(), False, False), (io.StringIO(), True, False)):
+            monkeypatch.setattr(sys, "stderr", screen)
+            prices.predict(ROWS, batch_size=5, progress=progress)
+            assert ("predicting:" in screen.getvalue() and "/20 [" in screen.getvalue()) == shown
 
     def test_a_file_is_read_while_it_is_predicted(
         self, prices: dlkit.Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
