@@ -58,8 +58,9 @@ def test_fine_tune_of_the_head_alone_leaves_the_backbone() -> None:
     assert found.whole is None
     after = model.state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == ["5.weight", "5.bias"]
-    with pytest.raises(ArgumentError, match="epochs must be at least 0"):
-        fine_tune(network(), loader(0), loader(1), epochs=-1)
+    for wrong in (-1, 2.5, True):
+        with pytest.raises(ArgumentError, match=r"^epochs must be a whole number of at least 0, not"):
+            fine_tune(network(), loader(0), loader(1), epochs=wrong)
 
 
 class Nameless(Dataset[Any]):

@@ -316,7 +316,7 @@ class DataLoader:
     def _iterate_tasks(epoch: int, start: int, plan: Plan, stream: int) -> Iterator[_Task]:
         for number in range(start, len(plan)):
             indices = index_batch(plan[number])
-            if len(indices) == 0:
+            if not (indices.numel() if isinstance(indices, torch.Tensor) else indices):  # `len` of a tensor is slow
                 raise DataError(f"the plan of epoch {epoch} has a batch without any sample: batch {number}")
             yield _Task(epoch, number, rng.derive(stream, number), indices)
 

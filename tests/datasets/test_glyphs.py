@@ -177,7 +177,7 @@ def test_files_that_are_no_fonts_are_passed_over(tmp_path: Path) -> None:
 def test_arguments_that_cannot_be_meant(tmp_path: Path) -> None:
     with pytest.raises(DataNotFoundError, match=r"no font file .*missing.ttf"):
         Glyphs(10, fonts=[tmp_path / "missing.ttf"])
-    with pytest.raises(ArgumentError, match="num_samples must be at least 1, not 0"):
+    with pytest.raises(ArgumentError, match="num_samples must be a whole number of at least 1, not 0"):
         Glyphs(0)
     with pytest.raises(ArgumentError, match="jitter must lie between 0 and 3, not -1"):
         Glyphs(10, jitter=-1)

@@ -170,8 +170,8 @@ def test_pretrained_weights_are_never_left_out_silently(
     [
         ({"arch": "mpl"}, "arch='mpl': for tables there is 'mlp'"),
         ({"views": 4}, "views=4: this is for images, and the data is a table"),
-        ({"epochs": 0}, "epochs must be above 0, not 0"),
-        ({"lr": -1.0}, "lr must be above 0, not -1.0"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
+        ({"lr": -1.0}, "lr must be a number above 0, not -1.0"),
     ],
 )
 def test_what_cannot_be_meant_for_a_table_is_refused(

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dlkit._arguments import whole_number
 from dlkit.callbacks.base import Callback
-from dlkit.errors import ArgumentError
 
 __all__ = ["ReuseFeatures"]
 
@@ -51,8 +51,8 @@ class ReuseFeatures(Callback):
         max_memory: int = 1 << 30,
         max_bytes: int = 1 << 34,
     ) -> None:
-        if views is not None and views < 1:
-            raise ArgumentError(f"views must be at least 1, or None, not {views}")
+        if views is not None:
+            views = whole_number("views", views, least=1)
         self.enabled, self.views, self.keep = enabled, views, keep
         self.folder = None if folder is None else Path(folder)
         self.max_memory, self.max_bytes = max_memory, max_bytes

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from dlkit._arguments import whole_number
 from dlkit._files import atomic_write
 from dlkit._showing import Lines
 from dlkit.artifact import save
@@ -168,10 +169,12 @@ def _finished(trainer: Trainer, loaders: Mapping[str, Any], data: Data, choice: 
 
 
 def _with_numbers(choice: Choice, **given: float | None) -> Choice:
-    for name, value in given.items():
-        if value is not None and value <= 0:
-            raise ArgumentError(f"{name} must be above 0, not {value}")
     said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name, value in said.items():
+        if name in ("batch_size", "epochs", "image_size", "patience"):
+            said[name] = whole_number(name, value, least=1)
+        elif not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise ArgumentError(f"{name} must be a number above 0, not {value!r}")
     return dataclasses.replace(choice, **said)
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlkit._arguments import whole_number
 from dlkit._showing import safe
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.early_stopping import EarlyStopping
 from dlkit.callbacks.features import ReuseFeatures
-from dlkit.errors import ArgumentError
 from dlkit.runs.history import History
 from dlkit.runs.parts import buffers_of, find_parts, load_buffers, remember
 from dlkit.sources import source_of
@@ -123,8 +123,8 @@ def fine_tune(
     >>> fine_tune(model, data, data, epochs=1, head_epochs=2, views=None, progress=False).kept in ("head", "whole")
     True
     """
-    if epochs < 0 or head_epochs < 1:
-        raise ArgumentError(f"epochs must be at least 0 and head_epochs at least 1, not {epochs}, {head_epochs}")
+    epochs, head_epochs = whole_number("epochs", epochs, least=0), whole_number("head_epochs", head_epochs, least=1)
+    patience, seed = whole_number("patience", patience, least=1), whole_number("seed", seed)
     agreed(model, train, val)
     common = {"device": device, "precision": precision, "seed": seed}
     loss = loss or nn.CrossEntropyLoss()

@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageFont
 
 from dlkit import rng
+from dlkit._arguments import whole_number
 from dlkit._opening import regular
 from dlkit.datasets.letters.packed import PackedImages, Transform
 from dlkit.datasets.letters.packfile import ImageStore, Names
@@ -87,8 +88,7 @@ class Glyphs(PackedImages):
         jitter: float = 1.0,
         fonts: Sequence[str | os.PathLike[str]] | None = None,
     ) -> None:
-        if num_samples < 1:
-            raise ArgumentError(f"num_samples must be at least 1, not {num_samples}")
+        num_samples, seed = whole_number("num_samples", num_samples, least=1), whole_number("seed", seed)
         if not 0 <= jitter <= 3:
             raise ArgumentError(f"jitter must lie between 0 and 3, not {jitter}")
         faces = _usable_faces(_files_found() if fonts is None else _files_given(fonts), given=fonts is not None)
