@@ -1,7 +1,7 @@
 """The named metrics as plain arithmetic over all batches: counts of decisions, ranks of scores, sums of errors.
 
-Sums are whole numbers or float64, so that the batches' sizes change no digit that is shown. `importing torchmetrics`
-takes seconds and is not needed for a name; `tests/test_metrics.py` compares with it and with scikit-learn.
+Sums are whole numbers or float64, so that the batches' sizes change no digit that is shown. Importing torchmetrics
+takes seconds, which no name costs; `tests/test_metrics.py` compares with it and with scikit-learn.
 """
 
 from __future__ import annotations

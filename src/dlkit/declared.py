@@ -127,7 +127,7 @@ def difference(first: Any, other: Any) -> Difference | None:
     return None if found is None else Difference(_named(found[0]), _shown(found[1]), _shown(found[2]), way)
 
 
-def check_same(first: Any, other: Any, *, there: str, here: str) -> None:
+def check_same(first: Any, other: Any, *, there: str, here: str, way: str | None = None) -> None:
     """Refuse data that means something else than the data (or model) it is used with.
 
     Args:
@@ -135,6 +135,7 @@ def check_same(first: Any, other: Any, *, there: str, here: str) -> None:
         other: The data to be used with it.
         there: What `first` is, for the message.
         here: What `other` is.
+        way: What to do, where it is not what `difference` says.
 
     Raises:
         DataError: they differ; the first difference is named, and the way.
@@ -142,7 +143,7 @@ def check_same(first: Any, other: Any, *, there: str, here: str) -> None:
     if found := difference(first, other):
         raise DataError(
             f"{there} and {here} mean different things: {found.what} is {found.mine} in {there} and {found.theirs} in "
-            f"{here}; {found.way}"
+            f"{here}; {way or found.way}"
         )
 
 

@@ -19,7 +19,7 @@ from dlkit.datasets import CSVDataset, ImageFolder, TextDataset
 from dlkit.declared import classes_in, difference
 from dlkit.errors import DataError, DlkitError
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
-from dlkit.transfer import compare, fine_tune
+from dlkit.transfer import compare, fine_tune, replace_head
 from dlkit.transforms import Augment, evaluate, train
 
 
@@ -164,8 +164,12 @@ def test_a_model_made_for_another_table():
             call(loader(other))
     named = SmallConvNet(2, in_chans=3)
     named.classes = ["b", "a"]
-    with pytest.raises(DataError, match=r"the model and the training data .*: class 0 is 'b' in the model and 'a' in"):
+    message = (
+        r"the model and the training data .*: class 0 is 'b' in the model and 'a' in the training data; make the mod"
+    )
+    with pytest.raises(DataError, match=message):
         trainer_of(named).fit(loader(first))
+    assert replace_head(named, 2).classes is None  # the new head's outputs have no names yet
 
 
 @pytest.mark.parametrize(

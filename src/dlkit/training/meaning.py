@@ -14,6 +14,12 @@ from dlkit.wrappers import unwrap
 __all__ = ["agreed", "check", "target_of"]
 
 
+_MODEL = (
+    "make the model for the data (create_model(name, classes=train.classes), TabularMLP(train.schema)), or read the "
+    "data as the model's was (class_to_idx=model.classes, schema=model.schema)"
+)
+
+
 def agreed(model: nn.Module, train: Any, val: Any) -> tuple[Any, Any]:
     """The training and the validation data, unless they say different things of classes, columns, texts or pixels.
 
@@ -29,9 +35,10 @@ def agreed(model: nn.Module, train: Any, val: Any) -> tuple[Any, Any]:
         DataError: they differ; the first difference is named, and the way.
     """
     data, val_data = _data_of(train), _data_of(val)
-    check_same(_claims(model), data, there="the model", here="the training data")
+    claims = _claims(model)
+    check_same(claims, data, there="the model", here="the training data", way=_MODEL)
     check_same(data, val_data, there="the training data", here="the validation data")
-    check_same(_claims(model), val_data, there="the model", here="the validation data")
+    check_same(claims, val_data, there="the model", here="the validation data", way=_MODEL)
     return data, val_data
 
 
@@ -47,7 +54,7 @@ def check(run: Run, loader: Any) -> None:
     """
     data = _data_of(loader)
     check_same(run.data, data, there="the training data", here="this data")
-    check_same(_claims(run.model), data, there="the model", here="this data")
+    check_same(_claims(run.model), data, there="the model", here="this data", way=_MODEL)
 
 
 def target_of(run: Run, loader: Any = None) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dlkit.declared import classes_in
 from dlkit.errors import ArgumentError
 from dlkit.transfer._adapters import adapted_layer
 from dlkit.transfer._trace import Trace, run_trace, tensors_in
@@ -249,6 +250,8 @@ def replace_head(model: nn.Module, classes: int, *, example: Any = None) -> nn.M
         layer = _resized(model.get_submodule(name), classes)
         setattr(model.get_submodule(parent), key, layer)
     _tell_class_count(model, heads.num_classes, classes)
+    if classes_in(model) is not None:
+        model.__dict__["classes"] = None  # the names of the old head's outputs
     return remember_heads(model, dataclasses.replace(heads, num_classes=classes))
 
 
