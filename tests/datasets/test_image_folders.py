@@ -28,10 +28,11 @@ from dlkit import transforms
 from dlkit.datasets import ImageFiles, ImageFolder, decode_image
 from dlkit.datasets.images import handover, listing
 from dlkit.datasets.images.decoding import EXTENSIONS, open_image
-from dlkit.datasets.images.listing import natural, scan
+from dlkit.datasets.images.listing import scan
 from dlkit.datasets.images.parallel import BatchMemory, default_threads, for_each
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
 from dlkit.loader import DataLoader
+from dlkit.reading.targets import natural
 from dlkit.transforms import Augment, MixUp
 
 

@@ -26,13 +26,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlkit.datasets import CSVDataset
-from dlkit.datasets.tables._cells import Cells, Dates, Numbers, Strings, Table
 from dlkit.datasets.tables._dialect import Dialect, audit_quotes, find_dialect
 from dlkit.datasets.tables._encodings import detect_encoding
 from dlkit.datasets.tables._options import ReadOptions
 from dlkit.datasets.tables._reading import read_table
 from dlkit.datasets.tables._textual import cell_by_cell, through_arrow
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
+from dlkit.reading.cells import Cells, Dates, Numbers, Strings, Table
 
 PLAIN = "a,b\n1,x\n2,y\n"
 

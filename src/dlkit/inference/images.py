@@ -101,12 +101,11 @@ def _named(item: Any) -> tuple[str | None, Any]:
 def _of_table(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> _Source:
     """The files that a column of a table names; of a DataFrame only with the folder they lie in."""
     check_options(options, _OF_TABLES, "tables of images")
-    table, name, folder = opened_table(given)
-    asked = options.get("image")
-    column = _column(meaning, list(map(str, table.columns)), name) if asked is None else asked
-    if column not in table.columns:
-        raise DataError(f"{name} has no column {column!r}; its columns are {', '.join(map(repr, table.columns))}")
-    root = options.get("root", folder if isinstance(given, Path) else None)
+    opened = opened_table(given)
+    table, asked = opened.columns, options.get("image")
+    column = _column(meaning, list(map(str, table.columns)), opened.name) if asked is None else asked
+    opened.check([column])
+    root = options.get("root", opened.folder if isinstance(given, Path) else None)
     suffix = options.get("suffix", "")
     return _Source(
         items=(_of_cell(cell, column, root, suffix) for cell in table[column].tolist()),

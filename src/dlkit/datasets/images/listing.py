@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,8 +29,9 @@ from dlkit.datasets.images.classes import numbered, stated_order
 from dlkit.datasets.images.decoding import EXTENSIONS
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import DataError, DataNotFoundError
+from dlkit.reading.targets import natural
 
-__all__ = ["Listing", "natural", "scan"]
+__all__ = ["Listing", "scan"]
 
 #: Raised by one whenever a scan would find something else in the same folder.
 VERSION = 1
@@ -49,19 +49,6 @@ _PARTS = {
 }
 _PART_OF = {alias: part for part, aliases in _PARTS.items() for alias in aliases}
 _HIDDEN = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "lost+found", "$RECYCLE.BIN"})
-
-
-def natural(name: str) -> tuple[Any, ...]:
-    """A sort key in which "2" comes before "10"; names without digits sort as Python sorts them.
-
-    Args:
-        name: Of a class or file.
-
-    >>> sorted(["10", "9", "b2", "b10"], key=natural)
-    ['9', '10', 'b2', 'b10']
-    """
-    pieces = re.split(r"(\d{1,18})", name)  # text and numbers in turn, so that only like is compared with like
-    return (*(int(piece) if place % 2 else piece for place, piece in enumerate(pieces)), name)
 
 
 @dataclass(frozen=True, eq=False)

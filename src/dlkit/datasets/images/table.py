@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit._opening import open_regular
 from dlkit.datasets.images.classes import numbered, stated_order
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import Color
-from dlkit.datasets.images.listing import natural
 from dlkit.datasets.images.settings import BatchTransform, ImageSettings, Transform
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+from dlkit.reading.cells import Array, text_of
+from dlkit.reading.parsing import DEFAULT_MISSING, mostly_numbers, number_format, parse_number
+from dlkit.reading.targets import check_count, class_name, class_names, class_order, target_text, task_of
 from dlkit.transforms import Augment, Preprocessing
 
 __all__ = ["ImageTable"]
@@ -34,14 +36,17 @@ class ImageTable(ImageDataset):
     `ImageFolder`.
 
     Args:
-        csv: The file, with a header row; or a pandas DataFrame.
+        csv: A table of files, as `CSVDataset` reads it: a path, an address or a pandas DataFrame.
         image: The column with the files' paths, seen from `root`.
         target: The column with the targets; a list of columns for several numbers, or for several labels when they hold
             only 0 and 1; None for unlabelled images.
         root: The folder that the paths lead from; by default that of the CSV file, else the current one.
-        task: "auto" takes text, whole numbers and truth values for classes, fractions for regression, text with the
-            `separator` for several labels.
-        separator: Between the labels of one image, such as "|" in "cat|dog".
+        task: "auto" takes words, truth values and few different whole numbers for classes, other numbers for
+            regression, as in tables; text with the `label_separator` for several labels.
+        label_separator: Between the labels of one image, such as "|" in "cat|dog".
+        encoding: Of the file; see `CSVDataset`.
+        separator: Between the file's cells; see `CSVDataset`.
+        missing: Marks that mean "no target", which are errors; `[]` where one of them, such as "NA", is a class.
         class_to_idx: The classes' numbers, or their names in order; by default the natural order of what is there.
         suffix: Added to every name, such as ".jpg", for tables that hold bare identifiers.
         size: See `ImageFolder`; and so are those that follow.
@@ -82,7 +87,10 @@ class ImageTable(ImageDataset):
         *,
         root: str | os.PathLike[str] | None = None,
         task: Task = "auto",
-        separator: str | None = None,
+        label_separator: str | None = None,
+        encoding: str = "auto",
+        separator: str = "auto",
+        missing: Sequence[str] = DEFAULT_MISSING,
         class_to_idx: Mapping[str, int] | Sequence[str] | None = None,
         suffix: str = "",
         size: int | tuple[int, int] | None = None,
@@ -112,50 +120,80 @@ class ImageTable(ImageDataset):
         )
         if task not in ("auto", "classification", "regression", "multilabel"):
             raise ArgumentError(f"task must be auto, classification, regression or multilabel, not {task!r}")
-        table, name, folder = opened_table(csv)
         columns = [target] if isinstance(target, str) else list(target or ())
-        _check_columns(table, [image, *columns], name)
-        names = [f"{value}{suffix}" for value in table[image].astype(str)]
-        reader = _Targets(table, name, class_to_idx, separator)
+        table = opened_table(csv, encoding=encoding, separator=separator)
+        table.check([image, *columns])
+        _check_filled(table, [image, *columns])
+        names = [f"{value}{suffix}" for value in table.columns[image].astype(str)]
+        reader = _Targets(table, class_to_idx, label_separator, tuple(missing))
         self.task, classes, targets = reader.read(target, task)
-        where = Path(os.path.abspath(root)) if root is not None else folder
+        where = Path(os.path.abspath(root)) if root is not None else table.folder
         if not where.is_dir():
             raise DataNotFoundError(f"root={where} is not a folder; it is what the names in {image!r} are seen from")
-        _check_first(where, names, name, image)
+        _check_first(where, names, table.name, image)
         super().__init__(where, Names.of(names), targets, classes, settings)
         self.input_columns, self.target_columns = (image,), tuple(columns)
 
 
-def opened_table(csv: Any) -> tuple[Any, str, Path]:
-    """The table, what errors call it, and the folder that names are seen from.
+@dataclass(frozen=True)
+class OpenedTable:
+    """A table's columns as they are written, and what errors call it and its rows.
+
+    Attributes:
+        columns: A DataFrame; of a file, with each cell as the text that stands there.
+        name: What errors call it.
+        folder: That names of files are seen from.
+        place: Maps a row's number to the words with which errors name it.
+    """
+
+    columns: Any
+    name: str
+    folder: Path
+    place: Callable[[int], str]
+
+    def check(self, columns: Sequence[str]) -> None:
+        """Refuse a table that lacks one of the columns.
+
+        Raises:
+            DataError: names the column, and those that there are.
+        """
+        for column in columns:
+            if column not in self.columns:
+                there = ", ".join(map(repr, self.columns))
+                raise DataError(f"{self.name} has no column {column!r}; its columns are {there}")
+
+
+def opened_table(csv: Any, *, encoding: str = "auto", separator: str = "auto") -> OpenedTable:
+    """A table of files, read as every other table.
 
     Args:
         csv: See `ImageTable`.
+        encoding: See `CSVDataset`.
+        separator: See `CSVDataset`.
     """
     import pandas as pd
 
+    # Imported here, as tables may have images in them.
+    from dlkit.datasets.tables._options import ReadOptions
+    from dlkit.datasets.tables._reading import read_table
+
     if isinstance(csv, pd.DataFrame):
-        return csv, "the table", Path.cwd()
-    path = Path(os.path.abspath(csv))
-    try:
-        # Names as they are written: "007" stays "007", and a file called "NA" or "null" is no missing value.
-        with open_regular(path) as file:
-            return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig"), str(path), path.parent
-    except DataError:
-        raise
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
+        return OpenedTable(csv, "the table", Path.cwd(), lambda row: f"the table, row {csv.index[row]!r}")
+    options = ReadOptions(encoding=encoding, separator=separator, missing=())
+    # Read once for the names of the columns: "007" must stay "007", so all of them are asked for as text.
+    table = read_table(csv, options, as_text=list(read_table(csv, options).columns))
+    cells = {name: pd.Series(text_of(column).tolist(), dtype=object) for name, column in table.columns.items()}
+    return OpenedTable(pd.DataFrame(cells), table.origin, table.folder or Path.cwd(), table.places)
 
 
-def _check_columns(table: Any, columns: Sequence[str], name: str) -> None:
+def _check_filled(table: OpenedTable, columns: Sequence[str]) -> None:
     for column in columns:
-        if column not in table.columns:
-            raise DataError(f"{name} has no column {column!r}; it has {', '.join(map(str, table.columns))}")
-        missing = np.flatnonzero(table[column].isna() | (table[column].astype(str).str.strip() == ""))
+        cells = table.columns[column]
+        missing = np.flatnonzero(cells.isna() | (cells.astype(str).str.strip() == ""))
         if len(missing):
-            raise DataError(f"{name}, row {missing[0] + 2}: column {column!r} is empty ({len(missing)} rows in all)")
-    if not len(table):
-        raise DataError(f"{name} has no rows")
+            raise DataError(f"{table.place(int(missing[0]))}: column {column!r} is empty ({len(missing)} rows in all)")
+    if not len(table.columns):
+        raise DataError(f"{table.name} has no rows")
 
 
 def _check_first(root: Path, names: Sequence[str], name: str, column: str) -> None:
@@ -170,8 +208,8 @@ def _check_first(root: Path, names: Sequence[str], name: str, column: str) -> No
 class _Targets:
     """Columns of a table as a tensor; what errors need to name row and column."""
 
-    def __init__(self, table: Any, name: str, given: Any, separator: str | None) -> None:
-        self.table, self.name, self.given, self.separator = table, name, given, separator
+    def __init__(self, table: OpenedTable, given: Any, separator: str | None, missing: Sequence[str]) -> None:
+        self.table, self.given, self.separator, self.missing = table, given, separator, missing
 
     def read(self, target: str | Sequence[str] | None, task: Task) -> tuple[str, list[str], Tensor | None]:
         """Task, classes and targets."""
@@ -179,73 +217,73 @@ class _Targets:
             return "", [], None
         if not isinstance(target, str):
             return self._several(list(target), task)
+        texts, codes = self._texts(target)
         if task == "multilabel" or (task == "auto" and self.separator is not None):
-            return self._separated(target)
-        if task == "regression" or (task == "auto" and self._is_fraction(target)):
-            return "regression", [], self._numbers([target])[:, 0].contiguous()
-        return self._classes(target)
+            return self._separated(target, texts, codes)
+        if task == "auto":
+            counts = np.bincount(codes, minlength=len(texts)).tolist()
+            task = "classification" if self.given is not None else task_of(texts, counts)[0]
+        if task == "regression":
+            return "regression", [], self._numbers(target)
+        return self._classes(target, texts, codes)
 
-    def _is_fraction(self, column: str) -> bool:
-        values = self._as_numbers(column)
-        return values is not None and bool((values != np.floor(values)).any())
+    def _texts(self, column: str) -> tuple[list[str], Array]:
+        """The different texts of a column, and for each row the place of its own."""
+        cells = self.table.columns[column]
+        rows, distinct = cells.factorize(use_na_sentinel=False)
+        texts = [target_text(value, self.missing) for value in distinct]
+        if len(lost := np.flatnonzero(np.array([text is None for text in texts], dtype=bool)[rows])):
+            raise DataError(
+                f"{self.table.place(int(lost[0]))}: column {column!r} holds {cells.iloc[int(lost[0])]!r}, which means "
+                f"that there is no target ({len(lost)} rows in all); if it is a class, missing=[] keeps it"
+            )
+        known: dict[str, int] = {}
+        places = [known.setdefault(text, len(known)) for text in texts if text is not None]
+        return list(known), np.array(places, dtype=np.int64)[rows]
 
-    def _as_numbers(self, column: str) -> Any:
-        try:
-            return self.table[column].astype(float).to_numpy()
-        except (ValueError, TypeError):
-            return None
-
-    def _numbers(self, columns: Sequence[str]) -> Tensor:
-        found = []
-        for column in columns:
-            values = self._as_numbers(column)
-            if values is None or not np.isfinite(values).all():
-                row, value = self._first_bad(column)
-                raise DataError(f"{self.name}, row {row + 2}: column {column!r} holds {value!r}, which is not a number")
-            found.append(values.astype(np.float32))
-        return torch.from_numpy(np.stack(found, 1))
-
-    def _first_bad(self, column: str) -> tuple[int, Any]:
-        for row, value in enumerate(self.table[column]):
-            try:
-                if np.isfinite(float(value)):
-                    continue
-            except (ValueError, TypeError):
-                pass
-            return row, value
-        raise AssertionError("only called where there is one")
+    def _numbers(self, column: str) -> Tensor:
+        texts, codes = self._texts(column)
+        counts = dict(zip(texts, np.bincount(codes, minlength=len(texts)).tolist(), strict=True))
+        form = number_format(texts) or mostly_numbers(counts) or "plain"
+        values = [parse_number(text, form) for text in texts]
+        usable = np.array([value is not None and np.isfinite(value) for value in values], dtype=bool)
+        if len(bad := np.flatnonzero(~usable[codes])):
+            value = texts[codes[bad[0]]]
+            place = self.table.place(int(bad[0]))
+            raise DataError(f"{place}: column {column!r} holds {value!r}, which is not a number")
+        return torch.from_numpy(np.array(values, dtype=np.float64)[codes].astype(np.float32))
 
     def _several(self, columns: list[str], task: Task) -> tuple[str, list[str], Tensor]:
         if task == "classification":
             raise ArgumentError("classification takes one target column; several are labels (multilabel) or numbers")
-        values = self._numbers(columns)
+        values = torch.stack([self._numbers(column) for column in columns], 1)
         binary = bool(((values == 0) | (values == 1)).all())
         if task == "multilabel" and not binary:
             row = int(((values != 0) & (values != 1)).any(1).nonzero()[0])
-            raise DataError(f"{self.name}, row {row + 2}: the columns of several labels may hold only 0 and 1")
+            raise DataError(f"{self.table.place(row)}: the columns of several labels may hold only 0 and 1")
         if task == "multilabel" or (task == "auto" and binary):
             return "multilabel", columns, values
         return "regression", [], values
 
-    def _separated(self, column: str) -> tuple[str, list[str], Tensor]:
+    def _separated(self, column: str, texts: list[str], codes: Array) -> tuple[str, list[str], Tensor]:
         separator = self.separator or "|"
-        rows = [
-            [label for part in str(value).split(separator) if (label := part.strip())] for value in self.table[column]
-        ]
-        names, places = self._places({label for row in rows for label in row}, column)
-        targets = torch.zeros(len(rows), len(names))
-        for row, labels in enumerate(rows):
-            for label in labels:
+        labels = [[label for part in text.split(separator) if (label := part.strip())] for text in texts]
+        names, places = self._places(class_order({label for row in labels for label in row}), column)
+        targets = torch.zeros(len(texts), len(names))
+        for row, found in enumerate(labels):
+            for label in found:
                 targets[row, places[label]] = 1
-        return "multilabel", names, targets
+        return "multilabel", names, targets[torch.from_numpy(codes)]
 
-    def _classes(self, column: str) -> tuple[str, list[str], Tensor]:
-        labels = self.table[column].astype(str)
-        names, places = self._places(set(labels), column)
-        return "classification", names, torch.from_numpy(labels.map(places).to_numpy(dtype=np.int64).copy())
+    def _classes(self, column: str, texts: list[str], codes: Array) -> tuple[str, list[str], Tensor]:
+        ordered = class_names(texts)
+        if self.given is None:
+            check_count(column, len(ordered), len(codes))
+        names, places = self._places(ordered, column)
+        numbers = np.array([places[class_name(text)] for text in texts], dtype=np.int64)
+        return "classification", names, torch.from_numpy(numbers[codes])
 
-    def _places(self, found: set[str], column: str) -> tuple[list[str], dict[str, int]]:
+    def _places(self, ordered: Sequence[str], column: str) -> tuple[list[str], dict[str, int]]:
         """The classes in order, and the number of each label that was found."""
-        ordered = sorted(found, key=natural)
         given = ordered if self.given is None else self.given
-        return stated_order(given), numbered(ordered, given, f"{self.name}, column {column!r}")
+        return stated_order(given), numbered(ordered, given, f"{self.table.name}, column {column!r}")

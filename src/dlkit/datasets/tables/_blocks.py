@@ -15,7 +15,6 @@ import numpy as np
 from dlkit._files import FileLock, atomic_write, cache_dir
 from dlkit._opening import open_regular, regular
 from dlkit._optional import require
-from dlkit.datasets.tables._cells import Table
 from dlkit.datasets.tables._dialect import Dialect, audit_quotes, find_dialect, records
 from dlkit.datasets.tables._encodings import detect_encoding, first_bad_byte
 from dlkit.datasets.tables._frames import arrow_columns
@@ -24,6 +23,7 @@ from dlkit.datasets.tables._reading import Numbered, check_names, is_parquet
 from dlkit.datasets.tables._source import is_packed, unpacked
 from dlkit.datasets.tables._textual import fitting_dialect, line_of, parse_text
 from dlkit.errors import DataError
+from dlkit.reading.cells import Table
 
 __all__ = ["Block", "BlockFile", "block_file"]
 

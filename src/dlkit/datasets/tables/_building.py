@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables._cells import Array, Skipped, StringPool, Strings, Table, ranked
 from dlkit.datasets.tables._encoding import Encoded, Problem, encode, target_problems
-from dlkit.datasets.tables._fitting import FitOptions, Roles, fit_columns, text_of
+from dlkit.datasets.tables._fitting import FitOptions, Roles, fit_columns
 from dlkit.datasets.tables._images import ImageOptions, missing_files
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._options import ReadOptions
@@ -18,6 +17,7 @@ from dlkit.datasets.tables._reading import read_table
 from dlkit.datasets.tables._targets import TargetOptions, encode_target, find_target, scaled_target, unscaled_target
 from dlkit.datasets.tables.schema import Schema, Target
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading.cells import Array, Skipped, StringPool, Strings, Table, ranked, text_of
 from dlkit.splits import split_indices
 
 __all__ = ["Settings", "build", "build_split", "settings_of"]

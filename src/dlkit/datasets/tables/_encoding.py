@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, Strings, Table
 from dlkit.datasets.tables._facts import date_parts
-from dlkit.datasets.tables._fitting import text_of
-from dlkit.datasets.tables._parsing import (
+from dlkit.datasets.tables._targets import encode_target
+from dlkit.datasets.tables.columns import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn
+from dlkit.datasets.tables.schema import Schema
+from dlkit.errors import DataError
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, text_of
+from dlkit.reading.parsing import (
     as_dates,
     as_numbers,
     date_format,
@@ -20,10 +23,7 @@ from dlkit.datasets.tables._parsing import (
     present,
     unmistakable,
 )
-from dlkit.datasets.tables._targets import ClassNumbers, encode_target
-from dlkit.datasets.tables.columns import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn
-from dlkit.datasets.tables.schema import Schema
-from dlkit.errors import DataError
+from dlkit.reading.targets import ClassNumbers
 
 __all__ = ["Encoded", "Problem", "check_columns", "encode"]
 

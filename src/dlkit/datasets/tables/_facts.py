@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, Strings
-from dlkit.datasets.tables._parsing import present, whole_numbers
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings
+from dlkit.reading.parsing import present, whole_numbers
 
 __all__ = [
     "DateFacts",

@@ -18,7 +18,6 @@ from dlkit.datasets.tables._building import (
     text_columns,
     under_schema,
 )
-from dlkit.datasets.tables._cells import Array, Skipped, Strings, Table
 from dlkit.datasets.tables._encoding import Problem, encode, target_problems, unreadable
 from dlkit.datasets.tables._fitting import (
     category,
@@ -27,10 +26,8 @@ from dlkit.datasets.tables._fitting import (
     fixed_column,
     forced_kind,
     like_id,
-    text_of,
 )
 from dlkit.datasets.tables._options import ReadOptions
-from dlkit.datasets.tables._parsing import present
 from dlkit.datasets.tables._reading import paths_of
 from dlkit.datasets.tables._survey import Cut, Survey, judge, record, tables_of
 from dlkit.datasets.tables._tallies import ColumnTally, NumberTally, TextTally
@@ -39,7 +36,6 @@ from dlkit.datasets.tables._targets import (
     encode_target,
     find_target,
     scaled_by,
-    sorted_classes,
     split_labels,
     target_numbers,
     unscaled_target,
@@ -47,6 +43,9 @@ from dlkit.datasets.tables._targets import (
 from dlkit.datasets.tables.columns import Column
 from dlkit.datasets.tables.schema import Schema, Target
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading.cells import Array, Skipped, Strings, Table, text_of
+from dlkit.reading.parsing import present
+from dlkit.reading.targets import class_order
 
 __all__ = ["survey"]
 
@@ -192,7 +191,7 @@ class _Fitting:
         if target.task == "regression":
             return scaled_by(target, [tally.facts() for tally in self.numbers]) if options.scale_target else target
         if target.separator is not None:
-            classes = options.classes or sorted_classes(sorted(self.labels))
+            classes = options.classes or class_order(self.labels)
             return replace(target, classes=classes)
         if self.classes.more:
             raise DataError(f"target {target.columns[0]!r} has more different values than classes can be")

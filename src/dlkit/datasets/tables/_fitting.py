@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlkit.datasets.tables._cells import Array, Cells, Numbers, Strings, Table, ranked, strings_of
 from dlkit.datasets.tables._dialect import ROW_NAMES
 from dlkit.datasets.tables._facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of, many_texts, text_facts
-from dlkit.datasets.tables._frames import number_text
-from dlkit.datasets.tables._parsing import (
+from dlkit.datasets.tables.columns import CategoryColumn, Column, NumberColumn, Part
+from dlkit.errors import ArgumentError, DataError
+from dlkit.reading.cells import Array, Cells, Numbers, Strings, Table, text_of
+from dlkit.reading.parsing import (
     as_dates,
     as_numbers,
     boolean_words,
@@ -26,10 +27,8 @@ from dlkit.datasets.tables._parsing import (
     mostly_numbers,
     number_format,
 )
-from dlkit.datasets.tables.columns import CategoryColumn, Column, NumberColumn, Part
-from dlkit.errors import ArgumentError, DataError
 
-__all__ = ["FitOptions", "Roles", "decide", "fit_columns", "text_of"]
+__all__ = ["FitOptions", "Roles", "decide", "fit_columns"]
 
 Scaling = Literal["standard", "robust", "none"]
 _LIKE_ID = re.compile(r"(^|[_\W])(?i:id|uid|uuid|guid|key|index|idx|rowid|row_?num(ber)?)$|[a-z](Id|ID)$|번호$")
@@ -184,19 +183,6 @@ def forced_kind(name: str, roles: Roles) -> str | None:
 def like_id(name: str) -> bool:
     """Whether a column's name says that it identifies rows."""
     return _LIKE_ID.search(name) is not None
-
-
-def text_of(cells: Cells) -> Strings:
-    """Any cells as text, as labels and categories want them: 1.0 and 1 are both "1"."""
-    if isinstance(cells, Strings):
-        return cells
-    if isinstance(cells, Numbers):
-        values, codes = ranked(cells.values)
-        pool = strings_of(number_text(values))
-        return Strings(pool.codes[codes].astype(np.int32), pool.pool)
-    return strings_of(
-        None if absent else str(value) for value, absent in zip(cells.values, cells.missing(), strict=True)
-    )
 
 
 def recognised(

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, strings_of
 from dlkit.datasets.tables._dialect import column_names
 from dlkit.errors import DataError
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, plain_text, strings_of
 
 __all__ = ["arrow_columns", "cells_of_arrow", "cells_of_series", "concatenated", "joined", "table_of_frame"]
 
@@ -50,7 +50,7 @@ def cells_of_series(series: Any, name: str) -> Cells:
 
     dtype = series.dtype
     if isinstance(dtype, pd.CategoricalDtype):
-        pool = strings_of([_text(value) for value in dtype.categories])
+        pool = strings_of([plain_text(value) for value in dtype.categories])
         codes = series.cat.codes.to_numpy().astype(np.int32)
         return Strings(np.where(codes < 0, -1, pool.codes[codes] if len(pool) else -1).astype(np.int32), pool.pool)
     if pd.api.types.is_bool_dtype(dtype):
@@ -81,7 +81,7 @@ def _objects(series: Any, name: str) -> Cells:
             f"column {name!r} of the DataFrame holds cells of type {', '.join(sorted(odd))}; "
             "cells must be numbers, text, booleans or dates: spread them over columns or join them to text first"
         )
-    return strings_of(None if absent else _text(value) for value, absent in zip(values, missing, strict=True))
+    return strings_of(None if absent else plain_text(value) for value, absent in zip(values, missing, strict=True))
 
 
 def _booleans(values: Array, missing: Array) -> Strings:
@@ -89,18 +89,6 @@ def _booleans(values: Array, missing: Array) -> Strings:
         (-1 if absent else int(bool(value)) for value, absent in zip(values, missing, strict=True)), dtype=np.int32
     )
     return Strings(codes, StringPool.of(_BOOLEAN_POOL))
-
-
-def _text(value: Any) -> str:
-    """A cell as the text that a CSV file would hold; whole floats lose their point, as the integers they came from."""
-    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < _EXACT:
-        return str(int(value))
-    return str(value)
-
-
-def number_text(values: Array) -> list[str | None]:
-    """Numbers as the text of labels and categories: 1.0 and 1 are both "1", NaN is None."""
-    return [None if value != value else _text(value) for value in values.tolist()]
 
 
 def cells_of_arrow(column: Any, name: str, origin: str) -> Cells:

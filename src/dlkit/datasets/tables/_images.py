@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dlkit.datasets.images.decoding import open_image
 from dlkit.datasets.images.fetching import prepared, transformed
-from dlkit.datasets.tables._cells import Strings
 from dlkit.datasets.tables._encoding import Problem
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading.cells import Strings
 from dlkit.transforms import Preprocessing, evaluate
 
 __all__ = ["ImageOptions", "missing_files"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dlkit import rng
-from dlkit.datasets.tables._cells import Array
+from dlkit.reading.cells import Array
 
 __all__ = ["InOrder", "LanePlan", "Lanes"]
 

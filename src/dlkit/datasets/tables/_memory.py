@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.tables._cells import Array, Strings
 from dlkit.datasets.tables._encoding import Encoded
 from dlkit.datasets.tables._frames import joined
 from dlkit.datasets.tables._images import ImageOptions
 from dlkit.datasets.tables.schema import Schema
+from dlkit.reading.cells import Array, Strings
 
 __all__ = ["Memory", "part_names"]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dlkit.datasets.tables._cells import Skipped
-from dlkit.datasets.tables._parsing import DEFAULT_MISSING
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
+from dlkit.reading.cells import Skipped
+from dlkit.reading.parsing import DEFAULT_MISSING
 
 __all__ = ["ReadOptions"]
 

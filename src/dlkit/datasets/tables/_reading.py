@@ -12,13 +12,13 @@ from typing import Any
 
 from dlkit._opening import open_regular
 from dlkit._optional import require
-from dlkit.datasets.tables._cells import Array, Cells, Table
 from dlkit.datasets.tables._dialect import Dialect, find_dialect
 from dlkit.datasets.tables._frames import arrow_columns, concatenated, table_of_frame
 from dlkit.datasets.tables._options import ReadOptions
 from dlkit.datasets.tables._source import contents, local_path, to_utf8
 from dlkit.datasets.tables._textual import fitting_dialect, line_of, parse_text
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading.cells import Array, Cells, Table
 
 __all__ = ["Numbered", "check_names", "check_same_columns", "is_parquet", "paths_of", "read_table"]
 

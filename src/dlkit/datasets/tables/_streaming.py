@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dlkit.datasets.tables._building import Settings, class_column, rename_classes, rooted, text_columns
-from dlkit.datasets.tables._cells import Array, Table
 from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._images import ImageOptions
 from dlkit.datasets.tables._lanes import InOrder, Lanes
@@ -20,6 +19,7 @@ from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._ranks import Ranks
 from dlkit.datasets.tables._survey import Survey
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading.cells import Array, Table
 from dlkit.samplers import Planner
 
 __all__ = ["Stream", "together"]

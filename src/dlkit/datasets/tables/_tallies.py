@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, Strings
 from dlkit.datasets.tables._facts import (
     DateFacts,
     Facts,
@@ -19,8 +18,9 @@ from dlkit.datasets.tables._facts import (
     quantiles,
     text_facts,
 )
-from dlkit.datasets.tables._fitting import recognised, text_of
-from dlkit.datasets.tables._parsing import as_dates, as_numbers
+from dlkit.datasets.tables._fitting import recognised
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, text_of
+from dlkit.reading.parsing import as_dates, as_numbers
 
 __all__ = ["ColumnTally", "NumberTally", "TextTally"]
 

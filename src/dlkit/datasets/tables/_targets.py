@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
 from dlkit.datasets.tables._facts import NumberFacts, number_facts
-from dlkit.datasets.tables._fitting import recognised, text_of
-from dlkit.datasets.tables._parsing import as_numbers, fitting_form, parse_number, present, whole_numbers
+from dlkit.datasets.tables._fitting import recognised
 from dlkit.datasets.tables.schema import Target
-from dlkit.errors import ArgumentError, DataError
+from dlkit.errors import ArgumentError
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, text_of
+from dlkit.reading.parsing import as_numbers, fitting_form, present
+from dlkit.reading.targets import ClassNumbers, check_count, class_names, class_order, task_of_numbers
 
 __all__ = [
     "TargetOptions",
@@ -21,13 +22,11 @@ __all__ = [
     "find_target",
     "scaled_by",
     "scaled_target",
-    "sorted_classes",
     "split_labels",
     "target_numbers",
     "unscaled_target",
 ]
 
-_MOST_INTEGER_CLASSES = 20
 _TASKS = ("auto", "classification", "binary", "regression", "multilabel")
 
 
@@ -88,19 +87,8 @@ def _task(name: str, cells: Cells, options: TargetOptions, missing: Sequence[str
         raise ArgumentError(f"target {name!r} holds dates; name a column of classes or numbers")
     if isinstance(settled, Strings) or form == "boolean":
         return "classification", "text in the target column"
-    few = _few_integers(settled)
-    if few is not None and (2 * len(few) <= len(settled) or (few[0] >= 0 and few[-1] <= len(few))):
-        return "classification", f"{len(few)} different integers; task='regression' if they are amounts"
-    return "regression", "numbers in the target column"
-
-
-def _few_integers(cells: Numbers) -> Array | None:
-    """The distinct values in ascending order if they are few enough for classes, and integers."""
-    there = cells.values[~cells.missing()]
-    if not len(there) or not whole_numbers(there[:1000]) or len(np.unique(there[:1000])) > _MOST_INTEGER_CLASSES:
-        return None
-    distinct = ranked(there)[0]
-    return distinct if len(distinct) <= _MOST_INTEGER_CLASSES and whole_numbers(distinct) else None
+    there = settled.values[~settled.missing()]
+    return task_of_numbers(there, len(there))
 
 
 def _form(name: str, cells: Cells, missing: Sequence[str]) -> str:
@@ -117,22 +105,9 @@ def classes_of(name: str, values: Sequence[str], rows: int, options: TargetOptio
     """The classes of a column with these distinct values, in their order."""
     if options.classes is not None:
         return options.classes
-    if len(values) > _MOST_INTEGER_CLASSES and 2 * len(values) > rows:
-        raise DataError(
-            f"target {name!r} has {len(values)} different values in {rows} rows, too many for classes; "
-            "task='regression' for amounts, classes=[...] if they are right, or another column"
-        )
-    if not values:
-        raise DataError(f"target {name!r} has no value in any row")
-    return sorted_classes(values)
-
-
-def sorted_classes(values: Sequence[str]) -> tuple[str, ...]:
-    """By number where all are numbers, else by text: 9 before 10, False before True, no before yes."""
-    numbers = [parse_number(value, "plain") for value in values]
-    if all(number is not None for number in numbers):
-        return tuple(value for _, value in sorted(zip(numbers, values, strict=True)))
-    return tuple(sorted(values))
+    classes = class_names(values)
+    check_count(name, len(classes), rows)
+    return classes
 
 
 def _several(cells: Mapping[str, Cells], options: TargetOptions, missing: Sequence[str]) -> Target:
@@ -166,7 +141,7 @@ def _delimited(name: str, cells: Cells, options: TargetOptions, missing: Sequenc
     if options.task not in ("auto", "multilabel"):
         raise ArgumentError(f"label_separator= means several labels per row, which task={options.task!r} has not")
     labels = {label for value in _values(cells, missing) for label in split_labels(value, separator)}
-    classes = options.classes if options.classes is not None else sorted_classes(sorted(labels))
+    classes = options.classes if options.classes is not None else class_order(labels)
     return Target(columns=(name,), task="multilabel", why="labels in one column", classes=classes, separator=separator)
 
 
@@ -234,27 +209,6 @@ def encode_target(target: Target, table: Table, missing: Sequence[str]) -> tuple
     codes = strings.mapped(numbers, -1, np.int64)
     values = codes if target.task == "classification" else codes.astype(np.float32)
     return values, codes == -1, codes == -2
-
-
-class ClassNumbers(dict[str, int]):
-    """Class numbers by name; "1.0" finds the class "1" and "TRUE" the class "True", as other programs write them."""
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        super().__init__((name, number) for number, name in enumerate(classes))
-        self._variants = {same_value(name): number for number, name in enumerate(classes)}
-
-    def get(self, name: str, default: int = -2) -> int:  # type: ignore[override]
-        return self[name] if name in self else self._variants.get(same_value(name), default)
-
-
-def same_value(text: str) -> str:
-    """One text for the ways in which programs write the same whole number or truth value."""
-    if text.lower() in ("true", "false"):
-        return text.lower()
-    number = parse_number(text, "plain") if text[:1].isdigit() or text[:1] in "+-." else None
-    if number is None or number in (float("inf"), float("-inf")) or number != number or number != int(number):
-        return text
-    return text if text.lstrip("+-").startswith("0") and int(number) else str(int(number))
 
 
 def _encode_labels(target: Target, strings: Strings, texts: Sequence[str | None]) -> tuple[Array, Array, Array]:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from dlkit._optional import require
-from dlkit.datasets.tables._cells import Array, Cells, Skipped, StringPool, Strings
 from dlkit.datasets.tables._dialect import Dialect, audit_quotes, records
 from dlkit.datasets.tables._encodings import Buffer
 from dlkit.datasets.tables._frames import arrow_columns
 from dlkit.datasets.tables._options import ReadOptions
-from dlkit.datasets.tables._parsing import exceeds_float, is_code, settled
 from dlkit.errors import MissingExtraError
+from dlkit.reading.cells import Array, Cells, Skipped, StringPool, Strings
+from dlkit.reading.parsing import exceeds_float, is_code, settled
 
 __all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "line_of", "parse_text", "through_arrow"]
 

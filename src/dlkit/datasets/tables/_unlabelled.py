@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dlkit.datasets.tables._blocks import block_file
 from dlkit.datasets.tables._building import Settings, lost_images, rooted, settings_of, text_columns, under_schema
-from dlkit.datasets.tables._cells import Array, Table
 from dlkit.datasets.tables._encoding import Problem, check_columns, encode
 from dlkit.datasets.tables._frames import table_of_frame
 from dlkit.datasets.tables._memory import Memory
@@ -22,6 +21,7 @@ from dlkit.datasets.tables._reading import paths_of
 from dlkit.datasets.tables._streaming import together
 from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading.cells import Array, Table
 
 __all__ = ["OPTIONS", "Piece", "pieces_of", "take_spans"]
 

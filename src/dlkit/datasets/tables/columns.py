@@ -64,7 +64,7 @@ class NumberColumn(Column):
     """A number, a boolean (0 and 1) or the parts of a date.
 
     Attributes:
-        form: How text is read as it, see `dlkit.datasets.tables._parsing`.
+        form: How text is read as it, see `dlkit.reading.parsing`.
         parts: The numbers it becomes.
         indicator: Whether one more number tells that it was missing: where it sometimes was in the training rows.
     """

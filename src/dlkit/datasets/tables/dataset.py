@@ -14,15 +14,15 @@ from torch import Tensor
 from dlkit._showing import Lines
 from dlkit.datasets.base import InMemoryDataset
 from dlkit.datasets.tables._building import Built, build, build_split, settings_of
-from dlkit.datasets.tables._cells import Table
 from dlkit.datasets.tables._describing import Description, describe, describe_facts, frame_of
 from dlkit.datasets.tables._first_pass import survey
 from dlkit.datasets.tables._memory import Memory
-from dlkit.datasets.tables._parsing import DEFAULT_MISSING
 from dlkit.datasets.tables._streaming import Stream
 from dlkit.datasets.tables._survey import Cut
 from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading.cells import Table
+from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.samplers import Planner
 
 __all__ = ["CSVDataset", "TableOptions"]

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from dlkit.datasets.texts._sources import Column, Reader, Reading, Row, has_class_folders, open_source
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
+from dlkit.reading.parsing import DEFAULT_MISSING
+from dlkit.reading.targets import ClassNumbers, target_text
 from dlkit.text._texts import Texts, TextsWriter
 
 __all__ = ["Policy", "Roles", "TextRows", "encoded_text", "read_rows"]
@@ -42,6 +44,7 @@ class Policy:
 
     on_error: Literal["raise", "skip"] = "raise"
     max_errors: float = 0.1
+    missing: tuple[str, ...] = DEFAULT_MISSING
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
@@ -55,7 +58,7 @@ class Values:
     """One value per row: codes into the distinct values, in the order in which they were first seen."""
 
     codes: Array
-    distinct: list[Any]
+    distinct: list[str]
 
     def select(self, indices: Array) -> Values:
         """The values of some rows."""
@@ -181,7 +184,9 @@ class _Collected:
         self, reader: Reader, roles: Roles, policy: Policy, classes: Sequence[str] | None, budget: int
     ) -> None:
         self.reader, self.roles, self.policy = reader, roles, policy
-        self.classes = None if classes is None else set(classes)
+        self.classes = None if classes is None else ClassNumbers(classes)
+        # The name of a folder is a class whatever it is; cells may mean that there is none.
+        self.missing = () if reader.noun == "file" else policy.missing
         self.texts = [TextsWriter(budget=budget) for _ in roles.text]
         self.lines, self.files = array("q"), TextsWriter()
         self.targets, self.groups = _Interned(), _Interned()
@@ -197,10 +202,11 @@ class _Collected:
             return problems[0]
         rest = list(row[count:])
         if self.roles.target is not None:
-            rest[0] = _plain(rest[0])
-            if (problem := self._target_problem(rest[0])) is not None:
+            value = _plain(rest.pop(0))
+            target = target_text(value, self.missing)
+            if (problem := self._target_problem(value, target)) is not None:
                 return problem
-            self.targets.append(rest.pop(0))
+            self.targets.append(target)
         if self.roles.group is not None:
             self.groups.append(rest[0] if isinstance(rest[0], str | int | float | None) else repr(rest[0]))
         for writer, item in zip(self.texts, encoded, strict=True):
@@ -211,14 +217,13 @@ class _Collected:
             self.lines.append(place)
         return None
 
-    def _target_problem(self, value: Any) -> str | None:
-        if value is None or type(value).__name__ in ("NAType", "NaTType"):
-            return "no target"
+    def _target_problem(self, value: Any, target: str | None) -> str | None:
+        if target is None:
+            mark = isinstance(value, str) and value != ""
+            return f"no target: {value!r} means that there is none; missing=[] keeps it" if mark else "no target"
         if not isinstance(value, str | int | float):
             return f"a target that is a {type(value).__name__}, not a word or a number"
-        if value == "" or value != value:
-            return "no target"
-        if self.classes is not None and str(value) not in self.classes:
+        if self.classes is not None and self.classes.get(target) < 0:
             return f"the target {value!r}, which is not among the classes {sorted(self.classes)}"[:300]
         return None
 

@@ -13,9 +13,10 @@ from dlkit.collate import PadCollate
 from dlkit.datasets.texts._encoding import Storage, pack
 from dlkit.datasets.texts._rows import Policy, Roles, TextRows, read_rows
 from dlkit.datasets.texts._sources import Column, Reading
-from dlkit.datasets.texts._targets import Task, class_names, find_task, target_tensor
+from dlkit.datasets.texts._targets import Task, classes_of, find_task, target_tensor
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.errors import ArgumentError
+from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.splits import content_keys, split_indices
 from dlkit.text._encoded import Encoder
 from dlkit.text._texts import Texts
@@ -47,6 +48,7 @@ class TextOptions(TypedDict, total=False):
     quotes: bool | None
     encoding: str
     pattern: str
+    missing: Sequence[str]
     on_error: Literal["raise", "skip"]
     max_errors: float
     collate: PadCollate | None
@@ -83,8 +85,9 @@ class TextDataset(PackedTextDataset):
         max_size: At most so many numbers; None for no limit, for "bpe" 8,000.
         add_start_end: Put start and end around each text.
         max_length: Cut texts to so many numbers, keeping the beginning.
-        classes: The classes' names in the order of their numbers; sorted if not given.
-        task: "auto" takes targets as classes unless they are numbers with fractions.
+        classes: The classes' names in the order of their numbers; in natural order if not given.
+        task: "auto" takes words, truth values and few different whole numbers for classes, other numbers for a
+            regression, as in tables.
         format: "auto" goes by the file's name; a file of another name is one text per line, or has columns where
             columns were asked for. Or "delimited", "lines", "jsonl", "parquet", "folder".
         header: Whether the first row names the columns; None for "yes, if columns are asked for by name".
@@ -93,6 +96,7 @@ class TextDataset(PackedTextDataset):
         encoding: "auto" finds UTF-8, UTF-16, cp949 (euc-kr), Shift-JIS and EUC-JP; any other
             is guessed, with a warning that names it and the next ones.
         pattern: Which files of a folder are texts.
+        missing: Cells that mean "no target", which are errors; `[]` where one of them, such as "NA", is a class.
         on_error: "raise" stops at a row that cannot be read, has no text or no target; "skip" leaves it out and lists
             it in `skipped`.
         max_errors: The share of such rows (ten are always allowed) at which "skip" stops too.
@@ -143,6 +147,7 @@ class TextDataset(PackedTextDataset):
         quotes: bool | None = None,
         encoding: str = "auto",
         pattern: str = "*.txt",
+        missing: Sequence[str] = DEFAULT_MISSING,
         on_error: Literal["raise", "skip"] = "raise",
         max_errors: float = 0.1,
         collate: PadCollate | None = None,
@@ -298,7 +303,11 @@ def _read(source: Any, options: TextOptions, group: Column | None = None) -> Tex
         encoding=options.get("encoding", "auto"),
         pattern=options.get("pattern", "*.txt"),
     )
-    policy = Policy(on_error=options.get("on_error", "raise"), max_errors=options.get("max_errors", 0.1))
+    policy = Policy(
+        on_error=options.get("on_error", "raise"),
+        max_errors=options.get("max_errors", 0.1),
+        missing=tuple(options.get("missing", DEFAULT_MISSING)),
+    )
     classes, budget = _names(options.get("classes")), options.get("memory_budget", 1 << 30)
     return read_rows(source, roles, reading, policy, classes=classes, budget=budget)
 
@@ -310,7 +319,7 @@ def _classes(rows: TextRows, options: TextOptions) -> tuple[str, ...] | None:
     given = _names(options.get("classes"))
     if find_task(rows.targets, options.get("task", "auto"), given) == "regression":
         return None
-    return class_names(rows.targets) if given is None else given
+    return classes_of(rows.targets) if given is None else given
 
 
 def _names(classes: Sequence[Any] | None) -> tuple[str, ...] | None:

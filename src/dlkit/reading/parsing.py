@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables._cells import Array, Cells, Dates, Numbers, Strings
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings
 
 __all__ = [
     "DEFAULT_MISSING",
@@ -98,7 +98,7 @@ _BOOLEANS = (("false", "true"), ("f", "t"), ("no", "yes"), ("n", "y"), ("off", "
 
 
 def is_code(text: str) -> bool:
-    """Whether digits are a code and no amount: `01234`, or `0x1F`, which Arrow would take for 31."""
+    """Whether `text` is a code and not a quantity: `01234`, or `0x1F`, which Arrow would take for 31."""
     return _CODE.fullmatch(text) is not None
 
 
@@ -106,6 +106,10 @@ def present(strings: Sequence[str], missing: Collection[str]) -> list[str | None
     """Each string as it is compared: without blanks around it and in NFC; None where it is a missing mark.
 
     Programs and file systems spell one name in two ways, a letter with its accent as one character or as two.
+
+    Args:
+        strings: As they were read.
+        missing: Missing marks.
     """
     return [None if (text := _spelled(string)) == "" or text in missing else text for string in strings]
 
@@ -116,7 +120,13 @@ def _spelled(string: str) -> str:
 
 
 def fitting_form(cells: Strings, form: str, missing: Collection[str]) -> str:
-    """A schema's way of writing numbers, unless this file plainly has another one; a sign may change what is meant."""
+    """A schema's way of writing numbers, unless this file plainly has another one; a sign may change what is meant.
+
+    Args:
+        cells: The column in this file.
+        form: The schema's, see `number_format`.
+        missing: Missing marks.
+    """
     if form != "plain":
         return form
     found = number_format([text for text in present(cells.pool.tolist(), missing) if text is not None])
@@ -303,7 +313,13 @@ def _dates(values: Sequence[str], form: str) -> Array:
 
 
 def as_dates(cells: Strings, form: str, missing: Collection[str]) -> tuple[Dates, Array]:
-    """Text as dates, and which strings of the pool are neither a date nor a missing mark (bool [len(pool)])."""
+    """Text as dates, and which strings of the pool are neither a date nor a missing mark (bool [len(pool)]).
+
+    Args:
+        cells: The column.
+        form: See `date_format`.
+        missing: Missing marks.
+    """
     texts = present(cells.pool.tolist(), missing)
     parsed = np.full(len(texts), np.datetime64("NaT", "us"))
     there = np.array([text is not None for text in texts], dtype=bool)
@@ -313,7 +329,12 @@ def as_dates(cells: Strings, form: str, missing: Collection[str]) -> tuple[Dates
 
 
 def settled(cells: Strings, missing: Collection[str]) -> Cells:
-    """What Arrow would have made of the same text: plain numbers and ISO dates as such, everything else as it is."""
+    """What Arrow would have made of the same text: plain numbers and ISO dates as such, everything else as it is.
+
+    Args:
+        cells: The column.
+        missing: Missing marks.
+    """
     texts = [text for text in present(cells.pool.tolist(), missing) if text is not None]
     if not texts:
         return Numbers(np.full(len(cells), np.nan))

@@ -13,14 +13,30 @@ from typing import Any, overload
 
 import numpy as np
 
-__all__ = ["Cells", "Dates", "Numbers", "StringPool", "Strings", "Table", "ranked", "strings_of"]
+__all__ = [
+    "Cells",
+    "Dates",
+    "Numbers",
+    "StringPool",
+    "Strings",
+    "Table",
+    "plain_text",
+    "ranked",
+    "strings_of",
+    "text_of",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+_EXACT = 1 << 53  # whole numbers up to here survive in a float64
 Skipped = tuple[str, str]  # the place of a row ("line 7 of a.csv") and what is wrong with it, to follow that
 
 
 class StringPool(Sequence[str]):
     """Strings as one block of bytes and offsets: small, quick to share with workers, and never a list of objects.
+
+    Args:
+        blob: uint8, the UTF-8 bytes of all strings.
+        offsets: int64 [len + 1], where each begins.
 
     >>> pool = StringPool.of(["a", "가"]); pool[1], len(pool), pool.tolist()
     ('가', 2, ['a', '가'])
@@ -84,7 +100,11 @@ class StringPool(Sequence[str]):
 
 @dataclass(frozen=True)
 class Numbers:
-    """A column of numbers: float64 with NaN for missing, or int64, which has no missing ones."""
+    """A column of numbers.
+
+    Attributes:
+        values: float64 [N] with NaN for missing, or int64 [N], which has no missing ones.
+    """
 
     values: Array
 
@@ -109,7 +129,11 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Dates:
-    """A column of moments: datetime64[us] in UTC, NaT for missing."""
+    """A column of moments.
+
+    Attributes:
+        values: datetime64[us] [N] in UTC, NaT for missing.
+    """
 
     values: Array
 
@@ -156,7 +180,7 @@ class Strings:
         return [strings[code] for code in self.codes.tolist()]
 
     def mapped(self, values: Sequence[Any] | Array, absent: Any, dtype: Any) -> Array:
-        """`values[i]` wherever string i of the pool stands, `absent` where nothing does."""
+        """`values[i]` wherever string i of the pool stands, `absent` where nothing does, as an array of `dtype`."""
         lookup = np.empty(len(self.pool) + 1, dtype=dtype)
         lookup[:-1], lookup[-1] = values, absent
         return lookup[self.codes]
@@ -186,6 +210,9 @@ def ranked(values: Array) -> tuple[Array, Array]:
 def strings_of(values: Iterable[str | None]) -> Strings:
     """Distinct strings and codes from Python strings, in order of appearance.
 
+    Args:
+        values: Cells, None where absent.
+
     >>> strings_of(["b", "a", None, "b"]).codes.tolist()
     [0, 1, -1, 0]
     """
@@ -193,6 +220,35 @@ def strings_of(values: Iterable[str | None]) -> Strings:
     index.default_factory = index.__len__
     codes = np.fromiter((-1 if value is None else index[value] for value in values), dtype=np.int32)
     return Strings(codes, StringPool.of(index))
+
+
+def text_of(cells: Cells) -> Strings:
+    """Any cells as text, as labels and categories want them: 1.0 and 1 are both "1"."""
+    if isinstance(cells, Strings):
+        return cells
+    if isinstance(cells, Numbers):
+        values, codes = ranked(cells.values)
+        pool = strings_of(number_text(values))
+        return Strings(pool.codes[codes].astype(np.int32), pool.pool)
+    return strings_of(
+        None if absent else str(value) for value, absent in zip(cells.values, cells.missing(), strict=True)
+    )
+
+
+def number_text(values: Array) -> list[str | None]:
+    """Numbers as the text of labels and categories: 1.0 and 1 are both "1", NaN is None."""
+    return [None if value != value else plain_text(value) for value in values.tolist()]
+
+
+def plain_text(value: Any) -> str:
+    """A cell as the text that a CSV file would hold.
+
+    Args:
+        value: A number or anything else; whole floats lose their point, as the integers they came from.
+    """
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < _EXACT:
+        return str(int(value))
+    return str(value)
 
 
 @dataclass

@@ -1,0 +1,193 @@
+"""What a column of targets is: its task, its classes and their order; one rule for tables, images, texts and sounds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from dlkit.errors import DataError
+from dlkit.reading.cells import Array, ranked
+from dlkit.reading.parsing import (
+    boolean_words,
+    mostly_numbers,
+    number_format,
+    parse_number,
+    present,
+    whole_numbers,
+)
+
+__all__ = [
+    "ClassNumbers",
+    "check_count",
+    "class_name",
+    "class_names",
+    "class_order",
+    "natural",
+    "target_text",
+    "task_of",
+    "task_of_numbers",
+]
+
+Task = Literal["classification", "regression"]
+
+# So many different whole numbers or words are never too many for classes; more numbers are quantities.
+_MOST_CLASSES = 20
+
+
+def task_of(values: Sequence[str], counts: Sequence[int]) -> tuple[Task, str, str]:
+    """What a column of text is, why, and how its numbers are written.
+
+    Words and truth values are classes, and so are at most 20 different whole numbers that occur twice on average or
+    count from 0 on; all other numbers are quantities. A few cells that are no numbers do not make a column of numbers
+    one of words.
+
+    Args:
+        values: The different texts, missing marks left out.
+        counts: Rows of each.
+
+    >>> task_of(["cat", "dog"], [1, 1])[0], task_of(["0.5", "1"], [1, 1])[0], task_of(["0", "1"], [9, 9])[0]
+    ('classification', 'regression', 'classification')
+    """
+    form = number_format(values)
+    if boolean_words(values) or form is None:
+        form = None if boolean_words(values) else mostly_numbers(dict(zip(values, counts, strict=True)))
+        if form is None:
+            return "classification", "text in the target column", "plain"
+        return "regression", "numbers in the target column", form
+    numbers = np.array([parse_number(value, form) for value in values], dtype=np.float64)
+    return *task_of_numbers(numbers, sum(counts)), form
+
+
+def task_of_numbers(values: Array, rows: int) -> tuple[Task, str]:
+    """What a column of numbers is, and why; see `task_of`.
+
+    Args:
+        values: All of them, or each different one once; finite.
+        rows: How many rows there are.
+    """
+    few = _few_integers(values)
+    if few is not None and (2 * len(few) <= rows or (few[0] >= 0 and few[-1] <= len(few))):
+        return "classification", f"{len(few)} different integers; task='regression' if they are quantities"
+    return "regression", "numbers in the target column"
+
+
+def _few_integers(values: Array) -> Array | None:
+    """The distinct values in ascending order if they are few enough for classes, and integers."""
+    if not len(values) or not whole_numbers(values[:1000]) or len(np.unique(values[:1000])) > _MOST_CLASSES:
+        return None
+    distinct = ranked(values)[0]
+    return distinct if len(distinct) <= _MOST_CLASSES and whole_numbers(distinct) else None
+
+
+def target_text(value: Any, missing: Collection[str]) -> str | None:
+    """A target of any type as text, None where it is missing.
+
+    Args:
+        value: A cell, a number or a truth value.
+        missing: Marks that mean "no target" where they are text.
+
+    >>> target_text(" 1 ", ()), target_text(1.0, ()), target_text(True, ()), target_text("NA", ["NA"])
+    ('1', '1', 'True', None)
+    """
+    if value is None or type(value).__name__ in ("NAType", "NaTType") or value != value:
+        return None
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
+        value = int(value)
+    return present([str(value)], missing if isinstance(value, str) else ())[0]
+
+
+def class_name(text: str) -> str:
+    """One name for the ways in which programs write the same whole number or truth value.
+
+    Args:
+        text: A cell without blanks around it.
+
+    >>> class_name("1.0"), class_name("+2"), class_name("01"), class_name("1.5"), class_name("TRUE")
+    ('1', '2', '01', '1.5', 'True')
+    """
+    if text.lower() in ("true", "false"):
+        return text.capitalize()
+    number = parse_number(text, "plain") if text[:1].isdigit() or text[:1] in "+-." else None
+    if number is None or number in (float("inf"), float("-inf")) or number != number or number != int(number):
+        return text
+    return text if text.lstrip("+-").startswith("0") and int(number) else str(int(number))
+
+
+def class_names(values: Iterable[str]) -> tuple[str, ...]:
+    """The classes of a column with these texts, in their order.
+
+    Args:
+        values: Its texts, in any number.
+
+    >>> class_names(["b10", "b2"]), class_names(["10", "9.0", "9"]), class_names(["yes", "no"])
+    (('b2', 'b10'), ('9', '10'), ('no', 'yes'))
+    """
+    return class_order({class_name(value) for value in values})
+
+
+def class_order(names: Collection[str]) -> tuple[str, ...]:
+    """By number where all are numbers, else in natural order: 9 before 10, b2 before b10, no before yes.
+
+    Args:
+        names: Each once.
+    """
+    numbers = {name: parse_number(name, "plain") for name in names}
+    if any(number is None for number in numbers.values()):
+        return tuple(sorted(names, key=natural))
+    return tuple(sorted(names, key=lambda name: (numbers[name], name)))
+
+
+def natural(name: str) -> tuple[Any, ...]:
+    """A sort key in which "2" comes before "10"; names without digits sort as Python sorts them.
+
+    Args:
+        name: Of a class or file.
+
+    >>> sorted(["10", "9", "b2", "b10"], key=natural)
+    ['9', '10', 'b2', 'b10']
+    """
+    pieces = re.split(r"(\d{1,18})", name)  # text and numbers in turn, so that only like is compared with like
+    return (*(int(piece) if place % 2 else piece for place, piece in enumerate(pieces)), name)
+
+
+def check_count(name: str, values: int, rows: int) -> None:
+    """Refuse a column in which nearly every row would be a class of its own.
+
+    Args:
+        name: What errors call the column.
+        values: How many different ones there are.
+        rows: How many rows.
+
+    Raises:
+        DataError: there are more than 20, and more than half as many as rows; or none.
+    """
+    if values > _MOST_CLASSES and 2 * values > rows:
+        raise DataError(
+            f"target {name!r} has {values} different values in {rows} rows, too many for classes; "
+            "task='regression' for quantities, classes=[...] if they are right, or another column"
+        )
+    if not values:
+        raise DataError(f"target {name!r} has no value in any row")
+
+
+class ClassNumbers(dict[str, int]):
+    """Class numbers by name; "1.0" finds the class "1" and "TRUE" the class "True", as other programs write them.
+
+    Args:
+        classes: Their names, in order.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        super().__init__((name, number) for number, name in enumerate(classes))
+        self._variants = {_variant(name): number for number, name in enumerate(classes)}
+
+    def get(self, name: str, default: int = -2) -> int:  # type: ignore[override]
+        """The number of the class `name`, however it is written, or `default`."""
+        return self[name] if name in self else self._variants.get(_variant(name), default)
+
+
+def _variant(text: str) -> str:
+    return class_name(present([text], ())[0] or "")
