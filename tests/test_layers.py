@@ -21,7 +21,7 @@ rng lending
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/documents transforms/presets
 transforms/__init__
 _padding _columns collate
-samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader sources
+samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader streams sources windows
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks
 text/_texts text/__init__

@@ -1,17 +1,14 @@
 """Where batches come from: whatever the user hands to the Trainer, as something that can start at any batch.
 
-A stock map-style `DataLoader` is rebuilt as a `dlkit.DataLoader` and seeks. Everything else (an `IterableDataset`, a
-list of batches, a generator function's result, a loader with `state_dict`) is a stream: it goes on from its own saved
-state where it has one, and is fast-forwarded otherwise.
+A stock map-style `DataLoader` is rebuilt as a `dlkit.DataLoader` and seeks, a list of batches is looked up. Everything
+else (an `IterableDataset`, a WebLoader, a generator function's result, a loader with `state_dict`) is a
+`dlkit.streams.Stream`.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import itertools
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol
 
@@ -19,12 +16,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, IterableDataset
-from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from dlkit import rng
-from dlkit.errors import ArgumentError, DataError, EmptyBatchError
-from dlkit.lending import Lender
+from dlkit.errors import ArgumentError, DataError
 from dlkit.loader import LEFT_OUT, DataLoader
+from dlkit.streams import Stream
 
 __all__ = ["Source", "source_of"]
 
@@ -32,10 +27,12 @@ __all__ = ["Source", "source_of"]
 class Source(Protocol):
     """An epoch's batches from any position on."""
 
-    #: In words, how this source gets to a position: for the report of a resume.
-    how: str
     #: What order and randomness are derived from; a resumed run puts the saved seed here.
     seed: int
+
+    @property
+    def how(self) -> str:
+        """In words, how this source gets to a position: for the report of a resume."""
 
     @property
     def num_batches(self) -> int | None:
@@ -118,86 +115,6 @@ class _Ready:
         del state
 
 
-class _Stream:
-    """Any iterable. Each batch is drawn with the global streams started from (seed, epoch, batch)."""
-
-    def __init__(self, iterable: Iterable[Any], seed: int) -> None:
-        self.iterable, self.seed = iterable, seed
-        self._stateful = _stateful_part(iterable)
-        self._state: dict[str, Any] | None = None
-        self._begun = self._compared = False
-        self._first: Any = None
-        self._lender = Lender(draws=True)  # an iterator cannot be asked for a batch twice
-        self.how = "restored from its own state" if self._stateful is not None else "fast-forwarded"
-
-    @property
-    def num_batches(self) -> int | None:
-        try:
-            return len(self.iterable)  # type: ignore[arg-type]
-        except TypeError:
-            return None
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        stream = rng.derive(self.seed, rng.FETCH, epoch)
-        for part in (self.iterable, getattr(self.iterable, "dataset", None), getattr(self.iterable, "sampler", None)):
-            if callable(set_epoch := getattr(part, "set_epoch", None)):
-                set_epoch(epoch)
-        restored = start > 0 and self._restore()
-        with rng.isolated(stream):
-            iterator = iter(self.iterable)
-        if iterator is self.iterable and (epoch > 0 or self._begun):
-            which = f"epoch {epoch + 1}" if epoch > 0 else "the second time"
-            raise ArgumentError(
-                f"{type(self.iterable).__name__} can be iterated only once, and this is {which}; "
-                "pass an object whose __iter__ starts anew (a DataLoader, a list, a class), not an iterator"
-            )
-        self._begun = True
-        for number in itertools.count(start if restored else 0):
-            batch = self._lender.lend(rng.derive(stream, number), functools.partial(_next, iterator))
-            if batch is _END:
-                return
-            if number < 2 and not restored:
-                self._look_for_repeats(number, batch)
-            if number >= start:
-                yield batch
-
-    def _look_for_repeats(self, number: int, batch: Any) -> None:
-        """Compare the first batches of two workers, once: an `IterableDataset` may give each of them everything."""
-        workers, dataset = getattr(self.iterable, "num_workers", 0), getattr(self.iterable, "dataset", None)
-        if number == 0:
-            self._first = batch
-            return
-        if not self._compared and workers > 1 and isinstance(dataset, IterableDataset) and _same(self._first, batch):
-            warnings.warn(
-                f"two of the {workers} workers gave the same first batch: {type(dataset).__name__} seems to give all "
-                f"its samples to every worker, so each would count {workers} times. Let its __iter__ take every n-th, "
-                "itertools.islice(samples, info.id, None, info.num_workers) with torch.utils.data.get_worker_info(), "
-                "or use one worker",
-                stacklevel=2,
-            )
-        self._compared, self._first = True, None
-
-    def indices(self, epoch: int, number: int) -> None:
-        del epoch, number
-
-    def describe(self) -> dict[str, Any]:
-        known = {"batches": self.num_batches, "batch size": getattr(self.iterable, "batch_size", None)}
-        return {name: value for name, value in known.items() if value is not None}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {} if self._stateful is None else {"state": copy.deepcopy(self._stateful.state_dict())}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._state = state.get("state")
-
-    def _restore(self) -> bool:
-        if self._stateful is None or self._state is None:
-            return False
-        self._stateful.load_state_dict(self._state)
-        self._state = None
-        return True
-
-
 _STREAM_SETTINGS = (
     "batch_size",
     "drop_last",
@@ -209,39 +126,6 @@ _STREAM_SETTINGS = (
     "multiprocessing_context",
     "prefetch_factor",
 )
-_END = object()
-
-
-def _next(iterator: Iterator[Any]) -> Any:
-    """The next batch, `_END` after the last. A loader of torch goes on after a batch that nothing is left of."""
-    try:
-        return next(iterator, _END)
-    except EmptyBatchError:
-        if isinstance(iterator, _BaseDataLoaderIter):
-            return LEFT_OUT
-        raise
-
-
-def _same(one: Any, two: Any) -> bool:
-    """Whether two batches hold the same values."""
-    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
-        return torch.equal(one, two)
-    if isinstance(one, Mapping) and isinstance(two, Mapping):
-        return one.keys() == two.keys() and all(_same(one[name], two[name]) for name in one)
-    if isinstance(one, list | tuple) and isinstance(two, list | tuple):
-        return len(one) == len(two) and all(map(_same, one, two))
-    return type(one) is type(two) and bool(np.all(np.asarray(one == two)))
-
-
-def _stateful_part(iterable: Any) -> Any:
-    """The loader, or its dataset, if it can save its position; a dataset in worker processes cannot tell it to us."""
-    candidates = [iterable]
-    if getattr(iterable, "num_workers", 0) == 0:
-        candidates.append(getattr(iterable, "dataset", None))
-    for part in candidates:
-        if callable(getattr(part, "state_dict", None)) and callable(getattr(part, "load_state_dict", None)):
-            return part
-    return None
 
 
 def source_of(loader: Any, seed: int, *, pin_memory: bool = False) -> Source:
@@ -268,7 +152,7 @@ def source_of(loader: Any, seed: int, *, pin_memory: bool = False) -> Source:
         settings = {name: getattr(loader, name) for name in _STREAM_SETTINGS}
         loader = TorchDataLoader(loader.dataset, **settings)
     _check_loader(loader)
-    return _Stream(loader, seed)
+    return Stream(loader, seed)
 
 
 def _check_no_name(loader: Any) -> None:
@@ -284,10 +168,10 @@ def _check_no_name(loader: Any) -> None:
 
 def _check_loader(loader: Any) -> None:
     """Refuse what can be iterated, but does not give batches."""
-    if isinstance(loader, Dataset):
+    if isinstance(loader, Dataset) and not _wraps_a_loader(loader):
         raise ArgumentError(
             f"{type(loader).__name__} is a dataset, whose samples would be taken for batches; "
-            "pass DataLoader(dataset, batch_size=32)"
+            "pass DataLoader(dataset, batch_size=32), or batch_size=None if what it gives are batches"
         )
     name = f"the class {loader.__name__}" if isinstance(loader, type) else type(loader).__name__
     if isinstance(loader, type) or not hasattr(loader, "__iter__"):
@@ -297,6 +181,12 @@ def _check_loader(loader: Any) -> None:
             f"{name} is data, whose rows or names would be taken for batches; pass "
             "DataLoader(TensorDataset(inputs, targets), batch_size=32), or a list of batches"
         )
+
+
+def _wraps_a_loader(data: Dataset[Any]) -> bool:
+    """Whether a dataset passes on the batches of a loader inside it, as a WebLoader of webdataset does."""
+    inside = [*vars(data).values(), *getattr(data, "pipeline", ())]
+    return isinstance(data, IterableDataset) and any(isinstance(each, TorchDataLoader) for each in inside)
 
 
 def present(batches: Iterable[Any]) -> Iterator[Any]:

@@ -33,8 +33,8 @@ def split(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, _SEQUENCES) and not isinstance(batch, PackedSequence):
         if len(batch) == 2:
             return batch[0], batch[1]
-        if len(batch) == 1:
-            return batch[0], None
+        if len(batch) == 1:  # one dict in a list: what NVIDIA's DALI gives for one device
+            return split(batch[0]) if isinstance(batch[0], Mapping) else (batch[0], None)
         return tuple(batch[:-1]), batch[-1]
     if isinstance(batch, Mapping):
         for name in _TARGETS:

@@ -102,7 +102,8 @@ class Reuse:
                 reason = str(error).splitlines()[0]
                 raise ArgumentError(f"the model cannot be cut at {self._cut.boundary!r}: {reason}") from error
         check_halves(self._cut, images, whole, half)
-        check_training(self._cut, images, features, self.half(self.run.model))
+        with in_mode(self.run.model, training=True):
+            check_training(self._cut, images, features, self.half(self.run.model))
 
     def _tell(self, stored: list[ReusingSource], seconds: float) -> None:
         if not stored:

@@ -48,6 +48,7 @@ from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
 from dlkit.training.units import Unit
 from dlkit.transfer.freezing import is_frozen
+from dlkit.windows import Windows
 
 __all__ = ["Trainer"]
 
@@ -158,6 +159,7 @@ class Trainer:
         epochs: int = 1,
         resume: str | os.PathLike[str] | bool = "auto",
         rates: str = "saved",
+        steps_per_epoch: int | None = None,
         validate_every: str = "epoch",
         dry_run: bool = False,
         overfit: int = 0,
@@ -178,6 +180,8 @@ class Trainer:
             rates: Whose learning rates, other settings of the optimizer and schedule hold when a saved run goes on:
                 those "saved", or those of this "script". What the optimizer has gathered (momentum) is always kept,
                 and a schedule of the script stands where it would after as many steps.
+            steps_per_epoch: So many steps are an epoch, for streams without an end and for very long data; the next one
+                goes on from there. None: all of the data are.
             validate_every: "epoch", "2 epochs" or "500 steps"; the end of the last epoch always counts.
             dry_run: Run two batches through every stage, write nothing, and put everything back as it was.
             overfit: Train on the first so many batches only, again and again, to see whether the model can learn.
@@ -193,6 +197,7 @@ class Trainer:
         """
         epochs, overfit = whole_number("epochs", epochs, least=1), whole_number("overfit", overfit, least=0)
         dry_run = switch("dry_run", dry_run)
+        steps = None if steps_per_epoch is None else whole_number("steps_per_epoch", steps_per_epoch, least=1)
         if not (resume == "auto" or isinstance(resume, bool | str | os.PathLike)):
             raise ArgumentError(f"resume must be 'auto', True, False, or the path of a checkpoint, not {resume!r}")
         if rates not in ("saved", "script"):
@@ -214,6 +219,7 @@ class Trainer:
             return self._dry_run(source, val_source)
         self._set_up_callbacks()
         source, val_source = self._reusing(source, val_source)
+        source = source if steps is None else Windows(source, steps * self.run.accumulate)
         with self._folder(), same_threads(), listening(self.run) as signals:
             history = self._fit(source, val_source, epochs, resume, every, rates)
         if signals - {2} and not in_notebook():  # 2 is Ctrl-C, which returns

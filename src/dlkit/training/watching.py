@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_flatten
 from torch.utils.data import SequentialSampler, TensorDataset, default_collate
 
 from dlkit import rng
 from dlkit.loader import DataLoader
+from dlkit.streams import same
 from dlkit.wrappers import parts_of
 
 __all__ = ["Fetched", "in_order"]
@@ -89,12 +88,12 @@ class _Watched:
         """
         batch = self.collate_fn(samples)
         by_epoch = callable(getattr(self.users, "set_epoch", None))  # others in each epoch, which is as good
-        drew = by_epoch or not _same(self._before, self._state())
+        drew = by_epoch or not same(self._before, self._state())
         return Fetched(batch, drew, self._knows or self._repeats(batch))
 
     def _repeats(self, batch: Any) -> bool:
         self._start_again()
-        return _same(batch, self.collate_fn(self._fetched(self._indices)))
+        return same(batch, self.collate_fn(self._fetched(self._indices)))
 
     def set_epoch(self, epoch: int) -> None:
         """Passed on to a dataset that has it.
@@ -147,25 +146,3 @@ def _is_seeded(dataset: Any) -> bool:
 def _is_plain(collate_fn: Any, dataset: Any) -> bool:
     """Whether a collate function is torch's or the dataset's own."""
     return collate_fn is default_collate or getattr(dataset, "collate", None) == collate_fn
-
-
-def _same(left: Any, right: Any) -> bool:
-    """Equality bit for bit, in nested containers of anything; what cannot be compared is not equal."""
-    (mine, shape), (theirs, other) = tree_flatten(left), tree_flatten(right)
-    return shape == other and all(map(_equal, mine, theirs))
-
-
-def _equal(left: Any, right: Any) -> bool:
-    if left is right:
-        return True
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, Tensor) and left.layout is torch.strided:
-        left, right = left.detach().cpu(), right.detach().cpu()
-        return left.dtype == right.dtype and torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)
-    try:
-        if isinstance(left, np.ndarray):
-            return left.dtype == right.dtype and np.array_equal(left, right, equal_nan=left.dtype.kind in "fc")
-        return bool(left == right)
-    except Exception:  # noqa: BLE001  (an object may refuse in any way)
-        return False

@@ -1,0 +1,263 @@
+"""Batches from anything that can be iterated: from the start, or from the middle after a restart.
+
+A stream goes on from its own saved state where that state is exact, and is fast-forwarded otherwise: what comes before
+the position is fetched once more and thrown away. `Stream.how` says which.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import random
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+from torch.utils.data import IterableDataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from dlkit import rng
+from dlkit.errors import ArgumentError, EmptyBatchError
+from dlkit.lending import Lender
+from dlkit.loader import LEFT_OUT
+
+__all__ = ["Stream", "same"]
+
+_END = object()
+_FROM_ITS_STATE = "restored from its own state"
+#: Where iterators stand that are their own iterable (`iter(x) is x`): batches given since their start, 0 at an end.
+_stands: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+class Stream:
+    """Any iterable of batches. Each is drawn with the global streams started from (seed, epoch, batch).
+
+    Args:
+        iterable: What gives the batches.
+        seed: What the random streams are derived from; a resumed run puts the saved seed here.
+    """
+
+    def __init__(self, iterable: Iterable[Any], seed: int) -> None:
+        self.iterable, self.seed = iterable, seed
+        self._stateful = _stateful_part(iterable)
+        self._inexact = "" if self._stateful is None else _loses(self._stateful)
+        self._given, self._compared, self._first = 0, False, None
+        self._saved: dict[str, Any] = {}
+        self._lender = Lender(draws=True)  # an iterator cannot be asked for a batch twice
+        self.how = "fast-forwarded"
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches per epoch, None where it is not known."""
+        try:
+            return len(self.iterable)  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """The batches of an epoch.
+
+        Args:
+            epoch: 0 for the first one.
+            start: The number of the first batch to give.
+        """
+        stream = rng.derive(self.seed, rng.FETCH, epoch)
+        for part in (self.iterable, getattr(self.iterable, "dataset", None), getattr(self.iterable, "sampler", None)):
+            if callable(set_epoch := getattr(part, "set_epoch", None)):
+                set_epoch(epoch)
+        first = self._restored(start)
+        with rng.isolated(stream):
+            iterator = iter(self.iterable)
+        if iterator is self.iterable:
+            first = first or _place_of(iterator, start)
+        for number in itertools.count(first):
+            batch = self._next(iterator, rng.derive(stream, number), first=number == first)
+            if batch is _END:
+                if iterator is self.iterable and number == 0 and (epoch > 0 or self._given):
+                    raise _used_up(self.iterable, epoch)
+                return
+            self._given = number + 1
+            if number < 2 and first == 0:
+                self._look_for_repeats(number, batch)
+            if number >= start:
+                yield batch
+
+    def _next(self, iterator: Iterator[Any], seed: int, *, first: bool) -> Any:
+        fetch = functools.partial(_next, iterator)
+        if first and self._stateful is not None and not self._inexact:
+            fetch = functools.partial(self._watched, fetch)
+        batch = self._lender.lend(seed, fetch)
+        if iterator is self.iterable:
+            if first and batch is _END and callable(reset := getattr(iterator, "reset", None)):
+                reset()  # as DALI's iterators have it, where they do not do it themselves at the end of an epoch
+                batch = self._lender.lend(seed, fetch)
+            _note(iterator, 0 if batch is _END else 1)
+        return batch
+
+    def _look_for_repeats(self, number: int, batch: Any) -> None:
+        """Compare the first batches of two workers, once: an `IterableDataset` may give each of them everything."""
+        workers, dataset = getattr(self.iterable, "num_workers", 0), getattr(self.iterable, "dataset", None)
+        if number == 0:
+            self._first = batch
+            return
+        if not self._compared and workers > 1 and isinstance(dataset, IterableDataset) and same(self._first, batch):
+            warnings.warn(
+                f"two of the {workers} workers gave the same first batch: {type(dataset).__name__} seems to give all "
+                f"its samples to every worker, so each would count {workers} times. Let its __iter__ take every n-th, "
+                "itertools.islice(samples, info.id, None, info.num_workers) with torch.utils.data.get_worker_info(), "
+                "or use one worker",
+                stacklevel=2,
+            )
+        self._compared, self._first = True, None
+
+    def _watched(self, fetch: Any) -> Any:
+        before = _positions()
+        batch = fetch()
+        if before != _positions():
+            self._inexact = "its own state does not hold the random numbers that it draws"
+        return batch
+
+    def indices(self, epoch: int, number: int) -> None:
+        """Not known.
+
+        Args:
+            epoch: Any.
+            number: Any.
+        """
+        del epoch, number
+
+    def describe(self) -> dict[str, Any]:
+        """What must be the same when a run is resumed."""
+        known = {"batches": self.num_batches, "batch size": getattr(self.iterable, "batch_size", None)}
+        return {name: value for name, value in known.items() if isinstance(value, int)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The iterable's own state, where it has one that is exact, and how many batches it had given."""
+        if self._stateful is None or self._inexact:
+            return {"inexact": self._inexact}
+        return {"state": copy.deepcopy(self._stateful.state_dict()), "given": self._given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back the state before `batches` is called for that position.
+
+        Args:
+            state: What `state_dict` gave.
+        """
+        self._saved, reason = dict(state), self._inexact or state.get("inexact", "")
+        usable = self._stateful is not None and "state" in state and not reason
+        self.how = _FROM_ITS_STATE if usable else f"fast-forwarded ({reason})" if reason else "fast-forwarded"
+
+    def _restored(self, start: int) -> int:
+        """Restore the iterable's own state, if it is that of the position; returns the number of its next batch."""
+        saved, self._saved = self._saved, {}
+        # A batch that was fetched ahead of its use is in the state already, and would be lost.
+        if self._stateful is None or self._inexact or "state" not in saved or not start == saved.get("given", 0) > 0:
+            return 0
+        self._stateful.load_state_dict(saved["state"])
+        return start
+
+
+def _stateful_part(iterable: Any) -> Any:
+    """The loader, or its dataset, if it can save its position; a dataset in worker processes cannot tell it to us."""
+    candidates = [iterable]
+    if getattr(iterable, "num_workers", 0) == 0:
+        candidates.append(getattr(iterable, "dataset", None))
+    for part in candidates:
+        if callable(getattr(part, "state_dict", None)) and callable(getattr(part, "load_state_dict", None)):
+            return part
+    return None
+
+
+def _loses(part: Any) -> str:
+    """Why the state of a streamed Hugging Face dataset, or of a loader over one, is not exact; "" where it is.
+
+    Its documentation names both cases ("Stream", "Save a dataset checkpoint and resume iteration").
+    """
+    waiting = [getattr(each, "_ex_iterable", None) for each in (part, getattr(part, "dataset", None))]
+    while waiting:
+        step = waiting.pop()
+        if "Shuffled" in type(step).__name__ and hasattr(step, "buffer_size"):
+            return "its own state loses what its shuffle buffer holds"
+        if getattr(step, "batched", False) and getattr(step, "formatting", None) is not None:
+            return "its own state may lose a batch of a batched map"
+        inner = getattr(step, "ex_iterable", None)
+        waiting += [*([] if inner is None else [inner]), *getattr(step, "ex_iterables", ())]
+    return ""
+
+
+def _positions() -> tuple[Any, ...]:
+    state: Any = np.random.get_state(legacy=False)
+    torchs = torch.default_generator.get_state().numpy().tobytes()
+    return random.getstate(), state["state"]["pos"], state["state"]["key"].tobytes(), torchs
+
+
+def _note(iterator: Any, given: int) -> None:
+    try:
+        _stands[iterator] = given and _stands.get(iterator, 0) + given
+    except TypeError:  # it cannot be looked up, so it is believed to stand where it is asked to start
+        return
+
+
+def _place_of(iterator: Any, start: int) -> int:
+    """The number of the next batch of an iterator that dlkit may have used before."""
+    try:
+        given = _stands.get(iterator, 0)
+    except TypeError:
+        return 0
+    if given not in (0, start):
+        raise ArgumentError(
+            f"{type(iterator).__name__} was left after {given} batches, and is to start at number {start}, which an "
+            "iterator cannot do; pass an object whose __iter__ starts anew (a DataLoader, a list, a class)"
+        )
+    return given
+
+
+def _used_up(iterable: Any, epoch: int) -> ArgumentError:
+    which = f"epoch {epoch + 1}" if epoch > 0 else "the second time"
+    return ArgumentError(
+        f"{type(iterable).__name__} can be iterated only once, and this is {which}; "
+        "pass an object whose __iter__ starts anew (a DataLoader, a list, a class), not an iterator"
+    )
+
+
+def _next(iterator: Iterator[Any]) -> Any:
+    """The next batch, `_END` after the last. A loader of torch goes on after a batch that nothing is left of."""
+    try:
+        return next(iterator, _END)
+    except EmptyBatchError:
+        if isinstance(iterator, _BaseDataLoaderIter):
+            return LEFT_OUT
+        raise
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two batches are equal, NaN included, in nested containers of anything; what cannot be compared is not.
+
+    Args:
+        left: One.
+        right: The other.
+    """
+    (mine, shape), (theirs, other) = tree_flatten(left), tree_flatten(right)
+    return shape == other and all(map(_equal, mine, theirs))
+
+
+def _equal(left: Any, right: Any) -> bool:
+    if left is right:
+        return True
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, Tensor) and left.layout is torch.strided:
+        left, right = left.detach().cpu(), right.detach().cpu()
+        return left.dtype == right.dtype and torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)
+    try:
+        if isinstance(left, np.ndarray):
+            return left.dtype == right.dtype and np.array_equal(left, right, equal_nan=left.dtype.kind in "fc")
+        return bool(left == right)
+    except Exception:  # noqa: BLE001  (an object may refuse in any way)
+        return False

@@ -1,0 +1,113 @@
+"""Epochs of a given number of batches, from data that have no end or one that is far away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dlkit.sources import Source, nothing
+
+__all__ = ["Windows"]
+
+
+class Windows:
+    """A source whose epochs have a given number of batches each; every epoch goes on where the one before ended.
+
+    What comes to its end begins anew, as its own next epoch.
+
+    Args:
+        source: The batches.
+        count: Batches per epoch.
+    """
+
+    def __init__(self, source: Source, count: int) -> None:
+        self.source, self.num_batches = source, count
+        self._place = (0, 0)  # in the source's own epochs: the next batch
+        self._position = 0  # the same, counted from the very beginning
+        self._running: Iterator[Any] | None = None
+        self._saved: dict[str, Any] = {}
+
+    @property
+    def how(self) -> str:
+        """See `Source`."""
+        return self.source.how
+
+    @property
+    def seed(self) -> int:
+        """See `Source`."""
+        return self.source.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.source.seed = seed
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """The batches of an epoch, see `Source`.
+
+        Args:
+            epoch: 0 for the first one.
+            start: The number of the first batch to give.
+        """
+        wanted = epoch * self.num_batches + start
+        self._move_to(wanted)
+        for _ in range(start, self.num_batches):
+            batch = self._next()
+            self._position += 1
+            yield batch
+
+    def _move_to(self, wanted: int) -> None:
+        size = self.source.num_batches
+        if size and self.source.how == "sought":  # anew in every epoch: what is frozen or stored may have changed
+            self._begin(*divmod(wanted, size))
+        elif self._saved.get("position") == wanted:
+            self._begin(self._saved["epoch"], self._saved["batch"])
+        elif self._position != wanted or self._running is None:
+            self._begin(0, 0)
+            self._position = 0
+            while self._position < wanted:
+                self._next()
+                self._position += 1
+        self._position, self._saved = wanted, {}
+
+    def _begin(self, epoch: int, batch: int) -> None:
+        self._place = epoch, batch
+        self._running = iter(self.source.batches(epoch, batch))
+
+    def _next(self) -> Any:
+        assert self._running is not None
+        epoch, number = self._place
+        for batch in self._running:
+            self._place = epoch, number + 1
+            return batch
+        if number == 0:
+            raise nothing(self.source, epoch)
+        self._begin(epoch + 1, 0)
+        return self._next()
+
+    def indices(self, epoch: int, number: int) -> list[Any] | None:
+        """Which samples a batch holds, see `Source`.
+
+        Args:
+            epoch: 0 for the first one.
+            number: Of the batch.
+        """
+        size = self.source.num_batches
+        return self.source.indices(*divmod(epoch * self.num_batches + number, size)) if size else None
+
+    def describe(self) -> dict[str, Any]:
+        """See `Source`."""
+        return self.source.describe() | {"batches": self.num_batches}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Source`."""
+        epoch, batch = self._place
+        return {"position": self._position, "epoch": epoch, "batch": batch, "source": self.source.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back a state before `batches` is called for its position.
+
+        Args:
+            state: What `state_dict` gave.
+        """
+        self._saved, self._running = dict(state), None
+        self.source.load_state_dict(state["source"])
