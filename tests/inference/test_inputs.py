@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 import dlkit
 from dlkit.datasets import CSVDataset, ImageTable, TextDataset
-from dlkit.errors import ArgumentError, DataError
+from dlkit.errors import ArgumentError, DataError, TrainingError
 from dlkit.inference.inputs import FileName
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
 from dlkit.transforms import evaluate
@@ -199,9 +199,13 @@ class TestOneLinePerInput:
             {"size": True, "kind": "a"},
             {"size": 10**400, "kind": "a"},
             {"size": "1", "kind": "a"},
+            {"size": np.int64(1), "kind": pd.NA},
+            {"size": pd.Timestamp("2020-01-01"), "kind": pd.NaT},
+            {"size": float("inf"), "kind": 2**60},
         ]
         found = prices.predict(rows, on_error="skip")
-        assert [bool(error) for error in found["error"]] == [False, True, True, True, False, True, True, True, False]
+        bad = [False, True, True, True, False, True, True, True, False, False, True, False]
+        assert [bool(error) for error in found["error"]] == bad
         assert found["error"][2] == "lacks 'size'; it has 'kind' (None stands for missing)"
         assert found["price"][0] == found["price"][8]
         for place, row in enumerate(rows):  # and alone it gives the same as among others
@@ -527,6 +531,13 @@ class TestRefusals:
                 prices.predict(given)
         with pytest.raises(ArgumentError, match="takes the name of a file, not bytes"):
             reader.predict_file(b"x")  # type: ignore[arg-type]
+
+    def test_tensors_of_another_width(self, save: Callable[..., dlkit.Predictor]) -> None:
+        given = {"numeric": torch.zeros(1, 1), "image": torch.zeros(1, 3, 8, 8)}
+        bare = save(Mixed(), None, classes=["a", "b"], example=given)
+        assert len(bare.predict(given)) == 1
+        with pytest.raises(TrainingError, match=r"takes 2 features in the last dimension, but its input is \[1, 6\]"):
+            bare.predict({**given, "numeric": torch.zeros(1, 5)})
 
     def test_tensors_of_different_lengths(self, prices: dlkit.Predictor) -> None:
         with pytest.raises(ArgumentError, match=r"\[3, 1\], \[2, 1\]"):

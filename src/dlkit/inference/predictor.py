@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dlkit._devices import pick_device
+from dlkit._layer_errors import explain
 from dlkit._showing import safe
 from dlkit.artifact.header import Header
 from dlkit.artifact.inputs import Meaning
@@ -164,6 +165,7 @@ class Predictor:
         Raises:
             ArgumentError: the model takes another kind of input.
             DataError: an input cannot be used, or a table lacks a column of the model's.
+            TrainingError: prepared tensors do not fit the model; the layer and both shapes are named.
         """
         check_top_k(top_k)
         asked = inputs_of(self.meaning, inputs, batch_size, options)
@@ -333,8 +335,13 @@ class Predictor:
 
     def _forward(self, inputs: Any) -> Tensor:
         like = next((value for value in self.model.parameters() if value.is_floating_point()), None)
+        given = cast(inputs, like)
         with evaluating(self.model):
-            return output_of(call(self.model, cast(inputs, like))).float().cpu()
+            try:
+                return output_of(call(self.model, given)).float().cpu()
+            except Exception as error:
+                explain(error, self.model, given)
+                raise
 
     def _columns(
         self, answers: tuple[Batch, Tensor | None] | None, asked: Inputs, top_k: int, on_error: OnError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,20 @@ from dlkit.datasets.tables._dialect import column_names
 from dlkit.errors import DataError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, plain_text, strings_of
 
-__all__ = ["arrow_columns", "cells_of_arrow", "cells_of_series", "concatenated", "joined", "table_of_frame"]
+__all__ = [
+    "arrow_columns",
+    "cells_of_arrow",
+    "cells_of_series",
+    "cells_of_values",
+    "concatenated",
+    "joined",
+    "table_of_frame",
+]
 
 _BOOLEAN_POOL = ("False", "True")
 _LONG, _SAMPLED = 50_000, 20_000  # among 20,000 of a million values that come twice, some hundred equal ones meet
 _EXACT = 1 << 53  # whole numbers up to here survive in a float64
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 def table_of_frame(frame: Any) -> Table:
@@ -66,6 +76,44 @@ def cells_of_series(series: Any, name: str) -> Cells:
     if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
         return Numbers(series.to_numpy(dtype=np.float64, na_value=np.nan))
     return _objects(series, name)
+
+
+def cells_of_values(values: Sequence[Any]) -> Cells:
+    """One column of rows that came one by one: numbers, dates, else the text of each.
+
+    What a value becomes does not depend on the others: a number beside a text is the number that its text says.
+
+    Args:
+        values: Numbers, texts, moments; None, NaN, NaT and NA are missing.
+
+    >>> cells_of_values([1, None, 2.5]).missing().tolist(), cells_of_values(["a", 1.0]).tolist()
+    ([False, True, False], ['a', '1'])
+    """
+    cells = [None if _is_missing(value) else value for value in values]
+    there = [value for value in cells if value is not None]
+    if all(isinstance(value, _NUMBERS) and not (isinstance(value, int) and abs(value) >= _EXACT) for value in there):
+        return Numbers(np.array([np.nan if value is None else value for value in cells], dtype=np.float64))
+    if all(isinstance(value, date | np.datetime64) for value in there):
+        return Dates(np.array([_moment(value) for value in cells], dtype="datetime64[us]"))
+    return strings_of(None if value is None else plain_text(_as_iso(value)) for value in cells)
+
+
+def _as_iso(value: Any) -> Any:
+    """A moment as text, in UTC; anything else as it is."""
+    if not isinstance(value, date | np.datetime64):
+        return value
+    return str(_moment(value)).removesuffix(".000000").removesuffix("T00:00:00")
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or bool(value != value)
+
+
+def _moment(value: Any) -> np.datetime64:
+    """A moment in UTC."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC).replace(tzinfo=None)
+    return np.datetime64("NaT" if value is None else value, "us")
 
 
 def _objects(series: Any, name: str) -> Cells:

@@ -15,7 +15,7 @@ from torch import Tensor
 from dlkit.datasets.tables._blocks import block_file
 from dlkit.datasets.tables._building import Settings, lost_images, rooted, settings_of, text_columns, under_schema
 from dlkit.datasets.tables._encoding import Problem, check_columns, encode
-from dlkit.datasets.tables._frames import table_of_frame
+from dlkit.datasets.tables._frames import cells_of_values, table_of_frame
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._reading import paths_of
 from dlkit.datasets.tables._streaming import together
@@ -140,16 +140,14 @@ def _errors(problems: Sequence[Problem], places: Array) -> dict[int, str]:
 
 def _of_dicts(rows: Sequence[Any], schema: Schema, settings: Settings) -> Piece:
     """Rows that came one by one, each of which may lack something else."""
-    import pandas as pd
-
     needed = [column.name for column in schema.columns if column.used]
     wrong = {place: problem for place, row in enumerate(rows) if (problem := _problem(row, needed))}
     good = [place for place in range(len(rows)) if place not in wrong]
     if not good:
         nothing = np.zeros(0, dtype=np.int64)
         return Piece(size=len(rows), memory=None, places=nothing, errors=wrong, names={})
-    frame = pd.DataFrame([{name: _cell(rows[place][name]) for name in needed} for place in good], dtype=object)
-    piece = _piece(table_of_frame(frame), schema, settings)
+    columns = {name: cells_of_values([_cell(rows[place][name]) for place in good]) for name in needed}
+    piece = _piece(Table(columns, "the rows", str), schema, settings)
     errors = {good[place]: why for place, why in piece.errors.items()} | wrong
     return replace(piece, size=len(rows), places=np.array(good), errors=errors, table=None)
 
