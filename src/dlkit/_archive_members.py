@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from dlkit._disk import disk_error
+from dlkit._filekinds import HEAD, kind_of
 from dlkit._opening import open_regular
 from dlkit.errors import ArchiveError, DlkitError
 
@@ -62,7 +63,7 @@ def plain_name(archive: str) -> str:
 def members(archive: Path) -> Generator[Member, None, None]:
     """What is in the archive, one after the other; the chunks of each are to be read before going on. To be closed."""
     with open_regular(archive, ArchiveError) as file, _parsing(archive):
-        head = file.read(8)
+        head = file.read(HEAD)
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         yield from _zip_members(archive)
         return
@@ -74,7 +75,9 @@ def members(archive: Path) -> Generator[Member, None, None]:
     elif opener is not None:
         yield _single_member(archive, opener)
     else:
-        raise ArchiveError(f"{archive} was not unpacked: it is no zip, tar, gzip, bzip2 or xz file")
+        kind = kind_of(head)
+        what = "" if kind is None else f", but {kind.name}; {kind.advice}".removesuffix("; ")
+        raise ArchiveError(f"{archive} was not unpacked: it is no zip, tar, gzip, bzip2 or xz file{what}")
 
 
 @contextlib.contextmanager

@@ -194,7 +194,9 @@ def test_archives(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "book.xlsx", "w") as archive:
         archive.writestr("[Content_Types].xml", "")
         archive.writestr("xl/workbook.xml", "")
-    with pytest.raises(DataError, match=r"book\.xlsx is an Excel workbook; read it with pandas\.read_excel"):
+    with pytest.raises(
+        DataError, match=r"book\.xlsx is an Excel workbook .*, not a table; read it with pandas\.read_excel"
+    ):
         read_table(tmp_path / "book.xlsx", ReadOptions())
     with pytest.raises(DataError, match=r"two\.zip holds 2 files, not one: one\.csv, two\.csv"):
         read_table(tmp_path / "two.zip", ReadOptions())
@@ -206,7 +208,7 @@ def test_archives(tmp_path: Path) -> None:
 def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dlkit.datasets.tables._source._ALWAYS_ALLOWED", 1 << 20)
     bomb = write(tmp_path / "bomb.csv.bz2", bz2.compress(b"0" * (100 << 20)))
-    with pytest.raises(DataError, match=r"bomb\.csv\.bz2 .* unpacks to more than .* that is no table"):
+    with pytest.raises(DataError, match=r"bomb\.csv\.bz2 .* unpacks to more than .* bytes, which is not a table"):
         read_table(bomb, ReadOptions())
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dlkit import _bounds
+from dlkit._filekinds import HEAD, told
 from dlkit._opening import open_regular
 from dlkit.errors import ArgumentError, ModelFileError
 
@@ -96,7 +97,9 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         total = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
         if total < 10 or not 2 <= length <= min(total - 8, _MOST_HEADER):
-            raise ModelFileError(f"{file} is no safetensors file: {total} bytes, and a header of {length} is claimed")
+            stream.seek(0)
+            claim = f"is no safetensors file: {total} bytes, and a header of {length} is claimed"
+            raise ModelFileError(f"{file} {told(stream.read(HEAD), 'a model file') or claim}")
         raw = stream.read(length)
     try:
         entries = _bounds.parse(raw, "its header")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import _files, download
+from dlkit._filekinds import HEAD, kind_of, told
 from dlkit._opening import open_regular, regular
 from dlkit._showing import Lines, public
 from dlkit.errors import ArgumentError, IntegrityError, ModelFileError
@@ -140,7 +141,10 @@ def _downloaded(url: str, sha256: str | None, *, progress: bool) -> Path:
 
 def _read(path: Path) -> Any:
     with open_regular(path, ModelFileError) as file:
-        start = file.read(9)
+        start = file.read(HEAD)
+    kind = kind_of(start)
+    if kind is not None and kind.family not in ("weights", "archive"):
+        raise ModelFileError(f"{path} {told(start, 'a file of weights')}")
     try:
         if not zipfile.is_zipfile(path) and start[8:9] == b"{":
             from safetensors.torch import load_file

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from dlkit._filekinds import HEAD, kind_of
 from dlkit._opening import open_regular
 from dlkit.errors import ArgumentError, DataError
 
@@ -257,8 +258,10 @@ class OpenImage:
         except (DataError, ArgumentError, MemoryError):
             raise
         except UnidentifiedImageError as error:
+            told = kind_of(self._data[:HEAD])
             raise DataError(
                 f"{self.name}: is not an image in a format dlkit reads ({', '.join(_formats())})"
+                + (f", but {told.name}" + (f"; {told.advice}" if told.advice else "") if told else "")
             ) from error
         except Exception as error:  # Pillow's plug-ins raise whatever a broken file leads to, KeyError and all
             raise DataError(f"{self.name}: cannot be decoded: {type(error).__name__}: {error}") from error

@@ -198,7 +198,7 @@ def _check_filled(table: OpenedTable, columns: Sequence[str]) -> None:
 
 def _check_first(root: Path, names: Sequence[str], name: str, column: str) -> None:
     """A wrong root makes all files missing: said at once, not at the first batch."""
-    if not any((root / file).is_file() for file in names[:100]):
+    if not any(os.path.isfile(root / file) for file in names[:100]):
         raise DataNotFoundError(
             f"none of the first {min(100, len(names))} files in column {column!r} of {name} is below {root} "
             f"(such as {root / names[0]}); give root=, or suffix='.jpg' if the names have no ending"

@@ -15,6 +15,7 @@ import numpy as np
 from dlkit._files import FileLock, atomic_write, cache_dir
 from dlkit._opening import open_regular, regular
 from dlkit._optional import require
+from dlkit._textfiles import LONGEST_LINE, check_lines, check_text, check_width
 from dlkit.datasets.tables._dialect import Dialect, audit_quotes, find_dialect, records
 from dlkit.datasets.tables._encodings import detect_encoding, first_bad_byte
 from dlkit.datasets.tables._frames import arrow_columns
@@ -31,7 +32,6 @@ BLOCK_BYTES = 2 << 20
 PIECE_ROWS = 1 << 16
 _BUFFER = 1 << 20
 _HEAD = 1 << 20  # in which separator and header are found
-_LONGEST_RECORD = 64 << 20
 _UTF8 = ("utf-8", "utf-8-sig", "ascii")
 
 
@@ -82,14 +82,29 @@ def block_file(path: Path, options: ReadOptions) -> BlockFile:
     if is_parquet(path):
         return ParquetFile(path).checked()
     plain, encoding = _plain(path, options.encoding)
-    with open_regular(plain) as file:
-        head = file.read(_HEAD)
+    head = _head(plain)
     mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
-    head = head[mark:] if len(head) < _HEAD else head[mark : head.rfind(b"\n") + 1]
-    dialect = fitting_dialect(head, find_dialect(head, str(path), options.separator, options.names))
+    head = head[mark:]
+    dialect = fitting_dialect(head, find_dialect(head, str(path), options.separator, options.names), str(path))
     note = f"{path.name}: {encoding}, {dialect}" + ("" if plain == path else f", unpacked to {plain}")
     line = head[: dialect.start].count(b"\n") + 1
     return TextFile(plain, path, replace(dialect, start=0), options, dialect.start + mark, line, note)
+
+
+def _head(path: Path) -> bytes:
+    """The first lines of a text: about `_HEAD` bytes, or more where its first line is longer."""
+    with open_regular(path) as file:
+        head = file.read(_HEAD)
+        while not _ends(head) and (piece := file.read(len(head))):
+            head += piece
+            check_lines(head, path)
+        whole = not file.read(1)
+    return head if whole else head[: _ends(head)]
+
+
+def _ends(head: bytes) -> int:
+    """The byte after the last line end; 0 where there is none."""
+    return head.rfind(b"\n" if b"\n" in head else b"\r") + 1
 
 
 def _plain(path: Path, encoding: str) -> tuple[Path, str]:
@@ -99,6 +114,7 @@ def _plain(path: Path, encoding: str) -> tuple[Path, str]:
     with open_regular(path) as file:
         packed = is_packed(file)
     head = next(unpacked(path))
+    check_text(head, path, "a table")
     head = head[: head.rfind(b"\n") + 1] or head
     name = detect_encoding(head, str(path)) if encoding == "auto" else codecs.lookup(encoding).name
     if not packed and name in _UTF8:
@@ -160,13 +176,13 @@ class TextFile:
         position, line, rest = self.start, self.line, b""
         with open_regular(self.path) as file:
             file.seek(self.start)
-            while piece := file.read(BLOCK_BYTES):
+            while piece := file.read(_next_size(len(rest))):
                 data = rest + piece
                 end = last_record_end(data, self.dialect)
-                if not end and len(data) > _LONGEST_RECORD:
+                if not end and len(data) >= LONGEST_LINE:
                     raise DataError(
                         f"the record that begins in line {line} of {self.origin} does not end within "
-                        f"{_LONGEST_RECORD >> 20} MB; is a quote in it never closed?"
+                        f"{LONGEST_LINE >> 20} MB; is a quote in it never closed?"
                     )
                 if end:
                     yield Block(position, position + end, line), data[:end]
@@ -227,17 +243,32 @@ class _BlockLines:
         return f"line {(line or 0) + self.block.line - 1} of {self.file.origin}"
 
 
+def _next_size(rest: int) -> int:
+    """How many bytes to read behind a record that has not ended yet: twice as many, up to the longest record."""
+    return min(max(BLOCK_BYTES, rest), LONGEST_LINE - rest)
+
+
 def last_record_end(data: bytes, dialect: Dialect) -> int:
     """The byte after the last record that surely ends in `data`; 0 where none does."""
     mark = b"\n" if b"\n" in data else b"\r"
     end = data.rfind(mark) + 1
     if not dialect.quoted or b'"' not in data:
         return end
-    array = np.frombuffer(data, dtype=np.uint8)
-    quotes, breaks = np.flatnonzero(array == ord('"')), np.flatnonzero(array == ord(mark))
-    outside = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
-    end = int(outside[-1]) + 1 if len(outside) else 0
+    end = _last_outside(data, mark)
     return end if audit_quotes(data[:end], dialect).regular else _counted_end(data, dialect)
+
+
+def _last_outside(data: bytes, mark: bytes) -> int:
+    """The byte after the last line end that stands in no quotes, looked for from the end; 0 where there is none."""
+    array, before = np.frombuffer(data, dtype=np.uint8), data.count(b'"')
+    for stop in range(len(data), 0, -_BUFFER):
+        piece = array[max(0, stop - _BUFFER) : stop]
+        quotes, breaks = np.flatnonzero(piece == ord('"')), np.flatnonzero(piece == ord(mark))
+        before -= len(quotes)
+        outside = breaks[(np.searchsorted(quotes, breaks) + before) % 2 == 0]
+        if len(outside):
+            return max(0, stop - _BUFFER) + int(outside[-1]) + 1
+    return 0
 
 
 def _counted_end(data: bytes, dialect: Dialect) -> int:
@@ -297,6 +328,7 @@ class ParquetFile:
     def checked(self) -> ParquetFile:
         """This file, if no two columns have one name."""
         with self._open() as file:
+            check_width(file.metadata.num_columns, self.source)
             check_names(file.schema_arrow.names, self.source)
         return self
 

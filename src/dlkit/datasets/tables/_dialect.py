@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from mmap import mmap
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
+from dlkit._textfiles import LONGEST_LINE, check_width, csv_problem, csv_reader, csv_records, first_lines, line_at
 from dlkit.datasets.tables._encodings import Buffer
 from dlkit.datasets.tables._source import text_stream
 from dlkit.errors import ArgumentError, DataError
@@ -47,10 +47,10 @@ class Dialect:
     quoted: bool = True
     blanks: bool = False
 
-    def reader(self, lines: Iterable[str]) -> Any:
-        """A strict reader of Python's csv module for this dialect."""
-        return csv.reader(
-            lines,
+    def records(self, text: TextIO) -> Iterator[tuple[int, list[str] | csv.Error]]:
+        """The records of a text, as Python's csv module reads them strictly; see `csv_records`."""
+        return csv_records(
+            text,
             delimiter=self.separator,
             quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE,
             skipinitialspace=self.blanks,
@@ -80,8 +80,8 @@ def find_dialect(data: Buffer, origin: str, separator: str, names: Sequence[str]
     if names is not None:
         return Dialect(found, column_names(names), above)
     if remarks > above:
-        remarks = _above_header(data, remarks, found)
-    header, start = _header(memoryview(data)[remarks:], found)
+        remarks = _above_header(data, remarks, found, origin)
+    header, start = _header(memoryview(data)[remarks:], found, origin)
     if not header:
         raise DataError(f"{origin} has no header row: it holds nothing but blank lines")
     return Dialect(found, column_names(header), remarks + start)
@@ -101,12 +101,12 @@ def _remarks(data: Buffer) -> int:
     return place
 
 
-def _above_header(data: Buffer, remarks: int, separator: str) -> int:
+def _above_header(data: Buffer, remarks: int, separator: str, origin: str) -> int:
     """Where the header begins: below the remarks, unless the last of them is as wide as the row that follows."""
     head = bytes(data[:remarks])
     last = head.rfind(b"\n", 0, -1) + 1
-    width = len(_header(memoryview(data)[remarks:], separator)[0])
-    return last if width > 1 and len(_header(head[last:], separator)[0]) == width else remarks
+    width = len(_header(memoryview(data)[remarks:], separator, origin)[0])
+    return last if width > 1 and len(_header(head[last:], separator, origin)[0]) == width else remarks
 
 
 def column_names(header: Sequence[Any]) -> tuple[str, ...]:
@@ -123,25 +123,29 @@ def column_names(header: Sequence[Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _header(data: Buffer, separator: str) -> tuple[list[str], int]:
+def _header(data: Buffer, separator: str, origin: str) -> tuple[list[str], int]:
     consumed, title = 0, 0
 
     def lines() -> Iterator[str]:
         nonlocal consumed
         for line in text_stream(data):
             consumed += len(line.encode("utf-8", "surrogatepass"))
+            check_width(line.count(separator) + 1, origin)
             yield line
 
     first: list[str] = []
-    for record in csv.reader(lines(), delimiter=separator):
-        if not any(cell.strip() for cell in record):
-            continue
-        if not first and _is_title(record):
-            first, title = record, consumed
-        elif first and (len(record) != len(first) or not all(cell.strip() for cell in record)):
-            return first, title  # not a title: a row of data with gaps follows
-        else:
-            return record, consumed
+    try:
+        for record in csv_reader(lines(), delimiter=separator):
+            if not any(cell.strip() for cell in record):
+                continue
+            if not first and _is_title(record):
+                first, title = record, consumed
+            elif first and (len(record) != len(first) or not all(cell.strip() for cell in record)):
+                return first, title  # not a title: a row of data with gaps follows
+            else:
+                return record, consumed
+    except csv.Error as error:
+        raise DataError(f"{origin}: the header row has {csv_problem(error)}") from error
     return first, title
 
 
@@ -152,8 +156,9 @@ def _is_title(record: list[str]) -> bool:
 
 def _sniff(data: Buffer) -> str:
     """The separator under which the most records have as many cells as the first one, and more than one."""
-    text = bytes(data[:_SAMPLE]).decode("utf-8", "ignore")
-    scores = {separator: _score(_widths(text, separator, cut=len(data) > _SAMPLE)) for separator in _SEPARATORS}
+    sample = first_lines(data, _SAMPLE)
+    text = sample.decode("utf-8", "ignore")
+    scores = {separator: _score(_widths(text, separator, cut=len(data) > len(sample))) for separator in _SEPARATORS}
     best = max(_SEPARATORS, key=scores.__getitem__)
     return best if scores[best][1] >= _JUST_ENOUGH else _NONE
 
@@ -182,7 +187,7 @@ def _agree(widths: list[int]) -> bool:
 
 def _widths(text: str, separator: str, *, cut: bool) -> list[int]:
     try:
-        widths = [len(record) for record in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if record]
+        widths = [len(record) for record in csv_reader(io.StringIO(text, newline=""), delimiter=separator) if record]
     except csv.Error:
         return []
     return widths[:-1] if cut and len(widths) > 1 else widths
@@ -201,21 +206,29 @@ class QuoteAudit:
     multiline: bool
 
 
-def audit_quotes(data: Buffer, dialect: Dialect) -> QuoteAudit:
+def audit_quotes(data: Buffer, dialect: Dialect, origin: str = "the text") -> QuoteAudit:
     """Check every quote of the rows against the rules of RFC 4180, with a few numpy passes per piece.
 
     Quotes alternate between opening and closing (a doubled one closes and opens again), so each needs only a look at
     its neighbours: an opening one follows a separator, a line end or a closing quote; a closing one precedes one.
+
+    Raises:
+        DataError: a cell does not end within `LONGEST_LINE`.
     """
-    if isinstance(data, bytes | mmap) and data.find(b'"') < 0:
+    if isinstance(data, bytes | bytearray | mmap) and data.find(b'"') < 0:
         return QuoteAudit(regular=True, multiline=False)
     array = np.frombuffer(data, dtype=np.uint8)[dialect.start :]
     beside = np.zeros(256, dtype=bool)
     beside[[ord(dialect.separator) if dialect.separator.isascii() else _LF, _LF, _CR, _QUOTE]] = True
-    opened, multiline = 0, False
+    opened, multiline, last = 0, False, 0
     for start in range(0, len(array), _PIECE):
         piece = array[start : start + _PIECE]
         places = np.flatnonzero(piece == _QUOTE)
+        if opened and start + int(places[0] if len(places) else len(piece)) - last > LONGEST_LINE:
+            raise DataError(
+                f"{origin}: the cell that begins in line {line_at(data, dialect.start + last)} does not end within "
+                f"{LONGEST_LINE >> 20} MB; is a quote in it never closed?"
+            )
         if not len(places):
             multiline = multiline or (opened == 1 and bool((piece == _LF).any() or (piece == _CR).any()))
             continue
@@ -227,28 +240,17 @@ def audit_quotes(data: Buffer, dialect: Dialect) -> QuoteAudit:
         if not multiline:
             breaks = np.flatnonzero((piece == _LF) | (piece == _CR))
             multiline = bool(((np.searchsorted(places, breaks) + opened) % 2).any())
-        opened = (opened + len(places)) % 2
+        opened, last = (opened + len(places)) % 2, start + int(places[-1])
     return QuoteAudit(regular=opened == 0, multiline=multiline)
 
 
 def records(data: Buffer, dialect: Dialect) -> Iterator[tuple[int, list[str] | csv.Error]]:
     """The rows cell by cell, each with the line it begins in (1 for the file's first); blank lines are no rows.
 
-    Where a quote neither opens nor closes a cell, or is never closed, the error comes in the record's place, and
-    reading goes on in the next line, so that one bad quote never swallows the rest of the file.
+    A broken one has the error in its place; see `csv_records`.
     """
     header = bytes(data[: dialect.start])
-    first = (header.count(b"\n") or header.count(b"\r")) + 1
-    lines = list(text_stream(memoryview(data)[dialect.start :]))
-    begin = 0
-    while begin < len(lines):
-        reader = dialect.reader(itertools.islice(lines, begin, None))
-        offset = begin
-        try:
-            for record in reader:
-                if record and (len(record) > 1 or len(dialect.names) == 1 or record[0].strip()):
-                    yield first + begin, record
-                begin = offset + reader.line_num
-        except csv.Error as error:
-            yield first + begin, error
-            begin += 1
+    before = header.count(b"\n") or header.count(b"\r")
+    for line, record in dialect.records(text_stream(memoryview(data)[dialect.start :])):
+        if isinstance(record, csv.Error) or len(record) > 1 or len(dialect.names) == 1 or record[0].strip():
+            yield line + before, record

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dlkit._textfiles import check_width
 from dlkit.datasets.tables._dialect import column_names
 from dlkit.errors import DataError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, plain_text, strings_of
@@ -34,6 +35,7 @@ def table_of_frame(frame: Any) -> Table:
     """A pandas DataFrame as a table; the index is left out, and rows are named by it in errors."""
     import pandas as pd
 
+    check_width(frame.shape[1], "the DataFrame")
     names = column_names(list(frame.columns))
     columns = {name: cells_of_series(frame.iloc[:, place], name) for place, name in enumerate(names)}
     declared = [name for name, dtype in zip(names, frame.dtypes, strict=True) if isinstance(dtype, pd.CategoricalDtype)]

@@ -79,7 +79,7 @@ def missing_files(column: str, cells: Strings, options: ImageOptions) -> Problem
     names = cells.pool.tolist()
     used = cells.counts() > 0
     lost = [
-        not (name.strip() and options.path(name).is_file()) if use else False
+        not (name.strip() and os.path.isfile(options.path(name))) if use else False
         for name, use in zip(names, used, strict=True)
     ]
     rows = np.flatnonzero(cells.mapped(lost, True, bool))

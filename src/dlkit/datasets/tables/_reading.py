@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from dlkit._opening import open_regular
 from dlkit._optional import require
+from dlkit._textfiles import check_width
 from dlkit.datasets.tables._dialect import Dialect, find_dialect
 from dlkit.datasets.tables._frames import arrow_columns, concatenated, table_of_frame
 from dlkit.datasets.tables._options import ReadOptions
@@ -100,7 +102,7 @@ def _read_file(path: Path, options: ReadOptions, as_text: Collection[str]) -> Ta
     if is_parquet(path):
         return _read_parquet(path)
     data, encoding = to_utf8(contents(path), options.encoding, str(path))
-    dialect = fitting_dialect(data, find_dialect(data, str(path), options.separator, options.names))
+    dialect = fitting_dialect(data, find_dialect(data, str(path), options.separator, options.names), str(path))
     parsed = parse_text(data, dialect, options, as_text, path.name)
     place = _Lines(path, encoding, dialect) if parsed.lines is None else Numbered(parsed.lines, path.name)
     table = Table(parsed.columns, path.name, place, [f"{path.name}: {encoding}, {dialect}"], parsed.bad)
@@ -119,7 +121,10 @@ def _read_parquet(path: Path) -> Table:
     parquet = require("pyarrow.parquet", extra="tables")
     try:
         with parquet.ParquetFile(path) as file:
+            check_width(file.metadata.num_columns, path)
             table = file.read()
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is a damaged Parquet file: {error}") from error
     check_names(table.column_names, path)
@@ -129,7 +134,7 @@ def _read_parquet(path: Path) -> Table:
 
 def check_names(names: Sequence[str], path: Path) -> None:
     """Parquet allows several columns of one name; nobody could say which one is meant."""
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise DataError(f"{path} has several columns of one name: {', '.join(twice)}")
 
 

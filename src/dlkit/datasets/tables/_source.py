@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import contextlib
 import gzip
 import hashlib
 import io
@@ -12,13 +13,15 @@ import mmap
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import unquote, urlsplit
 
+from dlkit._filekinds import HEAD, kind_of
 from dlkit._files import cache_dir
 from dlkit._opening import open_regular, regular
+from dlkit._textfiles import check_lines, check_text
 from dlkit.datasets.tables._encodings import Buffer, detect_encoding, first_bad_byte
 from dlkit.errors import ArgumentError, DataError
 
@@ -31,8 +34,10 @@ __all__ = [
 ]
 
 _PIECE = 1 << 24
-# A table packs 3 to 30 times; an archive beyond this, and beyond a gigabyte, is made to fill the memory.
-_MOST_RATIO, _ALWAYS_ALLOWED = 400, 1 << 30
+# A table packs 3 to 30 times; an archive beyond this, and beyond 128 MB, is made to fill the memory.
+_MOST_RATIO, _ALWAYS_ALLOWED = 200, 1 << 27
+_MOST_DEFLATE = 1032  # times smaller is the most that gzip can make anything
+_PACKERS = {"a gzip file": "gzip", "a bzip2 file": "bzip2", "an xz file": "xz", "a zip archive": "zip"}
 
 
 def local_path(source: str | os.PathLike[str]) -> Path:
@@ -54,60 +59,102 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     return path
 
 
-def contents(path: Path) -> Buffer:
-    """The bytes of a file, unpacked where it is gzip, bzip2, xz or a zip archive of one file."""
+def contents(path: Path, wanted: str = "a table", allowed: Collection[str] = ()) -> Buffer:
+    """The bytes of a file of text, unpacked where it is gzip, bzip2, xz or a zip archive of one file.
+
+    Args:
+        path: The file.
+        wanted: What errors say was expected.
+        allowed: Families of `FileKind` that are text enough.
+
+    Raises:
+        DataError: it is empty, of another kind, or has a line that no text has.
+    """
     if regular(path).st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
     with open_regular(path) as file:
-        if is_packed(file):
-            return b"".join(unpacked(path))
         # Pages come from the system's cache as they are read, and the table is never in memory twice.
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data = (
+            _joined(unpacked(path, wanted)) if is_packed(file) else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        )
+    check_text(bytes(data[:HEAD]), path, wanted, allowed)
+    check_lines(data, path)
+    return data
+
+
+def _joined(pieces: Iterable[bytes]) -> bytearray:
+    """The pieces as one, without both in memory at the end."""
+    data = bytearray()
+    for piece in pieces:
+        data += piece
+    return data
 
 
 def is_packed(file: IO[bytes]) -> bool:
     """Whether an open file is an archive."""
-    head = file.read(6)
+    head = file.read(HEAD)
     file.seek(0)
-    return head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"PK\x03\x04"))
+    return _packer(head) is not None
 
 
-def unpacked(path: Path) -> Iterator[bytes]:
+def _packer(head: bytes) -> str | None:
+    """What a file is packed with, if with something that is unpacked here."""
+    kind = kind_of(head)
+    return _PACKERS.get(kind.name) if kind is not None else None
+
+
+def unpacked(path: Path, wanted: str = "a table") -> Iterator[bytes]:
     """The bytes of a file, or of the one file packed in it, in pieces.
 
     Raises:
         DataError: a damaged archive, one with several files, or one that would fill the memory.
     """
     size, total = regular(path).st_size, 0
+    most = max(_ALWAYS_ALLOWED, _MOST_RATIO * size)
     try:
-        with open_regular(path) as file, _opened(file, path) as stream:
+        with open_regular(path) as file, _opened(file, path, wanted) as (stream, claimed):
+            if claimed > most:
+                raise DataError(
+                    f"{path} ({size:,} bytes) says it unpacks to {claimed:,} bytes: not {wanted}, or damaged"
+                )
             while piece := stream.read(_PIECE):
                 total += len(piece)
-                if total > max(_ALWAYS_ALLOWED, _MOST_RATIO * size):
-                    raise DataError(f"{path} ({size:,} bytes) unpacks to more than {total:,} bytes; that is no table")
+                if total > most:
+                    raise DataError(
+                        f"{path} ({size:,} bytes) unpacks to more than {most:,} bytes, which is not {wanted}"
+                    )
                 yield piece
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
         raise DataError(f"{path} cannot be unpacked: {error}") from error
 
 
-def _opened(file: IO[bytes], path: Path) -> IO[bytes]:
-    head = file.read(6)
+@contextlib.contextmanager
+def _opened(file: IO[bytes], path: Path, wanted: str) -> Iterator[tuple[IO[bytes], int]]:
+    """The bytes to read, and how many the archive says there are; 0 where it does not say."""
+    head = file.read(HEAD)
     file.seek(0)
-    if head.startswith(b"\x1f\x8b"):
-        return cast(IO[bytes], gzip.GzipFile(fileobj=file))
-    if head.startswith(b"BZh"):
-        return bz2.BZ2File(file)
-    if head.startswith(b"\xfd7zXZ\x00"):
-        return lzma.LZMAFile(file)
-    if head.startswith(b"PK\x03\x04"):
-        archive = zipfile.ZipFile(file)
-        names = [name for name in archive.namelist() if not name.endswith("/") and not _is_litter(name)]
-        if "xl/workbook.xml" in names:
-            raise DataError(f"{path} is an Excel workbook; read it with pandas.read_excel and give the DataFrame")
-        if len(names) != 1:
-            raise DataError(f"{path} holds {len(names)} files, not one: {', '.join(names[:8])}; unpack it first")
-        return archive.open(names[0])
-    return file
+    packer = _packer(head)
+    if packer == "zip":
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/") and not _is_litter(name)]
+            check_text(b"PK\x03\x04" + " ".join(names[:100]).encode("utf-8", "replace"), path, wanted, ("archive",))
+            if len(names) != 1:
+                raise DataError(f"{path} holds {len(names)} files, not one: {', '.join(names[:8])}; unpack it first")
+            with archive.open(names[0]) as stream:
+                yield stream, archive.getinfo(names[0]).file_size
+    elif packer == "gzip":
+        file.seek(-4, os.SEEK_END)
+        claimed = int.from_bytes(file.read(4), "little")  # of the last part, modulo 4 GiB: at least so many
+        size, _ = file.tell(), file.seek(0)
+        claimed = claimed if claimed <= _MOST_DEFLATE * size else 0  # no claim, but the end of a file that is cut off
+        with gzip.GzipFile(fileobj=file) as stream:
+            yield cast(IO[bytes], stream), claimed
+    elif packer is not None:
+        with bz2.BZ2File(file) if packer == "bzip2" else lzma.LZMAFile(file) as stream:
+            yield stream, 0
+    else:
+        check_text(head, path, wanted)
+        yield file, 0
 
 
 def _is_litter(name: str) -> bool:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import itertools
-import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from dlkit._optional import require
+from dlkit._textfiles import csv_problem
 from dlkit.datasets.tables._dialect import Dialect, audit_quotes, records
 from dlkit.datasets.tables._encodings import Buffer
 from dlkit.datasets.tables._frames import arrow_columns
@@ -25,9 +24,7 @@ from dlkit.reading.parsing import exceeds_float, is_code, settled
 __all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "line_of", "parse_text", "through_arrow"]
 
 _SOME_ROWS = 1000  # in which codes with leading zeros are looked for, as Arrow would read those as numbers
-_LONGEST_CELL = 1 << 30
 _MOST_CATEGORIES = 1000
-_one_at_a_time = threading.Lock()
 
 
 @dataclass
@@ -79,9 +76,8 @@ def cell_by_cell(
     bad: list[Skipped] = []
     bad_at: list[int] = []
     lines: list[int] = []
-    with _long_cells():
-        good = _good_records(data, dialect, origin, bad, bad_at, lines, first_line - 1)
-        strings = _columns_of(good, len(dialect.names))
+    good = _good_records(data, dialect, origin, bad, bad_at, lines, first_line - 1)
+    strings = _columns_of(good, len(dialect.names))
     cells: dict[str, Cells] = {
         name: column if name in as_text else settled(column, options.missing)
         for name, column in zip(dialect.names, strings, strict=True)
@@ -92,9 +88,8 @@ def cell_by_cell(
 def line_of(data: Buffer, dialect: Dialect, row: int) -> int | None:
     """The line in which a row begins, by reading up to it; None where there are not so many rows."""
     width = len(dialect.names)
-    with _long_cells():
-        rows = (line for line, record in records(data, dialect) if isinstance(record, list) and len(record) == width)
-        return next(itertools.islice(rows, row, None), None)
+    rows = (line for line, record in records(data, dialect) if isinstance(record, list) and len(record) == width)
+    return next(itertools.islice(rows, row, None), None)
 
 
 def through_arrow(
@@ -107,7 +102,7 @@ def through_arrow(
         return None
     if not dialect.separator.isascii():
         return None
-    quotes = audit_quotes(data, dialect)
+    quotes = audit_quotes(data, dialect, origin)
     if not quotes.regular:
         return None
     texts = {*as_text, *_code_columns(data, dialect)} & set(dialect.names)
@@ -174,20 +169,9 @@ def _code_columns(data: Buffer, dialect: Dialect) -> set[str]:
     return found
 
 
-@contextmanager
-def _long_cells() -> Iterator[None]:
-    """The csv module refuses cells over 128 KB unless told, for the whole process."""
-    with _one_at_a_time:
-        before = csv.field_size_limit(_LONGEST_CELL)
-        try:
-            yield
-        finally:
-            csv.field_size_limit(before)
-
-
-def fitting_dialect(data: Buffer, dialect: Dialect) -> Dialect:
+def fitting_dialect(data: Buffer, dialect: Dialect, origin: str = "the text") -> Dialect:
     """The reading of quotes that leaves the fewest bad rows: as quotes, after blanks too, or as plain characters."""
-    if audit_quotes(data, dialect).regular and dialect.quoted:
+    if audit_quotes(data, dialect, origin).regular and dialect.quoted:
         return dialect
     best, fewest = dialect, _bad_rows(data, dialect, 100)
     for other in (replace(dialect, blanks=True), replace(dialect, quoted=False)):
@@ -200,8 +184,7 @@ def fitting_dialect(data: Buffer, dialect: Dialect) -> Dialect:
 
 def _bad_rows(data: Buffer, dialect: Dialect, enough: int) -> int:
     width = len(dialect.names)
-    with _long_cells():
-        return sum(itertools.islice(_each_bad(data, dialect, width), enough))
+    return sum(itertools.islice(_each_bad(data, dialect, width), enough))
 
 
 def _each_bad(data: Buffer, dialect: Dialect, width: int) -> Iterator[int]:
@@ -215,7 +198,7 @@ def _good_records(
     for number, record in records(data, dialect):
         line = number + before
         if isinstance(record, csv.Error):
-            why = f"has a broken quote ({record})"
+            why = f"has {csv_problem(record)}"
         elif len(record) != width:
             why = f"has {len(record)} cells where the header has {width}"
         else:

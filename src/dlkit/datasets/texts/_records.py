@@ -5,14 +5,13 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import itertools
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from dlkit._textfiles import csv_problem, csv_records, first_lines
 from dlkit.datasets.tables._encodings import Buffer, find_encoding
 from dlkit.datasets.tables._source import contents, to_utf8
 from dlkit.errors import DataError
@@ -23,15 +22,16 @@ __all__ = ["decoded", "find_separator", "is_quoted", "plain_records", "quoted_re
 Record = tuple[int, list[str] | str]
 
 _SEPARATORS = ("\t", ",", ";", "|")
-_LONGEST_FIELD = 1 << 30
 _SAMPLE = 1 << 18
 _OPENS_WITH_QUOTE = re.compile(rb'(?:^|(?<=[\t\n]))"[^\t\n]*')
 _WELL_QUOTED = re.compile(rb'"(?:[^"]|"")*"')
 
 
-def decoded(path: Path, encoding: str) -> tuple[Buffer, str]:
+def decoded(
+    path: Path, encoding: str, wanted: str = "a file of texts", allowed: Collection[str] = ()
+) -> tuple[Buffer, str]:
     """The file as UTF-8, and the encoding it had. Damaged bytes of a UTF-8 file stay, for their rows to be refused."""
-    data = contents(path)
+    data = contents(path, wanted, allowed)
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
         return (memoryview(data)[3:] if bytes(data[:3]) == codecs.BOM_UTF8 else data), "utf-8"
     if encoding != "auto":
@@ -98,46 +98,17 @@ def plain_records(data: Buffer, separator: str) -> Iterator[Record]:
 
 def quoted_records(data: Buffer, separator: str) -> Iterator[Record]:
     """Records with quotes. A broken one is reported, and reading goes on in the line after the one it began in."""
-    lines: Iterator[str] = iter(text_lines(data, ""))
-    begin, taken = 1, []  # taken: the lines of the record that is being read
-
-    def feed() -> Iterator[str]:
-        for line in lines:
-            taken.append(line)
-            yield line
-
-    with _long_fields():
-        while True:
-            try:
-                for record in csv.reader(feed(), delimiter=separator, strict=True):
-                    if record:
-                        yield begin, record
-                    begin += len(taken)
-                    taken.clear()
-                return
-            except csv.Error as error:
-                yield begin, f"a broken quote ({error})"
-                lines = itertools.chain(taken[1:], lines)
-                begin += 1
-                taken.clear()
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """The csv module refuses fields over 128 KB unless told, for the whole process."""
-    before = csv.field_size_limit(_LONGEST_FIELD)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+    for line, record in csv_records(text_lines(data, ""), delimiter=separator, strict=True):
+        yield line, csv_problem(record) if isinstance(record, csv.Error) else record
 
 
 def find_separator(path: Path, data: Buffer) -> str:
     """By the file's name, else the character that most evenly divides the first lines."""
     if {".tsv", ".tab"} & {suffix.lower() for suffix in path.suffixes}:
         return "\t"
-    lines = bytes(memoryview(data)[:_SAMPLE]).decode("utf-8", "replace").splitlines()[:200]
-    lines = lines[:-1] if len(lines) > 1 and len(data) > _SAMPLE else lines
+    sample = first_lines(data, _SAMPLE)
+    lines = sample.decode("utf-8", "replace").splitlines()[:200]
+    lines = lines[:-1] if len(lines) > 1 and len(data) > len(sample) else lines
     scores = {separator: _evenness([line.count(separator) for line in lines if line]) for separator in _SEPARATORS}
     return max(_SEPARATORS, key=scores.__getitem__) if any(scores.values()) else ","
 

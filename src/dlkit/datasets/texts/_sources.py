@@ -322,7 +322,7 @@ def _is_hidden(file: Path, root: Path) -> bool:
 def _whole(file: Path, encoding: str) -> str:
     if regular(file).st_size == 0:
         return ""
-    data, _ = decoded(file, encoding)
+    data, _ = decoded(file, encoding, "a text", ("page",))  # pages may be what is to be learned
     return bytes(data).decode("utf-8", "surrogateescape").removesuffix("\n")
 
 

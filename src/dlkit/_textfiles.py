@@ -1,0 +1,181 @@
+"""What text files of records may hold: how long a line, how large a cell, how many columns; and the csv module's part.
+
+The limits are far above what tables and texts have, and far below what fills a memory. Every reader of text asks here.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, TextIO
+
+from dlkit._filekinds import HEAD, kind_of, told
+from dlkit.errors import DataError
+
+__all__ = [
+    "LONGEST_LINE",
+    "MOST_COLUMNS",
+    "check_lines",
+    "check_text",
+    "check_width",
+    "csv_problem",
+    "csv_reader",
+    "csv_records",
+    "first_lines",
+    "line_at",
+]
+
+#: Bytes of one line, and of one record or cell that spans several.
+LONGEST_LINE = 64 << 20
+#: Columns of one table: some times more than there are genes.
+MOST_COLUMNS = 100_000
+
+_PIECE = 1 << 20
+_MOST_LINES = 1_000_000  # that one record may span
+
+Buffer = Any  # bytes, bytearray or mmap
+
+
+def check_text(head: bytes, origin: Any, wanted: str, allowed: Collection[str] = ()) -> None:
+    """Refuse what is unmistakably something else than text.
+
+    Args:
+        head: The first bytes, unpacked.
+        origin: The file, for the error.
+        wanted: What was expected, such as "a table".
+        allowed: Families of `FileKind` that are text enough.
+
+    Raises:
+        DataError: it is a PDF, an image, an archive, ...; the message says what, and what to do.
+    """
+    head = bytes(head[:HEAD])
+    kind = kind_of(head)
+    if kind is not None and kind.family not in allowed:
+        raise DataError(f"{origin} {told(head, wanted)}")
+
+
+def check_lines(data: Buffer, origin: Any) -> None:
+    """Refuse a text with a line of more than `LONGEST_LINE` bytes, before any reader takes it into memory.
+
+    Args:
+        data: The whole text.
+        origin: The file, for the error.
+
+    Raises:
+        DataError: the message names the line.
+    """
+    begin = 0
+    while len(data) - begin > LONGEST_LINE:
+        stop = begin + LONGEST_LINE
+        end = data.rfind(b"\n", begin, stop)
+        end = data.rfind(b"\r", begin, stop) if end < 0 else end
+        if end < 0:
+            raise DataError(
+                f"{origin}, line {line_at(data, begin)}: longer than {LONGEST_LINE >> 20} MB; records are expected in "
+                "lines of their own. If it is one JSON array, write one object a line (.jsonl)"
+            )
+        begin = end + 1
+
+
+def first_lines(data: Buffer, size: int) -> bytes:
+    """The first bytes of a text: at least its first line, if that is longer than `size`.
+
+    Args:
+        data: The whole text.
+        size: Bytes.
+    """
+    sample = bytes(data[:size])
+    while b"\n" not in sample and size < min(len(data), LONGEST_LINE):
+        size *= 4
+        sample = bytes(data[:size])
+    return sample
+
+
+def line_at(data: Buffer, place: int) -> int:
+    """The line that a byte stands in, 1 for the first.
+
+    Args:
+        data: The whole text.
+        place: The byte.
+    """
+    steps = range(0, place, _PIECE)
+    return 1 + sum(bytes(data[start : min(start + _PIECE, place)]).count(b"\n") for start in steps)
+
+
+def check_width(count: int, origin: Any) -> None:
+    """Refuse a table with more columns than `MOST_COLUMNS`.
+
+    Args:
+        count: How many it has.
+        origin: The file, for the error.
+
+    Raises:
+        DataError: there are more.
+    """
+    if count > MOST_COLUMNS:
+        raise DataError(
+            f"{origin} has {count:,} columns, more than the {MOST_COLUMNS:,} that a table may have; "
+            "is it turned on its side, or is the separator another one? Otherwise choose some and give a DataFrame"
+        )
+
+
+def csv_reader(lines: Iterable[str], **dialect: Any) -> Any:
+    """Python's csv reader for cells of up to `LONGEST_LINE` characters.
+
+    The module has one limit for the whole process (128 KB). It is only ever raised, and never put back: two readers
+    that are open at once would take it from each other.
+
+    Args:
+        lines: The text.
+        **dialect: As for `csv.reader`.
+    """
+    if csv.field_size_limit() < LONGEST_LINE:
+        csv.field_size_limit(LONGEST_LINE)
+    return csv.reader(lines, **dialect)
+
+
+def csv_records(text: TextIO, **dialect: Any) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """The records of a text, each with the line it begins in (1 for the first); blank lines are none.
+
+    Where a quote neither opens nor closes a cell, or is never closed, the error comes in the record's place, and
+    reading goes on in the next line, so that one bad quote never swallows the rest of the file.
+
+    Args:
+        text: Opened with `newline=""`.
+        **dialect: As for `csv.reader`.
+    """
+    begin, taken, again = 1, list[str](), deque[str]()  # the lines of this record, and those to be read once more
+
+    def feed() -> Iterator[str]:
+        while line := again.popleft() if again else text.readline():
+            if len(taken) >= _MOST_LINES:
+                raise csv.Error("more lines than the field limit")
+            taken.append(line)
+            yield line
+
+    while True:
+        try:
+            for record in csv_reader(feed(), **dialect):
+                if record:
+                    yield begin, record
+                begin += len(taken)
+                taken.clear()
+            return
+        except csv.Error as error:
+            yield begin, error
+            again.extendleft(reversed(taken[1:]))
+            begin += 1
+            taken.clear()
+
+
+def csv_problem(error: csv.Error) -> str:
+    """What is wrong with a record that `csv_reader` refuses.
+
+    Args:
+        error: As it came.
+    """
+    if "field limit" in str(error):
+        most = f"{LONGEST_LINE >> 20} MB or {_MOST_LINES:,} lines"
+        return f"a cell of more than {most}; is a quote in it never closed?"
+    return f"a broken quote ({error})"
