@@ -10,7 +10,7 @@ import numpy as np
 
 from dlkit.datasets.tables._encoding import Encoded, Problem, encode, target_problems
 from dlkit.datasets.tables._fitting import FitOptions, Roles, fit_columns
-from dlkit.datasets.tables._images import ImageOptions, missing_files
+from dlkit.datasets.tables._images import ImageOptions, Leniency, missing_files
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._options import ReadOptions
 from dlkit.datasets.tables._reading import read_table
@@ -268,6 +268,8 @@ def _finish(
     problems = [*encoded.problems, *lost_images(encoded.images, settings.images, table)]
     kept, more = usable(table, problems, settings.read, rows)
     images = rooted(settings.images, table)
+    if encoded.images:
+        images = lenient(images, settings.read, len(table), table.origin)
     return Built(table, schema, Memory.of(encoded, schema, images, kept, len(table)), [*skipped, *more])
 
 
@@ -281,7 +283,12 @@ def rooted(images: ImageOptions, table: Table) -> ImageOptions:
     """Paths are relative to the table's folder unless the caller says otherwise."""
     if images.root is not None or table.folder is None:
         return images
-    return ImageOptions(root=table.folder, size=images.size, transform=images.transform)
+    return replace(images, root=table.folder)
+
+
+def lenient(images: ImageOptions, read: ReadOptions, total: int, origin: str) -> ImageOptions:
+    """Files that cannot be decoded are found when they are asked for, and left out where rows are."""
+    return images if read.on_error == "raise" else replace(images, lenient=Leniency(read, total, origin))
 
 
 def usable(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.images.decoding import open_image
+from dlkit.datasets.images.decoding import OpenImage, open_image
 from dlkit.datasets.images.fetching import prepared, transformed
+from dlkit.datasets.images.journal import ErrorJournal
+from dlkit.datasets.images.policy import handle, tell
 from dlkit.datasets.tables._encoding import Problem
+from dlkit.datasets.tables._options import ReadOptions
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Strings
 from dlkit.transforms import Preprocessing, evaluate
 
-__all__ = ["ImageOptions", "missing_files"]
+__all__ = ["ImageOptions", "Leniency", "missing_files"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +34,13 @@ class ImageOptions:
         root: The folder that paths are relative to.
         size: Short for `transform=transforms.evaluate(size)`.
         transform: A `Preprocessing`, or any callable on a PIL image that returns a tensor.
+        lenient: What is done about files that cannot be decoded; None stops at one.
     """
 
     root: str | os.PathLike[str] | None = None
     size: int = 224
     transform: Callable[[Any], Any] | None = None
+    lenient: Leniency | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 1:
@@ -49,29 +55,85 @@ class ImageOptions:
         """The file that a cell names."""
         return Path(self.root or ".").expanduser() / cell.strip()
 
-    def load(self, cells: Sequence[str]) -> Tensor:
-        """The images of some cells, [B, C, H, W]."""
+    def load(self, cells: Sequence[str]) -> tuple[Tensor | None, dict[int, str]]:
+        """The images of some cells, [B, C, H, W], and the place of each that cannot be decoded with the reason.
+
+        What stands in those places means nothing; there are no images at all where none can be decoded.
+        """
         transform = evaluate(self.size) if self.transform is None else self.transform
         paths = [self.path(cell) for cell in cells]
-        return _prepared(paths, transform) if isinstance(transform, Preprocessing) else _one_by_one(paths, transform)
+        known = {} if self.lenient is None else self.lenient.known(paths)
+
+        def opened(place: int) -> OpenImage:
+            if place in known:
+                raise DataError(known[place])
+            return open_image(paths[place])
+
+        if isinstance(transform, Preprocessing):
+            images, bad = prepared(transform, len(paths), opened)
+        else:
+            images, bad = _one_by_one(paths, transform, opened)
+        if bad and self.lenient is None:
+            raise DataError(bad[min(bad)])
+        if bad and self.lenient is not None:
+            self.lenient.leave_out(paths, bad)
+        return (None if len(bad) == len(paths) else images), bad
 
 
-def _prepared(paths: Sequence[Path], transform: Preprocessing) -> Tensor:
-    images, bad = prepared(transform, len(paths), lambda place: open_image(paths[place]))
-    if bad:
-        raise DataError(bad[min(bad)])
-    assert isinstance(images, Tensor)
-    return images
-
-
-def _one_by_one(paths: Sequence[Path], transform: Callable[[Any], Any]) -> Tensor:
-    images = [transformed(transform, open_image(path).pixels(), path) for path in paths]
-    if len({image.shape for image in images}) > 1:
+def _one_by_one(
+    paths: Sequence[Path], transform: Callable[[Any], Any], opened: Callable[[int], OpenImage]
+) -> tuple[Any, dict[int, str]]:
+    """Each through a transform of the user's own; another image stands in the place of a bad one."""
+    images, bad = dict[int, Tensor](), dict[int, str]()
+    for place, path in enumerate(paths):
+        try:
+            pixels = opened(place).pixels()
+        except DataError as error:
+            bad[place] = str(error)
+            continue
+        images[place] = transformed(transform, pixels, path)
+    if len({image.shape for image in images.values()}) > 1:
+        first = min(images)
         raise DataError(
-            f"image_transform gives different shapes, {list(images[0].shape)} for {paths[0]} among them; "
+            f"image_transform gives different shapes, {list(images[first].shape)} for {paths[first]} among them; "
             "end it with a resize"
         )
-    return torch.stack(images)
+    stand_in = next(iter(images.values()), torch.empty(0))
+    return torch.stack([images.get(place, stand_in) for place in range(len(paths))]), bad
+
+
+@dataclass(frozen=True)
+class Leniency:
+    """Image files that cannot be decoded are left out and written down, while there are not too many.
+
+    Attributes:
+        read: The policy for rows.
+        total: How many rows there are.
+        origin: The table, for messages.
+        journal: What every process that has the dataset knows of such files.
+    """
+
+    read: ReadOptions
+    total: int
+    origin: str
+    journal: ErrorJournal = field(default_factory=ErrorJournal)
+
+    def known(self, paths: Sequence[Path]) -> dict[int, str]:
+        """Places of paths that are known to be unreadable, with the reason."""
+        found = self.journal.read()
+        return {place: found[_key(path)] for place, path in enumerate(paths) if _key(path) in found} if found else {}
+
+    def leave_out(self, paths: Sequence[Path], bad: Mapping[int, str]) -> None:
+        """Write down what is new, say so, and stop when there are too many."""
+        new = handle(self.journal, [_key(path) for path in paths], bad)
+        if new:
+            reasons = [("", reason) for reason in self.journal.read().values()]
+            self.read.check_share(reasons, self.total, self.origin)
+            tell(new)
+
+
+def _key(path: Path) -> int:
+    return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), "big")
 
 
 def missing_files(column: str, cells: Strings, options: ImageOptions) -> Problem | None:

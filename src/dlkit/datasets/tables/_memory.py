@@ -14,9 +14,10 @@ from dlkit.datasets.tables._encoding import Encoded
 from dlkit.datasets.tables._frames import joined
 from dlkit.datasets.tables._images import ImageOptions
 from dlkit.datasets.tables.schema import Schema
+from dlkit.errors import EmptyBatchError
 from dlkit.reading.cells import Array, Strings
 
-__all__ = ["Memory", "part_names"]
+__all__ = ["Memory", "nothing_decoded", "part_names"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,31 @@ class Memory:
         return len(self.rows)
 
     def take(self, indices: Tensor) -> tuple[Any, Tensor | None]:
-        """Inputs and targets of the samples at `indices` (int64 [B], each in range)."""
+        """Inputs and targets of the samples at `indices` (int64 [B], each in range).
+
+        Raises:
+            EmptyBatchError: the images of none of them can be decoded, and such rows are left out.
+        """
+        images, kept = self.load(indices)
+        if kept is not None and not len(kept):
+            raise nothing_decoded(len(indices))
+        return self.gather(indices if kept is None else indices.index_select(0, kept), images)
+
+    def load(self, indices: Tensor) -> tuple[dict[str, Any], Tensor | None]:
+        """The images of samples, and the places of those that could be decoded; None for all of them."""
+        if not self.images:
+            return {}, None
+        chosen, images, bad = indices.numpy(), dict[str, Any](), set[int]()
+        for name, cells in self.images.items():
+            images[name], lost = self.options.load(_strings(cells, chosen))
+            bad.update(lost)
+        if not bad:
+            return images, None
+        kept = torch.tensor([place for place in range(len(chosen)) if place not in bad], dtype=torch.int64)
+        return {name: each.index_select(0, kept) for name, each in images.items() if each is not None}, kept
+
+    def gather(self, indices: Tensor, images: dict[str, Any]) -> tuple[Any, Tensor | None]:
+        """Inputs and targets of samples whose images are already there."""
         # index_select and not x[indices], which waits for other threads for milliseconds when the cores are busy.
         targets = None if self.targets is None else self.targets.index_select(0, indices)
         if self.categorical is None and self.numeric is not None and not self.texts and not self.images:
@@ -109,8 +134,16 @@ class Memory:
         if self.texts or self.images:
             chosen = indices.numpy()
             inputs |= {name: _strings(cells, chosen) for name, cells in self.texts.items()}
-            inputs |= {name: self.options.load(_strings(cells, chosen)) for name, cells in self.images.items()}
+            inputs |= images
         return inputs, targets
+
+
+def nothing_decoded(count: int) -> EmptyBatchError:
+    """The error for a batch that nothing is left of."""
+    return EmptyBatchError(
+        f"the images of all {count} rows of a batch cannot be decoded, so nothing is left of it; dlkit.DataLoader and "
+        "the Trainer leave such a batch out"
+    )
 
 
 def _strings(cells: Strings, chosen: Array) -> list[str]:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from dlkit.datasets.tables._building import Settings, class_column, rename_classes, rooted, text_columns
+from dlkit.datasets.tables._building import Settings, class_column, lenient, rename_classes, rooted, text_columns
 from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._images import ImageOptions
 from dlkit.datasets.tables._lanes import InOrder, Lanes
-from dlkit.datasets.tables._memory import Memory
+from dlkit.datasets.tables._memory import Memory, nothing_decoded
 from dlkit.datasets.tables._ranks import Ranks
 from dlkit.datasets.tables._survey import Survey
 from dlkit.errors import ArgumentError, DataError
@@ -51,6 +51,9 @@ class Stream:
         self._needed = {column.name for column in schema.columns if column.used} | {self.survey.cut.group or ""}
         self._needed.update(() if schema.target is None else schema.target.columns)
         self.decoded = 0  # blocks, by this process
+        self._images = self.settings.images
+        if self.images:
+            self._images = lenient(self._images, self.settings.read, len(self), self.survey.origin)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -58,7 +61,7 @@ class Stream:
     @property
     def options(self) -> ImageOptions:
         """How images are loaded."""
-        return self.settings.images
+        return self._images
 
     @property
     def images(self) -> list[str]:
@@ -95,15 +98,28 @@ class Stream:
         for block in needed.tolist():
             chosen = np.flatnonzero(blocks == block)
             first = int(self._ends[block] - self.counts[block])
-            memory = self._block(block)
-            parts.append((torch.from_numpy(chosen), memory.take(torch.from_numpy(places[chosen] - first))))
+            memory, own = self._block(block), torch.from_numpy(places[chosen] - first)
+            images, kept = memory.load(own)
+            if kept is not None:
+                chosen, own = chosen[kept.numpy()], own.index_select(0, kept)
+            if len(chosen):
+                parts.append((torch.from_numpy(chosen), memory.gather(own, images)))
+        if not parts:
+            raise nothing_decoded(len(places))
         if len(parts) == 1:
             return parts[0][1]
-        inputs = together([(chosen, part[0]) for chosen, part in parts], len(places))
-        targets = (
-            None if parts[0][1][1] is None else together([(chosen, part[1]) for chosen, part in parts], len(places))
-        )
-        return inputs, targets
+        return self._joined(parts, len(places))
+
+    @staticmethod
+    def _joined(parts: list[tuple[Tensor, Any]], size: int) -> tuple[Any, Any]:
+        """Inputs and targets of several blocks in the order of the batch; of its `size` samples some may be missing."""
+        count = sum(len(chosen) for chosen, _ in parts)
+        if count < size:
+            places = torch.cat([chosen for chosen, _ in parts]).sort().values
+            parts = [(torch.searchsorted(places, chosen), part) for chosen, part in parts]
+        inputs = together([(chosen, part[0]) for chosen, part in parts], count)
+        no_target = parts[0][1][1] is None
+        return inputs, None if no_target else together([(chosen, part[1]) for chosen, part in parts], count)
 
     def _block(self, number: int) -> Memory:
         if number in self._kept:
@@ -136,7 +152,7 @@ class Stream:
         bad = survey.unusable.get(number, np.zeros(0, dtype=np.int64)) - table.first
         mine[bad[(bad >= 0) & (bad < len(table))]] = False
         rows = None if mine.all() else np.flatnonzero(mine)
-        return Memory.of(encoded, survey.schema, rooted(self.settings.images, table), rows, len(table))
+        return Memory.of(encoded, survey.schema, rooted(self._images, table), rows, len(table))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": OrderedDict()}

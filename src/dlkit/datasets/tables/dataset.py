@@ -104,7 +104,7 @@ class CSVDataset(InMemoryDataset):
         image_transform: As the `transform` of `ImageFolder`: `transforms.train(size)`, or any callable on a PIL image
             that returns a tensor.
         on_error: "raise" stops at a row that cannot be read or has no target; "skip" leaves it out and lists it in
-            `skipped`.
+            `skipped`. A row whose image cannot be decoded is left out when a batch asks for it, with a warning.
         max_errors: The share of unreadable rows (ten are always allowed) at which "skip" stops too.
         streaming: For files larger than memory. A first pass finds blocks of rows and fits the schema (all exact but
             medians, which come from some 200,000 rows); samples are then decoded block by block. Shuffle with
