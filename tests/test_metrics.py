@@ -374,6 +374,7 @@ def test_logits_are_called_so_by_models_that_return_the_loss_themselves():
     output, target = draw(N, 1), draw(N, seed=1, classes=2)
     known = measured(CLASSIFICATION, nn.BCEWithLogitsLoss(), (output[:, 0], target.float()))
     assert measured(CLASSIFICATION, None, (SimpleNamespace(loss=0, logits=output), target)) == known
+    assert measured(CLASSIFICATION, None, ({"loss": 0, "logits": output}, target)) == known
     output, target = draw(N, C), draw(N, seed=1, classes=C)
     known = measured(CLASSIFICATION, nn.CrossEntropyLoss(), (output, target))
     assert measured(CLASSIFICATION, None, (SimpleNamespace(loss=0, logits=output), target)) == known

@@ -16,7 +16,7 @@ from torch import Tensor
 from dlkit._measures import MEASURES, Tally
 from dlkit._shapes import shape_of
 from dlkit.errors import ArgumentError, TrainingError
-from dlkit.objective import WAY, Objective, objective_of, unwrapped
+from dlkit.objective import WAY, Objective, logits_in, objective_of, unwrapped
 
 __all__ = ["Mean", "Metrics", "names"]
 
@@ -147,15 +147,15 @@ class Metrics:
         """Take in a batch.
 
         Args:
-            preds: The model's output, batch first; or an object that has it as `.logits`.
+            preds: The model's output, batch first; or an object or a dict that has it as "logits".
             target: Class numbers [B], or of the shape of `preds`.
 
         Raises:
             TrainingError: a metric cannot take them, or how to read them is not known.
         """
-        objective, preds = self._objective, preds
-        if not isinstance(preds, Tensor) and hasattr(preds, "logits"):
-            preds = preds.logits
+        objective, logits = self._objective, logits_in(preds)
+        if logits is not None:
+            preds = logits
             if objective.form is None:
                 objective = Objective(form="logits")
         done: set[type[Tally]] = set()

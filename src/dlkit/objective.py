@@ -6,6 +6,7 @@ Known from the loss, from types and shapes, or said by the user (`Metrics(names,
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
 
-__all__ = ["Classified", "Objective", "classified", "numbers", "objective_of", "unwrapped"]
+__all__ = ["Classified", "Objective", "classified", "logits_in", "numbers", "objective_of", "unwrapped"]
 
 Kind = Literal["classes", "labels", "numbers"]
 Form = Literal["logits", "log-probabilities", "probabilities", "scores", "values", "logarithms"]
@@ -101,6 +102,20 @@ def unwrapped(loss: Any) -> tuple[Any, dict[str, Any]]:
     return loss, given
 
 
+def logits_in(output: Any) -> Any:
+    """What an output of several parts names its logits; None for a tensor, and where nothing is named so.
+
+    Args:
+        output: An object with `.logits`, or a mapping with "logits".
+
+    >>> logits_in({"loss": 1, "logits": 2})
+    2
+    """
+    if isinstance(output, Tensor):
+        return None
+    return output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Classified:
     """Output and target of a batch with one row per decision; ignored targets are left out.
@@ -147,7 +162,7 @@ def classified(output: Tensor, target: Tensor, objective: Objective) -> Classifi
 #: How the user says what the loss does not say.
 WAY = (
     "say how output and target are to be read by naming the loss of torch that reads them so: "
-    "metrics=Metrics([...], loss=torch.nn.CrossEntropyLoss()) (of BCEWithLogitsLoss: logits, of BCELoss: "
+    "metrics=dlkit.metrics.Metrics([...], loss=torch.nn.CrossEntropyLoss()) (of BCEWithLogitsLoss: logits, of BCELoss: "
     "probabilities, of NLLLoss: log-probabilities), or pass dlkit.metrics.Mean(function, higher_is_better=...)"
 )
 

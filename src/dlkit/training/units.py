@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
-from dlkit.objective import Objective
+from dlkit.objective import Objective, logits_in
 
 __all__ = ["Unit"]
 
@@ -41,7 +41,7 @@ class Unit:
         """Output and target of a batch for the metrics, in float64 where they are scaled back.
 
         Args:
-            output: The model's output; or an object that has it as `.logits`.
+            output: The model's output; or an object or a dict that has it as "logits".
             target: Of the same shape.
 
         Raises:
@@ -49,7 +49,8 @@ class Unit:
         """
         if self._target is None:
             return output, target
-        values = output if isinstance(output, Tensor) else getattr(output, "logits", output)
+        logits = logits_in(output)
+        values = output if logits is None else logits
         if not isinstance(values, Tensor) or not isinstance(target, Tensor) or not self._fits(values):
             raise TrainingError(
                 f"metrics are reported in the unit of the target, and of an output {shape_of(values)} for a target "
