@@ -164,7 +164,6 @@ def test_labels_of_every_kind(labels: object, expected: int) -> None:
         ({"n": 1, "fractions": 0.5}, "1 samples cannot be cut into 2 parts"),
         ({"n": 0, "fractions": 0.5}, "0 samples"),
         ({"n": 10, "fractions": 0.99}, r"part 1 \(share 0.01\) of 10 samples would be empty"),
-        ({"n": 4, "fractions": 0.5, "stratify": ["a", "a", "a", "rare"]}, "class rare has 1 of 4 samples, fewer than"),
         ({"n": 4, "fractions": 0.5, "stratify": [1, 2]}, r"stratify must have one value for each of the 4 .* \[2\]"),
         ({"n": 4, "fractions": 0.5, "groups": np.zeros((4, 2))}, r"groups must have one value .* shape \[4, 2\]"),
         ({"n": 4, "fractions": 0.5, "groups": [7, 7, 7, 7]}, "1 groups cannot be cut into 2 parts"),
@@ -265,3 +264,14 @@ def test_a_split_by_content_never_leaks(seed: int) -> None:
     train, test = split_indices(200, 0.7, dedupe=content_keys(images), seed=seed)
     assert not check_leaks(images[train], images[test])
     assert check_leaks(images[: len(images) // 2], images[len(images) // 2 :])
+
+
+def test_a_class_that_is_too_rare_for_every_part_goes_to_the_first_and_is_named():
+    labels = np.array([0] * 60 + [1] * 40 + [2] + [3] * 2)
+    with pytest.warns(
+        UserWarning, match=r"2 of 4 classes have fewer samples than .* first part .*'lynx' \(1\), 'owl' \(2\)"
+    ):
+        parts = split_indices(103, [0.8, 0.1, 0.1], stratify=labels, class_names=["cat", "dog", "lynx", "owl"])
+    counts = [np.bincount(labels[part], minlength=4).tolist() for part in parts]
+    assert counts == [[48, 32, 1, 2], [6, 4, 0, 0], [6, 4, 0, 0]]
+    assert sorted(np.concatenate(parts)) == list(range(103))

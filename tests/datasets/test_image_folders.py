@@ -143,10 +143,40 @@ def test_folders_that_cannot_be_meant(tmp_path: Path) -> None:
         ImageFolder(tmp_path / "empty")
     save(tmp_path / "half" / "a" / "1.png")
     (tmp_path / "half" / "b").mkdir()
-    with pytest.raises(DataError, match=r"class folder\(s\) without any image: b"):
+    with pytest.raises(DataError, match=r"1 class folder without any image \(b\); .*class_to_idx"):
         ImageFolder(tmp_path / "half")
+    assert ImageFolder(tmp_path / "half", class_to_idx=["a", "b", "c"]).classes == ["a", "b", "c"]
     with pytest.raises(DataError, match="holds no images"):
         ImageFiles(tmp_path / "empty")
+
+
+def test_a_folder_beside_train_and_val_is_an_error_that_names_it(tmp_path: Path) -> None:
+    for folder in ("train/a", "train/b", "val/a", "val/b", "extra/a"):
+        save(tmp_path / folder / "1.png")
+    with pytest.raises(DataError, match="has the folders train, val and beside them extra: are they parts"):
+        ImageFolder(tmp_path)
+    save(tmp_path / "twice" / "train" / "a" / "1.png")
+    for folder in ("val", "valid"):
+        save(tmp_path / "twice" / folder / "a" / "1.png")
+    with pytest.raises(DataError, match="beside them val"):
+        ImageFolder(tmp_path / "twice")
+    for folder in ("train", "bus", "test"):  # things to be told apart, one of which is a train
+        save(tmp_path / "vehicles" / folder / "1.png")
+    assert ImageFolder(tmp_path / "vehicles").classes == ["bus", "test", "train"]
+
+
+def test_class_folders_in_two_spellings_are_one_class(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    save(tmp_path / "train" / composed / "1.png", 1)
+    save(tmp_path / "train" / decomposed / "2.png", 2)
+    save(tmp_path / "train" / "bar" / "3.png", 3)
+    save(tmp_path / "val" / decomposed / "4.png", 4)
+    ds = ImageFolder(tmp_path, size=8)
+    assert ds.classes == ["bar", composed]
+    assert ds.targets is not None
+    assert sorted(ds.targets.tolist()) == [0, 1, 1, 1]
+    assert sorted(path.name for path in map(ds.path, range(4))) == ["1.png", "2.png", "3.png", "4.png"]
+    assert all(ds[i][0].shape == (3, 8, 8) for i in range(4))
 
 
 def test_a_layout_of_train_val_test_is_recognised(tmp_path: Path) -> None:

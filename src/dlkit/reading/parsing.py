@@ -25,6 +25,7 @@ __all__ = [
     "number_format",
     "present",
     "settled",
+    "spelled",
     "unmistakable",
 ]
 
@@ -103,18 +104,23 @@ def is_code(text: str) -> bool:
 
 
 def present(strings: Sequence[str], missing: Collection[str]) -> list[str | None]:
-    """Each string as it is compared: without blanks around it and in NFC; None where it is a missing mark.
-
-    Programs and file systems spell one name in two ways, a letter with its accent as one character or as two.
+    """Each string as it is compared, see `spelled`; None where it is a missing mark.
 
     Args:
         strings: As they were read.
         missing: Missing marks.
     """
-    return [None if (text := _spelled(string)) == "" or text in missing else text for string in strings]
+    return [None if (text := spelled(string)) == "" or text in missing else text for string in strings]
 
 
-def _spelled(string: str) -> str:
+def spelled(string: str) -> str:
+    """A name as it is compared: without blanks around it and in Unicode's NFC.
+
+    Programs and file systems spell one name in two ways, a letter with its accent as one character or as two.
+
+    Args:
+        string: As it was read.
+    """
     text = string.strip()
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 

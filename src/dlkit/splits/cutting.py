@@ -7,6 +7,7 @@ A split is a pure function of its arguments: samples are ordered by SplitMix64 (
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ def split_indices(
     groups: Values | None = None,
     dedupe: Values | None = None,
     seed: int = 0,
+    class_names: Sequence[str] | None = None,
 ) -> list[Ints]:
     """Cut the indices `0 .. n-1` into parts, each in ascending order; every index falls into exactly one part.
 
@@ -44,13 +46,17 @@ def split_indices(
         dedupe: [n] content keys, usually `content_keys(data)`; equal samples never fall into different parts. Joined
             with `groups` where both are given.
         seed: Another seed gives another split of the same sizes.
+        class_names: What warnings call the labels 0, 1, ... of `stratify`.
 
     Returns:
         One int64 array of indices per part.
 
     Raises:
-        ArgumentError: shares that do not sum to 1, a wrong length, a class with fewer samples than there are parts,
-            fewer groups than parts, or a part that would be empty.
+        ArgumentError: shares that do not sum to 1, a wrong length, fewer groups than parts, or a part that would be
+            empty.
+
+    Warns:
+        UserWarning: a class has fewer samples than there are parts; all of them go to the first part.
 
     >>> train, test = split_indices(10, 0.8, seed=0)
     >>> len(train), len(test), sorted([*train.tolist(), *test.tolist()]) == list(range(10))
@@ -64,10 +70,12 @@ def split_indices(
         raise ArgumentError(f"{n} samples cannot be cut into {len(shares)} parts")
     classes = np.zeros(n, np.int64) if stratify is None else _codes(stratify, n, "stratify")
     sizes = np.bincount(classes)
-    if stratify is not None and sizes.min() < len(shares):
-        raise ArgumentError(_too_small(stratify, classes, sizes, len(shares)))
+    rare = np.zeros(len(sizes), dtype=bool) if stratify is None else sizes < len(shares)
+    if rare.any():
+        warnings.warn(_rare(stratify, classes, sizes, rare, class_names), UserWarning, stacklevel=2)
     order = _order(n, seed)
-    counts = _counts(sizes, shares, _order(len(sizes), seed, salt=1))
+    counts = _counts(np.where(rare, 0, sizes), shares, _order(len(sizes), seed, salt=1))
+    counts[rare, 0] = sizes[rare]
     if (empty := np.flatnonzero(counts.sum(0) == 0)).size:
         raise ArgumentError(f"part {empty[0]} (share {shares[empty[0]]:g}) of {n} samples would be empty")
     bound = _bound_together(n, groups, dedupe)
@@ -109,12 +117,13 @@ def _shares(fractions: float | Sequence[float]) -> list[float]:
     return [share / sum(shares) for share in shares]
 
 
-def _too_small(stratify: Any, classes: Ints, sizes: Ints, parts: int) -> str:
-    smallest = int(sizes.argmin())
-    label = as_array(stratify)[int(np.argmax(classes == smallest))]
+def _rare(stratify: Any, classes: Ints, sizes: Ints, rare: Any, names: Sequence[str] | None) -> str:
+    labels = [as_array(stratify)[int(np.argmax(classes == code))] for code in np.flatnonzero(rare)[:5]]
+    told = [str(label) if names is None else names[int(label)] for label in labels]
+    few = ", ".join(f"{name!r} ({size})" for name, size in zip(told, sizes[rare].tolist(), strict=False))
     return (
-        f"stratify: class {label!s} has {sizes[smallest]} of {len(classes)} samples, fewer than the {parts} parts; "
-        "merge or drop rare classes, or leave stratify out"
+        f"stratify: {int(rare.sum())} of {len(sizes)} classes have fewer samples than there are parts, and go to the "
+        f"first part as a whole: {few}{', ...' if rare.sum() > 5 else ''}; the other parts cannot judge them"
     )
 
 

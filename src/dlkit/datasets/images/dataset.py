@@ -300,6 +300,7 @@ class ImageDataset(Dataset[Any]):
             len(self),
             fraction,
             stratify=self.targets if stratify and self.counts else None,
+            class_names=self.classes,
             groups=groups,
             dedupe=content_keys(self._paths(), self._threads()) if dedupe else None,
             seed=seed,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import Color
-from dlkit.datasets.images.listing import Listing, scan, with_classes
+from dlkit.datasets.images.listing import EMPTY, Listing, scan, with_classes
 from dlkit.datasets.images.settings import BatchTransform, ImageSettings, Transform
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError
@@ -116,6 +116,10 @@ class ImageFolder(ImageDataset):
         classes, targets = listing.classes, listing.targets
         if class_to_idx is not None:
             classes, targets = with_classes(listing, class_to_idx)
+        elif EMPTY in listing.left_out:
+            raise DataError(
+                f"{listing.root}: {listing.told()}; remove such folders, or name the classes: class_to_idx=[...]"
+            )
         super().__init__(listing.root, listing.names, targets, classes, settings)
         self._listing = listing
         self.parts, self.left_out = list(listing.part_names), dict(listing.left_out)

@@ -29,12 +29,13 @@ from dlkit.datasets.images.classes import numbered, stated_order
 from dlkit.datasets.images.decoding import EXTENSIONS
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import DataError, DataNotFoundError
+from dlkit.reading.parsing import spelled
 from dlkit.reading.targets import natural
 
 __all__ = ["Listing", "scan"]
 
 #: Raised by one whenever a scan would find something else in the same folder.
-VERSION = 1
+VERSION = 2
 #: Scans of fewer files are not kept: repeating them takes a fraction of a second.
 KEEP_FROM = 20_000
 #: Seconds after which a scan shows a bar.
@@ -47,6 +48,8 @@ _PARTS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+#: What is told of class folders in which no image was found.
+EMPTY = "class folder without any image"
 _PART_OF = {alias: part for part, aliases in _PARTS.items() for alias in aliases}
 _HIDDEN = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "lost+found", "$RECYCLE.BIN"})
 
@@ -103,7 +106,7 @@ def scan(root: str | os.PathLike[str], *, labelled: bool = True, progress: bool 
 
     Raises:
         DataNotFoundError: there is no such folder.
-        DataError: it holds no images, or a class without any; the message says what was found.
+        DataError: it holds no images, or folders beside train, val and test; the message says what was found.
     """
     folder = Path(os.path.abspath(root))
     if not folder.is_dir():
@@ -148,39 +151,42 @@ class _Walk:
         layout = self._layout()
         found = [self._classes(f"{folder}/") for folder in layout.values()] or [self._classes("")]
         self._bar.close()
-        classes = sorted({name for part in found for name in part}, key=natural)
-        labels = {name: label for label, name in enumerate(classes)}
         names = [name for part in found for own in part.values() for name in own]
         if not names:
             raise DataError(self._no_classes())
-        if empty := [name for name in classes if not any(part.get(name) for part in found)]:
-            raise DataError(
-                f"{self.root}: class folder(s) without any image: {', '.join(empty)}; remove them{self._and_found()}"
-            )
-        pairs = [(labels[name], part, len(own)) for part, by in enumerate(found) for name, own in by.items()]
+        filled = {name for part in found for name, own in part.items() if own}
+        self._leave_out(EMPTY, [name for part in found for name in part if name not in filled])
+        classes = sorted(filled, key=natural)
+        labels = {name: label for label, name in enumerate(classes)}
+        pairs = [(labels[name], part, len(own)) for part, by in enumerate(found) for name, own in by.items() if own]
         counts = torch.tensor([count for _, _, count in pairs])
         targets = torch.repeat_interleave(torch.tensor([label for label, _, _ in pairs]), counts)
         parts = torch.repeat_interleave(torch.tensor([part for _, part, _ in pairs], dtype=torch.uint8), counts)
         return Listing(self.root, Names.of(names), targets, parts, tuple(classes), tuple(layout), self._left_out)
 
     def _classes(self, prefix: str) -> dict[str, list[str]]:
-        """The class folders below `prefix` in natural order, each with its images' names."""
+        """The class folders below `prefix` in natural order, each with its images' names; NFC and NFD are one name."""
         folders, files = self._list(prefix)
         self._leave_out("outside of any class folder", [name for name in files if self._is_image(name)])
         self._leave_out("not an image", [name for name in files if not self._is_image(name)])
-        return {
-            folder: sorted(self._images(f"{prefix}{folder}/"), key=lambda name: name)
-            for folder in sorted(folders, key=natural)
-        }
+        found: dict[str, list[str]] = {}
+        for folder in sorted(folders, key=natural):
+            found.setdefault(spelled(folder), []).extend(sorted(self._images(f"{prefix}{folder}/")))
+        return found
 
     def _layout(self) -> dict[str, str]:
         """The folders of a train/val/test layout by part, in this order; empty where the folders are classes."""
         folders, files = _entries(self.root)
-        parts = {_PART_OF.get(folder.lower(), ""): folder for folder in folders}
-        if "" in parts or "train" not in parts or len(parts) != len(folders):
+        parts = {_PART_OF[folder.lower()]: folder for folder in folders if folder.lower() in _PART_OF}
+        if "train" not in parts or not _entries(self.root / parts["train"])[0]:
             return {}
-        if not _entries(self.root / parts["train"])[0]:
-            return {}
+        if beside := sorted(set(folders) - set(parts.values())):
+            if len(parts) == 1:
+                return {}  # a class called train, whose images lie in folders
+            raise DataError(
+                f"{self.root} has the folders {', '.join(parts.values())} and beside them {', '.join(beside)}: "
+                "are they parts, or all of them classes? Move what does not belong there, or open the parts one by one"
+            )
         self.stamps[""] = os.stat(self.root).st_mtime_ns
         self._leave_out("outside of train, val and test", files)
         return {part: parts[part] for part in _PARTS if part in parts}

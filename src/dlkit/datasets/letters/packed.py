@@ -157,6 +157,7 @@ class PackedImages(InMemoryDataset):
             len(self),
             fraction,
             stratify=self.targets if stratify else None,
+            class_names=self.classes,
             groups=self._groups(group),
             dedupe=content_keys(self.images) if dedupe else None,
             seed=seed,

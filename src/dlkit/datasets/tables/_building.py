@@ -105,11 +105,13 @@ def build_split(
     """Read a source, cut its rows, fit on the first part alone, and encode each."""
     raw = _read_for_fitting(source, settings)
     rows = np.arange(len(raw.table)) if raw.kept is None else raw.kept
-    group = settings.roles.group
+    group, target = settings.roles.group, raw.target
+    class_names = target.classes if target is not None and target.task in ("classification", "binary") else None
     parts = split_indices(
         len(rows),
         fractions,
         stratify=_strata(raw, rows, parts_of(fractions)) if stratify else None,
+        class_names=class_names,
         groups=None if group is None else _keys(raw.table, group)[rows],
         seed=seed,
     )

@@ -200,6 +200,7 @@ class TextDataset(PackedTextDataset):
             len(rows),
             fractions,
             stratify=target_tensor(rows.targets, classes) if stratify and rows.targets and classes else None,
+            class_names=classes,
             groups=None if rows.groups is None else rows.groups.codes,
             dedupe=content_keys(rows.texts[0] if len(rows.texts) == 1 else list(zip(*rows.texts, strict=True)))
             if dedupe
