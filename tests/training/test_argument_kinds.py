@@ -108,7 +108,7 @@ def test_switches_that_are_not_true_or_false(value):
         ({"precision": 16}, "^precision must be one of fp32, bf16, fp16, not 16"),
         ({"precision": ["bf16"]}, r"^precision must be one of fp32, bf16, fp16, not \['bf16'\]"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_classes_and_names_in_the_place_of_objects(settings, message):
     with pytest.raises(ArgumentError, match=message):
@@ -158,7 +158,7 @@ def test_what_cannot_be_resumed(resume):
         (["a.jpg", "b.jpg"], "^'a.jpg' is a path or a name, not batches"),
         ((Path("a.jpg"),), "is a path or a name, not batches"),
     ],
-    ids=lambda value: str(value)[:20],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_gives_no_batches(loader, message):
     for call in (
@@ -198,7 +198,7 @@ def test_a_frame_gives_no_batches():
         ({"batch_sampler": 3}, "^batch_sampler must be an iterable of lists of indices, or a planner, not int"),
         ({"dataset": TensorDataset}, "^dataset is the class TensorDataset; make an object of it"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_loaders_that_cannot_be_meant(settings, message):
     with pytest.raises(ArgumentError, match=message):

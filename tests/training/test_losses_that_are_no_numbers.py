@@ -78,7 +78,6 @@ def test_it_is_said_once_with_step_and_samples(value):
         ({"progress": True}, "the loss became nan at step 3, epoch 1, batch 3 (samples 8, 9, 10, 11)"),
         ({"precision": "bf16"}, "the loss became nan at step 3, epoch 1, batch 3 (samples 8, 9, 10, 11)"),
     ],
-    ids=str,
 )
 def test_in_every_kind_of_step(settings, place):
     (said,), _ = fit({10: float("nan")}, **settings)
