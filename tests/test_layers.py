@@ -62,7 +62,7 @@ training/evaluation training/loop training/signals training/identity training/pl
 training/resuming training/continuing
 training/watching training/reuse training/rehearsal training/setup training/trainer training/__init__
 transfer/tuning transfer/comparing transfer/__init__
-inference/outputs inference/batches inference/images inference/tables inference/texts inference/inputs
+inference/outputs inference/batches inference/frames inference/images inference/tables inference/texts inference/inputs
 inference/scoring inference/predictor inference/__init__
 recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__
 demo

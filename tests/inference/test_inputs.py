@@ -16,8 +16,9 @@ import torch
 from PIL import Image, ImageOps
 
 import dlkit
+from dlkit.artifact.inputs import Meaning
 from dlkit.datasets import CSVDataset, ImageTable, TextDataset
-from dlkit.errors import ArgumentError, DataError, TrainingError
+from dlkit.errors import ArgumentError, DataError, ModelFileError, TrainingError
 from dlkit.inference.inputs import FileName
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
 from dlkit.transforms import evaluate
@@ -433,6 +434,35 @@ class TestColumns:
         torch.testing.assert_close(
             torch.tensor(found[["prediction", "late"]].to_numpy(), dtype=torch.float32), tagged.logits(labels).sigmoid()
         )
+
+    def test_outputs_without_names_are_numbered_also_where_no_input_is_good(
+        self, save: Callable[..., dlkit.Predictor]
+    ) -> None:
+        points = save(SmallConvNet(2, in_chans=3), evaluate(32), task="regression")
+        found = points.predict([b"", picture(), b""], on_error="skip", batch_size=1)
+        assert list(found) == ["prediction_0", "prediction_1", "error"]
+        assert found["prediction_1"].notna().tolist() == [False, True, False]
+        assert list(points.predict([])) == ["prediction_0", "prediction_1"]
+
+    def test_tables_of_other_libraries(self, reader: dlkit.Predictor, prices: dlkit.Predictor) -> None:
+        arrow = pytest.importorskip("pyarrow")
+        table = arrow.Table.from_pandas(ROWS, preserve_index=False)
+        assert prices.predict(table)["price"].tolist() == prices.predict(ROWS)["price"].tolist()
+        frame = arrow.table({"id": [1], "comment": ["good"]})
+        assert reader.predict(frame)["text"].tolist() == ["good"]
+
+    def test_evaluation_reads_the_known_column(self, reader: dlkit.Predictor, tmp_path: Path) -> None:
+        (tmp_path / "new.csv").write_text("id,comment,mood\n1,good film,pos\n2,bad film,neg\n")
+        assert reader.evaluate(tmp_path / "new.csv", target="mood") == reader.evaluate(
+            TextDataset(["good film", "bad film"], target=["pos", "neg"], spec=reader.preprocessing)
+        )
+
+    @pytest.mark.parametrize("columns", [7, "comment", [1], None])
+    def test_columns_of_a_crafted_file(self, reader: dlkit.Predictor, columns: Any) -> None:
+        with pytest.raises(ModelFileError, match="columns must be a list of names"):
+            Meaning.from_document({**reader.meaning.document(), "columns": columns})
+        without = {name: value for name, value in reader.meaning.document().items() if name != "columns"}
+        assert Meaning.from_document(without).columns == ()
 
     def test_several_targets_come_in_their_own_units(self, save: Callable[..., dlkit.Predictor]) -> None:
         frame = pd.DataFrame({"x": np.arange(9.0), "euros": np.arange(9.0) * 1000, "days": np.arange(9.0) / 100})

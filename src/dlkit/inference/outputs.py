@@ -21,7 +21,6 @@ __all__ = [
     "check_top_k",
     "columns_of",
     "free",
-    "num_outputs",
     "output_names",
     "predictions_of",
     "probabilities_of",
@@ -141,15 +140,6 @@ def output_names(meaning: Meaning, count: int) -> list[str]:
     if len(meaning.classes) == count:
         return list(meaning.classes)
     return ["prediction"] if count == 1 else [f"prediction_{number}" for number in range(count)]
-
-
-def num_outputs(meaning: Meaning) -> int:
-    """How many probabilities, or values, there are for an input, as far as the model file says.
-
-    Args:
-        meaning: What the outputs are.
-    """
-    return max(1, len(meaning.classes))
 
 
 #: One column of a table of predictions: names, or float64 numbers.

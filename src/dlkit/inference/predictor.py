@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -22,14 +20,11 @@ from dlkit.artifact.opening import open_model
 from dlkit.artifact.running import call, cast, evaluating, output_of
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, Inputs
+from dlkit.inference.frames import Layout, frame_of, joined
 from dlkit.inference.inputs import files_named, inputs_of
 from dlkit.inference.outputs import (
     Prediction,
-    Values,
     check_top_k,
-    columns_of,
-    free,
-    num_outputs,
     predictions_of,
     probabilities_of,
 )
@@ -167,15 +162,13 @@ class Predictor:
             DataError: an input cannot be used, or a table lacks a column of the model's.
             TrainingError: prepared tensors do not fit the model; the layer and both shapes are named.
         """
-        check_top_k(top_k)
         asked = inputs_of(self.meaning, inputs, batch_size, options)
-        parts, size = [self._columns(None, asked, top_k, on_error)], 0
+        layout, size = self._layout(asked, top_k, on_error), 0
+        parts = [layout.empty()]
         for batch, probabilities in self._each(asked, on_error, progress=progress):
-            parts.append(self._columns((batch, probabilities), asked, top_k, on_error))
+            parts.append(layout.columns(batch, probabilities))
             size += batch.size
-        return _frame(
-            {heading: _joined([part[heading] for part in parts]) for heading in parts[0]}, 0, size, asked.index
-        )
+        return frame_of(joined(parts), 0, size, asked)
 
     def predict_file(
         self,
@@ -229,15 +222,13 @@ class Predictor:
             Tables with the same columns and, where the caller's index is not kept, running numbers; at least one,
             which is empty where there was no input.
         """
-        check_top_k(top_k)
         asked = inputs_of(self.meaning, inputs, batch_size, options)
-        start = 0
+        layout, start = self._layout(asked, top_k, on_error), 0
         for batch, probabilities in self._each(asked, on_error, progress=progress):
-            columns = self._columns((batch, probabilities), asked, top_k, on_error)
-            yield _frame(columns, start, batch.size, asked.index)
+            yield frame_of(layout.columns(batch, probabilities), start, batch.size, asked)
             start += batch.size
         if not start:
-            yield _frame(self._columns(None, asked, top_k, on_error), 0, 0, asked.index)
+            yield frame_of(layout.empty(), 0, 0, asked)
 
     def predict_one(self, one: Any, *, top_k: int = 1, **options: Any) -> Prediction:
         """What the model says of one input.
@@ -308,8 +299,6 @@ class Predictor:
         self, asked: Inputs, on_error: OnError, *, progress: bool = False
     ) -> Iterator[tuple[Batch, Tensor | None]]:
         """Each batch with the probabilities of its good inputs."""
-        if on_error not in ("raise", "skip"):
-            raise ArgumentError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         with tqdm(
             total=asked.total,
             desc="predicting",
@@ -343,23 +332,17 @@ class Predictor:
                 explain(error, self.model, given)
                 raise
 
-    def _columns(
-        self, answers: tuple[Batch, Tensor | None] | None, asked: Inputs, top_k: int, on_error: OnError
-    ) -> dict[str, Values]:
-        """A batch as columns, bad inputs in their places; without answers the same columns, empty."""
-        batch, probabilities = answers or (None, None)
-        if probabilities is None:
-            probabilities = torch.zeros(0, num_outputs(self.meaning))
-        outputs = columns_of(self.meaning, probabilities, top_k)
-        size = 0 if batch is None else batch.size
-        if batch is not None and len(batch.good) < size:
-            outputs = {heading: _spread(values, batch.good, size) for heading, values in outputs.items()}
-        named: dict[str, Values] = {
-            free(heading, outputs): [] if batch is None else list(batch.named[heading]) for heading in asked.headings
-        }
-        errors = {} if batch is None else batch.errors
-        wrong: dict[str, Values] = {free("error", {*named, *outputs}): [errors.get(place, "") for place in range(size)]}
-        return named | outputs | (wrong if on_error == "skip" else {})
+    def _layout(self, asked: Inputs, top_k: int, on_error: OnError) -> Layout:
+        check_top_k(top_k)
+        if on_error not in ("raise", "skip"):
+            raise ArgumentError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        return Layout(
+            meaning=self.meaning,
+            shape=self._shape,
+            headings=asked.headings,
+            top_k=top_k,
+            skipping=on_error == "skip",
+        )
 
     def run(self, dataset: Any, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
         """Outputs and targets (None without any) of a dataset in order, batch by batch, on the CPU.
@@ -371,31 +354,6 @@ class Predictor:
         for batch in DataLoader(dataset, batch_size, collate_fn=None):
             inputs, target = _halves(batch, dataset)
             yield self._forward(tuple(inputs) if isinstance(inputs, list) else inputs), target
-
-
-def _spread(values: Values, places: Sequence[int], size: int) -> Values:
-    """Values at their places, nothing elsewhere."""
-    if isinstance(values, np.ndarray):
-        numbers = np.full(size, np.nan)
-        numbers[np.array(places, dtype=np.int64)] = values
-        return numbers
-    names: list[Any] = [None] * size
-    for place, value in zip(places, values, strict=True):
-        names[place] = value
-    return names
-
-
-def _joined(parts: Sequence[Values]) -> Values:
-    """A column of all batches."""
-    numbers = [part for part in parts if isinstance(part, np.ndarray)]
-    return np.concatenate(numbers) if numbers else list(itertools.chain.from_iterable(parts))
-
-
-def _frame(columns: dict[str, Values], start: int, size: int, index: Any) -> pd.DataFrame:
-    import pandas as pd
-
-    rows = pd.RangeIndex(start, start + size) if index is None else index[start : start + size]
-    return pd.DataFrame(columns, index=rows)
 
 
 def _halves(batch: Any, dataset: Any) -> tuple[Any, Any]:
