@@ -58,7 +58,7 @@ callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/meaning training/units training/batches training/counting training/outputs training/steps
 training/closures
-training/evaluation training/loop training/signals training/identity training/planning training/probing
+training/evaluation training/loop training/signals training/handed training/identity training/planning training/probing
 training/resuming training/continuing
 training/watching training/reuse training/rehearsal training/setup training/trainer training/__init__
 transfer/tuning transfer/comparing transfer/__init__

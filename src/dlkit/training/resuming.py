@@ -21,6 +21,7 @@ from dlkit.runs.history import History
 from dlkit.runs.parts import load_parts, parts_state
 from dlkit.runs.state import Cursor, Run
 from dlkit.sources import Source
+from dlkit.training.handed import take
 from dlkit.training.identity import differences
 from dlkit.training.planning import ScriptRates, put_functions
 from dlkit.training.probing import differing, marks_of
@@ -251,9 +252,12 @@ def _load(
     with restoring("model"):
         run.model.load_state_dict(state["model"])
     load_parts(run, state)
+    for name in state.get("parts", {}):
+        take(run, run.parts.get(name))
     for name, optimizer in run.optimizers.items():
         with restoring(f"optimizers[{name!r}]"):
             optimizer.load_state_dict(state["optimizers"][name])
+        take(run, optimizer)
     if run.scaler is not None and state["scaler"] is not None:
         with restoring("scaler"):
             run.scaler.load_state_dict(state["scaler"])
@@ -262,6 +266,8 @@ def _load(
         if name in state["callbacks"] and (schedules or not planned):
             with restoring(f"callbacks[{name!r}]"):
                 callback.load_state_dict(state["callbacks"][name])
+            take(run, callback)
+            take(run, getattr(callback, "scheduler", None))
     with restoring("losses"):
         run.losses.load_state_dict(state["losses"])
     run.history, run.logged = History(state["history"]), dict(state.get("logged", {}))

@@ -39,6 +39,7 @@ from dlkit.training import batches as batch_tools
 from dlkit.training import evaluation, meaning, rehearsal, resuming, setup
 from dlkit.training.closures import ClosureStep, needs_closure
 from dlkit.training.continuing import go_on, same_threads
+from dlkit.training.handed import refuse_used
 from dlkit.training.identity import identity_of
 from dlkit.training.loop import Hooks, Plan, run_epochs
 from dlkit.training.planning import ScriptRates, check_plans, plans_of
@@ -86,7 +87,8 @@ class Trainer:
         progress: Show a bar, one line per row of the history, and what was resumed.
 
     Raises:
-        ArgumentError: something cannot be meant, such as an optimizer without any of the model's parameters.
+        ArgumentError: something cannot be meant, such as an optimizer without any of the model's parameters; at the
+            start of a fit, an optimizer, schedule, callback, metric or loss that remembers the run of another Trainer.
 
     >>> from torch.utils.data import DataLoader, TensorDataset
     >>> data = TensorDataset(torch.randn(8, 2), torch.randint(0, 2, (8,)))
@@ -384,6 +386,8 @@ class Trainer:
         self._set_up(source, val, epochs, every)
         before = self._go_on(source, val, how, rates) or before
         self._begin(source, epochs)
+        if how is not None:  # a rehearsal works on copies, and puts everything back
+            refuse_used(run, self.callbacks)
         if run.stop_reason is None:
             check_plans(run, self.callbacks, before, epochs)
             setup.warn_untrained(run)
