@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -75,6 +76,12 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+    def secure(self, certificate: Path, key: Path) -> None:
+        """Speak TLS from now on, with this certificate; addresses then begin with https."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
 
     def url(self, path: str) -> str:
         """The address of a path, percent-encoded."""

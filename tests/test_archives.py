@@ -9,6 +9,7 @@ import io
 import lzma
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -692,8 +693,11 @@ def test_of_several_at_once_one_unpacks(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named_and_freed(tmp_path: Path) -> None:
-    archive = put(tmp_path, "x.zip", make_zip([("a", "file", bytes(50_000)), ("b/c", "file", bytes(900_000))]))
+    entries: list[Entry] = [("a", "file", bytes(50_000)), ("b/c", "file", bytes(900_000))]
+    archive = put(tmp_path, "x.tar.gz", make(".tar.gz", entries))
     with small_disk(tmp_path / "disk", "400k") as disk:
+        with pytest.raises(DownloadError, match=r"cannot unpack .*x\.zip to .*: No space left on device: 950,000 more"):
+            extract(put(tmp_path, "x.zip", make_zip(entries)), disk / "out")  # by what it claims
         with pytest.raises(DownloadError, match=r"cannot write .*b/c: No space left on device; free some") as caught:
             extract(archive, disk / "out")
         assert caught.value.errno == errno.ENOSPC
@@ -717,3 +721,62 @@ def test_missing_rights_are_named() -> None:
                 with pytest.raises(ArchiveError, match=r"x\.zip cannot be read: Permission denied"):
                     extract(archive, folder / "open" / "out")
                 assert names(folder / "open") == []
+
+
+# ---- claims
+
+
+def test_what_archives_claim_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    entries: list[Entry] = [("a", "file", bytes(5000)), ("b", "file", bytes(6000))]
+    for suffix in (".zip", ".tar", ".tar.gz"):
+        archive = put(tmp_path, f"x{suffix}", make(suffix, entries))
+        with pytest.raises(UnsafeArchiveError, match=r"its member 'b' goes beyond max_bytes=10000"):
+            extract(archive, tmp_path / "out", limits=Limits(max_bytes=10_000))
+        extract(archive, tmp_path / f"good{suffix}", limits=Limits(max_bytes=11_000))
+
+
+def test_a_zip_whose_members_overlap_is_refused(tmp_path: Path) -> None:
+    content = bytearray(make_zip([("a", "file", os.urandom(5000)), ("b", "file", os.urandom(5000))]))
+    first, second = (place.start() for place in re.finditer(rb"PK\x01\x02", bytes(content)))
+    content[second + 42 : second + 46] = content[first + 42 : first + 46]  # where the file begins
+    for place in (first, second):
+        content[place + 20 : place + 24] = (9000).to_bytes(4, "little")
+    with pytest.raises(UnsafeArchiveError, match="its members overlap, so it claims more than it holds"):
+        extract(put(tmp_path, "x.zip", bytes(content)), tmp_path / "out")
+
+
+def test_a_member_that_claims_more_than_the_archive_can_hold_is_refused(tmp_path: Path) -> None:
+    content = bytearray(make_zip([("a", "file", bytes(5000))]))
+    for mark, place in ((rb"PK\x01\x02", 24), (rb"PK\x03\x04", 22)):
+        found = re.search(mark, bytes(content))
+        assert found is not None
+        content[found.start() + place : found.start() + place + 4] = (4_000_000_000).to_bytes(4, "little")
+    with pytest.raises(
+        UnsafeArchiveError, match=r"member 'a' claims 4,000,000,000 bytes, and [0-9,]+ packed ones cannot"
+    ):
+        extract(put(tmp_path, "x.zip", bytes(content)), tmp_path / "out")
+    info = tarfile.TarInfo("a")
+    info.size = 10**15
+    claim = info.tobuf(tarfile.GNU_FORMAT) + bytes(10_240)
+    for name, packed in (("x.tar", claim), ("x.tar.gz", gzip.compress(claim))):
+        with pytest.raises(
+            UnsafeArchiveError, match=r"member 'a' claims 1,000,000,000,000,000 bytes, and the whole archive"
+        ):
+            extract(put(tmp_path, name, packed), tmp_path / "out")
+    # Nothing bounds what xz packs: there the limits decide, and then the disk.
+    archive = put(tmp_path, "x.tar.xz", lzma.compress(claim))
+    with pytest.raises(UnsafeArchiveError, match="goes beyond max_bytes"):
+        extract(archive, tmp_path / "out")
+    with pytest.raises(DownloadError, match=r"No space left on device: 1,000,000,000,000,000 more bytes"):
+        extract(archive, tmp_path / "out", limits=Limits(max_bytes=10**16))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sparse_tar_may_hold_more_than_it_has(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 20)
+    made = subprocess.run(["tar", "-S", "-cf", "x.tar", "sparse"], cwd=tmp_path, capture_output=True)
+    if made.returncode:
+        pytest.skip("this tar makes no sparse files")
+    assert (tmp_path / "x.tar").stat().st_size < 1 << 20
+    assert (extract(tmp_path / "x.tar", tmp_path / "out") / "sparse").stat().st_size == 1 << 20

@@ -9,7 +9,9 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -662,6 +664,10 @@ def test_a_full_disk_is_named(server: Server, tmp_path: Path) -> None:
 
 def test_a_small_disk_that_gets_room_again_is_continued(server: Server, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "256k") as disk:
+        with pytest.raises(DownloadError, match=r"No space left on device: [0-9,]+ more bytes are needed"):
+            get(server.url("/a.bin"), disk / "a.bin")
+        assert (disk / "a.bin.part").stat().st_size == 0  # refused by what was announced
+        server.script("/a.bin", Reply(chunked=True))  # which does not announce it
         with pytest.raises(DownloadError, match="No space left on device") as caught:
             get(server.url("/a.bin"), disk / "a.bin")
         assert caught.value.errno == errno.ENOSPC
@@ -669,7 +675,73 @@ def test_a_small_disk_that_gets_room_again_is_continued(server: Server, tmp_path
         assert not (disk / "a.bin").exists()
         resize(disk, "1m")
         assert get(server.url("/a.bin"), disk / "a.bin").read_bytes() == BODY
-        assert server.requests[1].headers["Range"]
+        assert server.requests[2].headers["Range"]
+
+
+def test_the_disk_keeps_what_shall_stay_free(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlkit._transfer._LOOK_EACH", 100_000)
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        limits = Limits(keep_free=900_000)
+        for reply in (Reply(), Reply(chunked=True)):
+            server.script("/a.bin", reply)
+            with pytest.raises(
+                DownloadError, match=r"and 900,000 of them stay free \(Limits\(keep_free=\)\); free some"
+            ):
+                get(server.url("/a.bin"), disk / "a.bin", limits=limits)
+            assert (disk / "a.bin.part").stat().st_size < len(BODY)
+        assert get(server.url("/a.bin"), disk / "a.bin", limits=Limits(keep_free=0)).read_bytes() == BODY
+
+
+def test_a_file_of_unknown_size_has_a_limit(server: Server, tmp_path: Path) -> None:
+    assert Limits().max_file == 64_000_000_000
+    few = Limits(max_file=len(BODY) - 1)
+    with pytest.raises(DownloadError, match=rf"offers {len(BODY):,} bytes, more than {len(BODY) - 1:,}; .*max_file"):
+        get(server.url("/a.bin"), tmp_path / "a.bin", limits=few)
+    server.script("/a.bin", Reply(chunked=True))
+    with pytest.raises(DownloadError, match=rf"sent more than {len(BODY) - 1:,} bytes; .*give its size=") as caught:
+        get(server.url("/a.bin"), tmp_path / "a.bin", limits=few)
+    assert "are kept in" not in str(caught.value)
+    assert not (tmp_path / "a.bin").exists()
+    server.script("/b", Reply(content=gzip.compress(BODY + BODY), headers={"Content-Encoding": "gzip"}))
+    with pytest.raises(DownloadError, match="sent more than"):
+        get(server.url("/b"), tmp_path / "b", limits=few)
+    (tmp_path / "local").write_bytes(BODY)
+    with pytest.raises(DownloadError, match="offers"):
+        get((tmp_path / "local").as_uri(), tmp_path / "copy", limits=few)
+    assert get(server.url("/a.bin"), tmp_path / "a.bin", limits=few, size=len(BODY)).read_bytes() == BODY
+    assert get(server.url("/a.bin"), tmp_path / "c", limits=Limits(max_file=len(BODY))).read_bytes() == BODY
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_self_signed_certificate_is_refused_by_name(server: Server, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    asked = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "1",
+    ]
+    names_of_it = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = subprocess.run([*asked, *names_of_it, "-keyout", key, "-out", certificate], capture_output=True)
+    if made.returncode:
+        pytest.skip(f"openssl makes no certificate here: {made.stderr.decode()[-200:]}")
+    server.secure(certificate, key)
+    url = f"{server.url('/a.bin').replace('http:', 'https:')}?token=secret"
+    with pytest.raises(DownloadError, match=r"(?s)SSLError: .*certificate.*self.signed") as caught:
+        get(url, tmp_path / "a.bin", patience=Patience(attempts=5, backoff=60))  # another try would not help
+    assert "secret" not in str(caught.value)
+    assert server.requests == []
+    assert not (tmp_path / "a.bin").exists()
+    code = f"from dlkit.download import fetch; fetch({url!r}, {str(tmp_path / 'a.bin')!r}, progress=False)"
+    trusting = os.environ | {"REQUESTS_CA_BUNDLE": str(certificate)}  # who trusts it says so
+    subprocess.run([sys.executable, "-c", code], env=trusting, check=True)
+    assert (tmp_path / "a.bin").read_bytes() == BODY
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no POSIX rights")

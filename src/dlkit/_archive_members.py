@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gzip
 import lzma
+import os
 import stat
 import tarfile
 import zipfile
@@ -18,11 +19,12 @@ from typing import IO, Any, Literal, cast
 from dlkit._disk import disk_error
 from dlkit._filekinds import HEAD, kind_of
 from dlkit._opening import open_regular
-from dlkit.errors import ArchiveError, DlkitError
+from dlkit.errors import ArchiveError, DlkitError, UnsafeArchiveError
 
 _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 20  # bytes; tarfile reads a long-name header into memory whole, however long it claims to be
 _MAX_TAIL = 64 << 20  # bytes of padding behind the end of a tar; tar itself writes 10 kB
+_MOST_DEFLATE = 1032  # times smaller is the most that deflate, of gzip and zip, can make anything
 _MAX_TARGET = 4096  # bytes in a symbolic link, as on Linux
 
 _Opener = Callable[[IO[bytes]], Any]
@@ -46,6 +48,7 @@ class Member:
     name: str
     kind: Kind
     target: str = ""  # of a link
+    size: int = 0  # bytes, as the archive claims; 0 where it does not say
     executable: bool = False
     chunks: Chunks = field(default_factory=_nothing)
 
@@ -78,6 +81,36 @@ def members(archive: Path) -> Generator[Member, None, None]:
         kind = kind_of(head)
         what = "" if kind is None else f", but {kind.name}; {kind.advice}".removesuffix("; ")
         raise ArchiveError(f"{archive} was not unpacked: it is no zip, tar, gzip, bzip2 or xz file{what}")
+
+
+def claimed_sizes(archive: Path) -> Iterator[tuple[str, int]]:
+    """The names and sizes of the files in an archive that says them all at once, as a zip does; nothing for others.
+
+    Raises:
+        UnsafeArchiveError: it claims more than it can hold.
+    """
+    with open_regular(archive, ArchiveError) as source:
+        if not source.read(4).startswith((b"PK\3\4", b"PK\5\6")):
+            return
+        size = source.seek(0, os.SEEK_END)
+        with _parsing(archive), zipfile.ZipFile(source) as file:
+            infos = file.infolist()
+        if sum(info.compress_size for info in infos) > size:
+            raise UnsafeArchiveError(
+                f"{archive} was not unpacked: its members overlap, so it claims more than it holds"
+            )
+        for info in infos:
+            _check_ratio(archive, info)
+            yield info.filename, info.file_size
+
+
+def _check_ratio(archive: Path, info: zipfile.ZipInfo) -> None:
+    most = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: _MOST_DEFLATE}.get(info.compress_type)
+    if most is not None and info.file_size > most * info.compress_size + 1024 and not info.flag_bits & 1:
+        raise UnsafeArchiveError(
+            f"{archive} was not unpacked: its member {info.filename[:200]!r} claims {info.file_size:,} bytes, and "
+            f"{info.compress_size:,} packed ones cannot hold them"
+        )
 
 
 @contextlib.contextmanager
@@ -137,7 +170,7 @@ def _zip_member(archive: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
     elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
         kind = "file"
     chunks = _chunks(archive, lambda: file.open(info))
-    return Member(name=name, kind=kind, executable=bool(mode & 0o100), chunks=chunks)
+    return Member(name=name, kind=kind, size=info.file_size, executable=bool(mode & 0o100), chunks=chunks)
 
 
 def _zip_link(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
@@ -185,10 +218,18 @@ class _TarSource:
 def _tar_members(archive: Path, opener: _Opener | None) -> Iterator[Member]:
     with _parsing(archive), _unpacking(archive, opener) as file:
         source = _TarSource(file)
+        # gzip packs at most so much; bzip2 and xz have no bound, so there the limits and the disk decide.
+        ratio = 1 if opener is None else _MOST_DEFLATE if opener is gzip.open else 0
+        most = ratio * archive.stat().st_size
         tar: Any = tarfile.TarFile(fileobj=cast(Any, source), encoding="utf-8", errors="surrogateescape")
         while (info := tar.next()) is not None:
             tar.members.clear()  # it would keep them all, a kilobyte each
             source.header_left = None
+            if most and info.isreg() and not info.issparse() and info.size > most:
+                raise UnsafeArchiveError(
+                    f"{archive} was not unpacked: its member {info.name[:200]!r} claims {info.size:,} bytes, and the "
+                    "whole archive cannot hold them"
+                )
             yield _tar_member(archive, tar, info)
             source.header_left = _MAX_HEADER
         if source.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header for the end of the archive
@@ -208,7 +249,7 @@ def _tar_member(archive: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> M
         kind = "hardlink"
     chunks = _chunks(archive, lambda: cast(IO[bytes], tar.extractfile(info)))
     executable = bool(info.mode & 0o100)
-    return Member(name=info.name, kind=kind, target=info.linkname, executable=executable, chunks=chunks)
+    return Member(name=info.name, kind=kind, target=info.linkname, size=info.size, executable=executable, chunks=chunks)
 
 
 def _read_to_end(file: IO[bytes]) -> None:

@@ -13,6 +13,29 @@ from dlkit._files import FileLock
 from dlkit.errors import DownloadError
 
 
+def check_room(path: Path, needed: int, keep_free: int | None, doing: str) -> None:
+    """Refuse to fill a disk, before or while something is written to it.
+
+    Args:
+        path: What is written; its folder is there.
+        needed: Bytes still to be written.
+        keep_free: Bytes of the disk that must stay free; None for 1 GB, or 1 % of a small disk.
+        doing: For the error, such as "download to".
+
+    Raises:
+        DownloadError: there is not so much room; `errno` is that of a full disk.
+    """
+    with disk_trouble(path, doing):
+        disk = shutil.disk_usage(path.parent)
+    kept = min(1 << 30, disk.total // 100) if keep_free is None else keep_free
+    if needed > disk.free - kept:
+        reason = (
+            f"No space left on device: {needed:,} more bytes are needed, {disk.free:,} are free, "
+            f"and {kept:,} of them stay free (Limits(keep_free=))"
+        )
+        raise disk_error(OSError(errno.ENOSPC, reason), path, doing)
+
+
 def disk_error(error: OSError, path: str | os.PathLike[str], doing: str) -> DownloadError:
     """The error for a full disk, a missing right and the like, with the path and a way out; `errno` stays set."""
     advice = ""

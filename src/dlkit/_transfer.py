@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dlkit._disk import disk_trouble, remove
+from dlkit._disk import check_room, disk_trouble, remove
 from dlkit._files import atomic_write, sync_folder
 from dlkit._opening import open_regular, regular
 from dlkit._showing import without_secrets
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16  # bytes; at most so much is lost when the process is killed
 _AGENT = "dlkit-torch/1 (downloads public datasets)"  # some servers refuse the default one of a library
+_LOOK_EACH = 64 << 20  # bytes after which the disk is asked again how much room it has
+_RAISE_LIMIT = "if that is right, give its size=, or limits=Limits(max_file=...)"
 _TEMPORARY = frozenset((408, 425, 429))  # and all of 5xx
 _DECODED = frozenset(("gzip", "x-gzip", "deflate"))  # Content-Encodings that every urllib3 undoes
 
@@ -134,9 +136,13 @@ class Part:
         with disk_trouble(self._notes, "write"), atomic_write(self._notes) as file:
             file.write(json.dumps(asdict(origin)).encode())
 
-    def append(self, chunks: Generator[bytes, None, None], listener: Listener, *, at_most: int | None) -> None:
-        """Write the chunks behind what is there, each at once; stop when there are more bytes than `at_most`."""
+    def append(self, chunks: Generator[bytes, None, None], listener: Listener, request: Request) -> None:
+        """Write the chunks behind what is there, each at once; stop when there are more bytes than there may be."""
         size = self.size
+        at_most = request.most if request.size is None else request.size
+        total = request.size if self.origin is None or self.origin.total is None else self.origin.total
+        check_room(self.path, max(0, (total or 0) - size), request.keep_free, "download to")
+        look_at = size + _LOOK_EACH
         writing = disk_trouble(self.path, "write")
         with contextlib.closing(chunks), writing, open(self.path, "ab", buffering=0) as file:
             for chunk in chunks:
@@ -145,8 +151,11 @@ class Part:
                     rest = rest[file.write(rest) :]
                 size += len(chunk)
                 listener.advance(len(chunk))
-                if at_most is not None and size > at_most:
+                if size > at_most:
                     return
+                if size >= look_at:
+                    look_at = size + _LOOK_EACH
+                    check_room(self.path, 0, request.keep_free, "download to")
 
     def clear(self) -> None:
         """Forget everything received so far."""
@@ -178,12 +187,14 @@ def _read_origin(path: Path) -> Origin | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked of a mirror: how long to wait for it in seconds, and what is known about the file."""
+    """What is asked of a mirror: how long to wait for it in seconds, what is known about the file, and its limits."""
 
     connect: float
     read: float
     size: int | None
     hashed: bool
+    most: int  # bytes, where `size` is not known
+    keep_free: int | None  # bytes of the disk
 
 
 def receive(url: str, part: Part, request: Request, listener: Listener) -> None:
@@ -199,6 +210,9 @@ def receive(url: str, part: Part, request: Request, listener: Listener) -> None:
         _receive_file(url, part, request, listener)
     else:
         _receive_http(url, part, request, listener)
+    if request.size is None and part.size > request.most:
+        part.clear()
+        raise RefusedError(f"sent more than {request.most:,} bytes; {_RAISE_LIMIT}")
     if part.origin is not None and part.origin.total is not None and part.size < part.origin.total:
         raise AttemptError(f"broke off after {part.size:,} of {part.origin.total:,} bytes")
 
@@ -213,7 +227,7 @@ def _receive_file(url: str, part: Part, request: Request, listener: Listener) ->
     _check_size(origin, request)
     part.begin(origin)
     listener.start(0, origin.total)
-    part.append(_file_chunks(source), listener, at_most=request.size)
+    part.append(_file_chunks(source), listener, request)
 
 
 def _file_chunks(source: Path) -> Generator[bytes, None, None]:
@@ -240,7 +254,7 @@ def _receive_http(url: str, part: Part, request: Request, listener: Listener) ->
             offset = 0
             part.begin(None if decode else origin)
         listener.start(offset, origin.total)
-        part.append(_body(response, request, decode=decode), listener, at_most=request.size)
+        part.append(_body(response, request, decode=decode), listener, request)
 
 
 def _headers(url: str, part: Part, offset: int) -> dict[str, str]:
@@ -348,6 +362,8 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
 def _check_size(origin: Origin, request: Request) -> None:
     if None not in (origin.total, request.size) and origin.total != request.size:
         raise WrongFileError(f"offers {origin.total:,} bytes, not the expected {request.size:,}")
+    if origin.total is not None and request.size is None and origin.total > request.most:
+        raise RefusedError(f"offers {origin.total:,} bytes, more than {request.most:,}; {_RAISE_LIMIT}")
 
 
 def _continue_part(part: Part, origin: Origin, response: requests.Response, offset: int, *, decode: bool) -> None:

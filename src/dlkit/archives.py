@@ -13,13 +13,13 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
-from dlkit._archive_members import Chunks, Member, members
-from dlkit._disk import disk_error, disk_trouble, locked, remove
+from dlkit._archive_members import Chunks, Member, claimed_sizes, members
+from dlkit._disk import check_room, disk_error, disk_trouble, locked, remove
 from dlkit._files import sync_folder
 from dlkit._opening import regular
 from dlkit.errors import ArchiveError, ArgumentError, DownloadError, UnsafeArchiveError
@@ -29,35 +29,44 @@ __all__ = ["Limits", "extract"]
 _CHUNK = 1 << 20
 _MAX_DEPTH = 100  # folders below each other: shutil.rmtree and its like recurse once per level
 _MAX_HOPS = 40  # links on the way to one file: where Linux gives up, too
+_LOOK_EACH = 64 << 20  # bytes after which the disk is asked again how much room it has
 _SYNC_EACH = 100  # up to so many files one fsync each; for more, one sync of everything is many times faster
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)\s*(\..*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much an archive may unpack to before it is refused; counted while writing, never read from its headers.
+    """How much a file may have, and an archive unpack to, before it is refused.
+
+    What headers claim is refused before a byte is written; what is written is counted all the same, as headers lie.
 
     Args:
+        max_file: Bytes of a file that `fetch` gets without being told its `size`, 64 GB by default.
         max_bytes: Bytes of all files together. The default, 64 GiB, is more than nearly all archives hold, and stops
             a bomb of some kilobytes before it fills most disks.
         max_members: Files, folders and links together, the folders that are only implied by a name included.
             The default, 2 million, is more than ImageNet has, and what one folder tree still bears.
+        keep_free: Bytes of the disk that stay free, looked at again and again; by default 1 GB, or 1 % of a small disk.
 
     Raises:
-        ArgumentError: A limit is not a whole number of at least 1.
+        ArgumentError: A limit is not a whole number of at least 1 (0 for `keep_free`).
 
     >>> Limits(max_bytes=10_000_000).max_members
     2000000
     """
 
+    max_file: int = 64 * 10**9
     max_bytes: int = 64 << 30
     max_members: int = 2_000_000
+    keep_free: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_members"):
+        for name, least in (("max_file", 1), ("max_bytes", 1), ("max_members", 1), ("keep_free", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ArgumentError(f"Limits: {name} must be a whole number of at least 1, not {value!r}")
+            if value is None and name == "keep_free":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ArgumentError(f"Limits: {name} must be a whole number of at least {least}, not {value!r}")
 
 
 USUAL_LIMITS = Limits()
@@ -127,6 +136,7 @@ def staged(archive: Path, to: Path, limits: Limits) -> Iterator[Path]:
         with disk_trouble(folder, f"unpack {archive} in"):
             folder.mkdir()
         sandbox = _Sandbox(folder, archive, limits)
+        sandbox.refuse_claims(claimed_sizes(archive))
         with contextlib.closing(members(archive)) as found:
             for member in found:
                 sandbox.add(member)
@@ -156,6 +166,7 @@ class _Sandbox:
         self._links: dict[tuple[str, ...], Member] = {}
         self._unsynced: list[str] = []
         self._num_bytes = 0
+        self._looked_at = 0  # bytes that were written when the disk was last asked for its room
         self._num_members = 0
 
     def add(self, member: Member) -> None:
@@ -178,6 +189,30 @@ class _Sandbox:
                 self._note_link(parts, member)
             else:
                 self._refuse(member, "is a device, a pipe or another special file")
+
+    def refuse_claims(self, sizes: Iterable[tuple[str, int]]) -> None:
+        """Refuse an archive that says of itself that it is larger than the limits or the disk allow.
+
+        Args:
+            sizes: Names and sizes of its files, as far as it says them before it is read through.
+        """
+        total = 0
+        for name, size in sizes:
+            total += size
+            if total > self._limits.max_bytes:
+                self._refuse(Member(name=name, kind="file"), self._beyond("max_bytes"))
+        check_room(Path(self._root), total, self._limits.keep_free, f"unpack {self._archive} to")
+
+    def _refuse_claim(self, member: Member) -> None:
+        """The same for one file, whose size is known when its turn comes."""
+        if self._num_bytes + member.size > self._limits.max_bytes:
+            self._refuse(member, self._beyond("max_bytes"))
+        if member.size >= _LOOK_EACH:
+            check_room(Path(self._root), member.size, self._limits.keep_free, f"unpack {self._archive} to")
+
+    def _beyond(self, limit: str) -> str:
+        allowed = getattr(self._limits, limit)
+        return f"goes beyond {limit}={allowed}; if you trust the archive, raise it in limits="
 
     def finish(self) -> None:
         """Make the links, follow each of them, and see to it that everything is on the disk."""
@@ -212,9 +247,11 @@ class _Sandbox:
         self._num_bytes += num_bytes
         self._num_members += num_members
         for used, limit in ((self._num_bytes, "max_bytes"), (self._num_members, "max_members")):
-            allowed = getattr(self._limits, limit)
-            if used > allowed:
-                self._refuse(member, f"goes beyond {limit}={allowed}; if you trust the archive, raise it in limits=")
+            if used > getattr(self._limits, limit):
+                self._refuse(member, self._beyond(limit))
+        if self._num_bytes - self._looked_at >= _LOOK_EACH:
+            self._looked_at = self._num_bytes
+            check_room(Path(self._root), 0, self._limits.keep_free, f"unpack {self._archive} to")
 
     def _make_folders(self, parts: tuple[str, ...], member: Member) -> None:
         for depth in range(1, len(parts) + 1):
@@ -232,6 +269,7 @@ class _Sandbox:
         self._make_folders(parts[:-1], member)
         self._count(member, num_members=1)
         path = self._path(parts)
+        self._refuse_claim(member)
         with contextlib.closing(chunks), self._create(path, member) as file:
             for chunk in chunks:
                 self._count(member, num_bytes=len(chunk))

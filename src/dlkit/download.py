@@ -109,7 +109,7 @@ def fetch(
             that was unpacked from the right archive is returned as it is, also when the archive was removed since.
         progress: Show a bar while downloading.
         patience: Timeouts and retries.
-        limits: How much may be unpacked.
+        limits: How much may be fetched where `size` is not known (64 GB), be unpacked, and stay free on the disk.
 
     Returns:
         The path of the file, or of the folder if `extract` is set.
@@ -129,9 +129,9 @@ def fetch(
     'hello'
     """
     target = _checked_target(to)
-    job = _Job(checked_urls(urls), target, _Promise(sha256=sha256, size=size), patience, progress)
+    job = _Job(checked_urls(urls), target, _Promise(sha256=sha256, size=size), patience, limits, progress)
     if extract:
-        return _fetch_folder(job, limits)
+        return _fetch_folder(job)
     _fetch_file(job)
     return target
 
@@ -171,6 +171,7 @@ class _Job:
     target: Path
     promise: _Promise
     patience: Patience
+    limits: Limits
     progress: bool
 
 
@@ -275,7 +276,14 @@ def _next_mirror(waiting: list[_Mirror], part: Part, promise: _Promise) -> _Mirr
 def _attempt(mirror: _Mirror, part: Part, job: _Job, bar: _Bar) -> None:
     promise, patience = job.promise, job.patience
     hashed = promise.sha256 is not None
-    request = Request(connect=patience.connect, read=patience.read, size=promise.size, hashed=hashed)
+    request = Request(
+        connect=patience.connect,
+        read=patience.read,
+        size=promise.size,
+        hashed=hashed,
+        most=job.limits.max_file,
+        keep_free=job.limits.keep_free,
+    )
     receive(mirror.url, part, request, bar)
     if problem := promise.problem(part.path):
         patched = part.continued and not mirror.restarted
@@ -331,7 +339,7 @@ def _bar(job: _Job) -> Iterator[_Bar]:
 # ---- one folder
 
 
-def _fetch_folder(job: _Job, limits: Limits) -> Path:
+def _fetch_folder(job: _Job) -> Path:
     """Bring the archive and its folder in place.
 
     `.<folder>.unpacked.json` says which archive the folder was made from. It changes only while the folder is away, so
@@ -349,7 +357,7 @@ def _fetch_folder(job: _Job, limits: Limits) -> Path:
         _fetch_file(job)
         with unpack_lock(folder):
             if not _is_unpacked(folder, notes, job):
-                _unpack(folder, notes, job.target, limits)
+                _unpack(folder, notes, job.target, job.limits)
     return folder
 
 
