@@ -72,6 +72,13 @@ class Ragged:
         places = np.repeat(self.starts - offsets[:-1], self.lengths) + np.arange(offsets[-1])
         return torch.from_numpy(self.values[places].astype(np.int64)), torch.from_numpy(offsets)
 
+    @staticmethod
+    def joined(parts: Sequence[Ragged], order: Array) -> Ragged:
+        """The rows of several flat arrays in one, in another order."""
+        flat = [part.concatenated()[0].numpy() for part in parts]
+        lengths = np.concatenate([part.lengths for part in parts])
+        return Ragged(np.concatenate(flat), (np.cumsum(lengths) - lengths)[order], lengths[order])
+
     def _windows(self, begins: Array, width: int) -> Array:
         """`width` values from each of `begins` on; what lies outside the array is anything, to be masked."""
         size = len(self.values)

@@ -22,7 +22,6 @@ from torch.utils.data import (
     RandomSampler,
     Sampler,
     SequentialSampler,
-    TensorDataset,
     default_collate,
     default_convert,
     get_worker_info,
@@ -34,6 +33,7 @@ from dlkit._arguments import switch, whole_number
 from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
 from dlkit.errors import DataError, EmptyBatchError
 from dlkit.samplers.order import Plan, Planner, index_batch, planner_of
+from dlkit.wrappers import tensors_behind, view_of
 
 __all__ = ["DataLoader", "LEFT_OUT"]
 
@@ -67,7 +67,7 @@ class _Fetcher(Dataset[Any]):
     def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any], *, batched: bool) -> None:
         self.dataset, self.collate_fn, self.batched = dataset, collate_fn, batched
         # Stacking a TensorDataset's rows one by one gives the same tensors as indexing them, seven times slower.
-        self.whole = type(dataset) is TensorDataset and collate_fn is default_collate
+        self.whole = collate_fn is default_collate and tensors_behind(dataset, []) is not None
         self.takes_tensors = self.whole or bool(getattr(dataset, "takes_index_tensors", False))
         # None: nobody has said so. What a dataset says of itself does not hold for somebody else's collate function.
         known = getattr(dataset, "draws_random", None) if _is_of(dataset, collate_fn) else None
@@ -76,7 +76,7 @@ class _Fetcher(Dataset[Any]):
             self.draws_random = False
         self.needs_no_worker = bool(getattr(dataset, "needs_no_worker", False))
         #: The user's own objects, where `dataset` is a stand-in of dlkit's for them.
-        self.owners: tuple[Any, Any] = getattr(dataset, "owners", (dataset, collate_fn))
+        self.owners: tuple[Any, Any] = getattr(dataset, "owners", (getattr(dataset, "viewed", dataset), collate_fn))
         self._generators: list[rng.Generator] | None = None
         self._epoch: int | None = None
 
@@ -98,7 +98,8 @@ class _Fetcher(Dataset[Any]):
             rng.reseed(self._generators, task.seed)
         try:
             if self.whole and isinstance(task.indices, torch.Tensor):
-                return _rows_of(self.dataset.tensors, task.indices)
+                data, rows = tensors_behind(self.dataset, task.indices) or (self.dataset, task.indices)
+                return _rows_of(data.tensors, rows)
             return self.collate_fn(self._samples(task.indices))
         except EmptyBatchError:
             return LEFT_OUT
@@ -197,11 +198,12 @@ class DataLoader:
         self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
         self.num_workers, self.pin_memory = settings["num_workers"], switch("pin_memory", pin_memory)
         self.seed = None if seed is None else whole_number("seed", seed)
-        self.planner = _planner(dataset, batch_size, shuffle, sampler, batch_sampler, drop_last)
+        view = view_of(dataset)
+        self.planner = _planner(view, batch_size, shuffle, sampler, batch_sampler, drop_last)
         batched = batch_size is not None or batch_sampler is not None
-        self.collate_fn = collate_fn or _default_collate(dataset, batched=batched)
+        self.collate_fn = collate_fn or _default_collate(view, batched=batched)
         self._settings = settings
-        self._fetcher = _Fetcher(dataset, self.collate_fn, batched=batched)
+        self._fetcher = _Fetcher(view, self.collate_fn, batched=batched)
         self._lender = lending.Lender(self._fetcher.draws_random)
         self._tasks = _Tasks()
         self._inner: TorchDataLoader[Any] | None = None

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from dlkit._padding import Ragged
 from dlkit.errors import ArgumentError
 
 __all__ = ["InMemoryDataset", "Rows"]
@@ -72,6 +73,26 @@ class Rows(list[Any]):
         if self._changed:
             return default_collate([_plain(row) for row in self])
         return self._inputs if self._targets is None else [self._inputs, self._targets]
+
+    def joined(self, others: Sequence[Any], order: Tensor) -> Rows | None:
+        """This batch and others as one; None where their samples do not lie together in tensors.
+
+        Args:
+            others: Batches of other datasets.
+            order: int64 [N], the samples of all of them, one batch after the other, in their new order.
+        """
+        parts = [self, *others]
+        if any(type(part) is not type(self) or part._changed for part in parts):
+            return None
+        inputs = _together([part._inputs for part in parts], order)
+        targets = _together([part._targets for part in parts], order)
+        if inputs is None or (targets is None and any(part._targets is not None for part in parts)):
+            return None
+        return self._like(inputs, targets, others)
+
+    def _like(self, inputs: Any, targets: Any, others: Sequence[Any]) -> Rows | None:
+        del others
+        return Rows(inputs, targets)
 
     def __len__(self) -> int:
         return super().__len__() if self._filled else self._size
@@ -155,6 +176,25 @@ def _row(values: Inputs, index: int) -> Any:
     if isinstance(values, dict):
         return RowDict((name, value[index]) for name, value in values.items())
     return values[index]
+
+
+def _together(values: Sequence[Any], order: Tensor) -> Any:
+    """The same part of several batches as one; None where they differ in kind or shape."""
+    first = values[0]
+    if any(type(value) is not type(first) for value in values):
+        return None
+    if isinstance(first, Tensor):
+        alike = all(value.dtype == first.dtype and value.shape[1:] == first.shape[1:] for value in values)
+        return torch.cat(list(values)).index_select(0, order) if alike else None
+    if isinstance(first, dict):
+        if any(value.keys() != first.keys() for value in values):
+            return None
+        parts = {name: _together([value[name] for value in values], order) for name in first}
+        return None if any(part is None for part in parts.values()) else parts
+    if isinstance(first, list):
+        strings = [string for value in values for string in value]
+        return [strings[place] for place in order.tolist()]
+    return Ragged.joined(values, order.numpy()) if isinstance(first, Ragged) else None
 
 
 def _unbind(values: Inputs) -> Sequence[Any]:

@@ -13,7 +13,7 @@ from torch.utils.data import SequentialSampler, TensorDataset, default_collate
 from dlkit import rng
 from dlkit.loader import DataLoader
 from dlkit.streams import same
-from dlkit.wrappers import parts_of
+from dlkit.wrappers import parts_of, view_of
 
 __all__ = ["Fetched", "in_order"]
 
@@ -58,10 +58,10 @@ class _Watched:
     """
 
     def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any]) -> None:
-        self.users, self.collate_fn = dataset, collate_fn
+        self.users, self.collate_fn = view_of(dataset), collate_fn
         self.owners = (dataset, collate_fn)
-        self.takes_index_tensors = bool(getattr(dataset, "takes_index_tensors", False))
-        self._knows = _is_seeded(dataset) and _is_plain(collate_fn, dataset)
+        self.takes_index_tensors = bool(getattr(self.users, "takes_index_tensors", False))
+        self._knows = _is_seeded(dataset) and _is_plain(collate_fn, self.users)
         self._before: Any = None
         self._indices: Any = None
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from dlkit import _files, rng
 from dlkit._identity import of_files, of_parts, of_tensor, of_transform
@@ -68,7 +68,8 @@ def identity_of(dataset: Any) -> str | None:
 
     Args:
         dataset: A dataset with an `identity` (a text, or a function giving one, or None), as dlkit's images have; a
-            `TensorDataset`, a `Subset`, or one like torchvision's `ImageFolder`, with `samples` of (path, target).
+            `TensorDataset`, a `Subset`, a `ConcatDataset`, or one like torchvision's `ImageFolder`, with `samples` of
+            (path, target).
 
     >>> identity_of(TensorDataset(torch.zeros(2))) == identity_of(TensorDataset(torch.zeros(2)))
     True
@@ -81,6 +82,9 @@ def identity_of(dataset: Any) -> str | None:
     if isinstance(dataset, Subset):
         inner = identity_of(dataset.dataset)
         return None if inner is None else of_parts("subset", inner, list(map(int, dataset.indices)))
+    if isinstance(dataset, ConcatDataset):
+        parts = [identity_of(part) for part in dataset.datasets]
+        return None if None in parts else of_parts("joined", parts)
     if type(dataset) is TensorDataset:
         return of_parts("tensors", *(of_tensor(tensor) for tensor in dataset.tensors))
     samples = getattr(dataset, "samples", None)

@@ -37,6 +37,10 @@ class RaggedRows(Rows):
             # C code (`pad_sequence(batch)`) reads a list's own storage past every override, and here that is usual.
             self._fill()
 
+    def _like(self, inputs: Any, targets: Any, others: Sequence[Any]) -> RaggedRows | None:
+        alike = all(other._collate == self._collate for other in others)
+        return RaggedRows(inputs, targets, self._collate) if alike else None
+
     def columns(self) -> tuple[Any, Any] | None:
         """Inputs and targets of all samples, or None when somebody has changed the list."""
         return None if self._changed else (self._inputs, self._targets)
