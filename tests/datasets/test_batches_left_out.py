@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader as StockLoader
+from torch.utils.data import Subset
 
 import dlkit
 from dlkit import Trainer
@@ -196,11 +197,22 @@ def test_validation_evaluation_prediction_rehearsals(root):
     expected = nn.functional.cross_entropy(made.model(inputs), good.targets[rows]).detach()
     assert made.history["val_loss"] == [pytest.approx(float(expected), rel=1e-5)]
     assert made.evaluate(loader)["loss"] == pytest.approx(float(expected), rel=1e-5)
-    with pytest.warns(UserWarning, match="no sample of batch 2 can be read: there are no predictions for them"):
+    with pytest.warns(UserWarning, match=r"samples that cannot be read have no prediction, in batch 2: there are"):
         assert torch.equal(made.predict(loader), made.model(inputs).detach())
     assert trainer().fit(loader, overfit=2)["step"] == [2]
     trainer().fit(loader, loader, dry_run=True)
     trainer().lr_find(loader, steps=7)
+
+
+def test_predictions_that_are_fewer_than_samples_are_told_each_time(root):
+    """The files are said once for good; which prediction belongs to which sample matters each time."""
+    files = dataset(root, "transform")
+    made = trainer()
+    quietly(lambda: list(dlkit.DataLoader(files, 8)))
+    for loader in (StockLoader(files, 8), dlkit.DataLoader(files, 8), StockLoader(Subset(files, range(12)), 8)):
+        with pytest.warns(UserWarning, match=r"no prediction, in batch 1: there are fewer predictions than samples"):
+            made.predict(loader)
+    assert len(made.predict(StockLoader(files.without_errors(), 8))) == 12
 
 
 def test_the_share_that_is_allowed_still_counts(root):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dlkit import Trainer
-from dlkit.callbacks import Callback, Checkpoint, ClipGradients, LearningRate
+from dlkit.callbacks import Callback, Checkpoint, ClipGradients, LearningRate, Unfreeze
 from dlkit.errors import ArgumentError, TrainingError
 
 X, Y = torch.randn(24, 5), torch.randn(24, 2)
@@ -197,4 +197,6 @@ def test_what_cannot_go_together_with_a_closure():
         trainer(precision="fp16")
     with pytest.raises(ArgumentError, match=r"LearningRate\(warmup=3\) sets the rate when the gradients are there"):
         trainer(callbacks=[LearningRate(warmup=3)])
+    with pytest.raises(ArgumentError, match="Unfreeze adds parameters to the optimizer, and one with a closure"):
+        trainer(callbacks=[Unfreeze({1: "all"})])
     assert trainer(precision="bf16").fit(batches(6))["step"] == [4]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from dlkit.loader import LEFT_OUT
 from dlkit.metrics import Metrics
 from dlkit.runs.state import LossMeter
 from dlkit.training.batches import as_input, split
-from dlkit.training.counting import Averaging
+from dlkit.training.counting import Averaging, samples_of
 from dlkit.training.steps import Forward
 from dlkit.training.units import Unit
 
@@ -77,7 +77,14 @@ def evaluate(
     return {"loss": float("nan"), **meter.mean(), **metrics.compute()}  # NaN where every target is ignored
 
 
-def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_targets: bool | None) -> Any:
+def predict(
+    forward: Forward,
+    batches: Iterable[Any],
+    *,
+    model: nn.Module,
+    has_targets: bool | None,
+    planned: Callable[[int], Sequence[Any] | None] | None = None,
+) -> Any:
     """The model's outputs for all samples in the loader's order, on the CPU.
 
     Args:
@@ -85,16 +92,18 @@ def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_t
         batches: `(inputs, target)` or inputs alone, on the device.
         model: The module to use, put into eval mode for the time.
         has_targets: Whether batches of two are (inputs, target); None looks at the batch: yes.
+        planned: The samples that a batch was to have, where the dataset may leave some out.
 
     Returns:
         A tensor [N, ...], or dicts and tuples of such; a list of N tensors where the batches differ in width.
     """
     outputs: list[Any] = []
-    left_out: list[int] = []
+    short: list[int] = []
     with in_mode(model, training=False), torch.no_grad():
         for number, batch in enumerate(batches):
+            if batch is LEFT_OUT or (planned is not None and samples_of(batch) < len(planned(number) or ())):
+                short.append(number + 1)
             if batch is LEFT_OUT:
-                left_out.append(number + 1)
                 continue
             inputs = batch if has_targets is False else as_input(model, *split(batch))
             try:
@@ -103,9 +112,10 @@ def predict(forward: Forward, batches: Iterable[Any], *, model: nn.Module, has_t
                 locate(error, f"batch {number + 1} of the prediction")
                 raise
             outputs.append(_to_cpu(getattr(output, "logits", output)))
-    if left_out:
+    if short:
         warnings.warn(
-            f"no sample of batch {', '.join(map(str, left_out))} can be read: there are no predictions for them",
+            f"samples that cannot be read have no prediction, in batch {', '.join(map(str, short))}: there are fewer "
+            "predictions than samples. Read the data with on_error='raise', or predict on dataset.without_errors()",
             stacklevel=3,
         )
     if not outputs:

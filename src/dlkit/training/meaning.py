@@ -11,7 +11,7 @@ from dlkit.declared import check_same, target_in
 from dlkit.runs.state import Run
 from dlkit.wrappers import unwrap
 
-__all__ = ["agreed", "check", "target_of"]
+__all__ = ["agreed", "check", "data_of", "target_of"]
 
 
 _MODEL = (
@@ -34,7 +34,7 @@ def agreed(model: nn.Module, train: Any, val: Any) -> tuple[Any, Any]:
     Raises:
         DataError: they differ; the first difference is named, and the way.
     """
-    data, val_data = _data_of(train), _data_of(val)
+    data, val_data = data_of(train), data_of(val)
     claims = _claims(model)
     check_same(claims, data, there="the model", here="the training data", way=_MODEL)
     check_same(data, val_data, there="the training data", here="the validation data")
@@ -52,7 +52,7 @@ def check(run: Run, loader: Any) -> None:
     Raises:
         DataError: they differ; the first difference is named, and the way.
     """
-    data = _data_of(loader)
+    data = data_of(loader)
     check_same(run.data, data, there="the training data", here="this data")
     check_same(_claims(run.model), data, there="the model", here="this data", way=_MODEL)
 
@@ -64,7 +64,7 @@ def target_of(run: Run, loader: Any = None) -> Any:
         run: The run.
         loader: Anything that `evaluate` takes.
     """
-    said = (target_in(each) for each in (run.data, run.val_data, _claims(run.model), _data_of(loader)))
+    said = (target_in(each) for each in (run.data, run.val_data, _claims(run.model), data_of(loader)))
     return next((target for target in said if target is not None), None)
 
 
@@ -73,6 +73,10 @@ def _claims(model: nn.Module) -> Any:
     return SimpleNamespace(classes=getattr(model, "classes", None), schema=getattr(model, "schema", None))
 
 
-def _data_of(loader: Any) -> Any:
-    """The data behind a loader that says what the samples mean."""
+def data_of(loader: Any) -> Any:
+    """The data behind a loader that says what the samples mean; None where there is none.
+
+    Args:
+        loader: As given to the Trainer.
+    """
     return unwrap(getattr(loader, "dataset", None))

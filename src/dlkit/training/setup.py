@@ -15,6 +15,7 @@ from dlkit.callbacks.base import Callback, overrides
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.learning_rate import LearningRate
+from dlkit.callbacks.unfreeze import Unfreeze
 from dlkit.errors import ArgumentError
 from dlkit.runs.parts import find_parts, learning_parameters
 from dlkit.runs.state import Run
@@ -205,6 +206,11 @@ def check_callbacks(callbacks: Sequence[Callback], step: Any, optimizers: Mappin
     """
     if step is None and any(needs_closure(optimizer) for optimizer in optimizers.values()):
         for callback in callbacks:
+            if isinstance(callback, Unfreeze):
+                raise ArgumentError(
+                    "Unfreeze adds parameters to the optimizer, and one with a closure (LBFGS) steps those that it was "
+                    "made with; train the stages with an optimizer of each its own"
+                )
             if isinstance(callback, LearningRate) and callback.warmup:
                 raise ArgumentError(
                     f"LearningRate(warmup={callback.warmup}) sets the rate when the gradients are there, and an "

@@ -265,7 +265,8 @@ class Trainer:
             DataError: the data mean something else than the training data, or than the model says.
 
         Warns:
-            UserWarning: the loader shuffles, so nobody could tell which prediction belongs to which sample.
+            UserWarning: the loader shuffles, so nobody could tell which prediction belongs to which sample; or samples
+                cannot be read and are left out, so that there are fewer predictions than samples.
         """
         meaning.check(self.run, loader)
         source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
@@ -275,7 +276,12 @@ class Trainer:
             )
         with rng.isolated(source.seed):
             batches = self._prepare(source.batches(0))
-            outputs = evaluation.predict(self._forward, batches, model=self._eval_module(), has_targets=has_targets)
+            planned = (
+                functools.partial(source.indices, 0) if getattr(meaning.data_of(loader), "leaves_out", False) else None
+            )
+            outputs = evaluation.predict(
+                self._forward, batches, model=self._eval_module(), has_targets=has_targets, planned=planned
+            )
         if evaluation.has_lists(outputs):
             self.run.say(
                 "the outputs of the batches differ in width, so the predictions are a list with one tensor for each "

@@ -101,6 +101,11 @@ class ImageDataset(Dataset[Any]):
         return all(each is None or type(each).__module__.startswith("dlkit.transforms") for each in ours)
 
     @property
+    def leaves_out(self) -> bool:
+        """Whether a batch may have fewer samples than asked for, because unreadable files are left out."""
+        return self._journal is not None
+
+    @property
     def needs_no_worker(self) -> bool:
         """Whether `dlkit.DataLoader` may fetch a first batch in the main process while spawned workers start.
 

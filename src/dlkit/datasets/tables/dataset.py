@@ -251,6 +251,11 @@ class CSVDataset(InMemoryDataset):
         return self._memory.take(indices)
 
     @property
+    def leaves_out(self) -> bool:
+        """Whether a batch may have fewer rows than asked for, because images that cannot be decoded are left out."""
+        return self._memory.options.lenient is not None
+
+    @property
     def draws_random(self) -> bool:
         """True where images are augmented, or pass through a transform of your own."""
         return bool(self._memory.images) and self._memory.options.draws_random
