@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dlkit import Trainer
 from dlkit.callbacks import Callback
 from dlkit.errors import ArgumentError, TrainingError
+from dlkit.training import counting
 from dlkit.training.counting import Counting, samples_of
 from dlkit.transfer import freeze
 
@@ -351,3 +352,19 @@ def test_what_counts_batches_gets_them_as_the_loader_gives_them() -> None:
         model, nn.CrossEntropyLoss(), optimizer, count=lambda batch: len(batch[0]), progress=False, device="cpu"
     )
     assert len(trainer.fit(data, data, epochs=2).rows) == 2
+
+
+def test_ignored_targets_on_a_gpu_are_told_without_waiting_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flags are read many at a time, and at the end; here those of the CPU are taken for a GPU's."""
+    model, own = nn.Linear(3, 2), lambda output, target: F.cross_entropy(output, target)
+    x, y = torch.randn(4, 3), torch.tensor([0, 1, -100, 1])
+    monkeypatch.setattr(counting, "_waits", lambda flag: False)
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    trainer = Trainer(model, own, optimizer, accumulate=2, progress=False, device="cpu")
+    trainer.fit([(x[:2], y[:2])] * 6)
+    assert trainer.evaluate([(x, y)])["loss"] > 0  # one batch is not averaged
+    for run in (lambda: trainer.evaluate([(x, y), (x, y)]), lambda: trainer.fit([(x, y)] * 2, epochs=2)):
+        with pytest.raises(TrainingError, match=r"of the last 2 batches some have ignored targets \(-100\); say what"):
+            run()
+    with pytest.raises(TrainingError, match="of the last 64 batches some have ignored"):
+        trainer.evaluate([(x, y)] * 99)

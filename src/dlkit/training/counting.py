@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
@@ -103,7 +104,13 @@ class Averaging:
 
     def __init__(self, counting: Counting) -> None:
         self.counting = counting
+        self._unread: list[Tensor] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Other batches are put together from now on."""
         self._first: tuple[Any, Any] | None = None
+        self._several = False
 
     def __call__(self, batch: Any) -> Any:
         """What the batch counts.
@@ -117,21 +124,53 @@ class Averaging:
         if self.counting.known:
             return self.counting(batch)
         count, unit = _samples(batch)
+        if self._ignores(batch):
+            unit = _UNKNOWN
         if self._first is None:
             self._first = unit, batch
-        elif unit is _UNKNOWN or unit != self._first[0]:
+            return count
+        self._several = True
+        if unit is _UNKNOWN or unit != self._first[0]:
             raise TrainingError(
                 f"what a batch counts is not known: the loss is not one of torch's, and of the batches {_told(batch)} "
                 f"and {_told(self._first[1])} it may be a mean over samples, positions or what is not ignored; {_WAY}"
             )
         return count
 
+    def _ignores(self, batch: Any) -> bool:
+        """Whether targets are ignored by torch's convention; a GPU is not waited for, `settle` tells."""
+        targets = _tensors(split(batch)[1])
+        found = [(target == IGNORED).any() for target in targets if not target.is_floating_point()]
+        self._unread += [flag for flag in found if not _waits(flag)]
+        if len(self._unread) >= _READ_EVERY and self._several:
+            self.settle()
+        return any(bool(flag) for flag in found if _waits(flag))
+
+    def settle(self) -> None:
+        """Read from the device whether targets of what was put together are ignored.
+
+        Raises:
+            TrainingError: some are.
+        """
+        flags, self._unread = self._unread, []
+        if flags and self._several and bool(torch.stack(flags).any()):
+            raise TrainingError(
+                f"what a batch counts is not known: the loss is not one of torch's, and of the last {len(flags)} "
+                f"batches some have ignored targets ({IGNORED}); {_WAY}"
+            )
+
 
 _UNKNOWN = object()
+_READ_EVERY = 64
+
+
+def _waits(flag: Tensor) -> bool:
+    """Whether a number can be read at no cost."""
+    return flag.is_cpu
 
 
 def _told(batch: Any) -> str:
-    ignored = any(_ignores(tensor) for tensor in _tensors(split(batch)[1]))
+    ignored = any(bool((tensor == IGNORED).any()) for tensor in _tensors(split(batch)[1]))
     return f"({shape_of(batch)}{f', with ignored targets ({IGNORED})' if ignored else ''})"
 
 
@@ -142,8 +181,6 @@ def _samples(batch: Any) -> tuple[int, Any]:
     inputs, target = split(batch)
     part = inputs if target is None else target
     count, unit = _rows(part)
-    if target is not None and any(_ignores(tensor) for tensor in _tensors(target)):
-        unit = _UNKNOWN
     if unit is not _UNKNOWN and isinstance(inputs, tuple | list) and len(inputs) != count:
         unit = unit, len(inputs)  # so many inputs; one object for each sample is no more than its samples
     return count, unit
@@ -178,10 +215,6 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, tuple | list):
         return [tensor for item in value for tensor in _tensors(item)]
     return [value] if isinstance(value, Tensor) else []
-
-
-def _ignores(target: Tensor) -> bool:
-    return not target.is_floating_point() and bool((target == IGNORED).any())
 
 
 def _checked(count: Any) -> Any:

@@ -72,6 +72,7 @@ def evaluate(
             done += 1
             if not go_on(done):
                 return None
+    counted.settle()
     if done == 0:
         raise TrainingError("the loader for the evaluation yielded no batch; is its dataset empty?")
     return {"loss": float("nan"), **meter.mean(), **metrics.compute()}  # NaN where every target is ignored

@@ -187,6 +187,7 @@ class StandardStep:
 
     def __init__(self, forward: Forward, on_gradients: Sequence[Hook]) -> None:
         self.forward, self.counting, self.on_gradients = forward, forward.counting, list(on_gradients)
+        self._counted_together = Averaging(self.counting)
         self._pieces = 1
 
     def __call__(self, run: Run, group: list[Any]) -> tuple[Tensor, Any, int]:
@@ -199,6 +200,10 @@ class StandardStep:
         loss, count = self._evaluated(run, group)
         self._update(run)  # not tried again: an optimizer that fails may have moved half of the parameters
         return self._counted(group, loss, count)
+
+    def settle(self) -> None:
+        """At the end of a fit: see `Averaging.settle`."""
+        self._counted_together.settle()
 
     def _counted(self, group: list[Any], loss: Tensor, count: Any) -> tuple[Tensor, Any, int]:
         samples = samples_of(group[0]) if len(group) == 1 else sum(map(samples_of, group))
@@ -238,8 +243,8 @@ class StandardStep:
         return parts
 
     def _accumulate(self, run: Run, group: list[Any]) -> tuple[Tensor, Any]:
-        counted = Averaging(self.counting)
-        counts = [counted(batch) for batch in group]
+        self._counted_together.restart()
+        counts = [self._counted_together(batch) for batch in group]
         total: Any = sum(counts)
         parts = []
         for batch, count in zip(group, counts, strict=True):

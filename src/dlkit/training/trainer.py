@@ -400,7 +400,10 @@ class Trainer:
         try:
             for hook in hooks["on_fit_start"]:
                 hook(run)
-            run_epochs(run, self._plan(source, val, every, hooks), hooks)
+            plan = self._plan(source, val, every, hooks)
+            run_epochs(run, plan, hooks)
+            if isinstance(plan.step, StandardStep):
+                plan.step.settle()
         except Exception as error:
             run.stop_reason = run.stop_reason or f"{type(error).__name__}: {error}"
             if run.between_steps:  # such as a file that cannot be read: nothing is half done, so nothing need be lost
