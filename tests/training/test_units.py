@@ -112,6 +112,23 @@ def test_an_unscaled_target_stays_as_it_is():
     assert values["mse"] == pytest.approx(values["loss"], rel=1e-5)
 
 
+def test_a_unit_that_float32_cannot_tell_apart(tmp_path):
+    """Around 10**9 float32 knows every 64th number: errors of 3 would be 0, and all predictions the same."""
+    data = CSVDataset(frame().assign(price=lambda f: 1e9 + f.price / 100), target="price")
+    trainer = trainer_of(TabularMLP(data.schema, hidden=[4]))
+    loader = DataLoader(data, 16)
+    trainer.fit(loader, loader)
+    truth = data.to_pandas()["price"].to_numpy()
+    predictions = trainer.predict(loader)
+    assert predictions.dtype == torch.float64
+    want = expected(truth - 1e9, predictions.numpy() - 1e9)
+    values, file = trainer.evaluate(loader), dlkit.load(trainer.save(tmp_path / "model.safetensors"))
+    assert {name: values[name] for name in METRICS} == pytest.approx(want, rel=1e-3)
+    found = file.evaluate(data)
+    assert (found["mae"], found["rmse"]) == pytest.approx((want["mae"], want["rmse"]), rel=1e-3)
+    np.testing.assert_allclose(file.predict(data.to_pandas())["price"] - 1e9, predictions - 1e9, atol=1e-3)
+
+
 class MeanAndVariance(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -74,7 +74,7 @@ class Unit:
                 "predictions are given in the unit of the target, and of outputs "
                 f"{shape_of(outputs)} the unit is not known; predict(..., scaled=True) gives the outputs as they are"
             )
-        return self._back(outputs).to(outputs.dtype)
+        return self._target.unscale(outputs)
 
     def _fits(self, values: Tensor) -> bool:
         return values.shape[1:].numel() == len(self._target.scale) and values.dim() <= 2

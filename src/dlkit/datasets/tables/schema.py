@@ -23,6 +23,7 @@ from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["Schema", "Target", "Task"]
 
+_COARSE = 1e-4  # of the target's scale: a rounding that shows in no error of a model
 Task = Literal["classification", "binary", "regression", "multilabel"]
 _FORMAT, _VERSION = "dlkit.table-schema", 1
 
@@ -69,15 +70,21 @@ class Target:
     def unscale(self, values: Tensor) -> Tensor:
         """Targets or predictions of a regression in the units of the file; anything else as it is.
 
+        Computed in float64, and given in the type of `values` unless that is too coarse for the unit: around 10**9
+        float32 knows only every 64th number.
+
         Args:
             values: [B] for one target column, [B, columns] for several.
         """
         if self.task != "regression":
             return values
-        center, scale = (
-            torch.tensor(both, dtype=values.dtype, device=values.device) for both in (self.center, self.scale)
-        )
-        return values * (scale[0] if len(scale) == 1 else scale) + (center[0] if len(center) == 1 else center)
+        exact = torch.float32 if values.device.type == "mps" else torch.float64  # MPS has no float64
+        center, scale = (torch.tensor(both, dtype=exact, device=values.device) for both in (self.center, self.scale))
+        back = values.to(exact) * (scale[0] if len(scale) == 1 else scale) + (center[0] if len(center) == 1 else center)
+        given = values.dtype if values.is_floating_point() else exact
+        step = torch.finfo(given).eps
+        coarse = any(abs(c) * step > _COARSE * s for c, s in zip(self.center, self.scale, strict=True))
+        return back if coarse else back.to(given)
 
     def __str__(self) -> str:
         shown = f"target {', '.join(self.columns)}: {self.task}"
