@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -17,8 +16,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from disks import as_nobody, open_folder, small_disk
 from dlkit import Trainer
-from dlkit.callbacks import Checkpoint
+from dlkit.callbacks import Callback, Checkpoint
 from dlkit.errors import CheckpointError, DamagedCheckpointError, ResumeError, RunLockedError
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.store import CheckpointStore, CheckpointWarning, load_checkpoint, plain, save_checkpoint
@@ -253,20 +253,6 @@ def trainer(folder: Path, width: int = 4, lr: float = 0.1, **saving) -> Trainer:
     return Trainer(model, nn.CrossEntropyLoss(), optimizer, callbacks=[saver], progress=False, device="cpu")
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str):
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip("a small tmpfs needs the right to mount one")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.parametrize("background", [True, False])
 def test_a_full_disk_is_said_loudly_and_training_goes_on(tmp_path, background):
     folder = tmp_path / "disk"
@@ -280,6 +266,35 @@ def test_a_full_disk_is_said_loudly_and_training_goes_on(tmp_path, background):
         for entry in store.entries:
             load_checkpoint(store.folder / entry.file)
         assert not list((folder / "run").glob(".*.tmp"))
+
+
+def test_a_disk_that_is_too_small_for_any_checkpoint(tmp_path):
+    """What `torch.save` makes of it is a RuntimeError, which ended the training."""
+    folder = tmp_path / "disk"
+    with small_disk(folder, "96k"):
+        wide = trainer(folder / "run", width=20_000)
+        full = r"could not save .*No space left.*there is no older one; training goes"
+        with pytest.warns(CheckpointWarning, match=full):
+            assert wide.fit(loader(), epochs=2)["epoch"] == [1, 2]
+        assert not list((folder / "run").glob("*.tmp"))
+
+
+def test_rights_that_are_taken_away_in_the_middle():
+    class TakeAway(Callback):
+        def on_epoch_start(self, run):
+            if run.epoch == 1:
+                made.callbacks[0].dir.chmod(0o500)
+
+    with open_folder() as folder:
+        folder.chmod(0o777)
+        with as_nobody():
+            made = trainer(folder / "run", background=False)
+            made.callbacks.append(TakeAway())
+            denied = r"could not save .*Permission denied.* is still good; training goes on"
+            with pytest.warns(CheckpointWarning, match=denied):
+                assert made.fit(loader(), epochs=3)["epoch"] == [1, 2, 3]
+            (folder / "run").chmod(0o700)
+            assert trainer(folder / "run").fit(loader(), epochs=3)["epoch"] == [1, 2, 3]
 
 
 def test_a_lost_permission_is_said_loudly_and_training_goes_on(tmp_path):

@@ -156,10 +156,6 @@ def _number(value: Any, field: str) -> None:
     _need(isinstance(value, int | float), field, value, "a number")
 
 
-def _anything(value: Any, field: str) -> None:
-    """What is only compared, and then differs from what it should be."""
-
-
 def _mapping(value: Any, field: str) -> None:
     _need(isinstance(value, Mapping), field, value, "a dict")
 
@@ -232,6 +228,13 @@ def _rng(value: Any, field: str) -> None:
         _bytes(state, f"{field}['cuda'][{place}]", None)
 
 
+def _identity(value: Any, field: str) -> None:
+    _mapping(value, field)
+    for name in ("modules", "code"):
+        _mapping(value.get(name, {}), f"{field}[{name!r}]")
+    _optional(_mapping)(value.get("data"), f"{field}['data']")
+
+
 def _words(value: Any, field: str, count: int) -> None:
     right = isinstance(value, Tensor) and value.dtype == torch.int64 and value.shape == (count,)
     _need(right and bool(((value >= 0) & (value < _WORD)).all()), field, value, f"{count} words of 32 bits")
@@ -288,7 +291,7 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
     "callbacks": _named(_mapping),
     "source": _mapping,
     "rng": _rng,
-    "identity": _named(_anything),
+    "identity": _identity,
     "epochs": _whole,
     "threads": functools.partial(_whole, least=1),
     "parts": _named(_mapping),

@@ -199,10 +199,12 @@ def restore(
     """
     _check_format(state)
     check_state(state)
-    _refuse_differences(state["settings"]["must"], script.settings.must)
-    other = _other_run(run, state, source, script)
-    if script.rates is None:
-        _refuse_another_schedule(state["settings"]["may"].get("schedule"), script.settings.may.get("schedule"))
+    with restoring("settings"):
+        _refuse_differences(state["settings"]["must"], script.settings.must)
+        if script.rates is None:
+            _refuse_another_schedule(state["settings"]["may"].get("schedule"), script.settings.may.get("schedule"))
+    with restoring("identity"):
+        other = _other_run(run, state, source, script)
     check_fits(state, run)
     _load(run, state, source, callbacks, schedules=script.rates is None)
     if script.rates is not None:
@@ -210,7 +212,8 @@ def restore(
     else:
         put_functions(callbacks)
     saved, now = state["settings"]["may"], script.settings.may
-    return [*other, *_differences(saved, now, state["callbacks"], script.rates is not None)]
+    with restoring("settings"):
+        return [*other, *_differences(saved, now, state["callbacks"], script.rates is not None)]
 
 
 def _other_run(run: Run, state: Mapping[str, Any], source: Source, script: Script) -> list[str]:
