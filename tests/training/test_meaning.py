@@ -157,7 +157,7 @@ def test_the_way_of_tables():
 def test_a_model_made_for_another_table():
     first, other = CSVDataset(table(), target="y"), CSVDataset(table(times=9), target="y")
     trainer = trainer_of(TabularMLP(first.schema, hidden=[4]))
-    for call in (trainer.fit, trainer.evaluate, trainer.predict):
+    for call in (trainer.fit, trainer.evaluate, trainer.predict, trainer.lr_find):
         with pytest.raises(
             DataError, match=r"the model and th.* data mean different things: column 'x': parts 0 center"
         ):

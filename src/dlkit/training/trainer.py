@@ -301,6 +301,7 @@ class Trainer:
             steps: How many steps.
         """
         steps = whole_number("steps", steps, least=2)
+        meaning.check(self.run, loader)
         source, step = source_of(loader, self.seed), self._step([])
 
         def batches(epoch: int) -> Iterator[Any]:
