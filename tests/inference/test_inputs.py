@@ -311,6 +311,29 @@ class TestOneLinePerInput:
         with pytest.raises(DataError, match=r"line 1001 of long\.csv has no number in column 'size' but 'many'"):
             list(batches)
 
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp949"])
+    def test_the_content_of_a_table_is_read_as_its_file(
+        self, prices: dlkit.Predictor, tmp_path: Path, encoding: str
+    ) -> None:
+        frame = ROWS.assign(kind=["가나", "b"] * 10)
+        (tmp_path / "new.csv").write_bytes(frame.to_csv(index=False, sep=";").encode(encoding))
+        wanted = prices.predict(tmp_path / "new.csv")
+        data = (tmp_path / "new.csv").read_bytes()
+        with open(tmp_path / "new.csv", "rb") as file:
+            for given in (data, bytearray(data), memoryview(data), file, io.BytesIO(data)):
+                assert prices.predict(given).equals(wanted)
+        file = io.BytesIO()
+        frame.to_parquet(file)
+        assert prices.predict(file.getvalue()).equals(wanted)
+        bad = prices.predict(b"size,kind\n1,a\n2\nmany,b\n", on_error="skip")
+        assert [bool(error) for error in bad["error"]] == [False, True, True]
+        with pytest.raises(DataError, match="line 3 of the table has no number in column 'size' but 'many'"):
+            prices.predict(b"size,kind\n1,a\nmany,b\n")
+        assert len(prices.predict(b"size,kind\n")) == 0
+        for content, told in ((b"", "empty"), (b"kind\na\n", "lacks the column 'size'"), (b"PAR1junk", "damaged")):
+            with pytest.raises(DataError, match=told):
+                prices.predict(content)
+
     def test_blocks_of_a_file_and_batches_do_not_meet(
         self, prices: dlkit.Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -554,11 +577,15 @@ class TestRefusals:
             reader.predict(["good"], batch_size=0)
 
     def test_kinds_that_do_not_fit(self, prices: dlkit.Predictor, reader: dlkit.Predictor) -> None:
-        for given in (b"good", 7, None):
+        for given in (7, None):
             with pytest.raises(ArgumentError, match="takes texts"):
                 reader.predict(given)
             with pytest.raises(ArgumentError, match="takes rows of a table"):
                 prices.predict(given)
+        with pytest.raises(ArgumentError, match=r"takes texts.*\.decode"):
+            reader.predict(b"good")
+        with pytest.raises(ArgumentError, match="'rb'"):
+            prices.predict(io.StringIO("size,kind"))
         with pytest.raises(ArgumentError, match="takes the name of a file, not bytes"):
             reader.predict_file(b"x")  # type: ignore[arg-type]
 

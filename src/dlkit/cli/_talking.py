@@ -111,7 +111,7 @@ def _told(error: Exception, *, as_json: bool) -> str:
 
 # Messages name the arguments of functions; on the command line those are options.
 _OPTIONS = (
-    "arch|batch_size|device|drop|epochs|fractions|freeze|image_size|lr|num_workers|on_error|out|patience|pretrained|"
+    "arch|batch_size|device|drop|epochs|fractions|freeze|image|image_size|lr|num_workers|on_error|out|patience|pretrained|"
     "seed|target|text|tokenizer|views|weights"
 )
 _NAMED = re.compile(rf"(?<![\w.(])({_OPTIONS})=('[^']*'|\[[^\]]*\]|[\w./-]+)?")

@@ -136,9 +136,9 @@ class Predictor:
         Args:
             inputs: One input or an iterable of inputs. Images: a `Path` (of a file, or of a folder with all that is
                 below it), bytes, an open binary file, a picture of PIL, a uint8 array [H, W, C] or [H, W]. Tables: a
-                DataFrame, a dict (one row), dicts; the `Path` of a CSV or Parquet file. Texts: strings, or pairs of
-                them; a DataFrame or dicts with the column that the model was trained on; the `Path` of a file of
-                texts. Or prepared tensors [B, ...].
+                DataFrame, a dict (one row), dicts; the `Path` of a CSV or Parquet file, its bytes, or it, open in mode
+                "rb". Texts: strings, or pairs of them; a DataFrame or dicts with the column that the model was trained
+                on; the `Path` of a file of texts. Or prepared tensors [B, ...].
             top_k: How many classes to list.
             batch_size: Inputs per forward pass.
             on_error: "raise" stops at an input that cannot be used, naming it; "skip" gives it an error in the place of

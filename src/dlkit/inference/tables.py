@@ -20,7 +20,8 @@ def rows(schema: Schema, given: Any, batch_size: int, options: Mapping[str, Any]
 
     Args:
         schema: The model's.
-        given: A path (or a list of those), a DataFrame, a dict or a Series (one row), an iterable of dicts.
+        given: A path (or a list of those), the content of a file or an open binary file; a DataFrame, a dict or a
+            Series (one row), an iterable of dicts.
         batch_size: Rows at a time.
         options: See `dlkit.datasets.tables._unlabelled.OPTIONS`.
 
@@ -29,19 +30,29 @@ def rows(schema: Schema, given: Any, batch_size: int, options: Mapping[str, Any]
     """
     check_options(options, OPTIONS, "tables")
     given = [dict(given)] if isinstance(given, Mapping) or _is_series(given) else given
-    if isinstance(given, str | bytes) or not isinstance(given, os.PathLike | Iterable):
+    if isinstance(given, bytes | bytearray | memoryview) or hasattr(given, "read"):
+        given = _content(given)
+    elif isinstance(given, str) or not isinstance(given, os.PathLike | Iterable):
         raise ArgumentError(
-            f"this model takes rows of a table: a DataFrame, a dict or a list of dicts, or a file, Path('new.csv') or "
-            f"predict_file('new.csv'); not a {type(given).__name__}, {given!r:.80}"
+            "this model takes rows of a table: a DataFrame, dicts, the bytes of a file, or a file, "
+            f"Path('new.csv') or predict_file('new.csv'); not a {type(given).__name__}, {given!r:.80}"
         )
     if isinstance(given, list | tuple) and any(isinstance(each, str) for each in given):
         raise ArgumentError("a list of strings holds no rows; predict_file takes the names of files")
     spans = _cut(pieces_of(given, schema, options), batch_size)
     return Inputs(
         batches=_batches(spans),
-        total=None if _are_paths(given) else total_of(given),
+        total=None if isinstance(given, bytes) or _are_paths(given) else total_of(given),
         index=index_of(given),
     )
+
+
+def _content(given: Any) -> bytes:
+    """What stands in a file that is in memory, or open."""
+    data = given.read() if hasattr(given, "read") else bytes(given)
+    if not isinstance(data, bytes):
+        raise ArgumentError("the file is open as text; open it with mode 'rb', so that its encoding can be found")
+    return data
 
 
 def _is_series(given: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 from bisect import bisect_right
@@ -22,7 +23,15 @@ from dlkit.datasets.tables._textual import fitting_dialect, line_of, parse_text
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Cells, Table
 
-__all__ = ["Numbered", "check_names", "check_same_columns", "is_parquet", "paths_of", "read_table"]
+__all__ = [
+    "Numbered",
+    "check_names",
+    "check_same_columns",
+    "is_parquet",
+    "paths_of",
+    "read_table",
+    "table_of_content",
+]
 
 
 def paths_of(source: Any) -> list[Path]:
@@ -110,6 +119,39 @@ def _read_file(path: Path, options: ReadOptions, as_text: Collection[str]) -> Ta
     return _filled(table, path)
 
 
+def table_of_content(content: bytes, options: ReadOptions, as_text: Collection[str]) -> Table:
+    """A table whose file's content is in memory: text in any encoding, or Parquet.
+
+    Args:
+        content: Of the file.
+        options: How to read.
+        as_text: Columns to keep as the text that stands there.
+
+    Raises:
+        DataError: it is empty, or is no text.
+    """
+    name = "the table"
+    if not content:
+        raise DataError(f"{name} is empty (0 bytes)")
+    if content.startswith(b"PAR1"):
+        return _parquet_table(io.BytesIO(content), Path(name))
+    data, encoding = to_utf8(content, options.encoding, name)
+    dialect = fitting_dialect(data, find_dialect(data, name, options.separator, options.names), name)
+    parsed = parse_text(data, dialect, options, as_text, name)
+
+    def place(row: int) -> str:
+        return f"line {line_of(data, dialect, row) or '?'} of {name}"
+
+    return Table(
+        parsed.columns,
+        name,
+        place if parsed.lines is None else Numbered(parsed.lines, name),
+        [f"{name}: {encoding}, {dialect}"],
+        parsed.bad,
+        parsed.bad_at,
+    )
+
+
 def _filled(table: Table, path: Path) -> Table:
     if len(table) == 0:
         raise DataError(f"{path} has a header with {len(table.columns)} columns but no rows")
@@ -118,9 +160,13 @@ def _filled(table: Table, path: Path) -> Table:
 
 
 def _read_parquet(path: Path) -> Table:
+    return _filled(_parquet_table(path, path), path)
+
+
+def _parquet_table(source: Any, path: Path) -> Table:
     parquet = require("pyarrow.parquet", extra="tables")
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(source) as file:
             check_width(file.metadata.num_columns, path)
             table = file.read()
     except DataError:
@@ -129,7 +175,7 @@ def _read_parquet(path: Path) -> Table:
         raise DataError(f"{path} is a damaged Parquet file: {error}") from error
     check_names(table.column_names, path)
     columns = arrow_columns(table, path.name, threads=True)
-    return _filled(Table(columns, path.name, Rows(path.name), [f"{path.name}: Parquet"]), path)
+    return Table(columns, path.name, Rows(path.name), [f"{path.name}: Parquet"])
 
 
 def check_names(names: Sequence[str], path: Path) -> None:

@@ -17,7 +17,7 @@ from dlkit.datasets.tables._building import Settings, lost_images, rooted, setti
 from dlkit.datasets.tables._encoding import Problem, check_columns, encode
 from dlkit.datasets.tables._frames import cells_of_values, table_of_frame
 from dlkit.datasets.tables._memory import Memory
-from dlkit.datasets.tables._reading import paths_of
+from dlkit.datasets.tables._reading import paths_of, table_of_content
 from dlkit.datasets.tables._streaming import together
 from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError, DataError
@@ -68,7 +68,7 @@ def pieces_of(source: Any, schema: Schema, options: Mapping[str, Any]) -> Iterat
     """The rows of a file, a DataFrame, or of dicts, in order.
 
     Args:
-        source: A path or a list of paths (no strings); a DataFrame; an iterable of dicts.
+        source: A path or a list of paths (no strings); the content of a file; a DataFrame; an iterable of dicts.
         schema: Of the training data; its target is not looked for.
         options: Some of `OPTIONS`.
 
@@ -92,6 +92,11 @@ def pieces_of(source: Any, schema: Schema, options: Mapping[str, Any]) -> Iterat
             for block, _ in file.blocks():
                 for table in file.tables(block, text_columns(schema), needed=needed, threads=True):
                     yield _piece(table, schema, settings)
+    elif isinstance(source, bytes):
+        _check_image_root(schema, settings)
+        table = table_of_content(source, read, text_columns(schema))
+        check_columns(list(table.columns), schema, table.origin)
+        yield _piece(table, schema, settings)
     else:
         _check_image_root(schema, settings)
         rows = iter(source)
