@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # Every file of src/dlkit, exactly once; a file may import from those before it, in any place and also for types only.
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
-_showing errors _bounds _filekinds _textfiles _opening _files _optional _identity registry
+_showing errors _bounds _filekinds _textfiles _opening _files _optional _frames _identity registry
 _modes
 _arguments _devices _shapes _layer_errors
 _disk _urls _transfer _archive_members archives download

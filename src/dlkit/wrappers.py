@@ -227,7 +227,9 @@ def tensors_behind(data: Any, indices: Any) -> tuple[Any, Any] | None:
         indices: Which samples.
     """
     if isinstance(data, View) and isinstance(data.viewed, Subset):
-        return tensors_behind(data._parts[0], torch.as_tensor(data._rows(indices), dtype=torch.int64))
+        rows = data._rows(indices)
+        tensor = rows if isinstance(rows, Tensor) else torch.from_numpy(np.fromiter(rows, np.int64, len(rows)))
+        return tensors_behind(data._parts[0], tensor)
     return (data, indices) if type(data) is TensorDataset else None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlkit._frames import as_pandas
 from dlkit.artifact.inputs import Meaning
 from dlkit.errors import ArgumentError
 from dlkit.inference.batches import Batch, Inputs, check_options
@@ -67,8 +68,7 @@ def inputs_of(meaning: Meaning, given: Any, batch_size: int, options: Mapping[st
         raise ArgumentError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
     if _is_prepared(given, meaning.kind):
         return _tensors(given, batch_size, options)
-    if hasattr(given, "to_pandas"):  # of polars, Arrow, Hugging Face
-        given = given.to_pandas()
+    given = as_pandas(given)
     if meaning.kind == "image":
         from dlkit.inference.images import images
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from dlkit._frames import as_pandas
 from dlkit.errors import ArgumentError
 from dlkit.splits._values import Keys, as_array, mixed
 
@@ -44,6 +45,7 @@ def content_keys(data: Any) -> Keys:
 def columns_of(data: Any) -> dict[str, Any] | None:
     if callable(inputs := getattr(data, "comparable", None)):
         data = inputs()  # a table of dlkit gives its inputs as columns
+    data = as_pandas(data)
     if isinstance(data, Mapping):
         return {str(name): values for name, values in data.items()}
     if hasattr(data, "columns") and hasattr(data, "iloc"):

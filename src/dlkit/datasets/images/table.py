@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlkit._frames import as_pandas
 from dlkit.datasets.images.classes import numbered, stated_order
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import Color
@@ -177,6 +178,7 @@ def opened_table(csv: Any, *, encoding: str = "auto", separator: str = "auto") -
     from dlkit.datasets.tables._options import ReadOptions
     from dlkit.datasets.tables._reading import read_table
 
+    csv = as_pandas(csv)
     if isinstance(csv, pd.DataFrame):
         return OpenedTable(csv, "the table", Path.cwd(), lambda row: f"the table, row {csv.index[row]!r}")
     options = ReadOptions(encoding=encoding, separator=separator, missing=())

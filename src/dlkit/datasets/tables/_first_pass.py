@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlkit import rng
+from dlkit._frames import as_pandas
 from dlkit.datasets.tables._blocks import Block, block_file
 from dlkit.datasets.tables._building import (
     Settings,
@@ -58,7 +59,7 @@ def survey(source: Any, settings: Settings, schema: Schema | None, cut: Cut) -> 
     Raises:
         DataError: as reading it as a whole would, with file and line.
     """
-    if hasattr(source, "iloc"):
+    if hasattr(as_pandas(source), "iloc"):
         raise ArgumentError("a DataFrame is in memory already; streaming=True is for files")
     read, schema = (settings.read, None) if schema is None else under_schema(settings, schema)
     found = Survey([block_file(path, read) for path in paths_of(source)], cut)

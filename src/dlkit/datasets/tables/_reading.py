@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlkit._frames import as_pandas
 from dlkit._opening import open_regular
 from dlkit._optional import require
 from dlkit._textfiles import check_width
@@ -43,7 +44,7 @@ def paths_of(source: Any) -> list[Path]:
         if sources and all(isinstance(item, str | os.PathLike) for item in sources):
             return [local_path(item) for item in sources]
     raise ArgumentError(
-        f"source must be a path, a URL, a list of those, or a pandas DataFrame, not {type(source).__name__}"
+        f"source must be a path, a URL, a list of those, or a DataFrame (pandas, polars), not {type(source).__name__}"
         + ("" if not isinstance(source, list | tuple) else f" of {len(source)} items: {source!r:.80}")
     )
 
@@ -59,6 +60,7 @@ def read_table(source: Any, options: ReadOptions, as_text: Collection[str] = ())
     Raises:
         DataError: with file and line, column or row.
     """
+    source = as_pandas(source)
     if type(source).__name__ == "DataFrame" and hasattr(source, "iloc"):
         return table_of_frame(source)
     paths = paths_of(source)

@@ -74,8 +74,8 @@ class CSVDataset(InMemoryDataset):
     of them are no errors; a column that is missing or of another kind is one that names it.
 
     Args:
-        source: A path, a URL, a list of those (one table in parts), or a pandas DataFrame. Text may be packed by gzip,
-            bzip2, xz or zip; Parquet is known by its first bytes.
+        source: A path, a URL, a list of those (one table in parts), or a DataFrame (of pandas or polars). Text may be
+            packed by gzip, bzip2, xz or zip; Parquet is known by its first bytes.
         target: The column to predict; several for regression or multi-label data.
         numeric: Columns to take as numbers whatever they look like.
         categorical: Columns to take as categories, for example numbers that are codes.

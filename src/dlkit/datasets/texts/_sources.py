@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from dlkit._frames import as_pandas
 from dlkit._opening import open_regular, regular
 from dlkit._optional import require
 from dlkit.datasets.tables._encodings import Buffer
@@ -327,6 +328,7 @@ def _whole(file: Path, encoding: str) -> str:
 
 
 def _in_memory(source: Any, columns: Sequence[Column]) -> Reader:
+    source = as_pandas(source)
     if hasattr(source, "columns") and hasattr(source, "iloc"):
         names = [str(name) for name in source.columns]
         places = _places(columns, names, "the DataFrame")
