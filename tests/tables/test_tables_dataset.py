@@ -513,7 +513,10 @@ def test_image_files_are_looked_for_at_once_and_broken_ones_are_named(pictures: 
     ds = CSVDataset(table, target="y", image="file", image_root=pictures, on_error="skip", image_size=8)
     assert ds.rows.tolist() == [0, 3, 4, 5]
     (pictures / "img" / "red.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"red\.png: is not an image in a format dlkit reads"):
+    with (
+        pytest.warns(UserWarning, match="left out for good"),
+        pytest.raises(DataError, match=r"red\.png: is not an image in a format dlkit reads"),
+    ):
         ds[0]
     with pytest.raises(ArgumentError, match="image_size"):
         CSVDataset(pictures / "t.csv", target="y", image="file", image_size=0)

@@ -102,7 +102,7 @@ class Memory:
         """
         images, kept = self.load(indices)
         if kept is not None and not len(kept):
-            raise nothing_decoded(len(indices))
+            raise nothing_decoded(len(indices), self.why(indices))
         return self.gather(indices if kept is None else indices.index_select(0, kept), images)
 
     def load(self, indices: Tensor) -> tuple[dict[str, Any], Tensor | None]:
@@ -117,6 +117,12 @@ class Memory:
             return images, None
         kept = torch.tensor([place for place in range(len(chosen)) if place not in bad], dtype=torch.int64)
         return {name: each.index_select(0, kept) for name, each in images.items() if each is not None}, kept
+
+    def why(self, indices: Tensor) -> str:
+        """Why the first of some samples was left out."""
+        chosen, lenient = indices[:1].numpy(), self.options.lenient
+        paths = [self.options.path(cell) for cells in self.images.values() for cell in _strings(cells, chosen)]
+        return "" if lenient is None else next(iter(lenient.known(paths).values()), "")
 
     def gather(self, indices: Tensor, images: dict[str, Any]) -> tuple[Any, Tensor | None]:
         """Inputs and targets of samples whose images are already there."""
@@ -138,11 +144,11 @@ class Memory:
         return inputs, targets
 
 
-def nothing_decoded(count: int) -> EmptyBatchError:
+def nothing_decoded(count: int, first: str) -> EmptyBatchError:
     """The error for a batch that nothing is left of."""
     return EmptyBatchError(
         f"the images of all {count} rows of a batch cannot be decoded, so nothing is left of it; dlkit.DataLoader and "
-        "the Trainer leave such a batch out"
+        f"the Trainer leave such a batch out. The first: {first}"
     )
 
 

@@ -94,18 +94,19 @@ class Stream:
                 "decoded for a few rows. dlkit.DataLoader(dataset, batch_size, shuffle=True) shuffles so that batches "
                 "share blocks; a stock DataLoader can only go in order"
             )
-        parts = []
+        parts, why = [], ""
         for block in needed.tolist():
             chosen = np.flatnonzero(blocks == block)
             first = int(self._ends[block] - self.counts[block])
             memory, own = self._block(block), torch.from_numpy(places[chosen] - first)
             images, kept = memory.load(own)
+            why = why or ("" if kept is None else memory.why(own))
             if kept is not None:
                 chosen, own = chosen[kept.numpy()], own.index_select(0, kept)
             if len(chosen):
                 parts.append((torch.from_numpy(chosen), memory.gather(own, images)))
         if not parts:
-            raise nothing_decoded(len(places))
+            raise nothing_decoded(len(places), why)
         if len(parts) == 1:
             return parts[0][1]
         return self._joined(parts, len(places))
