@@ -17,8 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint, LearningRate
+from dlkit.datasets import TextDataset
 from dlkit.errors import ArgumentError, ResumeError
 from dlkit.runs.store import CheckpointStore
+from dlkit.sources import source_of
+from dlkit.training.probing import differing, marks_of
 
 
 def data(seed: int = 1, samples: int = 32) -> TensorDataset:
@@ -363,6 +366,21 @@ OTHER = {
 }
 
 
+class Named(TensorDataset):
+    """Data that says what its classes are."""
+
+    def __init__(self, *classes: str) -> None:
+        super().__init__(*data().tensors)
+        self.classes = list(classes)
+
+
+OTHER["classes"] = (
+    {"data": lambda: loader(Named("ant", "bee", "fly"))},
+    {"data": lambda: loader(Named("ant", "wasp", "fly"))},
+    "training data: other classes: saved 'ant', 'bee', 'fly', this script says 'ant', 'wasp', 'fly'",
+)
+
+
 def fit(folder: Path, *callbacks: Callback, epochs: int = 1, resume: Any = "auto", **script: Any) -> Trainer:
     made = {name: value() if callable(value) else value for name, value in script.items()}
     train = made.pop("data", None) or loader()
@@ -446,3 +464,14 @@ def test_data_that_is_different_each_time_is_not_compared(tmp_path):
 
     fit(tmp_path, data=lambda: loader(Fresh()))
     assert fit(tmp_path, epochs=2, data=lambda: loader(Fresh())).run.step == 8
+
+
+def test_texts_of_another_vocabulary_are_other_data(tmp_path):
+    """The numbers of the samples may be the same ones."""
+    marks = []
+    for word in ("cat", "dog"):
+        file = tmp_path / f"{word}.csv"
+        file.write_text("text,label\n" + "".join(f"{word} says {i} {word},{'xy'[i % 2]}\n" for i in range(40)))
+        marks.append(marks_of(source_of(DataLoader(TextDataset.split(file, seed=0)[0], 8), 0)))
+    assert differing(marks[0], marks[0]) is None
+    assert differing(*marks) == "training data: another vocabulary"

@@ -7,7 +7,9 @@ run's seed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,8 +20,11 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from dlkit import rng
+from dlkit.declared import classes_in, spec_in
+from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader
 from dlkit.sources import Source
+from dlkit.wrappers import unwrap
 
 __all__ = ["differing", "marks_of"]
 
@@ -46,7 +51,8 @@ def marks_of(source: Source) -> dict[str, Any] | None:
     try:
         keys = [next(iter(source.indices(0, number) or [])) for number in _spread(len(loader))]
         samples = _fetched(loader, keys, source.seed)
-        return {"samples": [_mark(sample) for sample in samples], "order": _mark(keys), **_subset(loader.dataset)}
+        marks = {"samples": [_mark(sample) for sample in samples], "order": _mark(keys)}
+        return {**marks, **_subset(loader.dataset), **_said(unwrap(loader.dataset))}
     except Exception:  # noqa: BLE001  (whatever is wrong with a sample, the training will meet it, and say where)
         return None
     finally:
@@ -62,6 +68,11 @@ def differing(saved: Mapping[str, Any] | None, now: Mapping[str, Any] | None) ->
     """
     if saved is None or now is None:
         return None
+    classes = saved.get("classes"), now.get("classes")
+    if None not in classes and list(classes[0] or []) != list(classes[1] or []):
+        return f"training data: other classes: saved {_listed(classes[0])}, this script says {_listed(classes[1])}"
+    if None not in (saved.get("encoder"), now.get("encoder")) and saved["encoder"] != now["encoder"]:
+        return "training data: another vocabulary"
     if saved.get("subset") != now.get("subset"):
         return "training data: another part of a dataset (other indices of a Subset)"
     if not _alike(saved.get("order"), now["order"]):
@@ -97,6 +108,19 @@ def _subset(dataset: Any) -> dict[str, str]:
     if not isinstance(dataset, Subset):
         return {}
     return {"subset": _digest(np.asarray(list(map(int, dataset.indices)), dtype=np.int64).tobytes())}
+
+
+def _said(data: Any) -> dict[str, Any]:
+    """The names behind the numbers in the samples: those of the classes, and the vocabulary of texts."""
+    said: dict[str, Any] = {"classes": classes_in(data)}
+    with contextlib.suppress(ArgumentError, AttributeError):  # no texts, or a tokenizer that has no plain data
+        said["encoder"] = _digest(json.dumps(dict(spec_in(data).encoder.spec()), default=str).encode())
+    return said
+
+
+def _listed(names: Any) -> str:
+    shown = ", ".join(map(repr, list(names)[:6]))
+    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
 
 
 def _mark(value: Any, depth: int = _DEPTH) -> Any:
