@@ -10,12 +10,13 @@ ARGS ?=
 # How long `make fuzz` goes on: it begins no new pass after so many minutes, and a pass takes one or two.
 MINUTES ?= 5
 
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal
 INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input
 # Whoever has the tests' packages has the demo's, too.
 DEMO_READY := $(VENV)/.$(if $(wildcard $(VENV)/.dev),dev,plots)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz check format bench proof clean
+.PHONY: help venv demo test quick times fuzz check format bench proof clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,14 +26,22 @@ venv: $(VENV)/.dev  ## make .venv with everything for development, without runni
 demo: $(DEMO_READY)  ## train a small network on notMNIST, test it and draw three pictures (ARGS="--fast": seconds)
 	$(PY) -m dlkit.demo $(ARGS)
 
-# One thread each: two test processes with two threads each would mostly wait for one another on two cores.
+# One thread each: two test processes with two threads each would mostly wait for one another on two cores. A process that
+# has no more tests takes some of the other's.
 test: $(VENV)/.dev  ## run the tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(ARGS)
+	$(PYTEST) $(ARGS)
+
+quick: $(VENV)/.dev  ## run the tests that take about a minute: all but those that tests/conftest.py calls slow
+	$(PYTEST) -m "not slow and not proof" $(ARGS)
+
+times: $(VENV)/.dev  ## run the tests, and write the 20 slowest into bench/tests.txt
+	$(PYTEST) -q --durations=20 $(ARGS) | tee /dev/stderr | grep -E '^[0-9.]+s (call|setup|teardown) |^[0-9]+ .* in ' > .tests.tmp
+	mv .tests.tmp bench/tests.txt
 
 # `make test` draws the same examples every time; this draws others, until something is found or the time is over.
 fuzz: $(VENV)/.dev  ## search at random for what the tests do not try (MINUTES=5)
 	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); while [ $$(date +%s) -lt $$end ]; do \
-	    OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -x -q -m "hypothesis and not proof" --hypothesis-profile=fuzz $(ARGS) || exit 1; \
+	    $(PYTEST) -x -q -m "hypothesis and not proof" --hypothesis-profile=fuzz $(ARGS) || exit 1; \
 	done
 
 check: $(VENV)/.dev  ## look for wrong format, lint and types

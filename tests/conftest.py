@@ -16,6 +16,65 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# What `make quick` leaves out, the longest first, in which order `make test` begins: whole files and single tests that
+# start programs or worker processes, build models of timm and torchvision, train until something is learnt, or run
+# documents and examples. A test that takes more than a second belongs here.
+SLOW = [
+    "test_demo",
+    "cli/test_projects",
+    "training/test_exactness",
+    "training/test_kills",
+    "test_transfer_models",
+    "test_transfer_freezing",
+    "test_loader_start",
+    "cli/test_program",
+    "cli/test_wheel",
+    "training/test_transfer_trainer",
+    "test_transfer_heads",
+    "test_transfer_photos",
+    "test_transfer_features",
+    "test_text_examples",
+    "test_examples",
+    "tables/test_tables_examples",
+    "datasets/test_image_examples",
+    "tables/test_tables_streaming",
+    "test_docs",
+    "datasets/test_image_cache",
+    "test_import_time",
+    "training/test_rehearsal",
+    "test_models",
+    "test_transfer_groups",
+    "test_transfer_tuning",
+    "artifact/test_crafted",
+    "recipes/test_training",
+    "recipes/test_reading",
+    "training/test_steps::test_a_compiled_model_keeps_clean_keys",
+    "callbacks/test_loggers::test_a_process_that_is_really_killed",
+    "tables/test_tables_dataset::test_workers_give_the_same_batches",
+    "inference/test_predictor::test_opening_imports_no_training_code_and_is_quick",
+    "test_transforms::test_carrying_out_a_plan_wakes_no_threads_of_torch",
+    "test_plots::test_nothing_global_is_touched",
+    "test_plots::test_a_full_disk_leaves_the_old_picture",
+    "test_loader::test_the_same_batches_for_any_workers",
+    "test_splits::test_keys_are_the_same_in_another_process",
+    "test_splits::test_groups_and_duplicates_stay_together",
+    "artifact/test_model_file::test_a_pretrained_backbone_brings_its_preprocessing",
+    "artifact/test_model_file::test_onnx_takes_pixels_and_normalises_inside",
+    "artifact/test_model_file::test_every_bit_of_the_header_and_every_97th_of_the_rest",
+    "datasets/test_image_truncated::test_it_is_named",
+    "datasets/test_image_folders::test_every_nasty_file_through_a_dataset_decodes_or_is_left_out",
+    "datasets/test_image_folders::test_a_loader_in_a_spawned_process",
+    "datasets/test_notmnist::test_four_processes_download_and_pack_once",
+    "datasets/test_notmnist::test_killed_while_packing",
+    "datasets/test_notmnist::test_pixels_and_names_are_those_of_the_files",
+    "datasets/test_glyphs::test_another_process_draws_the_same_without_matplotlib",
+    "datasets/test_text_sources::test_a_line_of_50_megabytes",
+    "cli/test_commands::test_inspect_tells_what_is_in_a_table",
+    "cli/test_commands::test_compare_puts_the_better_features_first",
+    "test_archives::test_a_kill_leaves_nothing_half_unpacked",
+    "test_download::test_notmnist_look_alike",
+]
+
 # Tests run side by side on few cores, where threads that wait for each other cost more than they bring.
 torch.set_num_threads(1)
 
@@ -33,6 +92,21 @@ What `make fuzz` found becomes a test that `make test` runs every time. Above th
     @example(ARGUMENTS)    # from hypothesis import example; the arguments as Hypothesis printed them above
 For a test that draws from st.data(), write a test of its own with the values that were drawn.
 First make it fail with `make test`, then mend the code."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, and let it come first: the two processes then end at the same time."""
+    places = {name: place for place, name in enumerate(SLOW)}
+
+    def place(item: pytest.Item) -> int:
+        file = item.path.relative_to(ROOT / "tests").with_suffix("").as_posix()
+        single = f"{file}::{getattr(item, 'originalname', item.name)}"
+        return places.get(file, places.get(single, len(places)))
+
+    for item in items:
+        if place(item) < len(places):
+            item.add_marker("slow")
+    items.sort(key=place)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from dlkit import Trainer, demo
 from dlkit._files import sha256
 from dlkit.callbacks import Checkpoint
 from servers import Server
+from warm import Program
 
 PICTURES = {"confusion.png", "curves.png", "samples.png"}
 
@@ -29,19 +28,12 @@ def accuracy(output: str) -> float:
     return float(found[1])
 
 
-def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, **environment: str) -> Program:
     """The demo as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "dlkit.demo", "--out", str(folder), *arguments],
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Program(["-m", "dlkit.demo", "--out", folder, *arguments], env=os.environ | environment)
 
 
-def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+def wait_for(folder: Path, pattern: str, process: Program) -> None:
     deadline = time.monotonic() + 200
     while not list(folder.glob(pattern)):
         assert process.poll() is None, process.communicate()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
@@ -15,15 +15,7 @@ def run(example: Path, folder: Path) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DLKIT_HOME": str(folder / "home"), "DLKIT_OFFLINE": "1"}
     paths = [str(ROOT / "src"), environment.get("PYTHONPATH", "")]  # a relative one does not reach into the folder
     environment["PYTHONPATH"] = os.pathsep.join(paths)
-    done = subprocess.run(
-        [sys.executable, str(example), "--smoke"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = warm.run([example, "--smoke"], cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

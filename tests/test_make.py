@@ -128,7 +128,7 @@ def test_whoever_has_the_tests_packages_needs_no_other_for_the_demo(project: Pro
     project.add("python3", suitable=True)
     assert project.make("test").returncode == 0
     assert [line.split()[-1] for line in project.called("pip install")] == [".[dev]"]
-    assert project.called("pytest") == ["python -m pytest -n 2"]
+    assert project.called("pytest") == ["python -m pytest -n 2 --dist worksteal"]
     project.make("demo")
     assert not project.called("pip install")
 

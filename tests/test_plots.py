@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+import warm
 from dlkit import plots
 from dlkit.errors import ArgumentError
 
@@ -336,7 +337,7 @@ def test_a_full_disk_leaves_the_old_picture(tmp_path: Path) -> None:
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
         "plots.curves({'val_loss': [1]}, path=sys.argv[1])"
     )
-    done = subprocess.run([sys.executable, "-c", code, path], check=False, capture_output=True, text=True)
+    done = warm.run(["-c", code, path])
     assert "File too large" in done.stderr
     assert path.read_bytes() == b"the old one"
     assert list(tmp_path.iterdir()) == [path]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import warm
 
 TESTS = Path(__file__).resolve().parent
 
@@ -31,3 +34,43 @@ def test_make_test_draws_the_same_examples_every_time(request: pytest.FixtureReq
     assert drawn == first
     asked = request.config.getoption("--hypothesis-profile")
     assert settings.get_current_profile_name() == (asked or "ci")
+
+
+def test_everything_that_is_called_slow_is_there(request: pytest.FixtureRequest) -> None:
+    conftest = request.config.pluginmanager.get_plugin(str(TESTS / "conftest.py"))
+    assert conftest is not None
+    for name in conftest.SLOW:
+        file, _, single = name.partition("::")
+        content = (TESTS / f"{file}.py").read_text("utf-8")
+        assert f"def {single}" in content, f"{name} is listed as slow and not there"
+
+
+class TestWarm:
+    """Programs that are forked from a process which has imported torch behave as those that were not."""
+
+    def test_arguments_folder_environment_and_exit_status(self, tmp_path: Path) -> None:
+        code = "import os, sys; print(sys.argv, os.getcwd(), os.environ); print('no', file=sys.stderr); sys.exit(7)"
+        done = warm.run(["-c", code, 1], cwd=tmp_path, env={"ONLY": "this"})
+        assert done.stdout == f"['-c', '1'] {tmp_path} environ({{'ONLY': 'this'}})\n"
+        assert (done.stderr, done.returncode) == ("no\n", 7)
+
+    def test_errors_texts_and_modules(self, tmp_path: Path) -> None:
+        assert warm.run(["-c", "raise SystemExit('words')"]).stderr == "words\n"
+        failed = warm.run(["-c", "1 / 0"])
+        assert failed.returncode == 1
+        assert failed.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
+        (tmp_path / "beside.py").write_text("print(__name__)")
+        (tmp_path / "script.py").write_text("import beside, threading\nprint(__name__, threading.active_count())")
+        assert warm.run([tmp_path / "script.py"]).stdout == "beside\n__main__ 1\n"
+        assert warm.run(["-m", "beside"], cwd=tmp_path).stdout == "__main__\n"
+
+    def test_signals(self) -> None:
+        waits = "import time; print('here', flush=True); time.sleep(100)"
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            program = warm.Program(["-c", waits])
+            assert program.stdout.readline() == "here\n"
+            assert program.poll() is None
+            program.send_signal(number)
+            _, said = program.communicate(timeout=60)
+            assert program.returncode == -number
+            assert ("KeyboardInterrupt" in said) == (number == signal.SIGINT)

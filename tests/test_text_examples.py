@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import warm
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
 def run(folder: Path, script: str, *arguments: object) -> str:
-    command = [sys.executable, EXAMPLES / script, *map(str, arguments), "--fast", "--runs", folder / "runs"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=280, check=False)
+    done = warm.run([EXAMPLES / script, *arguments, "--fast", "--runs", folder / "runs"], cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

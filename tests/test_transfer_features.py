@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
+import warm
 from dlkit import Trainer, transforms
 from dlkit.datasets import Glyphs, ImageFolder
 from dlkit.errors import DataError
@@ -144,7 +145,7 @@ features.FeatureStore(6, 2, pathlib.Path(sys.argv[1]), max_memory=1 << 20).fill(
 
 def test_a_killed_computation_goes_on_where_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "key"
-    process = subprocess.run([sys.executable, "-c", KILLED, str(folder)], check=False)
+    process = warm.run(["-c", KILLED, folder])
     assert process.returncode == -signal.SIGKILL
     store, calls = FeatureStore(6, 2, folder, max_memory=1 << 20), []
     assert not store.open()

@@ -9,8 +9,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -20,6 +18,7 @@ from feeding import Feed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import warm
 from dlkit.callbacks import CSVLogger, JSONLinesLogger, MLflowLogger, TensorBoardLogger, WandbLogger
 from dlkit.runs.store import plain
 
@@ -110,8 +109,7 @@ trainer.fit(batches, batches, epochs=3, validate_every="2 steps")
 
 def test_a_process_that_is_really_killed(tmp_path):
     for step in (8, 0):
-        command = [sys.executable, "-c", CHILD, str(step), str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = warm.run(["-c", CHILD, step, tmp_path])
         assert done.returncode == (-signal.SIGKILL if step else 0), done.stderr
         if step:
             assert read_csv(tmp_path / "log.csv")[-1]["step"] == step

@@ -7,10 +7,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from warm import Program
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,14 +29,19 @@ class Done:
         return json.loads(self.out)
 
 
-def start(command: Sequence[object], folder: Path, **more: str) -> subprocess.Popen[str]:
-    """Start a program in a folder, with Ctrl-C working and the source tree's dlkit."""
+def environment_of(**more: str) -> dict[str, str]:
+    """The environment of a program: offline, and with the source tree's dlkit."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DLKIT_OFFLINE": "1", "PYTHONUNBUFFERED": "1"} | more
     environment.setdefault("PYTHONPATH", str(ROOT / "src"))
+    return environment
+
+
+def start(command: Sequence[object], folder: Path, **more: str) -> subprocess.Popen[str]:
+    """Start a program in a folder, with Ctrl-C working and the source tree's dlkit."""
     return subprocess.Popen(
         [str(part) for part in command],
         cwd=folder,
-        env=environment,
+        env=environment_of(**more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -44,15 +50,20 @@ def start(command: Sequence[object], folder: Path, **more: str) -> subprocess.Po
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 200) -> Done:
+def finish(process: subprocess.Popen[str] | Program, timeout: float = 200) -> Done:
     """Wait for its end."""
     try:
         out, err = process.communicate(timeout=timeout)
     finally:
         process.kill()
-    return Done(process.returncode, out, err)
+    return Done(process.wait(), out, err)
+
+
+def warm(folder: Path, *arguments: object) -> Program:
+    """Start Python in a folder, in a process that has imported torch."""
+    return Program(arguments, cwd=folder, env=environment_of())
 
 
 def python(folder: Path, *arguments: object) -> Done:
-    """Run Python in a folder."""
-    return finish(start([sys.executable, *arguments], folder))
+    """Run Python in a folder, in a process that has imported torch."""
+    return finish(warm(folder, *arguments))

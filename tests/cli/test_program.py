@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from programs import finish, python, start
+from programs import finish, python, start, warm
 
 import dlkit
 
@@ -32,7 +32,7 @@ print(time.perf_counter() - began, *heavy)
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]], ids=" ".join)
 def test_help_comes_at_once(tmp_path: Path, arguments: list[str]) -> None:
     """Under half a second, the import of torch being several; the fastest of three, since machines are busy."""
-    done = [python(tmp_path, "-c", HELP, *arguments) for _ in range(3)]
+    done = [finish(start([sys.executable, "-c", HELP, *arguments], tmp_path)) for _ in range(3)]
     assert all(each.code == 0 for each in done), done[0].err
     lasts = [each.out.splitlines()[-1].split() for each in done]
     assert [last[1:] for last in lasts] == [[]] * 3
@@ -81,8 +81,8 @@ def wait_for(path: Path, process: object, seconds: float = 120) -> None:
 def test_a_stopped_training_goes_on_with_the_same_command(
     tmp_path: Path, table: Path, number: signal.Signals, code: int
 ) -> None:
-    command = [sys.executable, "-m", "dlkit", "train", table, "--target", "y", "--device", "cpu", "--patience", 99]
-    process = start([*command, "--epochs", 4_000], tmp_path)
+    command = ["-m", "dlkit", "train", table, "--target", "y", "--device", "cpu", "--patience", 99]
+    process = warm(tmp_path, *command, "--epochs", 4_000)
     wait_for(tmp_path / "runs/noise/index.json", process)
     os.kill(process.pid, number)
     done = finish(process)
@@ -93,7 +93,7 @@ def test_a_stopped_training_goes_on_with_the_same_command(
     epochs = len(pd.read_csv(tmp_path / "runs/noise/history.csv"))
     if number == signal.SIGINT:
         assert "interrupted; the same command goes on from here (runs/noise)" in done.err
-        more = finish(start([*command, "--epochs", epochs + 1], tmp_path))
+        more = python(tmp_path, *command, "--epochs", epochs + 1)
         assert more.code == 0, more.err
         assert "resumed from runs/noise" in more.err
         assert len(pd.read_csv(tmp_path / "runs/noise/history.csv")) == epochs + 1

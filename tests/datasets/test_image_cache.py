@@ -7,8 +7,6 @@ import os
 import pickle
 import resource
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+import warm
 from disks import resize, small_disk
 from dlkit import transforms
 from dlkit.datasets import ImageFolder
@@ -145,10 +144,9 @@ def test_auto_lies_in_the_cache_folder(folder: Path, own_cache: Path) -> None:
 
 
 def test_two_processes_fill_it_together(folder: Path, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-c", FILL, str(folder), str(tmp_path / "cache")]
-    runs = [subprocess.Popen([*arguments, str(seed)], stdout=subprocess.PIPE) for seed in (1, 2)]
+    runs = [warm.Program(["-c", FILL, folder, tmp_path / "cache", seed]) for seed in (1, 2)]
     for run in runs:
-        assert run.communicate(timeout=60)[0].split()[-1] == b"4"
+        assert run.communicate(timeout=60)[0].split()[-1] == "4"
         assert run.returncode == 0
     (index,) = (tmp_path / "cache").glob("index-*.bin")
     entries = np.fromfile(index, pixelfile.ENTRY)
@@ -161,9 +159,7 @@ def test_two_processes_fill_it_together(folder: Path, tmp_path: Path) -> None:
 def test_a_kill_leaves_a_cache_that_is_good(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = epoch(ImageFolder(folder, transform=transforms.train(16), cache="memory"))
     for batches in (1, 3):
-        arguments = [sys.executable, "-c", FILL, str(folder), str(tmp_path / "cache"), "0"]
-        run = subprocess.Popen(arguments, stdout=subprocess.PIPE)
-        assert run.stdout is not None
+        run = warm.Program(["-c", FILL, folder, tmp_path / "cache", 0])
         for _ in range(1 + batches):
             run.stdout.readline()
         run.send_signal(signal.SIGKILL)
@@ -400,7 +396,7 @@ ImageFolder(sys.argv[1], size=16, cache=sys.argv[2])
 """
     fresh = epoch(ImageFolder(folder, size=16, cache="memory"))
     for arguments in (("1", ""), ("2", ""), ("2", "after")):
-        run = subprocess.run([sys.executable, "-c", script, str(folder), str(cache), *arguments], check=False)
+        run = warm.run(["-c", script, folder, cache, *arguments])
         assert run.returncode == -signal.SIGKILL
         decoded = Counted(monkeypatch)
         assert same(epoch(ImageFolder(folder, size=16, cache=cache)), fresh)
@@ -448,19 +444,12 @@ def test_what_nobody_opens_any_more_makes_room(folder: Path, own_cache: Path, mo
 
 
 def test_interrupting_the_filling_leaves_a_good_cache(folder: Path, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-c", FILL, str(folder), str(tmp_path / "cache"), "0"]
-    run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=listen_to_interrupts)
-    assert run.stdout is not None
+    run = warm.Program(["-c", FILL, folder, tmp_path / "cache", 0])
     for _ in range(3):
         run.stdout.readline()
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=60)
-    assert run.returncode == 0 or b"KeyboardInterrupt" in said
+    assert run.returncode == 0 or "KeyboardInterrupt" in said
     cached = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
     fresh = ImageFolder(folder, transform=transforms.train(16), cache="memory")
     assert same(epoch(cached), epoch(fresh))
-
-
-def listen_to_interrupts() -> None:
-    """A test run that was started in the background ignores them, and its children would, too."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = {"TabularMLP", "logistic regression", "HistGradientBoosting"}
@@ -17,8 +17,7 @@ MODELS = {"TabularMLP", "logistic regression", "HistGradientBoosting"}
 def accuracies(folder: Path, name: str, *arguments: str) -> dict[str, float]:
     """What an example prints, by model."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DLKIT_OFFLINE": "1", "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, str(ROOT / "examples" / name), *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = warm.run([ROOT / "examples" / name, *arguments], cwd=folder, env=environment, timeout=1200)
     assert done.returncode == 0, done.stderr
     return {model: float(value) for model, value in re.findall(r"^  (\w[\w ]*?) +(0\.\d+)", done.stdout, re.M)}
 
