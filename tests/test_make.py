@@ -164,13 +164,14 @@ def test_nothing_names_a_package_index() -> None:
 
 
 def test_ci_runs_without_a_terminal(tmp_path: Path) -> None:
-    """`.ci/run` with a `make` that fails the check and ends the tests as pytest does."""
+    """`.ci/run` with a `make` that fails the check, ends the tests as pytest does, and has one that leaves a file."""
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
     (tmp_path / "make").write_text(
-        '#!/bin/sh\n[ "$1" = test ] && echo "== 3 passed in 0.1s =="\n[ "$1" != "$FAILS" ]\n'
+        '#!/bin/sh\n[ "$1" = test ] && echo "== 3 passed in 0.1s =="\n'
+        '[ "$1$FAILS" = testwrite ] && echo 1 > left\n[ "$1" != "$FAILS" ]\n'
     )
     (tmp_path / "make").chmod(0o755)
-    for fails, code in [("", 0), ("check", 1), ("test", 1)]:
+    for fails, code in [("", 0), ("check", 1), ("test", 1), ("write", 1)]:
         environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "FAILS": fails}
         command = [str(tmp_path / ".ci" / "run")]
         done = subprocess.run(
@@ -179,3 +180,5 @@ def test_ci_runs_without_a_terminal(tmp_path: Path) -> None:
         assert done.returncode == code
         assert done.stdout.splitlines()[-1] == "make test: == 3 passed in 0.1s =="
         assert ("make check: FAILED" in done.stdout) == (fails == "check")
+        left = "./left" if fails == "write" else "nothing"
+        assert f"written into the source tree by tests: {left}\n" in done.stdout

@@ -86,7 +86,7 @@ LABELS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     labels=st.lists(LABELS, min_size=1, max_size=6).flatmap(
         lambda few: st.lists(st.sampled_from(few), min_size=2, max_size=30)
