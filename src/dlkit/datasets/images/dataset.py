@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -218,9 +218,8 @@ class ImageDataset(Dataset[Any]):
     @property
     def errors(self) -> list[ImageError]:
         """The files of this dataset that could not be read and were left out, in any worker, so far."""
-        return [
-            ImageError(self._path(row), reason, self._class_of(row)) for row, reason in self._own(self._known()).items()
-        ]
+        own = sorted(self._own(self._known()).items())
+        return [ImageError(self._path(row), reason, self._class_of(row)) for row, reason in own]
 
     def errors_by_class(self) -> dict[str, tuple[int, int]]:
         """Class to (left out, of how many), for the classes that lost something: is the balance still fair?"""
@@ -243,8 +242,7 @@ class ImageDataset(Dataset[Any]):
 
         for_each(work, len(rows), self._threads())
         if self._journal is not None:
-            for row, reason in sorted(bad.items()):
-                self._journal.add(row, reason)
+            self._journal.add(dict(sorted(bad.items())))
             self._check_share()
         return [ImageError(self._path(row), reason, self._class_of(row)) for row, reason in sorted(bad.items())]
 
@@ -255,17 +253,20 @@ class ImageDataset(Dataset[Any]):
         good = torch.tensor([row not in known for row in rows.tolist()], dtype=torch.bool)
         return self._with(_rows=rows[good])
 
-    def _known(self) -> dict[int, str]:
+    def _known(self) -> Mapping[int, str]:
         return self._journal.read() if self._journal is not None else {}
 
-    def _own(self, known: dict[int, str]) -> dict[int, str]:
+    def _own(self, known: Mapping[int, str]) -> Mapping[int, str]:
         if self._rows is None or not known:
             return known
-        rows = set(self._rows.tolist())
-        return {row: reason for row, reason in known.items() if row in rows}
+        places = torch.tensor(list(known))
+        own = torch.isin(places, self._rows)
+        return {row: known[row] for row in places[own].tolist()}
 
     def _check_share(self) -> None:
-        check_share(self.errors, self.counts, len(self), self.settings.max_errors)
+        known, most = self._known(), self.settings.max_errors * len(self)
+        if len(known) > most and len(self._own(known)) > most:
+            check_share(self.errors, self.counts, len(self), self.settings.max_errors)
 
     def _class_of(self, row: int) -> str:
         if not self.classes or self._targets is None or self._targets.is_floating_point():

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 
 __all__ = ["ErrorJournal"]
@@ -18,8 +19,8 @@ class ErrorJournal:
     The file lives as long as the journal of the process that made it. Lines are appended in one write each, so that
     processes do not cut into one another's.
 
-    >>> journal = ErrorJournal(); journal.add(3, "broken"); journal.read()
-    {3: 'broken'}
+    >>> journal = ErrorJournal(); journal.add({3: "broken"}), journal.add({3: "broken"}), journal.read()
+    ({3: 'broken'}, {}, {3: 'broken'})
     """
 
     def __init__(self) -> None:
@@ -30,20 +31,21 @@ class ErrorJournal:
         self._read = 0
         weakref.finalize(self, _remove, self.path, os.getpid())
 
-    def add(self, row: int, reason: str) -> None:
-        """Note that a sample cannot be read.
+    def add(self, found: Mapping[int, str]) -> dict[int, str]:
+        """Note which samples cannot be read, in one write, and return those that were not known yet.
 
         Args:
-            row: Its place in the whole dataset.
-            reason: Why, in one sentence.
+            found: A sample's place in the whole dataset, to the reason in one sentence.
         """
-        if row in self.read():
-            return
-        with open(self.path, "ab", buffering=0) as file:
-            file.write(json.dumps([row, reason]).encode() + b"\n")
+        known = self.read()
+        new = {row: reason for row, reason in found.items() if row not in known}
+        if new:
+            with open(self.path, "ab", buffering=0) as file:
+                file.write(b"".join(json.dumps(pair).encode() + b"\n" for pair in new.items()))
+        return new
 
-    def read(self) -> dict[int, str]:
-        """All that is known: place to reason, in the order of the places."""
+    def read(self) -> Mapping[int, str]:
+        """All that is known: place to reason, in the order in which it was found."""
         with contextlib.suppress(FileNotFoundError):  # the process that made it has ended
             size = os.stat(self.path).st_size
             if size > self._read:
@@ -54,7 +56,6 @@ class ErrorJournal:
                 for line in whole.splitlines():
                     row, reason = json.loads(line)
                     self._known.setdefault(row, reason)
-                self._known = dict(sorted(self._known.items()))
                 self._read += len(whole)
         return self._known
 

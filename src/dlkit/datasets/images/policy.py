@@ -41,11 +41,7 @@ def handle(journal: ErrorJournal | None, rows: Sequence[int], bad: Mapping[int, 
     """
     if journal is None:
         raise DataError(f"{bad[min(bad)]} (on_error='skip' leaves unreadable files out)")
-    known = journal.read()
-    new = {rows[place]: reason for place, reason in sorted(bad.items()) if rows[place] not in known}
-    for row, reason in new.items():
-        journal.add(row, reason)
-    return list(new.values())
+    return list(journal.add({rows[place]: reason for place, reason in sorted(bad.items())}).values())
 
 
 def tell(reasons: Sequence[str]) -> None:
