@@ -422,9 +422,6 @@ class Trainer:
         run = self.run
         run.epochs, run.num_batches = epochs, source.num_batches
         run.stop_reason, run.keep_state, run.between_steps = None, True, True
-        if run.step == 0:
-            modules = {name: part for name, part in run.parts.items() if isinstance(part, nn.Module)}
-            run.unfilled = {name: unfilled_parameters(part) for name, part in {"model": run.model, **modules}.items()}
         run.losses.watchers.clear()
         run.directions = self._directions(has_val=val is not None)
         self._settings = resuming.settings_of(
@@ -452,6 +449,8 @@ class Trainer:
         run, stores = self.run, self._stores()
         if run.step == 0 and how is not None and (stores or how != "auto"):
             self._identity["data"] = marks_of(source)
+            modules = {name: part for name, part in run.parts.items() if isinstance(part, nn.Module)}
+            run.unfilled = {name: unfilled_parameters(part) for name, part in {"model": run.model, **modules}.items()}
         script = resuming.Script(
             settings=self._settings,
             identity=self._identity,
