@@ -163,6 +163,13 @@ def test_a_cut_that_cannot_be_trained_through_is_not_used() -> None:
     assert all(torch.equal(left, right) for left, right in zip(slow.parameters(), model.parameters(), strict=True))
 
 
+def test_a_model_that_trains_its_first_layer_has_no_features_to_store() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
+    freeze(model[2], "all")
+    with pytest.raises(ArgumentError, match="computes nothing before '0', which is trained"):
+        find_cut(model, torch.zeros(2, 4))
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -173,6 +173,8 @@ def find_cut(model: nn.Module, example: Any) -> Cut:
     earlier = [name for name in order[: order.index(boundary)] if name and name not in trace.calls[boundary].within]
     # A pure first half and nothing else: outermost modules whose weights the second half does not need.
     still = [name for name in earlier if not any(name.startswith(f"{other}.") for other in earlier)]
+    if not before and not still:
+        raise ArgumentError(f"{type(model).__name__} computes nothing before {boundary!r}, which is trained")
     heads = find_heads(model).main
     if any(head in still for head in heads):
         raise ArgumentError(f"the head is used before {boundary!r}")
