@@ -15,7 +15,7 @@ from PIL import Image
 
 from dlkit._showing import Lines, escaped_json, public, safe, without_secrets
 from dlkit.cli import app
-from dlkit.datasets import CSVDataset, ImageFolder, inspect
+from dlkit.datasets import CSVDataset, ImageFolder, NotMNIST, inspect
 from dlkit.download import Patience, fetch
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, DlkitError, DownloadError
 from dlkit.inference import Prediction
@@ -244,3 +244,15 @@ def test_weights_from_a_signed_address_are_named_without_the_signature(tmp_path:
         with pytest.raises(DlkitError, match="its name promises deadbeef") as caught:
             load_weights(torch.nn.Linear(2, 1), f"{server.url('/w-deadbeef.pth')}?sig={SECRET}", progress=False)
         assert SECRET not in str(caught.value)
+
+
+def test_a_mirror_with_a_key_is_named_without_it(tmp_path: Path) -> None:
+    with Server() as server:
+        server.script("/notMNIST_small.tar.gz", Reply(status=404))
+        url = f"{server.url('/notMNIST_small.tar.gz')}?key={SECRET}"
+        with (
+            pytest.warns(UserWarning, match=r"key=\*\*\* is not checked") as warned,
+            pytest.raises(DownloadError, match=r"key=\*\*\*: answered 404"),
+        ):
+            NotMNIST(tmp_path, mirror=url, download=True)
+        assert not any(SECRET in str(warning.message) for warning in warned)

@@ -20,6 +20,7 @@ from typing import Any
 
 from dlkit._files import atomic_write
 from dlkit._optional import require
+from dlkit._showing import safe
 from dlkit.callbacks.base import Callback
 from dlkit.runs.history import History, Row
 from dlkit.runs.state import Run
@@ -120,7 +121,7 @@ def _tell_failure(write: Callable[[], None], where: str) -> bool:
     try:
         write()
     except Exception as error:  # noqa: BLE001  (each tracking library raises errors of its own)
-        warnings.warn(f"could not log to {where}: {error}; the next row brings what is missing", stacklevel=3)
+        warnings.warn(safe(f"could not log to {where}: {error}; the next row brings what is missing"), stacklevel=3)
         return False
     return True
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from dlkit import _files
 from dlkit._disk import disk_trouble
+from dlkit._showing import public, safe
 from dlkit.datasets.letters.files import CLASSES, changed, decode, files_of_archive, files_of_folder, remembered
 from dlkit.datasets.letters.packed import PackedImages, Transform
 from dlkit.datasets.letters.packfile import Pack, open_pack, write_pack
@@ -271,7 +272,7 @@ class _Home:
         if source is None and not archive.exists():
             raise self._missing(damage)
         if damage:
-            warnings.warn(f"{damage}It is built again.", stacklevel=4)
+            warnings.warn(safe(f"{damage}It is built again."), stacklevel=4)
         try:
             self._read(source or archive, path)
         except (ArchiveError, DataError):
@@ -288,7 +289,7 @@ class _Home:
 
         if self.edition.sha256 is None and not archive.is_file():
             warnings.warn(
-                f"{self.edition.urls[0]} is not checked, because its hash is not known; give sha256= "
+                f"{public(self.edition.urls[0])} is not checked, because its hash is not known; give sha256= "
                 f"(the original has {_ORIGINALS[self.edition.subset][1]})",
                 stacklevel=5,
             )

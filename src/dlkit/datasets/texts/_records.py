@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from dlkit._showing import safe
 from dlkit._textfiles import csv_problem, csv_records, first_lines
 from dlkit.datasets.tables._encodings import Buffer, find_encoding
 from dlkit.datasets.tables._source import contents, to_utf8
@@ -40,7 +41,7 @@ def decoded(
     if not name.startswith("utf"):
         _refuse_mixture(bytes(data), name, path)
     if doubt is not None:
-        warnings.warn(doubt, UserWarning, stacklevel=2)
+        warnings.warn(safe(doubt), UserWarning, stacklevel=2)
     return to_utf8(data, name, str(path))
 
 
