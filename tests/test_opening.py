@@ -211,3 +211,11 @@ def test_a_fifo_in_a_checkpoints_place_is_passed_over(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "index.json")
     with pytest.warns(CheckpointWarning, match=r"index\.json cannot be read .*named pipe"):
         CheckpointStore(tmp_path, keep_last=3)
+
+
+def test_a_fifo_in_the_place_of_notes_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "source.zip").write_bytes(b"content")
+    (tmp_path / "copy.zip.part").write_bytes(b"con")
+    os.mkfifo(tmp_path / "copy.zip.part.json")
+    got = fetch((tmp_path / "source.zip").as_uri(), tmp_path / "copy.zip", progress=False)
+    assert got.read_bytes() == b"content"

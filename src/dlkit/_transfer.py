@@ -176,7 +176,8 @@ class Part:
 def _read_origin(path: Path) -> Origin | None:
     """What a process before this one noted; None if that is missing or no longer makes sense."""
     try:
-        notes = json.loads(path.read_bytes())
+        with open_regular(path) as file:
+            notes = json.loads(file.read())
         origin = Origin(**notes)
     except (OSError, ValueError, TypeError):
         return None

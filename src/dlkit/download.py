@@ -21,6 +21,7 @@ from typing import Any
 from dlkit import _files
 from dlkit._archive_members import plain_name
 from dlkit._disk import disk_trouble, remove
+from dlkit._opening import open_regular
 from dlkit._showing import Lines, public, safe
 from dlkit._transfer import AttemptError, Part, RefusedError, Request, StartOverError, WrongFileError, receive
 from dlkit._urls import checked_urls, is_local, known_as
@@ -398,7 +399,8 @@ def _unpack(folder: Path, notes: Path, archive: Path, limits: Limits) -> None:
 
 def _read_record(notes: Path) -> _Promise | None:
     try:
-        record = _Promise(**json.loads(notes.read_bytes()))
+        with open_regular(notes) as file:
+            record = _Promise(**json.loads(file.read()))
     except (OSError, ValueError, TypeError):
         return None
     return record if record.sha256 is not None and record.size is not None else None
