@@ -41,25 +41,32 @@ def wait_for(folder: Path, pattern: str, process: Program) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.timeout(900)
-def test_killed_and_started_again_it_reaches_its_accuracy(shared_data: Path, tmp_path: Path) -> None:
+# All of its epochs take a minute; after three the accuracy of the same run is 0.93, too, but for a sample or two.
+EPOCHS = [pytest.param(3, 0.92), pytest.param(demo.EPOCHS, 0.93, marks=[pytest.mark.proof, pytest.mark.timeout(900)])]
+
+
+@pytest.mark.parametrize(("epochs", "reached"), EPOCHS)
+def test_killed_and_started_again_it_reaches_its_accuracy(
+    shared_data: Path, tmp_path: Path, epochs: int, reached: float
+) -> None:
     archive = shared_data / "notmnist" / "notMNIST_small_lookalike.tar.gz"
     with Server() as server:
         server.files["/notMNIST_small.tar.gz"] = archive
         source = {"DLKIT_NOTMNIST_URL": f"{server.url('/notMNIST_small.tar.gz')}#sha256={sha256(archive)}"}
-        first = start(tmp_path, **source)
-        wait_for(tmp_path, "notmnist/checkpoint-000002-*.pt", first)
+        arguments = [] if epochs == demo.EPOCHS else ["--epochs", str(epochs)]
+        first = start(tmp_path, *arguments, **source)
+        wait_for(tmp_path, "notmnist/checkpoint-000001-*.pt", first)
         first.send_signal(signal.SIGKILL)
         first.communicate()
         assert first.returncode == -signal.SIGKILL
-        second = start(tmp_path, **source)
+        second = start(tmp_path, *arguments, **source)
         output, errors = second.communicate()
         assert second.returncode == 0, errors
         assert len(server.requests) == 1
     assert "resumed" in errors
     assert "epoch 1/" not in errors.split("resumed")[1]
-    assert f"epoch {demo.EPOCHS}/{demo.EPOCHS}" in errors
-    assert accuracy(output) >= 0.93
+    assert f"epoch {epochs}/{epochs}" in errors
+    assert accuracy(output) >= reached
     assert {path.name for path in (tmp_path / "notmnist").glob("*.png")} == PICTURES
 
 
