@@ -126,6 +126,20 @@ def test_a_target_of_numbers_with_odd_cells_is_a_regression_that_names_them(tmp_
         CSVDataset(path, target="y")
 
 
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "uint64", "UInt64", "object"])
+@pytest.mark.parametrize("gap", [False, True])
+def test_identifiers_of_64_bits_stay_apart_in_frames(dtype, gap):
+    ids = [(1 << 60) + number % 5 for number in range(60)]
+    assert len({float(number) for number in ids}) == 1, "a float64 cannot tell them apart"
+    if gap and dtype in ("int64", "uint64"):
+        pytest.skip("has no missing values")
+    frame = pd.DataFrame({"id": pd.Series([None, *ids[1:]] if gap else ids, dtype=dtype), "y": [0, 1] * 30})
+    column = CSVDataset(frame, target="y", categorical="id").schema["id"]
+    assert set(column.vocabulary) == {str(number) for number in ids}
+    assert column.missing == int(gap)
+    assert CSVDataset(frame, target="id", task="classification", on_error="skip").classes == sorted(map(str, set(ids)))
+
+
 # --- dates ------------------------------------------------------------------------------------------------------------
 
 

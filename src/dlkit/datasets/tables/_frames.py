@@ -73,8 +73,8 @@ def cells_of_series(series: Any, name: str) -> Cells:
         return Dates(series.to_numpy().astype("datetime64[us]"))
     if pd.api.types.is_timedelta64_dtype(dtype):
         return Numbers(series.dt.total_seconds().to_numpy(dtype=np.float64))
-    if pd.api.types.is_integer_dtype(dtype) and not series.isna().any() and series.abs().max() < 1 << 62:
-        return Numbers(series.to_numpy(dtype=np.int64))
+    if pd.api.types.is_integer_dtype(dtype):
+        return _whole(series.to_numpy(dtype=object, na_value=None) if series.isna().any() else series.to_numpy())
     if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
         return Numbers(series.to_numpy(dtype=np.float64, na_value=np.nan))
     return _objects(series, name)
@@ -124,6 +124,8 @@ def _objects(series: Any, name: str) -> Cells:
     kinds = {type(value) for value, absent in zip(values, missing, strict=True) if not absent}
     if kinds and kinds <= {bool, np.bool_}:
         return _booleans(values, missing)
+    if kinds and all(issubclass(kind, int | np.integer) for kind in kinds):
+        return _whole(np.where(missing, None, values))
     if kinds and all(issubclass(kind, int | float | np.integer | np.floating) for kind in kinds):
         return Numbers(np.where(missing, np.nan, values).astype(np.float64))
     if odd := [kind.__name__ for kind in kinds if issubclass(kind, list | tuple | dict | set | np.ndarray | complex)]:
@@ -132,6 +134,16 @@ def _objects(series: Any, name: str) -> Cells:
             "cells must be numbers, text, booleans or dates: spread them over columns or join them to text first"
         )
     return strings_of(None if absent else plain_text(value) for value, absent in zip(values, missing, strict=True))
+
+
+def _whole(values: Array) -> Cells:
+    """Integers, None where missing: as text where a float64 could not tell them apart, as identifiers of 64 bits."""
+    if values.dtype.kind in "iu" and (not len(values) or int(values.max()) < 1 << 62):
+        return Numbers(values.astype(np.int64))
+    there = [int(value) for value in values if value is not None]
+    if all(abs(value) <= _EXACT for value in there):
+        return Numbers(np.array([np.nan if value is None else value for value in values], dtype=np.float64))
+    return strings_of(None if value is None else str(int(value)) for value in values)
 
 
 def _booleans(values: Array, missing: Array) -> Strings:
