@@ -125,7 +125,7 @@ def _objects(series: Any, name: str) -> Cells:
     if kinds and kinds <= {bool, np.bool_}:
         return _booleans(values, missing)
     if kinds and all(issubclass(kind, int | np.integer) for kind in kinds):
-        return _whole(np.where(missing, None, values))
+        return _whole(np.array([None if absent else value for value, absent in zip(values, missing, strict=True)]))
     if kinds and all(issubclass(kind, int | float | np.integer | np.floating) for kind in kinds):
         return Numbers(np.where(missing, np.nan, values).astype(np.float64))
     if odd := [kind.__name__ for kind in kinds if issubclass(kind, list | tuple | dict | set | np.ndarray | complex)]:
