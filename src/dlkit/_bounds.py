@@ -42,9 +42,10 @@ SIGMA = Range(1e-3, 1e3)
 #: Of pixels in [0, 1]. Outside, normalised pixels are no numbers of float32 any more.
 MEAN = Range(-1e6, 1e6)
 STD = Range(1e-6, 1e6)
-#: Of a table's columns, in their own units: what float32 holds without losing digits.
-SCALE = Range(1.2e-38, 3.4e38)
-CENTER = Range(-3.4e38, 3.4e38)
+#: Of a table's columns, in their own units: float64 until they are scaled, so all of its numbers but those with fewer
+#: digits, whose inverse is infinite.
+SCALE = Range(2.3e-308, 1.7e308)
+CENTER = Range(-1.7e308, 1.7e308)
 #: Tokens of a text, and numbers of a vocabulary.
 LENGTH = Range(1, 1 << 24)
 TOKEN = Range(0, 1 << 24)

@@ -299,7 +299,7 @@ def _check(schema: Schema) -> None:
 
 
 def _check_scaling(where: str, center: float, scale: float, fill: float = 0.0) -> None:
-    """A sample holds (value - center) / scale as float32, so both must be such numbers."""
+    """A sample holds (value - center) / scale, computed in float64, so both must be such numbers."""
     try:
         _bounds.number(scale, f"scale of {where} of the table schema", _bounds.SCALE)
         _bounds.number(center, f"center of {where} of the table schema", _bounds.CENTER)
