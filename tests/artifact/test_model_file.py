@@ -238,7 +238,7 @@ class TestHostileFiles:
             dlkit.load(tmp_path / "none")
         for content in (b"", b"\x00" * 9, b"PK\x03\x04" + b"x" * 50, struct.pack("<Q", 1 << 62) + b"{}" * 9):
             (tmp_path / "odd").write_bytes(content)
-            with pytest.raises(ModelFileError, match="no safetensors file"):
+            with pytest.raises(ModelFileError, match=r"no safetensors file|is a zip archive"):
                 dlkit.load(tmp_path / "odd")
 
     def test_bare_weights_say_what_to_do(self, tmp_path: Path) -> None:
