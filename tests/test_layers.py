@@ -25,12 +25,11 @@ samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_argu
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks
 text/_texts text/__init__
-reading/cells reading/parsing reading/targets reading/__init__
+reading/cells reading/parsing reading/targets reading/_encodings reading/_bytes reading/_delimited
+reading/_frames reading/_policy reading/_text_rows reading/_reader reading/_blocks reading/__init__
 datasets/base
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__
-datasets/tables/_encodings datasets/tables/_source datasets/tables/_dialect
-datasets/tables/_frames datasets/tables/_options datasets/tables/_textual datasets/tables/_reading
 datasets/images/decoding datasets/images/classes datasets/images/listing datasets/images/handover
 datasets/images/parallel datasets/images/journal datasets/images/policy datasets/images/pixelfile
 datasets/images/cache datasets/images/settings datasets/images/fetching datasets/images/splitting
@@ -39,7 +38,7 @@ datasets/images/folders datasets/images/table datasets/images/inspecting dataset
 datasets/tables/columns datasets/tables/_decoding datasets/tables/schema
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_targets datasets/tables/_encoding
 datasets/tables/_images datasets/tables/_memory datasets/tables/_building datasets/tables/_describing
-datasets/tables/_lanes datasets/tables/_ranks datasets/tables/_blocks datasets/tables/_tallies datasets/tables/_survey
+datasets/tables/_lanes datasets/tables/_ranks datasets/tables/_tallies datasets/tables/_survey
 datasets/tables/_first_pass datasets/tables/_streaming datasets/tables/_unlabelled datasets/tables/dataset
 datasets/tables/__init__
 datasets/texts/packed datasets/texts/_records datasets/texts/_sources datasets/texts/_rows datasets/texts/_targets

@@ -27,15 +27,15 @@ import dlkit
 from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint
 from dlkit.datasets import CSVDataset
-from dlkit.datasets.tables import _blocks as block_module
-from dlkit.datasets.tables._blocks import block_file, last_record_end
-from dlkit.datasets.tables._dialect import Dialect
 from dlkit.datasets.tables._lanes import InOrder, LanePlan, Lanes
-from dlkit.datasets.tables._options import ReadOptions
 from dlkit.datasets.tables._ranks import RankPlan
-from dlkit.datasets.tables._reading import read_table
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.models import TabularMLP
+from dlkit.reading import _blocks as block_module
+from dlkit.reading._blocks import block_file, last_record_end
+from dlkit.reading._delimited import Dialect
+from dlkit.reading._policy import ReadOptions
+from dlkit.reading._reader import read_table
 from dlkit.splits import part_of_keys
 
 ROWS = 3000

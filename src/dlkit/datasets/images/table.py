@@ -19,6 +19,8 @@ from dlkit.datasets.images.decoding import Color
 from dlkit.datasets.images.settings import BatchTransform, ImageSettings, Transform
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+from dlkit.reading._policy import ReadOptions
+from dlkit.reading._reader import read_table
 from dlkit.reading.cells import Array, text_of
 from dlkit.reading.parsing import DEFAULT_MISSING, mostly_numbers, number_format, parse_number
 from dlkit.reading.targets import check_count, class_name, class_names, class_order, target_text, task_of
@@ -173,10 +175,6 @@ def opened_table(csv: Any, *, encoding: str = "auto", separator: str = "auto") -
         separator: See `CSVDataset`.
     """
     import pandas as pd
-
-    # Imported here, as tables may have images in them.
-    from dlkit.datasets.tables._options import ReadOptions
-    from dlkit.datasets.tables._reading import read_table
 
     csv = as_pandas(csv)
     if isinstance(csv, pd.DataFrame):

@@ -12,11 +12,11 @@ from dlkit.datasets.tables._encoding import Encoded, Problem, encode, target_pro
 from dlkit.datasets.tables._fitting import FitOptions, Roles, fit_columns
 from dlkit.datasets.tables._images import ImageOptions, Leniency, missing_files
 from dlkit.datasets.tables._memory import Memory
-from dlkit.datasets.tables._options import ReadOptions
-from dlkit.datasets.tables._reading import read_table
 from dlkit.datasets.tables._targets import TargetOptions, encode_target, find_target, scaled_target, unscaled_target
 from dlkit.datasets.tables.schema import Schema, Target
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._policy import ReadOptions
+from dlkit.reading._reader import read_table
 from dlkit.reading.cells import Array, Skipped, StringPool, Strings, Table, ranked, text_of
 from dlkit.splits import split_indices
 

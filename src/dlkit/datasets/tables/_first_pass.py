@@ -10,7 +10,6 @@ import numpy as np
 
 from dlkit import rng
 from dlkit._frames import as_pandas
-from dlkit.datasets.tables._blocks import Block, block_file
 from dlkit.datasets.tables._building import (
     Settings,
     class_column,
@@ -28,8 +27,6 @@ from dlkit.datasets.tables._fitting import (
     forced_kind,
     like_id,
 )
-from dlkit.datasets.tables._options import ReadOptions
-from dlkit.datasets.tables._reading import paths_of
 from dlkit.datasets.tables._survey import Cut, Survey, judge, record, tables_of
 from dlkit.datasets.tables._tallies import ColumnTally, NumberTally, TextTally
 from dlkit.datasets.tables._targets import (
@@ -44,6 +41,9 @@ from dlkit.datasets.tables._targets import (
 from dlkit.datasets.tables.columns import Column
 from dlkit.datasets.tables.schema import Schema, Target
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._blocks import Block, block_file
+from dlkit.reading._policy import ReadOptions
+from dlkit.reading._reader import paths_of
 from dlkit.reading.cells import Array, Skipped, Strings, Table, text_of
 from dlkit.reading.parsing import present
 from dlkit.reading.targets import class_order

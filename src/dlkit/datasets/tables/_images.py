@@ -18,8 +18,8 @@ from dlkit.datasets.images.fetching import prepared, transformed
 from dlkit.datasets.images.journal import ErrorJournal
 from dlkit.datasets.images.policy import handle, tell
 from dlkit.datasets.tables._encoding import Problem
-from dlkit.datasets.tables._options import ReadOptions
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._policy import ReadOptions
 from dlkit.reading.cells import Strings
 from dlkit.transforms import Preprocessing, evaluate
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from dlkit.datasets.tables._encoding import Encoded
-from dlkit.datasets.tables._frames import joined
 from dlkit.datasets.tables._images import ImageOptions
 from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import EmptyBatchError
+from dlkit.reading._frames import joined
 from dlkit.reading.cells import Array, Strings
 
 __all__ = ["Memory", "nothing_decoded", "part_names"]

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dlkit.datasets.tables._blocks import Block, BlockFile, TextFile
 from dlkit.datasets.tables._building import usable
 from dlkit.datasets.tables._encoding import Problem
 from dlkit.datasets.tables._facts import Facts
-from dlkit.datasets.tables._options import ReadOptions
-from dlkit.datasets.tables._reading import check_same_columns
 from dlkit.datasets.tables.schema import Schema
+from dlkit.reading._blocks import Block, BlockFile, TextFile
+from dlkit.reading._policy import ReadOptions
+from dlkit.reading._reader import check_same_columns
 from dlkit.reading.cells import Array, Skipped, Table, text_of
 from dlkit.splits import content_keys, part_of_keys
 

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.tables._blocks import block_file
 from dlkit.datasets.tables._building import Settings, lost_images, rooted, settings_of, text_columns, under_schema
 from dlkit.datasets.tables._encoding import Problem, check_columns, encode
-from dlkit.datasets.tables._frames import cells_of_values, table_of_frame
 from dlkit.datasets.tables._memory import Memory
-from dlkit.datasets.tables._reading import paths_of, table_of_content
 from dlkit.datasets.tables._streaming import together
 from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._blocks import block_file
+from dlkit.reading._frames import cells_of_values, table_of_frame
+from dlkit.reading._reader import paths_of, table_of_content
 from dlkit.reading.cells import Array, Table
 
 __all__ = ["OPTIONS", "Piece", "pieces_of", "take_spans"]

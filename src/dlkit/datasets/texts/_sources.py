@@ -13,8 +13,6 @@ from typing import Any, Literal, NamedTuple
 from dlkit._frames import as_pandas
 from dlkit._opening import open_regular, regular
 from dlkit._optional import require
-from dlkit.datasets.tables._encodings import Buffer
-from dlkit.datasets.tables._source import local_path
 from dlkit.datasets.texts._records import (
     Record,
     decoded,
@@ -25,6 +23,8 @@ from dlkit.datasets.texts._records import (
     text_lines,
 )
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._bytes import local_path
+from dlkit.reading._encodings import Buffer
 
 __all__ = ["Column", "Reader", "Reading", "column_names", "open_source"]
 

@@ -16,12 +16,12 @@ from dlkit._frames import as_pandas
 from dlkit._opening import open_regular
 from dlkit._optional import require
 from dlkit._textfiles import check_width
-from dlkit.datasets.tables._dialect import Dialect, find_dialect
-from dlkit.datasets.tables._frames import arrow_columns, concatenated, table_of_frame
-from dlkit.datasets.tables._options import ReadOptions
-from dlkit.datasets.tables._source import contents, local_path, to_utf8
-from dlkit.datasets.tables._textual import fitting_dialect, line_of, parse_text
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._bytes import contents, local_path, to_utf8
+from dlkit.reading._delimited import Dialect, find_dialect
+from dlkit.reading._frames import arrow_columns, concatenated, table_of_frame
+from dlkit.reading._policy import ReadOptions
+from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
 from dlkit.reading.cells import Array, Cells, Table
 
 __all__ = [

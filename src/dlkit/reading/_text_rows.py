@@ -13,11 +13,11 @@ import numpy as np
 
 from dlkit._optional import require
 from dlkit._textfiles import csv_problem
-from dlkit.datasets.tables._dialect import Dialect, audit_quotes, records
-from dlkit.datasets.tables._encodings import Buffer
-from dlkit.datasets.tables._frames import arrow_columns
-from dlkit.datasets.tables._options import ReadOptions
 from dlkit.errors import MissingExtraError
+from dlkit.reading._delimited import Dialect, audit_quotes, records
+from dlkit.reading._encodings import Buffer
+from dlkit.reading._frames import arrow_columns
+from dlkit.reading._policy import ReadOptions
 from dlkit.reading.cells import Array, Cells, Skipped, StringPool, Strings
 from dlkit.reading.parsing import exceeds_float, is_code, settled
 

@@ -22,8 +22,8 @@ from dlkit._filekinds import HEAD, kind_of
 from dlkit._files import cache_dir
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_lines, check_text
-from dlkit.datasets.tables._encodings import Buffer, detect_encoding, first_bad_byte
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._encodings import Buffer, detect_encoding, first_bad_byte
 
 __all__ = [
     "contents",

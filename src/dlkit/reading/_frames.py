@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from dlkit._textfiles import check_width
-from dlkit.datasets.tables._dialect import column_names
 from dlkit.errors import DataError
+from dlkit.reading._delimited import column_names
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, plain_text, strings_of
 
 __all__ = [
