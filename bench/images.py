@@ -205,8 +205,8 @@ def ffcv(folder: Path, cores: int, packed: Path) -> Any:
 
 def contenders(folder: Path, cache: Path) -> Iterator[tuple[str, Callable[[], float]]]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ours = ImageFolder(folder, transform=transforms.train(SIZE))
-    kept = ImageFolder(folder, transform=transforms.train(SIZE), cache=cache)
+    ours = ImageFolder(folder, transform=transforms.for_training(SIZE))
+    kept = ImageFolder(folder, transform=transforms.for_training(SIZE), cache=cache)
     loaders = {
         "torchvision, PIL": loader_of(torchvision_pil(folder), cores),
         "torchvision, tensors": loader_of(torchvision_tensor(folder), cores),

@@ -45,7 +45,7 @@ def main() -> None:
 
     print(inspect(options.photos))
     ds = ImageFolder(
-        options.photos, transform=transforms.train(options.size, scale=(0.3, 1.0)), on_error="skip", cache="auto"
+        options.photos, transform=transforms.for_training(options.size, scale=(0.3, 1.0)), on_error="skip", cache="auto"
     )
     train, val = ds.split(0.8, seed=0)  # stratified; equal files stay on one side; only `train` is augmented
     torch.manual_seed(0)

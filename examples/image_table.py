@@ -43,7 +43,7 @@ def main() -> None:
     elif options.table is None:
         parser.error("give the table, or --smoke")
 
-    transform = transforms.train(options.size, scale=(0.5, 1.0))
+    transform = transforms.for_training(options.size, scale=(0.5, 1.0))
     ds = ImageTable(options.table, options.image, options.target, transform=transform, task="classification")
     train, val = ds.split(0.8, seed=0)
     torch.manual_seed(0)

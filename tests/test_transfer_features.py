@@ -218,7 +218,7 @@ def test_photos_are_known_by_their_files_and_preparation(tmp_path: Path) -> None
     assert first == identity_of(ImageFolder(tmp_path, size=16))
     changed = [
         ImageFolder(tmp_path, size=20),
-        ImageFolder(tmp_path, transform=transforms.train(16)),
+        ImageFolder(tmp_path, transform=transforms.for_training(16)),
         ImageFolder(tmp_path, size=16, cache="memory"),
         *ImageFolder(tmp_path, size=16).split(0.5),
     ]
@@ -238,7 +238,7 @@ from dlkit.transfer._cut import find_cut, in_best_layout
 from dlkit.transfer.features import identity_of
 
 compose = tv.Compose([tv.RandomResizedCrop(16), tv.ColorJitter(0.1), tv.ToTensor(), tv.Normalize([0.5] * 3, [0.2] * 3)])
-print(identity_of(ImageFolder(sys.argv[1], transform=transforms.train(16))))
+print(identity_of(ImageFolder(sys.argv[1], transform=transforms.for_training(16))))
 print(identity_of(ImageFolder(sys.argv[1], transform=compose)))
 print(identity_of(torchvision.datasets.ImageFolder(sys.argv[1], compose)))
 print(identity_of(Glyphs(20, transform=tv.RandomErasing())))

@@ -105,7 +105,7 @@ def test_equal_accuracies_are_told_apart_by_the_loss() -> None:
     run = types.SimpleNamespace(model=layer)
     for number, (accuracy, loss) in enumerate(rows):
         nn.init.constant_(layer.weight, number)
-        best.on_row(run, {"val_accuracy": accuracy, "val_loss": loss})
+        best.on_log(run, {"val_accuracy": accuracy, "val_loss": loss})
     assert (best.value, best.loss, best.weights["weight"].item()) == (0.75, 0.4, 2.0)
 
 

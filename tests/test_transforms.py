@@ -44,17 +44,17 @@ def finished(image: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_evaluation_is_torchvisions(size: tuple[int, int], interpolation: Any) -> None:
     image = picture(*size)
-    ours = transforms.evaluate(48, resize=57, interpolation=interpolation)(image)
+    ours = transforms.for_evaluation(48, resize=57, interpolation=interpolation)(image)
     mode = v2.InterpolationMode(interpolation)
     theirs = finished(tv.center_crop(tv.resize(as_tensor(image), [57], interpolation=mode, antialias=True), [48, 48]))
     assert torch.allclose(ours, theirs, atol=2e-6)
-    stretched = transforms.evaluate((20, 31), fit="stretch", interpolation=interpolation)(image)
+    stretched = transforms.for_evaluation((20, 31), fit="stretch", interpolation=interpolation)(image)
     theirs = finished(tv.resize(as_tensor(image), [20, 31], interpolation=mode, antialias=True))
     assert torch.allclose(stretched, theirs, atol=2e-6)
 
 
 def test_a_random_crop_is_torchvisions_with_the_same_box() -> None:
-    image, spec = picture(), transforms.train(32, flip=1.0)
+    image, spec = picture(), transforms.for_training(32, flip=1.0)
     table = spec.draw(20)
     assert table is not None
     for numbers in table:
@@ -66,7 +66,7 @@ def test_a_random_crop_is_torchvisions_with_the_same_box() -> None:
 
 
 def test_random_boxes_are_distributed_like_torchvisions() -> None:
-    spec = transforms.train(32)
+    spec = transforms.for_training(32)
     table = spec.draw(3000)
     assert table is not None
     ours = np.array([spec.plan(375, 500, numbers).box for numbers in table], float)
@@ -116,15 +116,19 @@ def test_reduction_keeps_enough_pixels() -> None:
     assert reduction(672, 5000, 224, 224) == 2
     assert reduction(671, 5000, 224, 224) == 1
     assert reduction(100_000, 100_000, 224, 224) == 8
-    plan = transforms.evaluate(224).plan(3024, 4032)
+    plan = transforms.for_evaluation(224).plan(3024, 4032)
     assert plan.reduce == 4
-    assert transforms.evaluate(224, fit="pad").plan(3024, 4032).reduce == 8
+    assert transforms.for_evaluation(224, fit="pad").plan(3024, 4032).reduce == 8
 
 
 def test_reduced_pixels_give_the_same_picture_as_full_ones() -> None:
     y, x = np.mgrid[:1200, :1600]
     full = np.stack([127 + 100 * np.sin(x / 90 + c) * np.cos(y / 70) for c in range(3)], 2).round().astype(np.uint8)
-    for spec in (transforms.train(40), transforms.evaluate(40), transforms.evaluate((30, 40), fit="pad")):
+    for spec in (
+        transforms.for_training(40),
+        transforms.for_evaluation(40),
+        transforms.for_evaluation((30, 40), fit="pad"),
+    ):
         table = spec.draw(6)
         for numbers in table if table is not None else [None]:
             plan = spec.plan(1200, 1600, numbers)
@@ -137,7 +141,7 @@ def test_reduced_pixels_give_the_same_picture_as_full_ones() -> None:
 
 def test_padding_keeps_everything_and_fills_with_the_mean() -> None:
     image = np.full((10, 40, 3), 200, np.uint8)
-    out = transforms.evaluate(20, fit="pad")(image)
+    out = transforms.for_evaluation(20, fit="pad")(image)
     assert (out[:, :7] == 0).all()
     assert (out[:, 13:] == 0).all()
     expected = (200 / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
@@ -161,20 +165,20 @@ def test_colors_change_by_torchvisions_factors() -> None:
 
 def test_erasing_flipping_and_chances() -> None:
     white = np.full((64, 64, 3), 255, np.uint8)
-    spec = transforms.train(64, scale=None, flip=0, erase=0.5)
+    spec = transforms.for_training(64, scale=None, flip=0, erase=0.5)
     shares = [float((spec(white) == 0).float().mean()) for _ in range(300)]
     assert 0.4 < np.mean([share > 0 for share in shares]) < 0.6
     assert 0.01 < max(shares) < 0.36
     image = picture(8, 8)
-    plain = transforms.evaluate(8)(image)
-    assert torch.equal(transforms.train(8, scale=None, flip=1)(image), plain.flip(2))
-    assert torch.equal(transforms.train(8, scale=None, flip=0, flip_vertical=1)(image), plain.flip(1))
-    flips = [torch.equal(transforms.train(8, scale=None)(image), plain) for _ in range(200)]
+    plain = transforms.for_evaluation(8)(image)
+    assert torch.equal(transforms.for_training(8, scale=None, flip=1)(image), plain.flip(2))
+    assert torch.equal(transforms.for_training(8, scale=None, flip=0, flip_vertical=1)(image), plain.flip(1))
+    flips = [torch.equal(transforms.for_training(8, scale=None)(image), plain) for _ in range(200)]
     assert 70 < sum(flips) < 130
 
 
 def test_random_numbers_are_drawn_before_and_only_from_torch() -> None:
-    spec = transforms.train(16, brightness=0.3, erase=0.5)
+    spec = transforms.for_training(16, brightness=0.3, erase=0.5)
     torch.manual_seed(3)
     table = spec.draw(4)
     after = torch.get_rng_state()
@@ -186,13 +190,13 @@ def test_random_numbers_are_drawn_before_and_only_from_torch() -> None:
     assert torch.equal(torch.get_rng_state(), after)
     assert random.getstate() == python
     assert np.array_equal(np.random.get_state()[1], numpy_state[1])
-    assert transforms.evaluate(16).draw(4) is None
+    assert transforms.for_evaluation(16).draw(4) is None
 
 
 def test_any_kind_of_image_gives_the_same() -> None:
     from PIL import Image
 
-    array, spec = picture(), transforms.evaluate(32)
+    array, spec = picture(), transforms.for_evaluation(32)
     expected = spec(array)
     read_only = array.copy()
     read_only.setflags(write=False)
@@ -213,8 +217,8 @@ before = len(os.listdir("/proc/self/task"))
 for color in ("RGB", "L"):
     image = np.zeros((500, 400, 3 if color == "RGB" else 1), np.uint8)
     for interpolation in ("bilinear", "bicubic", "nearest"):
-        for spec in (transforms.train(224, color=color, interpolation=interpolation, brightness=0.1, erase=1.0),
-                     transforms.evaluate(224, color=color, interpolation=interpolation)):
+        for spec in (transforms.for_training(224, color=color, interpolation=interpolation, brightness=0.1, erase=1.0),
+                     transforms.for_evaluation(224, color=color, interpolation=interpolation)):
             for numbers in (spec.draw(8) if spec.draws_random else [None]):
                 plan = spec.plan(500, 400, numbers)
                 spec.write(image, plan, np.empty(spec.shape, np.float32))
@@ -237,7 +241,7 @@ def test_resizing_views_and_nearest() -> None:
 
 specs = st.one_of(
     st.builds(
-        transforms.train,
+        transforms.for_training,
         st.integers(1, 500),
         scale=st.sampled_from([None, (0.08, 1.0), (0.5, 0.5)]),
         flip=st.floats(0, 1),
@@ -247,7 +251,7 @@ specs = st.one_of(
         interpolation=st.sampled_from(["bilinear", "bicubic", "nearest"]),
     ),
     st.builds(
-        transforms.evaluate,
+        transforms.for_evaluation,
         st.tuples(st.integers(1, 500), st.integers(1, 500)),
         fit=st.sampled_from(["crop", "stretch", "pad"]),
         mean=st.floats(-5, 5),
@@ -318,13 +322,13 @@ def test_what_has_no_spec() -> None:
 
 def test_presets_check_their_arguments() -> None:
     with pytest.raises(ArgumentError, match="size must be"):
-        transforms.train("224")  # type: ignore[arg-type]
+        transforms.for_training("224")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="scale must be two numbers"):
-        transforms.train(8, scale=(0.5, 1.5))
+        transforms.for_training(8, scale=(0.5, 1.5))
     with pytest.raises(ArgumentError, match="ratio must be"):
-        transforms.train(8, ratio=(2, 1))
-    assert transforms.train(8, color="L", mean=0.5, std=0.5).mean == (0.5,)
-    assert transforms.train(8).for_evaluation().augment is None
+        transforms.for_training(8, ratio=(2, 1))
+    assert transforms.for_training(8, color="L", mean=0.5, std=0.5).mean == (0.5,)
+    assert transforms.for_training(8).for_evaluation().augment is None
 
 
 @pytest.mark.parametrize(
@@ -355,9 +359,9 @@ def test_from_timm_models() -> None:
 
 def test_from_a_model_with_its_own() -> None:
     model = torch.nn.Linear(1, 1)
-    with pytest.raises(ArgumentError, match=r"Linear does not say how its images are prepared.*evaluate\(size"):
+    with pytest.raises(ArgumentError, match=r"Linear does not say how its images are prepared.*for_evaluation\(size"):
         transforms.from_model(model)
-    own = transforms.evaluate(96, mean=0.5, std=0.25)
+    own = transforms.for_evaluation(96, mean=0.5, std=0.25)
     model.preprocessing = own  # type: ignore[assignment]
     assert transforms.from_model(model) == own
     odd: Any = torch.nn.Linear(1, 1)

@@ -34,8 +34,8 @@ def spec_in(given: Any) -> Any:
     Args:
         given: Any object.
 
-    >>> from dlkit.transforms import train
-    >>> spec_in(train(32)).augment is None
+    >>> from dlkit.transforms import for_training
+    >>> spec_in(for_training(32)).augment is None
     True
     """
     for each in (given, *(getattr(given, name, None) for name in ("schema", "spec", "preprocessing", "transform"))):
@@ -153,7 +153,7 @@ _WAYS = {
     "CSVDataset.split",
     "TextSpec": "read it with the same spec: TextDataset(..., spec=train.spec), or cut one source into parts: "
     "TextDataset.split",
-    "Preprocessing": "give both the same colour and normalisation: transforms.evaluate(size, mean=..., std=...)",
+    "Preprocessing": "give both the same colour and normalisation: transforms.for_evaluation(size, mean=..., std=...)",
 }
 
 

@@ -25,9 +25,9 @@ from dlkit.errors import ArgumentError, DataError, DlkitError, ModelFileError
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
 from dlkit.text import PretrainedTokenizer, TextSpec, Vocabulary, train_bpe
 from dlkit.transfer import create_model
-from dlkit.transforms import evaluate
+from dlkit.transforms import for_evaluation
 
-GREY = evaluate(28, color="L", mean=0.0, std=1.0)
+GREY = for_evaluation(28, color="L", mean=0.0, std=1.0)
 ENCODER = ("meaning", "spec", "encoder")
 
 

@@ -26,9 +26,9 @@ from dlkit.errors import ArgumentError, DataNotFoundError, ModelFileError, Train
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
 from dlkit.text import TextSpec, Vocabulary
 from dlkit.transfer import create_model
-from dlkit.transforms import Preprocessing, evaluate, train
+from dlkit.transforms import Preprocessing, for_evaluation, for_training
 
-GREY = evaluate(28, color="L", mean=0.0, std=1.0)
+GREY = for_evaluation(28, color="L", mean=0.0, std=1.0)
 LETTERS = ["A", "B", "C"]
 
 
@@ -134,7 +134,7 @@ class TestRoundTrip:
         assert torch.equal(logits(again.model, images), logits(model, images))
 
     def test_augmentation_is_left_out(self, tmp_path: Path) -> None:
-        random = train(28, color="L", mean=0.0, std=1.0)
+        random = for_training(28, color="L", mean=0.0, std=1.0)
         again = dlkit.load(dlkit.save(small(), tmp_path / "m", classes=LETTERS, preprocessing=random))
         assert again.preprocessing == random.for_evaluation()
 
@@ -182,7 +182,7 @@ class TestRefusedToSave:
         with pytest.raises(ArgumentError, match="example"):
             dlkit.save(small(), tmp_path / "m", classes=LETTERS)
         with pytest.raises(TrainingError, match=r"takes images of shape .* got \[2, 3, 28, 28\]"):
-            dlkit.save(small(), tmp_path / "m", classes=LETTERS, preprocessing=evaluate(28))
+            dlkit.save(small(), tmp_path / "m", classes=LETTERS, preprocessing=for_evaluation(28))
         with pytest.raises(ArgumentError, match="function has none that a file can hold"):
             dlkit.save(small(), tmp_path / "m", classes=LETTERS, preprocessing=two)
         assert list(tmp_path.iterdir()) == []
@@ -398,7 +398,7 @@ class TestOtherFormats:
 
     def test_onnx_takes_pixels_and_normalises_inside(self, tmp_path: Path) -> None:
         runtime = pytest.importorskip("onnxruntime")
-        coloured = evaluate(28, fit="stretch")  # what the caller of ONNX does by himself
+        coloured = for_evaluation(28, fit="stretch")  # what the caller of ONNX does by himself
         model = SmallConvNet(3, in_chans=3)
         path = dlkit.save(model, tmp_path / "m.onnx", classes=LETTERS, preprocessing=coloured, format="onnx")
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])

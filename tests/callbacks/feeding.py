@@ -104,7 +104,7 @@ class Feed:
         row = {"epoch": run.epoch + 1, "step": run.step, **losses, "lr": rate, **measured, **more, **run.take_logged()}
         run.losses.reset()
         run.history.rows.append(row)
-        self.tell("on_row", row)
+        self.tell("on_log", row)
 
     def safe_point(self) -> None:
         if self.run.cursor.batch >= self.rows_per_epoch:

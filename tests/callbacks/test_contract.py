@@ -203,7 +203,7 @@ def record(place: str, count: int, do) -> Recorder:
 
 STEP = ["on_gradients", "on_step_end"]
 LEAVE = ["on_safe_point", "on_fit_end"]
-ROW = ["on_validation_step", "on_row", "on_epoch_end"]
+ROW = ["on_validation_step", "on_log", "on_epoch_end"]
 
 
 @pytest.mark.parametrize("do", [ask, press])
@@ -217,7 +217,7 @@ ROW = ["on_validation_step", "on_row", "on_epoch_end"]
         ("on_step_end", 3, LEAVE),  # the last step of the epoch: its validation is left to the resumed run
         ("validate", 1, ["on_validation_step", *LEAVE]),  # the batch is finished, the row stays open
         ("on_validation_step", 1, LEAVE),
-        ("on_row", 1, ["on_epoch_end", *LEAVE]),
+        ("on_log", 1, ["on_epoch_end", *LEAVE]),
         ("on_epoch_end", 1, LEAVE),
         ("on_fit_start", 1, ["on_fit_end"]),
         ("on_epoch_start", 1, ["on_safe_point", "on_fit_end"]),
@@ -237,7 +237,7 @@ def test_after_a_stop_was_asked_or_ctrl_c_was_pressed(place, count, after, do):
         ("fetch", 2, LEAVE),
         ("on_safe_point", 1, LEAVE),  # nothing is half done there
         ("validate", 1, LEAVE),  # nor before the values are there
-        ("on_row", 1, ["on_fit_end"]),  # a row that others have not judged must not be saved
+        ("on_log", 1, ["on_fit_end"]),  # a row that others have not judged must not be saved
         ("on_epoch_end", 1, ["on_fit_end"]),
         ("on_fit_start", 1, LEAVE),
     ],
@@ -259,7 +259,7 @@ def test_the_table_in_the_docstring():
     assert [line[0] for line in lines] == HOOKS
     completed = record("never", 0, ask)
     in_step, in_validation = record("train", 2, press), record("validate", 1, press)
-    in_row, failed, between = record("on_row", 1, ask), record("train", 2, fail), record("fetch", 2, fail)
+    in_row, failed, between = record("on_log", 1, ask), record("train", 2, fail), record("fetch", 2, fail)
     meanings = {
         "the step is finished": lambda hook: in_step.after.count(hook) == 1,
         "the batch is finished": lambda hook: in_validation.after.count(hook) == 1,
@@ -286,7 +286,7 @@ def test_a_raising_row_is_not_saved_and_is_judged_by_all_after_the_restart(tmp_p
         def __init__(self, broken: bool) -> None:
             self.broken = broken
 
-        def on_row(self, run, row) -> None:
+        def on_log(self, run, row) -> None:
             if self.broken and row["epoch"] == 3:
                 raise OSError("the log is gone")
 

@@ -38,7 +38,7 @@ def test_the_average_of_a_real_training():
     raw = [None]
 
     class Look(Callback):
-        def on_row(self, run, row) -> None:
+        def on_log(self, run, row) -> None:
             raw[0] = {name: value.clone() for name, value in run.model.state_dict().items()}
 
     trainer.callbacks.append(Look())

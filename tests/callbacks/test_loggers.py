@@ -89,7 +89,7 @@ from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint, CSVLogger, JSONLinesLogger
 
 class Kill(Callback):
-    def on_row(self, run, row):
+    def on_log(self, run, row):
         if run.step == int(sys.argv[1]):
             os.kill(os.getpid(), signal.SIGKILL)
 

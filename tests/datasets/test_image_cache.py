@@ -34,7 +34,7 @@ import sys
 from dlkit import transforms
 from dlkit.datasets import ImageFolder
 from dlkit.loader import DataLoader
-ds = ImageFolder(sys.argv[1], transform=transforms.train(16), cache=sys.argv[2], threads=1)
+ds = ImageFolder(sys.argv[1], transform=transforms.for_training(16), cache=sys.argv[2], threads=1)
 print("ready", flush=True)
 for batch in DataLoader(ds, 4, shuffle=True, seed=int(sys.argv[3])):
     print(len(batch[0]), flush=True)
@@ -77,20 +77,20 @@ def test_full_or_empty_gives_the_same_batches_and_decodes_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = Counted(monkeypatch)
-    ds = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    ds = ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")
     first = epoch(ds)
     assert sorted(decoded.paths) == sorted(f"{number}.png" for number in range(40))
     assert same(epoch(ds), first)
     assert same(epoch(ds, workers=1), first)
     assert not same(epoch(ds, 1), first)
-    later = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    later = ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")
     assert same(epoch(later), first)
     assert same(epoch(pickle.loads(pickle.dumps(later))), first)
     assert len(decoded.paths) == 40
 
 
 def test_workers_fill_it_for_everybody(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ds = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    ds = ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")
     first = epoch(ds, workers=2)
     decoded = Counted(monkeypatch)
     assert same(epoch(ds), first)
@@ -117,7 +117,7 @@ def test_another_rule_has_pixels_of_its_own(folder: Path, tmp_path: Path, monkey
     epoch(ImageFolder(folder, size=20, cache=cache))
     epoch(ImageFolder(folder, size=16, color="L", cache=cache))
     ds = ImageFolder(folder, size=16, cache=cache)
-    epoch(ds.with_transform(transforms.evaluate(24)))
+    epoch(ds.with_transform(transforms.for_evaluation(24)))
     assert len(decoded.paths) == 120
     train, val = ds.split(0.5)
     epoch(train)
@@ -151,13 +151,13 @@ def test_two_processes_fill_it_together(folder: Path, tmp_path: Path) -> None:
     (index,) = (tmp_path / "cache").glob("index-*.bin")
     entries = np.fromfile(index, pixelfile.ENTRY)
     assert len(entries) == len({bytes(key) for key in entries["key"]}) == 40
-    cached = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
-    fresh = ImageFolder(folder, transform=transforms.train(16), cache="memory")
+    cached = ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")
+    fresh = ImageFolder(folder, transform=transforms.for_training(16), cache="memory")
     assert same(epoch(cached), epoch(fresh))
 
 
 def test_a_kill_leaves_a_cache_that_is_good(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = epoch(ImageFolder(folder, transform=transforms.train(16), cache="memory"))
+    fresh = epoch(ImageFolder(folder, transform=transforms.for_training(16), cache="memory"))
     for batches in (1, 3):
         run = warm.Program(["-c", FILL, folder, tmp_path / "cache", 0])
         for _ in range(1 + batches):
@@ -171,17 +171,17 @@ def test_a_kill_leaves_a_cache_that_is_good(folder: Path, tmp_path: Path, monkey
     with open(index, "ab") as file:
         file.write(b"y" * 20)
     decoded = Counted(monkeypatch)
-    ds = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    ds = ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")
     assert same(epoch(ds), fresh)
     assert 0 < len(decoded.paths) < 40
-    assert same(epoch(ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")), fresh)
+    assert same(epoch(ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")), fresh)
     assert os.path.getsize(index) == 40 * 48
 
 
 def test_damaged_pixels_are_noticed_and_written_anew(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ds = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
+    ds = ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")
     fresh = epoch(ds)
     (index,), (pixels,) = ((tmp_path / "cache").glob(f"{name}-*.bin") for name in ("index", "pixels"))
     data = bytearray(pixels.read_bytes())
@@ -190,12 +190,12 @@ def test_damaged_pixels_are_noticed_and_written_anew(
     entries = bytearray(index.read_bytes())
     entries[48 + 20] ^= 1  # an offset
     index.write_bytes(entries)
-    assert same(epoch(ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")), fresh)
+    assert same(epoch(ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")), fresh)
     decoded = Counted(monkeypatch)
-    assert same(epoch(ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")), fresh)
+    assert same(epoch(ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")), fresh)
     assert decoded.paths == []
     pixels.write_bytes(data[:1000])
-    assert same(epoch(ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")), fresh)
+    assert same(epoch(ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")), fresh)
 
 
 def test_an_emptied_folder_is_filled_again(folder: Path, tmp_path: Path) -> None:
@@ -450,6 +450,6 @@ def test_interrupting_the_filling_leaves_a_good_cache(folder: Path, tmp_path: Pa
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 0 or "KeyboardInterrupt" in said
-    cached = ImageFolder(folder, transform=transforms.train(16), cache=tmp_path / "cache")
-    fresh = ImageFolder(folder, transform=transforms.train(16), cache="memory")
+    cached = ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")
+    fresh = ImageFolder(folder, transform=transforms.for_training(16), cache="memory")
     assert same(epoch(cached), epoch(fresh))

@@ -366,7 +366,7 @@ def test_batches_are_the_samples(folder: Path) -> None:
         sample, target = ds[index]
         assert torch.equal(images[index], sample)
         assert targets[index] == target
-        assert torch.equal(sample, transforms.evaluate(16)(decode_image(ds.path(index))))
+        assert torch.equal(sample, transforms.for_evaluation(16)(decode_image(ds.path(index))))
     assert ds[-1][1] == ds[23][1]
     with pytest.raises(IndexError):
         ds[24]
@@ -381,9 +381,9 @@ def test_a_users_own_collate_function_gets_ordinary_samples(folder: Path) -> Non
 @pytest.mark.parametrize(
     "settings",
     [
-        {"transform": transforms.train(16, brightness=0.2, erase=0.5)},
-        {"transform": transforms.train(16), "batch_transform": MixUp(num_classes=3)},
-        {"transform": transforms.train(16), "cache": "memory", "cache_side": 20},
+        {"transform": transforms.for_training(16, brightness=0.2, erase=0.5)},
+        {"transform": transforms.for_training(16), "batch_transform": MixUp(num_classes=3)},
+        {"transform": transforms.for_training(16), "cache": "memory", "cache_side": 20},
         {
             "transform": v2.Compose(
                 [v2.RandomResizedCrop(16, antialias=True), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
@@ -406,14 +406,14 @@ def test_same_batches_for_any_number_of_workers_and_threads(folder: Path, settin
 
 
 def test_any_batch_can_be_sought(folder: Path) -> None:
-    loader = DataLoader(ImageFolder(folder, transform=transforms.train(16)), 5, shuffle=True, seed=1)
+    loader = DataLoader(ImageFolder(folder, transform=transforms.for_training(16)), 5, shuffle=True, seed=1)
     whole = list(loader.batches(3))
     for (x, _), (images, _) in zip(loader.batches(3, 2), whole[2:], strict=True):
         assert torch.equal(x, images)
 
 
 def test_threads_never_draw(folder: Path) -> None:
-    ds = ImageFolder(folder, transform=transforms.train(16, erase=0.5), threads=4)
+    ds = ImageFolder(folder, transform=transforms.for_training(16, erase=0.5), threads=4)
     torch.manual_seed(0)
     torch.rand(8, 32, dtype=torch.float64)
     after = torch.get_rng_state()
@@ -455,13 +455,13 @@ def test_grey_on_request(folder: Path) -> None:
 def test_augmentation_in_other_words(folder: Path) -> None:
     default = ImageFolder(folder, size=16, augment=Augment()).transform
     assert ImageFolder(folder, size=16, augment=True).transform == default
-    assert ImageFolder(folder, size=16, augment=False).transform == transforms.evaluate(16)
-    spec = transforms.train(16, flip=0.25)
+    assert ImageFolder(folder, size=16, augment=False).transform == transforms.for_evaluation(16)
+    spec = transforms.for_training(16, flip=0.25)
     assert ImageFolder(folder, augment=spec).transform == spec
     own = ImageFolder(folder, size=16, augment=spec).transform
     assert isinstance(own, transforms.Preprocessing)
     assert own.augment == spec.augment
-    for wrong in (v2.RandomHorizontalFlip(), "default", transforms.evaluate(16)):
+    for wrong in (v2.RandomHorizontalFlip(), "default", transforms.for_evaluation(16)):
         with pytest.raises(ArgumentError, match=r"augment= takes transforms.Augment"):
             ImageFolder(folder, size=16, augment=wrong)  # type: ignore[arg-type]
 
@@ -471,7 +471,7 @@ def test_a_random_transform_in_every_part_is_said(folder: Path) -> None:
     ds = ImageFolder(folder, transform=steps)
     with pytest.warns(UserWarning, match=r"transform=\[for_training, for_evaluation\]"):
         ds.split(0.5)
-    ds.split(0.5, transform=[steps, transforms.evaluate(8)])
+    ds.split(0.5, transform=[steps, transforms.for_evaluation(8)])
 
 
 def test_augmentation_by_name(folder: Path) -> None:
@@ -485,7 +485,7 @@ def test_augmentation_by_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"size": 8, "transform": transforms.evaluate(8)}, "give one of them"),
+        ({"size": 8, "transform": transforms.for_evaluation(8)}, "give one of them"),
         ({"on_error": "ignore"}, "on_error must be"),
         ({"max_errors": 2}, "max_errors is a share"),
         ({"threads": 0}, "threads must be"),
@@ -507,7 +507,11 @@ def test_the_fast_path_stays_within_its_bound(shared_data: Path, size: int) -> N
     """What is stated: on photographs less than 3 grey levels in the mean, 99 % of the values within 12."""
     folders = (shared_data / "nasty" / "exif", shared_data / "images" / "hymenoptera" / "val" / "bees")
     files = [file for folder in folders for file in sorted(folder.glob("*.jpg"))[:20]]
-    for spec in (transforms.train(size), transforms.evaluate(size), transforms.evaluate(size, fit="pad")):
+    for spec in (
+        transforms.for_training(size),
+        transforms.for_evaluation(size),
+        transforms.for_evaluation(size, fit="pad"),
+    ):
         ds = ImageFiles(files, transform=spec)
         torch.manual_seed(1)
         images = list(ds.__getitems__(list(range(len(files)))))
@@ -529,7 +533,7 @@ def test_the_fast_path_stays_within_its_bound(shared_data: Path, size: int) -> N
 
 
 def test_images_that_are_not_reduced_are_those_of_the_reference(folder: Path) -> None:
-    spec = transforms.train(16)
+    spec = transforms.for_training(16)
     ds = ImageFolder(folder, transform=spec)
     torch.manual_seed(1)
     x = ds[3][0]
@@ -611,13 +615,13 @@ def test_skip_leaves_samples_out_for_good(folder: Path) -> None:
 
 def test_errors_found_in_workers_are_known_everywhere(folder: Path) -> None:
     broken(folder / "bees" / "bad.png")
-    ds = ImageFolder(folder, transform=transforms.train(8), on_error="skip", max_errors=0.1)
+    ds = ImageFolder(folder, transform=transforms.for_training(8), on_error="skip", max_errors=0.1)
     for workers in (1, 2):
         loader = DataLoader(ds, 5, shuffle=True, seed=2, num_workers=workers)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said in the worker
             batches = list(loader.batches(0))
-        fresh = ImageFolder(folder, transform=transforms.train(8), on_error="skip", max_errors=0.1)
+        fresh = ImageFolder(folder, transform=transforms.for_training(8), on_error="skip", max_errors=0.1)
         with pytest.warns(UserWarning, match="left out"):
             alone = list(DataLoader(fresh, 5, shuffle=True, seed=2).batches(0))
         for (x, _), (y, _) in zip(batches, alone, strict=True):
@@ -687,8 +691,8 @@ def test_splits_are_stratified_and_only_the_first_is_augmented(folder: Path) -> 
     assert not set(train.indices.tolist()) & set(val.indices.tolist())
     assert (train.draws_random, val.draws_random) == (True, False)
     assert val[0][1] == val.classes.index(val.path(0).parent.name)
-    other = ds.split([0.5, 0.25, 0.25], transform=[None, transforms.evaluate(8), transforms.train(16)])
-    assert [part.transform for part in other] == [None, transforms.evaluate(8), transforms.train(16)]
+    other = ds.split([0.5, 0.25, 0.25], transform=[None, transforms.for_evaluation(8), transforms.for_training(16)])
+    assert [part.transform for part in other] == [None, transforms.for_evaluation(8), transforms.for_training(16)]
     with pytest.raises(ArgumentError, match="for each of its 2 parts"):
         ds.split(0.5, transform=[None])
     assert ds.with_transform(None)[0][0].dtype == torch.uint8
@@ -799,7 +803,7 @@ def test_the_memory_of_a_worker_that_has_ended_is_let_go(folder: Path) -> None:
 
 def test_a_loader_in_a_spawned_process(folder: Path) -> None:
     """The first batch comes from this process meanwhile, unless a transform of one's own may count on a worker."""
-    ds = ImageFolder(folder, transform=transforms.train(8))
+    ds = ImageFolder(folder, transform=transforms.for_training(8))
     here = list(DataLoader(ds, 8, shuffle=True))
     loader = DataLoader(ds, 8, shuffle=True, num_workers=1, multiprocessing_context="spawn")
     for (x, _), (y, _) in zip(loader, here, strict=True):
@@ -815,7 +819,7 @@ def test_profile_says_where_the_time_goes(photos: Path, folder: Path) -> None:
     assert "4 of 4 decoded at reduced size" in text
     assert "cache='auto'" in text
     steps = v2.Compose([v2.Resize((200, 200)), v2.GaussianBlur(9), v2.ToImage(), v2.ToDtype(torch.float32)])
-    assert "transforms.train(size) runs in all" in ImageFolder(folder, transform=steps).profile(4)
+    assert "for_training(size) runs in all" in ImageFolder(folder, transform=steps).profile(4)
 
 
 def test_importing_the_door_stays_cheap() -> None:

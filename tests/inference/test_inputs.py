@@ -21,7 +21,7 @@ from dlkit.datasets import CSVDataset, ImageTable, TextDataset
 from dlkit.errors import ArgumentError, DataError, ModelFileError, TrainingError
 from dlkit.inference.inputs import FileName
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
-from dlkit.transforms import evaluate
+from dlkit.transforms import for_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def reader(save: Callable[..., dlkit.Predictor]) -> dlkit.Predictor:
 @pytest.fixture(scope="module")
 def insects(save: Callable[..., dlkit.Predictor]) -> dlkit.Predictor:
     torch.manual_seed(0)
-    return save(SmallConvNet(2, in_chans=3), evaluate(32), classes=["ant", "bee"])
+    return save(SmallConvNet(2, in_chans=3), for_evaluation(32), classes=["ant", "bee"])
 
 
 def picture(seed: int = 0, mode: str = "RGB") -> Image.Image:
@@ -415,7 +415,7 @@ class TestColumns:
         for number in range(4):
             picture(number).save(tmp_path / f"{number}.png")
         frame = pd.DataFrame({"id": list("wxyz"), "photo": [str(n) for n in range(4)], "size": [0.5, 1.5, 2.5, 3.5]})
-        data = ImageTable(frame, "photo", "size", root=tmp_path, suffix=".png", transform=evaluate(32))
+        data = ImageTable(frame, "photo", "size", root=tmp_path, suffix=".png", transform=for_evaluation(32))
         sizes = save(SmallConvNet(1, in_chans=3), data)
         assert (sizes.task, sizes.classes, sizes.info["columns"]) == ("regression", ["size"], ["photo"])
         wanted = sizes.predict([tmp_path / f"{number}.png" for number in range(4)])["size"].tolist()
@@ -461,7 +461,7 @@ class TestColumns:
     def test_outputs_without_names_are_numbered_also_where_no_input_is_good(
         self, save: Callable[..., dlkit.Predictor]
     ) -> None:
-        points = save(SmallConvNet(2, in_chans=3), evaluate(32), task="regression")
+        points = save(SmallConvNet(2, in_chans=3), for_evaluation(32), task="regression")
         found = points.predict([b"", picture(), b""], on_error="skip", batch_size=1)
         assert list(found) == ["prediction_0", "prediction_1", "error"]
         assert found["prediction_1"].notna().tolist() == [False, True, False]

@@ -18,9 +18,9 @@ from dlkit.datasets import CSVDataset, Glyphs, ImageFolder, TextDataset
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference import Prediction
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
-from dlkit.transforms import evaluate
+from dlkit.transforms import for_evaluation
 
-SIZE = evaluate(32)
+SIZE = for_evaluation(32)
 
 
 @pytest.fixture

@@ -494,7 +494,7 @@ def test_rows_may_point_to_image_files(pictures: Path) -> None:
         assert torch.equal(ds[row][0]["image"], folder[row][0])
     assert ds[1][0]["image"].min() > 2
     assert not ds.draws_random
-    augmented = CSVDataset(pictures / "t.csv", target="y", image="file", image_transform=transforms.train(8))
+    augmented = CSVDataset(pictures / "t.csv", target="y", image="file", image_transform=transforms.for_training(8))
     assert augmented.draws_random
     batches = [torch.cat([x["image"] for x, _ in dlkit.DataLoader(augmented, 4, num_workers=n)]) for n in (0, 1)]
     assert torch.equal(*batches)

@@ -19,7 +19,7 @@ from dlkit.collate import PadCollate
 from dlkit.errors import ArgumentError
 from dlkit.metrics import Mean, Metrics
 from dlkit.models import SmallConvNet
-from dlkit.transforms import evaluate
+from dlkit.transforms import for_evaluation
 
 X, Y = torch.randn(8, 3), torch.randint(0, 2, (8,))
 NAN = float("nan")
@@ -122,7 +122,7 @@ def test_a_metric_class_by_name():
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    grey = evaluate(28, color="L", mean=0.0, std=1.0)
+    grey = for_evaluation(28, color="L", mean=0.0, std=1.0)
     path = tmp_path_factory.mktemp("models") / "letters.safetensors"
     return dlkit.save(SmallConvNet(num_classes=2), path, classes=["A", "B"], preprocessing=grey)
 

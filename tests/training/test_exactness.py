@@ -250,7 +250,7 @@ class RaiseOnce(Callback):
             raise OSError("no network")
 
 
-@pytest.mark.parametrize("hook", ["on_row", "on_epoch_end", "on_epoch_start", "on_validation_step"])
+@pytest.mark.parametrize("hook", ["on_log", "on_epoch_end", "on_epoch_start", "on_validation_step"])
 @pytest.mark.parametrize("scheduler", ["epoch", "plateau"])
 def test_a_callback_that_fails_does_not_leave_half_a_judgement(tmp_path, monkeypatch, hook, scheduler):
     monkeypatch.setattr(RaiseOnce, "failed", False)

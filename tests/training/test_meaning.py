@@ -20,7 +20,7 @@ from dlkit.declared import classes_in, difference
 from dlkit.errors import DataError, DlkitError
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
 from dlkit.transfer import compare, fine_tune, replace_head
-from dlkit.transforms import Augment, evaluate, train
+from dlkit.transforms import Augment, for_evaluation, for_training
 
 
 @pytest.fixture(scope="module")
@@ -208,14 +208,14 @@ def test_the_way_of_texts():
     ("there", "here", "message"),
     [
         (
-            train(8),
-            evaluate(8, mean=0.5, std=0.5),
+            for_training(8),
+            for_evaluation(8, mean=0.5, std=0.5),
             r"mean 0 is 0.485 in the training data and 0.5 in the validation data",
         ),
-        (evaluate(8, std=1.0), evaluate(8), r"std 0 is 1.0 in the training data and 0.229"),
+        (for_evaluation(8, std=1.0), for_evaluation(8), r"std 0 is 1.0 in the training data and 0.229"),
         (
-            evaluate(8, color="L"),
-            evaluate(8),
+            for_evaluation(8, color="L"),
+            for_evaluation(8),
             r"color is 'L' in the training data and 'RGB' in the validation data; .*normalisation",
         ),
     ],
@@ -241,13 +241,13 @@ def test_augmentation_and_size_may_differ_and_the_file_prepares_as_validation_di
     root = photos("ants", "bees")
     model = SmallConvNet(2, in_chans=3)
     trainer = trainer_of(model)
-    whole = ImageFolder(root, transform=train(16), augment=Augment(flip=0.5, erase=0.2))
-    larger = ImageFolder(root, transform=evaluate(24, resize=26))
+    whole = ImageFolder(root, transform=for_training(16), augment=Augment(flip=0.5, erase=0.2))
+    larger = ImageFolder(root, transform=for_evaluation(24, resize=26))
     trainer.fit(loader(whole), loader(larger))
     predictor = dlkit.load(trainer.save(tmp_path / "model.safetensors"))
-    assert predictor.preprocessing == evaluate(24, resize=26)
+    assert predictor.preprocessing == for_evaluation(24, resize=26)
     trainer.fit(loader(whole), epochs=2)
-    assert dlkit.load(trainer.save(tmp_path / "model.safetensors")).preprocessing == train(16).for_evaluation()
+    assert dlkit.load(trainer.save(tmp_path / "model.safetensors")).preprocessing == for_training(16).for_evaluation()
 
 
 def test_data_that_says_nothing_fits_everything():

@@ -21,7 +21,7 @@ from dlkit.callbacks import Callback, Checkpoint, StopOnNaN
 from dlkit.errors import CheckpointError
 from dlkit.runs.state import LossMeter, Run
 from dlkit.transfer import fine_tune
-from dlkit.transforms import evaluate
+from dlkit.transforms import for_evaluation
 
 # ---------------------------------------------------------------------------------------------------- values by step
 
@@ -118,7 +118,7 @@ class Scripted(Callback):
     order = -1
     values = {"a": [3.0, 1.0, 2.0, 5.0, 4.0], "b": [1.0, 2.0, 3.0, 5.0, 4.0]}  # noqa: RUF012
 
-    def on_row(self, run: Run, row: Any) -> None:
+    def on_log(self, run: Run, row: Any) -> None:
         row |= {name: values[run.epoch] for name, values in self.values.items()}
 
 
@@ -149,7 +149,7 @@ def data() -> DataLoader[Any]:
 
 
 class Images(TensorDataset):
-    classes, transform = ("x", "y"), evaluate(4, color="L", mean=0.0, std=1.0)
+    classes, transform = ("x", "y"), for_evaluation(4, color="L", mean=0.0, std=1.0)
 
 
 def stores(trainer: Trainer) -> list[Checkpoint]:

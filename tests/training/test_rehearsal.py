@@ -55,7 +55,7 @@ class Memory(Callback):
         self.names[run.step] = True
         run.log("seen", self.steps)
 
-    def on_row(self, run, row) -> None:
+    def on_log(self, run, row) -> None:
         self.rows.append(row)
 
     def state_dict(self):
@@ -184,7 +184,7 @@ def test_a_dry_run_goes_through_every_stage_with_two_batches(tmp_path):
         def on_validation_step(self, run, done, total) -> None:
             called.append(f"validation {done}/{total}")
 
-        def on_row(self, run, row) -> None:
+        def on_log(self, run, row) -> None:
             called.append("row")
 
         def on_fit_end(self, run) -> None:

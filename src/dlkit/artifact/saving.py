@@ -73,9 +73,9 @@ def save(
         ArgumentError: the model is not registered, or what it needs is not known.
         ModelFileError: what was written does not give the same output.
 
-    >>> import tempfile; from dlkit.models import SmallConvNet; from dlkit.transforms import evaluate
+    >>> import tempfile; from dlkit.models import SmallConvNet; from dlkit.transforms import for_evaluation
     >>> file = Path(tempfile.mkdtemp()) / "letters.safetensors"
-    >>> grey = evaluate(28, color="L", mean=0.0, std=1.0)
+    >>> grey = for_evaluation(28, color="L", mean=0.0, std=1.0)
     >>> save(SmallConvNet(num_classes=2), file, classes=["A", "B"], preprocessing=grey).name
     'letters.safetensors'
     """

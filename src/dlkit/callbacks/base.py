@@ -29,7 +29,7 @@ class Callback:
     `on_gradients`         yes         the step is finished       no
     `on_step_end`          yes         the step is finished       no
     `on_validation_step`   yes         the batch is finished      no
-    `on_row`               yes         not for an open row        no
+    `on_log`               yes         not for an open row        no
     `on_epoch_end`         yes         after its last row         no
     `on_safe_point`        yes         once more                  if between steps
     `on_fit_end`           yes         yes                        yes
@@ -97,7 +97,7 @@ class Callback:
             total: Batches in all, None where nobody knows.
         """
 
-    def on_row(self, run: Run, row: Row) -> None:
+    def on_log(self, run: Run, row: Row) -> None:
         """A row of the history is complete: the one moment at which everybody judges the same values.
 
         A callback whose `order` is negative may add values of its own, before the loggers write the row down.

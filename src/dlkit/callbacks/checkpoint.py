@@ -114,7 +114,7 @@ class Checkpoint(Callback):
         self._next_time = time.monotonic() + self.every.number
         self._saved_at = _place(run.cursor)
 
-    def on_row(self, run: Run, row: Row) -> None:
+    def on_log(self, run: Run, row: Row) -> None:
         """Remember a value that would be among the best; the state is saved at the safe point that follows.
 
         Args:

@@ -69,7 +69,7 @@ class EarlyStopping(Callback):
         """
         self._higher_is_better = run.higher_is_better(self.monitor, self.mode)
 
-    def on_row(self, run: Run, row: Row) -> None:
+    def on_log(self, run: Run, row: Row) -> None:
         """Judge the row.
 
         Args:

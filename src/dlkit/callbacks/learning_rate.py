@@ -111,7 +111,7 @@ class LearningRate(Callback):
         if self.every == "step" and self.scheduler is not None and not self.plateau:
             self.scheduler.step()
 
-    def on_row(self, run: Run, row: Row) -> None:
+    def on_log(self, run: Run, row: Row) -> None:
         """Show a plateau the value that everybody judges, and the history the rate that a warm-up makes.
 
         Args:

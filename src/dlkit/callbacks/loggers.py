@@ -53,7 +53,7 @@ class CSVLogger(Callback):
         if run.write_files:
             _tell_failure(lambda: self._rewrite(run.history), str(self.path))
 
-    def on_row(self, run: Run, row: Row) -> None:
+    def on_log(self, run: Run, row: Row) -> None:
         """Add a line.
 
         Args:
@@ -99,7 +99,7 @@ class JSONLinesLogger(Callback):
         """
         self._whole = run.write_files and self._rewrite(run.history)
 
-    def on_row(self, run: Run, row: Row) -> None:
+    def on_log(self, run: Run, row: Row) -> None:
         """Add a line.
 
         Args:
@@ -175,7 +175,7 @@ class TensorBoardLogger(Callback):
             summary = require("torch.utils.tensorboard", extra="tensorboard")
             self._writer = summary.SummaryWriter(str(self.log_dir), purge_step=run.step + 1)
 
-    def on_row(self, run: Run, row: Row) -> None:
+    def on_log(self, run: Run, row: Row) -> None:
         """Write the values.
 
         Args:
@@ -233,7 +233,7 @@ class MLflowLogger(Callback):
             identity = found.experiment_id if found else self._client.create_experiment(self.experiment)
             self._run_id = self._client.create_run(identity).info.run_id
 
-    def on_row(self, run: Run, row: Row) -> None:
+    def on_log(self, run: Run, row: Row) -> None:
         """Log the values of this row, and of earlier ones that could not be logged.
 
         Args:
@@ -317,7 +317,7 @@ class WandbLogger(Callback):
         self._run = wandb.init(project=self.project, mode=self.mode, dir=folder, id=self._run_id, resume="allow")
         self._run_id = self._run.id
 
-    def on_row(self, run: Run, row: Row) -> None:
+    def on_log(self, run: Run, row: Row) -> None:
         """Log the values; wandb drops a step that it already has.
 
         Args:

@@ -71,7 +71,7 @@ class Progress(Callback):
             self._next = time.monotonic() + _SHOWN_EVERY
             self._bar.set_postfix_str(f"validation {done}/{total or '?'}")
 
-    def on_row(self, run: Run, row: Row) -> None:
+    def on_log(self, run: Run, row: Row) -> None:
         """Write the row.
 
         Args:

@@ -62,9 +62,9 @@ def load(
         DataNotFoundError: there is no such file.
         ModelFileError: it is damaged or hostile, was changed, or names an architecture that is not registered here.
 
-    >>> import tempfile, dlkit; from dlkit.models import SmallConvNet; from dlkit.transforms import evaluate
+    >>> import tempfile, dlkit; from dlkit.models import SmallConvNet; from dlkit.transforms import for_evaluation
     >>> file = tempfile.mkdtemp() + "/letters.safetensors"
-    >>> grey = evaluate(28, color="L", mean=0.0, std=1.0)
+    >>> grey = for_evaluation(28, color="L", mean=0.0, std=1.0)
     >>> file = dlkit.save(SmallConvNet(num_classes=2), file, classes=["A", "B"], preprocessing=grey)
     >>> dlkit.load(file)
     Predictor(dlkit.models.SmallConvNet, image, classification of 2 classes: A, B)

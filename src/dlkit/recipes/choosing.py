@@ -17,7 +17,7 @@ from dlkit.recipes.reading import Data
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.groups import param_groups
 from dlkit.transfer.models import create_model
-from dlkit.transforms import Augment, Preprocessing, evaluate, from_json
+from dlkit.transforms import Augment, Preprocessing, for_evaluation, from_json
 
 __all__ = ["BACKBONE", "Choice", "Wish", "choose"]
 
@@ -239,7 +239,7 @@ def _created(arch: str, data: Data, wish: Wish, side: int | None) -> nn.Module:
 
 
 def _own_size(side: int, *, stretch: bool, grey: bool) -> Preprocessing:
-    return evaluate(side, fit="stretch" if stretch else "crop", color="L" if grey else "RGB")
+    return for_evaluation(side, fit="stretch" if stretch else "crop", color="L" if grey else "RGB")
 
 
 def _augmented(prepared: Preprocessing) -> Preprocessing:

@@ -16,7 +16,7 @@ from dlkit.loader import DataLoader
 from dlkit.recipes.reading import NAMES, ReadOptions, kind_of, letters, read_data
 from dlkit.transfer.comparing import Comparison, compare
 from dlkit.transfer.models import create_model
-from dlkit.transforms import evaluate
+from dlkit.transforms import for_evaluation
 
 __all__ = ["compare_backbones", "download", "evaluate_file", "look_at"]
 
@@ -90,7 +90,9 @@ def compare_backbones(
         raise ArgumentError("name the backbones to compare, such as torchvision/resnet18 timm/mobilenetv3_small_100")
     letters = data.kind == "letters"
     parts = (
-        [data.train, data.val] if letters else [p.with_transform(evaluate(image_size)) for p in (data.train, data.val)]
+        [data.train, data.val]
+        if letters
+        else [p.with_transform(for_evaluation(image_size)) for p in (data.train, data.val)]
     )
     train, val = (DataLoader(part, batch_size, num_workers=num_workers) for part in parts)
     rows = []

@@ -143,6 +143,6 @@ def _write_row(run: Run, measured: Row, hooks: Hooks) -> None:
     run.losses.reset()
     run.between_steps = False  # until everybody has seen the row: half a judgement must not be saved
     run.history.rows.append(row)
-    for hook in hooks["on_row"]:
+    for hook in hooks["on_log"]:
         hook(run, row)
     run.between_steps = True

@@ -261,7 +261,7 @@ class _Best(Callback):
     def on_fit_start(self, run: Any) -> None:
         self.higher = run.higher_is_better(self.monitor)
 
-    def on_row(self, run: Any, row: Mapping[str, Any]) -> None:
+    def on_log(self, run: Any, row: Mapping[str, Any]) -> None:
         if self.monitor not in row:
             return
         value, loss = float(row[self.monitor]), float(row.get("val_loss", 0.0))

@@ -12,12 +12,12 @@ _ROOMS = {
     "LocalContrastNormalization": "contrast",
     "MixUp": "mixing",
     "Preprocessing": "spec",
-    "evaluate": "presets",
+    "for_evaluation": "presets",
+    "for_training": "presets",
     "from_json": "documents",
     "from_model": "presets",
     "spec_of": "documents",
     "to_json": "documents",
-    "train": "presets",
 }
 
 __all__ = sorted(_ROOMS)
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from dlkit.transforms.documents import to_json as to_json
     from dlkit.transforms.mixing import CutMix as CutMix
     from dlkit.transforms.mixing import MixUp as MixUp
-    from dlkit.transforms.presets import evaluate as evaluate
+    from dlkit.transforms.presets import for_evaluation as for_evaluation
+    from dlkit.transforms.presets import for_training as for_training
     from dlkit.transforms.presets import from_model as from_model
-    from dlkit.transforms.presets import train as train
     from dlkit.transforms.spec import Augment as Augment
     from dlkit.transforms.spec import Preprocessing as Preprocessing
 

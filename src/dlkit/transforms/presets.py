@@ -10,13 +10,13 @@ from dlkit.errors import ArgumentError
 from dlkit.transforms.documents import from_json
 from dlkit.transforms.spec import IMAGENET_MEAN, IMAGENET_STD, Augment, Interpolation, Preprocessing
 
-__all__ = ["evaluate", "from_model", "train"]
+__all__ = ["for_evaluation", "for_training", "from_model"]
 
 Size = int | tuple[int, int]
 Color = Literal["RGB", "L"]
 
 
-def train(
+def for_training(
     size: Size,
     *,
     scale: tuple[float, float] | None = (0.08, 1.0),
@@ -53,7 +53,7 @@ def train(
     Raises:
         ArgumentError: a value that cannot be meant.
 
-    >>> train(224).shape
+    >>> for_training(224).shape
     (3, 224, 224)
     """
     augment = Augment(
@@ -77,7 +77,7 @@ def train(
     )
 
 
-def evaluate(
+def for_evaluation(
     size: Size,
     *,
     resize: int | None = None,
@@ -102,7 +102,7 @@ def evaluate(
     Raises:
         ArgumentError: a value that cannot be meant.
 
-    >>> evaluate(224).resize, evaluate((32, 100), fit="stretch", color="L").shape
+    >>> for_evaluation(224).resize, for_evaluation((32, 100), fit="stretch", color="L").shape
     (256, (1, 32, 100))
     """
     height, width = _pair(size)
@@ -133,7 +133,7 @@ def from_model(model: Any, *, augment: Augment | None = None, size: Size | None 
         ArgumentError: the object does not say; or its preprocessing cannot be written as a `Preprocessing`.
 
     >>> from torchvision.models import ResNet18_Weights
-    >>> from_model(ResNet18_Weights.IMAGENET1K_V1) == evaluate(224)
+    >>> from_model(ResNet18_Weights.IMAGENET1K_V1) == for_evaluation(224)
     True
     """
     own = getattr(model, "preprocessing", None)
@@ -148,7 +148,7 @@ def from_model(model: Any, *, augment: Augment | None = None, size: Size | None 
     else:
         raise ArgumentError(
             f"{type(model).__module__}.{type(model).__qualname__} does not say how its images are prepared; give a "
-            "timm model or torchvision's weights (ResNet18_Weights.DEFAULT), or write transforms.evaluate(size, ...)"
+            "timm model or torchvision's weights (ResNet18_Weights.DEFAULT), or transforms.for_evaluation(size, ...)"
         )
     if size is not None:
         fields |= _other_size(fields, _pair(size))

@@ -127,7 +127,7 @@ class Preprocessing:
         then: Steps on the normalised images, such as `LocalContrastNormalization()`.
 
     >>> evaluate = Preprocessing(size=(4, 4), resize=6)
-    >>> evaluate(np.zeros((9, 12, 3), np.uint8)).shape
+    >>> for_evaluation(np.zeros((9, 12, 3), np.uint8)).shape
     torch.Size([3, 4, 4])
     """
 

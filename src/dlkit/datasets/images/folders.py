@@ -40,12 +40,12 @@ class ImageFolder(ImageDataset):
     Args:
         root: The folder.
         size: Side of the square output in pixels, or (height, width): short for
-            `transform=transforms.evaluate(size)`.
-        transform: `transforms.train(size)`, `evaluate(size)`, `from_model(model)`; or any callable on a PIL image that
-            returns a tensor, such as torchvision's v2 transforms (run one by one, in this thread, because they draw
-            random numbers). None, without `size`: uint8 [C, H, W] in each image's own size.
+            `transform=transforms.for_evaluation(size)`.
+        transform: `transforms.for_training(size)`, `for_evaluation(size)`, `from_model(model)`; or any callable on a
+            PIL image that returns a tensor, such as torchvision's v2 transforms (run one by one, in this thread,
+            because they draw random numbers). None, without `size`: uint8 [C, H, W] in each image's own size.
         augment: What is random in training, with `size` or a transform of `dlkit.transforms`: an `Augment`, True for
-            `Augment()`, or what `transforms.train(size)` returns. `split` keeps it for the first part alone.
+            `Augment()`, or what `transforms.for_training(size)` returns. `split` keeps it for the first part alone.
         color: "RGB", or "L" for grey images with one channel.
         class_to_idx: The classes' numbers, or their names in order, such as `model.classes`; by default their natural
             order, "2" before "10".
@@ -182,7 +182,7 @@ class ImageFiles(ImageDataset):
 
     Args:
         files: A folder, whose images are taken in natural order of their names; or paths, in the order given.
-        size: Short for `transform=transforms.evaluate(size)`.
+        size: Short for `transform=transforms.for_evaluation(size)`.
         transform: See `ImageFolder`; for prediction the one that the model was trained with.
         color: "RGB" or "L".
         on_error: "raise" or "skip".

@@ -100,5 +100,5 @@ def _advice(measured: _Measured, transform: Any, side: int) -> list[str]:
     if fast and side > 4 * max(transform.size):
         advice.append(f"the files are {side // max(transform.size)} times as large as needed: store smaller copies")
     if not fast and transform is not None and spent["resize and normalise"] > 0.3 * total:
-        advice.append("your transform runs in one thread, image by image: transforms.train(size) runs in all of them")
+        advice.append("your transform runs in one thread, image by image: for_training(size) runs in all of them")
     return advice

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlkit.datasets.images.decoding import Color
 from dlkit.errors import ArgumentError
-from dlkit.transforms import Augment, Preprocessing, evaluate
+from dlkit.transforms import Augment, Preprocessing, for_evaluation
 
 __all__ = ["ImageSettings"]
 
@@ -25,10 +25,10 @@ class ImageSettings:
     """The options that all image datasets share, checked where they are made.
 
     Attributes:
-        size: Short for `transform=transforms.evaluate(size)`.
-        transform: From the decoded image to the sample: a `Preprocessing` (`transforms.train(224)`), which is carried
-            out in threads at the speed the machine allows; or any callable on a PIL image that returns a tensor, such
-            as torchvision's v2 transforms, run one by one. None: uint8 [C, H, W] in each image's own size.
+        size: Short for `transform=transforms.for_evaluation(size)`.
+        transform: From the decoded image to the sample: a `Preprocessing` (`transforms.for_training(224)`), which is
+            carried out in threads at the speed the machine allows; or any callable on a PIL image that returns a
+            tensor, such as torchvision's v2 transforms, run one by one. None: uint8 [C, H, W] in each image's own size.
         augment: What is random: the `augment` of the `Preprocessing`, True for `Augment()`, or another
             `Preprocessing` whose augmentation is taken.
         color: "RGB" or "L"; a `Preprocessing` has its own.
@@ -55,10 +55,10 @@ class ImageSettings:
 
     def __post_init__(self) -> None:
         if self.size is not None and self.transform is not None:
-            raise ArgumentError("size= is short for transform=transforms.evaluate(size): give one of them")
+            raise ArgumentError("size= is short for transform=transforms.for_evaluation(size): give one of them")
         if self.size is not None:
             color: dict[str, Any] = {"color": self.color}
-            object.__setattr__(self, "transform", evaluate(self.size, **color))
+            object.__setattr__(self, "transform", for_evaluation(self.size, **color))
         if self.augment is not None and self.augment is not False:
             object.__setattr__(self, "transform", _augmented(self.transform, self.augment))
         object.__setattr__(self, "size", None)
@@ -107,7 +107,7 @@ def _augmented(transform: Transform | None, augment: Any) -> Preprocessing:
     own = augment.augment if isinstance(augment, Preprocessing) else augment
     if not isinstance(own, Augment):
         raise ArgumentError(
-            f"augment= takes transforms.Augment(...), True for its defaults, or what transforms.train(size) returns, "
-            f"not {type(augment).__name__}; a pipeline of torchvision goes into transform= as a whole"
+            "augment= takes transforms.Augment(...), True for its defaults, or what transforms.for_training(size) "
+            f"returns, not {type(augment).__name__}; a pipeline of torchvision goes into transform= as a whole"
         )
     return dataclasses.replace(transform, augment=own)

@@ -14,7 +14,7 @@ from dlkit.datasets.base import InMemoryDataset
 from dlkit.datasets.letters.packfile import ImageStore, Pack
 from dlkit.errors import ArgumentError, DataError
 from dlkit.splits import content_keys, split_indices
-from dlkit.transforms import Preprocessing, evaluate
+from dlkit.transforms import Preprocessing, for_evaluation
 
 __all__ = ["PackedImages"]
 
@@ -76,7 +76,7 @@ class PackedImages(InMemoryDataset):
         if self.transform is not None:
             return None
         height, width = self._store.images.shape[1:]
-        return evaluate((height, width), fit="stretch", color="L", mean=0.0, std=1.0)
+        return for_evaluation((height, width), fit="stretch", color="L", mean=0.0, std=1.0)
 
     @property
     def draws_random(self) -> bool:

@@ -21,7 +21,7 @@ from dlkit.datasets.tables._encoding import Problem
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading._policy import ReadOptions
 from dlkit.reading.cells import Strings
-from dlkit.transforms import Preprocessing, evaluate
+from dlkit.transforms import Preprocessing, for_evaluation
 
 __all__ = ["ImageOptions", "Leniency", "missing_files"]
 
@@ -32,7 +32,7 @@ class ImageOptions:
 
     Attributes:
         root: The folder that paths are relative to.
-        size: Short for `transform=transforms.evaluate(size)`.
+        size: Short for `transform=transforms.for_evaluation(size)`.
         transform: A `Preprocessing`, or any callable on a PIL image that returns a tensor.
         lenient: What is done about files that cannot be decoded; None stops at one.
     """
@@ -60,7 +60,7 @@ class ImageOptions:
 
         What stands in those places means nothing; there are no images at all where none can be decoded.
         """
-        transform = evaluate(self.size) if self.transform is None else self.transform
+        transform = for_evaluation(self.size) if self.transform is None else self.transform
         paths = [self.path(cell) for cell in cells]
         known = {} if self.lenient is None else self.lenient.known(paths)
 

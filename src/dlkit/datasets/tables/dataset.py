@@ -100,9 +100,10 @@ class CSVDataset(InMemoryDataset):
         scale_target: Scale a regression's target too; `unscale_target` is the way back.
         min_freq: Rarer categories count as unseen.
         image_root: The folder that image paths are relative to; that of the table if not given.
-        image_size: Side of the square that images become: short for `image_transform=transforms.evaluate(image_size)`.
-        image_transform: As the `transform` of `ImageFolder`: `transforms.train(size)`, or any callable on a PIL image
-            that returns a tensor.
+        image_size: Side of the square that images become: short for
+            `image_transform=transforms.for_evaluation(image_size)`.
+        image_transform: As the `transform` of `ImageFolder`: `transforms.for_training(size)`, or any callable on a PIL
+            image that returns a tensor.
         on_error: "raise" stops at a row that cannot be read or has no target; "skip" leaves it out and lists it in
             `skipped`. A row whose image cannot be decoded is left out when a batch asks for it, with a warning.
         max_errors: The share of unreadable rows (ten are always allowed) at which "skip" stops too.
