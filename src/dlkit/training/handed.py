@@ -2,6 +2,7 @@
 
 In a loop over folds, a scheduler that has come to its end or an early stopping that has lost its patience would spoil
 every fold but the first, and no number would look wrong. Whatever remembers nothing may be used as often as one likes.
+An optimizer belongs to its model's parameters and goes on with them, as in any loop, which is told.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ def refuse_used(run: Run, callbacks: Sequence[Callback]) -> None:
     Raises:
         ArgumentError: names the objects that were in another Trainer.
     """
+    for name, optimizer in run.optimizers.items():
+        if optimizer.state and _serves_another(run, optimizer, ""):
+            run.tell(f"{name}: goes on with what it remembers of another Trainer's run, as the model does")
+        take(run, optimizer)
     handed = list(_handed(run, callbacks))
     used = [name for name, value, remembers, content in handed if remembers and _serves_another(run, value, content)]
     if used:
@@ -65,8 +70,6 @@ def take(run: Run, value: Any, content: str = "") -> None:
 
 def _handed(run: Run, callbacks: Sequence[Callback]) -> Iterator[tuple[str, Any, bool, str]]:
     """What can remember a run: its name, itself, whether it remembers something, and the content of a part."""
-    for name, optimizer in run.optimizers.items():
-        yield name if name == "optimizer" else f"optimizer {name!r}", optimizer, bool(optimizer.state), ""
     for callback in callbacks:
         yield type(callback).__name__, callback, bool(callback.state_dict()), ""
         scheduler = callback.scheduler if isinstance(callback, LearningRate) else None

@@ -126,8 +126,8 @@ class Preprocessing:
         augment: What is random; None for evaluation.
         then: Steps on the normalised images, such as `LocalContrastNormalization()`.
 
-    >>> evaluate = Preprocessing(size=(4, 4), resize=6)
-    >>> for_evaluation(np.zeros((9, 12, 3), np.uint8)).shape
+    >>> prepare = Preprocessing(size=(4, 4), resize=6)
+    >>> prepare(np.zeros((9, 12, 3), np.uint8)).shape
     torch.Size([3, 4, 4])
     """
 
