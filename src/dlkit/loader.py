@@ -332,6 +332,8 @@ class DataLoader:
     def _fetch_as_a_worker_would(self, task: _Task) -> Any:
         """One thread, because a sum over many threads rounds differently, and with streams of its own."""
         threads = torch.get_num_threads()
+        if threads == 1:
+            return self._lender.lend(task.seed, functools.partial(self._fetcher.fetch, task))
         torch.set_num_threads(1)
         try:
             return self._lender.lend(task.seed, functools.partial(self._fetcher.fetch, task))
