@@ -22,10 +22,12 @@ __all__ = [
     "find_generators",
     "isolated",
     "load_state_dict",
+    "put_back",
     "reseed",
     "seed_everything",
     "set_streams",
     "state_dict",
+    "state_of",
     "twin",
 ]
 
@@ -213,7 +215,7 @@ def isolated(seed: int, own: Sequence[Generator] = ()) -> Iterator[None]:
     True
     """
     python, numpy_state, cpu, agrees = random.getstate(), np.random.get_state(), _CPU.get_state(), twin.agrees
-    states = [_get_state(generator) for generator in own]
+    states = [state_of(generator) for generator in own]
     set_streams(seed)
     reseed(own, seed)
     try:
@@ -224,16 +226,30 @@ def isolated(seed: int, own: Sequence[Generator] = ()) -> Iterator[None]:
         np.random.set_state(numpy_state)
         _CPU.set_state(cpu)
         for generator, state in zip(own, states, strict=True):
-            _set_state(generator, state)
+            put_back(generator, state)
 
 
-def _get_state(generator: Generator) -> Any:
+def state_of(generator: Generator) -> Any:
+    """The state of a generator of any library.
+
+    Args:
+        generator: One that some object owns itself.
+    """
     if isinstance(generator, random.Random):
         return generator.getstate()
     return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state()
 
 
-def _set_state(generator: Generator, state: Any) -> None:
+def put_back(generator: Generator, state: Any) -> None:
+    """Give a generator the `state` that `state_of` saw.
+
+    Args:
+        generator: The same one.
+        state: What `state_of` returned.
+
+    >>> own = random.Random(1); state = state_of(own); first = own.random(); put_back(own, state); first == own.random()
+    True
+    """
     if isinstance(generator, random.Random):
         generator.setstate(state)
     elif isinstance(generator, np.random.Generator):

@@ -109,7 +109,7 @@ class _Watched:
 
     def _state(self) -> list[Any]:
         streams = [random.getstate(), np.random.get_state(legacy=False), torch.default_generator.get_state()]
-        return [*streams, *map(_state_of, self._owned())]
+        return [*streams, *map(rng.state_of, self._owned())]
 
     def _start_again(self) -> None:
         python, numpy_state, cpu, *owned = self._before
@@ -117,22 +117,7 @@ class _Watched:
         np.random.set_state(numpy_state)
         torch.default_generator.set_state(cpu)
         for generator, state in zip(self._owned(), owned, strict=False):
-            _put_back(generator, state)
-
-
-def _state_of(generator: rng.Generator) -> Any:
-    if isinstance(generator, random.Random):
-        return generator.getstate()
-    return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state()
-
-
-def _put_back(generator: rng.Generator, state: Any) -> None:
-    if isinstance(generator, random.Random):
-        generator.setstate(state)
-    elif isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    else:
-        generator.set_state(state)
+            rng.put_back(generator, state)
 
 
 def _is_seeded(dataset: Any) -> bool:
