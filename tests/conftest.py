@@ -121,7 +121,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(SLOW)}
 
     def place(item: pytest.Item) -> int:
-        file = item.path.relative_to(ROOT / "tests").with_suffix("").as_posix()
+        file = os.path.relpath(item.path, ROOT / "tests").removesuffix(".py")
         single = f"{file}::{getattr(item, 'originalname', item.name)}"
         return places.get(file, places.get(single, len(places)))
 
