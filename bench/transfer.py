@@ -30,10 +30,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dlkit import Trainer
+from dlkit import Trainer, fine_tune
 from dlkit.callbacks import Callback, ReuseFeatures
 from dlkit.datasets import NotMNIST
-from dlkit.transfer import create_model, fine_tune, freeze
+from dlkit.transfer import create_model, freeze
 
 BATCH, RATE, FINE_TUNE_EPOCHS = 32, 1e-3, 5
 

@@ -44,7 +44,7 @@ SLOW = [
     "training/test_rehearsal",
     "test_models",
     "test_transfer_groups",
-    "test_transfer_tuning",
+    "recipes/test_tuning",
     "artifact/test_crafted",
     "recipes/test_training",
     "recipes/test_reading",

@@ -21,7 +21,7 @@ rng lending
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/documents transforms/presets
 transforms/__init__
 _padding _columns collate
-samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader streams sources windows
+samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader streams
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks
 text/_texts text/__init__
@@ -47,7 +47,7 @@ datasets/__init__
 models/convnet models/text models/tabular models/__init__ objective _measures metrics
 transfer/_trace transfer/_adapters transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs
 transfer/backbones transfer/models
-transfer/_cut transfer/features
+transfer/_cut transfer/features transfer/__init__
 artifact/header artifact/budget artifact/running artifact/inputs artifact/weights artifact/opening artifact/exporting
 artifact/saving artifact/__init__
 runs/every runs/history runs/snapshot runs/state runs/checking runs/judged runs/parts runs/modelfile runs/store
@@ -55,15 +55,15 @@ runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
+training/sources training/windows
 training/meaning training/units training/batches training/counting training/outputs training/steps
 training/closures
 training/evaluation training/loop training/signals training/handed training/identity training/planning training/probing
 training/resuming training/continuing
 training/watching training/reuse training/rehearsal training/setup training/trainer training/__init__
-transfer/tuning transfer/comparing transfer/__init__
 inference/outputs inference/batches inference/frames inference/images inference/tables inference/texts inference/inputs
 inference/scoring inference/predictor inference/__init__
-recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__
+recipes/tuning recipes/comparing recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__
 demo
 __init__
 cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_data cli/app cli/__init__ __main__

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from dlkit import Trainer
 from dlkit.callbacks import Checkpoint
 from dlkit.errors import ArgumentError, DataError
-from dlkit.sources import source_of
 from dlkit.streams import Stream
-from dlkit.windows import Windows
+from dlkit.training.sources import source_of
+from dlkit.training.windows import Windows
 
 
 def batch(number: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,7 +16,7 @@ import dlkit
 from dlkit.datasets import CSVDataset, PackedTextDataset
 from dlkit.errors import ArgumentError, DataError
 from dlkit.models import TabularMLP
-from dlkit.sources import source_of
+from dlkit.training.sources import source_of
 from dlkit.transfer.features import identity_of
 from dlkit.wrappers import unwrap, view_of
 

@@ -16,6 +16,8 @@ _ROOMS = {
     "DataLoader": "dlkit.loader",
     "Predictor": "dlkit.inference",
     "Trainer": "dlkit.training",
+    "compare": "dlkit.recipes",
+    "fine_tune": "dlkit.recipes",
     "load": "dlkit.inference",
     "register": "dlkit.registry",
     "save": "dlkit.artifact",
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from dlkit.inference import Predictor as Predictor
     from dlkit.inference import load as load
     from dlkit.loader import DataLoader as DataLoader
+    from dlkit.recipes import compare as compare
+    from dlkit.recipes import fine_tune as fine_tune
     from dlkit.registry import register as register
     from dlkit.rng import seed_everything as seed_everything
     from dlkit.training import Trainer as Trainer

@@ -15,7 +15,7 @@ from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint, StopOnNaN, TimeLimit
 from dlkit.errors import ArgumentError
 from dlkit.runs.store import load_checkpoint
-from dlkit.sources import source_of
+from dlkit.training.sources import source_of
 
 NAN, INF = math.nan, math.inf
 

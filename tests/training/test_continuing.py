@@ -20,8 +20,8 @@ from dlkit.callbacks import Callback, Checkpoint, LearningRate
 from dlkit.datasets import TextDataset
 from dlkit.errors import ArgumentError, ResumeError
 from dlkit.runs.store import CheckpointStore
-from dlkit.sources import source_of
 from dlkit.training.probing import differing, marks_of
+from dlkit.training.sources import source_of
 
 
 def data(seed: int = 1, samples: int = 32) -> TensorDataset:

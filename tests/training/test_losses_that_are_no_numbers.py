@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint, StopOnNaN
-from dlkit.sources import source_of
+from dlkit.training.sources import source_of
 
 
 class Numbers(Dataset):

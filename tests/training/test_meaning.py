@@ -14,12 +14,12 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset, random_split
 
 import dlkit
-from dlkit import Trainer
+from dlkit import Trainer, compare, fine_tune
 from dlkit.datasets import CSVDataset, ImageFolder, TextDataset
 from dlkit.declared import classes_in, difference
 from dlkit.errors import DataError, DlkitError
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
-from dlkit.transfer import compare, fine_tune, replace_head
+from dlkit.transfer import replace_head
 from dlkit.transforms import Augment, for_evaluation, for_training
 
 

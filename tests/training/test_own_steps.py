@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import dlkit
-from dlkit import Trainer
+from dlkit import Trainer, fine_tune
 from dlkit.artifact import read_header
 from dlkit.callbacks import Callback, Checkpoint, StopOnNaN
 from dlkit.errors import CheckpointError
 from dlkit.runs.state import LossMeter, Run
-from dlkit.transfer import fine_tune
 from dlkit.transforms import for_evaluation
 
 # ---------------------------------------------------------------------------------------------------- values by step

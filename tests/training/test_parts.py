@@ -13,13 +13,12 @@ from cases import StopAt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dlkit import Trainer
+from dlkit import Trainer, fine_tune
 from dlkit.callbacks import EMA, Callback, Checkpoint, StopOnNaN
 from dlkit.errors import ResumeError
 from dlkit.runs.parts import find_parts
 from dlkit.runs.store import load_checkpoint
 from dlkit.training.setup import parts_on_device
-from dlkit.transfer import fine_tune
 
 
 class Centers(nn.Module):

@@ -5,6 +5,8 @@
 =========== ==========================================================================================
 `reading`   `read_data`: what a source holds, cut into parts
 `choosing`  which model, loss and rate suit it
+`tuning`    `fine_tune`: the usual recipe for a pretrained model, its choices made by measuring
+`comparing` `compare`: which backbone suits the data
 `training`  `train`: to a model file, going on where it was stopped
 `using`     looking at data, comparing backbones, judging a file, fetching
 =========== ==========================================================================================
@@ -19,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 _ROOMS = {
     "Data": "reading",
     "Trained": "training",
+    "compare": "comparing",
     "compare_backbones": "using",
     "download": "using",
     "evaluate_file": "using",
+    "fine_tune": "tuning",
     "look_at": "using",
     "read_data": "reading",
     "train": "training",
@@ -30,10 +34,12 @@ _ROOMS = {
 __all__ = sorted(_ROOMS)
 
 if TYPE_CHECKING:
+    from dlkit.recipes.comparing import compare as compare
     from dlkit.recipes.reading import Data as Data
     from dlkit.recipes.reading import read_data as read_data
     from dlkit.recipes.training import Trained as Trained
     from dlkit.recipes.training import train as train
+    from dlkit.recipes.tuning import fine_tune as fine_tune
     from dlkit.recipes.using import compare_backbones as compare_backbones
     from dlkit.recipes.using import download as download
     from dlkit.recipes.using import evaluate_file as evaluate_file

@@ -13,8 +13,8 @@ from dlkit.datasets.tables.dataset import CSVDataset
 from dlkit.errors import ArgumentError
 from dlkit.inference import load
 from dlkit.loader import DataLoader
+from dlkit.recipes.comparing import Comparison, compare
 from dlkit.recipes.reading import NAMES, ReadOptions, kind_of, letters, read_data
-from dlkit.transfer.comparing import Comparison, compare
 from dlkit.transfer.models import create_model
 from dlkit.transforms import for_evaluation
 
@@ -65,7 +65,7 @@ def compare_backbones(
 ) -> list[Comparison]:
     """How well the features of several backbones separate the classes of a folder of images, the best first.
 
-    All get the same images, prepared as ImageNet's; see `dlkit.transfer.compare`.
+    All get the same images, prepared as ImageNet's; see `dlkit.compare`.
 
     Args:
         source: Images: a folder, or letters by name.

@@ -17,8 +17,8 @@ from dlkit.errors import ArgumentError, CheckpointError, DamagedCheckpointError
 from dlkit.runs.judged import take_trained_back
 from dlkit.runs.state import Run
 from dlkit.runs.store import CheckpointStore, CheckpointWarning, load_checkpoint
-from dlkit.sources import Source
 from dlkit.training.resuming import Script, restore
+from dlkit.training.sources import Source
 
 __all__ = ["go_on", "same_threads"]
 

@@ -12,8 +12,8 @@ from dlkit.loader import LEFT_OUT
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
 from dlkit.runs.state import Run
-from dlkit.sources import Source, nothing, nothing_left
 from dlkit.training.batches import groups
+from dlkit.training.sources import Source, nothing, nothing_left
 from dlkit.training.steps import Step
 
 __all__ = ["Hooks", "Plan", "run_epochs"]

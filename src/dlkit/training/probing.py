@@ -23,7 +23,7 @@ from dlkit import rng
 from dlkit.declared import classes_in, spec_in
 from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader
-from dlkit.sources import Source
+from dlkit.training.sources import Source
 from dlkit.wrappers import unwrap
 
 __all__ = ["differing", "marks_of"]

@@ -16,7 +16,7 @@ from dlkit.errors import ArgumentError, TrainingError
 from dlkit.runs.history import History
 from dlkit.runs.parts import remember
 from dlkit.runs.state import Cursor, LossMeter, Run
-from dlkit.sources import Source, nothing, present
+from dlkit.training.sources import Source, nothing, present
 from dlkit.training.steps import Step
 
 __all__ = ["LearningRateCurve", "first_batches", "lr_find", "stand_in", "undone"]

@@ -20,11 +20,11 @@ from dlkit.runs.checking import check_fits, check_state, restoring
 from dlkit.runs.history import History
 from dlkit.runs.parts import load_parts, parts_state
 from dlkit.runs.state import Cursor, Run
-from dlkit.sources import Source
 from dlkit.training.handed import take
 from dlkit.training.identity import differences
 from dlkit.training.planning import ScriptRates, put_functions
 from dlkit.training.probing import differing, marks_of
+from dlkit.training.sources import Source
 
 __all__ = ["FORMAT", "Script", "Settings", "capture", "loss_settings", "named", "rates_of", "restore", "settings_of"]
 

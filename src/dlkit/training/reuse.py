@@ -18,8 +18,8 @@ from dlkit.callbacks.features import ReuseFeatures
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.loader import DataLoader
 from dlkit.runs.state import Run
-from dlkit.sources import Source
 from dlkit.training.batches import rows_of, split, to_device
+from dlkit.training.sources import Source
 from dlkit.training.steps import Forward
 from dlkit.training.watching import Fetched, in_order
 from dlkit.transfer._cut import Cut, SecondHalf, check_halves, check_training, find_cut, in_best_layout

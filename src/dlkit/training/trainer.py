@@ -34,7 +34,6 @@ from dlkit.runs.modelfile import write_model_file
 from dlkit.runs.state import Run
 from dlkit.runs.store import CheckpointStore, plain
 from dlkit.samplers import Shuffle
-from dlkit.sources import Source, nothing, present, source_of
 from dlkit.training import batches as batch_tools
 from dlkit.training import evaluation, meaning, rehearsal, resuming, setup
 from dlkit.training.closures import ClosureStep, needs_closure
@@ -46,10 +45,11 @@ from dlkit.training.planning import ScriptRates, check_plans, plans_of
 from dlkit.training.probing import marks_of
 from dlkit.training.reuse import Reuse
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
+from dlkit.training.sources import Source, nothing, present, source_of
 from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
 from dlkit.training.units import Unit
+from dlkit.training.windows import Windows
 from dlkit.transfer.freezing import is_frozen
-from dlkit.windows import Windows
 
 __all__ = ["Trainer"]
 

@@ -4,7 +4,8 @@
   a model computes), `inputs` (grey and small images, preprocessing) and `weights` (from files and addresses).
 - `freezing`: `freeze` and `unfreeze`; `groups`: learning rates by depth.
 - `features`: where features are kept; `_cut`: a frozen model in two halves; `_trace`: what a model computes.
-- `tuning`: `fine_tune`; `comparing`: `compare`. They stand on the Trainer, the others below it.
+
+What trains with them, `fine_tune` and `compare`, stands on the Trainer and is in `dlkit.recipes`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 # Where each public name lives; the door imports a room only when somebody asks for something in it.
 _ROOMS = {
     "add_groups": "groups",
-    "compare": "comparing",
     "create_model": "models",
     "find_heads": "heads",
-    "fine_tune": "tuning",
     "freeze": "freezing",
     "frozen_modules": "freezing",
     "frozen_tensors": "freezing",
@@ -34,7 +33,6 @@ _ROOMS = {
 __all__ = sorted(_ROOMS)
 
 if TYPE_CHECKING:
-    from dlkit.transfer.comparing import compare as compare
     from dlkit.transfer.freezing import freeze as freeze
     from dlkit.transfer.freezing import frozen_modules as frozen_modules
     from dlkit.transfer.freezing import frozen_tensors as frozen_tensors
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
     from dlkit.transfer.heads import replace_head as replace_head
     from dlkit.transfer.models import create_model as create_model
     from dlkit.transfer.models import rebuild as rebuild
-    from dlkit.transfer.tuning import fine_tune as fine_tune
     from dlkit.transfer.weights import load_weights as load_weights
 
 

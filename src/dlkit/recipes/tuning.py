@@ -20,10 +20,10 @@ from dlkit.callbacks.early_stopping import EarlyStopping
 from dlkit.callbacks.features import ReuseFeatures
 from dlkit.runs.history import History
 from dlkit.runs.parts import buffers_of, find_parts, load_buffers, remember
-from dlkit.sources import source_of
 from dlkit.training.batches import as_input, pieces, rows_of, split, takes
 from dlkit.training.meaning import agreed
 from dlkit.training.rehearsal import first_batches
+from dlkit.training.sources import source_of
 from dlkit.training.trainer import Trainer
 from dlkit.transfer.freezing import freeze, frozen_tensors, unfreeze
 from dlkit.transfer.groups import param_groups

@@ -15,7 +15,7 @@ import dlkit
 from dlkit import Trainer
 from dlkit.callbacks import Checkpoint
 from dlkit.errors import ArgumentError, DataError
-from dlkit.sources import source_of
+from dlkit.training.sources import source_of
 
 
 class Numbers(IterableDataset):

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from dlkit import compare, fine_tune
 from dlkit.callbacks import ReuseFeatures
 from dlkit.errors import ArgumentError, DataError
-from dlkit.transfer import compare, fine_tune, is_frozen
-from dlkit.transfer.tuning import _Best
+from dlkit.recipes.tuning import _Best
+from dlkit.transfer import is_frozen
 
 
 def loader(seed: int, samples: int = 48) -> DataLoader[Any]:

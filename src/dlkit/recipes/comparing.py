@@ -18,9 +18,9 @@ from dlkit import rng
 from dlkit._devices import pick_device
 from dlkit._showing import safe
 from dlkit.errors import DataError
-from dlkit.sources import present, source_of
 from dlkit.training.batches import split, to_device
 from dlkit.training.meaning import agreed
+from dlkit.training.sources import present, source_of
 from dlkit.transfer._cut import find_cut, in_best_layout
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.models import create_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dlkit.sources import Source, nothing
+from dlkit.training.sources import Source, nothing
 
 __all__ = ["Windows"]
 
