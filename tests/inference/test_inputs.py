@@ -304,7 +304,7 @@ class TestOneLinePerInput:
         self, prices: dlkit.Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Memory stays that of a block: what is wrong at the end is found at the end."""
-        monkeypatch.setattr("dlkit.reading._blocks.BLOCK_BYTES", 1000)
+        monkeypatch.setattr("dlkit.reading.blocks.BLOCK_BYTES", 1000)
         (tmp_path / "long.csv").write_text("size,kind\n" + "1.5,a\n" * 999 + "many,b\n")
         batches = prices.predict_batches(tmp_path / "long.csv", batch_size=100)
         assert len([next(batches) for _ in range(9)]) == 9
@@ -341,7 +341,7 @@ class TestOneLinePerInput:
         frame.to_csv(tmp_path / "long.csv", index=False)
         frame.to_parquet(tmp_path / "long.parquet", row_group_size=70)
         wanted = prices.predict(frame)["price"].tolist()
-        monkeypatch.setattr("dlkit.reading._blocks.BLOCK_BYTES", 1000)
+        monkeypatch.setattr("dlkit.reading.blocks.BLOCK_BYTES", 1000)
         assert prices.predict(tmp_path / "long.csv")["price"].tolist() == wanted
         assert prices.predict(tmp_path / "long.parquet")["price"].tolist() == wanted
         two = prices.predict_file([tmp_path / "long.csv", tmp_path / "long.parquet"])

@@ -27,12 +27,12 @@ from hypothesis import strategies as st
 
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
-from dlkit.reading._delimited import Dialect, audit_quotes, find_dialect
-from dlkit.reading._encodings import detect_encoding
-from dlkit.reading._policy import ReadOptions
-from dlkit.reading._reader import read_table
-from dlkit.reading._text_rows import cell_by_cell, through_arrow
 from dlkit.reading.cells import Cells, Dates, Numbers, Strings, Table
+from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect
+from dlkit.reading.encodings import detect_encoding
+from dlkit.reading.policy import ReadOptions
+from dlkit.reading.reader import read_table
+from dlkit.reading.text_rows import cell_by_cell, through_arrow
 
 PLAIN = "a,b\n1,x\n2,y\n"
 
@@ -206,7 +206,7 @@ def test_archives(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlkit.reading._bytes._ALWAYS_ALLOWED", 1 << 20)
+    monkeypatch.setattr("dlkit.reading.bytes._ALWAYS_ALLOWED", 1 << 20)
     bomb = write(tmp_path / "bomb.csv.bz2", bz2.compress(b"0" * (100 << 20)))
     with pytest.raises(DataError, match=r"bomb\.csv\.bz2 .* unpacks to more than .* bytes, which is not a table"):
         read_table(bomb, ReadOptions())
@@ -402,8 +402,8 @@ def test_without_pyarrow_everything_but_parquet_is_read(tmp_path: Path) -> None:
     script = """
 import sys
 sys.modules["pyarrow"] = None
-from dlkit.reading._policy import ReadOptions
-from dlkit.reading._reader import read_table
+from dlkit.reading.policy import ReadOptions
+from dlkit.reading.reader import read_table
 table = read_table(sys.argv[1], ReadOptions())
 print([type(cells).__name__ for cells in table.columns.values()], table.columns["b"].tolist())
 try:

@@ -31,11 +31,11 @@ from dlkit.datasets.tables._lanes import InOrder, LanePlan, Lanes
 from dlkit.datasets.tables._ranks import RankPlan
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.models import TabularMLP
-from dlkit.reading import _blocks as block_module
-from dlkit.reading._blocks import block_file, last_record_end
-from dlkit.reading._delimited import Dialect
-from dlkit.reading._policy import ReadOptions
-from dlkit.reading._reader import read_table
+from dlkit.reading import blocks as _blocks as block_module
+from dlkit.reading.blocks import block_file, last_record_end
+from dlkit.reading.delimited import Dialect
+from dlkit.reading.policy import ReadOptions
+from dlkit.reading.reader import read_table
 from dlkit.splits import part_of_keys
 
 ROWS = 3000

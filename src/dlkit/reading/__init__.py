@@ -2,14 +2,14 @@
 
 | file | what it answers |
 |---|---|
-| `_encodings` | which encoding bytes are in: known, or guessed and said to be |
-| `_bytes` | a path, address or archive to UTF-8 bytes |
-| `_delimited` | separator, quotes and header of a text table |
-| `_text_rows` | its rows to cells: through Arrow where that is exact, else one by one |
-| `_frames` | pandas, Arrow and other frames to cells |
-| `_policy` | how to read, and what becomes of bad rows |
-| `_reader` | any source to a table of cells |
-| `_blocks` | a big file in pieces that can be read one by one |
+| `encodings` | which encoding bytes are in: known, or guessed and said to be |
+| `bytes` | a path, address or archive to UTF-8 bytes |
+| `delimited` | separator, quotes and header of a text table |
+| `text_rows` | its rows to cells: through Arrow where that is exact, else one by one |
+| `frames` | pandas, Arrow and other frames to cells |
+| `policy` | how to read, and what becomes of bad rows |
+| `reader` | any source to a table of cells |
+| `blocks` | a big file in pieces that can be read one by one |
 | `cells` | one column as it was read |
 | `parsing` | text to numbers, dates and truth values, in the ways people write them |
 | `targets` | what a column of targets is: task, classes, their order |

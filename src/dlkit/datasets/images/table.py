@@ -19,10 +19,10 @@ from dlkit.datasets.images.decoding import Color
 from dlkit.datasets.images.settings import BatchTransform, ImageSettings, Transform
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
-from dlkit.reading._policy import ReadOptions
-from dlkit.reading._reader import read_table
 from dlkit.reading.cells import Array, text_of
 from dlkit.reading.parsing import DEFAULT_MISSING, mostly_numbers, number_format, parse_number
+from dlkit.reading.policy import ReadOptions
+from dlkit.reading.reader import read_table
 from dlkit.reading.targets import check_count, class_name, class_names, class_order, target_text, task_of
 from dlkit.transforms import Augment, Preprocessing
 

@@ -15,9 +15,9 @@ from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._targets import TargetOptions, encode_target, find_target, scaled_target, unscaled_target
 from dlkit.datasets.tables.schema import Schema, Target
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading._policy import ReadOptions
-from dlkit.reading._reader import read_table
 from dlkit.reading.cells import Array, Skipped, StringPool, Strings, Table, ranked, text_of
+from dlkit.reading.policy import ReadOptions
+from dlkit.reading.reader import read_table
 from dlkit.splits import split_indices
 
 __all__ = ["Settings", "build", "build_split", "settings_of"]

@@ -41,11 +41,11 @@ from dlkit.datasets.tables._targets import (
 from dlkit.datasets.tables.columns import Column
 from dlkit.datasets.tables.schema import Schema, Target
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading._blocks import Block, block_file
-from dlkit.reading._policy import ReadOptions
-from dlkit.reading._reader import paths_of
+from dlkit.reading.blocks import Block, block_file
 from dlkit.reading.cells import Array, Skipped, Strings, Table, text_of
 from dlkit.reading.parsing import present
+from dlkit.reading.policy import ReadOptions
+from dlkit.reading.reader import paths_of
 from dlkit.reading.targets import class_order
 
 __all__ = ["survey"]

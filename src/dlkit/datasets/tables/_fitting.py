@@ -15,8 +15,8 @@ import numpy as np
 from dlkit.datasets.tables._facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of, many_texts, text_facts
 from dlkit.datasets.tables.columns import CategoryColumn, Column, NumberColumn, Part
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading._delimited import ROW_NAMES
 from dlkit.reading.cells import Array, Cells, Numbers, Strings, Table, text_of
+from dlkit.reading.delimited import ROW_NAMES
 from dlkit.reading.parsing import (
     as_dates,
     as_numbers,

@@ -19,8 +19,8 @@ from dlkit.datasets.images.journal import ErrorJournal
 from dlkit.datasets.images.policy import handle, tell
 from dlkit.datasets.tables._encoding import Problem
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading._policy import ReadOptions
 from dlkit.reading.cells import Strings
+from dlkit.reading.policy import ReadOptions
 from dlkit.transforms import Preprocessing, for_evaluation
 
 __all__ = ["ImageOptions", "Leniency", "missing_files"]

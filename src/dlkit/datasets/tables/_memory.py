@@ -14,8 +14,8 @@ from dlkit.datasets.tables._encoding import Encoded
 from dlkit.datasets.tables._images import ImageOptions
 from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import EmptyBatchError
-from dlkit.reading._frames import joined
 from dlkit.reading.cells import Array, Strings
+from dlkit.reading.frames import joined
 
 __all__ = ["Memory", "nothing_decoded", "part_names"]
 

@@ -14,8 +14,8 @@ from typing import Any
 from dlkit._showing import safe
 from dlkit._textfiles import csv_problem, csv_records, first_lines
 from dlkit.errors import DataError
-from dlkit.reading._bytes import contents, to_utf8
-from dlkit.reading._encodings import Buffer, find_encoding
+from dlkit.reading.bytes import contents, to_utf8
+from dlkit.reading.encodings import Buffer, find_encoding
 
 __all__ = ["decoded", "find_separator", "is_quoted", "plain_records", "quoted_records", "text_lines"]
 

@@ -23,8 +23,8 @@ from dlkit.datasets.texts._records import (
     text_lines,
 )
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading._bytes import local_path
-from dlkit.reading._encodings import Buffer
+from dlkit.reading.bytes import local_path
+from dlkit.reading.encodings import Buffer
 
 __all__ = ["Column", "Reader", "Reading", "column_names", "open_source"]
 

@@ -14,12 +14,12 @@ import numpy as np
 from dlkit._optional import require
 from dlkit._textfiles import csv_problem
 from dlkit.errors import MissingExtraError
-from dlkit.reading._delimited import Dialect, audit_quotes, records
-from dlkit.reading._encodings import Buffer
-from dlkit.reading._frames import arrow_columns
-from dlkit.reading._policy import ReadOptions
 from dlkit.reading.cells import Array, Cells, Skipped, StringPool, Strings
+from dlkit.reading.delimited import Dialect, audit_quotes, records
+from dlkit.reading.encodings import Buffer
+from dlkit.reading.frames import arrow_columns
 from dlkit.reading.parsing import exceeds_float, is_code, settled
+from dlkit.reading.policy import ReadOptions
 
 __all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "line_of", "parse_text", "through_arrow"]
 

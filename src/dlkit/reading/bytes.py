@@ -23,7 +23,7 @@ from dlkit._files import cache_dir
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_lines, check_text
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading._encodings import Buffer, detect_encoding, first_bad_byte
+from dlkit.reading.encodings import Buffer, detect_encoding, first_bad_byte
 
 __all__ = [
     "contents",

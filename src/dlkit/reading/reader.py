@@ -17,12 +17,12 @@ from dlkit._opening import open_regular
 from dlkit._optional import require
 from dlkit._textfiles import check_width
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading._bytes import contents, local_path, to_utf8
-from dlkit.reading._delimited import Dialect, find_dialect
-from dlkit.reading._frames import arrow_columns, concatenated, table_of_frame
-from dlkit.reading._policy import ReadOptions
-from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
+from dlkit.reading.bytes import contents, local_path, to_utf8
 from dlkit.reading.cells import Array, Cells, Table
+from dlkit.reading.delimited import Dialect, find_dialect
+from dlkit.reading.frames import arrow_columns, concatenated, table_of_frame
+from dlkit.reading.policy import ReadOptions
+from dlkit.reading.text_rows import fitting_dialect, line_of, parse_text
 
 __all__ = [
     "Numbered",

@@ -17,14 +17,14 @@ from dlkit._opening import open_regular, regular
 from dlkit._optional import require
 from dlkit._textfiles import LONGEST_LINE, check_lines, check_text, check_width
 from dlkit.errors import DataError
-from dlkit.reading._bytes import is_packed, unpacked
-from dlkit.reading._delimited import Dialect, audit_quotes, find_dialect, records
-from dlkit.reading._encodings import detect_encoding, first_bad_byte
-from dlkit.reading._frames import arrow_columns
-from dlkit.reading._policy import ReadOptions
-from dlkit.reading._reader import Numbered, check_names, is_parquet
-from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
+from dlkit.reading.bytes import is_packed, unpacked
 from dlkit.reading.cells import Table
+from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect, records
+from dlkit.reading.encodings import detect_encoding, first_bad_byte
+from dlkit.reading.frames import arrow_columns
+from dlkit.reading.policy import ReadOptions
+from dlkit.reading.reader import Numbered, check_names, is_parquet
+from dlkit.reading.text_rows import fitting_dialect, line_of, parse_text
 
 __all__ = ["Block", "BlockFile", "block_file"]
 

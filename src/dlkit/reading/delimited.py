@@ -14,8 +14,8 @@ import numpy as np
 
 from dlkit._textfiles import LONGEST_LINE, check_width, csv_problem, csv_reader, csv_records, first_lines, line_at
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading._bytes import text_stream
-from dlkit.reading._encodings import Buffer
+from dlkit.reading.bytes import text_stream
+from dlkit.reading.encodings import Buffer
 
 __all__ = ["ROW_NAMES", "Dialect", "QuoteAudit", "audit_quotes", "column_names", "find_dialect", "records"]
 

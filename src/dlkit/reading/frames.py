@@ -12,8 +12,8 @@ import numpy as np
 
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
-from dlkit.reading._delimited import column_names
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, plain_text, strings_of
+from dlkit.reading.delimited import column_names
 
 __all__ = [
     "arrow_columns",
