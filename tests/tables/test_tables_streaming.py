@@ -31,7 +31,7 @@ from dlkit.datasets.tables._lanes import InOrder, LanePlan, Lanes
 from dlkit.datasets.tables._ranks import RankPlan
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.models import TabularMLP
-from dlkit.reading import blocks as _blocks as block_module
+from dlkit.reading import blocks as block_module
 from dlkit.reading.blocks import block_file, last_record_end
 from dlkit.reading.delimited import Dialect
 from dlkit.reading.policy import ReadOptions
