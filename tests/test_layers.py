@@ -26,7 +26,7 @@ splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks
 text/_texts text/__init__
 reading/cells reading/parsing reading/targets reading/encodings reading/bytes reading/delimited
-reading/frames reading/policy reading/text_rows reading/reader reading/blocks reading/__init__
+reading/frames reading/policy reading/_text_rows reading/reader reading/blocks reading/__init__
 datasets/base
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__

@@ -27,12 +27,12 @@ from hypothesis import strategies as st
 
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
+from dlkit.reading._text_rows import cell_by_cell, through_arrow
 from dlkit.reading.cells import Cells, Dates, Numbers, Strings, Table
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect
 from dlkit.reading.encodings import detect_encoding
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
-from dlkit.reading.text_rows import cell_by_cell, through_arrow
 
 PLAIN = "a,b\n1,x\n2,y\n"
 

@@ -5,7 +5,7 @@
 | `encodings` | which encoding bytes are in: known, or guessed and said to be |
 | `bytes` | a path, address or archive to UTF-8 bytes |
 | `delimited` | separator, quotes and header of a text table |
-| `text_rows` | its rows to cells: through Arrow where that is exact, else one by one |
+| `_text_rows` | its rows to cells: through Arrow where that is exact, else one by one |
 | `frames` | pandas, Arrow and other frames to cells |
 | `policy` | how to read, and what becomes of bad rows |
 | `reader` | any source to a table of cells |

@@ -17,6 +17,7 @@ from dlkit._opening import open_regular, regular
 from dlkit._optional import require
 from dlkit._textfiles import LONGEST_LINE, check_lines, check_text, check_width
 from dlkit.errors import DataError
+from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
 from dlkit.reading.bytes import is_packed, unpacked
 from dlkit.reading.cells import Table
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect, records
@@ -24,7 +25,6 @@ from dlkit.reading.encodings import detect_encoding, first_bad_byte
 from dlkit.reading.frames import arrow_columns
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import Numbered, check_names, is_parquet
-from dlkit.reading.text_rows import fitting_dialect, line_of, parse_text
 
 __all__ = ["Block", "BlockFile", "block_file"]
 
@@ -69,16 +69,33 @@ class BlockFile(Protocol):
         """All blocks in order, each with its content where that is at hand."""
 
     def total(self, block: Block, table: Table) -> float:
-        """About how many rows the file has, judging by a block and its first table."""
+        """About how many rows the file has, judging by a block and its first table.
+
+        Args:
+            block: One of `blocks`.
+            table: The first of its `tables`.
+        """
 
     def tables(
         self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
     ) -> Iterator[Table]:
-        """The rows of a block in pieces, with the `needed` columns at least (None: all)."""
+        """The rows of a block in pieces.
+
+        Args:
+            block: One of `blocks`.
+            as_text: Columns to keep as the text that stands there.
+            needed: The columns to read at least; None for all.
+            threads: Whether Arrow may use several.
+        """
 
 
 def block_file(path: Path, options: ReadOptions) -> BlockFile:
-    """A file to read in blocks; text that is packed or not UTF-8 is first unpacked to the cache folder, as UTF-8."""
+    """A file to read in blocks; text that is packed or not UTF-8 is first unpacked to the cache folder, as UTF-8.
+
+    Args:
+        path: The file.
+        options: How to read.
+    """
     if is_parquet(path):
         return ParquetFile(path).checked()
     plain, encoding = _plain(path, options.encoding)

@@ -41,7 +41,11 @@ _PACKERS = {"a gzip file": "gzip", "a bzip2 file": "bzip2", "an xz file": "xz", 
 
 
 def local_path(source: str | os.PathLike[str]) -> Path:
-    """The file that `source` names; a URL is fetched into the cache folder first (once)."""
+    """The file that `source` names; a URL is fetched into the cache folder first (once).
+
+    Args:
+        source: A path or an address.
+    """
     text = os.fspath(source)
     if isinstance(text, str) and "://" in text:
         # Imported here: a table on the disk needs no network code.
@@ -105,6 +109,10 @@ def _packer(head: bytes) -> str | None:
 
 def unpacked(path: Path, wanted: str = "a table") -> Iterator[bytes]:
     """The bytes of a file, or of the one file packed in it, in pieces.
+
+    Args:
+        path: The file.
+        wanted: What errors say was expected.
 
     Raises:
         DataError: a damaged archive, one with several files, or one that would fill the memory.

@@ -17,7 +17,7 @@ from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.bytes import text_stream
 from dlkit.reading.encodings import Buffer
 
-__all__ = ["ROW_NAMES", "Dialect", "QuoteAudit", "audit_quotes", "column_names", "find_dialect", "records"]
+__all__ = ["Dialect", "QuoteAudit", "ROW_NAMES", "audit_quotes", "column_names", "find_dialect", "records"]
 
 ROW_NAMES = "Unnamed: 0"  # what a first column without a name is called, as by pandas
 _SEPARATORS = (",", "\t", ";", "|")
@@ -110,7 +110,11 @@ def _above_header(data: Buffer, remarks: int, separator: str, origin: str) -> in
 
 
 def column_names(header: Sequence[Any]) -> tuple[str, ...]:
-    """Unique names, as pandas makes them: `a`, `a.1` for a second `a`, `Unnamed: 2` for an empty third one."""
+    """Unique names, as pandas makes them: `a`, `a.1` for a second `a`, `Unnamed: 2` for an empty third one.
+
+    Args:
+        header: The cells of the first row.
+    """
     names: dict[str, None] = {}
     stripped = [str(name).strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
     given = set(stripped)
@@ -212,6 +216,11 @@ def audit_quotes(data: Buffer, dialect: Dialect, origin: str = "the text") -> Qu
     Quotes alternate between opening and closing (a doubled one closes and opens again), so each needs only a look at
     its neighbours: an opening one follows a separator, a line end or a closing quote; a closing one precedes one.
 
+    Args:
+        data: The whole text.
+        dialect: How it is written.
+        origin: The file, for errors.
+
     Raises:
         DataError: a cell does not end within `LONGEST_LINE`.
     """
@@ -248,6 +257,10 @@ def records(data: Buffer, dialect: Dialect) -> Iterator[tuple[int, list[str] | c
     """The rows cell by cell, each with the line it begins in (1 for the file's first); blank lines are no rows.
 
     A broken one has the error in its place; see `csv_records`.
+
+    Args:
+        data: The whole text.
+        dialect: How it is written.
     """
     header = bytes(data[: dialect.start])
     before = header.count(b"\n") or header.count(b"\r")

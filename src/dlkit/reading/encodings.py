@@ -91,7 +91,11 @@ def find_encoding(data: Buffer, origin: str) -> tuple[str, str | None]:
 
 
 def is_ascii(data: Buffer) -> bool:
-    """Whether no byte has its highest bit set; a pass at the speed of memory."""
+    """Whether no byte has its highest bit set; a pass at the speed of memory.
+
+    Args:
+        data: The bytes.
+    """
     array = np.frombuffer(data, dtype=np.uint8)
     whole = len(array) // 8 * 8
     joined = np.bitwise_or.reduce(array[:whole].view(np.uint64), initial=0)
@@ -99,7 +103,11 @@ def is_ascii(data: Buffer) -> bool:
 
 
 def first_bad_byte(data: Buffer) -> int | None:
-    """The place of the first byte that is not UTF-8."""
+    """The place of the first byte that is not UTF-8.
+
+    Args:
+        data: The bytes.
+    """
     if is_ascii(data):
         return None
     decoder = codecs.getincrementaldecoder("utf-8")()

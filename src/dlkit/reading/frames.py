@@ -32,7 +32,11 @@ _NUMBERS = (int, float, np.integer, np.floating)
 
 
 def table_of_frame(frame: Any) -> Table:
-    """A pandas DataFrame as a table; the index is left out, and rows are named by it in errors."""
+    """A pandas DataFrame as a table; the index is left out, and rows are named by it in errors.
+
+    Args:
+        frame: Of pandas.
+    """
     import pandas as pd
 
     check_width(frame.shape[1], "the DataFrame")
@@ -54,6 +58,10 @@ class _IndexPlaces:
 
 def cells_of_series(series: Any, name: str) -> Cells:
     """One column of a DataFrame.
+
+    Args:
+        series: The column.
+        name: Its name, for errors.
 
     Raises:
         DataError: cells that are neither numbers, text, booleans nor dates.
@@ -156,6 +164,11 @@ def _booleans(values: Array, missing: Array) -> Strings:
 def cells_of_arrow(column: Any, name: str, origin: str) -> Cells:
     """One column (a `ChunkedArray`) of an Arrow table.
 
+    Args:
+        column: The cells.
+        name: The column's name, for errors.
+        origin: The file, for errors.
+
     Raises:
         DataError: nested or binary cells.
     """
@@ -184,7 +197,13 @@ def cells_of_arrow(column: Any, name: str, origin: str) -> Cells:
 
 
 def arrow_columns(table: Any, origin: str, *, threads: bool = False) -> dict[str, Cells]:
-    """The columns of an Arrow table as cells; with `threads` two at a time."""
+    """The columns of an Arrow table as cells; with `threads` two at a time.
+
+    Args:
+        table: Of Arrow.
+        origin: The file, for errors.
+        threads: Whether to take two columns at a time.
+    """
 
     def convert(name: str, column: Any) -> Cells:
         return cells_of_arrow(column, name, origin)
@@ -257,7 +276,11 @@ def _all_differ(array: Any) -> bool:
 
 
 def concatenated(parts: list[Cells]) -> Cells | None:
-    """Columns of several files under each other; None where one has text and another numbers or dates."""
+    """Columns of several files under each other; None where one has text and another numbers or dates.
+
+    Args:
+        parts: The column in each file.
+    """
     typed = [part for part in parts if not (isinstance(part, Numbers) and part.missing().all())] or parts
     if all(isinstance(part, Numbers) for part in typed):
         return Numbers(np.concatenate([part.values for part in parts if isinstance(part, Numbers)]))
@@ -272,7 +295,11 @@ def concatenated(parts: list[Cells]) -> Cells | None:
 
 
 def joined(parts: Sequence[Cells]) -> Strings:
-    """Columns of text under each other; parts without text hold nothing."""
+    """Columns of text under each other; parts without text hold nothing.
+
+    Args:
+        parts: The column in each piece.
+    """
     index: dict[str, int] = {}
     codes = []
     for part in parts:

@@ -17,7 +17,16 @@ _ALWAYS_SKIPPED = 10  # bad rows that a small file may have whatever share of it
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How to read; the arguments of `CSVDataset` of the same names."""
+    """How to read; the arguments of `CSVDataset` of the same names.
+
+    Attributes:
+        encoding: Of text files, or "auto".
+        separator: Between cells, or "auto".
+        names: The columns' names where there is no header row.
+        missing: Cells that mean "nothing here".
+        on_error: "raise" or "skip" for rows that cannot be read.
+        max_errors: The share of such rows at which "skip" stops too.
+    """
 
     encoding: str = "auto"
     separator: str = "auto"
@@ -35,7 +44,12 @@ class ReadOptions:
             raise ArgumentError(f"missing must be a list of marks, not the string {self.missing!r}: [{self.missing!r}]")
 
     def judge(self, bad: Sequence[Skipped], rows: int, origin: str) -> None:
-        """Apply the policy to records that could not be read, among `rows` in all.
+        """Apply the policy to records that could not be read.
+
+        Args:
+            bad: Those records.
+            rows: How many there are in all.
+            origin: The file, for errors.
 
         Raises:
             DataError: there are some, and `on_error` is "raise".
@@ -45,7 +59,11 @@ class ReadOptions:
         self.check_share(bad, rows, origin)
 
     def stop_at(self, bad: Sequence[Skipped]) -> None:
-        """Stop at the first record that could not be read, unless such are to be skipped."""
+        """Stop at the first record that could not be read, unless such are to be skipped.
+
+        Args:
+            bad: Those records.
+        """
         if bad and self.on_error == "raise":
             more = f", and {len(bad) - 1} more such rows" if len(bad) > 1 else ""
             raise DataError(
@@ -54,7 +72,13 @@ class ReadOptions:
             )
 
     def check_share(self, bad: Sequence[Skipped], rows: int, origin: str) -> None:
-        """Stop when more rows were bad than `max_errors` allows."""
+        """Stop when more rows were bad than `max_errors` allows.
+
+        Args:
+            bad: Those rows.
+            rows: How many there are in all.
+            origin: The file, for errors.
+        """
         if len(bad) > max(_ALWAYS_SKIPPED, self.max_errors * rows):
             first = "; ".join(f"{place} {why}" for place, why in bad[:3])
             raise TooManyErrorsError(

@@ -17,12 +17,12 @@ from dlkit._opening import open_regular
 from dlkit._optional import require
 from dlkit._textfiles import check_width
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
 from dlkit.reading.bytes import contents, local_path, to_utf8
 from dlkit.reading.cells import Array, Cells, Table
 from dlkit.reading.delimited import Dialect, find_dialect
 from dlkit.reading.frames import arrow_columns, concatenated, table_of_frame
 from dlkit.reading.policy import ReadOptions
-from dlkit.reading.text_rows import fitting_dialect, line_of, parse_text
 
 __all__ = [
     "Numbered",
@@ -36,7 +36,11 @@ __all__ = [
 
 
 def paths_of(source: Any) -> list[Path]:
-    """The files of a source that is no DataFrame; URLs are fetched."""
+    """The files of a source that is no DataFrame; URLs are fetched.
+
+    Args:
+        source: A path, a URL, or a list of those.
+    """
     if isinstance(source, str | os.PathLike):
         return [local_path(source)]
     if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
@@ -79,7 +83,11 @@ def read_table(source: Any, options: ReadOptions, as_text: Collection[str] = ())
 
 
 def check_same_columns(tables: Sequence[Table]) -> None:
-    """All parts of a table must have the columns of the first."""
+    """All parts of a table must have the columns of the first.
+
+    Args:
+        tables: The parts.
+    """
     first = tables[0]
     for table in tables[1:]:
         lacking = [name for name in first.columns if name not in table.columns]
@@ -104,7 +112,11 @@ def _stacked(tables: Sequence[Table], columns: dict[str, Cells]) -> Table:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is Parquet, by its first bytes."""
+    """Whether a file is Parquet, by its first bytes.
+
+    Args:
+        path: The file.
+    """
     with open_regular(path) as file:
         return file.read(4) == b"PAR1"
 
@@ -181,7 +193,12 @@ def _parquet_table(source: Any, path: Path) -> Table:
 
 
 def check_names(names: Sequence[str], path: Path) -> None:
-    """Parquet allows several columns of one name; nobody could say which one is meant."""
+    """Parquet allows several columns of one name; nobody could say which one is meant.
+
+    Args:
+        names: Of its columns.
+        path: The file, for errors.
+    """
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise DataError(f"{path} has several columns of one name: {', '.join(twice)}")
 
@@ -202,7 +219,12 @@ class _Lines:
 
 @dataclass(frozen=True)
 class Numbered:
-    """Names the line of a row that is known."""
+    """Names the line of a row that is known.
+
+    Attributes:
+        lines: The line of each row.
+        origin: The file.
+    """
 
     lines: Array
     origin: str
