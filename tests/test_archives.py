@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from disks import as_nobody, open_folder, small_disk
-from dlkit.archives import Limits, _name_problem, extract
+from dlkit.download.archives import Limits, _name_problem, extract
 from dlkit.errors import ArchiveError, ArgumentError, DataNotFoundError, DownloadError, UnsafeArchiveError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -659,7 +659,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, kind: str) -> Non
 def test_a_kill_leaves_nothing_half_unpacked(tmp_path: Path) -> None:
     entries: list[Entry] = [(f"{number % 7}/{number}.txt", "file", b"x" * 99) for number in range(4_000)]
     archive = put(tmp_path, "x.tar", make_tar(entries, tarfile.USTAR_FORMAT))
-    code = "import sys; from dlkit.archives import extract; extract(*sys.argv[1:])"
+    code = "import sys; from dlkit.download.archives import extract; extract(*sys.argv[1:])"
     with subprocess.Popen([sys.executable, "-c", code, archive, tmp_path / "out"]) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / ".out.unpacking" / "3").exists():

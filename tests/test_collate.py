@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dlkit._padding import Ragged
 from dlkit.collate import PadCollate, unpad
+from dlkit.collate.padding import Ragged
 from dlkit.errors import ArgumentError, DataError
 
 sizes = st.integers(0, 7)

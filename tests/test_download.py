@@ -679,7 +679,7 @@ def test_a_small_disk_that_gets_room_again_is_continued(server: Server, tmp_path
 
 
 def test_the_disk_keeps_what_shall_stay_free(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlkit._transfer._LOOK_EACH", 100_000)
+    monkeypatch.setattr("dlkit.download.http._LOOK_EACH", 100_000)
     with small_disk(tmp_path / "disk", "1m") as disk:
         limits = Limits(keep_free=900_000)
         for reply in (Reply(), Reply(chunked=True)):

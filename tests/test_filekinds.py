@@ -22,8 +22,8 @@ from PIL import Image
 
 import dlkit
 from dlkit._filekinds import kind_of
-from dlkit.archives import extract
 from dlkit.datasets import CSVDataset, ImageFiles, ImageTable, TextDataset
+from dlkit.download.archives import extract
 from dlkit.errors import DlkitError
 from dlkit.transfer import load_weights
 

@@ -15,12 +15,12 @@ LAYERS = """
 _showing errors _bounds _filekinds _textfiles _opening _files _optional _frames _identity registry
 _modes
 _arguments _devices _shapes _layer_errors
-_disk _urls _transfer _archive_members archives download
+download/disk download/urls download/http download/members download/archives download/fetching download/__init__
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng lending
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/documents transforms/presets
 transforms/__init__
-_padding _columns collate
+collate/padding collate/structure collate/collating collate/__init__
 samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader streams
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks

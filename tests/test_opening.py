@@ -17,7 +17,6 @@ from PIL import Image
 import dlkit
 from dlkit import artifact
 from dlkit._opening import open_regular, regular
-from dlkit.archives import extract
 from dlkit.datasets import (
     CSVDataset,
     Glyphs,
@@ -31,6 +30,7 @@ from dlkit.datasets import (
     inspect,
 )
 from dlkit.download import fetch
+from dlkit.download.archives import extract
 from dlkit.errors import DataError, DataNotFoundError, DlkitError, ModelFileError
 from dlkit.recipes import read_data
 from dlkit.runs.store import CheckpointStore

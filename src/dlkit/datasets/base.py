@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from dlkit._padding import Ragged
+from dlkit.collate.padding import Ragged
 from dlkit.errors import ArgumentError
 
 __all__ = ["InMemoryDataset", "Rows"]

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from dlkit._showing import Lines
-from dlkit._urls import known_as
 from dlkit.datasets.images.decoding import EXTENSIONS, open_image
 from dlkit.datasets.images.folders import ImageFolder
 from dlkit.datasets.letters.glyphs import Glyphs
@@ -21,6 +20,7 @@ from dlkit.datasets.letters.notmnist import NotMNIST
 from dlkit.datasets.letters.packed import PackedImages
 from dlkit.datasets.tables.dataset import CSVDataset
 from dlkit.datasets.texts.dataset import TextDataset
+from dlkit.download.urls import known_as
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 
 __all__ = ["Data", "Kind", "NAMES", "ReadOptions", "kind_of", "letters", "read_data"]

@@ -57,7 +57,7 @@ def files_of_archive(archive: Path) -> Iterator[tuple[str, bytes]]:
     Raises:
         ArchiveError: It is broken.
     """
-    from dlkit._archive_members import members
+    from dlkit.download.members import members
 
     for member in members(archive):
         name = "/".join(PurePosixPath(member.name).parts[-2:])

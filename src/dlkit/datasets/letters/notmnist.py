@@ -18,11 +18,11 @@ from urllib.parse import urldefrag
 import numpy as np
 
 from dlkit import _files
-from dlkit._disk import disk_trouble
 from dlkit._showing import public, safe
 from dlkit.datasets.letters.files import CLASSES, changed, decode, files_of_archive, files_of_folder, remembered
 from dlkit.datasets.letters.packed import PackedImages, Transform
 from dlkit.datasets.letters.packfile import Pack, open_pack, write_pack
+from dlkit.download.disk import disk_trouble
 from dlkit.errors import (
     ArchiveError,
     ArgumentError,

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit._padding import Ragged
 from dlkit.collate import PadCollate
+from dlkit.collate.padding import Ragged
 from dlkit.datasets.base import InMemoryDataset, Rows, as_index_tensor
 from dlkit.errors import ArgumentError
 from dlkit.samplers.buckets import LengthBuckets

@@ -1,4 +1,4 @@
-"""Read zip, tar and packed single files as one stream of members; what they claim is checked by `dlkit.archives`."""
+"""Zip, tar and packed single files as one stream of members; what they claim is checked in `archives`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from dlkit._disk import disk_error
 from dlkit._filekinds import HEAD, kind_of
 from dlkit._opening import open_regular
+from dlkit.download.disk import disk_error
 from dlkit.errors import ArchiveError, DlkitError, UnsafeArchiveError
 
 _CHUNK = 1 << 20

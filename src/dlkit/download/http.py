@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dlkit._disk import check_room, disk_trouble, remove
 from dlkit._files import atomic_write, sync_folder
 from dlkit._opening import open_regular, regular
 from dlkit._showing import without_secrets
-from dlkit._urls import is_local, known_as, local_path
+from dlkit.download.disk import check_room, disk_trouble, remove
+from dlkit.download.urls import is_local, known_as, local_path
 from dlkit.errors import DataError
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from dlkit import _files
-from dlkit._archive_members import plain_name
-from dlkit._disk import disk_trouble, remove
 from dlkit._opening import open_regular
 from dlkit._showing import Lines, public, safe
-from dlkit._transfer import AttemptError, Part, RefusedError, Request, StartOverError, WrongFileError, receive
-from dlkit._urls import checked_urls, is_local, known_as
-from dlkit.archives import USUAL_LIMITS, Limits, extract, put_in_place, staged, unpack_lock
+from dlkit.download.archives import USUAL_LIMITS, Limits, extract, put_in_place, staged, unpack_lock
+from dlkit.download.disk import disk_trouble, remove
+from dlkit.download.http import AttemptError, Part, RefusedError, Request, StartOverError, WrongFileError, receive
+from dlkit.download.members import plain_name
+from dlkit.download.urls import checked_urls, is_local, known_as
 from dlkit.errors import ArgumentError, DownloadError, IntegrityError, OfflineError
 
 __all__ = ["Limits", "Patience", "extract", "fetch"]

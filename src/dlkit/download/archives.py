@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
-from dlkit._archive_members import Chunks, Member, claimed_sizes, members
-from dlkit._disk import check_room, disk_error, disk_trouble, locked, remove
 from dlkit._files import sync_folder
 from dlkit._opening import regular
+from dlkit.download.disk import check_room, disk_error, disk_trouble, locked, remove
+from dlkit.download.members import Chunks, Member, claimed_sizes, members
 from dlkit.errors import ArchiveError, ArgumentError, DownloadError, UnsafeArchiveError
 
 __all__ = ["Limits", "extract"]

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dlkit._columns import by_name, by_place, check_fixed_dims, inputs_and_targets, is_bare, read
-from dlkit._padding import Ragged, concatenate, pad_tensors, rounded_up, stack
+from dlkit.collate.padding import Ragged, concatenate, pad_tensors, rounded_up, stack
+from dlkit.collate.structure import by_name, by_place, check_fixed_dims, inputs_and_targets, is_bare, read
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["PadCollate", "unpad"]
