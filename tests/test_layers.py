@@ -12,7 +12,8 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # Every file of src/dlkit, exactly once; a file may import from those before it, in any place and also for types only.
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
-_showing errors _bounds _filekinds _textfiles _opening _files _optional _frames _identity registry
+_showing errors _bounds _filekinds _textfiles _opening _files _optional _frames _identity
+specs/columns specs/_decoding specs/table registry
 _modes
 _arguments _devices _shapes _layer_errors
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
@@ -23,7 +24,8 @@ transforms/__init__
 collate/padding collate/structure collate/collating collate/__init__
 samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader streams
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
-text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained text/spec text/_blocks
+text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained specs/text
+specs/__init__ text/_blocks
 text/_texts text/__init__
 reading/cells reading/parsing reading/targets reading/encodings reading/bytes reading/delimited
 reading/frames reading/policy reading/_text_rows reading/reader reading/blocks reading/__init__
@@ -35,7 +37,6 @@ datasets/images/parallel datasets/images/journal datasets/images/policy datasets
 datasets/images/cache datasets/images/settings datasets/images/fetching datasets/images/splitting
 datasets/images/profiling datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
-datasets/tables/columns datasets/tables/_decoding datasets/tables/schema
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_targets datasets/tables/_encoding
 datasets/tables/_images datasets/tables/_memory datasets/tables/_building datasets/tables/_describing
 datasets/tables/_lanes datasets/tables/_ranks datasets/tables/_tallies datasets/tables/_survey

@@ -25,7 +25,7 @@ _HOMES = {
     "dlkit.models.TextClassifier": "dlkit.models.text",
 }
 # Arguments that are not plain JSON travel as {"$kind": ..., "json": "..."} and come back through these.
-_KINDS = {"Schema": "dlkit.datasets.tables.schema"}
+_KINDS = {"Schema": "dlkit.specs.table"}
 
 _builders: dict[str, Callable[..., nn.Module]] = {}
 

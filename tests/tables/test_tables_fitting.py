@@ -17,10 +17,10 @@ from hypothesis.extra import numpy as hnp
 from dlkit.datasets import CSVDataset, Schema
 from dlkit.datasets.tables._building import _keys
 from dlkit.datasets.tables._facts import date_parts, number_facts, quantiles, text_facts
-from dlkit.datasets.tables.columns import CategoryColumn, NumberColumn
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.cells import StringPool, Strings, Table, ranked, strings_of
 from dlkit.reading.parsing import date_format, number_format, parse_number
+from dlkit.specs.columns import CategoryColumn, NumberColumn
 
 ROWS = 60
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlkit import _bounds
 from dlkit.declared import classes_in, spec_in
 from dlkit.errors import ArgumentError, ModelFileError
-from dlkit.text.spec import TextSpec
+from dlkit.specs.text import TextSpec
 from dlkit.transforms import Preprocessing, from_json, spec_of
 
 __all__ = ["Kind", "Meaning", "describe_example", "make_example"]
@@ -27,7 +27,7 @@ Outputs = Literal["logits", "probabilities", "logarithms"]
 _TASKS = ("classification", "binary", "multilabel", "regression")
 _OUTPUTS = ("logits", "probabilities", "logarithms")
 # Read by name when a file needs it: saving from a training must not pull the datasets in.
-_SCHEMA_HOME = "dlkit.datasets.tables.schema"
+_SCHEMA_HOME = "dlkit.specs.table"
 _FIELDS = {"shape", "dtype", "low", "high"}
 _DTYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.int64, torch.bool)}
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 # Where each public name lives; one line per name, sorted.
 _ROOMS = {
-    "CSVDataset": "tables.dataset",
-    "Glyphs": "letters.glyphs",
-    "ImageFiles": "images.folders",
-    "ImageFolder": "images.folders",
-    "ImageTable": "images.table",
-    "InMemoryDataset": "base",
-    "NotMNIST": "letters.notmnist",
-    "PackedTextDataset": "texts.packed",
-    "Schema": "tables.schema",
-    "decode_image": "images.decoding",
-    "inspect": "images.inspecting",
-    "TextDataset": "texts.dataset",
+    "CSVDataset": "dlkit.datasets.tables.dataset",
+    "Glyphs": "dlkit.datasets.letters.glyphs",
+    "ImageFiles": "dlkit.datasets.images.folders",
+    "ImageFolder": "dlkit.datasets.images.folders",
+    "ImageTable": "dlkit.datasets.images.table",
+    "InMemoryDataset": "dlkit.datasets.base",
+    "NotMNIST": "dlkit.datasets.letters.notmnist",
+    "PackedTextDataset": "dlkit.datasets.texts.packed",
+    "Schema": "dlkit.specs.table",
+    "decode_image": "dlkit.datasets.images.decoding",
+    "inspect": "dlkit.datasets.images.inspecting",
+    "TextDataset": "dlkit.datasets.texts.dataset",
 }
 
 __all__ = sorted(_ROOMS)
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from dlkit.datasets.letters.glyphs import Glyphs as Glyphs
     from dlkit.datasets.letters.notmnist import NotMNIST as NotMNIST
     from dlkit.datasets.tables.dataset import CSVDataset as CSVDataset
-    from dlkit.datasets.tables.schema import Schema as Schema
     from dlkit.datasets.texts.dataset import TextDataset as TextDataset
     from dlkit.datasets.texts.packed import PackedTextDataset as PackedTextDataset
+    from dlkit.specs.table import Schema as Schema
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        value = getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
+        value = getattr(importlib.import_module(_ROOMS[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")

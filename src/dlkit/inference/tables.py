@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dlkit.datasets.tables._unlabelled import OPTIONS, Piece, pieces_of, take_spans
-from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError
 from dlkit.inference.batches import Batch, Inputs, check_options, index_of, total_of
+from dlkit.specs.table import Schema
 
 __all__ = ["rows"]
 

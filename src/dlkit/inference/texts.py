@@ -13,7 +13,7 @@ from dlkit.datasets.texts._sources import Column, Reader, Reading, column_names,
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, Inputs, check_options, in_batches, index_of, readable, total_of
-from dlkit.text.spec import TextSpec
+from dlkit.specs.text import TextSpec
 
 __all__ = ["column_of", "texts"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlkit.datasets.tables.columns import FIRST, PADDING
-from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.registry import register
+from dlkit.specs.columns import FIRST, PADDING
+from dlkit.specs.table import Schema
 
 __all__ = ["TabularMLP"]
 

@@ -9,7 +9,7 @@ _ROOMS = {
     "Cleaning": "dlkit.text.cleaning",
     "Coverage": "dlkit.text.vocabulary",
     "PretrainedTokenizer": "dlkit.text.pretrained",
-    "TextSpec": "dlkit.text.spec",
+    "TextSpec": "dlkit.specs.text",
     "Vocabulary": "dlkit.text.vocabulary",
     "characters": "dlkit.text.tokenizers",
     "jamo": "dlkit.text.tokenizers",
@@ -22,10 +22,10 @@ _ROOMS = {
 __all__ = sorted(_ROOMS)
 
 if TYPE_CHECKING:
+    from dlkit.specs.text import TextSpec as TextSpec
     from dlkit.text.cleaning import Cleaning as Cleaning
     from dlkit.text.pretrained import PretrainedTokenizer as PretrainedTokenizer
     from dlkit.text.pretrained import train_bpe as train_bpe
-    from dlkit.text.spec import TextSpec as TextSpec
     from dlkit.text.tokenizers import characters as characters
     from dlkit.text.tokenizers import jamo as jamo
     from dlkit.text.tokenizers import ngrams as ngrams

@@ -13,11 +13,11 @@ from dlkit.datasets.tables._fitting import FitOptions, Roles, fit_columns
 from dlkit.datasets.tables._images import ImageOptions, Leniency, missing_files
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._targets import TargetOptions, encode_target, find_target, scaled_target, unscaled_target
-from dlkit.datasets.tables.schema import Schema, Target
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Skipped, StringPool, Strings, Table, ranked, text_of
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
+from dlkit.specs.table import Schema, Target
 from dlkit.splits import split_indices
 
 __all__ = ["Settings", "build", "build_split", "settings_of"]

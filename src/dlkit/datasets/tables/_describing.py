@@ -12,11 +12,11 @@ from dlkit._showing import Lines
 from dlkit.datasets.tables._encoding import shown
 from dlkit.datasets.tables._facts import Facts, NumberFacts, TextFacts
 from dlkit.datasets.tables._targets import encode_target
-from dlkit.datasets.tables.columns import Column, NumberColumn
-from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
 from dlkit.reading.parsing import as_dates, as_numbers, present
+from dlkit.specs.columns import Column, NumberColumn
+from dlkit.specs.table import Schema
 from dlkit.splits import check_leaks
 
 __all__ = ["Description", "describe", "describe_facts", "frame_of"]

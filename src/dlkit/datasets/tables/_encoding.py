@@ -10,8 +10,6 @@ import numpy as np
 
 from dlkit.datasets.tables._facts import date_parts
 from dlkit.datasets.tables._targets import encode_target
-from dlkit.datasets.tables.columns import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn
-from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import DataError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, text_of
 from dlkit.reading.parsing import (
@@ -24,6 +22,8 @@ from dlkit.reading.parsing import (
     unmistakable,
 )
 from dlkit.reading.targets import ClassNumbers
+from dlkit.specs.columns import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn
+from dlkit.specs.table import Schema
 
 __all__ = ["Encoded", "Problem", "check_columns", "encode"]
 

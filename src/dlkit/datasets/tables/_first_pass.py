@@ -38,8 +38,6 @@ from dlkit.datasets.tables._targets import (
     target_numbers,
     unscaled_target,
 )
-from dlkit.datasets.tables.columns import Column
-from dlkit.datasets.tables.schema import Schema, Target
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import Block, block_file
 from dlkit.reading.cells import Array, Skipped, Strings, Table, text_of
@@ -47,6 +45,8 @@ from dlkit.reading.parsing import present
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import paths_of
 from dlkit.reading.targets import class_order
+from dlkit.specs.columns import Column
+from dlkit.specs.table import Schema, Target
 
 __all__ = ["survey"]
 

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 
 from dlkit.datasets.tables._facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of, many_texts, text_facts
-from dlkit.datasets.tables.columns import CategoryColumn, Column, NumberColumn, Part
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Cells, Numbers, Strings, Table, text_of
 from dlkit.reading.delimited import ROW_NAMES
@@ -27,6 +26,7 @@ from dlkit.reading.parsing import (
     mostly_numbers,
     number_format,
 )
+from dlkit.specs.columns import CategoryColumn, Column, NumberColumn, Part
 
 __all__ = ["FitOptions", "Roles", "decide", "fit_columns"]
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dlkit.datasets.tables._encoding import Encoded
 from dlkit.datasets.tables._images import ImageOptions
-from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import EmptyBatchError
 from dlkit.reading.cells import Array, Strings
 from dlkit.reading.frames import joined
+from dlkit.specs.table import Schema
 
 __all__ = ["Memory", "nothing_decoded", "part_names"]
 

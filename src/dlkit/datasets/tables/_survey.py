@@ -12,11 +12,11 @@ import numpy as np
 from dlkit.datasets.tables._building import usable
 from dlkit.datasets.tables._encoding import Problem
 from dlkit.datasets.tables._facts import Facts
-from dlkit.datasets.tables.schema import Schema
 from dlkit.reading.blocks import Block, BlockFile, TextFile
 from dlkit.reading.cells import Array, Skipped, Table, text_of
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import check_same_columns
+from dlkit.specs.table import Schema
 from dlkit.splits import content_keys, part_of_keys
 
 __all__ = ["Cut", "Survey", "judge", "record", "tables_of"]

@@ -9,11 +9,11 @@ import numpy as np
 
 from dlkit.datasets.tables._facts import NumberFacts, number_facts
 from dlkit.datasets.tables._fitting import recognised
-from dlkit.datasets.tables.schema import Target
 from dlkit.errors import ArgumentError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, text_of
 from dlkit.reading.parsing import as_numbers, fitting_form, present
 from dlkit.reading.targets import ClassNumbers, check_count, class_names, class_order, task_of_numbers
+from dlkit.specs.table import Target
 
 __all__ = [
     "TargetOptions",

@@ -16,12 +16,12 @@ from dlkit.datasets.tables._building import Settings, lost_images, rooted, setti
 from dlkit.datasets.tables._encoding import Problem, check_columns, encode
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._streaming import together
-from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import block_file
 from dlkit.reading.cells import Array, Table
 from dlkit.reading.frames import cells_of_values, table_of_frame
 from dlkit.reading.reader import paths_of, table_of_content
+from dlkit.specs.table import Schema
 
 __all__ = ["OPTIONS", "Piece", "pieces_of", "take_spans"]
 

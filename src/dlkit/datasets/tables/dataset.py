@@ -19,11 +19,11 @@ from dlkit.datasets.tables._first_pass import survey
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._streaming import Stream
 from dlkit.datasets.tables._survey import Cut
-from dlkit.datasets.tables.schema import Schema
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Table
 from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.samplers import Planner
+from dlkit.specs.table import Schema
 
 __all__ = ["CSVDataset", "TableOptions"]
 

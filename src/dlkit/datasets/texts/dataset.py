@@ -17,12 +17,12 @@ from dlkit.datasets.texts._targets import Task, classes_of, find_task, target_te
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.errors import ArgumentError
 from dlkit.reading.parsing import DEFAULT_MISSING
+from dlkit.specs.text import TextSpec
 from dlkit.splits import content_keys, split_indices
 from dlkit.text._encoded import Encoder
 from dlkit.text._texts import Texts
 from dlkit.text.cleaning import Cleaning
 from dlkit.text.pretrained import PretrainedTokenizer, is_pretrained, train_bpe
-from dlkit.text.spec import TextSpec
 from dlkit.text.tokenizers import TOKENIZERS
 from dlkit.text.vocabulary import Vocabulary
 

@@ -17,9 +17,9 @@ from dlkit import _bounds
 from dlkit._files import atomic_write
 from dlkit._opening import open_regular
 from dlkit._showing import Lines
-from dlkit.datasets.tables._decoding import decode, value_of
-from dlkit.datasets.tables.columns import KINDS, CategoryColumn, Column, NumberColumn
 from dlkit.errors import ArgumentError, DataError
+from dlkit.specs._decoding import decode, value_of
+from dlkit.specs.columns import KINDS, CategoryColumn, Column, NumberColumn
 
 __all__ = ["Schema", "Target", "Task"]
 

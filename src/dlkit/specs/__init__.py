@@ -1,0 +1,1 @@
+"""What a model's inputs mean, as plain data: table schema, text, image."""
