@@ -14,8 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from dlkit import Trainer, demo
-from dlkit._files import sha256
 from dlkit.callbacks import Checkpoint
+from dlkit.storage.files import sha256_of
 from servers import Server
 from warm import Program
 
@@ -52,7 +52,7 @@ def test_killed_and_started_again_it_reaches_its_accuracy(
     archive = shared_data / "notmnist" / "notMNIST_small_lookalike.tar.gz"
     with Server() as server:
         server.files["/notMNIST_small.tar.gz"] = archive
-        source = {"DLKIT_NOTMNIST_URL": f"{server.url('/notMNIST_small.tar.gz')}#sha256={sha256(archive)}"}
+        source = {"DLKIT_NOTMNIST_URL": f"{server.url('/notMNIST_small.tar.gz')}#sha256={sha256_of(archive)}"}
         arguments = [] if epochs == demo.EPOCHS else ["--epochs", str(epochs)]
         first = start(tmp_path, *arguments, **source)
         wait_for(tmp_path, "notmnist/checkpoint-000001-*.pt", first)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dlkit import _files
+from dlkit.storage import files
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -20,7 +20,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path.write_bytes(b"old")
 
     def interrupted() -> None:
-        with _files.atomic_write(path) as file:
+        with files.atomic_write(path) as file:
             file.write(b"new")
             raise RuntimeError("half way")
 
@@ -28,7 +28,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         interrupted()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
-    with _files.atomic_write(path) as file:
+    with files.atomic_write(path) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
@@ -37,7 +37,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 def test_others_may_read_what_is_shared(tmp_path):
     mask = os.umask(0o022)
     try:
-        with _files.atomic_write(tmp_path / "a") as file:
+        with files.atomic_write(tmp_path / "a") as file:
             file.write(b"")
     finally:
         os.umask(mask)
@@ -47,21 +47,21 @@ def test_others_may_read_what_is_shared(tmp_path):
 def test_sha256(tmp_path):
     data = os.urandom(3 << 20)
     (tmp_path / "a").write_bytes(data)
-    assert _files.sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+    assert files.sha256_of(tmp_path / "a") == hashlib.sha256(data).hexdigest()
 
 
 def test_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("DLKIT_HOME", str(tmp_path / "here"))
-    assert _files.cache_dir() == tmp_path / "here"
+    assert files.cache_dir() == tmp_path / "here"
     monkeypatch.delenv("DLKIT_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if sys.platform == "linux":
-        assert _files.cache_dir() == tmp_path / "cache" / "dlkit"
+        assert files.cache_dir() == tmp_path / "cache" / "dlkit"
 
 
 HOLD = """
 import sys
-from dlkit._files import FileLock
+from dlkit.storage.files import FileLock
 
 lock = FileLock(sys.argv[1])
 lock.acquire()
@@ -74,7 +74,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
     path = tmp_path / "lock"
     with subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
-        lock = _files.FileLock(path)
+        lock = files.FileLock(path)
         assert not lock.acquire(timeout=0)
         assert not lock.acquire(timeout=0.05)
         holder.send_signal(signal.SIGKILL)
@@ -84,16 +84,16 @@ def test_a_lock_ends_with_its_process(tmp_path):
 
 def test_a_lock_excludes_threads_and_is_not_inherited(tmp_path):
     path = tmp_path / "lock"
-    with _files.FileLock(path) as lock:
+    with files.FileLock(path) as lock:
         assert lock.held
-        assert not _files.FileLock(path).acquire(timeout=0)
+        assert not files.FileLock(path).acquire(timeout=0)
         got: list[bool] = []
-        thread = threading.Thread(target=lambda: got.append(_files.FileLock(path).acquire(timeout=0)))
+        thread = threading.Thread(target=lambda: got.append(files.FileLock(path).acquire(timeout=0)))
         thread.start()
         thread.join()
         assert got == [False]
     ready, go = os.pipe(), os.pipe()
-    lock = _files.FileLock(path)
+    lock = files.FileLock(path)
     lock.acquire()
     child = os.fork()
     if child == 0:
@@ -102,7 +102,7 @@ def test_a_lock_excludes_threads_and_is_not_inherited(tmp_path):
         os._exit(0)
     os.read(ready[0], 1)
     lock.release()
-    other = _files.FileLock(path)
+    other = files.FileLock(path)
     assert other.acquire(timeout=0), "the living child does not hold it"
     other.release()
     os.write(go[1], b"x")
@@ -110,5 +110,5 @@ def test_a_lock_excludes_threads_and_is_not_inherited(tmp_path):
 
 
 def test_the_folder_of_a_lock_is_made(tmp_path):
-    with _files.FileLock(Path(tmp_path, "a", "b", "lock")) as lock:
+    with files.FileLock(Path(tmp_path, "a", "b", "lock")) as lock:
         assert lock.held

@@ -12,7 +12,8 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # Every file of src/dlkit, exactly once; a file may import from those before it, in any place and also for types only.
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
-_showing errors _bounds _filekinds _textfiles _opening _files _optional _frames _identity
+_showing errors _bounds _filekinds _textfiles _opening _optional _frames
+storage/files storage/identity storage/arrays storage/__init__
 specs/columns specs/_decoding specs/table registry
 _modes
 _arguments _devices _shapes _layer_errors
@@ -25,17 +26,17 @@ collate/padding collate/structure collate/collating collate/__init__
 samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader streams
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained specs/text
-specs/__init__ text/_blocks
+specs/__init__
 text/_texts text/__init__
-reading/cells reading/parsing reading/targets reading/encodings reading/bytes reading/delimited
+reading/cells reading/parsing reading/targets reading/classes reading/encodings reading/bytes reading/delimited
 reading/frames reading/policy reading/_text_rows reading/reader reading/blocks reading/__init__
 datasets/base
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__
-datasets/images/decoding datasets/images/classes datasets/images/listing datasets/images/handover
-datasets/images/parallel datasets/images/journal datasets/images/policy datasets/images/pixelfile
-datasets/images/cache datasets/images/settings datasets/images/fetching datasets/images/splitting
-datasets/images/profiling datasets/images/dataset
+datasets/images/decoding datasets/images/settings
+datasets/files/listing datasets/files/handover datasets/files/parallel datasets/files/journal datasets/files/policy
+datasets/files/cachefile datasets/files/cache datasets/files/splitting datasets/files/__init__
+datasets/images/fetching datasets/images/profiling datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_targets datasets/tables/_encoding
 datasets/tables/_images datasets/tables/_memory datasets/tables/_building datasets/tables/_describing

@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dlkit import Trainer
-from dlkit._files import sha256
 from dlkit.datasets import Glyphs, NotMNIST
 from dlkit.errors import ArgumentError, DataNotFoundError, IntegrityError, ModelFileError
 from dlkit.models import SmallConvNet
+from dlkit.storage.files import sha256_of
 from dlkit.transfer import (
     create_model,
     freeze,
@@ -68,7 +68,12 @@ def test_weights_are_found_whatever_they_are_wrapped_in(tmp_path: Path, wrap: An
 def test_safetensors_hash_and_file_url(tmp_path: Path) -> None:
     source, path = network(), tmp_path / "weights.safetensors"
     save_file(source.state_dict(), path)
-    for weights in (path, f"{path}#sha256={sha256(path)}", path.as_uri(), f"{path.as_uri()}#sha256={sha256(path)}"):
+    for weights in (
+        path,
+        f"{path}#sha256={sha256_of(path)}",
+        path.as_uri(),
+        f"{path.as_uri()}#sha256={sha256_of(path)}",
+    ):
         target = network()
         load_weights(target, weights, progress=False)
         assert same(source, target)
@@ -84,7 +89,7 @@ def test_safetensors_hash_and_file_url(tmp_path: Path) -> None:
 def test_weights_from_an_address_are_fetched_once_and_checked_against_their_name(tmp_path: Path) -> None:
     source = network()
     torch.save(source.state_dict(), tmp_path / "weights.pth")
-    start = sha256(tmp_path / "weights.pth")[:8]
+    start = sha256_of(tmp_path / "weights.pth")[:8]
     with Server() as server:
         server.files[f"/net-{start}.pth"] = server.files["/net-00000000.pth"] = tmp_path / "weights.pth"
         for _ in range(2):
@@ -379,7 +384,7 @@ def test_letters_in_grey_work_on_a_frozen_backbone_for_colour_photos(
         with Server() as server:
             server.files["/notMNIST_small.tar.gz"] = archive
             address = server.url("/notMNIST_small.tar.gz")
-            whole = NotMNIST(tmp_path, download=True, mirror=address, sha256=sha256(archive))
+            whole = NotMNIST(tmp_path, download=True, mirror=address, sha256=sha256_of(archive))
         whole, _ = whole.split([0.04, 0.96])
     train, val = whole.split(0.8)
     model = freeze(create_model("timm/test_efficientnet", classes=train.classes, in_chans=1, pretrained=False))

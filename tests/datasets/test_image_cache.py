@@ -21,10 +21,10 @@ import warm
 from disks import resize, small_disk
 from dlkit import transforms
 from dlkit.datasets import ImageFolder
-from dlkit.datasets.images import cache as imagecache
+from dlkit.datasets.files import cache as imagecache
+from dlkit.datasets.files import cachefile
+from dlkit.datasets.files.cache import open_cache
 from dlkit.datasets.images import fetching as images
-from dlkit.datasets.images import pixelfile
-from dlkit.datasets.images.cache import open_cache
 from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader
 
@@ -149,7 +149,7 @@ def test_two_processes_fill_it_together(folder: Path, tmp_path: Path) -> None:
         assert run.communicate(timeout=60)[0].split()[-1] == "4"
         assert run.returncode == 0
     (index,) = (tmp_path / "cache").glob("index-*.bin")
-    entries = np.fromfile(index, pixelfile.ENTRY)
+    entries = np.fromfile(index, cachefile.ENTRY)
     assert len(entries) == len({bytes(key) for key in entries["key"]}) == 40
     cached = ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")
     fresh = ImageFolder(folder, transform=transforms.for_training(16), cache="memory")
@@ -254,10 +254,10 @@ def test_a_disk_that_is_really_full_and_gets_room_again(
             assert "takes no more: the disk is full; what is kept stays of use" in str(said.pop().message)
             assert said == []
         (index,), (pixels,) = ((disk / "cache").glob(f"{name}-*.bin") for name in ("index", "pixels"))
-        entries = np.fromfile(index, pixelfile.ENTRY)
+        entries = np.fromfile(index, cachefile.ENTRY)
         assert 0 < len(entries) < 40
         assert index.stat().st_size == entries.nbytes
-        assert pixels.stat().st_size == pixelfile.lengths(entries).sum()
+        assert pixels.stat().st_size == cachefile.lengths(entries).sum()
 
         resize(disk, "10m")
         decoded = Counted(monkeypatch)
@@ -265,14 +265,14 @@ def test_a_disk_that_is_really_full_and_gets_room_again(
         assert len(decoded.paths) == 40 - len(entries), "what was kept was good"
         assert same(epoch(ImageFolder(folder, size=16, **place), workers=workers), fresh)
         assert len(decoded.paths) == 40 - len(entries)
-        assert len(np.fromfile(index, pixelfile.ENTRY)) == 40
+        assert len(np.fromfile(index, cachefile.ENTRY)) == 40
 
 
 def test_a_disk_with_room_for_pixels_but_not_for_their_entry_is_left_as_it_was(tmp_path: Path) -> None:
     image = np.zeros((64, 64, 4), np.uint8)  # 16 KiB
     with small_disk(tmp_path / "disk", "16k") as disk:
         with pytest.raises(OSError, match="No space left"):
-            pixelfile.append(disk / "pixels", disk / "index", [(b"k" * 16, 0, image)])
+            cachefile.append(disk / "pixels", disk / "index", [(b"k" * 16, 0, image)])
         assert [file.stat().st_size for file in disk.iterdir()] == [0, 0]
 
 
@@ -285,7 +285,7 @@ def test_the_words_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pixelfile, "_write_all", full)
+    monkeypatch.setattr(cachefile, "_write_all", full)
     with pytest.warns(UserWarning, match="takes no more: the disk is full; what is kept stays of use"):
         cache.flush()
     assert cache.used == 0
@@ -324,7 +324,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_later_epochs_do_not_wait_for_the_lock(folder: Path, tmp_path: Path) -> None:
     ds = ImageFolder(folder, size=16, cache=tmp_path / "cache")
     epoch(ds)
-    from dlkit._files import FileLock
+    from dlkit.storage.files import FileLock
 
     assert ds._cache is not None
     with FileLock(ds._cache._lock):
@@ -378,7 +378,7 @@ def test_a_kill_while_leftovers_go_leaves_a_good_cache(
     script = """
 import os, sys
 from dlkit.datasets import ImageFolder
-from dlkit.datasets.images import cache
+from dlkit.datasets.files import cache, cachefile
 cache._RECLAIM_FROM = 1000
 steps = int(sys.argv[3])
 class Dying:
@@ -391,7 +391,7 @@ class Dying:
         done = self.real.__exit__(*error)
         if steps == 1 and sys.argv[4] == "after": os.kill(os.getpid(), 9)
         return done
-real, cache._files.atomic_write = cache._files.atomic_write, Dying
+real, cachefile.atomic_write = cachefile.atomic_write, Dying
 ImageFolder(sys.argv[1], size=16, cache=sys.argv[2])
 """
     fresh = epoch(ImageFolder(folder, size=16, cache="memory"))

@@ -26,10 +26,10 @@ from torchvision.transforms import v2
 
 from dlkit import transforms
 from dlkit.datasets import ImageFiles, ImageFolder, decode_image
-from dlkit.datasets.images import handover, listing
+from dlkit.datasets.files import handover, listing
+from dlkit.datasets.files.listing import scan
+from dlkit.datasets.files.parallel import BatchMemory, default_threads, for_each
 from dlkit.datasets.images.decoding import EXTENSIONS, open_image
-from dlkit.datasets.images.listing import scan
-from dlkit.datasets.images.parallel import BatchMemory, default_threads, for_each
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
 from dlkit.loader import DataLoader
 from dlkit.reading.targets import natural

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dlkit.datasets import ImageFiles
-from dlkit.datasets.images.journal import ErrorJournal
+from dlkit.datasets.files.journal import ErrorJournal
 from dlkit.errors import EmptyBatchError, TooManyErrorsError
 
 MANY = 20_000

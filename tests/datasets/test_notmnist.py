@@ -26,7 +26,7 @@ from PIL import Image
 from torch.utils.data import DataLoader as StockLoader
 
 from disks import as_nobody, open_folder, resize, small_disk
-from dlkit import DataLoader, _files
+from dlkit import DataLoader
 from dlkit.datasets import NotMNIST
 from dlkit.datasets.letters import files as letter_files
 from dlkit.errors import (
@@ -40,6 +40,7 @@ from dlkit.errors import (
     TooManyErrorsError,
 )
 from dlkit.splits import check_leaks
+from dlkit.storage.files import sha256_of
 from servers import Server
 
 UNREADABLE = ["A/RGVtb2NyYXRpY2FCb2xkT2xkc3R5bGUgQm9sZC50dGY=.png", "F/Q3Jvc3NvdmVyIEJvbGRPYmxpcXVlLnR0Zg==.png"]
@@ -115,7 +116,7 @@ def test_from_a_server_to_samples(shared_data: Path, tmp_path: Path, monkeypatch
     with Server() as server, counted(monkeypatch) as decoded:
         server.picky = True  # as the original's author is
         server.files["/notMNIST_small.tar.gz"] = archive
-        arguments = {"mirror": server.url("/notMNIST_small.tar.gz"), "sha256": _files.sha256(archive)}
+        arguments = {"mirror": server.url("/notMNIST_small.tar.gz"), "sha256": sha256_of(archive)}
         dataset = NotMNIST(tmp_path, download=True, **arguments)
         assert len(decoded) == 10_002
         assert [request.status for request in server.requests] == [200]
@@ -243,7 +244,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, s
     archive = make_archive(tmp_path_factory.mktemp("mirror") / "any.tar.gz", letters())
     with Server() as server:
         server.files["/notMNIST_small.tar.gz"] = archive
-        yield server, _files.sha256(archive)
+        yield server, sha256_of(archive)
 
 
 def test_a_mirror_without_hash_warns_and_one_with_hash_does_not(mirror: tuple[Server, str], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from dlkit.collate import PadCollate, unpad
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.errors import ArgumentError
 from dlkit.samplers import LengthBuckets, Sequential
-from dlkit.text._blocks import Block
+from dlkit.storage.arrays import Block
 
 ROWS = [[5, 6, 7], [8], [], [9, 10], [11, 12, 13, 14]]
 TARGETS = torch.tensor([0, 1, 2, 3, 4])

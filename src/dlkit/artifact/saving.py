@@ -15,7 +15,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dlkit._files import atomic_write
 from dlkit.artifact import exporting
 from dlkit.artifact.header import FORMAT_VERSION, sealed
 from dlkit.artifact.inputs import Meaning, describe_example, make_example
@@ -23,6 +22,7 @@ from dlkit.artifact.opening import assemble, differs
 from dlkit.artifact.running import call, cast, evaluating, output_of
 from dlkit.artifact.weights import pack
 from dlkit.errors import ArgumentError, DlkitError
+from dlkit.storage.files import atomic_write
 
 __all__ = ["describe", "save"]
 

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dlkit._files import atomic_write
 from dlkit._optional import require
 from dlkit._showing import safe
 from dlkit.callbacks.base import Callback
 from dlkit.runs.history import History, Row
 from dlkit.runs.state import Run
+from dlkit.storage.files import atomic_write
 
 __all__ = ["CSVLogger", "JSONLinesLogger", "MLflowLogger", "TensorBoardLogger", "WandbLogger"]
 

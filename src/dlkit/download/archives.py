@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
-from dlkit._files import sync_folder
 from dlkit._opening import regular
 from dlkit.download.disk import check_room, disk_error, disk_trouble, locked, remove
 from dlkit.download.members import Chunks, Member, claimed_sizes, members
 from dlkit.errors import ArchiveError, ArgumentError, DownloadError, UnsafeArchiveError
+from dlkit.storage.files import sync_folder
 
 __all__ = ["Limits", "extract"]
 

@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlkit._files import FileLock
 from dlkit.errors import DownloadError
+from dlkit.storage.files import FileLock
 
 
 def check_room(path: Path, needed: int, keep_free: int | None, doing: str) -> None:

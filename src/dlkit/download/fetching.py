@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dlkit import _files
 from dlkit._opening import open_regular
 from dlkit._showing import Lines, public, safe
 from dlkit.download.archives import USUAL_LIMITS, Limits, extract, put_in_place, staged, unpack_lock
@@ -27,6 +26,7 @@ from dlkit.download.http import AttemptError, Part, RefusedError, Request, Start
 from dlkit.download.members import plain_name
 from dlkit.download.urls import checked_urls, is_local, known_as
 from dlkit.errors import ArgumentError, DownloadError, IntegrityError, OfflineError
+from dlkit.storage.files import FileLock, atomic_write, sha256_of
 
 __all__ = ["Limits", "Patience", "extract", "fetch"]
 
@@ -155,7 +155,7 @@ class _Promise:
         with disk_trouble(path, "read"):
             if self.size is not None and path.stat().st_size != self.size:
                 return f"has {path.stat().st_size:,} bytes, not {self.size:,}"
-            if self.sha256 is not None and (actual := _files.sha256(path)) != self.sha256.lower():
+            if self.sha256 is not None and (actual := sha256_of(path)) != self.sha256.lower():
                 return f"has the SHA-256 {actual}, not {self.sha256.lower()}"
         return ""
 
@@ -190,7 +190,7 @@ def _fetch_file(job: _Job) -> None:
     """Bring the file in place, waiting while another process does; hashing what that one made needs no lock."""
     while not job.promise.is_kept_by(job.target):
         urls = _reachable(job)
-        lock = _files.FileLock(job.target.with_name(f".{job.target.name}.lock"))
+        lock = FileLock(job.target.with_name(f".{job.target.name}.lock"))
         with disk_trouble(job.target.parent, "write to"):
             at_once = lock.acquire(timeout=0)
             if not at_once:
@@ -372,7 +372,7 @@ def _is_unpacked(folder: Path, notes: Path, job: _Job) -> bool:
     if not os.path.exists(job.target):
         return True
     with disk_trouble(job.target, "read"):
-        return job.target.stat().st_size == record.size and _files.sha256(job.target) == record.sha256
+        return job.target.stat().st_size == record.size and sha256_of(job.target) == record.sha256
 
 
 def _unpack(folder: Path, notes: Path, archive: Path, limits: Limits) -> None:
@@ -386,12 +386,12 @@ def _unpack(folder: Path, notes: Path, archive: Path, limits: Limits) -> None:
     old = folder.with_name(f".{folder.name}.old")
     with staged(archive, folder, limits) as new:
         with disk_trouble(archive, "read"):
-            record = _Promise(sha256=_files.sha256(archive), size=archive.stat().st_size)
+            record = _Promise(sha256=sha256_of(archive), size=archive.stat().st_size)
         remove(old)
         with disk_trouble(folder, "replace"):
             if os.path.lexists(folder):
                 folder.rename(old)
-        with disk_trouble(notes, "write"), _files.atomic_write(notes) as file:
+        with disk_trouble(notes, "write"), atomic_write(notes) as file:
             file.write(json.dumps(asdict(record)).encode())
         put_in_place(new, folder)
     remove(old)

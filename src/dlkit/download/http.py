@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dlkit._files import atomic_write, sync_folder
 from dlkit._opening import open_regular, regular
 from dlkit._showing import without_secrets
 from dlkit.download.disk import check_room, disk_trouble, remove
 from dlkit.download.urls import is_local, known_as, local_path
 from dlkit.errors import DataError
+from dlkit.storage.files import atomic_write, sync_folder
 
 if TYPE_CHECKING:
     import requests

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from dlkit.artifact.inputs import Meaning
+from dlkit.datasets.files.listing import scan
 from dlkit.datasets.images.decoding import MAX_BYTES, OpenImage, open_image
 from dlkit.datasets.images.fetching import prepared
-from dlkit.datasets.images.listing import scan
 from dlkit.datasets.images.table import opened_table
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, Inputs, check_options, in_batches, index_of, readable, total_of

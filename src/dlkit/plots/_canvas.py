@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dlkit._files import atomic_write
 from dlkit._optional import require
 from dlkit.errors import ArgumentError
+from dlkit.storage.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,4 +13,5 @@
 | `cells` | one column as it was read |
 | `parsing` | text to numbers, dates and truth values, in the ways people write them |
 | `targets` | what a column of targets is: task, classes, their order |
+| `classes` | the order of classes: stated, or checked against a model's |
 """

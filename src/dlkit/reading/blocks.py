@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dlkit._files import FileLock, atomic_write, cache_dir
 from dlkit._opening import open_regular, regular
 from dlkit._optional import require
 from dlkit._textfiles import LONGEST_LINE, check_lines, check_text, check_width
@@ -25,6 +24,7 @@ from dlkit.reading.encodings import detect_encoding, first_bad_byte
 from dlkit.reading.frames import arrow_columns
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import Numbered, check_names, is_parquet
+from dlkit.storage.files import FileLock, atomic_write, cache_dir
 
 __all__ = ["Block", "BlockFile", "block_file"]
 

@@ -19,11 +19,11 @@ from typing import IO, Any, cast
 from urllib.parse import unquote, urlsplit
 
 from dlkit._filekinds import HEAD, kind_of
-from dlkit._files import cache_dir
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_lines, check_text
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.encodings import Buffer, detect_encoding, first_bad_byte
+from dlkit.storage.files import cache_dir
 
 __all__ = [
     "contents",

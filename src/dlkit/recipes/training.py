@@ -15,7 +15,6 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from dlkit._arguments import whole_number
-from dlkit._files import atomic_write
 from dlkit._showing import Lines
 from dlkit.artifact import save
 from dlkit.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, LearningRate, ReuseFeatures
@@ -24,6 +23,7 @@ from dlkit.loader import DataLoader
 from dlkit.recipes.choosing import Choice, Wish, choose
 from dlkit.recipes.reading import Data, ReadOptions, read_data
 from dlkit.runs.history import History
+from dlkit.storage.files import atomic_write
 from dlkit.training.trainer import Trainer
 
 __all__ = ["MODEL_FILE", "Trained", "train"]

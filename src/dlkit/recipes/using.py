@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from dlkit._files import cache_dir
 from dlkit.datasets.images.inspecting import inspect
 from dlkit.datasets.tables.dataset import CSVDataset
 from dlkit.errors import ArgumentError
@@ -15,6 +14,7 @@ from dlkit.inference import load
 from dlkit.loader import DataLoader
 from dlkit.recipes.comparing import Comparison, compare
 from dlkit.recipes.reading import NAMES, ReadOptions, kind_of, letters, read_data
+from dlkit.storage.files import cache_dir
 from dlkit.transfer.models import create_model
 from dlkit.transforms import for_evaluation
 

@@ -24,7 +24,6 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from dlkit._files import FileLock, atomic_write, sync_folder
 from dlkit._opening import open_regular
 from dlkit.errors import (
     CheckpointError,
@@ -34,6 +33,7 @@ from dlkit.errors import (
     DlkitError,
     RunLockedError,
 )
+from dlkit.storage.files import FileLock, atomic_write, sync_folder
 
 __all__ = ["CheckpointStore", "CheckpointWarning", "Entry", "load_checkpoint", "plain", "save_checkpoint"]
 

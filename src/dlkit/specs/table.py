@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from dlkit import _bounds
-from dlkit._files import atomic_write
 from dlkit._opening import open_regular
 from dlkit._showing import Lines
 from dlkit.errors import ArgumentError, DataError
 from dlkit.specs._decoding import decode, value_of
 from dlkit.specs.columns import KINDS, CategoryColumn, Column, NumberColumn
+from dlkit.storage.files import atomic_write
 
 __all__ = ["Schema", "Target", "Task"]
 

@@ -9,8 +9,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from dlkit._files import cache_dir
-from dlkit.text._blocks import Block, BlockWriter
+from dlkit.storage.arrays import Block, BlockWriter
+from dlkit.storage.files import cache_dir
 
 __all__ = ["Texts", "TextsWriter"]
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import nn
 
-from dlkit._identity import of_tensor
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.errors import ArgumentError
 from dlkit.runs.parts import buffers_of
 from dlkit.runs.state import Run
+from dlkit.storage.identity import of_tensor
 
 __all__ = ["refuse_used", "take"]
 

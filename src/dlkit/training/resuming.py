@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlkit import rng
-from dlkit._identity import of_tensor
 from dlkit._showing import Lines
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.learning_rate import LearningRate
@@ -20,6 +19,7 @@ from dlkit.runs.checking import check_fits, check_state, restoring
 from dlkit.runs.history import History
 from dlkit.runs.parts import load_parts, parts_state
 from dlkit.runs.state import Cursor, Run
+from dlkit.storage.identity import of_tensor
 from dlkit.training.handed import take
 from dlkit.training.identity import differences
 from dlkit.training.planning import ScriptRates, put_functions

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlkit import _files, rng
+from dlkit import rng
 from dlkit._modes import in_mode
 from dlkit.callbacks.features import ReuseFeatures
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.loader import DataLoader
 from dlkit.runs.state import Run
+from dlkit.storage.files import cache_dir
 from dlkit.training.batches import rows_of, split, to_device
 from dlkit.training.sources import Source
 from dlkit.training.steps import Forward
@@ -272,7 +273,7 @@ class ReusingSource:
     def _new_store(self, identity: str | None) -> FeatureStore:
         settings, folder = self.reuse.settings, None
         if identity is not None:
-            folder = (settings.folder or _files.cache_dir() / "features") / self._key(identity)
+            folder = (settings.folder or cache_dir() / "features") / self._key(identity)
         return FeatureStore(len(self.loader.dataset), self._views, folder, max_memory=settings.max_memory)
 
     def _fill(self, settings: ReuseFeatures) -> None:
@@ -320,7 +321,7 @@ class ReusingSource:
         size = features[0].numel() * features.element_size() * self.store.samples * self.store.views
         limit = self.reuse.settings.max_bytes
         if size > self.store.max_memory or self.store.folder is not None:
-            limit = min(limit, shutil.disk_usage(_existing(self.store.folder or _files.cache_dir())).free // 2)
+            limit = min(limit, shutil.disk_usage(_existing(self.store.folder or cache_dir())).free // 2)
         if size > limit:
             raise _NotReusable(f"they would take {size / 1e9:.1f} GB, {limit / 1e9:.1f} GB are allowed")
 

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-from dlkit import _files, rng
-from dlkit._identity import of_files, of_parts, of_tensor, of_transform
+from dlkit import rng
 from dlkit.errors import DataError
+from dlkit.storage.files import FileLock, atomic_write, cache_dir
+from dlkit.storage.identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.transfer._cut import Cut
 from dlkit.transfer.freezing import frozen_tensors
 
@@ -192,7 +193,7 @@ class FeatureStore:
             self._fill(batches, None, 0, [])
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _files.FileLock(self.folder / ".lock"):
+        with FileLock(self.folder / ".lock"):
             if self.open():  # another process was faster
                 return
             done, targets = self._progress()
@@ -225,7 +226,7 @@ class FeatureStore:
         shape = (self.samples * self.views, *first.shape[1:])
         size = first[0].numel() * first.element_size() * shape[0]
         if file is None and size > self.max_memory:
-            folder = _files.cache_dir() / "features"
+            folder = cache_dir() / "features"
             folder.mkdir(parents=True, exist_ok=True)
             file = self._scratch = folder / f"scratch-{os.getpid()}-{id(self)}.bin"
         if file is None:
@@ -267,7 +268,7 @@ class FeatureStore:
         assert self.folder is not None
         assert self.values is not None
         state = {"shape": list(self.values.shape), "dtype": str(self.values.dtype).removeprefix("torch."), **more}
-        with _files.atomic_write(self.folder / name) as file:
+        with atomic_write(self.folder / name) as file:
             file.write(json.dumps(state).encode())
 
     def _settle(self) -> None:
@@ -349,7 +350,7 @@ def _write_targets(file: Path, targets: Any) -> None:
     from safetensors.torch import save
 
     named = targets if isinstance(targets, Mapping) else ({} if targets is None else {"": targets})
-    with _files.atomic_write(file) as opened:
+    with atomic_write(file) as opened:
         opened.write(save({f"target.{name}": value.contiguous() for name, value in named.items()}))
 
 

@@ -15,11 +15,12 @@ from urllib.parse import urldefrag, urlparse
 import torch
 from torch import Tensor, nn
 
-from dlkit import _files, download
+from dlkit import download
 from dlkit._filekinds import HEAD, kind_of, told
 from dlkit._opening import open_regular, regular
 from dlkit._showing import Lines, public
 from dlkit.errors import ArgumentError, IntegrityError, ModelFileError
+from dlkit.storage.files import cache_dir, sha256_of
 
 __all__ = ["LoadReport", "load_weights"]
 
@@ -120,18 +121,18 @@ def _local(weights: str | os.PathLike[str], sha256: str | None, *, progress: boo
         return _downloaded(text, sha256, progress=progress)
     path = Path(text).expanduser()
     regular(path, ModelFileError, noun="file of weights")
-    if sha256 is not None and (actual := _files.sha256(path)) != sha256:
+    if sha256 is not None and (actual := sha256_of(path)) != sha256:
         raise IntegrityError(f"{path} has the SHA-256 {actual}, not {sha256}; it is not the file you mean")
     return path
 
 
 def _downloaded(url: str, sha256: str | None, *, progress: bool) -> Path:
     name = Path(urlparse(urldefrag(url)[0]).path).name or "weights"
-    folder = _files.cache_dir() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = cache_dir() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:16]
     path = download.fetch(url, folder / name, sha256=sha256, progress=progress)
     start = re.search(r"-([0-9a-f]{8,64})\.", name)
-    if sha256 is None and start is not None and not _files.sha256(path).startswith(start[1]):
-        actual = _files.sha256(path)
+    if sha256 is None and start is not None and not sha256_of(path).startswith(start[1]):
+        actual = sha256_of(path)
         path.unlink()
         raise IntegrityError(
             f"{public(url)} gave a file with the SHA-256 {actual}, but its name promises {start[1]}..."

@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from dlkit._identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.datasets.base import Indices, Rows, as_index_tensor, several
-from dlkit.datasets.images.cache import PixelCache, open_cache
-from dlkit.datasets.images.classes import check_same
+from dlkit.datasets.files.cache import PixelCache, open_cache
+from dlkit.datasets.files.journal import ErrorJournal
+from dlkit.datasets.files.listing import Listing
+from dlkit.datasets.files.parallel import BatchMemory, default_threads, for_each
+from dlkit.datasets.files.policy import ImageError, check_share, handle, share_by_class, tell
+from dlkit.datasets.files.splitting import content_keys, settings_of_parts
 from dlkit.datasets.images.decoding import open_image
 from dlkit.datasets.images.fetching import Fetch, kept_rule, transformed
-from dlkit.datasets.images.journal import ErrorJournal
-from dlkit.datasets.images.listing import Listing
-from dlkit.datasets.images.parallel import BatchMemory, default_threads, for_each
-from dlkit.datasets.images.policy import ImageError, check_share, handle, share_by_class, tell
 from dlkit.datasets.images.profiling import profile_of
 from dlkit.datasets.images.settings import ImageSettings, Transform
-from dlkit.datasets.images.splitting import content_keys, settings_of_parts
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError, EmptyBatchError
+from dlkit.reading.classes import check_same
 from dlkit.splits import split_indices
+from dlkit.storage.identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.transforms import Preprocessing
 
 __all__ = ["ImageDataset"]

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dlkit.datasets.images.cache import PixelCache
+from dlkit.datasets.files.cache import PixelCache
+from dlkit.datasets.files.handover import sendable
+from dlkit.datasets.files.parallel import BatchMemory, default_threads, for_each
 from dlkit.datasets.images.decoding import Color, OpenImage, open_image, read_with_status
-from dlkit.datasets.images.handover import sendable
-from dlkit.datasets.images.parallel import BatchMemory, default_threads, for_each
 from dlkit.datasets.images.settings import ImageSettings, Transform
 from dlkit.errors import DataError
 from dlkit.transforms import Preprocessing

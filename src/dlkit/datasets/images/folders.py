@@ -10,9 +10,9 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from dlkit.datasets.files.listing import EMPTY, Listing, scan, with_classes
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import Color
-from dlkit.datasets.images.listing import EMPTY, Listing, scan, with_classes
 from dlkit.datasets.images.settings import BatchTransform, ImageSettings, Transform
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError

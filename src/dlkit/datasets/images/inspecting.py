@@ -16,11 +16,11 @@ import torch
 from tqdm import tqdm
 
 from dlkit._showing import Lines
+from dlkit.datasets.files.listing import scan
+from dlkit.datasets.files.parallel import default_threads, for_each
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import open_image, read_bytes
 from dlkit.datasets.images.folders import ImageFiles, ImageFolder
-from dlkit.datasets.images.listing import scan
-from dlkit.datasets.images.parallel import default_threads, for_each
 from dlkit.errors import DataError, DataNotFoundError
 from dlkit.transforms.geometry import reduction, resized
 

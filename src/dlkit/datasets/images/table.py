@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from dlkit._frames import as_pandas
-from dlkit.datasets.images.classes import numbered, stated_order
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import Color
 from dlkit.datasets.images.settings import BatchTransform, ImageSettings, Transform
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.cells import Array, text_of
+from dlkit.reading.classes import numbered, stated_order
 from dlkit.reading.parsing import DEFAULT_MISSING, mostly_numbers, number_format, parse_number
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table

@@ -17,7 +17,6 @@ from urllib.parse import urldefrag
 
 import numpy as np
 
-from dlkit import _files
 from dlkit._showing import public, safe
 from dlkit.datasets.letters.files import CLASSES, changed, decode, files_of_archive, files_of_folder, remembered
 from dlkit.datasets.letters.packed import PackedImages, Transform
@@ -30,6 +29,7 @@ from dlkit.errors import (
     DataNotFoundError,
     TooManyErrorsError,
 )
+from dlkit.storage.files import FileLock, cache_dir
 
 __all__ = ["NotMNIST"]
 
@@ -213,7 +213,7 @@ class _Home:
 
     @classmethod
     def of(cls, root: str | os.PathLike[str] | None, edition: _Edition) -> _Home:
-        cache = _files.cache_dir() / "notmnist"
+        cache = cache_dir() / "notmnist"
         folder = cache if root is None else Path(root).expanduser()
         if root is not None and not folder.is_dir() and folder.exists():
             raise ArgumentError(f"root must be a folder; {folder} is a file")
@@ -226,7 +226,7 @@ class _Home:
         if pack is not None:
             return pack
         home = self._writable(download)
-        with _files.FileLock(home / f".{self.edition.name}.lock"):
+        with FileLock(home / f".{self.edition.name}.lock"):
             pack, damage = self._usable()  # perhaps another process was faster
             if pack is not None:
                 return pack

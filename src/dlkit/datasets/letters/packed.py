@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit._identity import of_parts, of_tensor, of_transform
 from dlkit.datasets.base import InMemoryDataset
 from dlkit.datasets.letters.packfile import ImageStore, Pack
 from dlkit.errors import ArgumentError, DataError
 from dlkit.splits import content_keys, split_indices
+from dlkit.storage.identity import of_parts, of_tensor, of_transform
 from dlkit.transforms import Preprocessing, for_evaluation
 
 __all__ = ["PackedImages"]

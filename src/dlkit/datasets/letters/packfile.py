@@ -20,9 +20,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dlkit import _files
 from dlkit._opening import regular
 from dlkit.errors import DataError
+from dlkit.storage.files import atomic_write
 
 __all__ = ["ImageStore", "Names", "Pack", "open_pack", "write_pack"]
 
@@ -137,7 +137,7 @@ def write_pack(path: Path, store: ImageStore, about: dict[str, Any]) -> None:
         start += _size(tensor)
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 64)
-    with _files.atomic_write(path) as file:
+    with atomic_write(path) as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for tensor in tensors.values():
             file.write(_bytes(tensor))

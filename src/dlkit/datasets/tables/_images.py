@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlkit.datasets.files.journal import ErrorJournal
+from dlkit.datasets.files.policy import handle, tell
 from dlkit.datasets.images.decoding import OpenImage, open_image
 from dlkit.datasets.images.fetching import prepared, transformed
-from dlkit.datasets.images.journal import ErrorJournal
-from dlkit.datasets.images.policy import handle, tell
 from dlkit.datasets.tables._encoding import Problem
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Strings

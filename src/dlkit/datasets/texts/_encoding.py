@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from dlkit._files import FileLock, atomic_write, cache_dir
-from dlkit.text._blocks import Block, BlockWriter
+from dlkit.storage.arrays import Block, BlockWriter
+from dlkit.storage.files import FileLock, atomic_write, cache_dir
 from dlkit.text._encoded import Encoded, Encoder
 from dlkit.text._texts import Texts
 

@@ -15,7 +15,7 @@ from dlkit.datasets.base import InMemoryDataset, Rows, as_index_tensor
 from dlkit.errors import ArgumentError
 from dlkit.samplers.buckets import LengthBuckets
 from dlkit.samplers.order import Planner, Sequential
-from dlkit.text._blocks import Block
+from dlkit.storage.arrays import Block
 
 __all__ = ["PackedTextDataset"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dlkit import _files
+from dlkit.storage.files import atomic_write
 
 __all__ = ["ENTRY", "Item", "append", "copy", "lengths", "mapped", "sound", "useful"]
 
@@ -77,13 +77,13 @@ def copy(entries: npt.NDArray[Any], old: Path, pixels: Path, index: Path) -> Non
         index: The new file of entries.
     """
     source, written = mapped(old), b""
-    with _files.atomic_write(pixels) as file:
+    with atomic_write(pixels) as file:
         for entry, length in zip(entries, lengths(entries).tolist(), strict=True):
             start = int(entry["offset"])
             crcs = int(entry["pixels_crc"]), int(entry["path_crc"])
             written += _packed(bytes(entry["key"]), file.tell(), shape_of(entry), *crcs)
             file.write(source[start : start + length].data)
-    with _files.atomic_write(index) as file:
+    with atomic_write(index) as file:
         file.write(written)
 
 

@@ -32,9 +32,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dlkit import _files
-from dlkit.datasets.images import pixelfile
+from dlkit.datasets.files import cachefile
 from dlkit.errors import ArgumentError
+from dlkit.storage.files import FileLock, cache_dir
 
 __all__ = ["PixelCache", "open_cache"]
 
@@ -75,7 +75,7 @@ def open_cache(
         weakref.finalize(cache, _remove, folder, os.getpid())
         return cache
     ours = where == "auto"
-    folder = _files.cache_dir() / "images" if ours else Path(os.path.abspath(where))
+    folder = cache_dir() / "images" if ours else Path(os.path.abspath(where))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -121,8 +121,8 @@ class PixelCache:
     def _start(self) -> None:
         """What each process has of its own."""
         self._pid, self._generation = os.getpid(), self._newest()
-        self._waiting: deque[pixelfile.Item] = deque()
-        self._entries = np.empty(0, pixelfile.ENTRY)
+        self._waiting: deque[cachefile.Item] = deque()
+        self._entries = np.empty(0, cachefile.ENTRY)
         self._by_key: dict[bytes, int] = {}
         self._sorted = np.empty(0, "<u8")
         self._damaged: set[int] = set()
@@ -167,7 +167,7 @@ class PixelCache:
     @property
     def used(self) -> int:
         """How many bytes the pixels take."""
-        return pixelfile.size_of(self._pixels)
+        return cachefile.size_of(self._pixels)
 
     def begin(self) -> None:
         """Learn what others have added; to be called before each batch, by one thread."""
@@ -175,7 +175,7 @@ class PixelCache:
             self._start()
         if self._slots is None:
             self._slots = np.full(self.size, _UNKNOWN, np.int64)
-        count = pixelfile.size_of(self._index) // pixelfile.ENTRY.itemsize
+        count = cachefile.size_of(self._index) // cachefile.ENTRY.itemsize
         if count > len(self._entries):
             self._learn(count)
         elif count < len(self._entries):  # somebody emptied the folder
@@ -184,7 +184,7 @@ class PixelCache:
 
     def _learn(self, count: int) -> None:
         known = len(self._entries)
-        new = np.fromfile(self._index, pixelfile.ENTRY, count - known, offset=known * pixelfile.ENTRY.itemsize)
+        new = np.fromfile(self._index, cachefile.ENTRY, count - known, offset=known * cachefile.ENTRY.itemsize)
         self._entries = np.concatenate([self._entries, new])
         self._checked = np.concatenate([self._checked, np.zeros(len(new), np.bool_)])
         if self._slots is not None:
@@ -229,16 +229,16 @@ class PixelCache:
 
     def _kept(self, slot: int) -> Pixels | None:
         entry = self._entries[slot]
-        shape = pixelfile.shape_of(entry)
+        shape = cachefile.shape_of(entry)
         start, count = int(entry["offset"]), shape[0] * shape[1] * shape[2]
         if start + count > len(self._map):
-            self._map = pixelfile.mapped(self._pixels)
+            self._map = cachefile.mapped(self._pixels)
         if start + count > len(self._map):
             self._damaged.add(slot)
             return None
         flat: Pixels = self._map[start : start + count]
         if not self._checked[slot]:
-            if not pixelfile.sound(entry, flat):
+            if not cachefile.sound(entry, flat):
                 self._damaged.add(slot)  # it is decoded and written anew, and the newest entry of a key counts
                 return None
             self._checked[slot] = True
@@ -272,7 +272,7 @@ class PixelCache:
         if not waiting or self.full:
             return
         try:
-            with _files.FileLock(self._lock):
+            with FileLock(self._lock):
                 if self._newest() != self._generation:
                     self._start()
                 self.begin()
@@ -285,7 +285,7 @@ class PixelCache:
         slot = self._find(key)
         return slot == _ABSENT or slot in self._damaged
 
-    def _append(self, items: list[pixelfile.Item]) -> None:
+    def _append(self, items: list[cachefile.Item]) -> None:
         if not items:
             return
         need = sum(pixels.nbytes for _, _, pixels in items)
@@ -298,7 +298,7 @@ class PixelCache:
                 "are decoded in every epoch (a smaller cache_side=, a larger cache_bytes= or another folder helps)"
             )
             return
-        pixelfile.append(self._pixels, self._index, items)
+        cachefile.append(self._pixels, self._index, items)
 
     def _clear_unused(self) -> None:
         """Remove pairs of other rules, the one that was opened longest ago first, as far as room is needed."""
@@ -313,20 +313,20 @@ class PixelCache:
 
     def _reclaim(self) -> None:
         """Copy what is still of use to a new pair where most is not; safe to be killed at any moment."""
-        if pixelfile.size_of(self._pixels) < _RECLAIM_FROM:
+        if cachefile.size_of(self._pixels) < _RECLAIM_FROM:
             return
-        lock = _files.FileLock(self._lock)
+        lock = FileLock(self._lock)
         if not lock.acquire(timeout=0):
             return  # somebody writes: another time
         try:
             self._start()
             self._remove_older()
             self.begin()
-            kept = pixelfile.useful(self._entries, self.used)
-            length = int(pixelfile.lengths(kept).sum())
+            kept = cachefile.useful(self._entries, self.used)
+            length = int(cachefile.lengths(kept).sum())
             if 2 * length < self.used and self.used - length >= _RECLAIM_FROM:
                 following = (self.folder / f"{kind}-{self._name}-{self._generation + 1}.bin" for kind in _KINDS)
-                pixelfile.copy(kept, self._pixels, *following)
+                cachefile.copy(kept, self._pixels, *following)
                 self._start()
                 self._remove_older()
         finally:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from dlkit.datasets.images.handover import Pieces
+from dlkit.datasets.files.handover import Pieces
 
 __all__ = ["BatchMemory", "default_threads", "for_each"]
 

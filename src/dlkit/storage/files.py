@@ -29,7 +29,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlkit"
 
 
-def sha256(path: str | os.PathLike[str]) -> str:
+def sha256_of(path: str | os.PathLike[str]) -> str:
     """The file's SHA-256 as 64 hexadecimal digits, read in pieces."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:

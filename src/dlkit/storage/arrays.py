@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from dlkit._files import sync_folder
+from dlkit.storage.files import sync_folder
 
 __all__ = ["Block", "BlockWriter"]
 
@@ -33,7 +33,12 @@ class Block:
 
     @classmethod
     def map(cls, path: Path, dtype: Any) -> Block:
-        """The numbers in a file, read page by page when they are used."""
+        """The numbers in a file, read page by page when they are used.
+
+        Args:
+            path: The file, with nothing but the numbers in it.
+            dtype: Their type.
+        """
         if path.stat().st_size == 0:  # nothing cannot be mapped
             return cls(np.zeros(0, dtype=dtype), path)
         return cls(np.asarray(np.memmap(path, dtype=dtype, mode="r")), path)
@@ -67,7 +72,11 @@ class BlockWriter:
         self._temporary = Path()
 
     def append(self, values: Array) -> None:
-        """Add a piece."""
+        """Add a piece.
+
+        Args:
+            values: Numbers that the type of this array can hold.
+        """
         piece = np.ascontiguousarray(values, dtype=self.dtype)
         self._bytes += piece.nbytes
         if self._file is not None:
@@ -78,7 +87,12 @@ class BlockWriter:
             self._spill()
 
     def finish(self, suffix: str, name: str | None = None) -> Block:
-        """The whole array. Where it is in a file, that is called `name`, or by its content, plus `suffix`."""
+        """The whole array. Where it is in a file, that is called `name`, or by its content, plus `suffix`.
+
+        Args:
+            suffix: Such as ".ids".
+            name: Of the file, without the suffix; None takes the SHA-256 of the content.
+        """
         if self._file is None:
             return Block(np.concatenate([np.zeros(0, dtype=self.dtype), *self._pieces]))
         path = self.folder / f"{name or self._digest.hexdigest()}{suffix}"

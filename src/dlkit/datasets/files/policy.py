@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dlkit._showing import Lines
-from dlkit.datasets.images.journal import ErrorJournal
+from dlkit.datasets.files.journal import ErrorJournal
 from dlkit.errors import DataError, TooManyErrorsError
 
 __all__ = ["ImageError", "check_share", "handle", "share_by_class"]

@@ -23,14 +23,14 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from dlkit import _files
 from dlkit._showing import safe
-from dlkit.datasets.images.classes import numbered, stated_order
 from dlkit.datasets.images.decoding import EXTENSIONS
 from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import DataError, DataNotFoundError
+from dlkit.reading.classes import numbered, stated_order
 from dlkit.reading.parsing import spelled
 from dlkit.reading.targets import natural
+from dlkit.storage.files import atomic_write, cache_dir
 
 __all__ = ["Listing", "scan"]
 
@@ -278,7 +278,7 @@ def _is_hidden(name: str) -> bool:
 
 def _kept_path(folder: Path, labelled: bool) -> Path:
     key = hashlib.sha256(f"{VERSION} {labelled} {os.fsencode(folder)!r}".encode()).hexdigest()[:24]
-    return _files.cache_dir() / "scans" / f"{key}.safetensors"
+    return cache_dir() / "scans" / f"{key}.safetensors"
 
 
 def _keep(listing: Listing, path: Path, stamps: Mapping[str, int]) -> Listing:
@@ -301,7 +301,7 @@ def _keep(listing: Listing, path: Path, stamps: Mapping[str, int]) -> Listing:
     }
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _files.atomic_write(path) as file:
+        with atomic_write(path) as file:
             file.write(save(tensors, {"dlkit": json.dumps(about)}))
         return _reopen(path, listing.root, len(listing))
     return listing

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit._opening import open_regular
-from dlkit.datasets.images.parallel import for_each
+from dlkit.datasets.files.parallel import for_each
 from dlkit.datasets.images.settings import ImageSettings, Transform
 from dlkit.errors import ArgumentError, DataError
 from dlkit.transforms import Preprocessing
