@@ -154,14 +154,34 @@ def report_loaders(arguments: argparse.Namespace) -> None:
 
 def report_windows(count: int) -> None:
     """Print what the window of LengthBuckets trades: padding against how random a batch is."""
-    lengths = lengths_of(count)
-    print("\nLengthBuckets, batch 64: window, padding, spread of lengths inside a batch (1: as in random batches)")
-    spread = statistics.fmean(lengths[start : start + BATCH].std() for start in range(0, len(lengths) - BATCH, BATCH))
-    for window in (1, 3, 10, 30, 100, 300):
-        plan = [batch.numpy() for batch in LengthBuckets(lengths, BATCH, window=window).plan(0, 0)]
-        padded = sum(int(lengths[batch].max()) * len(batch) for batch in plan)
-        inside = statistics.fmean(float(lengths[batch].std()) for batch in plan)
-        print(f"  {window:4}  {1 - lengths.sum() / padded:6.1%}  {inside / spread:5.2f}")
+    for title, lengths in {
+        f"{count:,} texts as above": lengths_of(count),
+        "50,000 texts of 8-512 tokens, sigma 0.8": np.random.default_rng(0).lognormal(3.8, 0.8, 50_000).clip(8, 512),
+    }.items():
+        lengths = lengths.astype(np.int64)
+        print(f"\nLengthBuckets, batch {BATCH}, {title}: window, padding,")
+        print("spread of lengths inside a batch (1: as in random batches), two of a batch together in the next epoch")
+        starts = range(0, len(lengths) - BATCH, BATCH)
+        spread = statistics.fmean(lengths[start : start + BATCH].std() for start in starts)
+        for window in (1, 3, 10, 30, 64, 100, 300):
+            buckets = LengthBuckets(lengths, BATCH, window=window)
+            plan, following = ([batch.numpy() for batch in buckets.plan(0, epoch)] for epoch in (0, 1))
+            padded = sum(int(lengths[batch].max()) * len(batch) for batch in plan)
+            inside = statistics.fmean(float(lengths[batch].std()) for batch in plan)
+            print(
+                f"  {window:4}  {1 - lengths.sum() / padded:6.1%}  {inside / spread:5.2f}"
+                f"  {together_again(plan, following):6.2%}"
+            )
+
+
+def together_again(plan: list[Any], following: list[Any]) -> float:
+    """The share of pairs of one batch that are in one batch of the following epoch, too."""
+    batch_of = np.repeat(np.arange(len(following)), [len(batch) for batch in following])
+    batch_of[np.concatenate(following)] = batch_of.copy()
+    counts = [np.bincount(batch_of[batch]) for batch in plan]
+    return float(
+        sum((each * (each - 1)).sum() for each in counts) / sum(len(batch) * (len(batch) - 1) for batch in plan)
+    )
 
 
 def report_encoding(rounds: int) -> None:

@@ -81,6 +81,25 @@ def test_next_to_no_padding_in_an_order_that_tells_nothing_about_length(options:
     assert abs(np.corrcoef(np.arange(len(plan)), means)[0, 1]) < 4 / np.sqrt(len(plan))
 
 
+@pytest.mark.parametrize("median", [20, 45, 70])
+def test_texts_of_log_normal_length_are_padded_by_less_than_3_percent_and_meet_others_in_the_next_epoch(
+    median: int,
+) -> None:
+    lengths = np.random.default_rng(0).lognormal(np.log(median), 0.8, 50_000).clip(8, 512).astype(np.int64)
+    plan, following = (batches(LengthBuckets(lengths, 64), epoch) for epoch in (0, 1))
+    assert padding(plan, lengths) < 0.03
+    batch_of = {sample: number for number, batch in enumerate(following) for sample in batch}
+    pairs = [
+        sum(batch_of[batch[0]] == batch_of[other] for other in batch[1:]) / (len(batch) - 1) for batch in plan[:-1]
+    ]
+    assert np.mean(pairs) < 0.08  # windows of 100 batches: 7 %, with 4 % of padding
+
+
+def test_lengths_of_millions_are_told_apart() -> None:
+    lengths = np.random.default_rng(0).integers(1, 1 << 24, 5000)
+    assert padding(LengthBuckets(lengths, 8).plan(0, 0), lengths) < 0.03
+
+
 def test_a_larger_window_pads_less() -> None:
     shares = [padding(LengthBuckets(LENGTHS, 64, window=window).plan(0, 0), LENGTHS) for window in (1, 4, 16, 64)]
     assert shares == sorted(shares, reverse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from dlkit.errors import ArgumentError, DataError
 __all__ = ["LengthBuckets"]
 
 Array = np.ndarray[Any, Any]
-_WINDOW = 100  # batches: for lengths spread evenly, about 1 % of padding
+_WINDOW = 64
+_PRECISION = 20  # bits of a length that are looked at
+_WIDTH = 4 / 3  # of a triangle with as much chance to meet again as a band of width 1
 
 
 class _CutPlan(Sequence[Tensor]):
@@ -39,9 +42,10 @@ class _CutPlan(Sequence[Tensor]):
 class LengthBuckets:
     """Batches of samples of similar length, so that next to nothing is padding; every sample once per epoch.
 
-    Samples are shuffled, taken in windows of `window` batches, sorted by length inside each window and cut into
-    batches; then the batches of all windows are shuffled. A larger window means less padding (for lengths spread evenly
-    between 0 and twice the mean, about 1 / `window` of the batch) and batches whose samples are less random a choice.
+    Each sample gets a place by its length plus a random distance, the samples are sorted by these places and cut into
+    batches, and the batches are shuffled. A batch is thus a random choice of about 1 / `window` of the data: a larger
+    window means less padding, and batches whose samples meet again more often. Where lengths are rare, a place counts
+    for more samples: the distances are those for which a given chance to meet again costs the least padding.
 
     It is a planner, a pure function of (seed, epoch): give it to `dlkit.DataLoader(..., batch_sampler=...)`, where any
     batch of any epoch can be asked for. It is also a batch sampler for a stock `DataLoader`; iterating it again
@@ -53,7 +57,8 @@ class LengthBuckets:
         tokens: Instead of `batch_size`: each batch holds as many samples as fit when padded, that is longest times
             number of samples is at most this.
         seed: Mixed into the loader's seed; the seed where a stock loader iterates it.
-        window: How many batches are sorted together: 100, or a quarter of the epoch's batches where that is less.
+        window: Which share of the samples, 1 / `window`, a batch is chosen from: 64, or a quarter of the number of
+            batches where that is less; 1 does not look at lengths.
         drop_last: Leave out random samples so that all batches are full; not with `tokens`.
         num_replicas: Over how many processes an epoch is spread; that of `torch.distributed`, 1 without it. All get the
             same number of batches, and their batches of one step are neighbours in length, so no process waits. Where
@@ -112,8 +117,7 @@ class LengthBuckets:
         """
         generator = torch.Generator().manual_seed(rng.derive(seed, rng.ORDER, epoch, self.seed))
         replicas, rank = self._place()
-        order = torch.randperm(len(self.lengths), generator=generator).numpy()
-        order, steps = (self._by_size if self.tokens is None else self._by_tokens)(order, replicas, generator)
+        order, steps = (self._by_size if self.tokens is None else self._by_tokens)(replicas, generator)
         shuffled = torch.randperm(len(steps), generator=generator).numpy()
         return _CutPlan(torch.from_numpy(order), steps[shuffled, rank])
 
@@ -142,62 +146,66 @@ class LengthBuckets:
             raise DataError(f"{len(self.lengths)} samples cannot be spread over {replicas} processes")
         return replicas, rank
 
-    def _windows(self, num_samples: int, per_step: int) -> Array:
-        """Where the windows begin and end; the last one also holds what is too little for an own one."""
-        window = self.window or min(_WINDOW, max(1, -(-num_samples // per_step) // 4))
-        count = max(1, num_samples // (window * per_step))
-        return np.append(np.arange(count) * (window * per_step), num_samples)
+    def _order(self, per_step: int, generator: torch.Generator) -> Array:
+        """All samples, those of like length near each other: in the order of their places plus random distances."""
+        count = len(self.lengths)
+        window = self.window or min(_WINDOW, max(1, -(-count // per_step) // 4))
+        # Most samples of a batch are then close to its longest; distances spread evenly would pad an eighth more.
+        distances = 1 - torch.rand(count, dtype=torch.float64, generator=generator).sqrt_().numpy()
+        order: Array = np.argsort((window - 1) * self._places + _WIDTH * distances)
+        return order
 
-    def _sorted(self, order: Array, windows: Array) -> Array:
-        """The order with each window sorted by length; samples of equal length stay in random order."""
-        lengths, size = self.lengths[order], windows[1] - windows[0]
-        *_, begin, end = windows
-        whole = np.argsort(lengths[:begin].reshape(-1, size), axis=1, kind="stable")
-        places = [(whole + windows[:-2, None]).ravel(), begin + np.argsort(lengths[begin:end], kind="stable")]
-        in_windows: Array = order[np.concatenate(places)]
-        return in_windows
+    @cached_property
+    def _places(self) -> Array:
+        """For each sample, by its length, a place from 0 to 1, as float64 [N].
 
-    def _by_size(self, order: Array, replicas: int, generator: torch.Generator) -> tuple[Array, Array]:
+        A batch whose samples come from a share w of the data wastes about w * l' / 2 for each, l' being how fast
+        lengths grow with their rank; two of its samples meet again with a chance of 1 / w. For a given sum of these
+        chances the waste is least where w is proportional to 1 / sqrt(l'). Places are the integral of 1 / w: from one
+        length to the next, the root of their difference times the number of samples.
+        """
+        lengths = self.lengths >> max(0, int(self.lengths.max(initial=0)).bit_length() - _PRECISION)
+        counts = np.bincount(lengths, minlength=1)
+        values = np.flatnonzero(counts)
+        places = np.zeros(len(counts))
+        places[values[1:]] = np.cumsum(np.sqrt(np.diff(values) * counts[values[:-1]]))
+        of_sample: Array = places[lengths] / max(1.0, places[-1])
+        return of_sample
+
+    def _by_size(self, replicas: int, generator: torch.Generator) -> tuple[Array, Array]:
         """The sorted order, and the cuts of each step's batches: int64 [steps, replicas, 2]."""
         per_step = (self.batch_size or 1) * replicas
-        if self.drop_last:
-            order = order[: len(order) - len(order) % per_step]
-        if not len(order):
-            return order, np.zeros((0, replicas, 2), dtype=np.int64)
-        windows = self._windows(len(order), per_step)
+        order = self._order(per_step, generator)
         whole, rest = divmod(len(order), per_step)
         sizes = np.full((whole, replicas), self.batch_size)
-        if 0 < rest < replicas:
+        if self.drop_last:
+            out = torch.randperm(len(order), generator=generator)[:rest].numpy()
+            order = np.delete(order, out)
+        elif 0 < rest < replicas:
             sizes[-1, :rest] += 1  # too few for an own batch in every process
         elif rest:
             last = np.full(replicas, rest // replicas) + (np.arange(replicas) < rest % replicas)
-            # Anywhere in the last window: as its last step, it would always hold the longest samples.
-            first = int(windows[-2]) // per_step
-            place = int(torch.randint(first, len(sizes) + 1, (), generator=generator))
+            # Anywhere: as the last step, it would always hold the longest samples.
+            place = int(torch.randint(0, len(sizes) + 1, (), generator=generator))
             sizes = np.insert(sizes, place, last, axis=0)
         ends = sizes.ravel().cumsum()
-        return self._sorted(order, windows), np.stack([ends - sizes.ravel(), ends], axis=1).reshape(-1, replicas, 2)
+        return order, np.stack([ends - sizes.ravel(), ends], axis=1).reshape(-1, replicas, 2)
 
-    def _by_tokens(self, order: Array, replicas: int, generator: torch.Generator) -> tuple[Array, Array]:
+    def _by_tokens(self, replicas: int, generator: torch.Generator) -> tuple[Array, Array]:
         """As `_by_size`, with as many samples per batch as fit."""
-        if not len(order):
-            return order, np.zeros((0, replicas, 2), dtype=np.int64)
         budget = self.tokens or 1
-        per_step = max(1, int(budget / max(1.0, float(self.lengths.mean())))) * replicas
-        windows = self._windows(len(order), per_step)
-        order = self._sorted(order, windows)
-        lengths = np.maximum(self.lengths[order], 1).tolist()
-        cuts: list[tuple[int, int]] = []
-        for begin, end in zip(windows[:-1].tolist(), windows[1:].tolist(), strict=True):
-            cuts += _split(_filled(lengths, begin, end, budget), replicas)
+        per_batch = max(1, int(budget / max(1.0, float(self.lengths.mean())))) if len(self.lengths) else 1
+        order = self._order(per_batch * replicas, generator)
+        longest = np.maximum.accumulate(np.maximum(self.lengths[order], 1)).tolist()
+        cuts = _split(_filled(longest, budget), replicas)
         return order, np.array(cuts, dtype=np.int64).reshape(-1, replicas, 2)
 
 
-def _filled(lengths: list[int], begin: int, end: int, budget: int) -> list[tuple[int, int]]:
+def _filled(lengths: list[int], budget: int) -> list[tuple[int, int]]:
     """Cut ascending lengths so that longest times number stays within the budget, as few times as possible."""
-    cuts = []
-    while begin < end:
-        limit = min(end, begin + budget // lengths[begin])
+    cuts, begin = [], 0
+    while begin < len(lengths):
+        limit = min(len(lengths), begin + budget // lengths[begin])
         fits = bisect.bisect_right(
             range(begin + 1, limit + 1), budget, key=lambda stop: lengths[stop - 1] * (stop - begin)
         )
