@@ -74,7 +74,8 @@ def faults(name: str, value: Any) -> list[str]:
     if inspect.isclass(value):
         wrong = described(name, value.__doc__, constructor(value), only=own_fields(value))
         for public, method in methods(value):
-            wrong += described(f"{name}.{public}", inspect.getdoc(method), method if callable(method) else None)
+            function = method if callable(method) else None
+            wrong += described(f"{name}.{public}", inspect.getdoc(method), function, inherited=overrides(value, public))
         return wrong
     return described(name, inspect.getdoc(value), value) if inspect.isroutine(value) else []
 
@@ -92,6 +93,11 @@ def own_fields(value: type) -> set[str] | None:
     return set(inspect.get_annotations(value)) if dataclasses.is_dataclass(value) else None
 
 
+def overrides(value: type, method: str) -> bool:
+    """Whether a base of the class documents the method: then it need not be documented again."""
+    return any(getattr(vars(base).get(method), "__doc__", None) for base in value.__mro__[1:])
+
+
 def methods(value: type) -> Iterator[tuple[str, Any]]:
     for name, member in vars(value).items():
         if name.startswith("_"):
@@ -105,8 +111,14 @@ def methods(value: type) -> Iterator[tuple[str, Any]]:
 
 
 def described(
-    name: str, text: str | None, function: Callable[..., Any] | None, only: set[str] | None = None
+    name: str,
+    text: str | None,
+    function: Callable[..., Any] | None,
+    only: set[str] | None = None,
+    *,
+    inherited: bool = False,
 ) -> list[str]:
+    """What is missing; the arguments of a method that overrides a documented one are named there (`inherited`)."""
     wrong = [] if text and not text.startswith(name.rpartition(".")[2] + "(") else [f"{name} has no docstring"]
     if function is None:
         return wrong
@@ -116,7 +128,12 @@ def described(
             continue
         if parameter.annotation is parameter.empty:
             wrong.append(f"{name}: {parameter.name} has no type")
-        if text and not parameter.name.startswith("_") and not re.search(rf"\b{parameter.name}\b", text):
+        if (
+            text
+            and not inherited
+            and not parameter.name.startswith("_")
+            and not re.search(rf"\b{parameter.name}\b", text)
+        ):
             wrong.append(f"{name}: the docstring does not name {parameter.name}")
     untyped = not inspect.isclass(function) and signature.return_annotation is signature.empty
     return [*wrong, f"{name} has no return type"] if untyped else wrong
@@ -188,6 +205,27 @@ def test_the_checks_find_what_is_missing() -> None:
         "Holder.undocumented has no docstring",
         "Holder.ratio has no docstring",
         "Holder.make: the docstring does not name shape",
+    ]
+
+
+class Heir(Holder):
+    """A Holder: `size` is its size."""
+
+    def undocumented(self) -> None: ...
+
+    @classmethod
+    def make(cls, shape: int) -> Heir:
+        """Make an heir."""
+        return cls(shape)
+
+    def add(self, other: int) -> None:
+        """Add nothing."""
+
+
+def test_an_override_is_documented_by_its_base() -> None:
+    assert faults("Heir", Heir) == [
+        "Heir.undocumented has no docstring",
+        "Heir.add: the docstring does not name other",
     ]
 
 

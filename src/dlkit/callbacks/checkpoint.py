@@ -98,11 +98,6 @@ class Checkpoint(Callback):
         return self.store.best
 
     def on_fit_start(self, run: Run) -> None:
-        """Find the direction, and start to count from where the run stands.
-
-        Args:
-            run: The run.
-        """
         if self.model_file is not None:
             check_model_file(run)
         judged = self.mode is not None or self.monitor in run.directions
@@ -115,23 +110,13 @@ class Checkpoint(Callback):
         self._saved_at = _place(run.cursor)
 
     def on_log(self, run: Run, row: Row) -> None:
-        """Remember a value that would be among the best; the state is saved at the safe point that follows.
-
-        Args:
-            run: The run.
-            row: The new row.
-        """
+        """Remember a value that would be among the best; the state is saved at the safe point that follows."""
         value = row.get(self.monitor)
         self._candidate = float(value) if value is not None else None
         if value is None and self.mode is not None:
             warn_unmeasured(self, self.monitor, run, row)
 
     def on_safe_point(self, run: Run) -> None:
-        """Save, if it is time to, or if the last validation was among the best.
-
-        Args:
-            run: The run.
-        """
         due = self._due(run)
         if not due and self._candidate is None and run.stop_reason is None:
             return  # after most steps
@@ -142,11 +127,6 @@ class Checkpoint(Callback):
             self._save(run, value if among_best else None, regular=due or stopping)
 
     def on_fit_end(self, run: Run) -> None:
-        """Wait for the last file, and bring the best weights back.
-
-        Args:
-            run: The run.
-        """
         self._join()
         if self._writer is not None:
             self._writer.shutdown()

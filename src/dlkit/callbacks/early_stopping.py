@@ -62,20 +62,9 @@ class EarlyStopping(Callback):
         self._to_beat: float | None = baseline
 
     def on_fit_start(self, run: Run) -> None:
-        """Find the direction.
-
-        Args:
-            run: The run.
-        """
         self._higher_is_better = run.higher_is_better(self.monitor, self.mode)
 
     def on_log(self, run: Run, row: Row) -> None:
-        """Judge the row.
-
-        Args:
-            run: The run.
-            row: The new row.
-        """
         if self.monitor not in row:
             warn_unmeasured(self, self.monitor, run, row)
             return
@@ -89,23 +78,13 @@ class EarlyStopping(Callback):
         self._stop_if_over(run, finished_epochs=run.epoch)
 
     def on_epoch_end(self, run: Run) -> None:
-        """Stop, if only `min_epochs` stood against it.
-
-        Args:
-            run: The run.
-        """
+        """Stop, if only `min_epochs` stood against it."""
         self._stop_if_over(run, finished_epochs=run.epoch + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value, the value to beat, and the validations since."""
         return {"best": self.best, "to_beat": self._to_beat, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in the middle of the patience.
-
-        Args:
-            state: What `state_dict` returned.
-        """
         self.best, self._to_beat, self.waited = state["best"], state["to_beat"], state["waited"]
 
     def _stop_if_over(self, run: Run, finished_epochs: int) -> None:

@@ -35,20 +35,11 @@ class EMA(Callback):
         self._saved: dict[str, Any] | None = None
 
     def on_setup(self, run: Run) -> None:
-        """Judge by the average of an earlier fit, so that it is left again however this one ends.
-
-        Args:
-            run: The run.
-        """
+        """Judge by the average of an earlier fit, so that it is left again however this one ends."""
         if self._average is not None:
             run.eval_model = self._average.module
 
     def on_fit_start(self, run: Run) -> None:
-        """Copy the model, or take the saved average.
-
-        Args:
-            run: The run.
-        """
         if self._average is None or self._saved is not None:
             average = get_ema_multi_avg_fn(self.decay)
             self._average = AveragedModel(run.model, multi_avg_fn=average, use_buffers=True)
@@ -60,16 +51,10 @@ class EMA(Callback):
         run.eval_model = self._average.module
 
     def on_step_end(self, run: Run) -> None:
-        """Take the new weights in.
-
-        Args:
-            run: The run.
-        """
         if self._average is not None:
             self._average.update_parameters(run.model)
 
     def state_dict(self) -> dict[str, Any]:
-        """The average and the number of steps in it."""
         if self._saved is not None:  # taken back, and the fit that will use it has not begun
             return self._saved
         if self._average is None:
@@ -78,9 +63,4 @@ class EMA(Callback):
         return {"average": average.state_dict(), "buffers": buffers_of(average), "steps": steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Keep the saved average for the start of the fit.
-
-        Args:
-            state: What `state_dict` returned.
-        """
         self._saved = state

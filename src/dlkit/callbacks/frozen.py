@@ -40,20 +40,10 @@ class CheckFrozen(Callback):
         self._first_step = self._later = False
 
     def on_fit_start(self, run: Run) -> None:
-        """Look anew: the weights may be others.
-
-        Args:
-            run: The run.
-        """
         self._names, self._sums = None, {}
         self._first_step = self._later = False
 
     def on_epoch_start(self, run: Run) -> None:
-        """Note a new stage.
-
-        Args:
-            run: The run.
-        """
         frozen = frozen_tensors(run.model) if is_frozen(run.model) else {}
         if self._names is not None and frozenset(frozen) == self._names:
             return
@@ -63,30 +53,15 @@ class CheckFrozen(Callback):
         self._sums = _sums(frozen)
 
     def on_gradients(self, run: Run) -> None:
-        """In the first step: who has a gradient.
-
-        Args:
-            run: The run.
-        """
         if self._first_step:
             self._check_gradients(run)
 
     def on_step_end(self, run: Run) -> None:
-        """After the first step: has anything moved that must not?
-
-        Args:
-            run: The run.
-        """
         if self._first_step:
             self._first_step = False
             self._compare(run)
 
     def on_epoch_end(self, run: Run) -> None:
-        """At the end of the run: the same.
-
-        Args:
-            run: The run.
-        """
         if run.epoch + 1 >= run.epochs or run.stop_reason is not None:
             self._compare(run)
 

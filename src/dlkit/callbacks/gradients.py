@@ -32,11 +32,6 @@ class ClipGradients(Callback):
         self.max_norm, self.norm_type = max_norm, norm_type
 
     def on_gradients(self, run: Run) -> None:
-        """Clip.
-
-        Args:
-            run: The run.
-        """
         for optimizer in run.optimizers.values():
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.max_norm, self.norm_type)

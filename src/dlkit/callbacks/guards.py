@@ -35,11 +35,6 @@ class StopOnNaN(Callback):
     """
 
     def on_fit_start(self, run: Run) -> None:
-        """Look at every loss that is read, and at the weights of every save.
-
-        Args:
-            run: The run.
-        """
         capture = run.capture
 
         def stop(name: str, value: float, step: int) -> None:
@@ -68,11 +63,6 @@ class TellNaN(Callback):
     changes_numbers = False
 
     def on_fit_start(self, run: Run) -> None:
-        """Look at every loss that is read.
-
-        Args:
-            run: The run.
-        """
 
         def tell(name: str, value: float, step: int) -> None:
             warnings.warn(f"{_in_training(run, name, value, step)}; training goes on: {_REMEDY}", stacklevel=2)
@@ -145,18 +135,8 @@ class TimeLimit(Callback):
         self._text = limit if isinstance(limit, str) else f"{limit:g} s"
 
     def on_fit_start(self, run: Run) -> None:
-        """Start the clock.
-
-        Args:
-            run: The run.
-        """
         self._deadline = time.monotonic() + self.limit
 
     def on_step_end(self, run: Run) -> None:
-        """Look at the clock.
-
-        Args:
-            run: The run.
-        """
         if time.monotonic() >= self._deadline:
             run.request_stop(f"the time limit of {self._text} is over")

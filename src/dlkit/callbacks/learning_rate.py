@@ -59,11 +59,6 @@ class LearningRate(Callback):
         self._scheduled: list[Any] = []
 
     def on_fit_start(self, run: Run) -> None:
-        """Look whether the scheduler belongs to this run, and whether a plateau sees what it should.
-
-        Args:
-            run: The run.
-        """
         scheduler = self.scheduler
         if scheduler is not None and all(scheduler.optimizer is not optimizer for optimizer in run.optimizers.values()):
             raise ArgumentError(
@@ -85,11 +80,6 @@ class LearningRate(Callback):
                 )
 
     def on_gradients(self, run: Run) -> None:
-        """Lower the rate for this step while warming up.
-
-        Args:
-            run: The run.
-        """
         if run.step < self.warmup:
             factor = (run.step + 1) / self.warmup
             groups = [group for optimizer in run.optimizers.values() for group in optimizer.param_groups]
@@ -98,11 +88,6 @@ class LearningRate(Callback):
                 group["lr"] = group["lr"] * factor
 
     def on_step_end(self, run: Run) -> None:
-        """Put the scheduled rate back, and step.
-
-        Args:
-            run: The run.
-        """
         if self._scheduled:
             groups = [group for optimizer in run.optimizers.values() for group in optimizer.param_groups]
             for group, rate in zip(groups, self._scheduled, strict=True):
@@ -112,35 +97,19 @@ class LearningRate(Callback):
             self.scheduler.step()
 
     def on_log(self, run: Run, row: Row) -> None:
-        """Show a plateau the value that everybody judges, and the history the rate that a warm-up makes.
-
-        Args:
-            run: The run.
-            row: The new row.
-        """
+        """Show a plateau the value that everybody judges, and the history the rate that a warm-up makes."""
         if run.step < self.warmup:
             row["lr"] *= (run.step + 1) / self.warmup  # as the coming step will have it
         if isinstance(self.scheduler, ReduceLROnPlateau) and self.monitor in row:
             self.scheduler.step(row[self.monitor])
 
     def on_epoch_end(self, run: Run) -> None:
-        """Step, if it is stepped per epoch.
-
-        Args:
-            run: The run.
-        """
         if self.every == "epoch" and self.scheduler is not None and not self.plateau:
             self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scheduler's own state."""
         return {} if self.scheduler is None else {"scheduler": self.scheduler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in the middle of the schedule.
-
-        Args:
-            state: What `state_dict` returned.
-        """
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])

@@ -44,22 +44,11 @@ class CSVLogger(Callback):
         self._columns: list[str] = []  # of the file as it is; empty when it must be written anew
 
     def on_fit_start(self, run: Run) -> None:
-        """Write what the history has.
-
-        Args:
-            run: The run.
-        """
         self._columns = []
         if run.write_files:
             _tell_failure(lambda: self._rewrite(run.history), str(self.path))
 
     def on_log(self, run: Run, row: Row) -> None:
-        """Add a line.
-
-        Args:
-            run: The run.
-            row: The new row.
-        """
         if not run.write_files:
             return
         known, self._columns = self._columns, []
@@ -92,20 +81,9 @@ class JSONLinesLogger(Callback):
         self._whole = False  # whether the file has all earlier rows
 
     def on_fit_start(self, run: Run) -> None:
-        """Write what the history has.
-
-        Args:
-            run: The run.
-        """
         self._whole = run.write_files and self._rewrite(run.history)
 
     def on_log(self, run: Run, row: Row) -> None:
-        """Add a line.
-
-        Args:
-            run: The run.
-            row: The new row.
-        """
         if run.write_files and self._whole:
             self._whole = _tell_failure(lambda: _append(self.path, _json_line(row)), str(self.path))
         elif run.write_files:
@@ -165,23 +143,13 @@ class TensorBoardLogger(Callback):
         self._writer: Any = None
 
     def on_fit_start(self, run: Run) -> None:
-        """Open the file; whatever it has of later steps than the run (of a killed process) is forgotten.
-
-        Args:
-            run: The run.
-        """
+        """Open the file; whatever it has of later steps than the run (of a killed process) is forgotten."""
         if run.write_files:
             require("tensorboard", extra="tensorboard")
             summary = require("torch.utils.tensorboard", extra="tensorboard")
             self._writer = summary.SummaryWriter(str(self.log_dir), purge_step=run.step + 1)
 
     def on_log(self, run: Run, row: Row) -> None:
-        """Write the values.
-
-        Args:
-            run: The run.
-            row: The new row.
-        """
         if self._writer is not None:
             for name, value in row.items():
                 if name != "step":
@@ -189,11 +157,6 @@ class TensorBoardLogger(Callback):
             self._writer.flush()
 
     def on_fit_end(self, run: Run) -> None:
-        """Close the file.
-
-        Args:
-            run: The run.
-        """
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -219,11 +182,6 @@ class MLflowLogger(Callback):
         self._logged: dict[str, set[int]] = {}  # the steps that MLflow has, by metric
 
     def on_fit_start(self, run: Run) -> None:
-        """Open the experiment.
-
-        Args:
-            run: The run.
-        """
         if not run.write_files:
             return
         mlflow = require("mlflow", extra="mlflow")
@@ -234,12 +192,7 @@ class MLflowLogger(Callback):
             self._run_id = self._client.create_run(identity).info.run_id
 
     def on_log(self, run: Run, row: Row) -> None:
-        """Log the values of this row, and of earlier ones that could not be logged.
-
-        Args:
-            run: The run.
-            row: The new row.
-        """
+        """Log the values of this row, and of earlier ones that could not be logged."""
         if self._client is not None:
             _tell_failure(lambda: self._log_new(run.history), f"MLflow ({self.tracking_uri or 'its default place'})")
 
@@ -263,24 +216,13 @@ class MLflowLogger(Callback):
         return self._logged[name]
 
     def on_fit_end(self, run: Run) -> None:
-        """Close the run when nothing is left to do.
-
-        Args:
-            run: The run.
-        """
         if self._client is not None and run.cursor.finished:
             _tell_failure(lambda: self._client.set_terminated(self._run_id), "MLflow")
 
     def state_dict(self) -> dict[str, Any]:
-        """The id of the MLflow run."""
         return {} if self._run_id is None else {"run_id": self._run_id}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in that run.
-
-        Args:
-            state: What `state_dict` returned.
-        """
         self._run_id = state["run_id"]
 
 
@@ -305,11 +247,6 @@ class WandbLogger(Callback):
         self._run_id: str | None = None
 
     def on_fit_start(self, run: Run) -> None:
-        """Start the wandb run, or go on with it.
-
-        Args:
-            run: The run.
-        """
         if not run.write_files:
             return
         wandb = require("wandb", extra="wandb")
@@ -318,33 +255,17 @@ class WandbLogger(Callback):
         self._run_id = self._run.id
 
     def on_log(self, run: Run, row: Row) -> None:
-        """Log the values; wandb drops a step that it already has.
-
-        Args:
-            run: The run.
-            row: The new row.
-        """
+        """Log the values; wandb drops a step that it already has."""
         if self._run is not None:
             self._run.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
 
     def on_fit_end(self, run: Run) -> None:
-        """Finish the files.
-
-        Args:
-            run: The run.
-        """
         if self._run is not None:
             self._run.finish()
             self._run = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The id of the wandb run."""
         return {} if self._run_id is None else {"run_id": self._run_id}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in that run.
-
-        Args:
-            state: What `state_dict` returned.
-        """
         self._run_id = state["run_id"]

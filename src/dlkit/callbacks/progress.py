@@ -33,11 +33,6 @@ class Progress(Callback):
         self._next = 0.0
 
     def on_epoch_start(self, run: Run) -> None:
-        """Open the bar.
-
-        Args:
-            run: The run.
-        """
         self._bar = tqdm(
             total=run.num_batches,
             initial=run.cursor.batch,
@@ -51,51 +46,23 @@ class Progress(Callback):
         self._next = time.monotonic() + _SHOWN_EVERY
 
     def on_step_end(self, run: Run) -> None:
-        """Move the bar, a few times a second.
-
-        Args:
-            run: The run.
-        """
         if time.monotonic() >= self._next:
             self._show(run)
 
     def on_validation_step(self, run: Run, done: int, total: int | None) -> None:
-        """Say that a validation is on, a few times a second.
-
-        Args:
-            run: The run.
-            done: Batches so far.
-            total: Batches in all.
-        """
         if self._bar is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + _SHOWN_EVERY
             self._bar.set_postfix_str(f"validation {done}/{total or '?'}")
 
     def on_log(self, run: Run, row: Row) -> None:
-        """Write the row.
-
-        Args:
-            run: The run.
-            row: The new row.
-        """
         values = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step"))
         with tqdm.external_write_mode(file=sys.stderr):
             run.say(f"epoch {row['epoch']}/{run.epochs}, step {row['step']}: {values}")
 
     def on_epoch_end(self, run: Run) -> None:
-        """Close the bar.
-
-        Args:
-            run: The run.
-        """
         self._close()
 
     def on_fit_end(self, run: Run) -> None:
-        """Close the bar.
-
-        Args:
-            run: The run.
-        """
         self._close()
 
     def _show(self, run: Run) -> None:

@@ -63,11 +63,6 @@ class Unfreeze(Callback):
         return passed[-1] if passed else "head"
 
     def on_setup(self, run: Run) -> None:
-        """Check the plan, and complete the optimizer.
-
-        Args:
-            run: The run.
-        """
         names = dict(run.model.named_modules())
         for name in self.schedule.values():
             if name not in ("all", "head") and name not in names:
@@ -76,11 +71,6 @@ class Unfreeze(Callback):
         add_groups(run.optimizer, run.model, backbone_lr=rate, layer_decay=self.layer_decay, example=self.example)
 
     def on_epoch_start(self, run: Run) -> None:
-        """Freeze and unfreeze what the plan says for this epoch.
-
-        Args:
-            run: The run.
-        """
         before, stage = frozen_modules(run.model), self.stage(run.epoch)
         unfreeze(run.model)
         if stage != "all":

@@ -229,11 +229,6 @@ class _Note(Callback):
             )
 
     def on_fit_start(self, run: Any) -> None:
-        """Write it down, once an earlier run has been resumed or moved aside.
-
-        Args:
-            run: The run.
-        """
         with atomic_write(self.path) as file:
             file.write(json.dumps(self.settings, indent=1, ensure_ascii=False).encode())
 

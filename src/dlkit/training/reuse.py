@@ -20,7 +20,7 @@ from dlkit.loader import DataLoader
 from dlkit.runs.state import Run
 from dlkit.storage.files import cache_dir
 from dlkit.training.batches import rows_of, split, to_device
-from dlkit.training.sources import Source
+from dlkit.training.sources import Source, Wrapping
 from dlkit.training.steps import Forward
 from dlkit.training.watching import Fetched, in_order
 from dlkit.transfer._cut import Cut, SecondHalf, check_halves, check_training, find_cut, in_best_layout
@@ -158,7 +158,7 @@ class Reuse:
         return features_key(self._cut, identity, **settings)
 
 
-class ReusingSource:
+class ReusingSource(Wrapping):
     """A source of batches that are stored features where there are any, else what the loader gives.
 
     Args:
@@ -169,43 +169,12 @@ class ReusingSource:
     """
 
     def __init__(self, reuse: Reuse, source: Source, loader: DataLoader, *, training: bool) -> None:
-        self.reuse, self.source, self.loader, self.training = reuse, source, loader, training
+        super().__init__(source)
+        self.reuse, self.loader, self.training = reuse, loader, training
         self.store: FeatureStore | None = None
         self.computed = self._random = False
-        self.how = source.how
-
-    @property
-    def seed(self) -> int:
-        """See `Source`."""
-        return self.source.seed
-
-    @seed.setter
-    def seed(self, seed: int) -> None:
-        self.source.seed = seed
-
-    @property
-    def num_batches(self) -> int | None:
-        """See `Source`."""
-        return self.source.num_batches
-
-    def describe(self) -> dict[str, Any]:
-        """See `Source`."""
-        return self.source.describe()
-
-    def indices(self, epoch: int, number: int) -> list[Any] | None:
-        """See `Source`."""
-        return self.source.indices(epoch, number)
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `Source`."""
-        return self.source.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Source`."""
-        self.source.load_state_dict(state)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """See `Source`."""
         if self.reuse.stage() is None or self.store is None:
             return self.source.batches(epoch, start)
         return self._stored(epoch, start)

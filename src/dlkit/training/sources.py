@@ -21,7 +21,7 @@ from dlkit.errors import ArgumentError, DataError
 from dlkit.loader import LEFT_OUT, DataLoader
 from dlkit.streams import Stream
 
-__all__ = ["Source", "source_of"]
+__all__ = ["Source", "Wrapping", "source_of"]
 
 
 class Source(Protocol):
@@ -43,18 +43,64 @@ class Source(Protocol):
 
     def indices(self, epoch: int, number: int) -> list[Any] | None:
         """Which samples batch `number` of `epoch` holds, None where nobody knows."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """What must be the same when a run is resumed: kind, samples, batch size, batches."""
 
     def state_dict(self) -> dict[str, Any]:
         """What the source itself needs to go on, besides epoch and batch number."""
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back the `state` that `state_dict` gave, before `batches` is called for that position."""
+        return
 
 
-class _Seekable:
+class Wrapping(Source):
+    """A source that changes what another one gives, and leaves to it what it does not change.
+
+    Args:
+        source: The other one.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    @property
+    def how(self) -> str:
+        return self.source.how
+
+    @property
+    def seed(self) -> int:
+        """The other one's."""
+        return self.source.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.source.seed = seed
+
+    @property
+    def num_batches(self) -> int | None:
+        return self.source.num_batches
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        return self.source.batches(epoch, start)
+
+    def indices(self, epoch: int, number: int) -> list[Any] | None:
+        return self.source.indices(epoch, number)
+
+    def describe(self) -> dict[str, Any]:
+        return self.source.describe()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.source.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.source.load_state_dict(state)
+
+
+class _Seekable(Source):
     """A `dlkit.DataLoader` with the seed it takes when it has none of its own."""
 
     how = "sought"
@@ -79,14 +125,8 @@ class _Seekable:
             "batches": len(self.loader),
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        del state
-
-
-class _Ready:
+class _Ready(Source):
     """A list or tuple of batches that already exist."""
 
     how = "sought"
@@ -102,17 +142,8 @@ class _Ready:
         del epoch
         return itertools.islice(self.ready, start, None) if start else iter(self.ready)
 
-    def indices(self, epoch: int, number: int) -> None:
-        del epoch, number
-
     def describe(self) -> dict[str, Any]:
         return {"batches": len(self.ready)}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        del state
 
 
 _STREAM_SETTINGS = (

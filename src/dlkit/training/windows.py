@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dlkit.training.sources import Source, nothing
+from dlkit.training.sources import Source, Wrapping, nothing
 
 __all__ = ["Windows"]
 
 
-class Windows:
+class Windows(Wrapping):
     """A source whose epochs have a given number of batches each; every epoch goes on where the one before ended.
 
     What comes to its end begins anew, as its own next epoch.
@@ -21,33 +21,18 @@ class Windows:
     """
 
     def __init__(self, source: Source, count: int) -> None:
-        self.source, self.num_batches = source, count
+        super().__init__(source)
+        self._count = count
         self._place = (0, 0)  # in the source's own epochs: the next batch
         self._position = 0  # the same, counted from the very beginning
         self._running: Iterator[Any] | None = None
         self._saved: dict[str, Any] = {}
 
     @property
-    def how(self) -> str:
-        """See `Source`."""
-        return self.source.how
-
-    @property
-    def seed(self) -> int:
-        """See `Source`."""
-        return self.source.seed
-
-    @seed.setter
-    def seed(self, seed: int) -> None:
-        self.source.seed = seed
+    def num_batches(self) -> int:
+        return self._count
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch, see `Source`.
-
-        Args:
-            epoch: 0 for the first one.
-            start: The number of the first batch to give.
-        """
         wanted = epoch * self.num_batches + start
         self._move_to(wanted)
         for _ in range(start, self.num_batches):
@@ -85,29 +70,16 @@ class Windows:
         return self._next()
 
     def indices(self, epoch: int, number: int) -> list[Any] | None:
-        """Which samples a batch holds, see `Source`.
-
-        Args:
-            epoch: 0 for the first one.
-            number: Of the batch.
-        """
         size = self.source.num_batches
         return self.source.indices(*divmod(epoch * self.num_batches + number, size)) if size else None
 
     def describe(self) -> dict[str, Any]:
-        """See `Source`."""
         return self.source.describe() | {"batches": self.num_batches}
 
     def state_dict(self) -> dict[str, Any]:
-        """See `Source`."""
         epoch, batch = self._place
         return {"position": self._position, "epoch": epoch, "batch": batch, "source": self.source.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back a state before `batches` is called for its position.
-
-        Args:
-            state: What `state_dict` gave.
-        """
         self._saved, self._running = dict(state), None
-        self.source.load_state_dict(state["source"])
+        super().load_state_dict(state["source"])
