@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlkit._optional import require
 from dlkit.errors import ArgumentError
 
 __all__ = ["as_pandas"]
@@ -18,13 +17,10 @@ def as_pandas(given: Any) -> Any:
 
     Raises:
         ArgumentError: a query of polars that has not been run.
-        MissingExtraError: polars needs pyarrow for it.
     """
     if hasattr(given, "iloc") or isinstance(given, type):
         return given
     if callable(getattr(given, "to_pandas", None)):
-        if type(given).__module__.partition(".")[0] == "polars":
-            require("pyarrow", extra="tables")
         return given.to_pandas()
     if type(given).__name__ == "LazyFrame":
         raise ArgumentError("a LazyFrame is a query that has not been run; pass frame.collect()")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image, ImageOps
@@ -468,10 +469,9 @@ class TestColumns:
         assert list(points.predict([])) == ["prediction_0", "prediction_1"]
 
     def test_tables_of_other_libraries(self, reader: dlkit.Predictor, prices: dlkit.Predictor) -> None:
-        arrow = pytest.importorskip("pyarrow")
-        table = arrow.Table.from_pandas(ROWS, preserve_index=False)
+        table = pa.Table.from_pandas(ROWS, preserve_index=False)
         assert prices.predict(table)["price"].tolist() == prices.predict(ROWS)["price"].tolist()
-        frame = arrow.table({"id": [1], "comment": ["good"]})
+        frame = pa.table({"id": [1], "comment": ["good"]})
         assert reader.predict(frame)["text"].tolist() == ["good"]
 
     def test_evaluation_reads_the_known_column(self, reader: dlkit.Predictor, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import dlkit
 from dlkit import transforms
 from dlkit.datasets import CSVDataset, ImageTable
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
+from dlkit.reading.cells import Skipped
 from dlkit.splits import check_leaks
 
 NUMBERS = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.5] * 10, "b": [2, 4, 8, 3] * 10, "y": [0.5, 1.5, 2.5, 4.0] * 10})
@@ -174,7 +175,7 @@ def test_single_bad_cells_are_named_or_skipped(tmp_path: Path) -> None:
         CSVDataset(tmp_path / "new.csv", schema=train.schema)
     new = CSVDataset(tmp_path / "new.csv", schema=train.schema, on_error="skip")
     assert new.rows.tolist() == [0, 2]
-    assert new.skipped == [("row 1 of new.csv", "has no number in column 'b'")]
+    assert new.skipped == [Skipped("new.csv", 1, "has no number in column 'b'")]
 
 
 def test_numbers_keep_their_way_of_writing(tmp_path: Path) -> None:
@@ -433,7 +434,7 @@ def test_missing_targets_are_an_error_with_the_rows_or_skipped() -> None:
         with_target(values)
     ds = with_target(values, on_error="skip")
     assert ds.rows.tolist() == [0, 2, 4, 5]
-    assert [place for place, _ in ds.skipped] == ["row 1 of the DataFrame", "row 3 of the DataFrame"]
+    assert [row.place for row in ds.skipped] == ["row 1 of the DataFrame", "row 3 of the DataFrame"]
     train, test = CSVDataset.split(
         pd.DataFrame({"x": np.arange(60) / 7, "y": values * 10}), target="y", fractions=0.5, on_error="skip"
     )

@@ -90,7 +90,7 @@ def test_a_few_odd_cells_among_numbers_are_named_and_never_make_the_column_go(tm
     assert all(way in message for way in ("missing=", "on_error='skip'", "categorical="))
 
     skipped = CSVDataset(path, target="label", streaming=streaming, on_error="skip", scale="none")
-    assert [reason for _, reason in skipped.skipped] == ["has no number in column 'amount'"] * 2
+    assert [row.reason for row in skipped.skipped] == ["has no number in column 'amount'"] * 2
     right = [i / 4 for i in range(100) if i not in (30, 71)]
     assert sorted(numbers(skipped, "amount")) == right
     filled = CSVDataset(path, target="label", streaming=streaming, missing=[odd], scale="none")

@@ -10,8 +10,6 @@ import http.server
 import io
 import json
 import lzma
-import subprocess
-import sys
 import threading
 import zipfile
 from datetime import datetime
@@ -28,7 +26,7 @@ from hypothesis import strategies as st
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
 from dlkit.reading._text_rows import cell_by_cell, through_arrow
-from dlkit.reading.cells import Cells, Dates, Numbers, Strings, Table
+from dlkit.reading.cells import Cells, Dates, Numbers, Skipped, Strings, Table
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect
 from dlkit.reading.encodings import detect_encoding
 from dlkit.reading.policy import ReadOptions
@@ -283,8 +281,8 @@ def test_ragged_rows_are_an_error_with_file_and_line_or_skipped_and_listed(tmp_p
     table = read_table(path, ReadOptions(on_error="skip"))
     assert [listed(cells) for cells in table.columns.values()] == [[1, 6], ["two\nlines", "7"], [3, 8]]
     assert table.skipped == [
-        ("line 4 of t.csv", "has 2 cells where the header has 3"),
-        ("line 6 of t.csv", "has 4 cells where the header has 3"),
+        Skipped("t.csv", 4, "has 2 cells where the header has 3", "line"),
+        Skipped("t.csv", 6, "has 4 cells where the header has 3", "line"),
     ]
     assert [table.places(row) for row in (0, 1)] == ["line 2 of t.csv", "line 5 of t.csv"]
 
@@ -394,29 +392,6 @@ def test_cells_of_frames() -> None:
     assert table.places(1) == "row 'r2' of the DataFrame"
     with pytest.raises(DataError, match="column 'x' of the DataFrame holds cells of type list"):
         read_table(pd.DataFrame({"x": [[1], 2]}), ReadOptions())
-
-
-def test_without_pyarrow_everything_but_parquet_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.csv", 'a,b,d\n1.5,"x, y",2020-01-01\n,가,2020-01-02\n')
-    write(tmp_path / "t.parquet", b"PAR1")
-    script = """
-import sys
-sys.modules["pyarrow"] = None
-from dlkit.reading.policy import ReadOptions
-from dlkit.reading.reader import read_table
-table = read_table(sys.argv[1], ReadOptions())
-print([type(cells).__name__ for cells in table.columns.values()], table.columns["b"].tolist())
-try:
-    read_table(sys.argv[2], ReadOptions())
-except ImportError as error:
-    print(error)
-"""
-    command = [sys.executable, "-X", "utf8", "-c", script, str(path), str(tmp_path / "t.parquet")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
-    assert done.stdout.splitlines() == [
-        "['Numbers', 'Strings', 'Dates'] ['x, y', '가']",
-        "this needs the package 'pyarrow', which is not installed; pip install 'dlkit-torch[tables]'",
-    ]
 
 
 # --- both readers, whatever stands in the cells -----------------------------------------------------------------------

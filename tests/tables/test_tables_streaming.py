@@ -33,6 +33,7 @@ from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.models import TabularMLP
 from dlkit.reading import blocks as block_module
 from dlkit.reading.blocks import block_file, last_record_end
+from dlkit.reading.cells import Skipped
 from dlkit.reading.delimited import Dialect
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
@@ -350,7 +351,7 @@ def test_ragged_rows(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 502 of t\.csv has 2 cells where the header has 3"):
         CSVDataset(path, target="y", streaming=True)
     ds = CSVDataset(path, target="y", streaming=True, on_error="skip")
-    assert ds.skipped == [("line 502 of t.csv", "has 2 cells where the header has 3")]
+    assert ds.skipped == [Skipped("t.csv", 502, "has 2 cells where the header has 3", "line")]
     assert sorted(keys_of(dlkit.DataLoader(ds, 64, shuffle=True), ds)) == [i + 0.5 for i in range(600) if i != 500]
 
 
@@ -361,7 +362,7 @@ def test_missing_targets(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 402 of t\.csv has no target 'y'"):
         CSVDataset(path, target="y", streaming=True)
     ds = CSVDataset(path, target="y", streaming=True, on_error="skip")
-    assert (len(ds), ds.skipped) == (599, [("row 400 of t.csv", "has no target 'y'")])
+    assert (len(ds), ds.skipped) == (599, [Skipped("t.csv", 400, "has no target 'y'")])
     assert 400.5 not in keys_of(dlkit.DataLoader(ds, 64), ds)
 
 
@@ -527,7 +528,7 @@ def test_a_split_of_parquet_whose_groups_are_read_in_pieces(tmp_path: Path) -> N
         CSVDataset(tmp_path / "t.parquet", target="y", streaming=True)
     parts = CSVDataset.split(tmp_path / "t.parquet", target="y", fractions=0.6, on_error="skip", streaming=True)
     assert parts[0]._memory.survey.rows == [200, 200]  # type: ignore[union-attr]
-    assert [place for place, _ in parts[0].skipped] == [f"row {row} of t.parquet" for row in (5, 90, 91, 399)]
+    assert [(row.file, row.row) for row in parts[0].skipped] == [("t.parquet", row) for row in (5, 90, 91, 399)]
     keys = [keys_of(dlkit.DataLoader(part, 16, shuffle=True), part) for part in parts]
     assert sorted(keys[0] + keys[1]) == sorted(data.key[data.y.notna()].tolist())
     assert len(keys[0]) == pytest.approx(240, abs=40)

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dlkit._optional import require
 from dlkit._textfiles import csv_problem
-from dlkit.errors import MissingExtraError
 from dlkit.reading.cells import Array, Cells, Skipped, StringPool, Strings
 from dlkit.reading.delimited import Dialect, audit_quotes, records
 from dlkit.reading.encodings import Buffer
@@ -96,10 +94,8 @@ def through_arrow(
     data: Buffer, dialect: Dialect, options: ReadOptions, as_text: Collection[str], origin: str, *, threads: bool = True
 ) -> dict[str, Cells] | None:
     """The columns as Arrow's reader gives them, or None where only reading cell by cell is exact."""
-    try:
-        arrow = require("pyarrow", extra="tables")
-    except MissingExtraError:
-        return None
+    import pyarrow as arrow
+
     if not dialect.separator.isascii():
         return None
     quotes = audit_quotes(data, dialect, origin)
@@ -205,7 +201,7 @@ def _good_records(
             lines.append(line)
             yield record
             continue
-        bad.append((f"line {line} of {name}", why))
+        bad.append(Skipped(name, line, why, "line"))
         bad_at.append(len(lines))
 
 

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from dlkit._opening import open_regular, regular
-from dlkit._optional import require
 from dlkit._textfiles import LONGEST_LINE, check_lines, check_text, check_width
 from dlkit.errors import DataError
 from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
@@ -331,7 +330,9 @@ class ParquetFile:
         self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
     ) -> Iterator[Table]:
         """See `BlockFile`."""
-        arrow, origin, first = require("pyarrow", extra="tables"), self.source.name, 0
+        import pyarrow as arrow
+
+        origin, first = self.source.name, 0
         with self._open() as file:
             before = sum(file.metadata.row_group(number).num_rows for number in range(block.start))
             columns = None if needed is None else [name for name in file.schema_arrow.names if name in needed]
@@ -350,7 +351,8 @@ class ParquetFile:
         return self
 
     def _open(self) -> Any:
-        parquet = require("pyarrow.parquet", extra="tables")
+        from pyarrow import parquet
+
         try:
             return parquet.ParquetFile(self.source, buffer_size=_BUFFER)  # else whole columns of a group are read
         except (OSError, ValueError) as error:

@@ -17,6 +17,7 @@ __all__ = [
     "Cells",
     "Dates",
     "Numbers",
+    "Skipped",
     "StringPool",
     "Strings",
     "Table",
@@ -28,7 +29,35 @@ __all__ = [
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _EXACT = 1 << 53  # whole numbers up to here survive in a float64
-Skipped = tuple[str, str]  # the place of a row ("line 7 of a.csv") and what is wrong with it, to follow that
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A row or file that was left out; as a string the sentence that says so.
+
+    Attributes:
+        file: The file it stands in, or it is; "the DataFrame" where there is none.
+        row: Its number in the file: of the line, from 1 on; where there are no lines of the row, from 0 on. None for a
+            file that is left out as a whole.
+        reason: What is wrong with it, to follow the place in a sentence.
+        noun: What is counted by `row`: "line", "row" or "item".
+
+    >>> print(Skipped("a.csv", 7, "has 2 cells where the header has 3", "line"))
+    line 7 of a.csv has 2 cells where the header has 3
+    """
+
+    file: str
+    row: int | None
+    reason: str
+    noun: str = "row"
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words."""
+        return self.file if self.row is None else f"{self.noun} {self.row} of {self.file}"
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.reason}"
 
 
 class StringPool(Sequence[str]):
@@ -260,7 +289,7 @@ class Table:
         origin: What it was read from, as errors name it.
         places: Maps a row number to the words with which errors name that row ("line 12 of adult.data").
         notes: What was found and decided while reading, in sentences.
-        skipped: Records that could not be read and were left out by policy: place and reason.
+        skipped: Records that could not be read and were left out by policy.
         skipped_at: How many rows stand before each of these, where that is known.
         categories: Columns that the source itself declares to be categories.
         folder: Where it lies, which paths in cells are relative to.

@@ -1,4 +1,4 @@
-"""How to read, as the caller of `CSVDataset` says it."""
+"""What becomes of rows and files that cannot be used, and how to read, as the caller of a dataset says it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,85 @@ from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.reading.cells import Skipped
 from dlkit.reading.parsing import DEFAULT_MISSING
 
-__all__ = ["ReadOptions"]
+__all__ = ["ReadOptions", "RowPolicy"]
 
-_ALWAYS_SKIPPED = 10  # bad rows that a small file may have whatever share of it they are
+_ALWAYS_SKIPPED = 10  # bad rows that a small source may have whatever share of it they are
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadOptions:
+class RowPolicy:
+    """What becomes of rows and files that cannot be used; the same for tables, texts, images and sounds.
+
+    Attributes:
+        on_error: "raise" stops at the first; "skip" leaves them out and lists them in `.skipped`.
+        max_errors: The share of them at which "skip" stops too; ten are always allowed.
+    """
+
+    on_error: Literal["raise", "skip"] = "raise"
+    max_errors: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("raise", "skip"):
+            raise ArgumentError(f"on_error must be 'raise' or 'skip', not {self.on_error!r}")
+        if not isinstance(self.max_errors, int | float) or not 0 <= self.max_errors <= 1:
+            raise ArgumentError(f"max_errors is a share of the rows, from 0 to 1, not {self.max_errors!r}")
+
+    def judge(self, bad: Sequence[Skipped], total: int, origin: str, noun: str = "rows") -> None:
+        """Apply the policy to what could not be read.
+
+        Args:
+            bad: The rows or files.
+            total: How many there are in all, good and bad.
+            origin: Where they come from, for errors.
+            noun: What they are.
+
+        Raises:
+            DataError: there are some, and `on_error` is "raise".
+            TooManyErrorsError: there are more than `max_errors` allows.
+        """
+        self.stop_at(bad, noun)
+        self.check_share(bad, total, origin, noun)
+
+    def stop_at(self, bad: Sequence[Skipped], noun: str = "rows") -> None:
+        """Stop at the first, unless such are to be skipped.
+
+        Args:
+            bad: What could not be read.
+            noun: What they are.
+
+        Raises:
+            DataError: there are some, and `on_error` is "raise".
+        """
+        if bad and self.on_error == "raise":
+            more = f", and {len(bad) - 1} more such {noun}" if len(bad) > 1 else ""
+            raise DataError(
+                f"{bad[0]}{more}; repair the file, or on_error='skip' leaves such {noun} out and lists them in .skipped"
+            )
+
+    def check_share(
+        self, bad: Sequence[Skipped], total: int, origin: str, noun: str = "rows", *, detail: str = ""
+    ) -> None:
+        """Stop when more could not be read than `max_errors` allows.
+
+        Args:
+            bad: What could not be read.
+            total: How many there are in all, good and bad.
+            origin: Where they come from, for errors.
+            noun: What they are.
+            detail: More to say about them, in brackets.
+
+        Raises:
+            TooManyErrorsError: there are more.
+        """
+        if len(bad) > max(_ALWAYS_SKIPPED, self.max_errors * total):
+            raise TooManyErrorsError(
+                f"{origin}: {len(bad)} of {total} {noun} cannot be read, more than max_errors={self.max_errors:g} "
+                f"allows{detail and f' ({detail})'}; the first: {'; '.join(map(str, bad[:3]))}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions(RowPolicy):
     """How to read; the arguments of `CSVDataset` of the same names.
 
     Attributes:
@@ -24,64 +96,14 @@ class ReadOptions:
         separator: Between cells, or "auto".
         names: The columns' names where there is no header row.
         missing: Cells that mean "nothing here".
-        on_error: "raise" or "skip" for rows that cannot be read.
-        max_errors: The share of such rows at which "skip" stops too.
     """
 
     encoding: str = "auto"
     separator: str = "auto"
     names: tuple[str, ...] | None = None
     missing: tuple[str, ...] = DEFAULT_MISSING
-    on_error: Literal["raise", "skip"] = "raise"
-    max_errors: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.on_error not in ("raise", "skip"):
-            raise ArgumentError(f"on_error must be 'raise' or 'skip', not {self.on_error!r}")
-        if not 0 <= self.max_errors <= 1:
-            raise ArgumentError(f"max_errors is a share of the rows, from 0 to 1, not {self.max_errors}")
+        super().__post_init__()
         if isinstance(self.missing, str):
             raise ArgumentError(f"missing must be a list of marks, not the string {self.missing!r}: [{self.missing!r}]")
-
-    def judge(self, bad: Sequence[Skipped], rows: int, origin: str) -> None:
-        """Apply the policy to records that could not be read.
-
-        Args:
-            bad: Those records.
-            rows: How many there are in all.
-            origin: The file, for errors.
-
-        Raises:
-            DataError: there are some, and `on_error` is "raise".
-            TooManyErrorsError: there are more than `max_errors` allows.
-        """
-        self.stop_at(bad)
-        self.check_share(bad, rows, origin)
-
-    def stop_at(self, bad: Sequence[Skipped]) -> None:
-        """Stop at the first record that could not be read, unless such are to be skipped.
-
-        Args:
-            bad: Those records.
-        """
-        if bad and self.on_error == "raise":
-            more = f", and {len(bad) - 1} more such rows" if len(bad) > 1 else ""
-            raise DataError(
-                f"{' '.join(bad[0])}{more}; repair the file, or on_error='skip' leaves such rows out and lists them "
-                "in .skipped"
-            )
-
-    def check_share(self, bad: Sequence[Skipped], rows: int, origin: str) -> None:
-        """Stop when more rows were bad than `max_errors` allows.
-
-        Args:
-            bad: Those rows.
-            rows: How many there are in all.
-            origin: The file, for errors.
-        """
-        if len(bad) > max(_ALWAYS_SKIPPED, self.max_errors * rows):
-            first = "; ".join(f"{place} {why}" for place, why in bad[:3])
-            raise TooManyErrorsError(
-                f"{origin}: {len(bad)} of {rows} rows cannot be read, more than max_errors={self.max_errors:g} allows; "
-                f"the first: {first}"
-            )

@@ -14,7 +14,6 @@ from typing import Any
 
 from dlkit._frames import as_pandas
 from dlkit._opening import open_regular
-from dlkit._optional import require
 from dlkit._textfiles import check_width
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
@@ -178,7 +177,8 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _parquet_table(source: Any, path: Path) -> Table:
-    parquet = require("pyarrow.parquet", extra="tables")
+    from pyarrow import parquet
+
     try:
         with parquet.ParquetFile(source) as file:
             check_width(file.metadata.num_columns, path)

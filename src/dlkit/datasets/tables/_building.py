@@ -322,12 +322,12 @@ def usable(
     skipped = [_skip(table, row + start, problem) for problem, bad in hit for row in bad.tolist()]
     left = np.setdiff1d(everything, np.concatenate([bad for _, bad in hit]))
     if not len(left) and not empty:
-        raise DataError(f"no row of {table.origin} can be used; the first: {' '.join(skipped[0])}")
+        raise DataError(f"no row of {table.origin} can be used; the first: {skipped[0]}")
     return left, skipped
 
 
 def _skip(table: Table, row: int, problem: Problem) -> Skipped:
-    return f"row {row} of {table.origin}", problem.reason
+    return Skipped(table.origin, row, problem.reason)
 
 
 def _told(table: Table, problem: Problem, bad: Array, start: int) -> str:

@@ -74,7 +74,7 @@ def survey(source: Any, settings: Settings, schema: Schema | None, cut: Cut) -> 
 
 
 def _first(skipped: Sequence[Skipped]) -> str:
-    return f"; the first: {' '.join(skipped[0])}" if skipped else ""
+    return f"; the first: {skipped[0]}" if skipped else ""
 
 
 def _count(found: Survey, settings: Settings, schema: Schema, read: ReadOptions) -> None:

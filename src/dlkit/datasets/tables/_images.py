@@ -19,7 +19,7 @@ from dlkit.datasets.images.decoding import OpenImage, open_image
 from dlkit.datasets.images.fetching import prepared, transformed
 from dlkit.datasets.tables._encoding import Problem
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.cells import Strings
+from dlkit.reading.cells import Skipped, Strings
 from dlkit.reading.policy import ReadOptions
 from dlkit.transforms import Preprocessing, for_evaluation
 
@@ -127,7 +127,7 @@ class Leniency:
         """Write down what is new, say so, and stop when there are too many."""
         new = handle(self.journal, [_key(path) for path in paths], bad)
         if new:
-            reasons = [("", reason) for reason in self.journal.read().values()]
+            reasons = [Skipped("", None, reason) for reason in self.journal.read().values()]
             self.read.check_share(reasons, self.total, self.origin)
             tell(new)
 

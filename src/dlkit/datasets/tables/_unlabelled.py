@@ -124,14 +124,14 @@ def _piece(table: Table, schema: Schema, settings: Settings) -> Piece:
     rows = np.arange(len(table))
     places = rows + np.searchsorted(np.asarray(table.skipped_at, dtype=np.int64), rows, side="right")
     broken = dict(zip((at + n for n, at in enumerate(table.skipped_at)), table.skipped, strict=True))
-    errors = _errors(problems, places) | {place: why for place, (_, why) in broken.items()}
+    errors = _errors(problems, places) | {place: row.reason for place, row in broken.items()}
     return Piece(
         size=len(table) + len(broken),
         memory=memory,
         places=places,
         errors=errors,
         table=table,
-        names={place: where for place, (where, _) in broken.items()},
+        names={place: row.place for place, row in broken.items()},
     )
 
 

@@ -114,7 +114,7 @@ class CSVDataset(InMemoryDataset):
 
     Attributes:
         schema: What each column is and becomes.
-        skipped: `(place, reason)` of each row left out.
+        skipped: Each row left out: its `file`, `row` and `reason`.
         notes: What was found while reading: encoding and separator of each file.
 
     Raises:

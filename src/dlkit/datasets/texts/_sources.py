@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 
 from dlkit._frames import as_pandas
 from dlkit._opening import open_regular, regular
-from dlkit._optional import require
 from dlkit.datasets.texts._records import (
     Record,
     decoded,
@@ -281,7 +280,8 @@ def _parquet(path: Path, columns: Sequence[Column]) -> Reader:
 
 
 def _open_parquet(path: Path) -> Any:
-    parquet = require("pyarrow.parquet", extra="tables")
+    from pyarrow import parquet
+
     try:
         return parquet.ParquetFile(path)
     except (OSError, ValueError) as error:
