@@ -24,7 +24,8 @@ from torch.utils.data import TensorDataset
 from dlkit import DataLoader
 from dlkit.datasets import InMemoryDataset
 from dlkit.datasets.letters.packed import PackedImages
-from dlkit.datasets.letters.packfile import ImageStore, Names
+from dlkit.datasets.letters.packfile import ImageStore
+from dlkit.storage.strings import PackedStrings
 
 Contenders = dict[str, Callable[[], Iterable[Any]]]
 
@@ -52,7 +53,7 @@ def plain(size: int, batch: int, take: Callable[[Tensor], Any]) -> Iterator[Any]
 def images(batch: int = 128, size: int = 18_724) -> tuple[int, Contenders]:
     """As many grey images as notMNIST (small) has, as float32 in [0, 1]."""
     pixels, targets = torch.randint(0, 256, (size, 28, 28), dtype=torch.uint8), torch.randint(0, 10, (size,))
-    dataset = PackedImages(ImageStore(pixels, targets, Names.of([])), "ABCDEFGHIJ")
+    dataset = PackedImages(ImageStore(pixels, targets, PackedStrings.of([])), "ABCDEFGHIJ")
     part = dataset.split(0.9, dedupe=False)[0]
     floats = TensorDataset(pixels.unsqueeze(1).float() / 255, targets)
 

@@ -13,7 +13,7 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
 _showing errors _bounds _filekinds _textfiles _opening _optional _frames
-storage/files storage/identity storage/arrays storage/__init__
+storage/files storage/identity storage/arrays storage/strings storage/__init__
 specs/columns specs/_decoding specs/table registry
 _modes
 _arguments _devices _shapes _layer_errors
@@ -27,7 +27,7 @@ samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_argu
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained specs/text
 specs/__init__
-text/_texts text/__init__
+text/__init__
 reading/cells reading/parsing reading/targets reading/classes reading/encodings reading/bytes reading/delimited
 reading/frames reading/policy reading/_text_rows reading/reader reading/blocks reading/__init__
 datasets/base

@@ -306,8 +306,8 @@ def test_a_kept_scan_is_mapped_so_that_workers_share_it(folder: Path, monkeypatc
     ds = ImageFolder(folder)
     assert ds._listing is not None
     assert ds._targets is not None
-    for tensor in (ds._names.blob, ds._names.ends, ds._targets):
-        assert str(ds._listing.kept) in mapping_at(tensor.data_ptr())
+    for array in (ds._names._blob.array, ds._names._ends, ds._targets.numpy()):
+        assert str(ds._listing.kept) in mapping_at(array.ctypes.data)
 
 
 def mapping_at(address: int) -> str:

@@ -18,9 +18,10 @@ from dlkit.datasets import CSVDataset, Schema
 from dlkit.datasets.tables._building import _keys
 from dlkit.datasets.tables._facts import date_parts, number_facts, quantiles, text_facts
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
-from dlkit.reading.cells import StringPool, Strings, Table, ranked, strings_of
+from dlkit.reading.cells import Strings, Table, ranked, strings_of
 from dlkit.reading.parsing import date_format, number_format, parse_number
 from dlkit.specs.columns import CategoryColumn, NumberColumn
+from dlkit.storage.strings import PackedStrings
 
 ROWS = 60
 
@@ -230,7 +231,7 @@ def test_ranked_is_unique(values: Any) -> None:
 
 @given(st.lists(st.text(max_size=5)))
 def test_pools_keep_any_text(strings: list[str]) -> None:
-    pool = StringPool.of(strings)
+    pool = PackedStrings.of(strings)
     assert pool.tolist() == strings == [pool[i] for i in range(len(pool))] == pool[:]
     cells = strings_of([*strings, None])
     assert cells.tolist() == [*strings, None]
@@ -265,7 +266,7 @@ def test_long_columns_whose_values_differ_are_not_counted_one_by_one(tmp_path: P
 
 
 def test_equal_strings_are_one_group_wherever_they_stand_in_the_pool() -> None:
-    repeated = Strings(np.arange(4, dtype=np.int32), StringPool.of(["a", "b", "a", "c"]))
+    repeated = Strings(np.arange(4, dtype=np.int32), PackedStrings.of(["a", "b", "a", "c"]))
     table = Table({"g": repeated}, "here", str)
     assert _keys(table, "g").tolist() == [0, 1, 0, 2]
     assert text_facts(repeated, ()).counts == {"a": 2, "b": 1, "c": 1}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import time
 import unicodedata
-from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 from dlkit.errors import ArgumentError, DataError
 from dlkit.text import Cleaning, TextSpec, Vocabulary, jamo, ngrams, utf8_bytes, words
 from dlkit.text._encoded import cut_longest
-from dlkit.text._texts import Texts
 from dlkit.text.tokenizers import TOKENIZERS, join
 
 NOTHING = Cleaning(nfc=False, whitespace=False)
@@ -238,20 +235,3 @@ def test_mistakes_are_named() -> None:
         Vocabulary.fit(["a"], min_freq=0)
     with pytest.raises(DataError, match="99 is no number of this vocabulary, which has 0 to 4"):
         Vocabulary.fit(["a"]).decode([99])
-
-
-@given(st.lists(texts, max_size=12), st.randoms(use_true_random=False))
-def test_packed_texts_are_the_texts(samples: list[str], random: Any) -> None:
-    packed = Texts.of(samples)
-    assert list(packed) == samples
-    assert packed[:] == samples
-    order = np.array(random.sample(range(len(samples)), len(samples) // 2), dtype=np.int64)
-    chosen = packed.select(order)
-    assert list(chosen) == [samples[place] for place in order]
-    assert chosen.digest() == Texts.of(list(chosen)).digest()
-    if samples:
-        assert packed[-1] == samples[-1]
-
-
-def test_texts_that_differ_only_in_where_they_are_cut_have_other_digests() -> None:
-    assert Texts.of(["ab", "c"]).digest() != Texts.of(["a", "bc"]).digest()

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from dlkit._textfiles import csv_problem
-from dlkit.reading.cells import Array, Cells, Skipped, StringPool, Strings
+from dlkit.reading.cells import Array, Cells, Skipped, Strings
 from dlkit.reading.delimited import Dialect, audit_quotes, records
 from dlkit.reading.encodings import Buffer
 from dlkit.reading.frames import arrow_columns
 from dlkit.reading.parsing import exceeds_float, is_code, settled
 from dlkit.reading.policy import ReadOptions
+from dlkit.storage.strings import PackedStrings
 
 __all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "line_of", "parse_text", "through_arrow"]
 
@@ -217,6 +218,6 @@ def _columns_of(rows: Iterator[list[str]], width: int) -> list[Strings]:
             index = indexes[place]
             codes[place].append(np.fromiter((index[cell] for cell in column), dtype=np.int32, count=len(column)))
     return [
-        Strings(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), StringPool.of(index))
+        Strings(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), PackedStrings.of(index))
         for parts, index in zip(codes, indexes, strict=True)
     ]

@@ -7,18 +7,18 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
+
+from dlkit.storage.strings import PackedStrings
 
 __all__ = [
     "Cells",
     "Dates",
     "Numbers",
     "Skipped",
-    "StringPool",
     "Strings",
     "Table",
     "plain_text",
@@ -58,73 +58,6 @@ class Skipped:
 
     def __str__(self) -> str:
         return f"{self.place} {self.reason}"
-
-
-class StringPool(Sequence[str]):
-    """Strings as one block of bytes and offsets: small, quick to share with workers, and never a list of objects.
-
-    Args:
-        blob: uint8, the UTF-8 bytes of all strings.
-        offsets: int64 [len + 1], where each begins.
-
-    >>> pool = StringPool.of(["a", "가"]); pool[1], len(pool), pool.tolist()
-    ('가', 2, ['a', '가'])
-    """
-
-    __slots__ = ("_blob", "_offsets")
-
-    def __init__(self, blob: Array, offsets: Array) -> None:
-        self._blob, self._offsets = blob, offsets
-
-    @classmethod
-    def of(cls, strings: Iterable[str]) -> StringPool:
-        """Pack strings. Half surrogates, which a DataFrame may hold, survive."""
-        parts = [string.encode("utf-8", "surrogatepass") for string in strings]
-        offsets = np.zeros(len(parts) + 1, dtype=np.int64)
-        np.cumsum([len(part) for part in parts], out=offsets[1:])
-        return cls(np.frombuffer(b"".join(parts), dtype=np.uint8), offsets)
-
-    @classmethod
-    def of_arrow(cls, array: Any) -> StringPool:
-        """The buffers of an Arrow string array without nulls, as they are."""
-        _, offsets, blob = array.buffers()
-        width = np.int64 if str(array.type).startswith("large") else np.int32
-        if offsets is None or len(array) == 0:
-            return cls.of(())
-        starts = np.frombuffer(offsets, dtype=width)[array.offset : array.offset + len(array) + 1]
-        data = np.frombuffer(blob, dtype=np.uint8) if blob is not None else np.zeros(0, dtype=np.uint8)
-        return cls(data, starts.astype(np.int64))
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = index if index >= 0 else index + len(self)
-        if not 0 <= position < len(self):
-            raise IndexError(f"string {index} of {len(self)}")
-        start, end = self._offsets[position : position + 2]
-        return self._blob[start:end].tobytes().decode("utf-8", "surrogatepass")
-
-    def tolist(self) -> list[str]:
-        """All strings as Python objects, for a moment."""
-        base = int(self._offsets[0])
-        data = self._blob[base : int(self._offsets[-1])].tobytes()
-        bounds = (self._offsets - base).tolist()
-        if data.isascii():
-            text = data.decode("ascii")
-            return [text[start:end] for start, end in pairwise(bounds)]
-        return [data[start:end].decode("utf-8", "surrogatepass") for start, end in pairwise(bounds)]
-
-    def compact(self) -> StringPool:
-        """A copy that holds nothing but its own bytes (an Arrow buffer may be a view of a whole file)."""
-        start, end = int(self._offsets[0]), int(self._offsets[-1])
-        return StringPool(self._blob[start:end].copy(), self._offsets - start)
 
 
 @dataclass(frozen=True)
@@ -190,7 +123,7 @@ class Strings:
     """
 
     codes: Array
-    pool: StringPool
+    pool: PackedStrings
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -248,7 +181,7 @@ def strings_of(values: Iterable[str | None]) -> Strings:
     index: defaultdict[str, int] = defaultdict()
     index.default_factory = index.__len__
     codes = np.fromiter((-1 if value is None else index[value] for value in values), dtype=np.int32)
-    return Strings(codes, StringPool.of(index))
+    return Strings(codes, PackedStrings.of(index))
 
 
 def text_of(cells: Cells) -> Strings:

@@ -12,8 +12,9 @@ import numpy as np
 
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
-from dlkit.reading.cells import Array, Cells, Dates, Numbers, StringPool, Strings, Table, plain_text, strings_of
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, plain_text, strings_of
 from dlkit.reading.delimited import column_names
+from dlkit.storage.strings import PackedStrings
 
 __all__ = [
     "arrow_columns",
@@ -158,7 +159,7 @@ def _booleans(values: Array, missing: Array) -> Strings:
     codes = np.fromiter(
         (-1 if absent else int(bool(value)) for value, absent in zip(values, missing, strict=True)), dtype=np.int32
     )
-    return Strings(codes, StringPool.of(_BOOLEAN_POOL))
+    return Strings(codes, PackedStrings.of(_BOOLEAN_POOL))
 
 
 def cells_of_arrow(column: Any, name: str, origin: str) -> Cells:
@@ -181,7 +182,7 @@ def cells_of_arrow(column: Any, name: str, origin: str) -> Cells:
         return Numbers(np.full(len(column), np.nan))
     if types.is_boolean(kind):
         codes = column.cast(pa.int8()).fill_null(-1).to_numpy().astype(np.int32)
-        return Strings(codes, StringPool.of(_BOOLEAN_POOL))
+        return Strings(codes, PackedStrings.of(_BOOLEAN_POOL))
     if types.is_integer(kind):
         return _integers(column)
     if types.is_floating(kind) or types.is_decimal(kind):
@@ -255,13 +256,13 @@ def _strings(column: Any) -> Strings:
         whole = pa.concat_arrays(whole.cast(pa.large_string()).chunks) if whole.num_chunks else empty  # over 2 GB
     if not pa.types.is_dictionary(whole.type):
         if _all_differ(whole):
-            return Strings(np.arange(len(whole), dtype=np.int32), StringPool.of_arrow(whole))
+            return Strings(np.arange(len(whole), dtype=np.int32), PackedStrings.of_arrow(whole))
         whole = whole.dictionary_encode()
     dictionary = whole.dictionary
     if dictionary.null_count:  # allowed in Parquet; such cells are missing
         return strings_of(whole.cast(dictionary.type).to_pylist())
     codes = whole.indices.fill_null(-1).cast(pa.int32()).to_numpy(zero_copy_only=False)
-    return Strings(codes, StringPool.of_arrow(dictionary))
+    return Strings(codes, PackedStrings.of_arrow(dictionary))
 
 
 def _all_differ(array: Any) -> bool:
@@ -308,4 +309,4 @@ def joined(parts: Sequence[Cells]) -> Strings:
             codes.append(part.mapped(places, -1, np.int32))
         else:
             codes.append(np.full(len(part), -1, dtype=np.int32))
-    return Strings(np.concatenate(codes), StringPool.of(index))
+    return Strings(np.concatenate(codes), PackedStrings.of(index))

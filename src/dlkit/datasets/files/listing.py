@@ -25,17 +25,17 @@ from tqdm import tqdm
 
 from dlkit._showing import safe
 from dlkit.datasets.images.decoding import EXTENSIONS
-from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import DataError, DataNotFoundError
 from dlkit.reading.classes import numbered, stated_order
 from dlkit.reading.parsing import spelled
 from dlkit.reading.targets import natural
 from dlkit.storage.files import atomic_write, cache_dir
+from dlkit.storage.strings import PackedStrings
 
 __all__ = ["Listing", "scan"]
 
 #: Raised by one whenever a scan would find something else in the same folder.
-VERSION = 2
+VERSION = 3
 #: Scans of fewer files are not kept: repeating them takes a fraction of a second.
 KEEP_FROM = 20_000
 #: Seconds after which a scan shows a bar.
@@ -70,7 +70,7 @@ class Listing:
     """
 
     root: Path
-    names: Names
+    names: PackedStrings
     targets: Tensor
     parts: Tensor
     classes: tuple[str, ...] = ()
@@ -145,7 +145,7 @@ class _Walk:
             raise DataError(f"{self.root} holds no images{self._and_found()}")
         nothing = torch.full((len(names),), -1)
         parts = torch.zeros(len(names), dtype=torch.uint8)
-        return Listing(self.root, Names.of(names), nothing, parts, left_out=self._left_out)
+        return Listing(self.root, PackedStrings.of(names), nothing, parts, left_out=self._left_out)
 
     def labelled(self) -> Listing:
         layout = self._layout()
@@ -162,7 +162,9 @@ class _Walk:
         counts = torch.tensor([count for _, _, count in pairs])
         targets = torch.repeat_interleave(torch.tensor([label for label, _, _ in pairs]), counts)
         parts = torch.repeat_interleave(torch.tensor([part for _, part, _ in pairs], dtype=torch.uint8), counts)
-        return Listing(self.root, Names.of(names), targets, parts, tuple(classes), tuple(layout), self._left_out)
+        return Listing(
+            self.root, PackedStrings.of(names), targets, parts, tuple(classes), tuple(layout), self._left_out
+        )
 
     def _classes(self, prefix: str) -> dict[str, list[str]]:
         """The class folders below `prefix` in natural order, each with its images' names; NFC and NFD are one name."""
@@ -290,14 +292,15 @@ def _keep(listing: Listing, path: Path, stamps: Mapping[str, int]) -> Listing:
         "part_names": listing.part_names,
         "left_out": listing.left_out,
     }
+    (names, offsets), (folders, folder_offsets) = listing.names.arrays(), PackedStrings.of(stamps).arrays()
     tensors = {
         "targets": listing.targets,
-        "ends": listing.names.ends,
+        "offsets": torch.from_numpy(offsets),
         "stamps": torch.tensor(list(stamps.values()), dtype=torch.int64),
-        "folder_ends": (folders := Names.of(list(stamps))).ends,
-        "folders": folders.blob,
+        "folder_offsets": torch.from_numpy(folder_offsets),
+        "folders": torch.from_numpy(folders),
         "parts": listing.parts,
-        "names": listing.names.blob,
+        "names": torch.from_numpy(names),
     }
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -334,11 +337,11 @@ def _open(path: Path, root: Path) -> tuple[Listing, dict[str, int]] | None:
             if about["version"] != VERSION or about["root"] != os.fsencode(root).hex():
                 return None
             tensors = {name: cast(Tensor, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-        folders = Names(tensors["folders"], tensors["folder_ends"])
+        folders = PackedStrings(tensors["folders"].numpy(), tensors["folder_offsets"].numpy())
         stamps = dict(zip(folders, tensors["stamps"].tolist(), strict=True))
         listing = Listing(
             root,
-            Names(tensors["names"], tensors["ends"]),
+            PackedStrings(tensors["names"].numpy(), tensors["offsets"].numpy()),
             tensors["targets"],
             tensors["parts"],
             tuple(about["classes"]),

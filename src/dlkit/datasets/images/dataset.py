@@ -23,11 +23,11 @@ from dlkit.datasets.images.decoding import open_image
 from dlkit.datasets.images.fetching import Fetch, kept_rule, transformed
 from dlkit.datasets.images.profiling import profile_of
 from dlkit.datasets.images.settings import ImageSettings, Transform
-from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError, EmptyBatchError
 from dlkit.reading.classes import check_same
 from dlkit.splits import split_indices
 from dlkit.storage.identity import of_files, of_parts, of_tensor, of_transform
+from dlkit.storage.strings import PackedStrings
 from dlkit.transforms import Preprocessing
 
 __all__ = ["ImageDataset"]
@@ -51,7 +51,7 @@ class ImageDataset(Dataset[Any]):
     takes_index_tensors = True
 
     def __init__(
-        self, root: Path, names: Names, targets: Tensor | None, classes: Sequence[str], settings: ImageSettings
+        self, root: Path, names: PackedStrings, targets: Tensor | None, classes: Sequence[str], settings: ImageSettings
     ) -> None:
         self.root, self.settings = root, settings
         self.classes = list(classes)

@@ -14,8 +14,8 @@ from dlkit.datasets.files.listing import EMPTY, Listing, scan, with_classes
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import Color
 from dlkit.datasets.images.settings import BatchTransform, ImageSettings, Transform
-from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError
+from dlkit.storage.strings import PackedStrings
 from dlkit.transforms import Augment, Preprocessing
 
 __all__ = ["ImageFiles", "ImageFolder"]
@@ -234,7 +234,7 @@ class ImageFiles(ImageDataset):
             listing = scan(files, labelled=False, progress=progress)
             root, names = listing.root, listing.names
         else:
-            root, names = Path(os.path.abspath(".")), Names.of([os.path.abspath(file) for file in files])
+            root, names = Path(os.path.abspath(".")), PackedStrings.of([os.path.abspath(file) for file in files])
             if not len(names):
                 raise DataError("the list of image files is empty")
         super().__init__(root, names, None, (), settings)

@@ -16,7 +16,6 @@ from dlkit._frames import as_pandas
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import Color
 from dlkit.datasets.images.settings import BatchTransform, ImageSettings, Transform
-from dlkit.datasets.letters.packfile import Names
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.cells import Array, text_of
 from dlkit.reading.classes import numbered, stated_order
@@ -24,6 +23,7 @@ from dlkit.reading.parsing import DEFAULT_MISSING, mostly_numbers, number_format
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 from dlkit.reading.targets import check_count, class_name, class_names, class_order, target_text, task_of
+from dlkit.storage.strings import PackedStrings
 from dlkit.transforms import Augment, Preprocessing
 
 __all__ = ["ImageTable"]
@@ -134,7 +134,7 @@ class ImageTable(ImageDataset):
         if not where.is_dir():
             raise DataNotFoundError(f"root={where} is not a folder; it is what the names in {image!r} are seen from")
         _check_first(where, names, table.name, image)
-        super().__init__(where, Names.of(names), targets, classes, settings)
+        super().__init__(where, PackedStrings.of(names), targets, classes, settings)
         self.input_columns, self.target_columns = (image,), tuple(columns)
 
 

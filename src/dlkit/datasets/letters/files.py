@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from dlkit._opening import open_regular
-from dlkit.datasets.letters.packfile import ImageStore, Names
+from dlkit.datasets.letters.packfile import ImageStore
 from dlkit.errors import DataError
+from dlkit.storage.strings import PackedStrings
 
 __all__ = ["CLASSES", "changed", "decode", "files_of_archive", "files_of_folder", "grey_pixels", "remembered"]
 
@@ -99,7 +100,9 @@ def decode(files: Iterator[tuple[str, bytes]], source: Path) -> tuple[ImageStore
         raise DataError(f"{source} has no readable image of {', '.join(absent)} ({found})")
     images = np.frombuffer(bytearray().join(pixels[name] for name in names), dtype=np.uint8)
     store = ImageStore(
-        torch.from_numpy(images).view(-1, _SIDE, _SIDE), torch.tensor(labels, dtype=torch.int64), Names.of(names)
+        torch.from_numpy(images).view(-1, _SIDE, _SIDE),
+        torch.tensor(labels, dtype=torch.int64),
+        PackedStrings.of(names),
     )
     return store, sorted(skipped.items())
 

@@ -21,8 +21,9 @@ from dlkit import rng
 from dlkit._arguments import whole_number
 from dlkit._opening import regular
 from dlkit.datasets.letters.packed import PackedImages, Transform
-from dlkit.datasets.letters.packfile import ImageStore, Names
+from dlkit.datasets.letters.packfile import ImageStore
 from dlkit.errors import ArgumentError, MissingExtraError
+from dlkit.storage.strings import PackedStrings
 
 __all__ = ["Glyphs"]
 
@@ -94,7 +95,9 @@ class Glyphs(PackedImages):
         faces = _usable_faces(_files_found() if fonts is None else _files_given(fonts), given=fonts is not None)
         samples = torch.arange(num_samples)
         images = torch.from_numpy(_draw(faces, num_samples, seed, jitter))
-        super().__init__(ImageStore(images, samples % len(_CLASSES), Names.of([])), _CLASSES, transform=transform)
+        super().__init__(
+            ImageStore(images, samples % len(_CLASSES), PackedStrings.of([])), _CLASSES, transform=transform
+        )
         self.fonts = [face.name for face in faces]
         self.font_ids = samples // len(_CLASSES) % len(faces)
 

@@ -14,11 +14,12 @@ from dlkit.datasets.tables._images import ImageOptions, Leniency, missing_files
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._targets import TargetOptions, encode_target, find_target, scaled_target, unscaled_target
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.cells import Array, Skipped, StringPool, Strings, Table, ranked, text_of
+from dlkit.reading.cells import Array, Skipped, Strings, Table, ranked, text_of
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 from dlkit.specs.table import Schema, Target
 from dlkit.splits import split_indices
+from dlkit.storage.strings import PackedStrings
 
 __all__ = ["Settings", "build", "build_split", "settings_of"]
 
@@ -198,7 +199,7 @@ def rename_classes(table: Table, columns: Iterable[str], aliases: Mapping[str, s
         renamed = [aliases.get(text.strip(), text) for text in cells.pool.tolist()]
         index: dict[str, int] = {}
         codes = [index.setdefault(text, len(index)) for text in renamed]
-        table.columns[name] = Strings(cells.mapped(codes, -1, np.int32), StringPool.of(index))
+        table.columns[name] = Strings(cells.mapped(codes, -1, np.int32), PackedStrings.of(index))
 
 
 def _fit(raw: _Raw, settings: Settings, rows: Array | None) -> Schema:

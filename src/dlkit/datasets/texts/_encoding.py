@@ -17,8 +17,8 @@ import numpy as np
 
 from dlkit.storage.arrays import Block, BlockWriter
 from dlkit.storage.files import FileLock, atomic_write, cache_dir
+from dlkit.storage.strings import PackedStrings
 from dlkit.text._encoded import Encoded, Encoder
-from dlkit.text._texts import Texts
 
 __all__ = ["Packed", "Storage", "pack"]
 
@@ -69,8 +69,8 @@ class Packed:
     types: Block | None
 
 
-def pack(encoder: Encoder, texts: Sequence[Texts], max_length: int | None, storage: Storage) -> Packed:
-    """Encode one or, for pairs, two `Texts`; or take what was kept the last time."""
+def pack(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None, storage: Storage) -> Packed:
+    """Encode one or, for pairs, two packed lists of texts; or take what was kept the last time."""
     key = _key(encoder, texts, max_length) if storage.cache and _is_much(texts) and storage.is_writable() else None
     if key is None:
         return _encoded(encoder, texts, max_length, storage, None)
@@ -82,11 +82,11 @@ def pack(encoder: Encoder, texts: Sequence[Texts], max_length: int | None, stora
         return kept
 
 
-def _is_much(texts: Sequence[Texts]) -> bool:
+def _is_much(texts: Sequence[PackedStrings]) -> bool:
     return sum(each.num_bytes for each in texts) >= _CACHED_FROM
 
 
-def _key(encoder: Encoder, texts: Sequence[Texts], max_length: int | None) -> str | None:
+def _key(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None) -> str | None:
     fingerprint = encoder.fingerprint()
     if fingerprint is None:
         return None
@@ -95,7 +95,7 @@ def _key(encoder: Encoder, texts: Sequence[Texts], max_length: int | None) -> st
 
 
 def _encoded(
-    encoder: Encoder, texts: Sequence[Texts], max_length: int | None, storage: Storage, key: str | None
+    encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None, storage: Storage, key: str | None
 ) -> Packed:
     ids = BlockWriter(np.int32, budget=storage.budget, folder=storage.place)
     types = BlockWriter(np.int8, budget=storage.budget // 4, folder=storage.place)
@@ -109,7 +109,7 @@ def _encoded(
     return Packed(ids.finish(".ids", key), np.concatenate(lengths), types.finish(".types", key) if typed else None)
 
 
-def _chunks(encoder: Encoder, texts: Sequence[Texts], max_length: int | None) -> Iterator[Encoded]:
+def _chunks(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None) -> Iterator[Encoded]:
     for begin in range(0, len(texts[0]), _CHUNK):
         first, *second = (each[begin : begin + _CHUNK] for each in texts)
         yield encoder.encode_batch(first, second[0] if second else None, max_length=max_length)

@@ -15,7 +15,8 @@ from dlkit.datasets.texts._sources import Column, Reader, Reading, Row, has_clas
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.reading.targets import ClassNumbers, target_text
-from dlkit.text._texts import Texts, TextsWriter
+from dlkit.storage.files import cache_dir
+from dlkit.storage.strings import PackedStrings, StringsWriter
 
 __all__ = ["Policy", "Roles", "TextRows", "encoded_text", "read_rows"]
 
@@ -70,10 +71,10 @@ class TextRows:
     """What was read.
 
     Attributes:
-        texts: One or, for pairs, two `Texts`.
+        texts: One or, for pairs, two `PackedStrings`.
         targets: The raw target of each row, None for unlabelled texts.
         groups: The group of each row, None where none was asked for.
-        places: int64 [N], the line, row or item of each; or `Texts`, the file of each.
+        places: int64 [N], the line, row or item of each; or `PackedStrings`, the file of each.
         origin: The file or folder.
         noun: What a place is: "line", "row", "item", "file".
         notes: How the source was understood.
@@ -82,10 +83,10 @@ class TextRows:
         target_column: The name of the target's column; None where it has none.
     """
 
-    texts: tuple[Texts, ...]
+    texts: tuple[PackedStrings, ...]
     targets: Values | None
     groups: Values | None
-    places: Array | Texts
+    places: Array | PackedStrings
     origin: str
     noun: str
     notes: tuple[str, ...] = ()
@@ -103,7 +104,7 @@ class TextRows:
             texts=tuple(texts.select(indices) for texts in self.texts),
             targets=self.targets and self.targets.select(indices),
             groups=self.groups and self.groups.select(indices),
-            places=self.places.select(indices) if isinstance(self.places, Texts) else self.places[indices],
+            places=self.places.select(indices) if isinstance(self.places, PackedStrings) else self.places[indices],
         )
 
     def where(self, index: int) -> str:
@@ -187,8 +188,8 @@ class _Collected:
         self.classes = None if classes is None else ClassNumbers(classes)
         # The name of a folder is a class whatever it is; cells may mean that there is none.
         self.missing = () if reader.noun == "file" else policy.missing
-        self.texts = [TextsWriter(budget=budget) for _ in roles.text]
-        self.lines, self.files = array("q"), TextsWriter()
+        self.texts = [StringsWriter(budget=budget, folder=cache_dir() / "text") for _ in roles.text]
+        self.lines, self.files = array("q"), StringsWriter(folder=cache_dir() / "text")
         self.targets, self.groups = _Interned(), _Interned()
         self.skipped: list[Skipped] = []
 
@@ -210,9 +211,9 @@ class _Collected:
         if self.roles.group is not None:
             self.groups.append(rest[0] if isinstance(rest[0], str | int | float | None) else repr(rest[0]))
         for writer, item in zip(self.texts, encoded, strict=True):
-            writer.append_encoded(item if isinstance(item, bytes) else b"")
+            writer.append(item if isinstance(item, bytes) else b"")
         if isinstance(place, str):
-            self.files.append_encoded(place.encode("utf-8", "backslashreplace"))
+            self.files.append(place.encode("utf-8", "backslashreplace"))
         else:
             self.lines.append(place)
         return None

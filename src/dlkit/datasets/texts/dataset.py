@@ -19,8 +19,8 @@ from dlkit.errors import ArgumentError
 from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.specs.text import TextSpec
 from dlkit.splits import content_keys, split_indices
+from dlkit.storage.strings import PackedStrings
 from dlkit.text._encoded import Encoder
-from dlkit.text._texts import Texts
 from dlkit.text.cleaning import Cleaning
 from dlkit.text.pretrained import PretrainedTokenizer, is_pretrained, train_bpe
 from dlkit.text.tokenizers import TOKENIZERS
@@ -252,12 +252,12 @@ class TextDataset(PackedTextDataset):
         return list(self.spec.classes or ()) if self.targets is not None else []
 
     @property
-    def texts(self) -> Texts:
+    def texts(self) -> PackedStrings:
         """The texts as they were read; for pairs the first ones."""
         return self._rows_read().texts[0]
 
     @property
-    def pairs(self) -> Texts | None:
+    def pairs(self) -> PackedStrings | None:
         """The second texts of pairs."""
         return self._rows_read().texts[1] if len(self._rows_read().texts) > 1 else None
 
@@ -336,7 +336,7 @@ def _fit(rows: TextRows, options: TextOptions) -> TextSpec:
     return TextSpec(encoder=encoder, max_length=options.get("max_length"), classes=_classes(rows, options))
 
 
-def _encoder(texts: Sequence[Texts], options: TextOptions) -> Encoder:
+def _encoder(texts: Sequence[PackedStrings], options: TextOptions) -> Encoder:
     tokenizer, cleaning = options.get("tokenizer", "words"), options.get("cleaning")
     if isinstance(tokenizer, Vocabulary | PretrainedTokenizer):
         return tokenizer
