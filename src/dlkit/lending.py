@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -43,63 +43,63 @@ class Lender:
         self.draws = draws
         self._numpy = np.random.MT19937(0)
 
-    def lend(self, seed: int, fetch: Callable[[], _T]) -> _T:
-        """What `fetch` returns when all streams start from `seed`.
+    def lend(self, seed: int, fetch: Callable[..., _T], *args: Any) -> _T:
+        """What `fetch(*args)` returns when all streams start from `seed`.
 
         Args:
             seed: 64 bits, usually from `rng.derive`.
             fetch: Called once; twice when it is the first one that is seen to draw from `random`.
+            *args: What it is called with.
         """
         global _lent
         if _lent:
-            return self._within(seed, fetch)
+            return _within(seed, fetch, *args)
         own, cpu = mtrand.get_bit_generator(), _CPU.get_state()
         _lent = True
         mtrand.set_bit_generator(self._numpy)
         try:
             rng.twin.catch_up()
-            return self._seeded(seed, fetch) if self.draws else self._watched(seed, fetch)
+            return self._seeded(seed, fetch, *args) if self.draws else self._watched(seed, fetch, *args)
         finally:
             mtrand.set_bit_generator(own)
             _CPU.set_state(cpu)
             _lent = False
 
-    def _watched(self, seed: int, fetch: Callable[[], _T]) -> _T:
+    def _watched(self, seed: int, fetch: Callable[..., _T], *args: Any) -> _T:
         rng.set_streams(seed, python=False)
-        failure: Exception | None = None
         try:
-            batch = fetch()
-        except Exception as error:  # noqa: BLE001  (it may have failed for what it drew, and is then called again)
-            failure = error
-        finally:
-            drew = rng.twin.put_back()
-        if drew:
-            self.draws = True
-            return self._from(seed, fetch)
-        if failure is not None:
-            raise failure
-        return batch
+            batch = fetch(*args)
+        except BaseException as error:
+            # What failed may have failed for what it drew, and is then called again.
+            if not rng.twin.put_back() or not isinstance(error, Exception):
+                raise
+        else:
+            if not rng.twin.put_back():
+                return batch
+        self.draws = True
+        return _from(seed, fetch, *args)
 
-    def _seeded(self, seed: int, fetch: Callable[[], _T]) -> _T:
+    @staticmethod
+    def _seeded(seed: int, fetch: Callable[..., _T], *args: Any) -> _T:
         rng.twin.step()
-        return self._from(seed, fetch)
+        return _from(seed, fetch, *args)
 
-    @staticmethod
-    def _from(seed: int, fetch: Callable[[], _T]) -> _T:
-        state = random.getstate()
-        rng.set_streams(seed)
-        try:
-            return fetch()
-        finally:
-            random.setstate(state)
 
-    @staticmethod
-    def _within(seed: int, fetch: Callable[[], _T]) -> _T:
-        rng.set_streams(seed)
-        try:
-            return fetch()
-        finally:
-            pass_by(seed)
+def _from(seed: int, fetch: Callable[..., _T], *args: Any) -> _T:
+    state = random.getstate()
+    rng.set_streams(seed)
+    try:
+        return fetch(*args)
+    finally:
+        random.setstate(state)
+
+
+def _within(seed: int, fetch: Callable[..., _T], *args: Any) -> _T:
+    rng.set_streams(seed)
+    try:
+        return fetch(*args)
+    finally:
+        pass_by(seed)
 
 
 def start(seed: int) -> None:

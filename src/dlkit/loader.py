@@ -8,7 +8,6 @@ what your own loop draws does not depend on where the batch was fetched, nor on 
 
 from __future__ import annotations
 
-import functools
 import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +31,7 @@ from dlkit import lending, rng
 from dlkit._arguments import switch, whole_number
 from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
 from dlkit.errors import DataError, EmptyBatchError
-from dlkit.samplers.order import Plan, Planner, index_batch, planner_of
+from dlkit.samplers.order import Plan, Planner, index_batch, index_batches, planner_of
 from dlkit.wrappers import tensors_behind, view_of
 
 __all__ = ["DataLoader", "LEFT_OUT"]
@@ -314,17 +313,16 @@ class DataLoader:
             self._planned = (key, self.planner.plan(*key))
         return self._planned[1]
 
-    @staticmethod
-    def _iterate_tasks(epoch: int, start: int, plan: Plan, stream: int) -> Iterator[_Task]:
-        for number in range(start, len(plan)):
-            indices = index_batch(plan[number])
+    def _iterate_tasks(self, epoch: int, start: int, plan: Plan, stream: int) -> Iterator[_Task]:
+        batches = index_batches(plan, start, tensors=self._fetcher.takes_tensors)
+        for number, indices in enumerate(batches, start):
             if not (indices.numel() if isinstance(indices, torch.Tensor) else indices):  # `len` of a tensor is slow
                 raise DataError(f"the plan of epoch {epoch} has a batch without any sample: batch {number}")
             yield _Task(epoch, number, rng.derive(stream, number), indices)
 
     def _fetch_here(self, tasks: Iterator[_Task]) -> Iterator[Any]:
-        fetch = self._fetcher.fetch if self._fetcher.draws_random is False else self._fetch_as_a_worker_would
         pinned = self.pin_memory and torch.cuda.is_available()
+        fetch = self._fetcher.fetch if self._fetcher.draws_random is False else self._fetch_as_a_worker_would
         for task in tasks:
             batch = fetch(task)
             yield pin(batch) if pinned else batch
@@ -333,10 +331,10 @@ class DataLoader:
         """One thread, because a sum over many threads rounds differently, and with streams of its own."""
         threads = torch.get_num_threads()
         if threads == 1:
-            return self._lender.lend(task.seed, functools.partial(self._fetcher.fetch, task))
+            return self._lender.lend(task.seed, self._fetcher.fetch, task)
         torch.set_num_threads(1)
         try:
-            return self._lender.lend(task.seed, functools.partial(self._fetcher.fetch, task))
+            return self._lender.lend(task.seed, self._fetcher.fetch, task)
         finally:
             torch.set_num_threads(threads)
 

@@ -94,6 +94,7 @@ class Twin:
 
     def __init__(self) -> None:
         self._stream = random.Random(_AFTER)
+        self._draw = self._stream.getrandbits
 
     def catch_up(self) -> None:
         """Let both start from a number of `random`'s own if somebody has drawn from it since the last call here."""
@@ -129,7 +130,7 @@ class Twin:
             self._stream.seed(self._stream.getrandbits(64))
 
     def _differs(self) -> bool:
-        return random.getrandbits(_PROBE) != self._stream.getrandbits(_PROBE)
+        return random.getrandbits(_PROBE) != self._draw(_PROBE)
 
 
 twin = Twin()
