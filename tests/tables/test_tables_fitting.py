@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from dlkit.datasets import CSVDataset, Schema
 from dlkit.datasets.tables._building import _keys
 from dlkit.datasets.tables._facts import date_parts, number_facts, quantiles, text_facts
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
-from dlkit.reading.cells import Strings, Table, ranked, strings_of
+from dlkit.reading.cells import Place, Strings, Table, ranked, strings_of
 from dlkit.reading.parsing import date_format, number_format, parse_number
 from dlkit.specs.columns import CategoryColumn, NumberColumn
 from dlkit.storage.strings import PackedStrings
@@ -267,7 +268,7 @@ def test_long_columns_whose_values_differ_are_not_counted_one_by_one(tmp_path: P
 
 def test_equal_strings_are_one_group_wherever_they_stand_in_the_pool() -> None:
     repeated = Strings(np.arange(4, dtype=np.int32), PackedStrings.of(["a", "b", "a", "c"]))
-    table = Table({"g": repeated}, "here", str)
+    table = Table({"g": repeated}, "here", partial(Place, "here"))
     assert _keys(table, "g").tolist() == [0, 1, 0, 2]
     assert text_facts(repeated, ()).counts == {"a": 2, "b": 1, "c": 1}
 

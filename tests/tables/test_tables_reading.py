@@ -268,7 +268,7 @@ def test_several_files_are_one_table(tmp_path: Path) -> None:
     assert listed(table.columns["b"]) == ["x", "y", "10"]
     assert listed(table.columns["gap"]) == [None, None, "z"]
     assert isinstance(table.columns["when"], Dates)
-    assert [table.places(row) for row in (0, 1, 2)] == ["line 2 of 1.csv", "line 3 of 1.csv", "line 2 of 2.csv"]
+    assert [str(table.places(row)) for row in (0, 1, 2)] == ["line 2 of 1.csv", "line 3 of 1.csv", "line 2 of 2.csv"]
     third = write(tmp_path / "3.csv", "a,b,when,c\n1,x,2020-01-01,9\n")
     with pytest.raises(DataError, match=r"3\.csv lacks 'gap' and has 'c' besides; the columns of 1\.csv"):
         read_table([first, third], ReadOptions())
@@ -284,7 +284,7 @@ def test_ragged_rows_are_an_error_with_file_and_line_or_skipped_and_listed(tmp_p
         Skipped("t.csv", 4, "has 2 cells where the header has 3", "line"),
         Skipped("t.csv", 6, "has 4 cells where the header has 3", "line"),
     ]
-    assert [table.places(row) for row in (0, 1)] == ["line 2 of t.csv", "line 5 of t.csv"]
+    assert [str(table.places(row)) for row in (0, 1)] == ["line 2 of t.csv", "line 5 of t.csv"]
 
 
 def test_skipping_ends_where_too_much_is_skipped(tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_cells_of_frames() -> None:
     assert listed(table.columns["numbers"]) == pytest.approx([1, 2.5, np.nan], nan_ok=True)
     assert listed(table.columns["flags"]) == ["True", None, "False"]
     assert listed(table.columns["span"])[:2] == [86400, 172800]
-    assert table.places(1) == "row 'r2' of the DataFrame"
+    assert str(table.places(1)) == "row 'r2' of the DataFrame"
     with pytest.raises(DataError, match="column 'x' of the DataFrame holds cells of type list"):
         read_table(pd.DataFrame({"x": [[1], 2]}), ReadOptions())
 

@@ -20,7 +20,7 @@ from dlkit.reading.parsing import exceeds_float, is_code, settled
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.strings import PackedStrings
 
-__all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "line_of", "parse_text", "through_arrow"]
+__all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "line_of", "lines_of", "parse_text", "through_arrow"]
 
 _SOME_ROWS = 1000  # in which codes with leading zeros are looked for, as Arrow would read those as numbers
 _MOST_CATEGORIES = 1000
@@ -86,9 +86,13 @@ def cell_by_cell(
 
 def line_of(data: Buffer, dialect: Dialect, row: int) -> int | None:
     """The line in which a row begins, by reading up to it; None where there are not so many rows."""
+    return next(itertools.islice(lines_of(data, dialect), row, None), None)
+
+
+def lines_of(data: Buffer, dialect: Dialect) -> Iterator[int]:
+    """The line in which each row begins."""
     width = len(dialect.names)
-    rows = (line for line, record in records(data, dialect) if isinstance(record, list) and len(record) == width)
-    return next(itertools.islice(rows, row, None), None)
+    return (line for line, record in records(data, dialect) if isinstance(record, list) and len(record) == width)
 
 
 def through_arrow(

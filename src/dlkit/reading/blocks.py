@@ -15,9 +15,9 @@ import numpy as np
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import LONGEST_LINE, check_lines, check_text, check_width
 from dlkit.errors import DataError
-from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
+from dlkit.reading._text_rows import fitting_dialect, lines_of, parse_text
 from dlkit.reading.bytes import is_packed, unpacked
-from dlkit.reading.cells import Table
+from dlkit.reading.cells import Place, Table
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect, records
 from dlkit.reading.encodings import detect_encoding, first_bad_byte
 from dlkit.reading.frames import arrow_columns
@@ -247,16 +247,18 @@ class TextFile:
         return data
 
 
-@dataclass(frozen=True)
+@dataclass
 class _BlockLines:
-    """Names the line of a row by reading its block again."""
+    """Names the lines of rows by reading their block again, once."""
 
     file: TextFile
     block: Block
+    lines: list[int] | None = None
 
-    def __call__(self, row: int) -> str:
-        line = line_of(self.file._read(self.block), self.file.dialect, row)
-        return f"line {(line or 0) + self.block.line - 1} of {self.file.origin}"
+    def __call__(self, row: int) -> Place:
+        if self.lines is None:
+            self.lines = list(lines_of(self.file._read(self.block), self.file.dialect))
+        return Place(self.file.origin, self.lines[row] + self.block.line - 1, "line")
 
 
 def _next_size(rest: int) -> int:
@@ -366,5 +368,5 @@ class _RowsFrom:
     before: int
     origin: str
 
-    def __call__(self, row: int) -> str:
-        return f"row {self.before + row} of {self.origin}"
+    def __call__(self, row: int) -> Place:
+        return Place(self.origin, self.before + row)

@@ -18,6 +18,7 @@ __all__ = [
     "Cells",
     "Dates",
     "Numbers",
+    "Place",
     "Skipped",
     "Strings",
     "Table",
@@ -32,13 +33,42 @@ _EXACT = 1 << 53  # whole numbers up to here survive in a float64
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a row stands; as a string in the words with which errors name it.
+
+    Attributes:
+        file: The file, or "the DataFrame" and the like where there is none.
+        row: Its number in the file: of the line, from 1 on; where there are no lines of the row, from 0 on; of a
+            DataFrame the label. None for a file that is one row.
+        noun: What is counted by `row`: "line", "row" or "item".
+
+    >>> print(Place("a.csv", 7, "line"))
+    line 7 of a.csv
+    """
+
+    file: str
+    row: Any = None
+    noun: str = "row"
+
+    def __str__(self) -> str:
+        return self.file if self.row is None else f"{self.noun} {self.row!r} of {self.file}"
+
+    def skipped(self, reason: str) -> Skipped:
+        """This row as one that was left out.
+
+        Args:
+            reason: What is wrong with it, to follow the place in a sentence.
+        """
+        return Skipped(self.file, self.row, reason, self.noun)
+
+
+@dataclass(frozen=True)
 class Skipped:
     """A row or file that was left out; as a string the sentence that says so.
 
     Attributes:
         file: The file it stands in, or it is; "the DataFrame" where there is none.
-        row: Its number in the file: of the line, from 1 on; where there are no lines of the row, from 0 on. None for a
-            file that is left out as a whole.
+        row: Its number in the file, see `Place`; None for a file that is left out as a whole.
         reason: What is wrong with it, to follow the place in a sentence.
         noun: What is counted by `row`: "line", "row" or "item".
 
@@ -47,14 +77,14 @@ class Skipped:
     """
 
     file: str
-    row: int | None
+    row: Any
     reason: str
     noun: str = "row"
 
     @property
     def place(self) -> str:
         """Where it is, in words."""
-        return self.file if self.row is None else f"{self.noun} {self.row} of {self.file}"
+        return str(Place(self.file, self.row, self.noun))
 
     def __str__(self) -> str:
         return f"{self.place} {self.reason}"
@@ -220,7 +250,7 @@ class Table:
     Attributes:
         columns: Cells by column name, all of one length.
         origin: What it was read from, as errors name it.
-        places: Maps a row number to the words with which errors name that row ("line 12 of adult.data").
+        places: Maps a row number to where that row stands: "line 12 of adult.data" in words.
         notes: What was found and decided while reading, in sentences.
         skipped: Records that could not be read and were left out by policy.
         skipped_at: How many rows stand before each of these, where that is known.
@@ -231,7 +261,7 @@ class Table:
 
     columns: dict[str, Cells]
     origin: str
-    places: Callable[[int], str]
+    places: Callable[[int], Place]
     notes: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     skipped_at: list[int] = field(default_factory=list)

@@ -12,7 +12,7 @@ import numpy as np
 
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
-from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, plain_text, strings_of
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Place, Strings, Table, plain_text, strings_of
 from dlkit.reading.delimited import column_names
 from dlkit.storage.strings import PackedStrings
 
@@ -53,8 +53,9 @@ class _IndexPlaces:
 
     index: Any
 
-    def __call__(self, row: int) -> str:
-        return f"row {self.index[row]!r} of the DataFrame"
+    def __call__(self, row: int) -> Place:
+        label = self.index[row]
+        return Place("the DataFrame", label.item() if isinstance(label, np.generic) else label)
 
 
 def cells_of_series(series: Any, name: str) -> Cells:

@@ -18,13 +18,14 @@ from dlkit._textfiles import check_width
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
 from dlkit.reading.bytes import contents, local_path, to_utf8
-from dlkit.reading.cells import Array, Cells, Table
+from dlkit.reading.cells import Array, Cells, Place, Table
 from dlkit.reading.delimited import Dialect, find_dialect
 from dlkit.reading.frames import arrow_columns, concatenated, table_of_frame
 from dlkit.reading.policy import ReadOptions
 
 __all__ = [
     "Numbered",
+    "Stacked",
     "check_names",
     "check_same_columns",
     "is_parquet",
@@ -99,7 +100,7 @@ def check_same_columns(tables: Sequence[Table]) -> None:
 
 def _stacked(tables: Sequence[Table], columns: dict[str, Cells]) -> Table:
     starts = [0, *itertools.accumulate(len(table) for table in tables)]
-    place = _InFiles(tuple(starts[:-1]), tuple(table.places for table in tables))
+    place = Stacked(tuple(starts[:-1]), tuple(table.places for table in tables))
     return Table(
         columns,
         f"{tables[0].origin} and {len(tables) - 1} more",
@@ -152,8 +153,8 @@ def table_of_content(content: bytes, options: ReadOptions, as_text: Collection[s
     dialect = fitting_dialect(data, find_dialect(data, name, options.separator, options.names), name)
     parsed = parse_text(data, dialect, options, as_text, name)
 
-    def place(row: int) -> str:
-        return f"line {line_of(data, dialect, row) or '?'} of {name}"
+    def place(row: int) -> Place:
+        return Place(name, line_of(data, dialect, row), "line")
 
     return Table(
         parsed.columns,
@@ -211,26 +212,28 @@ class _Lines:
     encoding: str
     dialect: Dialect
 
-    def __call__(self, row: int) -> str:
+    def __call__(self, row: int) -> Place:
         data, _ = to_utf8(contents(self.path), self.encoding, str(self.path))
         line = line_of(data, self.dialect, row)
-        return f"row {row} of {self.path.name}" if line is None else f"line {line} of {self.path.name}"
+        return Place(self.path.name, row) if line is None else Place(self.path.name, line, "line")
 
 
 @dataclass(frozen=True)
 class Numbered:
-    """Names the line of a row that is known.
+    """Names rows whose lines or other numbers are known.
 
     Attributes:
-        lines: The line of each row.
+        lines: The number of each row.
         origin: The file.
+        noun: What the numbers count.
     """
 
     lines: Array
     origin: str
+    noun: str = "line"
 
-    def __call__(self, row: int) -> str:
-        return f"line {self.lines[row]} of {self.origin}"
+    def __call__(self, row: int) -> Place:
+        return Place(self.origin, int(self.lines[row]), self.noun)
 
 
 @dataclass(frozen=True)
@@ -239,17 +242,22 @@ class Rows:
 
     origin: str
 
-    def __call__(self, row: int) -> str:
-        return f"row {row} of {self.origin}"
+    def __call__(self, row: int) -> Place:
+        return Place(self.origin, row)
 
 
 @dataclass(frozen=True)
-class _InFiles:
-    """Names a row of several files under each other."""
+class Stacked:
+    """Names a row of several tables under each other.
 
-    starts: tuple[int, ...]
-    places: tuple[Callable[[int], str], ...]
+    Attributes:
+        starts: The number of the first row of each.
+        places: Those of each.
+    """
 
-    def __call__(self, row: int) -> str:
+    starts: Sequence[int]
+    places: Sequence[Callable[[int], Place]]
+
+    def __call__(self, row: int) -> Place:
         part = bisect_right(self.starts, row) - 1
         return self.places[part](row - self.starts[part])

@@ -152,7 +152,7 @@ class OpenedTable:
     columns: Any
     name: str
     folder: Path
-    place: Callable[[int], str]
+    place: Callable[[int], object]
 
     def check(self, columns: Sequence[str]) -> None:
         """Refuse a table that lacks one of the columns.

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._streaming import together
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import block_file
-from dlkit.reading.cells import Array, Table
+from dlkit.reading.cells import Array, Place, Table
 from dlkit.reading.frames import cells_of_values, table_of_frame
 from dlkit.reading.reader import paths_of, table_of_content
 from dlkit.specs.table import Schema
@@ -61,7 +62,7 @@ class Piece:
         """
         if place in self.names or self.table is None:
             return self.names.get(place)
-        return self.table.places(int(np.searchsorted(self.places, place)))
+        return str(self.table.places(int(np.searchsorted(self.places, place))))
 
 
 def pieces_of(source: Any, schema: Schema, options: Mapping[str, Any]) -> Iterator[Piece]:
@@ -152,7 +153,7 @@ def _of_dicts(rows: Sequence[Any], schema: Schema, settings: Settings) -> Piece:
         nothing = np.zeros(0, dtype=np.int64)
         return Piece(size=len(rows), memory=None, places=nothing, errors=wrong, names={})
     columns = {name: cells_of_values([_cell(rows[place][name]) for place in good]) for name in needed}
-    piece = _piece(Table(columns, "the rows", str), schema, settings)
+    piece = _piece(Table(columns, "the rows", partial(Place, "the rows")), schema, settings)
     errors = {good[place]: why for place, why in piece.errors.items()} | wrong
     return replace(piece, size=len(rows), places=np.array(good), errors=errors, table=None)
 
