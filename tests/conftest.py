@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
+import itertools
 import os
 import random
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,8 @@ from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
 ROOT = Path(__file__).resolve().parent.parent
+
+gc.disable()  # until all tests are collected: nothing of what is imported is garbage
 
 # What `make quick` leaves out, the longest first, in which order `make test` begins: whole files and single tests that
 # start programs or worker processes, build models of timm and torchvision, train until something is learnt, or run
@@ -131,6 +136,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but never again among torch and thousands of tests that were loaded before."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what to do with a finding of the random search."""
     if terminalreporter.stats.get("failed") and config.getoption("--hypothesis-profile") == "fuzz":
@@ -146,10 +157,18 @@ def fixed_seeds() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def cache_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A new folder each time. `mktemp` looks through all that it made before to find the next number."""
+    root = tmp_path_factory.mktemp("dlkit-homes")
+    return (root / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(cache_folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or fills the user's cache folder."""
-    folder = tmp_path_factory.mktemp("dlkit-home")
+    folder = next(cache_folders)
+    folder.mkdir()
     monkeypatch.setenv("DLKIT_HOME", str(folder))
     monkeypatch.delenv("DLKIT_OFFLINE", raising=False)
     return folder
