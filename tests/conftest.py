@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import getpass
 import itertools
+import multiprocessing
 import os
 import random
 import tempfile
@@ -101,6 +102,10 @@ SLOW = [
     "training/test_judged",
     "datasets/test_batches_left_out",
 ]
+
+# Workers that are new processes ("forkserver") are forked from one that has imported what takes seconds; dlkit treats
+# them as spawned ones, which import it each time.
+multiprocessing.set_forkserver_preload(["pytest", "torch.utils.data", "dlkit.loader", "dlkit.datasets"])
 
 # Tests run side by side on few cores, where threads that wait for each other cost more than they bring.
 torch.set_num_threads(1)

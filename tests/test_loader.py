@@ -38,7 +38,7 @@ def reference() -> torch.Tensor:
         {"num_workers": 1},
         {"num_workers": 2, "persistent_workers": True},
         {"num_workers": 2, "prefetch_factor": 7},
-        {"num_workers": 1, "persistent_workers": True, "multiprocessing_context": "spawn"},
+        {"num_workers": 1, "persistent_workers": True, "multiprocessing_context": "forkserver"},
     ],
     ids=str,
 )
