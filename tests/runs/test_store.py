@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import warm
 from disks import as_nobody, open_folder, small_disk
 from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint
@@ -207,9 +206,9 @@ def test_starting_anew_moves_the_old_files(tmp_path):
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    until = tmp_path / "until"
+    until.touch()
+    holder = warm.Program(["-c", _HOLD, tmp_path, until])
     assert holder.stdout.readline() == "locked\n"
     store = CheckpointStore(tmp_path)
     with pytest.raises(RunLockedError, match="another process trains in"):
@@ -218,25 +217,25 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
         trainer(tmp_path).fit(loader())
     holder.kill()
     holder.wait()
-    holder.stdin.close()
-    holder.stdout.close()
     store.lock()  # a killed process leaves no lock behind
     with pytest.raises(RunLockedError):
         CheckpointStore(tmp_path).lock()  # nor may two in one process
     store.unlock()
+    until.unlink()
+    holder.communicate()
 
 
 _HOLD = """
-import os, sys
+import os, sys, time
 from dlkit.runs.store import CheckpointStore
 store = CheckpointStore(sys.argv[1])
 store.lock()
-if os.fork() == 0:  # like a DataLoader worker that outlives its parent
-    sys.stdout.close()
-    sys.stdin.read()
-    os._exit(0)
-print("locked", flush=True)
-sys.stdin.read()
+parent = os.fork()  # the child is like a DataLoader worker that outlives its parent
+if parent:
+    print("locked", flush=True)
+while os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
+os._exit(0)
 """
 
 
