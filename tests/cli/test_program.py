@@ -31,12 +31,15 @@ print(time.perf_counter() - began, *heavy)
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]], ids=" ".join)
 def test_help_comes_at_once(tmp_path: Path, arguments: list[str]) -> None:
-    """Under half a second, the import of torch being several; the fastest of three, since machines are busy."""
-    done = [finish(start([sys.executable, "-c", HELP, *arguments], tmp_path)) for _ in range(3)]
-    assert all(each.code == 0 for each in done), done[0].err
-    lasts = [each.out.splitlines()[-1].split() for each in done]
-    assert [last[1:] for last in lasts] == [[]] * 3
-    assert min(float(last[0]) for last in lasts) < 0.5
+    """Under half a second, the import of torch being several; at one of three times, since machines are busy."""
+    for _ in range(3):
+        done = finish(start([sys.executable, "-c", HELP, *arguments], tmp_path))
+        assert done.code == 0, done.err
+        seconds, *heavy = done.out.splitlines()[-1].split()
+        assert heavy == []
+        if float(seconds) < 0.5:
+            return
+    pytest.fail(f"{seconds} seconds")
 
 
 def test_help_has_examples_for_every_command(tmp_path: Path) -> None:
@@ -116,8 +119,7 @@ def lasting(table: Path, folder: Path) -> Path:
 
 
 def test_ctrl_c_leaves_the_lines_that_are_computed(noise_model: Path, table: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dlkit", "predict", noise_model, lasting(table, tmp_path), "--out", "out.csv"]
-    process = start(command, tmp_path)
+    process = warm(tmp_path, "-m", "dlkit", "predict", noise_model, lasting(table, tmp_path), "--out", "out.csv")
     wait_for(tmp_path / "out.csv", process)
     while not (tmp_path / "out.csv").stat().st_size:
         time.sleep(0.01)
