@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,21 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # Every file of src/dlkit, exactly once; a file may import from those before it, in any place and also for types only.
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
-_showing errors _bounds _filekinds _textfiles _opening _optional _frames
+_doors _showing errors _bounds _filekinds _textfiles _opening _optional _frames
 storage/files storage/identity storage/arrays storage/strings storage/__init__
-specs/columns specs/_decoding specs/table registry
+specs/documents specs/kinds specs/columns specs/table registry
 _modes
 _arguments _devices _shapes _layer_errors
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng lending
-transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/documents transforms/presets
+transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets
 transforms/__init__
 collate/padding collate/structure collate/collating collate/__init__
 samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader streams
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained specs/text
-specs/__init__
+specs/builtin specs/__init__
 text/__init__
 reading/cells reading/parsing reading/targets reading/classes reading/encodings reading/bytes reading/delimited
 reading/frames reading/policy reading/_text_rows reading/reader reading/blocks reading/__init__
@@ -71,6 +72,11 @@ __init__
 cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_data cli/app cli/__init__ __main__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 
+# Who may import a module by a name that is not written in the same place: the doors, whose tables are read here as
+# imports, and the file that says which extra a missing package belongs to.
+MAY_HIDE = {"__init__", "_doors", "_optional"}
+MODULE = re.compile(r"dlkit(\.\w+)+")
+
 # What a room must not reach, not even through others: training takes any iterable of batches, and so on.
 NEVER = {"training/": "datasets/", "callbacks/": "training/", "inference/": "training/"}
 
@@ -85,9 +91,28 @@ def imports(root: Path, file: str) -> set[str]:
             above = file.split("/")[: -node.level] if node.level else []
             module = ".".join([*(["dlkit", *above] if node.level else []), *([node.module] if node.module else [])])
             names |= {f"{module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Call) and isinstance(node.args[0] if node.args else None, ast.Constant):
-            names |= {str(node.args[0].value)} if "import" in ast.unparse(node.func) else set()  # type: ignore[attr-defined]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and is_module(root, node.value):
+            names.add(node.value)  # of a door's table, or of import_module: any text that names a module of dlkit
     return {found for name in names if name.split(".")[0] == "dlkit" and (found := resolve(root, name)) != file}
+
+
+def is_module(root: Path, text: str) -> bool:
+    path = text.removeprefix("dlkit.").replace(".", "/")
+    return MODULE.fullmatch(text) is not None and any(
+        (root / f"{path}{end}").is_file() for end in (".py", "/__init__.py")
+    )
+
+
+def hidden_imports(root: Path, file: str) -> list[str]:
+    """The calls in a file that import what no reader of it can see: anything but a constant."""
+    nodes = ast.walk(ast.parse((root / f"{file}.py").read_text(encoding="utf-8")))
+    return [
+        ast.unparse(node)
+        for node in nodes
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__", "find_spec", "run_module")
+        and not (node.args and isinstance(node.args[0], ast.Constant))
+    ]
 
 
 def resolve(root: Path, name: str) -> str:
@@ -113,6 +138,12 @@ def faults(root: Path, layers: list[str], never: dict[str, str]) -> list[str]:
         for other in edges[file]
         if other in known and known.index(other) > known.index(file)
     ]
+    wrong += [
+        f"{file} imports what cannot be seen: {call}"
+        for file in known
+        if file not in MAY_HIDE
+        for call in hidden_imports(root, file)
+    ]
     for room, forbidden in never.items():
         seen, queue = set[str](), [file for file in known if file.startswith(room)]
         while queue:
@@ -135,6 +166,8 @@ UPWARD = [
     "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from dlkit.high import Thing",
     "try:\n    import dlkit.high\nexcept ImportError:\n    pass",
     "import importlib\nimportlib.import_module('dlkit.high')",
+    "__all__ = door(__name__, {'thing': 'dlkit.high'})",
+    "HOME = 'dlkit.high'",
 ]
 
 
@@ -143,6 +176,21 @@ def test_a_planted_upward_import_is_found(tmp_path: Path, line: str) -> None:
     plant(tmp_path, {"low": line, "high": "", "__init__": ""})
     assert faults(tmp_path, ["low", "high", "__init__"], {}) == ["low imports high, which does not stand before it"]
     assert faults(tmp_path, ["high", "low", "__init__"], {}) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import importlib\nimportlib.import_module(HOME)",
+        "from importlib import import_module\nimport_module(f'dlkit.{room}')",
+        "def f(name):\n    return __import__(name)",
+        "import importlib\nimportlib.import_module(name=HOME)",
+    ],
+)
+def test_a_planted_import_of_a_variable_is_found(tmp_path: Path, line: str) -> None:
+    plant(tmp_path, {"_doors": line, "low": line, "__init__": line})
+    (found,) = faults(tmp_path, ["_doors", "low", "__init__"], {})
+    assert found.startswith("low imports what cannot be seen: ")
 
 
 def test_planted_cycles_doors_strangers_and_detours_are_found(tmp_path: Path) -> None:

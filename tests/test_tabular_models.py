@@ -13,9 +13,10 @@ import torch
 
 import dlkit
 from dlkit import DataLoader, Trainer
-from dlkit.datasets import CSVDataset, Schema
+from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.models import TabularMLP
+from dlkit.specs import Schema
 
 ROWS = 400
 

@@ -31,7 +31,7 @@ from dlkit.transfer import (
     unfreeze,
 )
 from dlkit.transfer.inputs import take_channels
-from dlkit.transforms import Augment, from_model, spec_of
+from dlkit.transforms import Augment, from_model
 from servers import Server
 
 
@@ -147,7 +147,7 @@ def test_create_model_with_real_weights(shared_data: Path) -> None:
     assert all(torch.equal(own[name], value) for name, value in original.items() if not name.startswith("classifier"))
     assert model.classes == ["ants", "bees"]
     assert own["classifier.1.weight"].shape == (2, 1280)
-    assert json.loads(json.dumps(model.preprocessing)) == {
+    assert model.preprocessing.document() == {
         "kind": "Preprocessing",
         "size": [224, 224],
         "resize": 256,
@@ -207,7 +207,7 @@ def test_grey_images_give_what_three_equal_channels_give(name: str) -> None:
     grey = create_model(name, classes=5, pretrained=False, in_chans=1).eval()
     image = torch.rand(4, 1, 160, 160)
     spec = colour.preprocessing
-    mean, std = (torch.tensor(spec[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(getattr(spec, key)).reshape(1, 3, 1, 1) for key in ("mean", "std"))
     normal = (image.expand(-1, 3, -1, -1) - mean) / std
     batch = torch.nn.functional.mse_loss
     with torch.no_grad():
@@ -221,8 +221,8 @@ def test_grey_images_give_what_three_equal_channels_give(name: str) -> None:
         expected, found = colour(normal), grey(image)
     assert torch.allclose(expected, found, atol=1e-3 * float(expected.abs().max()))
     assert batch(expected, expected.mean(0, keepdim=True).expand_as(expected)) > 0
-    assert grey.preprocessing["color"] == "L"
-    assert (grey.preprocessing["mean"], grey.preprocessing["std"]) == ([0.0], [1.0])
+    assert grey.preprocessing.color == "L"
+    assert (grey.preprocessing.mean, grey.preprocessing.std) == ((0.0,), (1.0,))
 
 
 def test_the_fold_is_exact_at_the_border_too() -> None:
@@ -252,7 +252,7 @@ def test_a_model_of_other_channels_is_frozen_unfrozen_and_grouped_as_any_other(n
     unfreeze(model)
     held = [id(each) for group in param_groups(model, 1e-3, layer_decay=0.8) for each in group["params"]]
     assert sorted(held) == sorted(id(each) for each in model.parameters())
-    assert replace_head(model, 5)(torch.rand(2, in_chans, *model.preprocessing["size"])).shape == (2, 5)
+    assert replace_head(model, 5)(torch.rand(2, in_chans, *model.preprocessing.size)).shape == (2, 5)
 
 
 def test_small_images_are_enlarged_and_it_is_said_once(caplog: Any) -> None:
@@ -269,9 +269,9 @@ def test_small_images_are_enlarged_and_it_is_said_once(caplog: Any) -> None:
 
 def test_image_size_goes_into_the_preprocessing() -> None:
     small = create_model("timm/resnet10t", classes=2, pretrained=False, image_size=28).preprocessing
-    assert (small["size"], small["resize"]) == ([96, 96], 96)
+    assert (small.size, small.resize) == ((96, 96), 96)
     fixed = create_model("timm/test_vit", classes=2, pretrained=False, image_size=28).preprocessing
-    assert fixed["size"] == [160, 160]
+    assert fixed.size == (160, 160)
     with pytest.raises(ArgumentError, match="number of pixels"):
         create_model("timm/resnet10t", classes=2, pretrained=False, image_size=0)
 
@@ -299,7 +299,7 @@ def test_a_model_is_rebuilt_from_what_it_says_of_itself(name: str, in_chans: int
     again.load_state_dict(model.state_dict())
     assert again.architecture == model.architecture
     assert again.preprocessing == model.preprocessing
-    size = image_size or model.preprocessing["size"][0]
+    size = image_size or model.preprocessing.size[0]
     images = torch.rand(2, in_chans, size, size)
     with torch.no_grad():
         expected, found = model.eval()(images), again.eval()(images)
@@ -367,7 +367,7 @@ def test_the_model_says_how_its_images_are_prepared() -> None:
     for in_chans, image_size in ((3, None), (1, 28)):
         model = create_model("timm/test_vit", classes=2, pretrained=False, in_chans=in_chans, image_size=image_size)
         prepare = from_model(model)
-        assert spec_of(prepare) == model.preprocessing
+        assert prepare == model.preprocessing
         pixels = torch.randint(0, 256, (in_chans, 200, 300), dtype=torch.uint8)
         assert model(prepare(pixels)[None]).shape == (1, 2)
         assert from_model(model, augment=Augment()).draws_random

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -268,10 +269,10 @@ specs = st.one_of(
 @given(specs)
 @settings(max_examples=100)
 def test_json_and_pickle_there_and_back(spec: Any) -> None:
-    again = transforms.from_json(transforms.to_json(spec))
+    again = type(spec).from_json(spec.to_json())
     assert again == spec
     assert type(again) is type(spec)
-    assert transforms.from_json(json.loads(transforms.to_json(spec))) == spec
+    assert type(spec).from_document(json.loads(spec.to_json())) == spec
     assert pickle.loads(pickle.dumps(spec)) == spec
     if isinstance(spec, Preprocessing) and not spec.draws_random:
         image = picture(20, 30)[:, :, :3] if spec.color == "RGB" else picture(20, 30)[:, :, 0]
@@ -280,7 +281,7 @@ def test_json_and_pickle_there_and_back(spec: Any) -> None:
 
 def test_json_with_steps_after() -> None:
     spec = Preprocessing(size=(32, 32), then=(LocalContrastNormalization(window=5),), augment=Augment(flip=0.1))
-    assert transforms.from_json(transforms.to_json(spec)) == spec
+    assert Preprocessing.from_json(spec.to_json()) == spec
     assert spec(picture()).shape == (3, 32, 32)
 
 
@@ -288,22 +289,31 @@ def test_json_with_steps_after() -> None:
     ("text", "message"),
     [
         ("{", "must be JSON"),
-        ("[1]", "kind must be one of"),
-        ('{"kind": "os.system"}', "not 'os.system'"),
-        ('{"kind": ["a"]}', "kind must be one of"),
-        ('{"kind": "Augment", "zoom": 2}', "Augment has no zoom"),
-        ('{"kind": "Augment", "flip": "often"}', "flip must be a number from 0 to 1, not 'often'"),
+        ("[1]", "must be an object, not"),
+        ('{"kind": "os.system"}', "kind of .* must be .*, not 'os.system'"),
+        ('{"kind": ["a"]}', "kind of .* must be"),
+        ('{"kind": "Augment", "zoom": 2}', "has no field 'zoom'"),
+        ('{"kind": "Augment", "flip": "often"}', "flip of .* must be a finite number, not 'often'"),
         ('{"kind": "Augment", "flip": NaN}', "NaN is not a number"),
-        ('{"kind": "Preprocessing"}', "cannot be made of it"),
+        ('{"kind": "Preprocessing"}', "lacks size"),
         ('{"kind": "Preprocessing", "size": [0, 5]}', "size must be"),
-        ('{"kind": "Preprocessing", "size": 5}', "size must be"),
+        ('{"kind": "Preprocessing", "size": 5}', "size of the preprocessing must be a list"),
         ('{"kind": "Preprocessing", "size": [5, 5], "resize": 4}', "resize"),
         ('{"kind": "Preprocessing", "size": [5, 5], "std": [1, 0, 1]}', "std must be a number from 1e-06"),
         ('{"kind": "Preprocessing", "size": [5, 5], "mean": [1]}', "mean must have a number for each of 3"),
-        ('{"kind": "Preprocessing", "size": [5, 5], "fit": "best"}', "fit must be one of crop, stretch, pad"),
-        ('{"kind": "Preprocessing", "size": [5, 5], "augment": {"kind": "MixUp", "num_classes": 2}}', "augment must"),
-        ('{"kind": "Preprocessing", "size": [5, 5], "then": [{"kind": "Gone"}]}', r"spec.then\[0\]: kind"),
-        ('{"kind": "Preprocessing", "size": [5, 5], "then": ["x"]}', "then takes"),
+        (
+            '{"kind": "Preprocessing", "size": [5, 5], "fit": "best"}',
+            "fit of the preprocessing must be one of crop, stretch, pad",
+        ),
+        (
+            '{"kind": "Preprocessing", "size": [5, 5], "augment": {"kind": "MixUp", "num_classes": 2}}',
+            "augment.kind of .* 'Augment'",
+        ),
+        (
+            '{"kind": "Preprocessing", "size": [5, 5], "then": [{"kind": "Gone"}]}',
+            r"then\[0\].kind of the preprocessing",
+        ),
+        ('{"kind": "Preprocessing", "size": [5, 5], "then": ["x"]}', r"then\[0\] of .* must be an object"),
         ('{"kind": "LocalContrastNormalization", "window": 4}', "window"),
         ('{"kind": "MixUp", "num_classes": 0}', "num_classes"),
         ('{"kind": "CutMix", "num_classes": 2, "alpha": 0}', "alpha"),
@@ -311,14 +321,9 @@ def test_json_with_steps_after() -> None:
     ],
 )
 def test_json_from_outside_is_checked(text: str, message: str) -> None:
+    name = (re.findall('"kind": "(LocalC.*?|MixUp|CutMix|Augment)"', text[:40]) or ["Preprocessing"])[0]
     with pytest.raises(ArgumentError, match=message):
-        transforms.from_json(text)
-
-
-def test_what_has_no_spec() -> None:
-    assert transforms.spec_of(v2.RandomHorizontalFlip()) is None
-    with pytest.raises(ArgumentError, match="RandomHorizontalFlip has no spec"):
-        transforms.to_json(v2.RandomHorizontalFlip())
+        getattr(transforms, name).from_json(text)
 
 
 def test_presets_check_their_arguments() -> None:

@@ -36,6 +36,7 @@ _MODULES = (
     "plots",
     "recipes",
     "samplers",
+    "specs",
     "splits",
     "text",
     "training",

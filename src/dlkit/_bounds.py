@@ -131,6 +131,8 @@ def parse(content: str | bytes, what: str) -> Any:
     Traceback (most recent call last):
     dlkit.errors.ArgumentError: the document must be JSON: the key 'a' is there twice
     """
+    if not isinstance(content, str | bytes):
+        raise ArgumentError(f"{what} must be JSON, not {content!r:.60}")
     commas = content.count("," if isinstance(content, str) else b",")  # type: ignore[arg-type]
     if commas > _VALUES:  # parsed, a value takes up to a hundred bytes
         raise ArgumentError(f"{what} holds {commas:,} values, and {_VALUES:,} are allowed")

@@ -6,30 +6,24 @@ compared: a `TensorDataset` fits everything.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlkit.errors import ArgumentError, DataError
+from dlkit.errors import DataError
+from dlkit.specs.kinds import Spec
 from dlkit.transforms import Preprocessing
 
 __all__ = ["Difference", "check_same", "classes_in", "difference", "preparation_in", "spec_in", "target_in"]
 
-# Recognised by name: this file lies below the rooms that define them.
-_SPECS = {"Preprocessing": "images", "Schema": "a table", "TextSpec": "texts"}
 _TARGETS = ("label", "labels", "target", "targets", "y")
-# Of a column: how it was found, not what it means.
-_FOUND = ("rows", "missing", "why")
-# Of images: what a pixel means. Size and crop may differ between training and evaluation.
-_PIXELS = ("color", "mean", "std", "then")
+_CLASSES = "open the data with the same classes: class_to_idx=train.classes, or cut one dataset into parts: split"
 
 
 def spec_in(given: Any) -> Any:
-    """The `Preprocessing`, `Schema` or `TextSpec` that this is, or that this dataset has; None where there is none.
+    """The `Preprocessing`, `Schema` or other `Spec` that this is, or that this dataset has; None where there is none.
 
     Args:
         given: Any object.
@@ -39,8 +33,8 @@ def spec_in(given: Any) -> Any:
     True
     """
     for each in (given, *(getattr(given, name, None) for name in ("schema", "spec", "preprocessing", "transform"))):
-        if type(each).__name__ in _SPECS and type(each).__module__.startswith("dlkit."):
-            return each.for_evaluation() if isinstance(each, Preprocessing) else each
+        if isinstance(each, Spec):
+            return each.for_evaluation()
     return None
 
 
@@ -113,18 +107,15 @@ def difference(first: Any, other: Any) -> Difference | None:
         return None
     mine, theirs = spec_in(first), spec_in(other)
     if mine is None or theirs is None or mine is theirs:
-        return _of_classes(classes_in(first), classes_in(other), _WAYS["classes"])
-    kinds = type(mine).__name__, type(theirs).__name__
-    if kinds[0] != kinds[1]:
-        return Difference("the data", _SPECS[kinds[0]], _SPECS[kinds[1]], "use data of the same kind")
-    way = _WAYS[kinds[0]]
-    classes = _of_classes(
-        classes_in(first), classes_in(other), _WAYS["classes"] if isinstance(mine, Preprocessing) else way
-    )
+        return _of_classes(classes_in(first), classes_in(other), _CLASSES)
+    if mine.kind != theirs.kind:
+        return Difference("the data", mine.noun, theirs.noun, "use data of the same kind")
+    stated = classes_in(mine) is not None  # by the spec itself, which is the way to hand them on
+    classes = _of_classes(classes_in(first), classes_in(other), mine.way if stated else _CLASSES)
     if classes or mine == theirs:
         return classes
-    found = _first(_plain(mine), _plain(theirs), ())
-    return None if found is None else Difference(_named(found[0]), _shown(found[1]), _shown(found[2]), way)
+    found = _first(mine.compared(), theirs.compared(), ())
+    return None if found is None else Difference(_named(found[0]), _shown(found[1]), _shown(found[2]), mine.way)
 
 
 def check_same(first: Any, other: Any, *, there: str, here: str, way: str | None = None) -> None:
@@ -147,41 +138,12 @@ def check_same(first: Any, other: Any, *, there: str, here: str, way: str | None
         )
 
 
-_WAYS = {
-    "classes": "open the data with the same classes: class_to_idx=train.classes, or cut one dataset into parts: split",
-    "Schema": "read it with the same schema: CSVDataset(..., schema=train.schema), or cut one table into parts: "
-    "CSVDataset.split",
-    "TextSpec": "read it with the same spec: TextDataset(..., spec=train.spec), or cut one source into parts: "
-    "TextDataset.split",
-    "Preprocessing": "give both the same colour and normalisation: transforms.for_evaluation(size, mean=..., std=...)",
-}
-
-
 def _of_classes(mine: list[str] | None, theirs: list[str] | None, way: str) -> Difference | None:
     if mine is None or theirs is None or mine == theirs:
         return None
     pairs = enumerate(itertools.zip_longest(mine, theirs))
     number, (one, two) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
     return Difference(f"class {number}", _shown(one), _shown(two), way)
-
-
-def _plain(spec: Any) -> dict[str, Any]:
-    """What a spec means, as plain data in the order in which differences are told."""
-    if isinstance(spec, Preprocessing):
-        return {name: getattr(spec, name) for name in _PIXELS}
-    if type(spec).__name__ == "TextSpec":
-        with contextlib.suppress(ArgumentError):  # a tokenizer that has no plain data is only equal to itself
-            return {"encoder": dict(spec.encoder.spec()), "max_length": spec.max_length}
-        return {"max_length": spec.max_length}
-    document = json.loads(spec.to_json())
-    columns = {column["name"]: column for column in document["columns"] if spec[column["name"]].used}
-    plain = {
-        "columns": list(columns),
-        "column": {name: {k: v for k, v in column.items() if k not in _FOUND} for name, column in columns.items()},
-        "missing values": document["marks"],
-    }
-    target = document["target"]  # None for data without one, which says nothing of it
-    return plain if target is None else {"target": {k: v for k, v in target.items() if k not in _FOUND}, **plain}
 
 
 def _first(one: Any, two: Any, where: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -13,19 +12,11 @@ from torch import nn
 
 from dlkit import _bounds
 from dlkit.errors import ArgumentError, ModelFileError
+from dlkit.specs.kinds import KINDS, Spec
 
 __all__ = ["build", "record", "register"]
 
 _T = TypeVar("_T", bound=Callable[..., Any])
-
-# Where dlkit's own names live, so that a model file loads without anybody importing them first.
-_HOMES = {
-    "dlkit.models.SmallConvNet": "dlkit.models.convnet",
-    "dlkit.models.TabularMLP": "dlkit.models.tabular",
-    "dlkit.models.TextClassifier": "dlkit.models.text",
-}
-# Arguments that are not plain JSON travel as {"$kind": ..., "json": "..."} and come back through these.
-_KINDS = {"Schema": "dlkit.specs.table"}
 
 _builders: dict[str, Callable[..., nn.Module]] = {}
 
@@ -109,9 +100,8 @@ def record(model: nn.Module, name: str, arguments: Mapping[str, Any], home: str)
 
 
 def _to_plain(value: Any) -> Any:
-    kind = type(value).__name__
-    if kind in _KINDS and type(value).__module__ == _KINDS[kind]:
-        return {"$kind": kind, "json": value.to_json()}
+    if isinstance(value, Spec):  # what is not plain JSON itself says of which kind it is
+        return {"$kind": value.kind, "json": value.to_json()}
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -131,8 +121,6 @@ def build(architecture: Mapping[str, Any]) -> nn.Module:
     name, arguments = architecture.get("name"), architecture.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, Mapping):
         raise ModelFileError(f"an architecture needs a name and arguments, not {architecture!r:.200}")
-    if name not in _builders and name in _HOMES:
-        importlib.import_module(_HOMES[name])
     if name not in _builders:
         raise ModelFileError(
             f"the architecture {name!r} is not registered here; import the module that registers it before loading "
@@ -151,9 +139,9 @@ def _from_plain(value: Any) -> Any:
     if not isinstance(value, Mapping) or "$kind" not in value:
         return value
     kind = value["$kind"]
-    if kind not in _KINDS:
-        raise ModelFileError(f"an argument of the kind {kind!r} is not known; there are {', '.join(_KINDS)}")
-    return getattr(importlib.import_module(_KINDS[kind]), kind).from_json(value.get("json"))
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ModelFileError(f"an argument of the kind {kind!r:.60} is not known; there are {', '.join(KINDS)}")
+    return KINDS[kind].from_json(value.get("json", ""))
 
 
 def _shown(arguments: Mapping[str, Any]) -> str:

@@ -23,7 +23,8 @@ import dlkit
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, DataError, DlkitError, ModelFileError
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
-from dlkit.text import PretrainedTokenizer, TextSpec, Vocabulary, train_bpe
+from dlkit.specs import TextSpec
+from dlkit.text import PretrainedTokenizer, Vocabulary, train_bpe
 from dlkit.transfer import create_model
 from dlkit.transforms import for_evaluation
 
@@ -118,7 +119,7 @@ CRAFTED = [
     # what images are made into
     ("image", at("meaning", "spec", "resize", value=65535), "resize, .* to 4096, not 65535"),
     ("image", at("meaning", "spec", "size", value=[65535, 65535]), "size must be .* from 1 to 4096"),
-    ("image", at("meaning", "spec", "then", value=[STEP] * 50_000), r"spec\.then: the number of entries .* not 50000"),
+    ("image", at("meaning", "spec", "then", value=[STEP] * 50_000), "the number of steps in then .* not 50000"),
     (
         "image",
         at("meaning", "spec", "then", value=[STEP | {"window": 10**9 + 1}]),
@@ -143,7 +144,7 @@ CRAFTED = [
     ("bpe", at(*ENCODER, "json", value=7), "json of this tokenizer must be a text"),
     # tables
     ("table", at("meaning", "spec", "columns", value=[{"type": "Column"}] * 200_000), "a list of at most 131,072"),
-    ("table", at("meaning", "spec", "version", value=-1), "version -1"),
+    ("table", at("meaning", "spec", "version", value=-1), "version of the table schema must be 1, not -1"),
     # the document itself
     ("image", at("version", value=-3), "needs a version, a whole number of at least 1"),
     ("image", at("version", value=True), "needs a version"),
@@ -225,7 +226,7 @@ class TestTokenizers:
 
     @staticmethod
     def made(document: dict[str, Any]) -> PretrainedTokenizer:
-        return PretrainedTokenizer.from_spec({"json": json.dumps(document)})
+        return PretrainedTokenizer.from_document({"kind": "tokenizers", "json": json.dumps(document)})
 
     @pytest.mark.parametrize(
         "pattern", ["(a+)+$", "(?:x+x+)+y", "(a|aa)+$", "((ab)*c?){3,}", "([^]]+)*x", r"(\w{9,}-)*", "x" * 5000, 7]

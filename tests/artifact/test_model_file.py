@@ -24,7 +24,8 @@ from dlkit.artifact.weights import pack
 from dlkit.datasets import CSVDataset, Glyphs
 from dlkit.errors import ArgumentError, DataNotFoundError, ModelFileError, TrainingError
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
-from dlkit.text import TextSpec, Vocabulary
+from dlkit.specs import TextSpec
+from dlkit.text import Vocabulary
 from dlkit.transfer import create_model
 from dlkit.transforms import Preprocessing, for_evaluation, for_training
 
@@ -261,8 +262,8 @@ class TestHostileFiles:
             (("architecture", "arguments"), {"nonsense": 1}, "cannot be made with"),
             (("architecture", "library"), "pickle", "library of"),
             (("meaning", "task"), "world domination", "does not say what the model does"),
-            (("meaning", "kind"), "soup", "takes 'soup'"),
-            (("meaning", "spec", "kind"), "Popen", "kind must be one of"),
+            (("meaning", "kind"), "soup", "inputs of the kind 'soup', which is not known here"),
+            (("meaning", "spec", "kind"), "Popen", "kind of the preprocessing must be 'Preprocessing', not 'Popen'"),
             (("meaning", "spec", "size"), [10**9, 10**9], "size|example|pixels"),
             (("meaning", "classes"), [1, 2, 3], "must be a list of names"),
             (("aliases",), {"x": "y"}, "x is said to share y"),

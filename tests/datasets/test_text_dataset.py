@@ -24,8 +24,9 @@ from dlkit.datasets.texts import _encoding as encoding
 from dlkit.errors import ArgumentError, DataError
 from dlkit.models import TextClassifier
 from dlkit.samplers import LengthBuckets
+from dlkit.specs import TextSpec
 from dlkit.splits import check_leaks
-from dlkit.text import Cleaning, PretrainedTokenizer, TextSpec, Vocabulary, train_bpe
+from dlkit.text import Cleaning, PretrainedTokenizer, Vocabulary, train_bpe
 
 WORDS = ["sun", "rain", "snow", "wind", "fog", "hail", "storm", "heat"]
 

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from dlkit import Trainer, load, save
 from dlkit.callbacks import EMA, Callback, Checkpoint, EarlyStopping, LearningRate
 from dlkit.models import TextClassifier
-from dlkit.text import TextSpec, Vocabulary
+from dlkit.specs import TextSpec
+from dlkit.text import Vocabulary
 
 HERE = Path(__file__).parent
 

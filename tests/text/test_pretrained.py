@@ -62,11 +62,11 @@ def test_no_row_is_empty() -> None:
 
 def test_it_travels_as_json(bpe: Any) -> None:
     wrapped = PretrainedTokenizer(bpe, cleaning=Cleaning(lower=True))
-    again = PretrainedTokenizer.from_spec(wrapped.spec())
+    again = PretrainedTokenizer.from_json(wrapped.to_json())
     assert rows(again.encode_batch(["THE cat"])) == rows(wrapped.encode_batch(["the CAT"]))
     assert again.fingerprint() == wrapped.fingerprint() != PretrainedTokenizer(bpe).fingerprint()
     with pytest.raises(ArgumentError, match="this tokenizer must be JSON"):
-        PretrainedTokenizer.from_spec({"json": "{"})
+        PretrainedTokenizer.from_document({"kind": "tokenizers", "json": "{"})
 
 
 def test_training_is_repeatable_and_knows_every_byte() -> None:
@@ -114,4 +114,4 @@ def test_tokenizers_of_transformers_fast_and_slow(tmp_path: Any) -> None:
     assert rows(slow.encode_batch(["aa", ""], max_length=1)) == [[7], [1]]
     assert (slow.pad_id, slow.padding_side, len(slow), slow.fingerprint()) == (3, "left", 8, None)
     with pytest.raises(ArgumentError, match="Slow is a slow tokenizer, which has no JSON"):
-        slow.spec()
+        slow.document()

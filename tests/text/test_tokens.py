@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import unicodedata
 
@@ -11,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlkit.errors import ArgumentError, DataError
-from dlkit.text import Cleaning, TextSpec, Vocabulary, jamo, ngrams, utf8_bytes, words
+from dlkit.specs import TextSpec
+from dlkit.text import Cleaning, Vocabulary, jamo, ngrams, utf8_bytes, words
 from dlkit.text._encoded import cut_longest
 from dlkit.text.tokenizers import TOKENIZERS, join
 
@@ -56,13 +56,11 @@ def test_cleaning_a_hostile_megabyte_takes_time_in_proportion() -> None:
 
 
 def test_cleaning_says_what_it_is_and_refuses_what_it_is_not() -> None:
-    assert Cleaning.from_spec(json.loads(json.dumps(Cleaning(html=True, nfc=False).spec()))) == Cleaning(
-        html=True, nfc=False
-    )
-    with pytest.raises(ArgumentError, match="a cleaning has the steps"):
-        Cleaning.from_spec({"stem": True})
-    with pytest.raises(ArgumentError, match="each true or false"):
-        Cleaning.from_spec({"lower": "yes"})
+    assert Cleaning.from_json(Cleaning(html=True, nfc=False).to_json()) == Cleaning(html=True, nfc=False)
+    with pytest.raises(ArgumentError, match="this cleaning has no field 'stem'"):
+        Cleaning.from_document({"stem": True})
+    with pytest.raises(ArgumentError, match="lower of this cleaning must be true or false"):
+        Cleaning.from_document({"lower": "yes"})
 
 
 @pytest.mark.parametrize(
@@ -199,12 +197,15 @@ def dashes(text: str) -> list[str]:
     ("json_text", "message"),
     [
         ("{", "this vocabulary must be JSON"),
-        ("[]", "JSON of a list, not of an object"),
-        ("{}", "it has no list of tokens"),
-        ('{"tokens": [1]}', "it has no list of tokens"),
-        ('{"tokens": ["a", "a"], "tokenizer": "words"}', "'a' is there more than once"),
-        ('{"tokens": ["a"], "tokenizer": "magic"}', "tokenizer must be one of .* not 'magic'"),
-        ('{"tokens": ["a"], "tokenizer": "words", "cleaning": {"x": true}}', "a cleaning has the steps"),
+        ("[]", "must be an object, not"),
+        ("{}", "kind of this vocabulary must be 'vocabulary'"),
+        ('{"kind": "vocabulary", "tokens": [1]}', "tokens of this vocabulary must be a list of texts"),
+        ('{"kind": "vocabulary", "tokens": ["a", "a"], "tokenizer": "words"}', "'a' is there more than once"),
+        ('{"kind": "vocabulary", "tokens": ["a"], "tokenizer": "magic"}', "tokenizer must be one of .* not 'magic'"),
+        (
+            '{"kind": "vocabulary", "tokens": ["a"], "tokenizer": "words", "cleaning": {"x": true}}',
+            "this cleaning has no field 'x'",
+        ),
     ],
 )
 def test_json_that_is_no_vocabulary_is_refused(json_text: str, message: str) -> None:
@@ -216,12 +217,15 @@ def test_a_spec_travels_as_json_with_its_classes() -> None:
     spec = TextSpec(encoder=Vocabulary.fit(["a b"], tokenizer="jamo"), max_length=7, classes=("ham", "spam"))
     assert TextSpec.from_json(spec.to_json()) == spec
     for wrong, message in [
-        ("nonsense", "this text spec must be JSON"),
-        ("[]", "it has no encoder"),
-        ('{"encoder": {"kind": "oracle"}}', "knows no encoder of the kind 'oracle'"),
+        ("nonsense", "the text spec must be JSON"),
+        ("[]", "the text spec must be an object"),
+        (
+            '{"encoder": {"kind": "oracle"}}',
+            "encoder.kind of the text spec must be 'tokenizers' or 'vocabulary', not 'oracle'",
+        ),
         (
             '{"encoder": {"kind": "vocabulary"}, "max_length": "x"}',
-            "max_length .* whole number from 1 to 16777216, not 'x'",
+            "tokens of the text spec must be a list of texts, not None",
         ),
     ]:
         with pytest.raises(ArgumentError, match=message):

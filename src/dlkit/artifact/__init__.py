@@ -13,29 +13,18 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-# Where each public name lives; one line per name, sorted.
-_ROOMS = {
-    "read_header": "header",
-    "save": "saving",
-}
-
-__all__ = sorted(_ROOMS)
+from dlkit._doors import door
 
 if TYPE_CHECKING:
     from dlkit.artifact.header import read_header as read_header
     from dlkit.artifact.saving import save as save
 
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__all__, __getattr__, __dir__ = door(
+    __name__,
+    {
+        "read_header": "dlkit.artifact.header",
+        "save": "dlkit.artifact.saving",
+    },
+)

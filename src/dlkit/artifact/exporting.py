@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from dlkit.artifact.running import call, evaluating, output_of
 from dlkit.artifact.weights import pack
 from dlkit.errors import ModelFileError
 from dlkit.storage.files import atomic_write
+from dlkit.transforms import Preprocessing
 
 __all__ = ["write_onnx", "write_program", "write_state_dict"]
 
@@ -30,7 +32,7 @@ class _OnPixels(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, preprocessing: Any) -> None:
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, -1, 1, 1))
@@ -116,11 +118,11 @@ def write_onnx(model: nn.Module, path: Path, meaning: Meaning, document: Mapping
 
 
 def _for_onnx(model: nn.Module, meaning: Meaning, document: Mapping[str, Any]) -> tuple[nn.Module, list[str], Any]:
-    if meaning.kind == "image" and not meaning.preprocessing.then:
-        height, width = meaning.preprocessing.size
-        pixels = torch.arange(2 * height * width * meaning.preprocessing.channels) * 2654435761 % 256
-        shaped = pixels.reshape(2, height, width, meaning.preprocessing.channels).to(torch.uint8)
-        return _OnPixels(model, meaning.preprocessing), ["pixels"], (shaped,)
+    spec = meaning.preprocessing
+    if isinstance(spec, Preprocessing) and not spec.then:
+        shape = (2, *spec.size, spec.channels)
+        pixels = torch.arange(math.prod(shape)) * 2654435761 % 256
+        return _OnPixels(model, spec), ["pixels"], (pixels.reshape(shape).to(torch.uint8),)
     names, example = _in_order(make_example(document["example"]["input"]))
     if names:
         return _OnNames(model, names), names, example
@@ -153,6 +155,10 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], names: list[str], pa
 
 def _free_sizes(meaning: Meaning, module: nn.Module, example: tuple[Tensor, ...]) -> Any:
     """Any number of inputs, and for texts of any length."""
-    sizes = {0: torch.export.Dim("batch")} | ({1: torch.export.Dim("length")} if meaning.kind == "text" else {})
+    sizes = {0: torch.export.Dim("batch")} | (
+        {1: torch.export.Dim("length")}
+        if meaning.preprocessing is not None and meaning.preprocessing.any_length
+        else {}
+    )
     shapes = tuple(sizes for _ in example)
     return (shapes,) if isinstance(module, _OnNames) else shapes

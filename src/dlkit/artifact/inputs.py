@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -13,21 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import _bounds
-from dlkit.declared import classes_in, spec_in
+from dlkit.declared import classes_in, spec_in, target_in
 from dlkit.errors import ArgumentError, ModelFileError
-from dlkit.specs.text import TextSpec
-from dlkit.transforms import Preprocessing, from_json, spec_of
+from dlkit.specs.builtin import KINDS
+from dlkit.specs.kinds import Spec, values
 
-__all__ = ["Kind", "Meaning", "describe_example", "make_example"]
+__all__ = ["Meaning", "describe_example", "make_example"]
 
-Kind = Literal["image", "table", "text", "tensor"]
 Task = Literal["classification", "binary", "multilabel", "regression"]
 Outputs = Literal["logits", "probabilities", "logarithms"]
 
 _TASKS = ("classification", "binary", "multilabel", "regression")
 _OUTPUTS = ("logits", "probabilities", "logarithms")
-# Read by name when a file needs it: saving from a training must not pull the datasets in.
-_SCHEMA_HOME = "dlkit.specs.table"
 _FIELDS = {"shape", "dtype", "low", "high"}
 _DTYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.int64, torch.bool)}
 
@@ -37,8 +32,8 @@ class Meaning:
     """What goes in and what comes out.
 
     Attributes:
-        kind: "image", "table", "text" or "tensor" (anything else, prepared by the caller).
-        preprocessing: A `Preprocessing`, a `Schema`, a `TextSpec`; None for "tensor".
+        kind: That of the spec, such as "image", "table" or "text"; "tensor" for what the caller prepares.
+        preprocessing: The `Spec`: a `Preprocessing`, a `Schema`, a `TextSpec`; None for "tensor".
         task: "classification", "binary", "multilabel" or "regression".
         classes: The classes' names in the order of the outputs; for regression the names of the outputs, if known.
         columns: The names of the columns that inputs stand in, where they come from a table: of the texts, of the image
@@ -47,7 +42,7 @@ class Meaning:
             in a sigmoid or softmax; "logarithms" of a regression's values.
     """
 
-    kind: Kind
+    kind: str
     preprocessing: Any
     task: Task
     classes: tuple[str, ...]
@@ -76,12 +71,14 @@ class Meaning:
             ArgumentError: something is missing or cannot be meant.
         """
         data = preprocessing
-        spec = _spec(preprocessing if preprocessing is not None else _of_model(model))
-        kind: Kind = "tensor" if spec is None else _KINDS[type(spec).__name__]
+        spec = spec_in(preprocessing if preprocessing is not None else model)
+        if spec is None and preprocessing is not None:
+            raise ArgumentError(
+                "preprocessing must be a transform of dlkit.transforms, a Schema, a TextSpec, or a dataset that has "
+                f"one; {type(preprocessing).__name__} has none that a file can hold"
+            )
         names = classes if classes is not None else _names(spec, data, model)
-        if kind == "table" and spec.target is not None:
-            task = task or spec.target.task
-        task = task or _guess(kind, names, data)
+        task = task or getattr(target_in(spec), "task", None) or _guess(names, data)
         if task not in _TASKS:
             raise ArgumentError(f"task must be one of {', '.join(_TASKS)}, not {task!r}")
         if outputs not in (None, *_OUTPUTS):
@@ -94,28 +91,26 @@ class Meaning:
         if task == "regression" and not names:
             names = getattr(data, "target_columns", ())
         named = _named([str(name) for name in names or ()], "classes")
-        columns = _columns(kind, spec, getattr(data, "input_columns", ()))
         return cls(
-            kind=kind,
+            kind="tensor" if spec is None else spec.kind,
             preprocessing=spec,
             task=task,  # type: ignore[arg-type]
             classes=named,
-            columns=columns,
+            columns=_columns(spec, getattr(data, "input_columns", ())),
             outputs=outputs or "logits",  # type: ignore[arg-type]
         )
 
     def document(self) -> dict[str, Any]:
         """As plain data."""
-        spec: Any = self.preprocessing
-        if self.kind == "image":
-            spec = spec_of(spec)
-        elif self.kind == "table":
-            spec = json.loads(spec.to_json())
-        elif self.kind == "text":
-            spec = spec.spec()
-        found = {"kind": self.kind, "spec": spec, "task": self.task, "classes": list(self.classes)}
+        spec = self.preprocessing
+        found = {
+            "kind": self.kind,
+            "spec": None if spec is None else spec.document(),
+            "task": self.task,
+            "classes": list(self.classes),
+        }
         found |= {} if self.outputs == "logits" else {"outputs": self.outputs}
-        return found if self.kind == "table" else found | {"columns": list(self.columns)}
+        return found if spec is not None and spec.input_columns else found | {"columns": list(self.columns)}
 
     @classmethod
     def from_document(cls, document: Any, tokenizer: Any = None) -> Meaning:
@@ -130,7 +125,7 @@ class Meaning:
         """
         if not isinstance(document, Mapping) or document.get("task") not in _TASKS:
             raise ModelFileError(f"the model file does not say what the model does: {document!r:.200}")
-        kind, spec = document.get("kind"), document.get("spec")
+        kind, spec = str(document.get("kind")), document.get("spec")
         try:
             classes = _named(document.get("classes"), "the model file's meaning.classes")
             columns = _named(
@@ -148,11 +143,11 @@ class Meaning:
         except Exception as error:  # it comes from outside, and whoever reads it may stumble in any way
             raise ModelFileError(f"the model file's preprocessing (meaning.spec) cannot be read: {error}") from error
         return cls(
-            kind=kind,  # type: ignore[arg-type]
+            kind=kind,
             preprocessing=made,
             task=document["task"],
             classes=classes,
-            columns=_columns(kind, made, columns),
+            columns=_columns(made, columns),
             outputs=outputs,
         )
 
@@ -185,44 +180,20 @@ def _named(names: Any, field: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _columns(kind: Any, spec: Any, named: Sequence[str]) -> tuple[str, ...]:
-    """The columns of the inputs: a schema knows its own."""
-    return tuple(column.name for column in spec.columns if column.used) if kind == "table" else tuple(named)
+def _columns(spec: Spec | None, named: Sequence[str]) -> tuple[str, ...]:
+    """The columns of the inputs, unless the spec itself says which."""
+    return (spec is not None and spec.input_columns) or tuple(named)
 
 
-def _read_spec(kind: Any, spec: Any, tokenizer: Any) -> Any:
+def _read_spec(kind: str, spec: Any, tokenizer: Any) -> Spec | None:
     if kind == "tensor" and spec is None:
         return None
-    if kind == "image" and isinstance(spec, Mapping):
-        made = from_json(spec)
-        if isinstance(made, Preprocessing):
-            return made.for_evaluation()
-    elif kind == "table" and isinstance(spec, Mapping):
-        return importlib.import_module(_SCHEMA_HOME).Schema.from_json(json.dumps(spec))
-    elif kind == "text" and isinstance(spec, Mapping):
-        return TextSpec.from_spec(spec, tokenizer=tokenizer)
-    raise ModelFileError(f"the model file says that the model takes {kind!r}, prepared by {type(spec).__name__}")
-
-
-_KINDS: dict[str, Kind] = {"Preprocessing": "image", "Schema": "table", "TextSpec": "text"}
-
-
-def _of_model(model: nn.Module) -> Any:
-    own = getattr(model, "preprocessing", None)
-    return own if own is not None else getattr(model, "schema", None)
-
-
-def _spec(given: Any) -> Any:
-    """The preprocessing itself, from one, from its plain data, or from a dataset."""
-    if given is None:
-        return None
-    found = spec_in(from_json(given) if isinstance(given, Mapping) else given)
-    if found is not None:
-        return found
-    raise ArgumentError(
-        f"preprocessing must be a transform of dlkit.transforms, a Schema, a TextSpec, or a dataset that has one; "
-        f"{type(given).__name__} has none that a file can hold"
-    )
+    if kind not in KINDS:
+        raise ModelFileError(
+            f"the model takes inputs of the kind {kind!r:.60}, which is not known here: there are {', '.join(KINDS)}; "
+            "import the module that defines it before loading"
+        )
+    return KINDS[kind].from_document(spec, tokenizer=tokenizer).for_evaluation()
 
 
 def _names(spec: Any, data: Any, model: nn.Module) -> Any:
@@ -230,45 +201,29 @@ def _names(spec: Any, data: Any, model: nn.Module) -> Any:
     return classes_in(spec) or classes_in(data) or columns or classes_in(model)
 
 
-def _guess(kind: Kind, names: Any, data: Any) -> str | None:
+def _guess(names: Any, data: Any) -> str:
     targets = getattr(data, "targets", None)
     if isinstance(targets, Tensor) and targets.is_floating_point():
         return "multilabel" if names and targets.dim() == 2 else "regression"
-    if kind == "text" and not names:
-        return "regression"
     return "classification"
 
 
-def describe_example(meaning: Meaning, example: Any) -> Any:
+def describe_example(meaning: Meaning, example: Any, *, small: bool = False) -> Any:
     """A small input as plain data: shape, type and range of each tensor. Its values follow from these.
 
     Args:
         meaning: What the model takes.
         example: An input of the caller's own, where the kind is "tensor"; its batch is cut to two.
+        small: See `Spec.example`.
 
     Raises:
         ArgumentError: an example is needed, or is none of tensors.
     """
     if example is not None:
         return _described(example)
-    spec = meaning.preprocessing
-    if meaning.kind == "image":
-        return _values([2, *spec.shape], "float32", -2.0, 2.0)
-    if meaning.kind == "text":
-        return {
-            "input_ids": _values([2, 8], "int64", 0, len(spec.encoder)),
-            "attention_mask": _values([2, 8], "bool", 1, 2),
-        }
-    if meaning.kind == "table":
-        numbers, codes = len(spec.numeric_features), [size for size, _ in spec.embedding_sizes()]
-        parts = {"numeric": _values([2, numbers], "float32", -2.0, 2.0)} if numbers else {}
-        parts |= {"categorical": _values([2, len(codes)], "int64", 0, min(codes))} if codes else {}
-        return parts if codes else parts["numeric"]
-    raise ArgumentError("a model of bare tensors needs an example of its input: dlkit.save(..., example=batch)")
-
-
-def _values(shape: Sequence[int], dtype: str, low: float, high: float) -> dict[str, Any]:
-    return {"shape": list(shape), "dtype": dtype, "low": low, "high": high}
+    if meaning.preprocessing is None:
+        raise ArgumentError("a model of bare tensors needs an example of its input: dlkit.save(..., example=batch)")
+    return meaning.preprocessing.example(small=small)
 
 
 def _described(example: Any) -> Any:
@@ -277,7 +232,7 @@ def _described(example: Any) -> Any:
         known = example.double() if example.numel() else torch.zeros(1)
         low, high = float(known.min()), float(known.max())
         bounds = (low, max(high, low + 1e-6)) if dtype == "float32" else (int(low), int(high) + 1)
-        return _values([min(example.shape[0], 2), *example.shape[1:]] if example.dim() else [], dtype, *bounds)
+        return values([min(example.shape[0], 2), *example.shape[1:]] if example.dim() else [], dtype, *bounds)
     if isinstance(example, Mapping):
         return {str(name): _described(value) for name, value in example.items()}
     if isinstance(example, tuple | list):
@@ -339,5 +294,5 @@ def _made(description: Any) -> Any:
     shape, dtype, low, high = (description[name] for name in ("shape", "dtype", "low", "high"))
     # Knuth's multiplicative hash: integers below 2**53 throughout, so no machine rounds.
     steps = torch.arange(1, math.prod(shape) + 1, dtype=torch.int64) * 2654435761 % (1 << 32)
-    values = low + (high - low) * (steps.double() / (1 << 32))
-    return (values if dtype == "float32" else values.floor()).to(_DTYPES[dtype]).reshape(shape)
+    numbers = low + (high - low) * (steps.double() / (1 << 32))
+    return (numbers if dtype == "float32" else numbers.floor()).to(_DTYPES[dtype]).reshape(shape)

@@ -137,6 +137,8 @@ def _built(document: Mapping[str, Any], name: str, size: int, tensors: int, *, t
 
 def _build(architecture: Mapping[str, Any], *, trust_hub: bool) -> nn.Module:
     if architecture.get("library") == "registered":
+        import dlkit.models  # noqa: F401  (they register themselves)
+
         with torch.random.fork_rng(devices=[]):
             return registry.build(architecture)
     return rebuild(architecture, trust_hub=trust_hub)

@@ -27,7 +27,6 @@ from dlkit.storage.files import atomic_write
 __all__ = ["describe", "save"]
 
 _KEPT_VALUES = 4096
-_SMALL, _RANGE = 96, {"low": -2.0, "high": 2.0}
 _LIBRARIES = ("timm", "torchvision", "tokenizers")
 
 
@@ -178,12 +177,11 @@ def describe(
 
 
 def _example(model: nn.Module, meaning: Meaning, example: Any) -> tuple[Any, Tensor]:
-    """A small input and its output; images are smaller than the model's own where it takes such, to load quickly."""
-    if example is None and meaning.kind == "image" and min(meaning.preprocessing.size) > _SMALL:
-        small = describe_example(meaning, torch.zeros(2, meaning.preprocessing.channels, _SMALL, _SMALL)) | _RANGE
+    """An input and its output; a smaller one than the model's own where it takes such, to load quickly."""
+    small, description = (describe_example(meaning, example, small=each) for each in (True, False))
+    if small != description:
         with contextlib.suppress(ArgumentError):
             return small, _output(model, make_example(small))
-    description = describe_example(meaning, example)
     return description, _output(model, make_example(description))
 
 

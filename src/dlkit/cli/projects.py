@@ -49,7 +49,7 @@ def create(folder: str | Path, task: str) -> list[Path]:
 
 def _texts(task: str) -> dict[str, str]:
     """The project's files by their place in it. Templates end in .txt, so that no tool takes them for source code."""
-    home = resources.files("dlkit.cli") / "templates"
+    home = resources.files(__package__) / "templates"
     return _below(home / _COMMON, "") | _below(home / task, "")
 
 

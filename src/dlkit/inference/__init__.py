@@ -11,31 +11,20 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-# Where each public name lives; one line per name, sorted.
-_ROOMS = {
-    "Prediction": "outputs",
-    "Predictor": "predictor",
-    "load": "predictor",
-}
-
-__all__ = sorted(_ROOMS)
+from dlkit._doors import door
 
 if TYPE_CHECKING:
     from dlkit.inference.outputs import Prediction as Prediction
     from dlkit.inference.predictor import Predictor as Predictor
     from dlkit.inference.predictor import load as load
 
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__all__, __getattr__, __dir__ = door(
+    __name__,
+    {
+        "Prediction": "dlkit.inference.outputs",
+        "Predictor": "dlkit.inference.predictor",
+        "load": "dlkit.inference.predictor",
+    },
+)

@@ -87,9 +87,11 @@ def _with_column(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> d
 
 
 def _same(kind: str, given: Any, wanted: Any) -> bool:
-    if kind == "text":
-        return given is not None and given.encoder.spec() == wanted.encoder.spec()
-    return bool(given == wanted)
+    return (
+        given is not None and given.encoder.document() == wanted.encoder.document()
+        if kind == "text"
+        else given == wanted
+    )
 
 
 def score(meaning: Meaning, outputs: Tensor, targets: Tensor, classes: Sequence[str] | None) -> dict[str, float]:

@@ -14,24 +14,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-# Where each public name lives; one line per name, sorted.
-_ROOMS = {
-    "Data": "reading",
-    "Trained": "training",
-    "compare": "comparing",
-    "compare_backbones": "using",
-    "download": "using",
-    "evaluate_file": "using",
-    "fine_tune": "tuning",
-    "look_at": "using",
-    "read_data": "reading",
-    "train": "training",
-}
-
-__all__ = sorted(_ROOMS)
+from dlkit._doors import door
 
 if TYPE_CHECKING:
     from dlkit.recipes.comparing import compare as compare
@@ -45,14 +30,18 @@ if TYPE_CHECKING:
     from dlkit.recipes.using import evaluate_file as evaluate_file
     from dlkit.recipes.using import look_at as look_at
 
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__all__, __getattr__, __dir__ = door(
+    __name__,
+    {
+        "Data": "dlkit.recipes.reading",
+        "Trained": "dlkit.recipes.training",
+        "compare": "dlkit.recipes.comparing",
+        "compare_backbones": "dlkit.recipes.using",
+        "download": "dlkit.recipes.using",
+        "evaluate_file": "dlkit.recipes.using",
+        "fine_tune": "dlkit.recipes.tuning",
+        "look_at": "dlkit.recipes.using",
+        "read_data": "dlkit.recipes.reading",
+        "train": "dlkit.recipes.training",
+    },
+)

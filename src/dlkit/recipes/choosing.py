@@ -17,7 +17,7 @@ from dlkit.recipes.reading import Data
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.groups import param_groups
 from dlkit.transfer.models import create_model
-from dlkit.transforms import Augment, Preprocessing, for_evaluation, from_json
+from dlkit.transforms import Augment, Preprocessing, for_evaluation
 
 __all__ = ["BACKBONE", "Choice", "Wish", "choose"]
 
@@ -186,7 +186,7 @@ def _backbone(data: Data, wish: Wish, arch: str) -> Choice:
     _check_backbone(wish, loaded, frozen)
     side = 28 if data.kind == "letters" else wish.image_size
     model = _created(arch, data, wish, side)
-    prepared = data.train.preprocessing if data.kind == "letters" else from_json(model.preprocessing)  # type: ignore[arg-type]
+    prepared: Any = data.train.preprocessing if data.kind == "letters" else model.preprocessing
     if frozen:
         freeze(model)
     origin = f"weights of {wish.weights}" if wish.weights else "pretrained" if wish.pretrained else "random weights"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dlkit.errors import ArgumentError
+from dlkit.specs.documents import Document
 
 __all__ = ["CategoryColumn", "Column", "FIRST", "KINDS", "MISSING", "NumberColumn", "PADDING", "Part", "UNSEEN"]
 
@@ -15,7 +20,7 @@ KINDS = _USED + _LEFT_OUT
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class Column(Document):
     """One column of the table; this class itself where nothing is fitted (text, images, and what is left out).
 
     Attributes:
@@ -26,11 +31,17 @@ class Column:
         missing: How many of them had nothing here.
     """
 
+    _head: ClassVar[Mapping[str, Any]] = {"type": "Column"}
+
     name: str
     kind: str
     why: str
     rows: int = 0
     missing: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ArgumentError(f"column {self.name!r} has the unknown kind {self.kind!r}")
 
     @property
     def used(self) -> bool:
@@ -43,7 +54,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(Document):
     """One number of a sample: `(value - center) / scale`, with `fill` as the value where it is missing.
 
     Attributes:
@@ -68,6 +79,8 @@ class NumberColumn(Column):
         parts: The numbers it becomes.
         indicator: Whether one more number tells that it was missing: where it sometimes was in the training rows.
     """
+
+    _head: ClassVar[Mapping[str, Any]] = {"type": "NumberColumn"}
 
     form: str
     parts: tuple[Part, ...]
@@ -96,6 +109,8 @@ class CategoryColumn(Column):
     Attributes:
         vocabulary: The values seen at least `min_freq` times in the training rows.
     """
+
+    _head: ClassVar[Mapping[str, Any]] = {"type": "CategoryColumn"}
 
     vocabulary: tuple[str, ...]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -17,19 +15,21 @@ from dlkit import _bounds
 from dlkit._opening import open_regular
 from dlkit._showing import Lines
 from dlkit.errors import ArgumentError, DataError
-from dlkit.specs._decoding import decode, value_of
-from dlkit.specs.columns import KINDS, CategoryColumn, Column, NumberColumn
+from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
+from dlkit.specs.documents import Document, Place
+from dlkit.specs.kinds import Spec, values
 from dlkit.storage.files import atomic_write
 
 __all__ = ["Schema", "Target", "Task"]
 
 _COARSE = 1e-4  # of the target's scale: a rounding that shows in no error of a model
 Task = Literal["classification", "binary", "regression", "multilabel"]
-_FORMAT, _VERSION = "dlkit.table-schema", 1
+# Of a column or target: how it was found, not what it means.
+_FOUND = ("rows", "missing", "why")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class Target(Document):
     """What is to be learnt.
 
     Attributes:
@@ -96,7 +96,7 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schema:
+class Schema(Spec):
     """How the rows of a table become tensors; `print` it to see, `save` it to keep it.
 
     Attributes:
@@ -111,6 +111,15 @@ class Schema:
     >>> schema["sex"].num_codes, schema.categorical_features
     (5, ['sex'])
     """
+
+    kind: ClassVar[str] = "table"
+    noun: ClassVar[str] = "a table"
+    way: ClassVar[str] = (
+        "read it with the same schema: CSVDataset(..., schema=train.schema), or cut one table into parts: "
+        "CSVDataset.split"
+    )
+    _title: ClassVar[str] = "the table schema"
+    _head: ClassVar[Mapping[str, Any]] = {"format": "dlkit.table-schema", "version": 1}
 
     columns: tuple[Column, ...]
     target: Target | None = None
@@ -168,40 +177,47 @@ class Schema:
             for column in self.categories
         ]
 
-    def to_json(self) -> str:
-        """The whole schema as JSON text; `from_json` gives an equal one."""
-        columns = [{"type": type(column).__name__, **_plain(column)} for column in self.columns]
-        document = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "marks": list(self.marks),
-            "columns": columns,
-            "target": None if self.target is None else _plain(self.target),
-        }
-        return json.dumps(document, ensure_ascii=False, indent=1)
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns that the model gets to see."""
+        return tuple(column.name for column in self.columns if column.used)
 
-    @classmethod
-    def from_json(cls, text: str) -> Schema:
-        """The schema that `to_json` wrote.
+    def example(self, *, small: bool = False) -> Any:
+        """Numbers and codes of two rows; texts and images in a table have a length or size that it does not know.
 
         Args:
-            text: JSON; checked field by field, since it may come from anywhere.
+            small: Makes no difference.
 
         Raises:
-            DataError: it is no such schema; the message names the field.
+            ArgumentError: there are such columns.
         """
-        try:
-            document = _bounds.parse(text, "the table schema")
-        except ArgumentError as error:
-            raise DataError(str(error)) from error
-        if not isinstance(document, dict) or document.get("format") != _FORMAT:
-            raise DataError(f'this JSON is no table schema: it lacks "format": "{_FORMAT}"')
-        if document.get("version") != _VERSION:
-            raise DataError(
-                f"the table schema has version {document.get('version')!r}, and this dlkit reads version {_VERSION}; "
-                "a newer dlkit may read it"
+        if others := self.of_kind("text", "image"):
+            raise ArgumentError(
+                f"a model of tables with the {others[0].kind} column {others[0].name!r} needs an example of its input: "
+                "dlkit.save(..., example=batch)"
             )
-        return _schema_of(document)
+        numbers, codes = len(self.numeric_features), [column.num_codes for column in self.categories]
+        parts = {"numeric": values([2, numbers], "float32", -2.0, 2.0)} if numbers else {}
+        parts |= {"categorical": values([2, len(codes)], "int64", 0, min(codes))} if codes else {}
+        return parts if codes else parts["numeric"]
+
+    def compared(self) -> dict[str, Any]:
+        """Target, names, columns and marks, without how they were found."""
+        columns = {column.name: column.document() for column in self.columns if column.used}
+        plain = {
+            "columns": list(columns),
+            "column": {name: {k: v for k, v in column.items() if k not in _FOUND} for name, column in columns.items()},
+            "missing values": list(self.marks),
+        }
+        if self.target is None:  # which says nothing of it
+            return plain
+        return {"target": {k: v for k, v in self.target.document().items() if k not in _FOUND}, **plain}
+
+    @classmethod
+    def _read(cls, document: Mapping[str, Any], place: Place, tokenizer: Any) -> Self:
+        schema = super()._read(document, place, tokenizer)
+        _check(schema)
+        return schema
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the schema to a JSON file, whole or not at all.
@@ -210,7 +226,7 @@ class Schema:
             path: The file.
         """
         with atomic_write(path) as file:
-            file.write(self.to_json().encode())
+            file.write(json.dumps(self.document(), ensure_ascii=False, indent=1).encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Schema:
@@ -219,14 +235,11 @@ class Schema:
         Args:
             path: The file.
         """
+        with open_regular(path, noun="schema file") as file:
+            content = file.read()
         try:
-            with open_regular(path, noun="schema file") as file:
-                text = file.read().decode()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is no table schema: {error}") from error
-        try:
-            return cls.from_json(text)
-        except DataError as error:
+            return cls.from_json(content)
+        except ArgumentError as error:
             raise DataError(f"{path}: {error}") from error
 
     def __str__(self) -> str:
@@ -244,65 +257,34 @@ def _share(part: int, whole: int) -> str:
     return f"{part} ({part / whole:.0%})" if part else "0"
 
 
-def _plain(value: Any) -> dict[str, Any]:
-    """A dataclass as JSON values; floats keep every bit, as Python writes the shortest text that reads back."""
-    return cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(value))))
-
-
-def _schema_of(document: Mapping[str, Any]) -> Schema:
-    kinds = {kind.__name__: kind for kind in (Column, NumberColumn, CategoryColumn)}
-    columns = document.get("columns")
-    if not isinstance(columns, list) or len(columns) > _bounds.COLUMNS:
-        raise DataError(f"the table schema's columns must be a list of at most {_bounds.COLUMNS:,}")
-    if not all(isinstance(column, dict) for column in columns):
-        raise DataError("the table schema's columns must be a list of objects")
-    decoded = []
-    for column in columns:
-        where = f"column {column.get('name')!r}"
-        if column.get("type") not in kinds or column.get("kind") not in KINDS:
-            raise DataError(f"{where} of the table schema has the unknown kind {column.get('kind')!r}")
-        decoded.append(decode(kinds[column["type"]], {k: v for k, v in column.items() if k != "type"}, where))
-    target = document.get("target")
-    schema = Schema(
-        columns=tuple(decoded),
-        target=None if target is None else decode(Target, target, "the target"),
-        marks=value_of(tuple[str, ...], document.get("marks"), "marks"),
-    )
-    _check(schema)
-    return schema
-
-
 def _check(schema: Schema) -> None:
     names = [column.name for column in schema.columns]
     if len(set(names)) < len(names):
-        raise DataError("the table schema names a column twice")
+        raise ArgumentError("the table schema names a column twice")
     for column in schema.numbers:
         if not column.parts:
-            raise DataError(f"column {column.name!r} of the table schema needs parts")
+            raise ArgumentError(f"column {column.name!r} of the table schema needs parts")
         for part in column.parts:
             _check_scaling(f"column {column.name!r}", part.center, part.scale, part.fill)
     target = schema.target
     if target is None:
         return
-    if target.task not in typing.get_args(Task) or not target.columns:
-        raise DataError(f"the target of the table schema has the unknown task {target.task!r}, or no columns")
+    if not target.columns:
+        raise ArgumentError("the target of the table schema has no columns")
     if target.task == "regression" and not len(target.columns) == len(target.center) == len(target.scale):
-        raise DataError("the target of the table schema needs a center and a scale per column")
+        raise ArgumentError("the target of the table schema needs a center and a scale per column")
     for center, scale in zip(target.center, target.scale, strict=False):
         _check_scaling("the target", center, scale)
     if target.forms and len(target.forms) != len(target.columns):
-        raise DataError("the target of the table schema needs a form per column, or none")
+        raise ArgumentError("the target of the table schema needs a form per column, or none")
     if target.task != "regression" and len(set(target.classes)) < max(1, len(target.classes)):
-        raise DataError("the target of the table schema needs classes, and each of them once")
+        raise ArgumentError("the target of the table schema needs classes, and each of them once")
     if target.task == "binary" and len(target.classes) != 2:
-        raise DataError(f"a binary target of the table schema needs 2 classes, not {len(target.classes)}")
+        raise ArgumentError(f"a binary target of the table schema needs 2 classes, not {len(target.classes)}")
 
 
 def _check_scaling(where: str, center: float, scale: float, fill: float = 0.0) -> None:
     """A sample holds (value - center) / scale, computed in float64, so both must be such numbers."""
-    try:
-        _bounds.number(scale, f"scale of {where} of the table schema", _bounds.SCALE)
-        _bounds.number(center, f"center of {where} of the table schema", _bounds.CENTER)
-        _bounds.number(fill, f"fill of {where} of the table schema", _bounds.CENTER)
-    except ArgumentError as error:
-        raise DataError(str(error)) from error
+    _bounds.number(scale, f"scale of {where} of the table schema", _bounds.SCALE)
+    _bounds.number(center, f"center of {where} of the table schema", _bounds.CENTER)
+    _bounds.number(fill, f"fill of {where} of the table schema", _bounds.CENTER)

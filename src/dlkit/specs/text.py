@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from dlkit import _bounds
 from dlkit.errors import ArgumentError
+from dlkit.specs.kinds import Spec, values
 from dlkit.text._encoded import Encoder
-from dlkit.text.pretrained import PretrainedTokenizer
-from dlkit.text.tokenizers import Tokenizer
-from dlkit.text.vocabulary import Vocabulary
+
+# Imported so that a document finds them by their names.
+from dlkit.text.pretrained import PretrainedTokenizer as PretrainedTokenizer
+from dlkit.text.vocabulary import Vocabulary as Vocabulary
 
 __all__ = ["TextSpec"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSpec:
+class TextSpec(Spec):
     """How a dataset turned texts into numbers: give it to the next dataset, and put it into the model file.
 
     Attributes:
@@ -31,54 +32,35 @@ class TextSpec:
     True
     """
 
+    kind: ClassVar[str] = "text"
+    noun: ClassVar[str] = "texts"
+    way: ClassVar[str] = (
+        "read it with the same spec: TextDataset(..., spec=train.spec), or cut one source into parts: TextDataset.split"
+    )
+    any_length: ClassVar[bool] = True
+    _title: ClassVar[str] = "the text spec"
+
     encoder: Encoder
     max_length: int | None = None
-    classes: Sequence[Any] | None = None
+    classes: tuple[str, ...] | None = None
 
-    def to_json(self) -> str:
-        """The spec as JSON, for the model file."""
-        return json.dumps(self.spec())
+    def __post_init__(self) -> None:
+        if self.max_length is not None:
+            _bounds.whole(self.max_length, "max_length of the text spec", _bounds.LENGTH)
 
-    def spec(self) -> dict[str, Any]:
-        """The spec as plain data."""
-        classes = None if self.classes is None else list(self.classes)
-        return {"encoder": dict(self.encoder.spec()), "max_length": self.max_length, "classes": classes}
-
-    @classmethod
-    def from_json(cls, text: str, *, tokenizer: Tokenizer | None = None) -> TextSpec:
-        """The spec that `to_json` wrote.
+    def example(self, *, small: bool = False) -> Any:
+        """Two texts of eight tokens.
 
         Args:
-            text: JSON.
-            tokenizer: The function, where the vocabulary was made with one.
-
-        Raises:
-            ArgumentError: it is no such JSON.
+            small: Makes no difference.
         """
-        spec = _bounds.parse(text, "this text spec")
-        return cls.from_spec(spec, tokenizer=tokenizer)
+        return {
+            "input_ids": values([2, 8], "int64", 0, len(self.encoder)),
+            "attention_mask": values([2, 8], "bool", 1, 2),
+        }
 
-    @classmethod
-    def from_spec(cls, spec: Mapping[str, Any], *, tokenizer: Tokenizer | None = None) -> TextSpec:
-        """The spec that plain data describes.
-
-        Args:
-            spec: What `spec()` gave.
-            tokenizer: See `from_json`.
-        """
-        encoder = spec.get("encoder") if isinstance(spec, Mapping) else None
-        if not isinstance(encoder, Mapping):
-            raise ArgumentError("this is no text spec: it has no encoder")
-        kind, max_length, classes = encoder.get("kind"), spec.get("max_length"), spec.get("classes")
-        if kind not in ("vocabulary", "tokenizers"):
-            raise ArgumentError(f"this version of dlkit knows no encoder of the kind {kind!r}")
-        if max_length is not None:
-            _bounds.whole(max_length, "max_length of this text spec", _bounds.LENGTH)
-        if not isinstance(classes, list | None):
-            raise ArgumentError(f"classes of this text spec must be a list, not {classes!r:.80}")
-        made: Encoder
-        if kind == "vocabulary":
-            made = Vocabulary.from_spec(encoder, tokenizer=tokenizer)
-        else:
-            made = PretrainedTokenizer.from_spec(encoder)
-        return cls(encoder=made, max_length=max_length, classes=None if classes is None else tuple(classes))
+    def compared(self) -> dict[str, Any]:
+        """Encoder and length; the classes are compared by themselves."""
+        with contextlib.suppress(ArgumentError):  # a tokenizer that has no plain data is only equal to itself
+            return {"encoder": self.encoder.document(), "max_length": self.max_length}
+        return {"max_length": self.max_length}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
+
+from dlkit.specs.documents import Document
 
 __all__ = ["Encoded", "Encoder"]
 
@@ -47,30 +49,31 @@ def cut_longest(first: list[int], second: list[int], budget: int | None) -> tupl
     return first[:kept], second[: budget - kept]
 
 
-class Encoder(Protocol):
-    """What a dataset needs of a vocabulary or a tokenizer from elsewhere."""
+class Encoder(Document):
+    """What a dataset needs of a vocabulary or a tokenizer from elsewhere.
 
-    @property
-    def pad_id(self) -> int:
-        """The number that fills up short rows."""
+    Attributes:
+        pad_id: The number that fills up short rows.
+        padding_side: Where padding goes: "right", or "left" for models that continue a text.
+    """
 
-    @property
-    def padding_side(self) -> str:
-        """Where padding goes: "right", or "left" for models that continue a text."""
+    pad_id: int
+    padding_side: str
 
     def __len__(self) -> int:
         """How many numbers there are: the rows of the model's embedding."""
+        raise NotImplementedError
 
     def encode_batch(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int | None = None
     ) -> Encoded:
         """Each text, or each text with its pair, as numbers; never none at all, so that no row of a batch is empty."""
+        raise NotImplementedError
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """Numbers as a text."""
-
-    def spec(self) -> Mapping[str, Any]:
-        """Everything that is needed to make the same encoder again, as plain data for JSON."""
+        raise NotImplementedError
 
     def fingerprint(self) -> str | None:
         """The same for encoders that give the same numbers, in every process; None where that cannot be known."""
+        raise NotImplementedError

@@ -5,11 +5,10 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from dlkit.errors import ArgumentError
+from dlkit.specs.documents import Document
 
 __all__ = ["Cleaning"]
 
@@ -25,7 +24,7 @@ _ENDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cleaning:
+class Cleaning(Document):
     """Steps that make texts alike before they are cut into tokens. They run in the order given here.
 
     Args:
@@ -38,6 +37,8 @@ class Cleaning:
     >>> Cleaning(html=True, urls=True, lower=True)("<p>See  <b>https://x.org/a?b=1</b>, R&amp;D</p>")
     'see httpurl , r&d'
     """
+
+    _title: ClassVar[str] = "this cleaning"
 
     html: bool = False
     urls: bool = False
@@ -58,28 +59,6 @@ class Cleaning:
         if self.whitespace:
             text = " ".join((text.replace("\0", " ") if "\0" in text else text).split())
         return text
-
-    def spec(self) -> dict[str, bool]:
-        """The steps as plain data, for JSON.
-
-        >>> Cleaning.from_spec(Cleaning(lower=True).spec()).lower
-        True
-        """
-        return asdict(self)
-
-    @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> Cleaning:
-        """The cleaning that `spec` describes.
-
-        Args:
-            spec: What `spec()` gave.
-        """
-        known = {field.name for field in fields(cls)}
-        if set(spec) - known or not all(isinstance(value, bool) for value in spec.values()):
-            raise ArgumentError(
-                f"a cleaning has the steps {sorted(known)}, each true or false, not {dict(spec)!r:.200}"
-            )
-        return cls(**spec)
 
 
 def _without_tags(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +13,8 @@ from torch import Tensor
 from dlkit import _bounds
 from dlkit._optional import require
 from dlkit.errors import ArgumentError, DataError, DlkitError
-from dlkit.text._encoded import Encoded
+from dlkit.specs.documents import Place
+from dlkit.text._encoded import Encoded, Encoder
 from dlkit.text._patterns import check_patterns
 from dlkit.text.cleaning import Cleaning
 
@@ -31,7 +32,7 @@ def is_pretrained(tokenizer: object) -> bool:
     return bool(packages & {"tokenizers", "transformers"}) and not isinstance(tokenizer, type)
 
 
-class PretrainedTokenizer:
+class PretrainedTokenizer(Encoder):
     """A tokenizer object of `tokenizers` or `transformers`, encoding whole batches in parallel.
 
     `TextDataset(..., tokenizer=tokenizer)` makes one by itself. The object is left as it is: padding and truncation
@@ -48,6 +49,9 @@ class PretrainedTokenizer:
     >>> tokenizer.decode(tokenizer.encode_batch(["lower"]).ids)
     'lower'
     """
+
+    _title: ClassVar[str] = "this tokenizer"
+    _head: ClassVar[Mapping[str, Any]] = {"kind": "tokenizers"}
 
     def __init__(self, tokenizer: Any, *, cleaning: Cleaning | None = None) -> None:
         if not is_pretrained(tokenizer):
@@ -150,8 +154,8 @@ class PretrainedTokenizer:
         """
         return str(self.tokenizer.decode([int(number) for number in ids], skip_special_tokens=True))
 
-    def spec(self) -> dict[str, Any]:
-        """Everything in it as plain data, for JSON.
+    def document(self) -> dict[str, Any]:
+        """Everything in it as plain data.
 
         Raises:
             ArgumentError: a slow tokenizer, whose code would have to travel.
@@ -161,28 +165,23 @@ class PretrainedTokenizer:
                 f"{type(self.tokenizer).__name__} is a slow tokenizer, which has no JSON; use its fast version"
             )
         return {
-            "kind": "tokenizers",
+            **self._head,
             "json": self._rust.to_str(),
             "pad_id": self.pad_id,
             "padding_side": self.padding_side,
-            "cleaning": None if self.cleaning is None else self.cleaning.spec(),
+            "cleaning": None if self.cleaning is None else self.cleaning.document(),
         }
 
     @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> PretrainedTokenizer:
-        """The tokenizer that `spec` describes.
-
-        Args:
-            spec: What `spec()` gave.
-        """
+    def _read(cls, document: Mapping[str, Any], place: Place, tokenizer: Any) -> Self:
         tokenizers = require("tokenizers", extra="text")
-        content, cleaning = spec.get("json"), spec.get("cleaning")
+        content, cleaning = document.get("json"), document.get("cleaning")
         check_patterns(_bounds.parse(_bounds.text(content, "json of this tokenizer", _MOST_JSON), "this tokenizer"))
         with _rust("cannot be read", ArgumentError):
-            tokenizer = tokenizers.Tokenizer.from_str(content)
-        made = cls(tokenizer, cleaning=None if cleaning is None else Cleaning.from_spec(cleaning))
-        made.pad_id = _bounds.whole(spec.get("pad_id", 0), "pad_id of this tokenizer", _bounds.TOKEN)
-        made.padding_side = spec.get("padding_side", "right")
+            found = tokenizers.Tokenizer.from_str(content)
+        made = cls(found, cleaning=None if cleaning is None else Cleaning.from_document(cleaning))
+        made.pad_id = _bounds.whole(document.get("pad_id", 0), "pad_id of this tokenizer", _bounds.TOKEN)
+        made.padding_side = document.get("padding_side", "right")
         if made.padding_side not in ("left", "right"):
             raise ArgumentError(f"padding_side of this tokenizer must be left or right, not {made.padding_side!r:.40}")
         _bounds.whole(len(made), "the largest number of this tokenizer", _bounds.TOKEN)

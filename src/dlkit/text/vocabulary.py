@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit import _bounds
 from dlkit.errors import ArgumentError, DataError
-from dlkit.text._encoded import Encoded, cut_longest
+from dlkit.specs.documents import Place
+from dlkit.text._encoded import Encoded, Encoder, cut_longest
 from dlkit.text.cleaning import Cleaning
 from dlkit.text.tokenizers import BYTES, Tokenizer, join, tokenizer_of
 
@@ -65,7 +64,7 @@ class Coverage:
         )
 
 
-class Vocabulary:
+class Vocabulary(Encoder):
     """Tokens and their numbers, together with how a text is cleaned and cut into tokens.
 
     Number 0 is padding, 1 unknown, 2 the start and 3 the end of a text; then come the tokens. Usually made by `fit`, on
@@ -88,6 +87,9 @@ class Vocabulary:
     >>> vocabulary.decode([4, 1, 6])
     'a <unknown> is'
     """
+
+    _title: ClassVar[str] = "this vocabulary"
+    _head: ClassVar[Mapping[str, Any]] = {"kind": "vocabulary"}
 
     pad_id, unknown_id, start_id, end_id = _PAD, _UNKNOWN, _START, _END
     padding_side = "right"
@@ -245,59 +247,31 @@ class Vocabulary:
         most = sorted(unknown.items(), key=lambda item: (-item[1], item[0]))[:10]
         return Coverage(tokens, tokens - missing, len(counts), len(counts) - len(unknown), tuple(most))
 
-    def spec(self) -> dict[str, Any]:
-        """Everything in it as plain data, for JSON."""
+    def document(self) -> dict[str, Any]:
+        """Everything in it as plain data."""
         tokenizer: Any = self.tokenizer if isinstance(self.tokenizer, str) else {"function": _name(self.tokenizer)}
         return {
-            "kind": "vocabulary",
+            **self._head,
             "tokenizer": tokenizer,
-            "cleaning": self.cleaning.spec(),
+            "cleaning": self.cleaning.document(),
             "add_start_end": self.add_start_end,
             "tokens": list(self.tokens),
         }
 
     @classmethod
-    def from_spec(cls, spec: Mapping[str, Any], *, tokenizer: Tokenizer | None = None) -> Vocabulary:
-        """The vocabulary that `spec` describes.
-
-        Args:
-            spec: What `spec()` gave.
-            tokenizer: The function, for a vocabulary that was made with one: code does not travel in files.
-
-        Raises:
-            ArgumentError: not a vocabulary, or one that was made with a function and `tokenizer` is not given.
-        """
-        tokens, name = spec.get("tokens"), spec.get("tokenizer")
+    def _read(cls, document: Mapping[str, Any], place: Place, tokenizer: Any) -> Self:
+        tokens, name = document.get("tokens"), document.get("tokenizer")
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-            raise ArgumentError("this is no vocabulary: it has no list of tokens")
+            raise ArgumentError(f"{place.field('tokens')} must be a list of texts, not {tokens!r:.60}")
         if tokenizer is None and not isinstance(name, str):
             function = name.get("function") if isinstance(name, Mapping) else name
-            raise ArgumentError(f"this vocabulary was made with the function {function}; give it as tokenizer=")
-        cleaning = Cleaning.from_spec(spec.get("cleaning", {}))
+            raise ArgumentError(f"{place} was made with the function {function}; give it as tokenizer=")
         chosen: Any = tokenizer or name
-        return cls(tokens, tokenizer=chosen, cleaning=cleaning, add_start_end=bool(spec.get("add_start_end")))
-
-    def to_json(self) -> str:
-        """The whole vocabulary as JSON.
-
-        >>> vocabulary = Vocabulary.fit(["a rose is a rose"])
-        >>> Vocabulary.from_json(vocabulary.to_json()) == vocabulary
-        True
-        """
-        return json.dumps(self.spec())
-
-    @classmethod
-    def from_json(cls, text: str, *, tokenizer: Tokenizer | None = None) -> Vocabulary:
-        """The vocabulary that `to_json` wrote.
-
-        Args:
-            text: JSON.
-            tokenizer: See `from_spec`.
-        """
-        spec = _bounds.parse(text, "this vocabulary")
-        if not isinstance(spec, dict):
-            raise ArgumentError(f"this is no vocabulary: JSON of a {type(spec).__name__}, not of an object")
-        return cls.from_spec(spec, tokenizer=tokenizer)
+        cleaning = Cleaning.from_document(document.get("cleaning", {}))
+        framed = document.get("add_start_end", False)
+        if type(framed) is not bool:
+            raise ArgumentError(f"{place.field('add_start_end')} must be true or false, not {framed!r:.60}")
+        return cls(tokens, tokenizer=chosen, cleaning=cleaning, add_start_end=framed)
 
     def fingerprint(self) -> str | None:
         """64 hexadecimal digits, equal for equal vocabularies; None where a function does the cutting."""

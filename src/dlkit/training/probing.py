@@ -114,7 +114,7 @@ def _said(data: Any) -> dict[str, Any]:
     """The names behind the numbers in the samples: those of the classes, and the vocabulary of texts."""
     said: dict[str, Any] = {"classes": classes_in(data)}
     with contextlib.suppress(ArgumentError, AttributeError):  # no texts, or a tokenizer that has no plain data
-        said["encoder"] = _digest(json.dumps(dict(spec_in(data).encoder.spec()), default=str).encode())
+        said["encoder"] = _digest(json.dumps(spec_in(data).encoder.document(), default=str).encode())
     return said
 
 

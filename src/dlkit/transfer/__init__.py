@@ -10,27 +10,9 @@ What trains with them, `fine_tune` and `compare`, stands on the Trainer and is i
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-# Where each public name lives; the door imports a room only when somebody asks for something in it.
-_ROOMS = {
-    "add_groups": "groups",
-    "create_model": "models",
-    "find_heads": "heads",
-    "freeze": "freezing",
-    "frozen_modules": "freezing",
-    "frozen_tensors": "freezing",
-    "head_parameters": "heads",
-    "is_frozen": "freezing",
-    "load_weights": "weights",
-    "param_groups": "groups",
-    "rebuild": "models",
-    "replace_head": "heads",
-    "unfreeze": "freezing",
-}
-
-__all__ = sorted(_ROOMS)
+from dlkit._doors import door
 
 if TYPE_CHECKING:
     from dlkit.transfer.freezing import freeze as freeze
@@ -47,14 +29,21 @@ if TYPE_CHECKING:
     from dlkit.transfer.models import rebuild as rebuild
     from dlkit.transfer.weights import load_weights as load_weights
 
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(importlib.import_module(f"dlkit.transfer.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'dlkit.transfer' has no attribute {name!r}; it has {', '.join(__all__)}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__, __getattr__, __dir__ = door(
+    __name__,
+    {
+        "add_groups": "dlkit.transfer.groups",
+        "create_model": "dlkit.transfer.models",
+        "find_heads": "dlkit.transfer.heads",
+        "freeze": "dlkit.transfer.freezing",
+        "frozen_modules": "dlkit.transfer.freezing",
+        "frozen_tensors": "dlkit.transfer.freezing",
+        "head_parameters": "dlkit.transfer.heads",
+        "is_frozen": "dlkit.transfer.freezing",
+        "load_weights": "dlkit.transfer.weights",
+        "param_groups": "dlkit.transfer.groups",
+        "rebuild": "dlkit.transfer.models",
+        "replace_head": "dlkit.transfer.heads",
+        "unfreeze": "dlkit.transfer.freezing",
+    },
+)

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from dlkit._modes import in_mode
 from dlkit.errors import ArgumentError
+from dlkit.transforms import Preprocessing
 
 __all__ = ["Call", "Trace", "example_for", "run_trace", "tensors_in"]
 
@@ -147,8 +148,8 @@ def example_for(model: nn.Module) -> Iterator[Tensor]:
         model: Any module.
     """
     prepared = getattr(model, "preprocessing", None)  # of create_model; a layer folded for grey does not tell
-    if isinstance(prepared, Mapping) and {"color", "size"} <= prepared.keys():
-        yield torch.zeros(2, 1 if prepared["color"] == "L" else 3, *prepared["size"], device="meta")
+    if isinstance(prepared, Preprocessing):
+        yield torch.zeros(2, *prepared.shape, device="meta")
     config = getattr(model, "pretrained_cfg", None) or {}
     if size := config.get("input_size"):
         yield torch.zeros(2, *size, device="meta")

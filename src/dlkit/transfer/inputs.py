@@ -1,4 +1,4 @@
-"""What a backbone is fed: its preprocessing as plain data, grey images, small images."""
+"""What a backbone is fed: its preprocessing, grey images, small images."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dlkit.errors import ArgumentError
 from dlkit.transfer._trace import run_trace
+from dlkit.transforms import Preprocessing
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SMALLEST", "enlarge_small_images", "preprocessing_of", "take_channels"]
 
@@ -24,8 +25,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _log = logging.getLogger("dlkit")
 
 
-def preprocessing_of(config: Mapping[str, Any], *, in_chans: int, image_size: int | None) -> dict[str, Any]:
-    """How images become the input of a backbone, as plain data that JSON can hold, in the form of dlkit's transforms.
+def preprocessing_of(config: Mapping[str, Any], *, in_chans: int, image_size: int | None) -> Preprocessing:
+    """How images become the input of a backbone.
 
     Args:
         config: What the backbone was made with: input_size, crop_pct, crop_mode, interpolation, mean, std.
@@ -35,23 +36,22 @@ def preprocessing_of(config: Mapping[str, Any], *, in_chans: int, image_size: in
     _, height, width = config.get("input_size") or (3, 224, 224)
     if image_size is not None:
         height = width = max(image_size, SMALLEST)
-    fit = {"center": "crop", "squash": "stretch", "border": "pad"}.get(config.get("crop_mode") or "center", "crop")
-    interpolation = config.get("interpolation") or "bicubic"
+    fits: dict[Any, Any] = {"squash": "stretch", "border": "pad"}
+    fit, interpolation = fits.get(config.get("crop_mode"), "crop"), config.get("interpolation")
     share = float(config.get("crop_pct") or 0.875) if image_size is None or image_size >= SMALLEST else 1.0
-    mean = [float(value) for value in config.get("mean") or IMAGENET_MEAN]
-    std = [float(value) for value in config.get("std") or IMAGENET_STD]
-    return {
-        "kind": "Preprocessing",
-        "size": [height, width],
-        "resize": int(max(height, width) / share) if fit == "crop" else None,
-        "fit": fit,
-        "interpolation": interpolation if interpolation in ("bilinear", "bicubic", "nearest") else "bicubic",
-        "color": "L" if in_chans == 1 else "RGB",
-        "mean": [0.0] if in_chans == 1 else mean,
-        "std": [1.0] if in_chans == 1 else std,
-        "augment": None,
-        "then": [],
-    }
+    normal = [
+        tuple(map(float, config.get(name) or usual)) for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
+    ]
+    mean, std = ((0.0,), (1.0,)) if in_chans == 1 else normal
+    return Preprocessing(
+        size=(height, width),
+        resize=int(max(height, width) / share) if fit == "crop" else None,
+        fit=fit,
+        interpolation=interpolation if interpolation in ("bilinear", "nearest") else "bicubic",
+        color="L" if in_chans == 1 else "RGB",
+        mean=mean,
+        std=std,
+    )
 
 
 def take_channels(

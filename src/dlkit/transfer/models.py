@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from dlkit.transfer.inputs import (
     take_channels,
 )
 from dlkit.transfer.weights import LoadReport, load_weights
+from dlkit.transforms import Preprocessing
 
 __all__ = ["create_model", "rebuild"]
 
@@ -41,9 +43,9 @@ def create_model(
 ) -> nn.Module:
     """A backbone with a fresh head, ready to be frozen and trained.
 
-    The model is the library's own module; what dlkit knows about it is put beside: `preprocessing` (plain data for
-    JSON, in the form of dlkit's transforms; `dlkit.transforms.from_model(model)` makes the transform of it), `classes`,
-    `weights_report`, `architecture` (plain data for `rebuild`; None for a module of your own), and the method
+    The model is the library's own module; what dlkit knows about it is put beside: `preprocessing` (a transform of
+    dlkit; `dlkit.transforms.from_model(model, augment=...)` makes one for training of it), `classes`, `weights_report`,
+    `architecture` (plain data for `rebuild`; None for a module of your own), and the method
     `head_parameters()`.
 
     Small images: the model enlarges images with a shorter side below 96 pixels to 96 by itself (to its own size where
@@ -66,8 +68,8 @@ def create_model(
         ModelFileError: nothing in the weights fits.
 
     >>> model = create_model("torchvision/squeezenet1_1", classes=["ant", "bee"], pretrained=False)
-    >>> model.classes, model.preprocessing["size"], sum(each.numel() for each in model.head_parameters())
-    (['ant', 'bee'], [224, 224], 1026)
+    >>> model.classes, model.preprocessing.size, sum(each.numel() for each in model.head_parameters())
+    (['ant', 'bee'], (224, 224), 1026)
     """
     names = None if isinstance(classes, int) else [str(each) for each in classes]
     if image_size is not None and image_size < 1:
@@ -79,7 +81,7 @@ def create_model(
     preprocessing = preprocessing_of(config, in_chans=in_chans, image_size=image_size)
     take_channels(model, in_chans, mean=config.get("mean") or IMAGENET_MEAN, std=config.get("std") or IMAGENET_STD)
     if made.config:
-        _adapt_size(model, config, in_chans, image_size, preprocessing)
+        preprocessing = _adapted(model, config, in_chans, image_size, preprocessing)
     architecture = _architecture(made, classes if names is None else len(names), in_chans, image_size)
     model.__dict__.update(preprocessing=preprocessing, classes=names, weights_report=report, architecture=architecture)
     return model
@@ -166,16 +168,18 @@ def _loaded(model: nn.Module, weights: str | os.PathLike[str] | None) -> LoadRep
     return report
 
 
-def _adapt_size(
-    model: nn.Module, config: Mapping[str, Any], in_chans: int, image_size: int | None, spec: dict[str, Any]
-) -> None:
+def _adapted(
+    model: nn.Module, config: Mapping[str, Any], in_chans: int, image_size: int | None, given: Preprocessing
+) -> Preprocessing:
+    """Small images enlarged inside the model, and the preprocessing of one that takes its own size only."""
     _, height, width = config.get("input_size") or (3, 224, 224)
     fixed = bool(config.get("fixed_input_size")) or not _takes(model, torch.zeros(2, in_chans, SMALLEST, SMALLEST))
-    if fixed and image_size is not None and image_size > height and list(spec["size"]) != [height, width]:
-        raise ArgumentError(f"this model takes images of {height} x {width} only; leave image_size out")
-    if fixed and list(spec["size"]) != [height, width]:
-        spec.update(size=[height, width], resize=None if spec["resize"] is None else max(height, width))
     enlarge_small_images(model, (height, width), fixed=fixed)
+    if not fixed or given.size == (height, width):
+        return given
+    if image_size is not None and image_size > height:
+        raise ArgumentError(f"this model takes images of {height} x {width} only; leave image_size out")
+    return dataclasses.replace(given, size=(height, width), resize=max(height, width) if given.fit == "crop" else None)
 
 
 def _config_by_trying(model: nn.Module) -> dict[str, Any]:

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-# Where each public name lives; one line per name, sorted.
-_ROOMS = {
-    "Augment": "spec",
-    "CutMix": "mixing",
-    "LocalContrastNormalization": "contrast",
-    "MixUp": "mixing",
-    "Preprocessing": "spec",
-    "for_evaluation": "presets",
-    "for_training": "presets",
-    "from_json": "documents",
-    "from_model": "presets",
-    "spec_of": "documents",
-    "to_json": "documents",
-}
-
-__all__ = sorted(_ROOMS)
+from dlkit._doors import door
 
 if TYPE_CHECKING:
     from dlkit.transforms.contrast import LocalContrastNormalization as LocalContrastNormalization
-    from dlkit.transforms.documents import from_json as from_json
-    from dlkit.transforms.documents import spec_of as spec_of
-    from dlkit.transforms.documents import to_json as to_json
     from dlkit.transforms.mixing import CutMix as CutMix
     from dlkit.transforms.mixing import MixUp as MixUp
     from dlkit.transforms.presets import for_evaluation as for_evaluation
@@ -35,14 +16,16 @@ if TYPE_CHECKING:
     from dlkit.transforms.spec import Augment as Augment
     from dlkit.transforms.spec import Preprocessing as Preprocessing
 
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__all__, __getattr__, __dir__ = door(
+    __name__,
+    {
+        "Augment": "dlkit.transforms.spec",
+        "CutMix": "dlkit.transforms.mixing",
+        "LocalContrastNormalization": "dlkit.transforms.contrast",
+        "MixUp": "dlkit.transforms.mixing",
+        "Preprocessing": "dlkit.transforms.spec",
+        "for_evaluation": "dlkit.transforms.presets",
+        "for_training": "dlkit.transforms.presets",
+        "from_model": "dlkit.transforms.presets",
+    },
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from dlkit import _bounds
 from dlkit.errors import ArgumentError
+from dlkit.specs.documents import Document
 
 __all__ = ["LocalContrastNormalization"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalContrastNormalization:
+class LocalContrastNormalization(Document):
     """Take from every pixel the mean of its neighbourhood and divide by the neighbourhood's deviation.
 
     `v = x - mean(x)`, `y = v / max(c, sqrt(mean(v²)))`, the means weighted by a Gaussian over a square window and over
@@ -34,6 +36,8 @@ class LocalContrastNormalization:
     >>> bool(LocalContrastNormalization()(flat).abs().max() < 1e-3)
     True
     """
+
+    _head: ClassVar[Mapping[str, Any]] = {"kind": "LocalContrastNormalization"}
 
     window: int = 9
     sigma: float | None = None

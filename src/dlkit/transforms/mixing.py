@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dlkit.errors import ArgumentError
+from dlkit.specs.documents import Document
 
 __all__ = ["CutMix", "MixUp"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Mix:
+class _Mix(Document):
     """What both share: who is mixed with whom, by how much, and the targets.
 
     Attributes:
@@ -85,6 +88,8 @@ class MixUp(_Mix):
     (torch.Size([4, 3, 8, 8]), True)
     """
 
+    _head: ClassVar[Mapping[str, Any]] = {"kind": "MixUp"}
+
     alpha: float = 0.2
 
     def _mixed(self, inputs: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:
@@ -104,6 +109,8 @@ class CutMix(_Mix):
     >>> images.shape, targets.shape
     (torch.Size([4, 3, 8, 8]), torch.Size([4, 2]))
     """
+
+    _head: ClassVar[Mapping[str, Any]] = {"kind": "CutMix"}
 
     def _mixed(self, inputs: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:
         height, width = inputs.shape[-2:]

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from dlkit.errors import ArgumentError
-from dlkit.transforms.documents import from_json
 from dlkit.transforms.spec import IMAGENET_MEAN, IMAGENET_STD, Augment, Interpolation, Preprocessing
 
 __all__ = ["for_evaluation", "for_training", "from_model"]
@@ -123,9 +122,8 @@ def from_model(model: Any, *, augment: Augment | None = None, size: Size | None 
 
     Args:
         model: A timm model; an entry of a torchvision weights enum, such as `ResNet18_Weights.DEFAULT`; or a model with
-            an attribute `preprocessing` (a `Preprocessing`, or its spec as plain data), which
-            `dlkit.transfer.create_model` puts there. A torchvision model does not say which weights it
-            has, so give the weights.
+            an attribute `preprocessing`, which `dlkit.transfer.create_model` puts there. A torchvision model does not
+            say which weights it has, so give the weights.
         augment: What is random, for training.
         size: Another size than the model's own, for models that take any; the crop's share stays the same.
 
@@ -137,8 +135,6 @@ def from_model(model: Any, *, augment: Augment | None = None, size: Size | None 
     True
     """
     own = getattr(model, "preprocessing", None)
-    if isinstance(own, Mapping):
-        own = from_json(own)
     if isinstance(own, Preprocessing):
         fields: dict[str, Any] = {name: getattr(own, name) for name in _FIELDS}
     elif isinstance(config := getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None), Mapping):

@@ -7,8 +7,9 @@ then a pure function of its size and its row of the table (`plan`), carried out 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from dlkit import _bounds
 from dlkit.errors import ArgumentError
+from dlkit.specs.documents import Document
+from dlkit.specs.kinds import Spec, values
 from dlkit.transforms.contrast import LocalContrastNormalization
 from dlkit.transforms.geometry import (
     TRIES,
@@ -37,6 +40,8 @@ Interpolation = Literal["bilinear", "bicubic", "nearest"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+_SMALL = 96
+
 # Which columns of the table of random numbers serve what.
 _CROP = slice(0, 2 * TRIES + 2)
 _FLIP, _FLIP_VERTICAL, _COLOR, _ERASE = 22, 23, slice(24, 27), slice(27, 32)
@@ -44,7 +49,7 @@ _COLUMNS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
+class Augment(Document):
     """What is random in training; part of a `Preprocessing`. Every value is checked when it is made.
 
     Attributes:
@@ -61,6 +66,8 @@ class Augment:
     Augment(scale=None, ratio=(0.75, 1.3333333333333333), flip=0.5, flip_vertical=0.0, brightness=0.0, contrast=0.0, \
 saturation=0.0, erase=0.0)
     """
+
+    _head: ClassVar[Mapping[str, Any]] = {"kind": "Augment"}
 
     scale: tuple[float, float] | None = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -109,11 +116,11 @@ class Plan(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """How images become a model's input; made by `train`, `evaluate` and `from_model`, or from a model file.
+class Preprocessing(Spec):
+    """How images become a model's input: made by `for_training`, `for_evaluation`, `from_model`, or of a model file.
 
-    It is callable on one image, picklable, and equal to what `from_json(to_json(it))` gives. Image datasets run it in
-    their threads; on its own it serves `torchvision.datasets.ImageFolder(transform=...)` as well.
+    It is callable on one image, picklable, and equal to what `Preprocessing.from_json(it.to_json())` gives. Image
+    datasets run it in their threads; on its own it serves `torchvision.datasets.ImageFolder(transform=...)` as well.
 
     Attributes:
         size: Height and width of the output, in pixels.
@@ -130,6 +137,14 @@ class Preprocessing:
     >>> prepare(np.zeros((9, 12, 3), np.uint8)).shape
     torch.Size([3, 4, 4])
     """
+
+    kind: ClassVar[str] = "image"
+    noun: ClassVar[str] = "images"
+    way: ClassVar[str] = (
+        "give both the same colour and normalisation: transforms.for_evaluation(size, mean=..., std=...)"
+    )
+    _title: ClassVar[str] = "the preprocessing"
+    _head: ClassVar[Mapping[str, Any]] = {"kind": "Preprocessing"}
 
     size: tuple[int, int]
     resize: int | None = None
@@ -173,6 +188,15 @@ class Preprocessing:
     def for_evaluation(self) -> Self:
         """The same without augmentation."""
         return dataclasses.replace(self, augment=None)
+
+    def example(self, *, small: bool = False) -> Any:
+        """Two images, or two of 96 pixels where they are larger and a small example will do."""
+        size = [_SMALL, _SMALL] if small and min(self.size) > _SMALL else self.size
+        return values([2, self.channels, *size], "float32", -2.0, 2.0)
+
+    def compared(self) -> dict[str, Any]:
+        """What a pixel means; size and crop may differ between training and evaluation."""
+        return {name: getattr(self, name) for name in ("color", "mean", "std", "then")}
 
     def draw(self, count: int) -> Numbers | None:
         """The random numbers for `count` images [count, 32], from torch's global stream; None if nothing is random.

@@ -1,0 +1,10 @@
+"""The kinds that dlkit itself has: whoever reads a document of any kind imports them from here, all of them known."""
+
+from __future__ import annotations
+
+from dlkit.specs.kinds import KINDS
+from dlkit.specs.table import Schema
+from dlkit.specs.text import TextSpec
+from dlkit.transforms.spec import Preprocessing
+
+__all__ = ["KINDS", "Preprocessing", "Schema", "TextSpec"]
