@@ -31,8 +31,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dlkit import Trainer, fine_tune
-from dlkit.callbacks import Callback, ReuseFeatures
+from dlkit.callbacks import Callback
 from dlkit.datasets import NotMNIST
+from dlkit.training import ReuseFeatures
 from dlkit.transfer import create_model, freeze
 
 BATCH, RATE, FINE_TUNE_EPOCHS = 32, 1e-3, 5
@@ -96,11 +97,11 @@ def with_dlkit(root: Path, seed: int, epochs: int, device: str, *, views: int | 
     model, clock = freeze(model_of(root, seed)), Epochs()
     optim = torch.optim.AdamW(model.head_parameters(), RATE)
     with tempfile.TemporaryDirectory() as folder:  # nothing is found from an earlier run
-        callbacks = [ReuseFeatures(views=views, folder=folder), clock]
-        began = time.perf_counter()
+        reuse, began = ReuseFeatures(views=views, folder=folder), time.perf_counter()
         trainer = Trainer(
-            model, nn.CrossEntropyLoss(), optim, metrics=["accuracy"], callbacks=callbacks, seed=seed, device=device
-        )
+            model, nn.CrossEntropyLoss(), optim, metrics=["accuracy"], callbacks=[clock], reuse_features=reuse,
+            seed=seed, device=device,
+        )  # fmt: skip
         history = trainer.fit(train, val, epochs=epochs)
     return Result.of(history["val_accuracy"][-1], began, clock.times)
 
@@ -203,7 +204,7 @@ def with_fine_tune(root: Path, seed: int, epochs: int, device: str) -> Result:
         reuse, began = ReuseFeatures(views=4, folder=folder), time.perf_counter()
         found = fine_tune(
             model_of(root, seed), train, val, epochs=FINE_TUNE_EPOCHS, head_epochs=epochs, seed=seed, device=device,
-            callbacks=[reuse],
+            reuse_features=reuse,
         )  # fmt: skip
         ended = time.perf_counter()
     return Result.of(accuracy(found.model, val, device), began, [ended])
@@ -226,7 +227,8 @@ def with_letters(root: Path, seed: int, epochs: int, device: str) -> Result:
             nn.CrossEntropyLoss(),
             optim,
             metrics=["accuracy"],
-            callbacks=[reuse, clock],
+            callbacks=[clock],
+            reuse_features=reuse,
             seed=seed,
             device=device,
         ).fit(DataLoader(train, BATCH, shuffle=True), DataLoader(val, BATCH), epochs=epochs)

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import dlkit
 from dlkit import Trainer
-from dlkit.callbacks import EMA, Callback, Checkpoint, ReuseFeatures
+from dlkit.callbacks import EMA, Callback, Checkpoint
+from dlkit.training import ReuseFeatures
 from dlkit.transfer import create_model, freeze, frozen_tensors, head_parameters, replace_head
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -101,7 +102,7 @@ def test_frozen_stays_bit_identical(precision: str, reuse: bool) -> None:
     before = {name: value.detach().cpu().clone() for name, value in frozen_tensors(model).items()}
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1)
     Trainer(
-        model, nn.CrossEntropyLoss(), optimizer, callbacks=[ReuseFeatures(enabled=reuse)], progress=False,
+        model, nn.CrossEntropyLoss(), optimizer, reuse_features=reuse, progress=False,
         device="cuda", precision=precision,
     ).fit(train_loader(), epochs=13)  # fmt: skip
     assert different(before, {name: value.cpu() for name, value in frozen_tensors(model).items()}) == []
@@ -116,7 +117,7 @@ def test_the_head_from_stored_features_is_that_of_the_slow_way() -> None:
         optimizer = torch.optim.AdamW(head_parameters(one), 1e-3)
         seen: list[str] = []
         run = Trainer(
-            one, nn.CrossEntropyLoss(), optimizer, callbacks=[ReuseFeatures(enabled=reuse, keep=False)], device="cuda",
+            one, nn.CrossEntropyLoss(), optimizer, reuse_features=reuse and ReuseFeatures(keep=False), device="cuda",
             progress=False,
         )  # fmt: skip
         run.run.say = seen.append  # type: ignore[method-assign]
@@ -253,7 +254,7 @@ def test_random_views_of_a_frozen_backbone() -> None:
     noisy = Noisy(*data().tensors)
     history = Trainer(
         model, nn.CrossEntropyLoss(), torch.optim.AdamW(head_parameters(model), 1e-2), metrics=["accuracy"],
-        callbacks=[ReuseFeatures(views=3, keep=False)], device="cuda", progress=False,
+        reuse_features=ReuseFeatures(views=3, keep=False), device="cuda", progress=False,
     ).fit(DataLoader(noisy, 16, shuffle=True), data_loader(), epochs=12)  # fmt: skip
     assert history["val_accuracy"][-1] > 0.8
 

@@ -55,15 +55,15 @@ artifact/header artifact/budget artifact/running artifact/inputs artifact/weight
 artifact/saving artifact/__init__
 runs/every runs/history runs/snapshot runs/state runs/checking runs/judged runs/parts runs/modelfile runs/store
 runs/__init__
-callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/features callbacks/frozen
+callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/frozen
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/sources training/windows
 training/meaning training/units training/batches training/counting training/outputs training/steps
 training/closures
-training/evaluation training/loop training/signals training/handed training/identity training/planning training/probing
-training/resuming training/continuing
-training/watching training/reuse training/rehearsal training/setup training/trainer training/__init__
+training/evaluation training/judging training/loop training/signals training/handed training/identity training/planning
+training/probing training/origin training/resuming training/continuing
+training/watching training/reuse training/rehearsal training/setup training/fitting training/trainer training/__init__
 inference/outputs inference/batches inference/frames inference/images inference/tables inference/texts inference/inputs
 inference/scoring inference/predictor inference/__init__
 recipes/tuning recipes/comparing recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__

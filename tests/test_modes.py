@@ -85,7 +85,7 @@ def test_training_validation_prediction_and_the_file_call_the_modules(tmp_path: 
     model, batches = Adapted(), data()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, metrics=["accuracy"], progress=False, device="cpu")
-    trainer.fit(batches, batches, epochs=2, dry_run=True)
+    trainer.dry_run(batches, batches)
     history = trainer.fit(batches, batches, epochs=2)
     trainer.lr_find(batches, steps=3)
     assert not model.first.merged

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dlkit import Trainer
-from dlkit.callbacks import ReuseFeatures
 from dlkit.errors import ArgumentError
 from dlkit.transfer import freeze, frozen_modules, frozen_tensors, head_parameters, is_frozen, unfreeze
 from dlkit.transfer.heads import find_heads
@@ -171,8 +170,8 @@ def test_fifty_steps_leave_a_real_model_bit_identical(library: str, name: str, o
         train_by_hand(model, optimizer, images)
     else:
         loader = DataLoader(TensorDataset(images, target), 4, shuffle=True)
-        reuse = ReuseFeatures(enabled="stored" in way)
-        trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, callbacks=[reuse], device="cpu", progress=False)
+        reuse = "stored" in way
+        trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, reuse_features=reuse, device="cpu", progress=False)
         trainer.fit(loader, loader, epochs=25)
         assert trainer.run.step == 50
     heads = find_heads(model).names

@@ -11,7 +11,6 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from dlkit import Trainer
-from dlkit.callbacks import ReuseFeatures
 from dlkit.datasets import ImageFolder
 from dlkit.transfer import create_model, freeze
 from dlkit.transforms import from_model
@@ -67,7 +66,7 @@ def test_the_head_from_stored_features_is_that_of_the_slow_way(shared_data: Path
         train, val = Subset(train, range(0, 244, 4)), Subset(val, range(0, 153, 4))
         optim = torch.optim.AdamW(model.head_parameters(), 1e-3)
         trainer = Trainer(
-            model, torch.nn.CrossEntropyLoss(), optim, callbacks=[ReuseFeatures(enabled=stored)], device="cpu",
+            model, torch.nn.CrossEntropyLoss(), optim, reuse_features=stored, device="cpu",
             progress=False,
         )  # fmt: skip
         trainer.fit(DataLoader(train, 16, shuffle=True), DataLoader(val, 16), epochs=5)

@@ -38,7 +38,6 @@ MAKERS: dict[str, Callable[[Path, object], Callback]] = {
     ),
     "MLflowLogger": lambda folder, run: dlkit.callbacks.MLflowLogger("x", tracking_uri=f"sqlite:///{folder}/m.db"),
     "Progress": lambda folder, run: dlkit.callbacks.Progress(),
-    "ReuseFeatures": lambda folder, run: dlkit.callbacks.ReuseFeatures(),
     "StopOnNaN": lambda folder, run: dlkit.callbacks.StopOnNaN(),
     "TensorBoardLogger": lambda folder, run: dlkit.callbacks.TensorBoardLogger(folder / "events"),
     "TimeLimit": lambda folder, run: dlkit.callbacks.TimeLimit("2 h"),

@@ -95,7 +95,7 @@ def test_a_dry_run_in_between_leaves_the_average_as_it_was():
     )
     trainer.fit(batches, batches, epochs=2)
     before = trainer.evaluate(batches)
-    trainer.fit(batches, batches, epochs=3, dry_run=True)
+    trainer.dry_run(batches, batches)
     assert trainer.evaluate(batches) == before
     whole = nn.Linear(2, 1)
     torch.manual_seed(0)

@@ -199,8 +199,8 @@ def test_validation_evaluation_prediction_rehearsals(root):
     assert made.evaluate(loader)["loss"] == pytest.approx(float(expected), rel=1e-5)
     with pytest.warns(UserWarning, match=r"samples that cannot be read have no prediction, in batch 2: there are"):
         assert torch.equal(made.predict(loader), made.model(inputs).detach())
-    assert trainer().fit(loader, overfit=2)["step"] == [2]
-    trainer().fit(loader, loader, dry_run=True)
+    assert trainer().overfit(loader, 2, epochs=1)["step"] == [2]
+    trainer().dry_run(loader, loader)
     trainer().lr_find(loader, steps=7)
 
 

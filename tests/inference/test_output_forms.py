@@ -119,7 +119,7 @@ def test_classes_with_probabilities(tmp_path):
 def test_an_assumption_is_told(tmp_path, capsys):
     for loss, told in ((own(nn.CrossEntropyLoss()), True), (nn.CrossEntropyLoss(), False)):
         _, _, trainer = saved(loss, "three", Ending(3), tmp_path)
-        trainer.run._verbose = True
+        trainer.run.verbose = True
         capsys.readouterr()
         trainer.save(tmp_path / "model.safetensors")
         assert ("does not say what the outputs are; they are taken for logits" in capsys.readouterr().err) is told

@@ -12,7 +12,6 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dlkit import compare, fine_tune
-from dlkit.callbacks import ReuseFeatures
 from dlkit.errors import ArgumentError, DataError
 from dlkit.recipes.tuning import _Best
 from dlkit.transfer import is_frozen
@@ -33,9 +32,7 @@ def network(seed: int = 0) -> nn.Sequential:
 
 
 def test_fine_tune_chooses_trains_and_returns_the_best() -> None:
-    found = fine_tune(
-        network(), loader(0), loader(1), epochs=3, head_epochs=6, views=None, progress=False, device="cpu"
-    )
+    found = fine_tune(network(), loader(0), loader(1), epochs=3, head_epochs=6, progress=False, device="cpu")
     assert len(found.tried) == 6
     assert found.tried[found.lr, found.weight_decay] == max(found.tried.values())
     model, right = found.model, 0
@@ -94,14 +91,14 @@ def test_all_settings_of_the_head_share_the_features_of_one_pass(noise: float, v
 
 def test_without_stored_features_only_the_usual_setting_is_tried(capsys: Any) -> None:
     train, val = DataLoader(Nameless(0, noise=0.1), 16), DataLoader(Nameless(1), 16)
-    found = fine_tune(network(), train, val, epochs=0, head_epochs=2, callbacks=[ReuseFeatures(enabled=False)])
+    found = fine_tune(network(), train, val, epochs=0, head_epochs=2, reuse_features=False)
     assert list(found.tried) == [(1e-3, 1e-4)]
     assert "features are not stored, so only lr 0.001, weight decay 0.0001 was tried" in capsys.readouterr().err
 
 
 def test_equal_accuracies_are_told_apart_by_the_loss() -> None:
     rows = [(0.5, 0.7), (0.75, 0.6), (0.75, 0.4), (0.75, 0.5), (0.5, 0.1)]
-    best = _Best("val_accuracy", 0.1, 0.0, aloud=False)
+    best = _Best("val_accuracy", 0.1, 0.0)
     layer = nn.Linear(1, 1, bias=False)
     run = types.SimpleNamespace(model=layer)
     for number, (accuracy, loss) in enumerate(rows):

@@ -332,7 +332,7 @@ def test_a_run_that_no_longer_fits_is_refused_with_each_difference(tmp_path):
 def test_settings_that_may_differ_are_told_with_both_values(tmp_path, capsys):
     trainer(tmp_path).fit(loader(), epochs=1)
     other = trainer(tmp_path, lr=0.7)
-    other.run._verbose, other.run.seed = True, 9
+    other.run.verbose, other.run.seed = True, 9
     other.fit(loader(), epochs=2)
     told = capsys.readouterr().err
     assert "resumed from" in told
@@ -346,7 +346,7 @@ def test_a_finished_run_trains_no_epoch_and_says_how_to_start_anew(tmp_path, cap
     first = trainer(tmp_path)
     first.fit(loader(), epochs=2)
     again = trainer(tmp_path)
-    again.run._verbose = True
+    again.run.verbose = True
     assert again.fit(loader(), epochs=2).rows == first.history.rows
     assert again.run.step == first.run.step
     assert "resume=False" in capsys.readouterr().err

@@ -57,7 +57,7 @@ def test_numbers_that_are_not_whole(value):
 def test_numbers_that_may_be_anything_but_not_a_fraction(value):
     for call, name in (
         (lambda: trainer(seed=value), "seed"),
-        (lambda: trainer().fit([(X, Y)], overfit=value), "overfit"),
+        (lambda: trainer().overfit([(X, Y)], value), "batches"),
         (lambda: LearningRate(warmup=value), "warmup"),
         (lambda: dlkit.DataLoader(range(3), num_workers=value), "num_workers"),
     ):
@@ -69,7 +69,7 @@ def test_numbers_of_numpy_are_numbers():
     one, two = np.int64(1), np.int32(2)
     made = trainer(accumulate=two, seed=np.uint8(7))
     loader = dlkit.DataLoader(TensorDataset(X, Y), two, num_workers=np.int64(0), seed=two)
-    assert made.fit(loader, epochs=one, overfit=two)["step"] == [1]
+    assert made.fit(loader, epochs=one, steps_per_epoch=one)["step"] == [1]
     assert type(made.run.epochs) is type(made.run.accumulate) is type(loader.batch_size) is int
 
 
@@ -78,7 +78,6 @@ def test_switches_that_are_not_true_or_false(value):
     for call, name in (
         (lambda: trainer(progress=value), "progress"),
         (lambda: trainer(compile=value), "compile"),
-        (lambda: trainer().fit([(X, Y)], dry_run=value), "dry_run"),
         (lambda: dlkit.DataLoader(range(3), shuffle=value), "shuffle"),
         (lambda: dlkit.DataLoader(range(3), drop_last=value), "drop_last"),
         (lambda: dlkit.DataLoader(range(3), pin_memory=value), "pin_memory"),

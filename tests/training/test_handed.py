@@ -135,7 +135,7 @@ def test_a_trainer_that_was_only_made_or_rehearsed_has_used_nothing():
     stopping, model = EarlyStopping(patience=9), nn.Linear(4, 3)
     optimizer = torch.optim.Adam(model.parameters(), 0.1)
     made = Trainer(model, nn.CrossEntropyLoss(), optimizer, callbacks=[stopping], device="cpu", progress=False)
-    made.fit(BATCHES, BATCHES, dry_run=True)
+    made.dry_run(BATCHES, BATCHES)
     fold(stopping, model=model, optimizer=optimizer)
 
 

@@ -182,7 +182,7 @@ def test_rehearsals_between_two_fits_leave_no_trace(tmp_path: Path) -> None:
     for each in (trainer, plain):
         fit(each, "completed", validate=True)
     before = trainer.evaluate(loader)
-    trainer.fit(loader, loader, dry_run=True)
+    trainer.dry_run(loader, loader)
     trainer.lr_find(loader, steps=3)
     assert trainer.evaluate(loader) == before
     for each in (trainer, plain):
@@ -192,7 +192,7 @@ def test_rehearsals_between_two_fits_leave_no_trace(tmp_path: Path) -> None:
 
 def test_weights_that_the_user_loads_between_two_fits_are_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
     trainer = make(Path(), ema=True, store="none", stopping=False, end="completed", validate=False)
-    trainer.run._verbose = True
+    trainer.run.verbose = True
     fit(trainer, "completed", validate=False)
     with torch.no_grad():
         trainer.model[2].weight.zero_()  # type: ignore[index, operator]

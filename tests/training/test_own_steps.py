@@ -184,7 +184,7 @@ def test_a_run_goes_on_from_the_first_folder_else_from_the_others(tmp_path: Path
     two(tmp_path, stop=3).fit(data(), epochs=5)
     (tmp_path / "run").rename(tmp_path / "gone")
     trainer = two(tmp_path)
-    trainer.run._verbose = True
+    trainer.run.verbose = True
     trainer.fit(data(), epochs=5)
     assert f"resumed from {tmp_path / 'by-b'}" in capsys.readouterr().err
     assert trainer.history["step"] == [1, 2, 3, 4, 5]

@@ -145,7 +145,7 @@ def test_a_rehearsal_puts_everything_back(name):
     before = everything(made)
     tensors = {name: id(buffer) for name, buffer in made.model.named_buffers()}
     if name == "dry run":
-        made.fit(*batches(), epochs=5, dry_run=True)
+        made.dry_run(*batches())
     elif name == "lr_find":
         made.lr_find(batches()[0], steps=5, end=1e-3)
     else:
@@ -312,7 +312,7 @@ def test_a_metric_with_a_memory_goes_on(tmp_path):
     whole.fit(*batches(), epochs=3)
     make(Checkpoint(tmp_path, restore_best=False), metrics={"odd": Learned()}).fit(*batches(), epochs=2)
     resumed = make(Checkpoint(tmp_path, restore_best=False), metrics={"odd": Learned()})
-    resumed.fit(*batches(), epochs=3, dry_run=True)
+    resumed.dry_run(*batches())
     resumed.fit(*batches(), epochs=3)
     assert resumed.history["val_odd"] == whole.history["val_odd"] == [303, 603, 903]
 
@@ -357,7 +357,7 @@ def test_every_try_of_the_head_begins_with_the_loss_as_it_was():
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     loss, (train, _) = Watched(learning=False), batches()
     val = DataLoader(TensorDataset(torch.randn(9, 4), torch.arange(9) % 3), 9)
-    fine_tune(model, train, val, epochs=0, head_epochs=2, views=None, loss=loss, progress=False, device="cpu")
+    fine_tune(model, train, val, epochs=0, head_epochs=2, loss=loss, progress=False, device="cpu")
     assert len(Watched.first) > 1
     assert set(Watched.first) == {0.0}
     assert float(loss.mean) == float(loss.seen) == 0

@@ -137,7 +137,8 @@ def everything(trainer: Trainer, folder: Path) -> str:
 
 
 REHEARSALS = {
-    "dry run": lambda trainer: trainer.fit(*loaders(), epochs=9, dry_run=True),
+    "dry run": lambda trainer: trainer.dry_run(*loaders()),
+    "overfit": lambda trainer: trainer.overfit(loaders()[0], 2, epochs=3),
     "lr_find": lambda trainer: trainer.lr_find(loaders()[0], steps=12, end=1.0),
     "evaluate": lambda trainer: trainer.evaluate(loaders()[1]),
     "predict": lambda trainer: trainer.predict(loaders()[1]),
@@ -158,7 +159,9 @@ def test_everything_is_as_it_was(name, trained, precision, maker, tmp_path):
     assert everything(trainer, tmp_path) == before
 
 
-@pytest.mark.parametrize("names", [["dry run"], ["lr_find"], ["lr_find", "dry run", "evaluate", "dry run"]], ids=str)
+@pytest.mark.parametrize(
+    "names", [["dry run"], ["lr_find"], ["overfit", "lr_find", "dry run", "evaluate", "dry run"]], ids=str
+)
 @pytest.mark.parametrize("maker", [make, make_frozen])
 def test_a_training_after_a_rehearsal_is_the_training_without_it(names, maker, tmp_path):
     plain_one, rehearsed = maker(tmp_path / "a"), maker(tmp_path / "b")
@@ -192,7 +195,7 @@ def test_a_dry_run_goes_through_every_stage_with_two_batches(tmp_path):
 
     trainer = make(tmp_path)
     trainer.callbacks.append(Record())
-    history = trainer.fit(*loaders(), epochs=50, dry_run=True)
+    history = trainer.dry_run(*loaders())
     assert called == ["step", "step", "validation 1/2", "validation 2/2", "row", "end"]
     assert {"train_loss", "val_loss", "val_accuracy"} <= set(history)
     assert list(tmp_path.iterdir()) == []
@@ -210,7 +213,7 @@ def test_a_dry_run_finds_what_would_fail_later(where, tmp_path):
     wrong = [(torch.randn(4, 4), torch.tensor([0, 1, 2, 9]))]
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     with pytest.raises(CheckpointError if where == "state" else TrainingError):
-        trainer.fit(wrong if where == "train" else train, wrong if where == "validation" else val, dry_run=True)
+        trainer.dry_run(wrong if where == "train" else train, wrong if where == "validation" else val)
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, before[name])
     assert trainer.run.write_files
@@ -289,7 +292,7 @@ def test_the_curve_as_data_and_as_a_picture(tmp_path):
 # ----------------------------------------------------------------------------------------------------------- overfit
 
 
-def test_overfitting_a_few_batches(tmp_path):
+def test_overfitting_a_few_batches(capsys):
     torch.manual_seed(0)
     data = TensorDataset(torch.randn(64, 5), torch.randint(0, 2, (64,)))  # nothing to learn in general
     model = nn.Sequential(nn.Linear(5, 64), nn.ReLU(), nn.Linear(64, 2))
@@ -298,14 +301,17 @@ def test_overfitting_a_few_batches(tmp_path):
         nn.CrossEntropyLoss(),
         torch.optim.Adam(model.parameters(), 0.01),
         metrics=["accuracy"],
-        progress=False,
+        callbacks=[ClipGradients(100.0), EarlyStopping(patience=1)],
         device="cpu",
     )
-    loader = DataLoader(data, 8, shuffle=True)
-    history = trainer.fit(loader, epochs=60, overfit=2)
+    first = model[0].weight.clone()
+    history = trainer.overfit(DataLoader(data, 8, shuffle=True), 2, epochs=60)
     assert history["train_loss"][-1] < 0.02
-    assert trainer.run.step == 120
-    assert trainer.run.num_batches == 2
+    assert history["train_accuracy"] == [1.0]
+    assert history["step"][-1] == 120
+    assert (trainer.run.step, trainer.history.rows) == (0, [])
+    assert torch.equal(model[0].weight, first)
+    assert "overfit: 2 batches, 60 epochs: loss 0." in capsys.readouterr().err
 
 
 def test_overfit_takes_the_first_batches_of_the_first_epoch_and_keeps_them():
@@ -318,12 +324,11 @@ def test_overfit_takes_the_first_batches_of_the_first_epoch_and_keeps_them():
 
     model = Look(4, 2)
     trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1), progress=False)
-    trainer.fit(loaders()[0], epochs=2, overfit=2)
+    trainer.overfit(loaders()[0], 2, epochs=2)
     first = seen[:2]
     assert torch.equal(seen[2], first[0])
     assert torch.equal(seen[3], first[1])
     seen.clear()
-    trainer = Trainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1), progress=False)
     trainer.fit(loaders()[0])
     assert torch.equal(seen[0], first[0])
 
@@ -331,5 +336,4 @@ def test_overfit_takes_the_first_batches_of_the_first_epoch_and_keeps_them():
 def test_overfitting_more_batches_than_there_are():
     model, optimizer, batches = bowl()
     trainer = Trainer(model, nn.MSELoss(), optimizer, progress=False, device="cpu")
-    trainer.fit(batches, overfit=50)
-    assert trainer.run.step == 1
+    assert trainer.overfit(batches, 50, epochs=1)["step"] == [1]

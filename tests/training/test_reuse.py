@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate, get_worker_info
 
 from dlkit import Trainer
-from dlkit.callbacks import ReuseFeatures
 from dlkit.errors import ArgumentError
+from dlkit.training import ReuseFeatures
 from dlkit.transfer import freeze
 from dlkit.transfer._cut import SecondHalf, check_training, find_cut
 
@@ -67,7 +67,7 @@ def fit(train: Any, val: Any = None, views: int | None = None, epochs: int = 3, 
     model = freeze(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
     optim = torch.optim.SGD(model[2].parameters(), 0.1)
     reuse = ReuseFeatures(views=views, keep=False)
-    trainer = Trainer(model, nn.CrossEntropyLoss(), optim, callbacks=[reuse], device="cpu", progress=False)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim, reuse_features=reuse, device="cpu", progress=False)
     said: list[str] = []
     trainer.run.say = said.append  # type: ignore[method-assign]
     trainer.fit(DataLoader(train, 4, **settings), None if val is None else DataLoader(val, 4), epochs=epochs)
@@ -151,8 +151,8 @@ def test_a_cut_that_cannot_be_trained_through_is_not_used() -> None:
         torch.manual_seed(0)
         model = freeze(Checkpointed(), "block")
         optim = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
-        callbacks = [ReuseFeatures(enabled=enabled, keep=False)]
-        trainer = Trainer(model, nn.CrossEntropyLoss(), optim, callbacks=callbacks, device="cpu", progress=False)
+        reuse = enabled and ReuseFeatures(keep=False)
+        trainer = Trainer(model, nn.CrossEntropyLoss(), optim, reuse_features=reuse, device="cpu", progress=False)
         said: list[str] = []
         trainer.run.say = said.append  # type: ignore[method-assign]
         trainer.fit(DataLoader(Samples(None), 4, shuffle=True), epochs=2)

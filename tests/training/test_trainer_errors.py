@@ -286,8 +286,8 @@ def test_loaders_that_yield_nothing(loader, tmp_path):
     )
     for call in (
         lambda: trainer(callbacks=[Checkpoint(tmp_path)]).fit(loader),
-        lambda: trainer().fit(loader, dry_run=True),
-        lambda: trainer().fit(loader, overfit=2),
+        lambda: trainer().dry_run(loader),
+        lambda: trainer().overfit(loader, 2),
         lambda: trainer().lr_find(loader),
     ):
         with pytest.raises(DataError, match=message):
@@ -361,7 +361,6 @@ def test_a_sample_that_cannot_be_read_names_its_batch(workers):
         ({"validate_every": "10 min"}, "validate_every in time would give other numbers on another machine"),
         ({"validate_every": "often"}, "'often' is no interval; write 'epoch', '2 epochs', '500 steps'"),
         ({"validate_every": "0 steps"}, "'0 steps' is no interval"),
-        ({"overfit": -1}, "overfit must be a whole number of at least 0, not -1"),
     ],
 )
 def test_fit_arguments_that_cannot_be_meant(settings, message):
@@ -451,7 +450,7 @@ def test_state_that_could_not_be_loaded_is_refused_before_it_is_needed(tmp_path)
 
     message = r"state\['callbacks'\]\['Strange'\]\['when'\] is a numpy.ndarray, which cannot be loaded without running"
     for call in (
-        lambda: trainer(callbacks=[Strange()]).fit(batches(CLASSES), dry_run=True),
+        lambda: trainer(callbacks=[Strange()]).dry_run(batches(CLASSES)),
         lambda: trainer(callbacks=[Strange(), Checkpoint(tmp_path, background=False)]).fit(batches(CLASSES)),
         lambda: trainer(callbacks=[Strange(), Checkpoint(tmp_path)]).fit(batches(CLASSES)),
     ):

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dlkit import Trainer
-from dlkit.callbacks import EMA, Callback, Checkpoint, ReuseFeatures, Unfreeze
+from dlkit.callbacks import EMA, Callback, Checkpoint, Unfreeze
 from dlkit.errors import ArgumentError, TrainingError
+from dlkit.training import ReuseFeatures
 from dlkit.training.reuse import Reuse
 from dlkit.transfer import freeze, is_frozen, param_groups
 from dlkit.transfer._cut import find_cut
@@ -66,9 +67,13 @@ def loaders() -> tuple[Any, Any]:
     return DataLoader(data(), 8, shuffle=True), DataLoader(data(12), 5)
 
 
-def train(model: nn.Module, *callbacks: Callback, epochs: int = 4, optim: Any = None, **settings: Any) -> Trainer:
+def train(
+    model: nn.Module, *callbacks: Callback, epochs: int = 4, optim: Any = None, reuse: Any = True, **settings: Any
+) -> Trainer:
     optim = optim or torch.optim.AdamW(model.head_parameters(), 1e-2, weight_decay=0.1)
-    trainer = Trainer(model, nn.CrossEntropyLoss(), optim, callbacks=callbacks, device="cpu", progress=False)
+    trainer = Trainer(
+        model, nn.CrossEntropyLoss(), optim, callbacks=callbacks, reuse_features=reuse, device="cpu", progress=False
+    )
     loader, val = settings.pop("loaders", None) or loaders()
     trainer.fit(loader, val, epochs=epochs, **settings)
     return trainer
@@ -84,7 +89,7 @@ def assert_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 
 def test_features_are_computed_once_and_the_result_is_that_of_the_slow_way() -> None:
     slow, fast = freeze(make()), freeze(make())
-    trainer = train(slow, ReuseFeatures(enabled=False))
+    trainer = train(slow, reuse=False)
     again = train(fast)
     assert slow.stem[4].count == 4 * (20 + 12)
     assert fast.stem[4].count <= 20 + 12 + 2 + 2 * 8  # the check of the two halves, and no more
@@ -111,7 +116,7 @@ def test_features_of_another_device_or_precision_have_another_key() -> None:
 def test_an_inner_boundary_is_cut_as_well() -> None:
     models = [freeze(make(), until="layer2") for _ in range(2)]
     for model, enabled in zip(models, (False, True), strict=True):
-        train(model, ReuseFeatures(enabled=enabled), optim=torch.optim.SGD(param_groups(model, 0.05), momentum=0.9))
+        train(model, reuse=enabled, optim=torch.optim.SGD(param_groups(model, 0.05), momentum=0.9))
     assert models[1].stem[4].count < models[0].stem[4].count / 2
     images = torch.randn(16, 3, 8, 8)
     assert torch.allclose(models[0].eval()(images), models[1].eval()(images), atol=1e-4)
@@ -151,7 +156,7 @@ class Noisy(Dataset[Any]):
 def test_random_training_data_is_not_stored_unless_views_are_asked_for() -> None:
     for views, expected in ((None, 4 * 12), (2, 2 * 12)):
         model, noisy = freeze(make()), Noisy()
-        train(model, ReuseFeatures(views=views), loaders=(DataLoader(noisy, 6), DataLoader(data(6), 6)))
+        train(model, reuse=ReuseFeatures(views=views), loaders=(DataLoader(noisy, 6), DataLoader(data(6), 6)))
         assert model.stem[4].count <= expected + 6 + 2 + 12
         assert model.stem[4].count >= expected + 6
 
@@ -179,7 +184,7 @@ def test_samples_that_change_from_epoch_to_epoch_are_not_taken_for_constant() ->
 
 def test_where_nothing_is_random_one_view_is_stored() -> None:
     model = freeze(make())
-    train(model, ReuseFeatures(views=4), epochs=6)
+    train(model, reuse=ReuseFeatures(views=4), epochs=6)
     assert model.stem[4].count <= 20 + 12 + 2 + 2 * 8
 
 
@@ -197,7 +202,7 @@ def test_views_are_mixed_or_maps_taken_in_turn_and_the_same_in_every_run(until: 
         model.drop.p = 0.0
         trained = [each for each in model.parameters() if each.requires_grad]
         optim = torch.optim.SGD(trained, 0.0)  # nothing learns, so losses tell the inputs
-        train(model, ReuseFeatures(views=2), Look(), optim=optim, loaders=(DataLoader(Noisy(), 12), None))
+        train(model, Look(), reuse=ReuseFeatures(views=2), optim=optim, loaders=(DataLoader(Noisy(), 12), None))
         results.append(list(seen))
         seen.clear()
     assert results[0] == results[1]
@@ -242,7 +247,7 @@ def test_features_beyond_the_budget_are_not_stored_and_it_is_said(capsys: Any) -
     loader, val = loaders()
     optim = torch.optim.SGD(param_groups(model, 0.01))
     reuse = ReuseFeatures(max_bytes=20 * 8 * 64 * 4 - 1)  # one byte less than the maps of layer1 take
-    Trainer(model, nn.CrossEntropyLoss(), optim, callbacks=[reuse], device="cpu").fit(loader, val, epochs=2)
+    Trainer(model, nn.CrossEntropyLoss(), optim, reuse_features=reuse, device="cpu").fit(loader, val, epochs=2)
     message = capsys.readouterr().err
     assert "features of the training data are not stored: they would take 0.0 GB" in message
     assert "runs once over 12 validation samples" in message
@@ -271,13 +276,12 @@ STAGES = {1: "layer2", 2: "all"}
 
 def stage_run(folder: Path, *callbacks: Callback, epochs: int = 3, reuse: bool = False) -> Net:
     model = freeze(make())
-    settings = ReuseFeatures(enabled=reuse)
     train(
         model,
         Checkpoint(folder, every="1 steps", restore_best=False),
         Unfreeze(STAGES),
-        settings,
         *callbacks,
+        reuse=reuse,
         epochs=epochs,
     )
     return model
@@ -298,9 +302,9 @@ def test_a_run_on_stored_features_resumes_bit_for_bit_however_few_epochs_are_lef
 ) -> None:
     def run(folder: str, *callbacks: Callback, epochs: int = 3) -> Net:
         model = freeze(make())
-        settings = Checkpoint(tmp_path / folder, every="1 steps", restore_best=False), ReuseFeatures(views=views)
+        checkpoint = Checkpoint(tmp_path / folder, every="1 steps", restore_best=False)
         loader = DataLoader(data(12) if views is None else Noisy(), 5, shuffle=True)
-        train(model, *settings, *callbacks, epochs=epochs, loaders=(loader, None))
+        train(model, checkpoint, *callbacks, reuse=ReuseFeatures(views=views), epochs=epochs, loaders=(loader, None))
         return model
 
     whole = run("whole")
@@ -317,7 +321,7 @@ def test_each_stage_is_told() -> None:
     model, messages = freeze(make()), list[str]()
     trainer = Trainer(
         model, nn.CrossEntropyLoss(), torch.optim.AdamW(model.head_parameters(), 1e-2), device="cpu", progress=False,
-        callbacks=[Unfreeze({1: "layer2", 2: "all"}), ReuseFeatures(enabled=False)],
+        callbacks=[Unfreeze({1: "layer2", 2: "all"})], reuse_features=False,
     )  # fmt: skip
     trainer.run.say = messages.append  # type: ignore[method-assign]
     trainer.fit(loaders()[0], epochs=3)
@@ -384,7 +388,7 @@ def test_trainable_parameters_without_gradient_or_optimizer_are_named() -> None:
     freeze(model)
     model.unused = nn.Linear(2, 2)
     with pytest.warns(UserWarning, match="trainable") as caught:
-        train(model, ReuseFeatures(enabled=False), epochs=1)
+        train(model, reuse=False, epochs=1)
     messages = " ".join(str(each.message) for each in caught)
     assert "without a gradient in the first step: unused.weight, unused.bias" in messages
     assert "in no optimizer, so never changed: unused.weight, unused.bias; hand them to it" in messages
@@ -395,7 +399,7 @@ def test_a_moving_average_validates_on_stored_features() -> None:
     for enabled in (False, True):
         model = freeze(make())
         model.drop.p = 0.0
-        histories.append(train(model, EMA(0.9), ReuseFeatures(enabled=enabled)).history["val_loss"])
+        histories.append(train(model, EMA(0.9), reuse=enabled).history["val_loss"])
     assert histories[0] == pytest.approx(histories[1], abs=1e-5)
 
 
@@ -418,7 +422,7 @@ def test_a_dry_run_leaves_a_staged_model_as_it_was() -> None:
     before = weights(model)
     optim = torch.optim.AdamW(model.head_parameters(), 1e-2)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optim, callbacks=[Unfreeze(STAGES)], device="cpu", progress=False)
-    trainer.fit(*loaders(), epochs=3, dry_run=True)
+    trainer.dry_run(*loaders())
     assert_equal(before, weights(model))
     assert optim.state_dict()["state"] == {}
     copied = copy.deepcopy(model)

@@ -6,7 +6,6 @@ from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.early_stopping import EarlyStopping
 from dlkit.callbacks.ema import EMA
-from dlkit.callbacks.features import ReuseFeatures
 from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.gradients import ClipGradients
 from dlkit.callbacks.guards import StopOnNaN, TimeLimit
@@ -27,7 +26,6 @@ __all__ = [
     "LearningRate",
     "MLflowLogger",
     "Progress",
-    "ReuseFeatures",
     "StopOnNaN",
     "TensorBoardLogger",
     "TimeLimit",

@@ -7,8 +7,9 @@ from typing import Any
 
 from dlkit.runs.history import Row
 from dlkit.runs.state import Run
+from dlkit.runs.store import CheckpointStore
 
-__all__ = ["Callback", "overrides", "warn_unmeasured"]
+__all__ = ["Callback", "overrides", "unseen_gradients", "warn_unmeasured"]
 
 
 class Callback:
@@ -52,6 +53,10 @@ class Callback:
     order = 0
     #: Whether the training's numbers can depend on it; if so, a resume tells that it was added or left out.
     changes_numbers = True
+    #: Whether it changes which parts of the model are frozen while the run trains; the Trainer then looks after them.
+    freezes = False
+    #: The folder that the run is kept in: a fit goes on from what is there.
+    store: CheckpointStore | None = None
 
     def on_setup(self, run: Run) -> None:
         """A fit is called, and nothing is loaded yet: the time to bring model and optimizer into the shape they keep.
@@ -128,6 +133,25 @@ class Callback:
             run: The run; `run.stop_reason` says why.
         """
 
+    def bring_back(self, run: Run) -> bool:
+        """Put the best weights that it keeps into the model; returns whether there were any.
+
+        Args:
+            run: The run.
+        """
+        del run
+        return False
+
+    def conflict(self, *, own_step: bool, closure: bool) -> str | None:
+        """Why it cannot serve a run that takes its steps in another way; None if it can.
+
+        Args:
+            own_step: The user has given a step, so that the Trainer never sees the gradients.
+            closure: The optimizer computes the gradients itself, as LBFGS does.
+        """
+        del closure
+        return unseen_gradients(type(self).__name__) if own_step and overrides(self, "on_gradients") else None
+
     def state_dict(self) -> dict[str, Any]:
         """What to remember, as plain data; nothing by default."""
         return {}
@@ -138,6 +162,18 @@ class Callback:
         Args:
             state: Never empty.
         """
+
+
+def unseen_gradients(name: str) -> str:
+    """Why a callback that works on gradients cannot serve a run with a step of the user's own.
+
+    Args:
+        name: Of the callback.
+    """
+    return (
+        f"{name} works on gradients, which the Trainer never sees with a step of your own; do in the step what it "
+        "would do, between backward() and optimizer.step()"
+    )
 
 
 def overrides(callback: Callback, hook: str) -> bool:

@@ -75,7 +75,7 @@ class Checkpoint(Callback):
         keep_best = whole_number("keep_best", keep_best, least=0)
         self.dir, self.monitor, self.mode = Path(dir), monitor, mode
         self.every, self.background, self.restore_best = Every.parse(every), background, restore_best
-        self.store = CheckpointStore(self.dir, keep_last=keep_last, keep_best=keep_best)
+        self.store: CheckpointStore = CheckpointStore(self.dir, keep_last=keep_last, keep_best=keep_best)
         self.model_file = None if model_file is None else Path(model_file)
         self._snapshot = Snapshot()
         self._writer: ThreadPoolExecutor | None = None
@@ -100,10 +100,7 @@ class Checkpoint(Callback):
     def on_fit_start(self, run: Run) -> None:
         if self.model_file is not None:
             check_model_file(run)
-        judged = self.mode is not None or self.monitor in run.directions
-        if not judged and self.monitor != "val_loss":
-            run.higher_is_better(self.monitor)  # raises, and names what there is
-        self.store.higher_is_better = judged and run.higher_is_better(self.monitor, self.mode)
+        self._find_direction(run)
         self._candidate = None
         self._last_count = self._count(run)
         self._next_time = time.monotonic() + self.every.number
@@ -139,6 +136,16 @@ class Checkpoint(Callback):
             self._restore(run, [*self.store.best_entries(self.store.keep_best), *newest])
         if self.model_file is not None and run.write_files and run.step:
             self._write_model(run, self.model_file)
+
+    def bring_back(self, run: Run) -> bool:
+        self._find_direction(run)
+        return self._restore(run, self.store.best_entries(self.store.keep_best))
+
+    def _find_direction(self, run: Run) -> None:
+        judged = self.mode is not None or self.monitor in run.directions
+        if not judged and self.monitor != "val_loss":
+            run.higher_is_better(self.monitor)  # raises, and names what there is
+        self.store.higher_is_better = judged and run.higher_is_better(self.monitor, self.mode)
 
     def _write_own_best(self, run: Run) -> None:
         if self.model_file is None or not run.write_files:
@@ -211,13 +218,14 @@ class Checkpoint(Callback):
             message = f"could not save a checkpoint in {self.dir}: {error}; {kept}; training goes on"
             warnings.warn(message, CheckpointWarning, stacklevel=4)
 
-    def _restore(self, run: Run, entries: list[Entry]) -> None:
+    def _restore(self, run: Run, entries: list[Entry]) -> bool:
         """The weights of the first entry that can be read: the best, or the newest where those in memory are spoilt."""
         entry = next((entry for entry in entries if self._taken(run, entry, parts=True)), None)
         if entry is not None:
             run.eval_model = run.model  # a later evaluation must not use an average of other steps
             which = "last good" if entry.value is None else f"best ({self.monitor} {entry.value:.6g})"
             run.say(f"{which} weights restored, of step {entry.step} ({entry.file})")
+        return entry is not None
 
     def _taken(self, run: Run, entry: Entry, *, parts: bool) -> bool:
         try:

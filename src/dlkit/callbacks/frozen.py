@@ -39,6 +39,9 @@ class CheckFrozen(Callback):
         self._sums: dict[str, int] = {}
         self._first_step = self._later = False
 
+    def conflict(self, *, own_step: bool, closure: bool) -> str | None:
+        return None  # where it sees no gradients, it looks at the tensors alone
+
     def on_fit_start(self, run: Run) -> None:
         self._names, self._sums = None, {}
         self._first_step = self._later = False

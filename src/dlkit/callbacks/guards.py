@@ -58,11 +58,17 @@ class StopOnNaN(Callback):
 
 
 class TellNaN(Callback):
-    """Says once in a fit that the training loss became NaN or infinite; the Trainer has one where no `StopOnNaN` is."""
+    """Says once in a fit that the training loss became NaN or infinite; the Trainer has one of its own.
 
+    A `StopOnNaN` says it itself, and this one leaves it to that.
+    """
+
+    order = 1  # when StopOnNaN has begun to look
     changes_numbers = False
 
     def on_fit_start(self, run: Run) -> None:
+        if any(isinstance(watcher, _Look) for watcher in run.losses.watchers):
+            return
 
         def tell(name: str, value: float, step: int) -> None:
             warnings.warn(f"{_in_training(run, name, value, step)}; training goes on: {_REMEDY}", stacklevel=2)

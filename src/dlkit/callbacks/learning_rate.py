@@ -7,7 +7,7 @@ from typing import Any
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from dlkit._arguments import instance, whole_number
-from dlkit.callbacks.base import Callback
+from dlkit.callbacks.base import Callback, unseen_gradients
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import Row
 from dlkit.runs.state import Run
@@ -57,6 +57,14 @@ class LearningRate(Callback):
         self.plateau = isinstance(scheduler, ReduceLROnPlateau)
         self.every = every or ("step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch")
         self._scheduled: list[Any] = []
+
+    def conflict(self, *, own_step: bool, closure: bool) -> str | None:
+        if closure and self.warmup:
+            return (
+                f"LearningRate(warmup={self.warmup}) sets the rate when the gradients are there, and an "
+                "optimizer with a closure has read its rate before; use a scheduler that rises by itself"
+            )
+        return unseen_gradients(f"LearningRate(warmup={self.warmup})") if own_step and self.warmup else None
 
     def on_fit_start(self, run: Run) -> None:
         scheduler = self.scheduler

@@ -39,6 +39,7 @@ class Unfreeze(Callback):
     """
 
     order = -100
+    freezes = True
 
     def __init__(
         self,
@@ -52,6 +53,14 @@ class Unfreeze(Callback):
             raise ArgumentError(f"schedule must map epochs, counted from 0, to names of modules, not {schedule!r}")
         self.schedule = dict(sorted(schedule.items()))
         self.backbone_lr, self.layer_decay, self.example = backbone_lr, layer_decay, example
+
+    def conflict(self, *, own_step: bool, closure: bool) -> str | None:
+        if closure:
+            return (
+                "Unfreeze adds parameters to the optimizer, and one with a closure (LBFGS) steps those that it was "
+                "made with; train the stages with an optimizer of each its own"
+            )
+        return super().conflict(own_step=own_step, closure=closure)
 
     def stage(self, epoch: int) -> str:
         """From which module on the model is trainable.

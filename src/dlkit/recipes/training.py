@@ -17,13 +17,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from dlkit._arguments import whole_number
 from dlkit._showing import Lines
 from dlkit.artifact import save
-from dlkit.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, LearningRate, ReuseFeatures
+from dlkit.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, LearningRate
 from dlkit.errors import ArgumentError, ResumeError
 from dlkit.loader import DataLoader
 from dlkit.recipes.choosing import Choice, Wish, choose
 from dlkit.recipes.reading import Data, ReadOptions, read_data
 from dlkit.runs.history import History
 from dlkit.storage.files import atomic_write
+from dlkit.training.reuse import ReuseFeatures
 from dlkit.training.trainer import Trainer
 
 __all__ = ["MODEL_FILE", "Trained", "train"]
@@ -138,8 +139,17 @@ def train(
     if resume:
         note.refuse_another()
     loaders = _loaders(data, choice, num_workers)
+    callbacks = [
+        note, Checkpoint(folder), EarlyStopping(patience=choice.patience), CSVLogger(folder / "history.csv")
+    ]  # fmt: skip
     trainer = _trainer(
-        choice, len(loaders["train"]), [note, *_callbacks(choice, folder, views)], seed, device, progress
+        choice,
+        len(loaders["train"]),
+        callbacks=callbacks,
+        reuse_features=ReuseFeatures(views=views),
+        seed=seed,
+        device=device,
+        progress=progress,
     )
     for line in choice.why:
         trainer.run.say(line)
@@ -244,14 +254,7 @@ def _loaders(data: Data, choice: Choice, num_workers: int) -> dict[str, DataLoad
     return loaders | {name: DataLoader(part, size, num_workers=num_workers) for name, part in others.items()}
 
 
-def _callbacks(choice: Choice, folder: Path, views: int | None) -> list[Callback]:
-    kept: list[Callback] = [Checkpoint(folder), EarlyStopping(patience=choice.patience)]
-    return [*kept, CSVLogger(folder / "history.csv"), *([ReuseFeatures(views=views)] if choice.frozen else [])]
-
-
-def _trainer(
-    choice: Choice, batches: int, callbacks: list[Callback], seed: int, device: str, progress: bool
-) -> Trainer:
+def _trainer(choice: Choice, batches: int, **settings: Any) -> Trainer:
     learning = [parameter for parameter in choice.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(choice.groups(choice.lr) if choice.groups else learning, choice.lr, weight_decay=1e-2)
     steps = choice.epochs * batches
@@ -262,11 +265,8 @@ def _trainer(
         choice.loss,
         optimizer,
         metrics=choice.metrics,
-        callbacks=callbacks,
         scheduler=LearningRate(falling, every="step", warmup=min(20, steps // 10)),
-        device=device,
-        seed=seed,
-        progress=progress,
+        **settings,
     )
 
 

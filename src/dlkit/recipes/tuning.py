@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from dlkit._showing import safe
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.early_stopping import EarlyStopping
-from dlkit.callbacks.features import ReuseFeatures
 from dlkit.runs.history import History
 from dlkit.runs.parts import buffers_of, find_parts, load_buffers, remember
 from dlkit.training.batches import as_input, pieces, rows_of, split, takes
 from dlkit.training.meaning import agreed
 from dlkit.training.rehearsal import first_batches
+from dlkit.training.reuse import ReuseFeatures
 from dlkit.training.sources import source_of
 from dlkit.training.trainer import Trainer
 from dlkit.transfer.freezing import freeze, frozen_tensors, unfreeze
@@ -67,7 +68,7 @@ def fine_tune(
     *,
     epochs: int = 10,
     head_epochs: int = 25,
-    views: int | None = 4,
+    reuse_features: bool | ReuseFeatures = ReuseFeatures(views=4),  # noqa: B008  (frozen)
     metric: str = "accuracy",
     patience: int = 3,
     loss: nn.Module | None = None,
@@ -96,7 +97,8 @@ def fine_tune(
         val: The same.
         epochs: Of the whole model; 0 trains the head alone.
         head_epochs: Of the head.
-        views: Random views of each image to store, see `ReuseFeatures`; where nothing is random, one is stored.
+        reuse_features: How the head's features are stored, see `Trainer`: four random views of each image, or one
+            where nothing is random.
         metric: Judges all of it, see `dlkit.metrics.names()`.
         patience: Validations without an improvement after which the whole model's training ends.
         loss: `CrossEntropyLoss` by default.
@@ -109,30 +111,27 @@ def fine_tune(
         device: See `Trainer`.
         precision: See `Trainer`.
         folder: Keep the checkpoints of the whole model's training there and resume from them; None for a temporary one.
-        callbacks: Further callbacks for the training of the whole model; a `ReuseFeatures` among them says how the
-            head's features are stored, in the place of `views`.
+        callbacks: Further callbacks for the training of the whole model.
         progress: Show bars and lines.
 
     Raises:
-        ArgumentError: a number of epochs that cannot be meant, or a model without a head.
+        ArgumentError: an invalid number of epochs, or a model without a head.
         DataError: training and validation data mean different things.
 
     >>> from torch.utils.data import DataLoader, TensorDataset
     >>> data = DataLoader(TensorDataset(torch.randn(32, 4), torch.arange(32) % 2), 8)
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> fine_tune(model, data, data, epochs=1, head_epochs=2, views=None, progress=False).kept in ("head", "whole")
+    >>> fine_tune(model, data, data, epochs=1, head_epochs=2, progress=False).kept in ("head", "whole")
     True
     """
     epochs, head_epochs = whole_number("epochs", epochs, least=0), whole_number("head_epochs", head_epochs, least=1)
     patience, seed = whole_number("patience", patience, least=1), whole_number("seed", seed)
     agreed(model, train, val)
-    common = {"device": device, "precision": precision, "seed": seed}
     loss = loss or nn.CrossEntropyLoss()
-    own = next((each for each in callbacks if isinstance(each, ReuseFeatures)), None)
+    make = functools.partial(Trainer, model, loss, metrics=[metric], device=device, precision=precision, seed=seed)
     example = _example(model, train, seed)
-    search = _Search(
-        freeze(model, example=example), loss, metric, own or ReuseFeatures(views=views), common, progress=progress
-    )
+    freeze(model, example=example)
+    search = _Search(make, model, loss, metric, ReuseFeatures.of(reuse_features), progress=progress)
     rates = RATES if lr is None else (lr,)
     decays = DECAYS if weight_decay is None else (weight_decay,)
     best = search.best_of([(rate, decay) for rate in rates for decay in decays], train, val, head_epochs)
@@ -141,10 +140,25 @@ def fine_tune(
     score, kept, whole = best.value, "head", None
     if epochs:
         put_back = remember(model)
-        whole = _train_whole(
-            model, train, val, loss, metric, epochs, patience, backbone_lr, layer_decay, best.weight_decay, folder,
-            callbacks, progress, common, example,
-        )  # fmt: skip
+        groups = param_groups(
+            model,
+            backbone_lr * 10,
+            backbone_lr=backbone_lr,
+            layer_decay=layer_decay,
+            weight_decay=best.weight_decay,
+            example=example,
+        )
+        optimizer = torch.optim.AdamW(groups)
+        with tempfile.TemporaryDirectory() as temporary:
+            ends = [EarlyStopping(f"val_{metric}", patience=patience), Checkpoint(folder or temporary, f"val_{metric}")]
+            trainer = make(
+                optimizer,
+                scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
+                callbacks=[*callbacks, *ends],
+                reuse_features=reuse_features,
+                progress=progress,
+            )
+            whole = trainer.fit(train, val, epochs=epochs)
         values = [row[f"val_{metric}"] for row in whole.rows if f"val_{metric}" in row]
         now = (max(values) if best.higher else min(values)) if values else score
         if (now > score) if best.higher else (now < score):
@@ -153,48 +167,60 @@ def fine_tune(
             put_back()
     if progress:
         _say(f"fine-tuned: {metric} {score:.4f}, weights of the training of the {kept}")
-    model.eval()
     return FineTuned(
-        model=model, lr=best.lr, weight_decay=best.weight_decay, head=best.history, whole=whole, score=score,
-        tried=search.tried, kept=kept,
-    )  # fmt: skip
+        model=model.eval(),
+        lr=best.lr,
+        weight_decay=best.weight_decay,
+        head=best.history,
+        whole=whole,
+        score=score,
+        tried=search.tried,
+        kept=kept,
+    )
 
 
 class _Search:
     """Trains the head with several settings on the same stored features.
 
     Args:
+        make: Gives a Trainer for an optimizer.
         model: A frozen model; every training begins with the weights that it has now.
         loss: The loss.
         metric: What is compared.
-        reuse: How features are stored.
-        common: What all Trainers are given.
+        reuse: How features are stored; None for not at all.
         progress: Say what is done.
     """
 
     def __init__(
-        self, model: nn.Module, loss: nn.Module, metric: str, reuse: ReuseFeatures, common: Any, *, progress: bool
+        self,
+        make: Callable[..., Trainer],
+        model: nn.Module,
+        loss: nn.Module,
+        metric: str,
+        reuse: ReuseFeatures | None,
+        *,
+        progress: bool,
     ) -> None:
-        self.model, self.loss, self.metric, self.reuse, self.common = model, loss, metric, reuse, common
-        self.progress, self.start = progress, _moving(model)
-        self.buffers = {name: buffer.clone() for name, buffer in buffers_of(model).items()}
+        self.make, self.model, self.metric, self.progress = make, model, metric, progress
+        self.stores: dict[str, Any] = {}
+        self.reuse = False if reuse is None else dataclasses.replace(reuse, shared=self.stores)
+        self.start, self.buffers = _moving(model), {n: buffer.clone() for n, buffer in buffers_of(model).items()}
         self.parts = [remember(part) for part in find_parts({"loss": loss}, model).values()]
         self.tried: dict[tuple[float, float], float] = {}
 
     def best_of(self, settings: list[tuple[float, float]], train: Any, val: Any, epochs: int) -> _Best:
         """The best weights of all (lr, weight_decay); without stored features only the first one is tried."""
         best: _Best | None = None
-        self.reuse.shared = {}
         try:
             for rate, decay in settings:
                 found = self._trained(rate, decay, train, val, epochs)
                 self.tried[rate, decay] = found.value
                 best = found if best is None or found.is_better_than(best) else best
-                if len(self.reuse.shared) < 2 and len(settings) > 1:  # else each would cost a whole training
+                if len(self.stores) < 2 and len(settings) > 1:  # else each would cost a whole training
                     self._say(f"features are not stored, so only lr {rate:g}, weight decay {decay:g} was tried")
                     break
         finally:
-            self.reuse.shared = None
+            self.stores.clear()
             self._begin_anew()
         assert best is not None
         self._say(
@@ -211,12 +237,12 @@ class _Search:
 
     def _trained(self, rate: float, decay: float, train: Any, val: Any, epochs: int) -> _Best:
         self._begin_anew()
-        optim = torch.optim.AdamW(_learning(self.model), rate, weight_decay=decay)
-        best = _Best(f"val_{self.metric}", rate, decay, aloud=self.progress and not self.tried)
-        trainer = Trainer(
-            self.model, self.loss, optim, metrics=[self.metric], callbacks=[self.reuse, best], progress=False,
-            **self.common,
-        )  # fmt: skip
+        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        optim = torch.optim.AdamW(learning, rate, weight_decay=decay)
+        best = _Best(f"val_{self.metric}", rate, decay)
+        trainer = self.make(optim, callbacks=[best], reuse_features=self.reuse, progress=False)
+        # What is stored is said once, without a bar and a line for each of the short epochs.
+        trainer.run.verbose = self.progress and not self.tried
         best.history = trainer.fit(train, val, epochs=epochs)
         return best
 
@@ -225,38 +251,15 @@ class _Search:
             _say(message)
 
 
-def _train_whole(
-    model: nn.Module, train: Any, val: Any, loss: nn.Module, metric: str, epochs: int, patience: int, lr: float,
-    layer_decay: float, weight_decay: float, folder: str | Path | None, callbacks: Sequence[Callback], progress: bool,
-    common: Mapping[str, Any], example: Any,
-) -> History:  # fmt: skip
-    groups = param_groups(
-        model, lr * 10, backbone_lr=lr, layer_decay=layer_decay, weight_decay=weight_decay, example=example
-    )
-    optim = torch.optim.AdamW(groups)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optim, epochs)
-    with tempfile.TemporaryDirectory() as temporary:
-        stopping = EarlyStopping(f"val_{metric}", patience=patience)
-        store = Checkpoint(folder or temporary, f"val_{metric}")
-        trainer = Trainer(
-            model, loss, optim, metrics=[metric], scheduler=scheduler, callbacks=[*callbacks, stopping, store],
-            progress=progress, **common,
-        )  # fmt: skip
-        return trainer.fit(train, val, epochs=epochs)
-
-
 class _Best(Callback):
     """Keeps the best weights of a short training in memory: by the metric, and by the loss where that is equal."""
 
     order = 100
 
-    def __init__(self, monitor: str, lr: float, weight_decay: float, *, aloud: bool) -> None:
-        self.monitor, self.lr, self.weight_decay, self.aloud = monitor, lr, weight_decay, aloud
+    def __init__(self, monitor: str, lr: float, weight_decay: float) -> None:
+        self.monitor, self.lr, self.weight_decay = monitor, lr, weight_decay
         self.value, self.loss, self.weights = float("nan"), float("inf"), dict[str, Tensor]()
         self.higher, self.history = True, History()
-
-    def on_setup(self, run: Any) -> None:
-        run._verbose = self.aloud  # what is stored is said, without a bar and a line for each of the short epochs
 
     def on_fit_start(self, run: Any) -> None:
         self.higher = run.higher_is_better(self.monitor)
@@ -287,10 +290,6 @@ def _example(model: nn.Module, train: Any, seed: int) -> Any:
     inputs = tuple(inputs) if isinstance(inputs, list) else inputs
     rows = rows_of(inputs)
     return inputs if rows is None or rows <= 2 else pieces(inputs, rows // 2)[0]
-
-
-def _learning(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _moving(model: nn.Module) -> dict[str, Tensor]:

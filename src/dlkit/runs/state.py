@@ -200,6 +200,7 @@ class Run:
         val_data: The dataset that validations read.
         outputs: What the model's outputs are, for its file; None where the loss does not say.
         seed: What all randomness of the run is derived from.
+        verbose: Whether what the run says appears on the screen, too.
         parts: What else was handed over and has a state, by name, such as a loss with parameters: `dlkit.runs.parts`.
         unfilled: Parameters that held NaN or infinities before the first step, so that checkpoints may hold such: of
             the "model" and of each part.
@@ -230,7 +231,7 @@ class Run:
         self.indices: Callable[[int, int], list[Any] | None] = lambda epoch, batch: None
         self.accumulate = 1
         self.epoch_began = (0, 0)
-        self._verbose = verbose
+        self.verbose = verbose
         self.logged: Row = {}
         self.data: Any = None
         self.val_data: Any = None
@@ -307,7 +308,7 @@ class Run:
             value: One number. A tensor is read from its device at once, so not in every step.
 
         Raises:
-            ArgumentError: it is no number, or the name is "epoch" or "step".
+            ArgumentError: it is not a number, or the name is "epoch" or "step".
         """
         if name in ("epoch", "step"):
             raise ArgumentError(f"{name!r} is what a row is found by; log the value under another name")
@@ -333,7 +334,7 @@ class Run:
         """
         message = safe(message)
         _log.info(message)
-        if self._verbose and not _shown_by_logging():
+        if self.verbose and not _shown_by_logging():
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
 
@@ -345,7 +346,7 @@ class Run:
         Args:
             message: See `say`.
         """
-        if self._verbose:
+        if self.verbose:
             self.say(message)
         else:
             _log.warning(safe(message))

@@ -7,6 +7,7 @@ from dlkit.runs.history import History
 from dlkit.runs.state import Cursor, Run
 from dlkit.runs.store import CheckpointWarning, load_checkpoint
 from dlkit.training.rehearsal import LearningRateCurve
+from dlkit.training.reuse import ReuseFeatures
 from dlkit.training.trainer import Trainer
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Every",
     "History",
     "LearningRateCurve",
+    "ReuseFeatures",
     "Run",
     "Trainer",
     "load_checkpoint",

@@ -15,7 +15,7 @@ from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
 from dlkit.transfer.features import Features
 
-__all__ = ["ahead", "as_input", "call", "groups", "pieces", "rows_of", "split", "takes", "to_device"]
+__all__ = ["ahead", "as_input", "call", "groups", "on_device", "pieces", "rows_of", "split", "takes", "to_device"]
 
 _SEQUENCES = (tuple, list)  # `tuple | list` is made anew each time, which a step would notice
 _TARGETS = ("target", "targets", "label", "labels", "y")
@@ -218,6 +218,21 @@ def to_device(batch: Any, device: torch.device, *, channels_last: bool = False) 
         return value.to(device) if callable(getattr(value, "to", None)) else value
 
     return _map(batch, move, move_object)
+
+
+def on_device(batches: Iterable[Any], device: torch.device, *, channels_last: bool) -> Iterable[Any]:
+    """Batches on a device, ahead of their use where that helps; as they are where nothing is to be done.
+
+    Args:
+        batches: As the loader gave them.
+        device: Where to.
+        channels_last: See `to_device`.
+    """
+    if device.type == "cuda":
+        return ahead(batches, device, channels_last=channels_last)
+    if device.type == "cpu" and not channels_last:
+        return batches
+    return (to_device(batch, device, channels_last=channels_last) for batch in batches)
 
 
 def ahead(batches: Iterable[Any], device: torch.device, *, channels_last: bool = False) -> Iterator[Any]:

@@ -40,12 +40,6 @@ class ClosureStep(StandardStep):
     """
 
     def __call__(self, run: Run, group: list[Any]) -> tuple[Tensor, Any, int]:
-        """Do the step; see `StandardStep`.
-
-        Args:
-            run: The run.
-            group: Batches on the device.
-        """
         optimizer, first = run.optimizer, list[tuple[Tensor, Any]]()
 
         def closure() -> Tensor:

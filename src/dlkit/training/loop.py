@@ -16,7 +16,7 @@ from dlkit.training.batches import groups
 from dlkit.training.sources import Source, nothing, nothing_left
 from dlkit.training.steps import Step
 
-__all__ = ["Hooks", "Plan", "run_epochs"]
+__all__ = ["Hooks", "Routine", "run_epochs"]
 
 
 class Hooks:
@@ -34,7 +34,7 @@ class Hooks:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class Routine:
     """What a fit does: the pieces that the loop puts together.
 
     Attributes:
@@ -52,28 +52,28 @@ class Plan:
     prepare: Callable[[Any], Any]
 
 
-def run_epochs(run: Run, plan: Plan, hooks: Hooks) -> None:
+def run_epochs(run: Run, routine: Routine, hooks: Hooks) -> None:
     """Train until the run has all its epochs, or somebody asks to stop.
 
     Args:
         run: The run, fresh or resumed at any safe point.
-        plan: What to do.
+        routine: What to do.
         hooks: Who listens.
     """
     while run.epoch < run.epochs and run.stop_reason is None:
         for hook in hooks["on_epoch_start"]:
             hook(run)
-        _train_epoch(run, plan, hooks)
+        _train_epoch(run, routine, hooks)
 
 
-def _train_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
-    cursor, losses, step = run.cursor, run.losses, plan.step
+def _train_epoch(run: Run, routine: Routine, hooks: Hooks) -> None:
+    cursor, losses, step = run.cursor, run.losses, routine.step
     step_end, safe_point = hooks["on_step_end"], hooks["on_safe_point"]
-    steps = plan.validate_every.number if plan.validate_every.unit == "steps" and plan.validate else 0
+    steps = routine.validate_every.number if routine.validate_every.unit == "steps" and routine.validate else 0
     began = run.epoch_began = (cursor.step, cursor.batch)
     if steps and cursor.step and cursor.step % steps == 0:
-        _validate(run, plan, hooks)  # a run that was stopped in the middle of this validation
-    batches = plan.prepare(plan.source.batches(cursor.epoch, cursor.batch))
+        _validate(run, routine, hooks)  # a run that was stopped in the middle of this validation
+    batches = routine.prepare(routine.source.batches(cursor.epoch, cursor.batch))
     for planned in groups(batches, run.accumulate) if run.stop_reason is None else ():
         group = [batch for batch in planned if batch is not LEFT_OUT]
         if not group:
@@ -93,7 +93,7 @@ def _train_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
             hook(run)
         run.between_steps = True
         if steps and cursor.step % steps == 0:
-            _validate(run, plan, hooks)
+            _validate(run, routine, hooks)
         for hook in safe_point:
             hook(run)
         if run.stop_reason is not None:
@@ -101,18 +101,18 @@ def _train_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
     if run.stop_reason is None:
         if cursor.batch and (cursor.step, 0) == began:
             raise nothing_left(cursor.batch, cursor.epoch)
-        _end_epoch(run, plan, hooks)
+        _end_epoch(run, routine, hooks)
     for hook in safe_point:
         hook(run)
 
 
-def _end_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
+def _end_epoch(run: Run, routine: Routine, hooks: Hooks) -> None:
     cursor = run.cursor
     if cursor.batch == 0:
-        raise nothing(plan.source, cursor.epoch)
-    every, last = plan.validate_every, cursor.epoch + 1 >= run.epochs
-    if plan.validate and (last or (every.unit == "epochs" and (cursor.epoch + 1) % every.number == 0)):
-        _validate(run, plan, hooks)
+        raise nothing(routine.source, cursor.epoch)
+    every, last = routine.validate_every, cursor.epoch + 1 >= run.epochs
+    if routine.validate and (last or (every.unit == "epochs" and (cursor.epoch + 1) % every.number == 0)):
+        _validate(run, routine, hooks)
         if cursor.validated != cursor.step:
             return  # interrupted: the resumed run starts with this validation
     if not run.history.rows or run.history.rows[-1]["step"] != cursor.step:
@@ -126,10 +126,10 @@ def _end_epoch(run: Run, plan: Plan, hooks: Hooks) -> None:
         run.request_stop(f"completed {run.epochs} epoch{'s' if run.epochs != 1 else ''}", final=True)
 
 
-def _validate(run: Run, plan: Plan, hooks: Hooks) -> None:
-    if plan.validate is None or run.cursor.validated == run.cursor.step:
+def _validate(run: Run, routine: Routine, hooks: Hooks) -> None:
+    if routine.validate is None or run.cursor.validated == run.cursor.step:
         return
-    values = plan.validate()
+    values = routine.validate()
     if values is not None:
         run.cursor.validated = run.cursor.step
         _write_row(run, {f"val_{name}": value for name, value in values.items()}, hooks)

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from dlkit import rng
@@ -16,10 +16,11 @@ from dlkit.errors import ArgumentError, TrainingError
 from dlkit.runs.history import History
 from dlkit.runs.parts import remember
 from dlkit.runs.state import Cursor, LossMeter, Run
+from dlkit.training.batches import groups
 from dlkit.training.sources import Source, nothing, present
 from dlkit.training.steps import Step
 
-__all__ = ["LearningRateCurve", "first_batches", "lr_find", "stand_in", "undone"]
+__all__ = ["LearningRateCurve", "endless", "first_batches", "lr_find", "overfit", "stand_in", "undone"]
 
 
 def first_batches(source: Source, count: int) -> list[Any]:
@@ -35,6 +36,24 @@ def first_batches(source: Source, count: int) -> list[Any]:
     if not batches:
         raise nothing(source, 0)
     return batches
+
+
+def endless(source: Source) -> Iterator[Any]:
+    """The batches of a source, epoch after epoch.
+
+    Args:
+        source: Where from.
+
+    Raises:
+        DataError: an epoch has none.
+    """
+    for epoch in itertools.count():
+        empty = True
+        for batch in present(source.batches(epoch)):
+            empty = False
+            yield batch
+        if empty:
+            raise nothing(source, epoch)
 
 
 def stand_in(callback: Callback) -> Callback:
@@ -120,15 +139,13 @@ class LearningRateCurve:
         return plots.lr_curve(self.rates, self.losses, self.suggestion, path=path)
 
 
-def lr_find(
-    run: Run, step: Step, batches: Callable[[int], Iterator[Any]], *, start: float, end: float, steps: int
-) -> LearningRateCurve:
+def lr_find(run: Run, step: Step, batches: Iterable[Any], *, start: float, end: float, steps: int) -> LearningRateCurve:
     """See `Trainer.lr_find`.
 
     Args:
         run: The run; put back as it was.
         step: Does one step on one batch.
-        batches: `batches(epoch)` gives the prepared batches of an epoch.
+        batches: Without an end, on the device.
         start: The first rate.
         end: The last one.
         steps: How many.
@@ -139,9 +156,8 @@ def lr_find(
     losses: list[float] = []
     with undone(run):
         run.model.train()
-        endless = itertools.chain.from_iterable(batches(epoch) for epoch in itertools.count())
         average = 0.0
-        for number, batch in enumerate(itertools.islice(endless, steps)):
+        for number, batch in enumerate(itertools.islice(batches, steps)):
             rate = start * (end / start) ** (number / (steps - 1))
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
@@ -156,3 +172,26 @@ def lr_find(
     if len(rates) < 2:
         raise TrainingError(f"the loss exploded at once, at a learning rate of {start:g}; choose a smaller start")
     return LearningRateCurve(rates=rates, losses=losses)
+
+
+def overfit(run: Run, step: Step, batches: Sequence[Any], *, epochs: int) -> History:
+    """See `Trainer.overfit`.
+
+    Args:
+        run: The run, which whoever calls this puts back as it was.
+        step: Does one step on a group of batches.
+        batches: On the device.
+        epochs: How often to go through them.
+    """
+    history = History()
+    run.model.train()
+    for epoch in range(epochs):
+        for group in groups(batches, run.accumulate):
+            values, count, _ = step(run, group)
+            run.losses.add(values, count, run.step)
+            run.cursor.step += 1
+        means = {f"train_{name}": value for name, value in run.losses.mean().items()}
+        history.rows.append({"epoch": epoch + 1, "step": run.step, **means})
+        run.losses.reset()
+    step.settle()
+    return history

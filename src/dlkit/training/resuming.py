@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from dlkit import rng
 from dlkit._showing import Lines
@@ -19,114 +17,16 @@ from dlkit.runs.checking import check_fits, check_state, restoring
 from dlkit.runs.history import History
 from dlkit.runs.parts import load_parts, parts_state
 from dlkit.runs.state import Cursor, Run
-from dlkit.storage.identity import of_tensor
 from dlkit.training.handed import take
 from dlkit.training.identity import differences
+from dlkit.training.origin import Settings, named
 from dlkit.training.planning import ScriptRates, put_functions
 from dlkit.training.probing import differing, marks_of
 from dlkit.training.sources import Source
 
-__all__ = ["FORMAT", "Script", "Settings", "capture", "loss_settings", "named", "rates_of", "restore", "settings_of"]
+__all__ = ["FORMAT", "Script", "capture", "restore"]
 
 FORMAT = 1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How a run was set up.
-
-    Attributes:
-        must: Must be the same when it is resumed: data, model, optimizers, accumulation.
-        may: May differ, and is then told with both values: seed, rates, callbacks, precision.
-    """
-
-    must: dict[str, Any]
-    may: dict[str, Any]
-
-
-# The parameters, and what schedules write into the groups.
-_NO_SETTINGS = frozenset({"params", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"})
-
-
-def rates_of(optimizers: Mapping[str, Optimizer]) -> dict[str, Any]:
-    """The learning rates, weight decays and so on of optimizers as they are now.
-
-    Args:
-        optimizers: By name.
-    """
-    return {
-        f"{name}, group {number}, {key}" if len(optimizer.param_groups) > 1 else key: value
-        for name, optimizer in optimizers.items()
-        for number, group in enumerate(optimizer.param_groups)
-        for key, value in group.items()
-        if key not in _NO_SETTINGS and isinstance(value, int | float | bool | str | tuple | list | type(None))
-    }
-
-
-def settings_of(run: Run, source: Source, callbacks: Sequence[Callback], **may: Any) -> Settings:
-    """Describe the run as it was set up.
-
-    Args:
-        run: The run.
-        source: The training data.
-        callbacks: All of them.
-        may: Further settings that may differ, the rates that the user gave among them.
-    """
-    optimizers = {name: _structure(optimizer) for name, optimizer in run.optimizers.items()}
-    must: dict[str, Any] = {"data": source.describe(), "model": _shapes(run.model), "optimizer": optimizers}
-    parts = {name: _shapes(part) for name, part in run.parts.items() if part.state_dict()}
-    must |= {"accumulate": run.accumulate, "parts": parts}
-    listed = [name for name, callback in named(callbacks).items() if callback.changes_numbers]
-    return Settings(must=must, may={"seed": run.seed, **may, "callbacks": listed})
-
-
-def _shapes(part: Any) -> dict[str, Any]:
-    """The tensors of a `state_dict`; of one that may grow and shrink only that there is one."""
-    if not isinstance(part, nn.Module):
-        return {"state of": type(part).__name__}
-    return {name: list(value.shape) for name, value in part.state_dict().items() if hasattr(value, "shape")}
-
-
-def _structure(optimizer: Optimizer) -> dict[str, Any]:
-    shapes = [[list(parameter.shape) for parameter in group["params"]] for group in optimizer.param_groups]
-    return {"class": type(optimizer).__name__, "parameters": shapes}
-
-
-def named(callbacks: Sequence[Callback]) -> dict[str, Callback]:
-    """Callbacks under the names their state is saved by: the class, numbered from the second of a kind on.
-
-    Args:
-        callbacks: In the order of the list.
-    """
-    result: dict[str, Callback] = {}
-    for callback in callbacks:
-        name = type(callback).__name__
-        count = sum(1 for other in result.values() if type(other).__name__ == name)
-        result[f"{name} {count + 1}" if count else name] = callback
-    return result
-
-
-def loss_settings(run: Run, loss: Any) -> dict[str, Any]:
-    """What a loss was made with: its numbers and texts, and the values of its buffers, such as class weights.
-
-    Args:
-        run: Before any training.
-        loss: As given to the Trainer.
-    """
-    plain = vars(loss).items() if isinstance(loss, nn.Module) else ()
-    settings = {
-        f"loss, {name}": value
-        for name, value in plain
-        if isinstance(value, int | float | str) and not name.startswith("_") and name != "training"
-    }
-    for part, value in run.parts.items():
-        buffers = value.named_buffers() if part.partition(".")[0] == "loss" and isinstance(value, nn.Module) else ()
-        settings |= {f"state of {part}, {name}": _values(buffer) for name, buffer in buffers}
-    return {"loss": type(loss).__name__, **settings}
-
-
-def _values(buffer: Tensor) -> Any:
-    return buffer.tolist() if buffer.numel() <= _SHOWN_VALUES else of_tensor(buffer)
 
 
 def capture(
@@ -374,10 +274,9 @@ def _new_holds(key: str, rates: bool) -> bool:
     """Whether this script's value is used: of what the saved state does not contain, or what was asked for."""
     if key == "seed" or key.startswith("schedule, ReduceLROnPlateau"):
         return False
-    if key in ("precision", "loss", "validate every", "validation data") or key.endswith(", function"):
+    if key in ("precision", "loss", "stored views", "validate every", "validation data") or key.endswith(", function"):
         return True
     return key.startswith("loss, ") or (rates and not key.startswith("state of "))
 
 
-_SHOWN_VALUES = 64
 _OF_ONE = ("loss, ", "state of ", "schedule")

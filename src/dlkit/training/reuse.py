@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shutil
 import time
 import weakref
@@ -13,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import rng
+from dlkit._arguments import whole_number
 from dlkit._modes import in_mode
-from dlkit.callbacks.features import ReuseFeatures
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.loader import DataLoader
 from dlkit.runs.state import Run
@@ -27,7 +29,63 @@ from dlkit.transfer._cut import Cut, SecondHalf, check_halves, check_training, f
 from dlkit.transfer.features import Features, FeatureStore, features_key, identity_of
 from dlkit.transfer.freezing import frozen_modules, is_frozen
 
-__all__ = ["Reuse"]
+__all__ = ["Reuse", "ReuseFeatures"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReuseFeatures:
+    """How the Trainer reuses the features of a frozen backbone: `Trainer(..., reuse_features=ReuseFeatures(views=4))`.
+
+    A model that was frozen with `dlkit.transfer.freeze` computes the same features for a sample in every epoch, so
+    the Trainer computes them once and trains the rest of the model on what it has stored. It does so by itself where
+    the samples are prepared without randomness, for validation data in any case. The streams of torch, numpy and
+    `random` are watched while samples are fetched, and samples of a dataset that does not say `draws_random = False`
+    are fetched twice: a generator that nothing can seed gives others, and then no features are stored. The rest of the
+    model is tried with one backward before it is trained on stored features.
+
+    Attributes:
+        views: With random augmentation, store so many random views of each training sample; every epoch trains on
+            another mixture of them, with weights drawn evenly among all that sum to 1. Maps and tokens (where more
+            than the head is trained) are taken in turn. None stores no augmented samples. They are stored even where
+            no more epochs than views are left and so nothing is saved: a resumed run has to see the same numbers.
+        keep: Keep features in a folder, so that the next run finds them; they are recomputed as soon as weights, data
+            or preprocessing differ. False keeps them for this fit only.
+        folder: Where; None for the cache folder (`DLKIT_HOME`).
+        max_memory: Bytes up to which features are held in memory; beyond, a file is mapped.
+        max_bytes: Features that would take more than this are not stored at all.
+        shared: A dict through which several Trainers with the same frozen model share features; None for none.
+
+    Raises:
+        ArgumentError: fewer than one view.
+
+    >>> ReuseFeatures(views=4).views
+    4
+    """
+
+    views: int | None = None
+    keep: bool = True
+    folder: str | os.PathLike[str] | None = None
+    max_memory: int = 1 << 30
+    max_bytes: int = 1 << 34
+    shared: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.views is not None:
+            object.__setattr__(self, "views", whole_number("views", self.views, least=1))
+
+    @classmethod
+    def of(cls, given: Any) -> ReuseFeatures | None:
+        """The settings that an argument says; None where features are not reused.
+
+        Args:
+            given: True, False or settings.
+
+        Raises:
+            ArgumentError: anything else.
+        """
+        if not isinstance(given, bool | cls):
+            raise ArgumentError(f"reuse_features must be True, False or a ReuseFeatures object, not {given!r}")
+        return given if isinstance(given, cls) else cls() if given else None
 
 
 class Reuse:
@@ -55,7 +113,7 @@ class Reuse:
             training: Training data, as opposed to validation data.
         """
         loader = getattr(source, "loader", None)
-        if not self.settings.enabled or not isinstance(loader, DataLoader) or loader.batch_size is None:
+        if not isinstance(loader, DataLoader) or loader.batch_size is None:
             return source
         wrapped = ReusingSource(self, source, loader, training=training)
         self._sources.append(wrapped)
@@ -227,7 +285,7 @@ class ReusingSource(Wrapping):
         try:
             if not opened:
                 self.computed = True
-                self._fill(settings)
+                self._fill()
         except _NotReusable as reason:
             self.store.discard()
             self.store = None
@@ -242,10 +300,10 @@ class ReusingSource(Wrapping):
     def _new_store(self, identity: str | None) -> FeatureStore:
         settings, folder = self.reuse.settings, None
         if identity is not None:
-            folder = (settings.folder or cache_dir() / "features") / self._key(identity)
+            folder = Path(settings.folder or cache_dir() / "features") / self._key(identity)
         return FeatureStore(len(self.loader.dataset), self._views, folder, max_memory=settings.max_memory)
 
-    def _fill(self, settings: ReuseFeatures) -> None:
+    def _fill(self) -> None:
         assert self.store is not None
         streams = rng.state_dict()
         try:
@@ -275,7 +333,7 @@ class ReusingSource(Wrapping):
             )
         if fetched.drew and (not self.training or not self._random or self.reuse.settings.views is None):
             raise _NotReusable(
-                "they are prepared at random; ReuseFeatures(views=4) stores random views of each"
+                "they are prepared at random; reuse_features=ReuseFeatures(views=4) stores random views of each"
                 if self.training
                 else "they are prepared at random"
             )

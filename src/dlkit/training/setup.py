@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,7 @@ from torch.optim import Optimizer
 
 from dlkit._arguments import callable_object, instance
 from dlkit.callbacks.base import Callback, overrides
-from dlkit.callbacks.checkpoint import Checkpoint
-from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.learning_rate import LearningRate
-from dlkit.callbacks.unfreeze import Unfreeze
 from dlkit.errors import ArgumentError
 from dlkit.runs.parts import find_parts, learning_parameters
 from dlkit.runs.state import Run
@@ -28,6 +25,7 @@ __all__ = [
     "check",
     "check_callbacks",
     "check_kinds",
+    "gradient_hooks",
     "is_channels_last",
     "listed_callbacks",
     "optimizers_of",
@@ -196,37 +194,30 @@ def listed_callbacks(callbacks: Any) -> list[Callback]:
     return listed
 
 
+def gradient_hooks(callbacks: Sequence[Callback]) -> list[Callable[..., None]]:
+    """The hooks of callbacks that do nothing but work on gradients; a warm-up, for example, also ends its step.
+
+    Args:
+        callbacks: All of them.
+    """
+    alone = (each for each in callbacks if overrides(each, "on_gradients") and not overrides(each, "on_step_end"))
+    return [callback.on_gradients for callback in alone]
+
+
 def check_callbacks(callbacks: Sequence[Callback], step: Any, optimizers: Mapping[str, Optimizer]) -> None:
-    """Refuse two Checkpoints in one folder, and what a step of the user's own would never call.
+    """Refuse two Checkpoints in one folder, and what cannot serve a run that takes its steps in another way.
 
     Args:
         callbacks: All of them.
         step: As given to the Trainer.
         optimizers: By name.
     """
-    if step is None and any(needs_closure(optimizer) for optimizer in optimizers.values()):
-        for callback in callbacks:
-            if isinstance(callback, Unfreeze):
-                raise ArgumentError(
-                    "Unfreeze adds parameters to the optimizer, and one with a closure (LBFGS) steps those that it was "
-                    "made with; train the stages with an optimizer of each its own"
-                )
-            if isinstance(callback, LearningRate) and callback.warmup:
-                raise ArgumentError(
-                    f"LearningRate(warmup={callback.warmup}) sets the rate when the gradients are there, and an "
-                    "optimizer with a closure has read its rate before; use a scheduler that rises by itself"
-                )
-    folders = [callback.dir.resolve() for callback in callbacks if isinstance(callback, Checkpoint)]
+    folders = [callback.store.folder.resolve() for callback in callbacks if callback.store is not None]
     for folder in (folder for place, folder in enumerate(folders) if folder in folders[:place]):
         raise ArgumentError(
             f"two Checkpoints save into {folder}; give each a folder of its own, for example {folder / 'best-accuracy'}"
         )
-    for callback in callbacks if step is not None else ():
-        name, warmup = type(callback).__name__, getattr(callback, "warmup", None)
-        harmless = isinstance(callback, CheckFrozen) or (isinstance(callback, LearningRate) and warmup == 0)
-        if overrides(callback, "on_gradients") and not harmless:
-            name += f"(warmup={warmup})" if isinstance(callback, LearningRate) else ""
-            raise ArgumentError(
-                f"{name} works on gradients, which the Trainer never sees with a step of your own; do in the step "
-                "what it would do, between backward() and optimizer.step()"
-            )
+    closure = step is None and any(needs_closure(optimizer) for optimizer in optimizers.values())
+    for callback in callbacks:
+        if (conflict := callback.conflict(own_step=step is not None, closure=closure)) is not None:
+            raise ArgumentError(conflict)

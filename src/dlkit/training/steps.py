@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,25 @@ from dlkit.training.counting import Averaging, Counting, samples_of
 
 __all__ = ["CustomStep", "Forward", "StandardStep", "Step", "drop_gradients"]
 
-#: Gives the loss (or named ones), what it counts in a mean over steps, and the number of samples.
-Step = Callable[[Run, list[Any]], tuple[Any, Any, int]]
 Hook = Callable[[Run], None]
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Step(Protocol):
+    """One optimizer step on a group of batches."""
+
+    def __call__(self, run: Run, group: list[Any]) -> tuple[Any, Any, int]:
+        """Do it; returns the loss (or named ones), what it counts in a mean over steps, and the number of samples.
+
+        Args:
+            run: The run.
+            group: Batches on the device.
+        """
+
+    def settle(self) -> None:
+        """At the end of a fit: complain of what was not worth waiting for the device in a step."""
+        return
 
 
 class Forward:
@@ -174,7 +188,7 @@ def _parts(output: Any) -> Iterable[Tensor]:
     return (part for part in parts if isinstance(part, Tensor))
 
 
-class StandardStep:
+class StandardStep(Step):
     """Forward and backward over a group of batches, then one optimizer step on the gradient of their joint mean.
 
     Each batch counts by what its loss was divided by (see `Counting`), so the gradient is that of one big batch, the
@@ -191,18 +205,11 @@ class StandardStep:
         self._pieces = 1
 
     def __call__(self, run: Run, group: list[Any]) -> tuple[Tensor, Any, int]:
-        """Do the step; returns the mean loss of the group, still on the device, what it counts, and how many samples.
-
-        Args:
-            run: The run.
-            group: Batches on the device.
-        """
         loss, count = self._evaluated(run, group)
         self._update(run)  # not tried again: an optimizer that fails may have moved half of the parameters
         return self._counted(group, loss, count)
 
     def settle(self) -> None:
-        """At the end of a fit: see `Averaging.settle`."""
         self._counted_together.settle()
 
     def _counted(self, group: list[Any], loss: Tensor, count: Any) -> tuple[Tensor, Any, int]:
@@ -323,7 +330,7 @@ def drop_gradients(optimizer: Optimizer) -> None:
             parameter.grad = None
 
 
-class CustomStep:
+class CustomStep(Step):
     """A step of the user's own: it runs backward and the optimizers itself, and returns what is to be shown.
 
     Args:
@@ -335,12 +342,6 @@ class CustomStep:
         self.function, self.counting = function, Counting(None, count)
 
     def __call__(self, run: Run, group: list[Any]) -> tuple[Any, Any, int]:
-        """Do the step.
-
-        Args:
-            run: The run.
-            group: One batch on the device.
-        """
         try:
             values = self.function(run, group[0])
         except Exception as error:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +15,20 @@ from dlkit import rng
 from dlkit._arguments import switch, whole_number
 from dlkit._devices import pick_device
 from dlkit.callbacks.base import Callback
-from dlkit.callbacks.checkpoint import Checkpoint
-from dlkit.callbacks.features import ReuseFeatures
-from dlkit.callbacks.frozen import CheckFrozen
-from dlkit.callbacks.guards import StopOnNaN, TellNaN, watch_evaluation
 from dlkit.callbacks.progress import Progress
-from dlkit.callbacks.unfreeze import Unfreeze
-from dlkit.errors import ArgumentError
 from dlkit.metrics import Metrics
-from dlkit.runs.checking import unfilled_parameters
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
-from dlkit.runs.judged import leave_judged
 from dlkit.runs.modelfile import write_model_file
 from dlkit.runs.state import Run
-from dlkit.runs.store import CheckpointStore, plain
-from dlkit.samplers import Shuffle
-from dlkit.training import batches as batch_tools
-from dlkit.training import evaluation, meaning, rehearsal, resuming, setup
-from dlkit.training.closures import ClosureStep, needs_closure
-from dlkit.training.continuing import go_on, same_threads
-from dlkit.training.handed import refuse_used
-from dlkit.training.identity import identity_of
-from dlkit.training.loop import Hooks, Plan, run_epochs
-from dlkit.training.planning import ScriptRates, check_plans, plans_of
-from dlkit.training.probing import marks_of
-from dlkit.training.reuse import Reuse
-from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
-from dlkit.training.sources import Source, nothing, present, source_of
-from dlkit.training.steps import CustomStep, Forward, StandardStep, Step
-from dlkit.training.units import Unit
-from dlkit.training.windows import Windows
-from dlkit.transfer.freezing import is_frozen
+from dlkit.runs.store import plain
+from dlkit.training import meaning, rehearsal, setup
+from dlkit.training.fitting import Fitting, Request
+from dlkit.training.judging import Judge
+from dlkit.training.origin import Origin
+from dlkit.training.reuse import ReuseFeatures
+from dlkit.training.sources import Source, source_of
+from dlkit.training.steps import Forward
 
 __all__ = ["Trainer"]
 
@@ -83,11 +62,13 @@ class Trainer:
         compile: Run the model through `torch.compile`; files keep clean keys.
         step: `step(run, batch)` takes over the step: it runs backward and the optimizers in `run.optimizers` itself,
             and returns a scalar tensor, or a dict of named ones, to be shown.
+        reuse_features: Whether a frozen part of the model computes its features once per sample, and not once per
+            epoch, wherever that is exact; `ReuseFeatures(views=4)` stores random views where images are augmented.
         seed: What all randomness of the training is derived from. The model's first weights are drawn before, by you.
         progress: Show a bar, one line per row of the history, and what was resumed.
 
     Raises:
-        ArgumentError: something cannot be meant, such as an optimizer without any of the model's parameters; at the
+        ArgumentError: an invalid argument, such as an optimizer without any of the model's parameters; at the
             start of a fit, an optimizer, schedule, callback, metric or loss that remembers the run of another Trainer.
 
     >>> from torch.utils.data import DataLoader, TensorDataset
@@ -114,6 +95,7 @@ class Trainer:
         count: Callable[[Any], Any] | None = None,
         compile: bool = False,  # noqa: A002  (torch's own name for it)
         step: Callable[[Run, Any], Any] | None = None,
+        reuse_features: bool | ReuseFeatures = True,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
@@ -121,12 +103,12 @@ class Trainer:
         accumulate, seed = whole_number("accumulate", accumulate, least=1), whole_number("seed", seed)
         compile, progress = switch("compile", compile), switch("progress", progress)  # noqa: A001
         optimizers, own = setup.optimizers_of(optim), setup.listed_callbacks(callbacks)
+        reuse = ReuseFeatures.of(reuse_features)
         self.device = pick_device(device)
         self.model = setup.bare(model).to(self.device)
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
         setup.check(self.model, optimizers, accumulate, step, precision, compile)
         self.metrics = Metrics(metrics, loss=loss)
-        self.seed, self.progress = seed, progress
         self.callbacks = [*setup.schedule(scheduler), *own, *([Progress()] if progress else [])]
         setup.check_callbacks(self.callbacks, step, optimizers)
         others = {"step": step, **self.metrics.objects}
@@ -134,19 +116,16 @@ class Trainer:
         self._forward = Forward(called, loss, precision=precision, device=self.device, count=count)
         modules = (part for name, part in parts.items() if name.partition(".")[0] == "loss")
         self._forward.loss_modules = [part for part in modules if isinstance(part, nn.Module)]
-        self._custom_step, self._precision, self._count = step, precision, count
-        self._channels_last = setup.is_channels_last(self.model)
         self.run = Run(self.model, optimizers, device=self.device, seed=seed, verbose=progress)
         self.run.accumulate = accumulate
         self.run.parts = parts
         self.run.outputs = self.metrics.objective.outputs
         if precision == "fp16":
             self.run.scaler = torch.amp.GradScaler(self.device.type)
-        # All of it before any training has changed it.
-        self._rates = {**resuming.rates_of(optimizers), **plans_of(self.callbacks)}
-        self._loss_settings = resuming.loss_settings(self.run, loss)
-        self._script_rates = ScriptRates(optimizers)
-        self._identity = identity_of(self.run, loss=loss, step=step)
+        views = {} if reuse is None or reuse.views is None else {"stored views": reuse.views}
+        origin = Origin(self.run, self.callbacks, loss=loss, step=step, precision=precision, **views)
+        self._judge = Judge(self.run, self._forward, self.metrics, channels_last=setup.is_channels_last(self.model))
+        self._fitting = Fitting(self.run, self._judge, origin, step=step, count=count, reuse=reuse)
 
     @property
     def history(self) -> History:
@@ -163,8 +142,6 @@ class Trainer:
         rates: str = "saved",
         steps_per_epoch: int | None = None,
         validate_every: str = "epoch",
-        dry_run: bool = False,
-        overfit: int = 0,
     ) -> History:
         """Train until the run has `epochs` epochs in all, and return its history.
 
@@ -185,8 +162,6 @@ class Trainer:
             steps_per_epoch: So many steps are an epoch, for streams without an end and for very long data; the next one
                 goes on from there. None: all of the data are.
             validate_every: "epoch", "2 epochs" or "500 steps"; the end of the last epoch always counts.
-            dry_run: Run two batches through every stage, write nothing, and put everything back as it was.
-            overfit: Train on the first so many batches only, again and again, to see whether the model can learn.
 
         Raises:
             DataError: the loader yields nothing; or training and validation data mean different things (classes,
@@ -197,35 +172,68 @@ class Trainer:
             RunLockedError: another process trains in the folder.
             SystemExit: with code 143 after SIGTERM or SIGUSR1, when the state is saved (not in a notebook).
         """
-        epochs, overfit = whole_number("epochs", epochs, least=1), whole_number("overfit", overfit, least=0)
-        dry_run = switch("dry_run", dry_run)
-        steps = None if steps_per_epoch is None else whole_number("steps_per_epoch", steps_per_epoch, least=1)
-        if not (resume == "auto" or isinstance(resume, bool | str | os.PathLike)):
-            raise ArgumentError(f"resume must be 'auto', True, False, or the path of a checkpoint, not {resume!r}")
-        if rates not in ("saved", "script"):
-            raise ArgumentError(f"rates must be 'saved' or 'script', not {rates!r}")
-        if rates == "script" and self.run.step:
-            raise ArgumentError(
-                f"rates='script' takes the rates that a Trainer was made with, and this one has trained "
-                f"{self.run.step} steps; make a new optimizer and Trainer, and go on from the Checkpoint's folder"
-            )
-        every = Every.parse(validate_every)
-        if every.unit == "seconds":
-            raise ArgumentError(
-                "validate_every in time would give other numbers on another machine; use steps or epochs"
-            )
-        source, val_source = self._sources(train, val, overfit)
-        self.run.data, self.run.val_data = meaning.agreed(self.run.model, train, val)
-        self._unit()
-        if dry_run:
-            return self._dry_run(source, val_source)
-        self._set_up_callbacks()
-        source, val_source = self._reusing(source, val_source)
-        source = source if steps is None else Windows(source, steps * self.run.accumulate)
-        with self._folder(), same_threads(), listening(self.run) as signals:
-            history = self._fit(source, val_source, epochs, resume, every, rates)
-        if signals - {2} and not in_notebook():  # 2 is Ctrl-C, which returns
-            raise SystemExit(EXIT_TERMINATED)
+        wanted = Request(
+            epochs=whole_number("epochs", epochs, least=1),
+            resume=resume,
+            rates=rates,
+            steps=None if steps_per_epoch is None else whole_number("steps_per_epoch", steps_per_epoch, least=1),
+            every=Every.parse(validate_every),
+        )
+        return self._fitting.fit(*self._sources(train, val), self.callbacks, wanted)
+
+    def dry_run(self, train: Any, val: Any = None) -> History:
+        """Try a fit before it is started: two batches through training, validation, callbacks and what would be saved.
+
+        Nothing is written, and everything is as before afterwards.
+
+        Args:
+            train: The training data, as for `fit`.
+            val: The validation data.
+
+        Returns:
+            The history of the two batches.
+
+        Raises:
+            DlkitError: what `fit` would raise later: shapes that do not fit, a state that cannot be saved.
+        """
+        with rehearsal.undone(self.run, self.callbacks):
+            source, val_source = self._sources(train, val)
+            short = source_of(rehearsal.first_batches(source, 2), self.run.seed)
+            short_val = None if val_source is None else source_of(rehearsal.first_batches(val_source, 2), self.run.seed)
+            history = self._fitting.rehearse(short, short_val, [rehearsal.stand_in(each) for each in self.callbacks])
+            plain(self.run.capture())
+        self.run.say("dry run: training, validation, callbacks and checkpoint content are fine; nothing was written")
+        return history
+
+    def overfit(self, train: Any, batches: int = 1, *, epochs: int = 100) -> History:
+        """Train on a few batches again and again, to see whether the model can learn them; else something is wrong.
+
+        The rates are those that the optimizer has now. Of the callbacks only those take part that do nothing but work
+        on gradients (`ClipGradients`). Everything is as before afterwards: weights, optimizer, history, random streams.
+
+        Args:
+            train: The training data; only its first batches are used.
+            batches: How many.
+            epochs: How often to go through them.
+
+        Returns:
+            A history of its own: "train_loss" for each epoch, which should come close to its least possible value, and
+            in the last row the metrics on these batches.
+
+        Raises:
+            DataError: the loader yields nothing.
+            TrainingError: loss, model and batches do not fit.
+        """
+        batches, epochs = whole_number("batches", batches, least=1), whole_number("epochs", epochs, least=1)
+        step = self._fitting.step(setup.gradient_hooks(self.callbacks))
+        with rehearsal.undone(self.run, self.callbacks):
+            source, _ = self._sources(train, None)
+            few = list(self._judge.prepare(rehearsal.first_batches(source, batches)))
+            history = rehearsal.overfit(self.run, step, few, epochs=epochs)
+            measured = self._judge.measure(few, self._judge.unit()) or {}
+        history.rows[-1] |= {f"train_{name}": value for name, value in measured.items() if name != "loss"}
+        first, last = history.rows[0]["train_loss"], history.rows[-1]["train_loss"]
+        self.run.say(f"overfit: {len(few)} batches, {epochs} epochs: loss {first:.4g}, at the end {last:.4g}")
         return history
 
     def evaluate(self, loader: Any) -> dict[str, float]:
@@ -238,15 +246,33 @@ class Trainer:
             TrainingError: the loader yields nothing.
             DataError: the data mean something else than the training data, or than the model says.
         """
-        meaning.check(self.run, loader)
-        source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
-        with rng.isolated(source.seed):
-            batches = self._prepare(source.batches(0))
-            watch = watch_evaluation(functools.partial(source.indices, 0))
-            values = evaluation.evaluate(
-                self._forward, batches, self.metrics, model=self._eval_module(), unit=self._unit(loader), watch=watch
-            )
-        return values or {}
+        return self._judge.evaluate(loader)
+
+    def test(self, loader: Any) -> dict[str, float]:
+        """`evaluate` on the test data, once, at the very end: prints the values, and says of which weights they are.
+
+        These are the weights that the fit has left: the best ones where there is a `Checkpoint`. Where this Trainer has
+        not trained (a script that only tests), they are first taken from the `Checkpoint`'s folder, if it has any.
+
+        Args:
+            loader: Anything `fit` takes.
+
+        Returns:
+            "test_loss", and the metrics as "test_accuracy" and so on.
+
+        Raises:
+            TrainingError: the loader yields nothing.
+            DataError: the data mean something else than the training data, or than the model says.
+        """
+        run = self.run
+        if run.step == 0 and run.weights_from is None:
+            run.directions = self._judge.directions(has_val=True)
+            any(callback.bring_back(run) for callback in self.callbacks)
+        values = {f"test_{name}": value for name, value in self.evaluate(loader).items()}
+        step = run.step if run.weights_from is None else run.weights_from
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        run.say(f"{shown} (the weights of {f'step {step}' if step else 'the model as it was given'})")
+        return values
 
     def predict(self, loader: Any, *, has_targets: bool | None = None, scaled: bool = False) -> Any:
         """The model's outputs for all samples, in the loader's order, on the CPU.
@@ -268,26 +294,7 @@ class Trainer:
             UserWarning: the loader shuffles, so nobody could tell which prediction belongs to which sample; or samples
                 cannot be read and are left out, so that there are fewer predictions than samples.
         """
-        meaning.check(self.run, loader)
-        source = source_of(loader, rng.derive(self.seed, rng.EVALUATE))
-        if isinstance(getattr(getattr(source, "loader", None), "planner", None), Shuffle):
-            warnings.warn(
-                "the loader shuffles, and so are the predictions; pass one without shuffle=True", stacklevel=2
-            )
-        with rng.isolated(source.seed):
-            batches = self._prepare(source.batches(0))
-            planned = (
-                functools.partial(source.indices, 0) if getattr(meaning.data_of(loader), "leaves_out", False) else None
-            )
-            outputs = evaluation.predict(
-                self._forward, batches, model=self._eval_module(), has_targets=has_targets, planned=planned
-            )
-        if evaluation.has_lists(outputs):
-            self.run.say(
-                "the outputs of the batches differ in width, so the predictions are a list with one tensor for each "
-                "sample, as wide as its batch was; torch.nn.utils.rnn.pad_sequence(..., batch_first=True) makes it one"
-            )
-        return outputs if scaled else self._unit(loader).predictions(outputs)
+        return self._judge.predict(loader, has_targets=has_targets, scaled=scaled)
 
     def lr_find(
         self, loader: Any, *, start: float = 1e-7, end: float = 10.0, steps: int = 100
@@ -302,17 +309,10 @@ class Trainer:
         """
         steps = whole_number("steps", steps, least=2)
         meaning.check(self.run, loader)
-        source, step = source_of(loader, self.seed), self._step([])
-
-        def batches(epoch: int) -> Iterator[Any]:
-            empty = True
-            for batch in self._prepare(present(source.batches(epoch))):
-                empty = False
-                yield batch
-            if empty:
-                raise nothing(source, epoch)
-
-        return rehearsal.lr_find(self.run, step, batches, start=start, end=end, steps=steps)
+        batches = rehearsal.endless(source_of(loader, self.run.seed))
+        return rehearsal.lr_find(
+            self.run, self._fitting.step([]), self._judge.prepare(batches), start=start, end=end, steps=steps
+        )
 
     def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the model into one file that predicts anywhere, see `dlkit.save`.
@@ -329,204 +329,10 @@ class Trainer:
         """
         return write_model_file(self.run, path, **options)
 
-    def _dry_run(self, source: Source, val: Source | None) -> History:
-        """Two batches through training, validation, callbacks and what would be saved, with nothing left behind."""
-        callbacks = self.callbacks
-        with rehearsal.undone(self.run, callbacks):
-            short = source_of(rehearsal.first_batches(source, 2), self.seed)
-            short_val = None if val is None else source_of(rehearsal.first_batches(val, 2), self.seed)
-            self.callbacks = [rehearsal.stand_in(callback) for callback in callbacks]
-            self._set_up_callbacks()
-            try:
-                history = self._fit(short, short_val, 1, None, Every(unit="epochs", number=1))
-                plain(self.run.capture())
-            finally:
-                self.callbacks = callbacks
-        self.run.say("dry run: training, validation, callbacks and checkpoint content are fine; nothing was written")
-        return history
-
-    def _sources(self, train: Any, val: Any, overfit: int) -> tuple[Source, Source | None]:
-        pin = self.device.type == "cuda"
-        source = source_of(train, self.seed, pin_memory=pin)
-        if overfit:
-            source = source_of(rehearsal.first_batches(source, overfit), self.seed)
-        return source, None if val is None else source_of(val, rng.derive(self.seed, rng.EVALUATE), pin_memory=pin)
-
-    def _checks(self) -> list[Callback]:
-        """What watches over the losses and a frozen model; not the user's callbacks, and nothing of it is saved."""
-        told = any(isinstance(callback, StopOnNaN) for callback in self.callbacks)
-        staged = any(isinstance(callback, Unfreeze) for callback in self.callbacks)
-        frozen: list[Callback] = [CheckFrozen()] if staged or is_frozen(self.model) else []
-        return frozen if told else [*frozen, TellNaN()]
-
-    def _set_up_callbacks(self) -> None:
-        for hook in Hooks(self.callbacks)["on_setup"]:
-            hook(self.run)
-        self._script_rates.complete(self.run.optimizers)
-
-    def _reusing(self, source: Source, val: Source | None) -> tuple[Source, Source | None]:
-        """The same batches, as stored features while the first part of the model is frozen."""
-        if self._custom_step is not None or self._forward.loss is None or self._count is not None:
-            return source, val  # what takes a batch as the loader gives it gets it so
-        settings = [callback for callback in self.callbacks if isinstance(callback, ReuseFeatures)]
-        reuse = Reuse(self.run, self._forward, settings[0] if settings else ReuseFeatures())
-        wrapped = reuse.wrapped(source, training=True)
-        return wrapped, None if val is None else reuse.wrapped(val, training=False)
-
-    @contextlib.contextmanager
-    def _folder(self) -> Iterator[None]:
-        with contextlib.ExitStack() as locked:
-            for store in self._stores():
-                store.lock()
-                locked.callback(store.unlock)
-            yield
-
-    def _stores(self) -> list[CheckpointStore]:
-        """The folders of the run; the first is the one that it goes on from."""
-        return [callback.store for callback in self.callbacks if isinstance(callback, Checkpoint)]
-
-    def _fit(
-        self, source: Source, val: Source | None, epochs: int, how: Any, every: Every, rates: str = "saved"
-    ) -> History:
-        run, hooks = self.run, Hooks([*self._checks(), *self.callbacks])
-        before = run.epochs if run.step else None
-        self._set_up(source, val, epochs, every)
-        before = self._go_on(source, val, how, rates) or before
-        self._begin(source, epochs)
-        if how is not None:  # a rehearsal works on copies, and puts everything back
-            refuse_used(run, self.callbacks)
-        if run.stop_reason is None:
-            check_plans(run, self.callbacks, before, epochs)
-            setup.warn_untrained(run)
-        try:
-            for hook in hooks["on_fit_start"]:
-                hook(run)
-            plan = self._plan(source, val, every, hooks)
-            run_epochs(run, plan, hooks)
-            if isinstance(plan.step, StandardStep):
-                plan.step.settle()
-        except Exception as error:
-            run.stop_reason = run.stop_reason or f"{type(error).__name__}: {error}"
-            if run.between_steps:  # such as a file that cannot be read: nothing is half done, so nothing need be lost
-                for hook in hooks["on_safe_point"]:
-                    hook(run)
-            raise
-        finally:
-            leave_judged(run)
-            for hook in hooks["on_fit_end"]:
-                hook(run)
-        self._say_end(epochs)
-        return run.history
-
-    def _set_up(self, source: Source, val: Source | None, epochs: int, every: Every) -> None:
-        run = self.run
-        run.epochs, run.num_batches = epochs, source.num_batches
-        run.stop_reason, run.keep_state, run.between_steps = None, True, True
-        run.losses.watchers.clear()
-        run.directions = self._directions(has_val=val is not None)
-        self._settings = resuming.settings_of(
-            run,
-            source,
-            self.callbacks,
-            **self._rates,
-            precision=self._precision,
-            **self._loss_settings,
-            **{"validate every": f"{every.number} {every.unit}"},
-            **{"validation data": None if val is None else val.describe()},
-        )
-        run.capture = functools.partial(resuming.capture, run, source, self.callbacks, self._settings, self._identity)
-        run.indices = source.indices
-
-    def _directions(self, *, has_val: bool) -> dict[str, bool | None]:
-        directions: dict[str, bool | None] = {"train_loss": False}
-        if has_val:
-            directions["val_loss"] = False
-            directions |= {f"val_{name}": self.metrics.higher_is_better(name) for name in self.metrics}
-        return directions
-
-    def _go_on(self, source: Source, val: Source | None, how: Any, rates: str) -> int | None:
-        """Put the run back to a saved state; returns the epochs that it was to have when it was last trained."""
-        run, stores = self.run, self._stores()
-        if run.step == 0 and how is not None and (stores or how != "auto"):
-            self._identity["data"] = marks_of(source)
-            modules = {name: part for name, part in run.parts.items() if isinstance(part, nn.Module)}
-            run.unfilled = {name: unfilled_parameters(part) for name, part in {"model": run.model, **modules}.items()}
-        script = resuming.Script(
-            settings=self._settings,
-            identity=self._identity,
-            rates=self._script_rates if rates == "script" else None,
-            names_file=how not in ("auto", True, False, None),
-        )
-        return go_on(run, source, val, self.callbacks, stores, how, script)
-
-    def _begin(self, source: Source, epochs: int) -> None:
-        run = self.run
-        run.weights_from = None
-        if run.step == 0 and run.epoch == 0:
-            rng.seed_everything(rng.derive(run.seed, rng.STEP))
-        if run.cursor.finished.startswith("completed") and run.epoch < epochs:
-            run.cursor.finished = ""
-        if run.cursor.finished or run.epoch >= epochs:
-            run.stop_reason = run.cursor.finished or f"{run.epoch} epochs are done"
-            stopped = run.cursor.finished and not run.cursor.finished.startswith("completed")
-            run.say(
-                f"nothing to train: this run is finished ({run.stop_reason}, {epochs} asked for); "
-                f"{'' if stopped else 'to train on give more epochs, '}to start anew use another folder or "
-                "fit(..., resume=False)"
-            )
-        self.model.train()
-
-    def _plan(self, source: Source, val: Source | None, every: Every, hooks: Hooks) -> Plan:
-        return Plan(
-            source=source,
-            step=self._step(hooks["on_gradients"]),
-            validate=None if val is None else self._validation(val, hooks["on_validation_step"]),
-            validate_every=every,
-            prepare=self._prepare,
-        )
-
-    def _step(self, on_gradients: Sequence[Callable[..., None]]) -> Step:
-        if self._custom_step:
-            return CustomStep(self._custom_step, self._count)
-        kind = ClosureStep if needs_closure(self.run.optimizer) else StandardStep
-        return kind(self._forward, on_gradients)
-
-    def _validation(self, val: Source, hooks: Sequence[Callable[..., None]]) -> Callable[[], dict[str, float] | None]:
-        watch = watch_evaluation(functools.partial(val.indices, 0))  # one for all validations: said once
-        return functools.partial(self._validate, val, hooks, watch)
-
-    def _validate(self, val: Source, hooks: Sequence[Callable[..., None]], watch: Any) -> dict[str, float] | None:
-        run, total = self.run, val.num_batches
-
-        def go_on(done: int) -> bool:
-            for hook in hooks:
-                hook(run, done, total)
-            return run.stop_reason is None
-
-        if run.stop_reason is not None:
-            return None
-        batches = self._prepare(val.batches(0))
-        return evaluation.evaluate(
-            self._forward, batches, self.metrics, model=self._eval_module(), unit=self._unit(), go_on=go_on, watch=watch
-        )
-
-    def _unit(self, loader: Any = None) -> Unit:
-        return Unit(meaning.target_of(self.run, loader), self._forward.objective)
-
-    def _eval_module(self) -> nn.Module:
-        """The averaged model where there is one, else the one that is called, compiled or not."""
-        return self._forward.model if self.run.eval_model is self.model else self.run.eval_model
-
-    def _prepare(self, batches: Any) -> Any:
-        if self.device.type == "cuda":
-            return batch_tools.ahead(batches, self.device, channels_last=self._channels_last)
-        if self.device.type == "cpu" and not self._channels_last:
-            return batches
-        return (batch_tools.to_device(batch, self.device, channels_last=self._channels_last) for batch in batches)
-
-    def _say_end(self, epochs: int) -> None:
-        run = self.run
-        if run.stop_reason is not None and run.cursor.finished == "" and run.epoch < epochs:
-            run.say(f"stopped after step {run.step}: {run.stop_reason}")
-        elif run.stop_reason is not None:
-            run.say(f"finished after step {run.step}: {run.stop_reason}")
+    def _sources(self, train: Any, val: Any) -> tuple[Source, Source | None]:
+        pin, seed = self.device.type == "cuda", self.run.seed
+        source = source_of(train, seed, pin_memory=pin)
+        val_source = None if val is None else source_of(val, rng.derive(seed, rng.EVALUATE), pin_memory=pin)
+        self.run.data, self.run.val_data = meaning.agreed(self.run.model, train, val)
+        self._judge.unit()  # refuses a loss that does not fit the target
+        return source, val_source
