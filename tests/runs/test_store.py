@@ -244,12 +244,13 @@ def loader() -> DataLoader:
     return DataLoader(TensorDataset(torch.randn(32, 4), torch.randint(0, 2, (32,))), 8, shuffle=True)
 
 
-def trainer(folder: Path, width: int = 4, lr: float = 0.1, **saving) -> Trainer:
+def trainer(folder: Path, width: int = 4, lr: float = 0.1, seed: int = 0, **saving) -> Trainer:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, width), nn.Linear(width, 2))
     saver = Checkpoint(folder, **saving)
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
-    return Trainer(model, nn.CrossEntropyLoss(), optimizer, callbacks=[saver], progress=False, device="cpu")
+    loss = nn.CrossEntropyLoss()
+    return Trainer(model, loss, optimizer, callbacks=[saver], seed=seed, progress=False, device="cpu")
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -331,9 +332,9 @@ def test_a_run_that_no_longer_fits_is_refused_with_each_difference(tmp_path):
 
 def test_settings_that_may_differ_are_told_with_both_values(tmp_path, capsys):
     trainer(tmp_path).fit(loader(), epochs=1)
-    other = trainer(tmp_path, lr=0.7)
-    other.run.verbose, other.run.seed = True, 9
-    other.fit(loader(), epochs=2)
+    other = trainer(tmp_path, lr=0.7, seed=9)
+    other.run.verbose = True
+    other.fit(loader(), epochs=2, resume=CheckpointStore(tmp_path).last)
     told = capsys.readouterr().err
     assert "resumed from" in told
     assert "lr: saved 0.1, this script says 0.7; the saved one holds" in told
