@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -81,6 +82,7 @@ MODULE = re.compile(r"dlkit(\.\w+)+")
 NEVER = {"training/": "datasets/", "callbacks/": "training/", "inference/": "training/"}
 
 
+@functools.cache
 def imports(root: Path, file: str) -> set[str]:
     """The files under `root` that a file names in its imports: at the top, inside functions, under TYPE_CHECKING."""
     names: set[str] = set()
