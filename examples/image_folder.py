@@ -54,7 +54,7 @@ def main() -> None:
     callbacks = [Checkpoint(options.run), EarlyStopping(patience=5)]
     trainer = Trainer(model, torch.nn.CrossEntropyLoss(), optim, metrics=["accuracy"], callbacks=callbacks)
     trainer.fit(DataLoader(train, 32, shuffle=True), DataLoader(val, 64), epochs=options.epochs)
-    print(trainer.evaluate(DataLoader(val, 64)), "left out:", ds.errors)
+    print(trainer.evaluate(DataLoader(val, 64)), "left out:", ds.skipped)
 
 
 if __name__ == "__main__":

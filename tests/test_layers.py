@@ -35,10 +35,11 @@ reading/frames reading/policy reading/_text_rows reading/reader reading/blocks r
 datasets/base
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__
-datasets/images/decoding datasets/images/settings
-datasets/files/listing datasets/files/handover datasets/files/parallel datasets/files/journal datasets/files/policy
-datasets/files/cachefile datasets/files/cache datasets/files/splitting datasets/files/__init__
-datasets/images/fetching datasets/images/profiling datasets/images/dataset
+datasets/files/decoder datasets/files/listing datasets/files/handover datasets/files/parallel datasets/files/journal
+datasets/files/policy datasets/files/settings datasets/files/cachefile datasets/files/cache datasets/files/content
+datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/files/__init__
+datasets/images/decoding datasets/images/settings datasets/images/fetching datasets/images/profiling
+datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_targets datasets/tables/_encoding
 datasets/tables/_images datasets/tables/_memory datasets/tables/_building datasets/tables/_describing

@@ -24,7 +24,7 @@ from dlkit.datasets import ImageFolder
 from dlkit.datasets.files import cache as imagecache
 from dlkit.datasets.files import cachefile
 from dlkit.datasets.files.cache import open_cache
-from dlkit.datasets.images import fetching as images
+from dlkit.datasets.images.settings import ImageSettings
 from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader
 
@@ -64,13 +64,13 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.paths: list[str] = []
-        real = images.decode_for_cache
+        real = ImageSettings.array
 
-        def decode(data: bytes, path: Path, *rest: Any) -> Any:
-            self.paths.append(path.name)
-            return real(data, path, *rest)
+        def array(settings: ImageSettings, data: bytes, name: str) -> Any:
+            self.paths.append(Path(name).name)
+            return real(settings, data, name)
 
-        monkeypatch.setattr(images, "decode_for_cache", decode)
+        monkeypatch.setattr(ImageSettings, "array", array)
 
 
 def test_full_or_empty_gives_the_same_batches_and_decodes_once(
@@ -140,7 +140,7 @@ def test_what_is_kept_is_made_smaller(folder: Path) -> None:
 
 def test_auto_lies_in_the_cache_folder(folder: Path, own_cache: Path) -> None:
     epoch(ImageFolder(folder, size=16, cache="auto"))
-    assert any((own_cache / "images").glob("pixels-*.bin"))
+    assert any((own_cache / "decoded").glob("arrays-*.bin"))
 
 
 def test_two_processes_fill_it_together(folder: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_kill_leaves_a_cache_that_is_good(folder: Path, tmp_path: Path, monkey
         run.send_signal(signal.SIGKILL)
         run.communicate()
     # What a kill in the middle of a write leaves: pixels without an entry, and half an entry.
-    (index,), (pixels,) = ((tmp_path / "cache").glob(f"{name}-*.bin") for name in ("index", "pixels"))
+    (index,), (pixels,) = ((tmp_path / "cache").glob(f"{name}-*.bin") for name in ("index", "arrays"))
     with open(pixels, "ab") as file:
         file.write(b"x" * 1000)
     with open(index, "ab") as file:
@@ -175,7 +175,7 @@ def test_a_kill_leaves_a_cache_that_is_good(folder: Path, tmp_path: Path, monkey
     assert same(epoch(ds), fresh)
     assert 0 < len(decoded.paths) < 40
     assert same(epoch(ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")), fresh)
-    assert os.path.getsize(index) == 40 * 48
+    assert os.path.getsize(index) == 40 * cachefile.ENTRY.itemsize
 
 
 def test_damaged_pixels_are_noticed_and_written_anew(
@@ -183,12 +183,12 @@ def test_damaged_pixels_are_noticed_and_written_anew(
 ) -> None:
     ds = ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")
     fresh = epoch(ds)
-    (index,), (pixels,) = ((tmp_path / "cache").glob(f"{name}-*.bin") for name in ("index", "pixels"))
+    (index,), (pixels,) = ((tmp_path / "cache").glob(f"{name}-*.bin") for name in ("index", "arrays"))
     data = bytearray(pixels.read_bytes())
     data[len(data) // 2] ^= 1
     pixels.write_bytes(data)
     entries = bytearray(index.read_bytes())
-    entries[48 + 20] ^= 1  # an offset
+    entries[cachefile.ENTRY.itemsize + 20] ^= 1  # an offset
     index.write_bytes(entries)
     assert same(epoch(ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")), fresh)
     decoded = Counted(monkeypatch)
@@ -253,11 +253,11 @@ def test_a_disk_that_is_really_full_and_gets_room_again(
         if workers == 0:
             assert "takes no more: the disk is full; what is kept stays of use" in str(said.pop().message)
             assert said == []
-        (index,), (pixels,) = ((disk / "cache").glob(f"{name}-*.bin") for name in ("index", "pixels"))
+        (index,), (pixels,) = ((disk / "cache").glob(f"{name}-*.bin") for name in ("index", "arrays"))
         entries = np.fromfile(index, cachefile.ENTRY)
         assert 0 < len(entries) < 40
         assert index.stat().st_size == entries.nbytes
-        assert pixels.stat().st_size == cachefile.lengths(entries).sum()
+        assert pixels.stat().st_size == entries["nbytes"].sum()
 
         resize(disk, "10m")
         decoded = Counted(monkeypatch)
@@ -353,13 +353,13 @@ def test_leftovers_of_changed_files_go_when_they_are_more_than_half(
     for seed in (1, 2):
         changed(folder, seed)
         epoch(ImageFolder(folder, size=16, cache=cache))
-    (before,) = cache.glob("pixels-*.bin")
+    (before,) = cache.glob("arrays-*.bin")
     size = before.stat().st_size
     decoded = Counted(monkeypatch)
     ds = ImageFolder(folder, size=16, cache=cache)
-    (after,), (index,) = cache.glob("pixels-*.bin"), cache.glob("index-*.bin")
+    (after,), (index,) = cache.glob("arrays-*.bin"), cache.glob("index-*.bin")
     assert after.stat().st_size < size / 2
-    assert index.stat().st_size == 40 * 48
+    assert index.stat().st_size == 40 * cachefile.ENTRY.itemsize
     fresh = epoch(ds)
     assert decoded.paths == []
     assert same(fresh, epoch(ImageFolder(folder, size=16, cache="memory")))
@@ -429,10 +429,10 @@ def test_two_processes_write_while_leftovers_go(folder: Path, tmp_path: Path, mo
 
 def test_what_nobody_opens_any_more_makes_room(folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     epoch(ImageFolder(folder, size=16, cache="auto"))
-    place = own_cache / "images"
+    place = own_cache / "decoded"
     (lock,) = place.glob("lock-*")
     epoch(ImageFolder(folder, size=20, cache="auto"))
-    assert len(list(place.glob("pixels-*"))) == 2
+    assert len(list(place.glob("arrays-*"))) == 2
     os.utime(lock, (0, 0))
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(imagecache.shutil, "disk_usage", lambda _: usage)
@@ -440,7 +440,7 @@ def test_what_nobody_opens_any_more_makes_room(folder: Path, own_cache: Path, mo
         warnings.simplefilter("ignore")
         epoch(ImageFolder(folder, size=24, cache="auto"))
     assert not lock.exists()
-    assert len(list(place.glob("pixels-*"))) <= 2
+    assert len(list(place.glob("arrays-*"))) <= 2
 
 
 def test_interrupting_the_filling_leaves_a_good_cache(folder: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 import warm
+from dlkit.datasets.files import decoder as files
 from dlkit.datasets.images import decoding
 from dlkit.datasets.images.decoding import decode_image, open_image, turned_upright
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
@@ -218,7 +219,7 @@ def test_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         decode_image(tmp_path / "text.png")
     with pytest.raises(DataError, match=r"is a folder, not a file"):
         decode_image(tmp_path)
-    monkeypatch.setattr(decoding, "MAX_BYTES", 4)
+    monkeypatch.setattr(files, "MAX_BYTES", 4)
     with pytest.raises(DataError, match=r"text\.png: 5 bytes are more than the 4"):
         decode_image(tmp_path / "text.png")
 

@@ -29,7 +29,7 @@ from dlkit.datasets import ImageFiles, ImageFolder, decode_image
 from dlkit.datasets.files import handover, listing
 from dlkit.datasets.files.listing import scan
 from dlkit.datasets.files.parallel import BatchMemory, default_threads, for_each
-from dlkit.datasets.images.decoding import EXTENSIONS, open_image
+from dlkit.datasets.images.decoding import EXTENSIONS, IMAGES, open_image
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
 from dlkit.loader import DataLoader
 from dlkit.reading.targets import natural
@@ -106,7 +106,7 @@ def test_what_is_no_image_is_left_out_and_told(tmp_path: Path) -> None:
         "outside of any class folder": 1,
         "broken link or special file": 2,
     }
-    assert "1 outside of any class folder (loose.jpg)" in scan(tmp_path).told()
+    assert "1 outside of any class folder (loose.jpg)" in scan(tmp_path, IMAGES).told()
     assert torch.equal(ds[2][0], torch.from_numpy(decode_image(ds.path(2))).permute(2, 0, 1))
 
 
@@ -263,7 +263,7 @@ def test_a_kept_scan_is_used_until_a_folder_changes(
     monkeypatch.setattr(listing, "KEEP_FROM", 1)
     monkeypatch.setattr(listing, "_TICK_NS", 0)
     os.utime(folder / "ants", ns=(1, 1))
-    first = scan(folder)
+    first = scan(folder, IMAGES)
     assert first.kept is not None
     assert own_cache in first.kept.parents
     unlabelled = ImageFiles(folder, size=8)
@@ -273,7 +273,7 @@ def test_a_kept_scan_is_used_until_a_folder_changes(
 
     with monkeypatch.context() as patch:
         patch.setattr(listing, "_Walk", no_walk)
-        again = scan(folder)
+        again = scan(folder, IMAGES)
         assert list(again.names) == list(first.names)
         assert torch.equal(again.targets, first.targets)
         assert again.classes == first.classes
@@ -288,13 +288,13 @@ def test_a_kept_scan_is_used_until_a_folder_changes(
         ds = ImageFolder(folder, size=8)
         assert torch.equal(pickle.loads(pickle.dumps(ds))[5][0], ds[5][0])
     save(folder / "ants" / "new.png")
-    assert len(scan(folder)) == 25
+    assert len(scan(folder, IMAGES)) == 25
     (folder / "ants" / "new.png").unlink()
-    assert len(scan(folder)) == 24
-    kept = scan(folder).kept
+    assert len(scan(folder, IMAGES)) == 24
+    kept = scan(folder, IMAGES).kept
     assert kept is not None
     kept.write_bytes(b"damaged")
-    assert len(scan(folder)) == 24
+    assert len(scan(folder, IMAGES)) == 24
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -302,7 +302,7 @@ def test_a_kept_scan_is_mapped_so_that_workers_share_it(folder: Path, monkeypatc
     monkeypatch.setattr(listing, "KEEP_FROM", 1)
     monkeypatch.setattr(listing, "_TICK_NS", 0)
     os.utime(folder / "ants", ns=(1, 1))
-    scan(folder)
+    scan(folder, IMAGES)
     ds = ImageFolder(folder)
     assert ds._listing is not None
     assert ds._targets is not None
@@ -352,7 +352,7 @@ def test_scanning_a_large_folder_shows_its_progress(
 def test_a_folder_that_changed_just_now_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "KEEP_FROM", 1)
     monkeypatch.setattr(listing, "_TICK_NS", 10**12)
-    assert scan(folder).kept is None
+    assert scan(folder, IMAGES).kept is None
 
 
 # Samples and batches
@@ -569,7 +569,7 @@ ds = ImageFolder(root, size=32, on_error="skip", max_errors=1.0)
 taken = {ds.path(row).name for row in range(len(ds))}
 read = sum(len(x) for x, _ in DataLoader(ds, 50))
 left_out = sorted(name for name in os.listdir(root / "nasty") if name not in taken)
-print(json.dumps({"errors": [error.path.name for error in ds.errors], "batches": read, "left_out": left_out}))
+print(json.dumps({"errors": [Path(error.file).name for error in ds.skipped], "batches": read, "left_out": left_out}))
 """
 
 
@@ -597,8 +597,8 @@ def test_skip_leaves_samples_out_for_good(folder: Path) -> None:
         batches = list(StockLoader(ds, 6))
     assert torch.equal(torch.cat([x for x, _ in batches]), expected)
     assert sorted(len(x) for x, _ in batches) == [1, 5, 5, 6, 6]
-    assert sorted(error.path for error in ds.errors) == sorted(paths)
-    assert ds.errors_by_class() == {"ants": (1, 8), "bees": (1, 9)}
+    assert sorted(error.file for error in ds.skipped) == sorted(map(str, paths))
+    assert ds.skipped_by_class() == {"ants": (1, 8), "bees": (1, 9)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(torch.cat([x for x, _ in StockLoader(ds, 6)]), expected)
@@ -621,14 +621,14 @@ def test_errors_found_in_workers_are_known_everywhere(folder: Path) -> None:
             alone = list(DataLoader(fresh, 5, shuffle=True, seed=2).batches(0))
         for (x, _), (y, _) in zip(batches, alone, strict=True):
             assert torch.equal(x, y)
-    assert [error.path.name for error in ds.errors] == ["bad.png"]
+    assert [Path(error.file).name for error in ds.skipped] == ["bad.png"]
 
 
 def test_too_many_bad_files_stop(folder: Path) -> None:
-    for number in range(3):
+    for number in range(11):  # ten are always allowed
         broken(folder / "bees" / f"bad{number}.png")
     ds = ImageFolder(folder, size=8, on_error="skip", max_errors=0.1)
-    message = r"3 of 27 images cannot be read, more than max_errors=0.1 allows \(by class: bees 3 of 11\):"
+    message = r"11 of 35 images cannot be read, more than max_errors=0.1 allows \(by class: bees 11 of 19\); the first:"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(TooManyErrorsError, match=message):
@@ -649,9 +649,9 @@ def test_a_batch_of_bad_files_only_is_an_error(folder: Path) -> None:
 def test_verify_lists_every_bad_file(folder: Path) -> None:
     path = broken(folder / "bees" / "bad.png")
     (error,) = ImageFolder(folder).verify()
-    assert (error.path, error.class_name) == (path, "bees")
+    assert (error.file, error.row) == (str(path), None)
     ds = ImageFolder(folder, on_error="skip", max_errors=0.1)
-    assert ds.verify() == ds.errors
+    assert ds.verify() == ds.skipped
     assert len(ds.without_errors()) == 24
 
 

@@ -85,9 +85,9 @@ def test_it_is_left_out_for_good_and_counted(photos: Path, good: torch.Tensor, c
             batches = list(make(ds))
         assert [len(x) for x, _ in batches] == [4, 4, 4, 3, 4, 4]
         assert torch.equal(torch.cat([x for x, _ in batches]), good)
-        ((path, reason, name),) = ds.errors
-        assert (path, name) == (cut, "bees")
-        assert reason.startswith(f"{cut}: cannot be decoded")
-        assert ds.errors_by_class() == {"bees": (1, 12)}
+        (left,) = ds.skipped
+        assert (left.file, left.row) == (str(cut), None)
+        assert str(left).startswith(f"{cut} cannot be decoded")
+        assert ds.skipped_by_class() == {"bees": (1, 12)}
     assert "1 left out" in repr(ds)
     assert len(ds.without_errors()) == 23

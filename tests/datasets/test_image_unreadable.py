@@ -39,8 +39,8 @@ def test_all_files_of_a_large_folder_may_be_unreadable(files: list[Path]) -> Non
     dataset = ImageFiles(files, size=8, on_error="skip", max_errors=1.0)
     with ten_seconds():
         found = dataset.verify()
-    assert [error.path for error in found] == files
-    assert dataset.errors == found
+    assert [error.file for error in found] == list(map(str, files))
+    assert dataset.skipped == found
     assert len(dataset.without_errors()) == 0
     with pytest.raises(TooManyErrorsError, match=r"20000 of 20000 images cannot be read"):
         ImageFiles(files, size=8, on_error="skip", max_errors=0.5).verify()
@@ -53,7 +53,7 @@ def test_reading_them_batch_by_batch_is_linear_too(files: list[Path]) -> None:
         for start in range(0, len(part), 100):
             with contextlib.suppress(EmptyBatchError):
                 part.__getitems__(range(start, min(start + 100, len(part))))
-    assert [error.path for error in part.errors] == [part.path(place) for place in range(len(part))]
+    assert [error.file for error in part.skipped] == [str(part.path(place)) for place in range(len(part))]
 
 
 def test_a_journal_takes_many_lines_one_by_one() -> None:

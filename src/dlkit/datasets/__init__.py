@@ -8,6 +8,8 @@ from dlkit._doors import door
 
 if TYPE_CHECKING:
     from dlkit.datasets.base import InMemoryDataset as InMemoryDataset
+    from dlkit.datasets.files.decoder import Decoder as Decoder
+    from dlkit.datasets.files.folders import FileFolder as FileFolder
     from dlkit.datasets.images.decoding import decode_image as decode_image
     from dlkit.datasets.images.folders import ImageFiles as ImageFiles
     from dlkit.datasets.images.folders import ImageFolder as ImageFolder
@@ -23,6 +25,8 @@ __all__, __getattr__, __dir__ = door(
     __name__,
     {
         "CSVDataset": "dlkit.datasets.tables.dataset",
+        "Decoder": "dlkit.datasets.files.decoder",
+        "FileFolder": "dlkit.datasets.files.folders",
         "Glyphs": "dlkit.datasets.letters.glyphs",
         "ImageFiles": "dlkit.datasets.images.folders",
         "ImageFolder": "dlkit.datasets.images.folders",

@@ -153,7 +153,8 @@ for _name in ("__delitem__", "__setitem__", "__iadd__", "__imul__"):
 
 
 def _collate_rows(batch: Sequence[Any], *, collate_fn_map: Any = None) -> Any:
-    return batch.whole() if isinstance(batch, Rows) else default_collate([_plain(row) for row in batch])
+    whole = getattr(batch, "whole", None)  # of `Rows`, and of other lists of samples that know what they are as one
+    return default_collate([_plain(row) for row in batch]) if whole is None else whole()
 
 
 default_collate_fn_map.update({Row: _collate_rows, RowDict: _collate_rows, RowTensor: _collate_rows})

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from dlkit.artifact.inputs import Meaning
+from dlkit.datasets.files.decoder import MAX_BYTES
 from dlkit.datasets.files.listing import scan
-from dlkit.datasets.images.decoding import MAX_BYTES, OpenImage, open_image
+from dlkit.datasets.images.decoding import IMAGES, OpenImage, open_image
 from dlkit.datasets.images.fetching import prepared
 from dlkit.datasets.images.table import opened_table
 from dlkit.errors import ArgumentError, DataError
@@ -69,7 +70,7 @@ def _source(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> _Source
         return _of_table(meaning, Path(given) if table else given, options)
     check_options(options, (), "images that stand in no table")
     if isinstance(given, os.PathLike) and Path(given).expanduser().is_dir():
-        listing = scan(Path(given).expanduser(), labelled=False)
+        listing = scan(Path(given).expanduser(), IMAGES, labelled=False)
         paths = (listing.root / name for name in listing.names)
         return _Source(items=((str(path), path) for path in paths), total=len(listing), named=True)
     if _is_one(given):

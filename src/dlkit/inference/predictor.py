@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -243,12 +244,37 @@ class Predictor:
             DataError: it cannot be used.
         """
         given = [one] if self.kind == "text" and isinstance(one, tuple) else one
-        asked = inputs_of(self.meaning, given, 2, options)
-        found = [answer for _, (batch, answer) in zip(range(2), self._each(asked, "raise"), strict=False)]
-        if len(found) != 1 or found[0] is None or len(found[0]) != 1:
+        found = list(itertools.islice(self.predict_each(given, top_k=top_k, batch_size=2, **options), 2))
+        if len(found) != 1:
             count = "no input" if not found else "more than one"
             raise ArgumentError(f"predict_one takes one input, and this holds {count}; predict takes any number")
-        return predictions_of(self.meaning, found[0], top_k)[0]
+        return found[0]
+
+    def predict_each(
+        self, inputs: Any, *, top_k: int = 1, batch_size: int = 64, on_error: OnError = "raise", **options: Any
+    ) -> Iterator[Prediction]:
+        """What the model says of each input, in order, computed batch by batch as the answers are asked for.
+
+        The numbers are those of `predict` with the same `batch_size`; without a table, single answers cost less.
+
+        Args:
+            inputs: See `predict`.
+            top_k: How many classes to list.
+            batch_size: Inputs per forward pass.
+            on_error: "raise" stops at an input that cannot be used; "skip" gives a `Prediction` with an `error`.
+            **options: See `predict`.
+
+        Yields:
+            A `Prediction` for each input, in its place.
+        """
+        check_top_k(top_k)
+        _check_on_error(on_error)
+        asked = inputs_of(self.meaning, inputs, batch_size, options)
+        for batch, probabilities in self._each(asked, on_error):
+            answers = iter(() if probabilities is None else predictions_of(self.meaning, probabilities, top_k))
+            for place in range(batch.size):
+                error = batch.errors.get(place)
+                yield next(answers) if error is None else Prediction(error=error)
 
     def logits(self, inputs: Any, *, batch_size: int = 64, **options: Any) -> Tensor:
         """The model's bare outputs, float32 [N, ...] on the CPU.
@@ -334,8 +360,7 @@ class Predictor:
 
     def _layout(self, asked: Inputs, top_k: int, on_error: OnError) -> Layout:
         check_top_k(top_k)
-        if on_error not in ("raise", "skip"):
-            raise ArgumentError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        _check_on_error(on_error)
         return Layout(
             meaning=self.meaning,
             shape=self._shape,
@@ -354,6 +379,11 @@ class Predictor:
         for batch in DataLoader(dataset, batch_size, collate_fn=None):
             inputs, target = _halves(batch, dataset)
             yield self._forward(tuple(inputs) if isinstance(inputs, list) else inputs), target
+
+
+def _check_on_error(on_error: Any) -> None:
+    if on_error not in ("raise", "skip"):
+        raise ArgumentError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
 
 
 def _halves(batch: Any, dataset: Any) -> tuple[Any, Any]:

@@ -233,7 +233,7 @@ def nothing_left(count: int, epoch: int) -> DataError:
     """The error for an epoch of batches that all were left out."""
     return DataError(
         f"all {count} batches of epoch {epoch + 1} were left out, because none of their samples can be read; the "
-        "dataset's .errors lists the files"
+        "dataset's .skipped lists the files"
     )
 
 

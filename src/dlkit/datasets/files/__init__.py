@@ -1,6 +1,8 @@
-"""Many files, whatever is in them: listed, read by threads, kept, and handed over; images and audio are made of it.
+"""Many files of one kind: listed, decoded by threads, kept, and handed over. Images use it, and so can any other kind.
 
 ============ =========================================================================================
+`decoder`    `Decoder`: what a kind of file is
+`settings`   what the caller can choose
 `listing`    a folder to a list of files and classes, kept for the next time
 `handover`   a worker's batches in shared memory that is used again
 `parallel`   the threads that work on one batch, and its memory
@@ -8,6 +10,9 @@
 `policy`     what happens when something is unreadable: stop, or leave out and say so
 `cachefile`  the two files of the cache, good whenever a writer is killed
 `cache`      decoded arrays in one packed file, for later epochs and runs
-`splitting`  what keeps files together, and the settings of each part
+`fetching`   rows to a batch: the threads at work on the above
+`content`    files of equal content, which a split keeps together
+`dataset`    `FileDataset`: all of this behind `__getitems__`
+`folders`    `FileFolder`
 ============ =========================================================================================
 """

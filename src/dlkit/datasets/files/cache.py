@@ -1,15 +1,15 @@
-"""Decoded pixels on disk: filled by whoever decodes first, mapped by every worker, rank and later run.
+"""Decoded arrays on disk: filled by the process that decodes first, mapped by every worker, rank and later run.
 
-Two files per rule of decoding, both only ever appended to: `pixels-*.bin` holds pixels one image after the other,
-`index-*.bin` an entry of 48 bytes per image, written after its pixels. Appending happens under a lock between
-processes. So a kill leaves at most pixels that no entry points to, half an entry at the end is cut off by the next
+Two files per rule of decoding, both only ever appended to: `arrays-*.bin` holds the numbers of one array after the
+other, `index-*.bin` an entry of 76 bytes for each, written after its numbers. Appending happens under a lock between
+processes. So a kill leaves at most numbers that no entry points to, half an entry at the end is cut off by the next
 writer, and a full disk is undone and ends the filling, not the training. An entry carries checksums of itself and of
-its pixels, which are compared when a process first reads it.
+its numbers, which are compared when a process first reads it.
 
-A file that changes gets a new entry, and its old pixels stay behind. When more than half of the pixels are such
-leftovers, whoever opens the cache next copies the others into a new pair of files with the next number; its index
-appears last and makes it the valid one, so a kill in between leaves the old pair valid. Whoever still reads the old
-pair keeps its pixels until the next batch and then goes on with the new one.
+A file that changes gets a new entry, and its old array stays behind. When more than half of the bytes are such
+leftovers, the next process to open the cache copies the others into a new pair of files with the next number; its
+index appears last and makes it the valid one, so a kill in between leaves the old pair valid. A process that still
+reads the old pair keeps its arrays until the next batch and then goes on with the new one.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from dlkit.datasets.files import cachefile
 from dlkit.errors import ArgumentError
 from dlkit.storage.files import FileLock, cache_dir
 
-__all__ = ["PixelCache", "open_cache"]
+__all__ = ["ArrayCache", "open_cache"]
 
-Pixels = npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
 
-_KINDS = ("pixels", "index")
+_KINDS = ("arrays", "index")
 _UNKNOWN, _ABSENT = -1, -2
 # A dictionary of a million keys would be 200 MB in every worker; sorted arrays are 24.
 _DICTIONARY_UP_TO = 50_000
@@ -52,14 +52,14 @@ _UNUSED_SECONDS = 7 * 24 * 3600
 
 def open_cache(
     where: str | os.PathLike[str] | None, *, size: int, rule: str, budget: int | None = None
-) -> PixelCache | None:
+) -> ArrayCache | None:
     """The cache that an argument `cache=` means.
 
     Args:
         where: None for none; "auto": in the cache folder; "memory": in memory, gone with the process; else a folder.
-        size: The number of images.
-        rule: By what rule the pixels are made.
-        budget: How many bytes the pixels may take; None for half of what is free.
+        size: The number of files.
+        rule: What arrays are made by; another rule has files of its own.
+        budget: How many bytes the arrays may take; None for half of what is free.
 
     Raises:
         ArgumentError: the folder cannot be made.
@@ -70,32 +70,32 @@ def open_cache(
         raise ArgumentError(f"cache_bytes must be a whole number of bytes above 0, not {budget!r}")
     if where == "memory":
         shared = Path("/dev/shm")
-        folder = Path(tempfile.mkdtemp(prefix="dlkit-pixels-", dir=shared if shared.is_dir() else None))
-        cache = PixelCache(folder, size, rule, budget)
+        folder = Path(tempfile.mkdtemp(prefix="dlkit-arrays-", dir=shared if shared.is_dir() else None))
+        cache = ArrayCache(folder, size, rule, budget)
         weakref.finalize(cache, _remove, folder, os.getpid())
         return cache
     ours = where == "auto"
-    folder = cache_dir() / "images" if ours else Path(os.path.abspath(where))
+    folder = cache_dir() / "decoded" if ours else Path(os.path.abspath(where))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArgumentError(f"cache={str(where)!r}: the folder {folder} cannot be made: {error.strerror}") from error
-    return PixelCache(folder, size, rule, budget, may_clear=ours)
+    return ArrayCache(folder, size, rule, budget, may_clear=ours)
 
 
-class PixelCache:
-    """Pixels by file; made by `open_cache`.
+class ArrayCache:
+    """Array by file; made by `open_cache`.
 
     Args:
         folder: Where the two files lie.
-        size: The number of images of the dataset.
-        rule: By what rule the pixels are made.
-        budget: How many bytes the pixels may take; None for half of what is free.
+        size: The number of files of the dataset.
+        rule: What arrays are made by; another rule has files of its own.
+        budget: How many bytes the arrays may take; None for half of what is free.
         may_clear: Whether pairs of other rules that nobody has opened for a week may go when room is needed.
 
     Attributes:
         folder: Where the two files lie.
-        budget: How many bytes the pixels may take.
+        budget: How many bytes the arrays may take.
         full: Why nothing more is kept; empty while the cache takes more.
     """
 
@@ -152,8 +152,8 @@ class PixelCache:
         self._start()
 
     @property
-    def _pixels(self) -> Path:
-        return self.folder / f"pixels-{self._name}-{self._generation}.bin"
+    def _numbers(self) -> Path:
+        return self.folder / f"arrays-{self._name}-{self._generation}.bin"
 
     @property
     def _index(self) -> Path:
@@ -166,8 +166,8 @@ class PixelCache:
 
     @property
     def used(self) -> int:
-        """How many bytes the pixels take."""
-        return cachefile.size_of(self._pixels)
+        """How many bytes the arrays take."""
+        return cachefile.size_of(self._numbers)
 
     def begin(self) -> None:
         """Learn what others have added; to be called before each batch, by one thread."""
@@ -209,11 +209,11 @@ class PixelCache:
             place -= 1
         return _ABSENT
 
-    def get(self, row: int, path_of: Callable[[int], Path]) -> Pixels | None:
-        """The kept pixels of an image [H, W, C], None where there are none, or the file has changed.
+    def get(self, row: int, path_of: Callable[[int], Path]) -> Array | None:
+        """The kept array of a file, None where there is none, or the file has changed.
 
         Args:
-            row: The image's place in the dataset.
+            row: The file's place in the dataset.
             path_of: Gives its file; asked only when this process sees the row for the first time.
         """
         assert self._slots is not None
@@ -227,25 +227,24 @@ class PixelCache:
             self._slots[row] = slot
         return self._kept(slot) if slot >= 0 else None
 
-    def _kept(self, slot: int) -> Pixels | None:
+    def _kept(self, slot: int) -> Array | None:
         entry = self._entries[slot]
-        shape = cachefile.shape_of(entry)
-        start, count = int(entry["offset"]), shape[0] * shape[1] * shape[2]
+        start, count = int(entry["offset"]), int(entry["nbytes"])
         if start + count > len(self._map):
-            self._map = cachefile.mapped(self._pixels)
+            self._map = cachefile.mapped(self._numbers)
         if start + count > len(self._map):
             self._damaged.add(slot)
             return None
-        flat: Pixels = self._map[start : start + count]
+        flat = self._map[start : start + count]
         if not self._checked[slot]:
             if not cachefile.sound(entry, flat):
                 self._damaged.add(slot)  # it is decoded and written anew, and the newest entry of a key counts
                 return None
             self._checked[slot] = True
-        return flat.reshape(shape)
+        return cachefile.array_of(entry, flat)
 
     def key(self, path: Path, status: os.stat_result) -> bytes:
-        """What an image is found by: its path, size and time stamp. (The rule is in the name of the files.)
+        """What an array is found by: its file's path, size and time stamp. (The rule is in the name of the files.)
 
         Args:
             path: The file.
@@ -254,16 +253,16 @@ class PixelCache:
         text = f"{status.st_size} {status.st_mtime_ns} ".encode() + os.fsencode(path)
         return hashlib.blake2b(text, digest_size=16).digest()
 
-    def put(self, path: Path, key: bytes, pixels: Pixels) -> None:
-        """Keep an image's pixels, with the next `flush`. Any thread may do it.
+    def put(self, path: Path, key: bytes, array: Array) -> None:
+        """Keep a file's array, with the next `flush`. Any thread may do it.
 
         Args:
             path: The file.
             key: From `key`.
-            pixels: uint8 [H, W, C].
+            array: Of at most six dimensions; others are not kept.
         """
-        if not self.full:
-            self._waiting.append((key, zlib.crc32(os.fsencode(path)), pixels))
+        if not self.full and array.ndim <= cachefile.MOST_DIMENSIONS:
+            self._waiting.append((key, zlib.crc32(os.fsencode(path)), array))
 
     def flush(self) -> None:
         """Write what waits; by one thread, after the batch. A disk that takes no more is said once, in a warning."""
@@ -288,17 +287,18 @@ class PixelCache:
     def _append(self, items: list[cachefile.Item]) -> None:
         if not items:
             return
-        need = sum(pixels.nbytes for _, _, pixels in items)
+        need = sum(array.nbytes for _, _, array in items)
         if self.used + need > self.budget and self._may_clear:
             self._clear_unused()
         self._say_if_too_small(need // len(items))
         if self.used + need > self.budget:
             self._stop(
-                f"its {self.budget:,} bytes are used up by {len(self._entries):,} of {self.size:,} images; the others "
-                "are decoded in every epoch (a smaller cache_side=, a larger cache_bytes= or another folder helps)"
+                f"its {self.budget:,} bytes are used up by {len(self._entries):,} of {self.size:,} files; the others "
+                "are decoded in every epoch (a larger cache_bytes=, another folder, or for images a smaller "
+                "cache_side= helps)"
             )
             return
-        cachefile.append(self._pixels, self._index, items)
+        cachefile.append(self._numbers, self._index, items)
 
     def _clear_unused(self) -> None:
         """Remove pairs of other rules, the one that was opened longest ago first, as far as room is needed."""
@@ -313,7 +313,7 @@ class PixelCache:
 
     def _reclaim(self) -> None:
         """Copy what is still of use to a new pair where most is not; safe to be killed at any moment."""
-        if cachefile.size_of(self._pixels) < _RECLAIM_FROM:
+        if cachefile.size_of(self._numbers) < _RECLAIM_FROM:
             return
         lock = FileLock(self._lock)
         if not lock.acquire(timeout=0):
@@ -323,10 +323,10 @@ class PixelCache:
             self._remove_older()
             self.begin()
             kept = cachefile.useful(self._entries, self.used)
-            length = int(cachefile.lengths(kept).sum())
+            length = int(kept["nbytes"].sum())
             if 2 * length < self.used and self.used - length >= _RECLAIM_FROM:
                 following = (self.folder / f"{kind}-{self._name}-{self._generation + 1}.bin" for kind in _KINDS)
-                cachefile.copy(kept, self._pixels, *following)
+                cachefile.copy(kept, self._numbers, *following)
                 self._start()
                 self._remove_older()
         finally:
@@ -345,16 +345,16 @@ class PixelCache:
         if expected > self.budget and not self._said_too_small:
             self._said_too_small = True
             warnings.warn(
-                f"the pixel cache in {self.folder} would need about {expected / 1e9:,.3g} GB and may take "
-                f"{self.budget / 1e9:,.3g} GB: about {100 * self.budget // expected} % of the images will be kept; a "
-                "smaller cache_side=, a larger cache_bytes= or cache= on a larger disk keeps all",
+                f"the cache in {self.folder} would need about {expected / 1e9:,.3g} GB and may take "
+                f"{self.budget / 1e9:,.3g} GB: about {100 * self.budget // expected} % of the files will be kept; a "
+                "larger cache_bytes=, a larger disk, or for images a smaller cache_side= keeps all",
                 UserWarning,
                 stacklevel=2,
             )
 
     def _stop(self, reason: str) -> None:
         self.full = reason
-        warnings.warn(f"the pixel cache in {self.folder} takes no more: {reason}", UserWarning, stacklevel=2)
+        warnings.warn(f"the cache in {self.folder} takes no more: {reason}", UserWarning, stacklevel=2)
 
 
 def _remove(folder: Path, process: int) -> None:

@@ -12,6 +12,7 @@ slice that the user's `collate_fn` made, say) is copied, as the memory of any te
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import weakref
@@ -23,11 +24,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Pieces", "sendable"]
+__all__ = ["Pieces", "numpy_type", "sendable"]
 
-Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 
-_FREE, _TAKEN = 0.0, 1.0
+_FREE, _TAKEN = 0, 1
 #: How many pieces a worker keeps: with the usual prefetching two wait, one or two are in use, one is being filled.
 _MOST = 6
 
@@ -45,28 +46,29 @@ class Piece:
     Args:
         token: What the worker is known by.
         number: Its number in this worker.
-        count: How many float32 it holds.
+        count: How many bytes it holds.
     """
 
     def __init__(self, token: tuple[int, str], number: int, count: int) -> None:
         self.token, self.number, self.count, self.sent = token, number, count, False
-        self.memory = _shared((count + 1,))
-        self.floats: Floats = self.memory.numpy()
-        self.floats[-1] = _FREE
-        self._lent: weakref.ref[Floats] | None = None
+        self.memory = _shared((count + 1,), torch.uint8)
+        self.bytes: Bytes = self.memory.numpy()
+        self.bytes[-1] = _FREE
+        self._lent: weakref.ref[npt.NDArray[Any]] | None = None
 
     @property
     def is_free(self) -> bool:
         """Whether nothing refers to the batch in it any more, neither here nor in the consumer's process."""
-        return self.floats[-1] == _FREE and (self._lent is None or self._lent() is None)
+        return self.bytes[-1] == _FREE and (self._lent is None or self._lent() is None)
 
-    def lend(self, shape: tuple[int, ...]) -> Tensor:
+    def lend(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A batch in this memory.
 
         Args:
             shape: Of the batch.
+            dtype: Of the batch.
         """
-        array = self.floats[: int(np.prod(shape))].reshape(shape)
+        array = _array(self.bytes, shape, dtype)
         self._lent = weakref.ref(array)
         batch = torch.from_numpy(array).as_subclass(_Batch)
         batch.piece = self
@@ -90,28 +92,48 @@ class Pieces:
         self._token: tuple[int, str] = (os.getpid(), secrets.token_hex(8))
         self._pieces: list[Piece] = []
 
-    def take(self, shape: tuple[int, ...]) -> Tensor:
-        """A float32 tensor with arbitrary content, in shared memory.
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor with arbitrary content, in shared memory.
 
         Args:
             shape: Of the tensor.
+            dtype: Of the tensor.
         """
-        count = int(np.prod(shape))
+        count = int(np.prod(shape)) * dtype.itemsize
         if os.name == "nt":  # pragma: no cover  (where a consumer cannot see that a worker has ended)
-            return _shared(shape)
+            return _shared(shape, dtype)
         piece = next((one for one in self._pieces if one.count >= count and one.is_free), None)
         if piece is None:
             if len(self._pieces) >= _MOST:  # the consumer holds on to its batches: each gets a memory of its own
-                return _shared(shape)
+                return _shared(shape, dtype)
             piece = Piece(self._token, len(self._pieces), count)
             self._pieces.append(piece)
-        return piece.lend(shape)
+        return piece.lend(shape, dtype)
 
 
-def _shared(shape: tuple[int, ...]) -> Tensor:
+@functools.cache
+def numpy_type(dtype: torch.dtype) -> np.dtype[Any] | None:
+    """The same type in numpy, None where it has none.
+
+    Args:
+        dtype: Of torch.
+    """
+    try:
+        kind: np.dtype[Any] = torch.empty(0, dtype=dtype).numpy().dtype
+    except TypeError:  # bfloat16
+        return None
+    return kind
+
+
+def _array(memory: Bytes, shape: tuple[int, ...], dtype: torch.dtype) -> npt.NDArray[Any]:
+    """Numbers of a piece, from its beginning on, in an array of their own."""
+    return memory[: int(np.prod(shape)) * dtype.itemsize].view(numpy_type(dtype) or np.uint8).reshape(shape)
+
+
+def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor in shared memory of its own, as torch's own `default_collate` makes it in a worker."""
-    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)) * 4, device="cpu")
-    tensor: Tensor = torch.empty(0).set_(storage, 0, shape)  # type: ignore[call-overload]
+    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)) * dtype.itemsize, device="cpu")
+    tensor: Tensor = torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
     return tensor
 
 
@@ -132,8 +154,8 @@ def _reduce(batch: _Batch) -> Any:
     if piece is None or not piece.holds(batch):
         return _as_it_is, (batch.as_subclass(Tensor),)
     first, piece.sent = not piece.sent, True
-    piece.floats[-1] = _TAKEN
-    return _open, (piece.token, piece.number, piece.memory if first else None, tuple(batch.shape))
+    piece.bytes[-1] = _TAKEN
+    return _open, (piece.token, piece.number, piece.memory if first else None, tuple(batch.shape), batch.dtype)
 
 
 ForkingPickler.register(_Batch, _reduce)
@@ -144,22 +166,24 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 
 # The pieces of each worker that this process consumes from, by the worker's process and number.
-_mapped: dict[tuple[int, str], dict[int, Floats]] = {}
+_mapped: dict[tuple[int, str], dict[int, Bytes]] = {}
 
 
-def _open(token: tuple[int, str], number: int, memory: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+def _open(
+    token: tuple[int, str], number: int, memory: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype
+) -> Tensor:
     """In the consumer: the batch in a piece, as an ordinary tensor."""
     if memory is not None:
         _forget_ended()
         _mapped.setdefault(token, {})[number] = memory.numpy()
     whole = _mapped[token][number]
-    array = whole[: int(np.prod(shape))].reshape(shape)
+    array = _array(whole, shape, dtype)
     # The tensor, and all that shares its memory, keeps this very array alive.
     weakref.finalize(array, _release, whole, token).atexit = False
     return torch.from_numpy(array)
 
 
-def _release(whole: Floats, token: tuple[int, str]) -> None:
+def _release(whole: Bytes, token: tuple[int, str]) -> None:
     whole[-1] = _FREE
     if not _is_alive(token[0]):
         _mapped.pop(token, None)

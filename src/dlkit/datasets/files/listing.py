@@ -1,4 +1,4 @@
-"""What image files a folder holds: scanned once, told what was left out, kept for the next time.
+"""What files of a kind a folder holds: scanned once, told what was left out, kept for the next time.
 
 A million paths are one blob of bytes and one array of ends, mapped from the kept file, so that workers share them and
 a process that is spawned gets a path instead of a list. A kept scan is used again as long as no folder in it has
@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dlkit._showing import safe
-from dlkit.datasets.images.decoding import EXTENSIONS
+from dlkit.datasets.files.decoder import Decoder
 from dlkit.errors import DataError, DataNotFoundError
 from dlkit.reading.classes import numbered, stated_order
 from dlkit.reading.parsing import spelled
@@ -48,15 +48,13 @@ _PARTS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-#: What is told of class folders in which no image was found.
-EMPTY = "class folder without any image"
 _PART_OF = {alias: part for part, aliases in _PARTS.items() for alias in aliases}
 _HIDDEN = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "lost+found", "$RECYCLE.BIN"})
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The image files of a folder. Pickled (for a worker that is spawned), a kept one travels as its path.
+    """The files of a folder. Pickled (for a worker that is spawned), a kept one travels as its path.
 
     Attributes:
         root: The folder.
@@ -94,29 +92,32 @@ class Listing:
         )
 
 
-def scan(root: str | os.PathLike[str], *, labelled: bool = True, progress: bool = True, keep: bool = True) -> Listing:
-    """Find the images below a folder.
+def scan(
+    root: str | os.PathLike[str], kind: Decoder, *, labelled: bool = True, progress: bool = True, keep: bool = True
+) -> Listing:
+    """Find the files of a kind below a folder.
 
     Args:
         root: The folder. With `labelled`, each folder directly in it is a class, and what lies in folders below belongs
             to that class; or it holds `train`, `val` and `test`, which hold the classes.
-        labelled: False takes every image below `root`, in natural order, without classes.
+        kind: What files to take, by the endings of their names.
+        labelled: False takes every such file below `root`, in natural order, without classes.
         progress: Show a bar when it takes longer than two seconds.
         keep: Keep the scan of a large folder in the cache folder, and use a kept one whose folders have not changed.
 
     Raises:
         DataNotFoundError: there is no such folder.
-        DataError: it holds no images, or folders beside train, val and test; the message says what was found.
+        DataError: it holds no such files, or folders beside train, val and test; the message says what was found.
     """
     folder = Path(os.path.abspath(root))
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DataNotFoundError(f"{folder} {what}; give the folder that holds the images")
-    kept = _kept_path(folder, labelled)
+        raise DataNotFoundError(f"{folder} {what}; give the folder that holds the {kind.noun}s")
+    kept = _kept_path(folder, kind, labelled)
     if keep and (listing := _open_if_unchanged(kept, folder)) is not None:
         return listing
     start = time.time_ns()
-    walk = _Walk(folder, progress=progress)
+    walk = _Walk(folder, kind, progress=progress)
     listing = walk.labelled() if labelled else walk.unlabelled()
     fresh = all(stamp < start - _TICK_NS for stamp in walk.stamps.values())
     if keep and fresh and len(listing) >= KEEP_FROM:
@@ -127,8 +128,8 @@ def scan(root: str | os.PathLike[str], *, labelled: bool = True, progress: bool 
 class _Walk:
     """One pass over a folder; symbolic links are followed, each real folder is entered once."""
 
-    def __init__(self, root: Path, *, progress: bool) -> None:
-        self.root, self.stamps, self._entered = root, dict[str, int](), set[tuple[int, int]]()
+    def __init__(self, root: Path, kind: Decoder, *, progress: bool) -> None:
+        self.root, self.kind, self.stamps, self._entered = root, kind, dict[str, int](), set[tuple[int, int]]()
         self._left_out: dict[str, tuple[int, tuple[str, ...]]] = {}
         self._bar = tqdm(
             desc=f"scanning {safe(root.name, most=60)}",
@@ -139,10 +140,10 @@ class _Walk:
         )
 
     def unlabelled(self) -> Listing:
-        names = sorted(self._images(""), key=natural)
+        names = sorted(self._files(""), key=natural)
         self._bar.close()
         if not names:
-            raise DataError(f"{self.root} holds no images{self._and_found()}")
+            raise DataError(f"{self.root} holds no {self.kind.noun}s{self._and_found()}")
         nothing = torch.full((len(names),), -1)
         parts = torch.zeros(len(names), dtype=torch.uint8)
         return Listing(self.root, PackedStrings.of(names), nothing, parts, left_out=self._left_out)
@@ -155,7 +156,7 @@ class _Walk:
         if not names:
             raise DataError(self._no_classes())
         filled = {name for part in found for name, own in part.items() if own}
-        self._leave_out(EMPTY, [name for part in found for name in part if name not in filled])
+        self._leave_out(empty(self.kind), [name for part in found for name in part if name not in filled])
         classes = sorted(filled, key=natural)
         labels = {name: label for label, name in enumerate(classes)}
         pairs = [(labels[name], part, len(own)) for part, by in enumerate(found) for name, own in by.items() if own]
@@ -167,13 +168,13 @@ class _Walk:
         )
 
     def _classes(self, prefix: str) -> dict[str, list[str]]:
-        """The class folders below `prefix` in natural order, each with its images' names; NFC and NFD are one name."""
+        """The class folders below `prefix` in natural order, each with its files' names; NFC and NFD are one name."""
         folders, files = self._list(prefix)
-        self._leave_out("outside of any class folder", [name for name in files if self._is_image(name)])
-        self._leave_out("not an image", [name for name in files if not self._is_image(name)])
+        self._leave_out("outside of any class folder", [name for name in files if self.kind.fits(name)])
+        self._leave_out(self._stranger, [name for name in files if not self.kind.fits(name)])
         found: dict[str, list[str]] = {}
         for folder in sorted(folders, key=natural):
-            found.setdefault(spelled(folder), []).extend(sorted(self._images(f"{prefix}{folder}/")))
+            found.setdefault(spelled(folder), []).extend(sorted(self._files(f"{prefix}{folder}/")))
         return found
 
     def _layout(self) -> dict[str, str]:
@@ -184,7 +185,7 @@ class _Walk:
             return {}
         if beside := sorted(set(folders) - set(parts.values())):
             if len(parts) == 1:
-                return {}  # a class called train, whose images lie in folders
+                return {}  # a class called train, whose files lie in folders
             raise DataError(
                 f"{self.root} has the folders {', '.join(parts.values())} and beside them {', '.join(beside)}: "
                 "are they parts, or all of them classes? Move what does not belong there, or open the parts one by one"
@@ -193,18 +194,18 @@ class _Walk:
         self._leave_out("outside of train, val and test", files)
         return {part: parts[part] for part in _PARTS if part in parts}
 
-    def _images(self, prefix: str) -> Iterator[str]:
-        """The images in a folder and in those below it, as names from the root."""
+    def _files(self, prefix: str) -> Iterator[str]:
+        """The files of the kind in a folder and in those below it, as names from the root."""
         waiting = [prefix]
         while waiting:
             prefix = waiting.pop()
             folders, files = self._list(prefix)
             waiting.extend(f"{prefix}{folder}/" for folder in folders)
-            images = [f"{prefix}{name}" for name in files if self._is_image(name)]
-            self._bar.update(len(images))
-            if len(images) < len(files):
-                self._leave_out("not an image", [f"{prefix}{name}" for name in files if not self._is_image(name)])
-            yield from images
+            found = [f"{prefix}{name}" for name in files if self.kind.fits(name)]
+            self._bar.update(len(found))
+            if len(found) < len(files):
+                self._leave_out(self._stranger, [f"{prefix}{name}" for name in files if not self.kind.fits(name)])
+            yield from found
 
     def _list(self, prefix: str) -> tuple[list[str], list[str]]:
         """The names of the folders and of the regular files in a folder; links count as what they lead to."""
@@ -225,9 +226,9 @@ class _Walk:
         self._leave_out("broken link or special file", [f"{prefix}{name}" for name in odd])
         return sorted(folders), files
 
-    @staticmethod
-    def _is_image(name: str) -> bool:
-        return f".{name.rpartition('.')[2].lower()}" in EXTENSIONS
+    @property
+    def _stranger(self) -> str:
+        return f"not {_a(self.kind.noun)}"
 
     def _leave_out(self, kind: str, names: Sequence[str]) -> None:
         if names:
@@ -239,12 +240,9 @@ class _Walk:
         return f" (left out: {found})" if found else ""
 
     def _no_classes(self) -> str:
-        hint = "one folder per class is expected"
-        if "outside of any class folder" in self._left_out:
-            hint = (
-                "for images without labels use ImageFiles(folder), for labels in a table ImageTable(csv, root=folder)"
-            )
-        return f"{self.root} holds no class folders with images: {hint}{self._and_found()}"
+        outside = "outside of any class folder" in self._left_out
+        hint = (outside and self.kind.advice) or "one folder per class is expected"
+        return f"{self.root} holds no class folders with {self.kind.noun}s: {hint}{self._and_found()}"
 
 
 def _readable(folder: Path) -> os.stat_result:
@@ -278,8 +276,22 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _HIDDEN
 
 
-def _kept_path(folder: Path, labelled: bool) -> Path:
-    key = hashlib.sha256(f"{VERSION} {labelled} {os.fsencode(folder)!r}".encode()).hexdigest()[:24]
+def empty(kind: Decoder) -> str:
+    """What is told of class folders in which no file of a kind was found.
+
+    Args:
+        kind: The kind.
+    """
+    return f"class folder without any {kind.noun}"
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def _kept_path(folder: Path, kind: Decoder, labelled: bool) -> Path:
+    text = f"{VERSION} {labelled} {kind.noun} {sorted(kind.suffixes)} {os.fsencode(folder)!r}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:24]
     return cache_dir() / "scans" / f"{key}.safetensors"
 
 

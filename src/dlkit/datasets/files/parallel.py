@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from dlkit.datasets.files.handover import Pieces
+from dlkit.datasets.files.handover import Pieces, numpy_type
 
 __all__ = ["BatchMemory", "default_threads", "for_each"]
 
@@ -75,7 +75,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     key = (os.getpid(), threads)
     with _making:
         if key not in _pools:
-            _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="dlkit-images")
+            _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="dlkit-files")
     return _pools[key]
 
 
@@ -105,21 +105,29 @@ class BatchMemory:
     def __reduce__(self) -> tuple[Any, ...]:
         return BatchMemory, ()
 
-    def take(self, shape: tuple[int, ...]) -> Tensor:
-        """A float32 tensor with arbitrary content.
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor with arbitrary content.
 
         Args:
             shape: Of the tensor.
+            dtype: Of the tensor.
         """
+        kind = numpy_type(dtype)
+        if kind is None:
+            return torch.empty(shape, dtype=dtype)
         if self._pid != os.getpid():  # after a fork the parent's batches may still be in use there
             self._arrays, self._pieces, self._pid = [], None, os.getpid()
         if get_worker_info() is not None:
             self._pieces = self._pieces or Pieces()
-            return self._pieces.take(shape)
-        self._arrays = [array for array in self._arrays if array.shape[1:] == shape[1:] and len(array) >= shape[0]]
+            return self._pieces.take(shape, dtype)
+        self._arrays = [
+            array
+            for array in self._arrays
+            if array.shape[1:] == shape[1:] and len(array) >= shape[0] and array.dtype == kind
+        ]
         free = next((number for number in range(len(self._arrays)) if self._is_free(number)), None)
         if free is None:
-            array = np.empty(shape, np.float32)
+            array = np.empty(shape, kind)
             self._arrays = [*self._arrays, array][-self.most :]
         else:
             array = self._arrays[free]

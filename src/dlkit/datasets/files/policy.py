@@ -1,31 +1,26 @@
-"""Files that cannot be read: what is known of them, what is said, and when there are too many."""
+"""Files that cannot be read: what is known of them, what is said, and how many are too many."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from dlkit._showing import Lines
 from dlkit.datasets.files.journal import ErrorJournal
-from dlkit.errors import DataError, TooManyErrorsError
+from dlkit.errors import DataError
+from dlkit.reading.cells import Skipped
 
-__all__ = ["ImageError", "check_share", "handle", "share_by_class"]
+__all__ = ["handle", "skipped_file", "tell"]
 
 
-class ImageError(NamedTuple):
-    """A file that could not be read and was left out.
+def skipped_file(path: Path, told: str) -> Skipped:
+    """A file that cannot be read, as the policy for rows and files has it.
 
-    Attributes:
+    Args:
         path: The file.
-        reason: Why, in one sentence.
-        class_name: Its class; empty where there are no classes.
+        told: The error, with or without the file's name in front.
     """
-
-    path: Path
-    reason: str
-    class_name: str
+    return Skipped(str(path), None, told.removeprefix(str(path)).removeprefix(":").strip())
 
 
 def handle(journal: ErrorJournal | None, rows: Sequence[int], bad: Mapping[int, str]) -> list[str]:
@@ -52,42 +47,3 @@ def tell(reasons: Sequence[str]) -> None:
     """
     for reason in reasons:
         warnings.warn(f"left out for good: {reason}", UserWarning, stacklevel=5)
-
-
-def share_by_class(errors: Sequence[ImageError], sizes: Mapping[str, int], size: int) -> dict[str, tuple[int, int]]:
-    """Class to (left out, of how many), for the classes that lost something.
-
-    Args:
-        errors: What was left out.
-        sizes: How many samples each class has; empty where there are no classes.
-        size: How many samples there are.
-    """
-    found: dict[str, int] = {}
-    for error in errors:
-        found[error.class_name] = found.get(error.class_name, 0) + 1
-    return {name: (count, sizes.get(name, size)) for name, count in sorted(found.items())}
-
-
-def check_share(errors: Sequence[ImageError], sizes: Mapping[str, int], size: int, most: float) -> None:
-    """Stop when more files than agreed cannot be read.
-
-    Args:
-        errors: What was left out.
-        sizes: How many samples each class has.
-        size: How many samples there are.
-        most: The largest share that is accepted.
-
-    Raises:
-        TooManyErrorsError: with the share of each class and the first reasons.
-    """
-    if len(errors) <= most * size:
-        return
-    by_class = share_by_class(errors, sizes, size)
-    share = ", ".join(f"{name} {bad} of {all_}" for name, (bad, all_) in by_class.items() if name)
-    raise TooManyErrorsError(
-        Lines.of(
-            f"{len(errors)} of {size} images cannot be read, more than max_errors={most:g} allows"
-            f"{f' (by class: {share})' if share else ''}:",
-            *(f"  {error.reason}" for error in errors[:5]),
-        )
-    )

@@ -9,6 +9,7 @@ equal bit for bit, so which of them is installed changes no number.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import os
 from collections.abc import Callable
@@ -20,18 +21,18 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from dlkit._filekinds import HEAD, kind_of
-from dlkit._opening import open_regular
-from dlkit.errors import ArgumentError, DataError
+from dlkit._optional import require
+from dlkit.datasets.files.decoder import Decoder, read_with_status
+from dlkit.errors import ArgumentError, DataError, MissingExtraError
+from dlkit.storage.strings import PackedStrings
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "OpenImage", "decode_image", "open_image", "read_bytes"]
+__all__ = ["EXTENSIONS", "IMAGES", "MAX_PIXELS", "OpenImage", "check_formats", "decode_image", "open_image", "picture"]
 
 Pixels = npt.NDArray[np.uint8]
 Color = Literal["RGB", "L"]
 
 #: Larger images are refused before a pixel is decoded: 13,377 x 13,377, where Pillow's own limit lies, too.
 MAX_PIXELS = 178_956_970
-#: Larger files are not read.
-MAX_BYTES = 1 << 30
 
 # What Pillow may try on a file. Not here: formats that start other programs (EPS), that hold no photographs, and
 # little-tested ones in which fuzzers still find endless loops (BLP, DDS, FLI, PSD, SGI).
@@ -41,10 +42,13 @@ EXTENSIONS = frozenset(
     f".{name}"
     for names in (
         "jpg jpeg jpe jfif mpo png apng gif webp tif tiff",
-        "bmp dib avif pbm pgm ppm pnm tga ico jp2 j2k jpx",
+        "bmp dib avif heic heif hif pbm pgm ppm pnm tga ico jp2 j2k jpx",
     )
     for name in names.split()
 )
+_HEIF = (".heic", ".heif", ".hif")
+# What `pillow-heif` reads, by the brands in the file's first box.
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
 _ORIENTATION = 0x0112
 # EXIF orientation to (transposed, flipped up-down, flipped left-right), applied in this order.
@@ -57,43 +61,6 @@ _TURNS = {
     7: (True, True, True),
     8: (True, True, False),
 }
-
-
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """A file's content, if it is a file of at most `MAX_BYTES`.
-
-    Args:
-        path: The file.
-
-    Raises:
-        DataNotFoundError: there is none.
-        DataError: it is too large, or cannot be read.
-    """
-    return read_with_status(path)[0]
-
-
-def read_with_status(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result]:
-    """A file's content and its size and time stamp at that moment; otherwise as `read_bytes`.
-
-    Args:
-        path: The file.
-
-    Raises:
-        DataNotFoundError: there is none.
-        DataError: it is too large, or cannot be read.
-    """
-    try:
-        with open_regular(path, buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if status.st_size > MAX_BYTES:
-                raise DataError(
-                    f"{_shown(path)}: {status.st_size:,} bytes are more than the {MAX_BYTES:,} an image may have"
-                )
-            return file.read(), status
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"{_shown(path)}: cannot be read: {error.strerror or error}") from error
 
 
 def decode_image(
@@ -138,8 +105,9 @@ def open_image(
     Raises:
         DataError: it is no image of an accepted format, or too large.
         DataNotFoundError: there is no such file.
+        MissingExtraError: a HEIC file, and `pillow-heif` is not installed.
     """
-    data = source if isinstance(source, bytes) else read_bytes(source)
+    data = source if isinstance(source, bytes) else read_with_status(source)[0]
     name = name or ("image" if isinstance(source, bytes) else _shown(source))
     return OpenImage(data, name, max_pixels)
 
@@ -167,7 +135,7 @@ class OpenImage:
         self.name, self._data = name, data
         if not data:
             raise DataError(f"{name}: the file is empty (0 bytes)")
-        self._read_header(self._guarded(lambda: Image.open(io.BytesIO(data), formats=_formats())), max_pixels)
+        self._read_header(self._guarded(lambda: _opened(data, name)), max_pixels)
 
     @classmethod
     def of_picture(cls, picture: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> OpenImage:
@@ -255,7 +223,7 @@ class OpenImage:
         """Run code of the decoder; whatever it raises on a broken file becomes a DataError that names the file."""
         try:
             return work()
-        except (DataError, ArgumentError, MemoryError):
+        except (DataError, ArgumentError, MissingExtraError, MemoryError):
             raise
         except UnidentifiedImageError as error:
             told = kind_of(self._data[:HEAD])
@@ -309,6 +277,73 @@ def _to_8_bit(values: npt.NDArray[Any], mode: str) -> Pixels:
     else:
         values = (values - low) * (255 / ((high - low) or 1.0))
     return np.rint(values).astype(np.uint8)
+
+
+#: What images are to datasets of files: `ImageSettings` opens them itself where it need not decode all of one.
+IMAGES = Decoder(
+    suffixes=EXTENSIONS,
+    decode=decode_image,
+    noun="image",
+    rule="2",
+    advice="for images without labels use ImageFiles(folder), for labels in a table ImageTable(csv, root=folder)",
+)
+
+
+def picture(value: Any, name: str) -> Image.Image:
+    """What a decoder of the user's own gives, as a picture.
+
+    Args:
+        value: A picture of PIL, or an array: uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; uint16, int32 or float32
+            [H, W], which become 8 bits as `decode_image` says.
+        name: What errors call the file.
+
+    Raises:
+        DataError: something else.
+    """
+    if isinstance(value, Image.Image):
+        return value
+    array = np.asarray(value)
+    array = array[:, :, 0] if array.shape[2:] == (1,) else array
+    colored = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] in (3, 4)
+    if not array.size or not (
+        colored or (array.ndim == 2 and array.dtype in (np.uint8, np.uint16, np.int32, np.float32))
+    ):
+        raise DataError(
+            f"{name}: decode= must give a picture of PIL, uint8 [H, W] or [H, W, 3], or uint16, int32 or float32 "
+            f"[H, W]; not {array.dtype} {list(array.shape)}"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def check_formats(names: PackedStrings) -> None:
+    """Say at once, and not in the middle of a training, that images need a package that is not installed.
+
+    Args:
+        names: Of all files.
+
+    Raises:
+        MissingExtraError: there are HEIC images, and `pillow-heif` is not installed.
+    """
+    if importlib.util.find_spec("pillow_heif") is not None:
+        return
+    together = names.arrays()[0].tobytes().lower()
+    if any(suffix.encode() in together for suffix in _HEIF):
+        _heif("HEIC images")
+
+
+def _opened(data: bytes, name: str) -> Any:
+    """The picture of Pillow, its header read."""
+    brands = {data[at : at + 4] for at in range(8, min(int.from_bytes(data[:4], "big"), 256), 4)}
+    if data[4:8] == b"ftyp" and brands & _HEIF_BRANDS:
+        return _heif(name).HeifImageFile(io.BytesIO(data))  # upright already: rotation is part of the format
+    return Image.open(io.BytesIO(data), formats=_formats())
+
+
+def _heif(what: str) -> Any:
+    try:
+        return require("pillow_heif", extra="heic")
+    except MissingExtraError as error:
+        raise MissingExtraError(f"{what}: {error}") from error
 
 
 @functools.cache

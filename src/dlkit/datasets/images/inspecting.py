@@ -16,11 +16,13 @@ import torch
 from tqdm import tqdm
 
 from dlkit._showing import Lines
+from dlkit.datasets.files.decoder import read_with_status
 from dlkit.datasets.files.listing import scan
 from dlkit.datasets.files.parallel import default_threads, for_each
 from dlkit.datasets.images.dataset import ImageDataset
-from dlkit.datasets.images.decoding import open_image, read_bytes
+from dlkit.datasets.images.decoding import IMAGES, open_image
 from dlkit.datasets.images.folders import ImageFiles, ImageFolder
+from dlkit.datasets.images.settings import ImageSettings
 from dlkit.errors import DataError, DataNotFoundError
 from dlkit.transforms.geometry import reduction, resized
 
@@ -119,7 +121,7 @@ class Inspection:
         """
         from dlkit.plots import sample_grid
 
-        dataset = scan(self.root, labelled=bool(next(iter(self.classes.values()), {})), progress=False)
+        dataset = scan(self.root, IMAGES, labelled=bool(next(iter(self.classes.values()), {})), progress=False)
         images, labels = list[Any](), list[int]()
         bad = {path for path, _ in self.unreadable}
         for label in range(max(1, len(dataset.classes)))[:12]:
@@ -167,7 +169,7 @@ def inspect(
 
     def work(place: int) -> None:
         try:
-            found[place] = _Facts(paths[place])
+            found[place] = _Facts(paths[place], dataset.settings)
         except DataError as error:
             bad[place] = str(error)
         bar.update()
@@ -182,9 +184,9 @@ class _Facts:
 
     __slots__ = ("content", "difference", "mean", "mode", "size", "square")
 
-    def __init__(self, path: Path) -> None:
-        data = read_bytes(path)
-        image = open_image(data, name=str(path))
+    def __init__(self, path: Path, settings: ImageSettings) -> None:
+        data, _ = read_with_status(path)
+        image = settings.open(data, str(path))
         self.content = hashlib.blake2b(data, digest_size=16).digest()
         self.size, self.mode = (image.height, image.width), f"{image.mode} {image.format}"
         reduce = reduction(image.height, image.width, _SIDE, _SIDE) if image.reducible else 1

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlkit.datasets.images.decoding import has_fast_jpeg, open_image, read_bytes
+from dlkit.datasets.files.decoder import read_with_status
+from dlkit.datasets.images.decoding import has_fast_jpeg
+from dlkit.datasets.images.settings import ImageSettings
 from dlkit.errors import DataError
 from dlkit.transforms import Preprocessing
 
@@ -38,32 +40,31 @@ class _Measured:
         return sum(self.spent.values())
 
 
-def profile_of(paths: Sequence[Path], transform: Any, run: Callable[[Any, Path], Any], threads: int) -> str:
+def profile_of(paths: Sequence[Path], settings: ImageSettings, threads: int) -> str:
     """Read, decode, resize and hand over each file, and say in a small table what took how long and what would help.
 
     Args:
         paths: The files.
-        transform: The dataset's.
-        run: Runs a transform that is no `Preprocessing` on pixels and path.
+        settings: The dataset's.
         threads: How many threads the dataset uses.
     """
     measured = _Measured()
     for path in paths:
         try:
-            _measure(measured, path, transform, run)
+            _measure(measured, path, settings)
         except DataError:
             continue  # `verify` is there to list them
     if not measured.sides:
         return "none of the files could be read; ds.verify() says why"
-    return _text(measured, transform, threads)
+    return _text(measured, settings.transform, threads)
 
 
-def _measure(measured: _Measured, path: Path, transform: Any, run: Callable[[Any, Path], Any]) -> None:
-    data = measured.timed("read", read_bytes, path)
-    image = measured.timed("decode", open_image, data, name=str(path))
+def _measure(measured: _Measured, path: Path, settings: ImageSettings) -> None:
+    data, _ = measured.timed("read", read_with_status, path)
+    image, transform = measured.timed("decode", settings.open, data, str(path)), settings.transform
     if not isinstance(transform, Preprocessing):
         pixels = measured.timed("decode", image.pixels)
-        sample = measured.timed("resize and normalise", run, pixels, path)
+        sample = measured.timed("resize and normalise", settings.sample, pixels, path)
         measured.timed("hand over", sample.clone)
         measured.sides.append(min(image.height, image.width))
         return

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -14,8 +14,7 @@ from torch import Tensor
 
 from dlkit._frames import as_pandas
 from dlkit.datasets.images.dataset import ImageDataset
-from dlkit.datasets.images.decoding import Color
-from dlkit.datasets.images.settings import BatchTransform, ImageSettings, Transform
+from dlkit.datasets.images.settings import ImageOptions, ImageSettings
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.cells import Array, text_of
 from dlkit.reading.classes import numbered, stated_order
@@ -24,7 +23,6 @@ from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 from dlkit.reading.targets import check_count, class_name, class_names, class_order, target_text, task_of
 from dlkit.storage.strings import PackedStrings
-from dlkit.transforms import Augment, Preprocessing
 
 __all__ = ["ImageTable"]
 
@@ -35,8 +33,7 @@ class ImageTable(ImageDataset):
     """Images named in a CSV file (or a DataFrame), with a class, a number or several labels each.
 
     Samples are `(image, target)`. The target is int64 for classification, float32 for regression (of one column a
-    number, of several [K]), and float32 [K] of zeros and ones for several labels. Other arguments are those of
-    `ImageFolder`.
+    number, of several [K]), and float32 [K] of zeros and ones for several labels.
 
     Args:
         csv: A table of files, as `CSVDataset` reads it: a path, an address or a pandas DataFrame.
@@ -52,17 +49,7 @@ class ImageTable(ImageDataset):
         missing: Marks that mean "no target", which are errors; `[]` where one of them, such as "NA", is a class.
         class_to_idx: The classes' numbers, or their names in order; by default the natural order of what is there.
         suffix: Added to every name, such as ".jpg", for tables that hold bare identifiers.
-        size: See `ImageFolder`; and so are those that follow.
-        transform: From the decoded image to the sample.
-        augment: What is random in training; see `ImageFolder`.
-        color: "RGB" or "L".
-        on_error: "raise" or "skip" for files that cannot be read.
-        max_errors: The largest share of unreadable files that "skip" accepts.
-        cache: None, "auto", "memory" or a folder.
-        cache_side: The shorter side of kept images.
-        cache_bytes: How large the cache may become.
-        batch_transform: Called with finished batches.
-        threads: How many threads decode.
+        options: As of `ImageFolder`.
 
     Attributes:
         classes: The class or label names in the order of the targets; empty for regression.
@@ -96,31 +83,9 @@ class ImageTable(ImageDataset):
         missing: Sequence[str] = DEFAULT_MISSING,
         class_to_idx: Mapping[str, int] | Sequence[str] | None = None,
         suffix: str = "",
-        size: int | tuple[int, int] | None = None,
-        transform: Transform | None = None,
-        augment: Augment | Preprocessing | bool | None = None,
-        color: Color = "RGB",
-        on_error: Literal["raise", "skip"] = "raise",
-        max_errors: float = 0.01,
-        cache: str | os.PathLike[str] | None = None,
-        cache_side: int | None = None,
-        cache_bytes: int | None = None,
-        batch_transform: BatchTransform | None = None,
-        threads: int | None = None,
+        **options: Unpack[ImageOptions],
     ) -> None:
-        settings = ImageSettings(
-            size=size,
-            transform=transform,
-            augment=augment,
-            color=color,
-            on_error=on_error,
-            max_errors=max_errors,
-            cache=cache,
-            cache_side=cache_side,
-            cache_bytes=cache_bytes,
-            batch_transform=batch_transform,
-            threads=threads,
-        )
+        settings = ImageSettings(**options)
         if task not in ("auto", "classification", "regression", "multilabel"):
             raise ArgumentError(f"task must be auto, classification, regression or multilabel, not {task!r}")
         columns = [target] if isinstance(target, str) else list(target or ())

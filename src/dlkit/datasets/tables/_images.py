@@ -16,7 +16,8 @@ from torch import Tensor
 from dlkit.datasets.files.journal import ErrorJournal
 from dlkit.datasets.files.policy import handle, tell
 from dlkit.datasets.images.decoding import OpenImage, open_image
-from dlkit.datasets.images.fetching import prepared, transformed
+from dlkit.datasets.images.fetching import prepared
+from dlkit.datasets.images.settings import ImageSettings
 from dlkit.datasets.tables._encoding import Problem
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Skipped, Strings
@@ -91,7 +92,7 @@ def _one_by_one(
         except DataError as error:
             bad[place] = str(error)
             continue
-        images[place] = transformed(transform, pixels, path)
+        images[place] = ImageSettings(transform=transform).sample(pixels, path)
     if len({image.shape for image in images.values()}) > 1:
         first = min(images)
         raise DataError(

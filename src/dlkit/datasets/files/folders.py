@@ -1,0 +1,149 @@
+"""`FileFolder`: a folder per class, of files of any kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, Unpack
+
+import torch
+from torch import Tensor
+
+from dlkit.datasets.files.dataset import FileDataset, Transform
+from dlkit.datasets.files.decoder import Decoder
+from dlkit.datasets.files.listing import Listing, empty, scan, with_classes
+from dlkit.datasets.files.settings import FileOptions, FileSettings
+from dlkit.errors import ArgumentError, DataError
+
+__all__ = ["FileFolder"]
+
+
+class FileFolder(FileDataset):
+    """Files of any kind in a folder per class: `root/dog/1.npy`, `root/cat/2.npy`. What kind it is says a `Decoder`.
+
+    Samples are `(inputs, class)`: what the transform makes of the file's array, or the array as a tensor, and int64. A
+    stock `DataLoader(ds, 64, shuffle=True)` gets whole batches that all cores have decoded; with `num_workers=1` they
+    do so in a process of their own. Batches are the same for any number of threads and workers. Where shapes differ,
+    `collate_fn=dlkit.collate.PadCollate()` pads them, and `shapes()` gives what a sampler sorts by.
+
+    A layout of `root/train`, `root/val`, `root/test`, each with the class folders, is recognised: `split()` without
+    arguments then gives these parts. Hidden files, files of other kinds, and files outside of class folders are left
+    out and told in `left_out`. Folders in class folders belong to the class. Symbolic links are followed.
+
+    Args:
+        root: The folder.
+        decoder: What files to take, and how to make an array of one.
+        labelled: False takes every such file below `root`, in natural order of their names, without classes.
+        class_to_idx: The classes' numbers, or their names in order, such as `model.classes`; by default their natural
+            order, "2" before "10".
+        part: "train", "val" or "test" of such a layout, alone.
+        progress: Show a bar when scanning takes longer than two seconds.
+        options: `transform`, `on_error`, `max_errors`, `batch_transform`, `threads`, `cache` and `cache_bytes`; see
+            `FileSettings`.
+
+    Attributes:
+        classes: The class names in the order of the targets.
+        class_to_idx: The target of each class name.
+        parts: Those of "train", "val", "test" that the folder is laid out in.
+        left_out: What was not taken: a kind to how many and the first of them.
+
+    Raises:
+        DataNotFoundError: there is no such folder.
+        DataError: it has no class folders with such files, or classes that `class_to_idx` has not.
+        ArgumentError: an argument that cannot be meant.
+
+    >>> import io, tempfile, pathlib, numpy as np
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("10/a.npy", "2/b.npy"):
+    ...     (folder / name).parent.mkdir(); np.save(folder / name, np.ones((2, 3), np.float32))
+    >>> ds = FileFolder(folder, Decoder(suffixes=[".npy"], decode=lambda data: np.load(io.BytesIO(data))))
+    >>> ds.classes, ds[0][0].shape
+    (['2', '10'], torch.Size([2, 3]))
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        decoder: Decoder,
+        *,
+        labelled: bool = True,
+        class_to_idx: Mapping[str, int] | Sequence[str] | None = None,
+        part: str | None = None,
+        progress: bool = True,
+        **options: Unpack[FileOptions],
+    ) -> None:
+        settings = FileSettings(decoder=decoder, **options)
+        self._open(root, settings, class_to_idx, part, labelled=labelled, progress=progress)
+
+    def _open(
+        self,
+        root: str | os.PathLike[str],
+        settings: Any,
+        class_to_idx: Mapping[str, int] | Sequence[str] | None,
+        part: str | None,
+        *,
+        labelled: bool = True,
+        progress: bool,
+    ) -> None:
+        """Make this the dataset of what lies in a folder."""
+        listing = scan(root, settings.kind, labelled=labelled, progress=progress)
+        targets: Tensor | None
+        classes, targets = listing.classes, listing.targets if labelled else None
+        if class_to_idx is not None:
+            classes, targets = with_classes(listing, class_to_idx)
+        elif empty(settings.kind) in listing.left_out:
+            raise DataError(
+                f"{listing.root}: {listing.told()}; remove such folders, or name the classes: class_to_idx=[...]"
+            )
+        super().__init__(listing.root, listing.names, targets, classes, settings)
+        self._listing: Listing = listing
+        self.parts, self.left_out = list(listing.part_names), dict(listing.left_out)
+        if part is not None:
+            self._rows = self._rows_of(part)
+            self.parts = []
+
+    def split(
+        self,
+        fraction: float | Sequence[float] | None = None,
+        *,
+        stratify: bool = True,
+        groups: Any = None,
+        dedupe: bool = True,
+        seed: int = 0,
+        transform: Sequence[Transform | None] | None = None,
+    ) -> tuple[Self, ...]:
+        """Cut the dataset into parts, of which the first keeps the augmentation; see `FileDataset.split`.
+
+        Args:
+            fraction: The share of the first part, or all shares; None for the parts of a train/val/test layout.
+            stratify: Every part has each class in the same share.
+            groups: One key per sample, or a function of its path; equal keys never fall into different parts.
+            dedupe: Files of equal content never fall into different parts.
+            seed: Another seed gives another split of the same sizes.
+            transform: One transform (or None) for each part.
+
+        Raises:
+            ArgumentError: no fraction without such a layout, or a fraction with one.
+        """
+        if fraction is not None and self.parts:
+            raise ArgumentError(
+                f"{self.root} is laid out in {', '.join(self.parts)}: split() gives these parts, and each can be split "
+                "further; a fraction would mix them"
+            )
+        if fraction is not None:
+            return super().split(
+                fraction, stratify=stratify, groups=groups, dedupe=dedupe, seed=seed, transform=transform
+            )
+        if not self.parts:
+            raise ArgumentError(f"{self.root} has no train, val and test folders; say how to split it: split(0.8)")
+        parts = self._parts([self._rows_of(part) for part in self.parts], transform)
+        for part in parts:
+            part.parts = []
+        return parts
+
+    def _rows_of(self, part: str) -> Tensor:
+        names = self._listing.part_names
+        if part not in names:
+            have = f"has {', '.join(names)}" if names else "has no train, val and test folders"
+            raise ArgumentError(f"part={part!r}: {self.root} {have}")
+        return torch.nonzero(self._listing.parts == names.index(part)).flatten()
