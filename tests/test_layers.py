@@ -61,7 +61,7 @@ callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callb
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/sources training/windows
-training/meaning training/units training/batches training/counting training/outputs training/steps
+training/meaning training/units training/batches training/counting training/outputs training/summing training/steps
 training/closures
 training/evaluation training/judging training/loop training/signals training/handed training/identity training/planning
 training/probing training/origin training/resuming training/continuing

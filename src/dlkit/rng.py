@@ -26,6 +26,7 @@ __all__ = [
     "reseed",
     "seed_everything",
     "set_streams",
+    "start_torch",
     "state_dict",
     "state_of",
     "twin",
@@ -79,6 +80,24 @@ def set_streams(seed: int, *, python: bool = True) -> None:
         random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     _CPU.manual_seed(seed)
+
+
+def start_torch(seed: int, device: torch.device) -> None:
+    """Start torch's streams from `seed`: that of the CPU, and those of all GPUs where the device is one.
+
+    Args:
+        seed: 64 bits, usually from `derive`.
+        device: Where the model is.
+
+    >>> start_torch(7, torch.device("cpu")); first = torch.rand(1); set_streams(7); bool(first == torch.rand(1))
+    True
+    """
+    _CPU.manual_seed(seed)
+    if device.type == "cuda":
+        for generator in torch.cuda.default_generators:
+            generator.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 class Twin:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from dlkit.errors import TrainingError
 from dlkit.runs.state import Run
-from dlkit.training.steps import StandardStep, drop_gradients
+from dlkit.training.steps import Group, StandardStep, drop_gradients
 
 __all__ = ["ClosureStep", "needs_closure"]
 
@@ -39,7 +39,7 @@ class ClosureStep(StandardStep):
     the first call, at the weights before the step.
     """
 
-    def __call__(self, run: Run, group: list[Any]) -> tuple[Tensor, Any, int]:
+    def __call__(self, run: Run, group: Group) -> tuple[Tensor, Any, int]:
         optimizer, first = run.optimizer, list[tuple[Tensor, Any]]()
 
         def closure() -> Tensor:

@@ -75,7 +75,7 @@ def _train_epoch(run: Run, routine: Routine, hooks: Hooks) -> None:
         _validate(run, routine, hooks)  # a run that was stopped in the middle of this validation
     batches = routine.prepare(routine.source.batches(cursor.epoch, cursor.batch))
     for planned in groups(batches, run.accumulate) if run.stop_reason is None else ():
-        group = [batch for batch in planned if batch is not LEFT_OUT]
+        group = {place: batch for place, batch in enumerate(planned) if batch is not LEFT_OUT}
         if not group:
             run.pass_over(len(planned))
             continue

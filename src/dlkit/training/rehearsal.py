@@ -161,7 +161,7 @@ def lr_find(run: Run, step: Step, batches: Iterable[Any], *, start: float, end: 
             rate = start * (end / start) ** (number / (steps - 1))
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
-            values = step(run, [batch])[0]
+            values = step(run, {number: batch})[0]
             value = float(next(iter(values.values())) if isinstance(values, dict) else values)
             average = 0.9 * average + 0.1 * value if math.isfinite(value) else math.inf
             smoothed = average / (1 - 0.9 ** (number + 1))  # as Adam corrects its averages for their start at zero

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlkit import rng
 from dlkit._layer_errors import explain
 from dlkit._shapes import shape_of
 from dlkit.artifact.running import main_part
@@ -19,9 +21,12 @@ from dlkit.runs.state import Run
 from dlkit.training import outputs
 from dlkit.training.batches import as_input, call, check_scalar, pieces, rows_of, split
 from dlkit.training.counting import Averaging, Counting, samples_of
+from dlkit.training.summing import Buffers, Sum, power_of_two, times
 
-__all__ = ["CustomStep", "Forward", "StandardStep", "Step", "drop_gradients"]
+__all__ = ["CustomStep", "Forward", "Group", "StandardStep", "Step", "drop_gradients", "start_stream"]
 
+#: The batches of a step by their place in it, on the device; those of which nothing is left are missing.
+Group = dict[int, Any]
 Hook = Callable[[Run], None]
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,7 +35,7 @@ _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Step(Protocol):
     """One optimizer step on a group of batches."""
 
-    def __call__(self, run: Run, group: list[Any]) -> tuple[Any, Any, int]:
+    def __call__(self, run: Run, group: Group) -> tuple[Any, Any, int]:
         """Do it; returns the loss (or named ones), what it counts in a mean over steps, and the number of samples.
 
         Args:
@@ -203,8 +208,9 @@ class StandardStep(Step):
         self.forward, self.counting, self.on_gradients = forward, forward.counting, list(on_gradients)
         self._counted_together = Averaging(self.counting)
         self._pieces = 1
+        self._buffers = Buffers([forward.model, *forward.loss_modules])
 
-    def __call__(self, run: Run, group: list[Any]) -> tuple[Tensor, Any, int]:
+    def __call__(self, run: Run, group: Group) -> tuple[Tensor, Any, int]:
         loss, count = self._evaluated(run, group)
         self._update(run)  # not tried again: an optimizer that fails may have moved half of the parameters
         return self._counted(group, loss, count)
@@ -212,33 +218,35 @@ class StandardStep(Step):
     def settle(self) -> None:
         self._counted_together.settle()
 
-    def _counted(self, group: list[Any], loss: Tensor, count: Any) -> tuple[Tensor, Any, int]:
-        samples = samples_of(group[0]) if len(group) == 1 else sum(map(samples_of, group))
+    def _counted(self, group: Group, loss: Tensor, count: Any) -> tuple[Tensor, Any, int]:
+        samples = sum(map(samples_of, group.values()))
         return self.counting.mean(loss, count), count, samples
 
-    def _evaluated(self, run: Run, group: list[Any]) -> tuple[Tensor, Any]:
+    def _evaluated(self, run: Run, group: Group) -> tuple[Tensor, Any]:
         """Loss and gradients of a group, and what it counts; in as many pieces as the memory asks for."""
         while True:
             try:
                 return self._gradients(run, group)
             except torch.OutOfMemoryError as error:
-                rows = [rows_of(batch) for batch in group]
+                rows = [rows_of(batch) for batch in group.values()]
                 if None in rows:
                     error.add_note("the batch has no first dimension that all its tensors share, to be cut along")
                 if None in rows or self._pieces >= max(row or 1 for row in rows):
                     raise
             self._halve(run)
 
-    def _gradients(self, run: Run, group: list[Any]) -> tuple[Tensor, Any]:
-        if self._pieces > 1:
-            group = [part for batch in group for part in self._cut(batch)]
-        if len(group) == 1:
-            loss, _, _ = self.forward(group[0])
-            self._backward(run, loss, group[0])
-            return loss.detach(), self.counting(group[0])
-        return self._accumulate(run, group)
+    def _gradients(self, run: Run, group: Group) -> tuple[Tensor, Any]:
+        if run.accumulate == 1 and self._pieces == 1:
+            ((place, batch),) = group.items()
+            start_stream(run, place)
+            loss, _, _ = self.forward(batch)
+            self._backward(run, loss, batch)
+            return loss.detach(), self.counting(batch)
+        return self._summed(run, group)
 
     def _cut(self, batch: Any) -> list[Any]:
+        if self._pieces == 1:
+            return [batch]
         parts = pieces(batch, self._pieces)
         if self.counting.said:
             whole, cut = float(self.counting(batch)), sum(float(self.counting(part)) for part in parts)
@@ -249,18 +257,21 @@ class StandardStep(Step):
                 )
         return parts
 
-    def _accumulate(self, run: Run, group: list[Any]) -> tuple[Tensor, Any]:
+    def _summed(self, run: Run, group: Group) -> tuple[Tensor, Any]:
+        """Sums over batches, or parts of such, that are divided once at the end; see `dlkit.training.summing`."""
+        parts = {place * self._pieces + n: part for place in group for n, part in enumerate(self._cut(group[place]))}
         self._counted_together.restart()
-        counts = [self._counted_together(batch) for batch in group]
-        total: Any = sum(counts)
-        parts = []
-        for batch, count in zip(group, counts, strict=True):
-            loss, _, _ = self.forward(batch)
-            if not self.counting.sums:
-                loss = _share(loss, count, total)
-            self._backward(run, loss, batch)
-            parts.append(loss.detach())
-        return torch.stack(parts).sum(), total
+        counts = {place: self._counted_together(part) for place, part in parts.items()}
+        scale = 1.0 if run.scaler is None else power_of_two(next(iter(counts.values())))
+        with Sum(trained_parameters(run), self._buffers) as step:
+            for place, part in parts.items():
+                step.start()
+                start_stream(run, place)
+                loss, _, _ = self.forward(part)
+                summed = loss if self.counting.sums else times(loss, counts[place] / scale)
+                self._backward(run, summed, part)
+                step.take(place, summed, counts[place])
+        return step.settle(divide=not self.counting.sums, scale=scale)
 
     def _backward(self, run: Run, loss: Tensor, batch: Any) -> None:
         try:
@@ -298,12 +309,25 @@ class StandardStep(Step):
         run.say(f"out of memory: from now on each batch is worked on in {self._pieces} parts; the step stays the same")
 
 
-def _share(loss: Tensor, count: Any, total: Any) -> Tensor:
-    """The part of a batch in the mean of a group; that of one whose targets are all ignored (0 / 0) is 0."""
-    share = count / total if isinstance(count, Tensor) or count else 0.0
-    if isinstance(count, Tensor):
-        return torch.where(count > 0, loss, loss.new_zeros(())) * share
-    return (loss if count else loss.nan_to_num(0.0, 0.0, 0.0)).mul(share)
+def trained_parameters(run: Run) -> list[nn.Parameter]:
+    """The parameters of the model and of all optimizers that learn, each once.
+
+    Args:
+        run: The run.
+    """
+    groups = [group for optimizer in run.optimizers.values() for group in optimizer.param_groups]
+    several = itertools.chain(run.model.parameters(), *(group["params"] for group in groups))
+    return list({id(each): each for each in several if each.requires_grad}.values())
+
+
+def start_stream(run: Run, place: int) -> None:
+    """Let what the model draws for a batch, dropout for example, hang on nothing but the batch's place in the run.
+
+    Args:
+        run: Between two steps.
+        place: The batch's place in the step.
+    """
+    rng.start_torch(rng.derive(run.seed, rng.STEP, run.cursor.epoch, run.cursor.batch + place), run.device)
 
 
 def explain_closure(error: Exception, optimizer: Optimizer) -> None:
@@ -341,13 +365,15 @@ class CustomStep(Step):
     def __init__(self, function: Callable[[Run, Any], Any], count: Callable[[Any], Any] | None = None) -> None:
         self.function, self.counting = function, Counting(None, count)
 
-    def __call__(self, run: Run, group: list[Any]) -> tuple[Any, Any, int]:
+    def __call__(self, run: Run, group: Group) -> tuple[Any, Any, int]:
+        ((place, batch),) = group.items()
+        start_stream(run, place)
         try:
-            values = self.function(run, group[0])
+            values = self.function(run, batch)
         except Exception as error:
-            explain(error, run.model, group[0])
+            explain(error, run.model, batch)
             raise
-        counts = self.counting(group[0]), samples_of(group[0])
+        counts = self.counting(batch), samples_of(batch)
         if isinstance(values, dict):
             return {name: check_scalar(value).detach() for name, value in values.items()}, *counts
         return check_scalar(values).detach(), *counts
