@@ -187,9 +187,10 @@ def overfit(run: Run, step: Step, batches: Sequence[Any], *, epochs: int) -> His
     run.model.train()
     for epoch in range(epochs):
         for group in groups(batches, run.accumulate):
-            values, count, _ = step(run, group)
+            values, count, _ = step(run, dict(enumerate(group)))
             run.losses.add(values, count, run.step)
             run.cursor.step += 1
+            run.cursor.batch += len(group)
         means = {f"train_{name}": value for name, value in run.losses.mean().items()}
         history.rows.append({"epoch": epoch + 1, "step": run.step, **means})
         run.losses.reset()

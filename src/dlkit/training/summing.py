@@ -217,7 +217,7 @@ def times(loss: Tensor, count: Any) -> Tensor:
     """
     if isinstance(count, Tensor):
         return torch.where(count > 0, loss, loss.new_zeros(())) * count
-    return (loss if count else loss.nan_to_num(0.0, 0.0, 0.0)) * count
+    return torch.mul(loss if count else loss.nan_to_num(0.0, 0.0, 0.0), count)
 
 
 def power_of_two(count: Any) -> float:
