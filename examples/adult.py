@@ -64,7 +64,7 @@ def datasets(folder: Path | None) -> tuple[CSVDataset, CSVDataset, CSVDataset]:
     with open(folder / "adult.data") as file:
         names = None if file.readline().startswith("age") else COLUMNS  # the original files have no header row
     # The original adult.test begins with a line that is no row; it is skipped, and told in `test.skipped`.
-    form: Any = {"names": names, "on_error": "skip"}
+    form: Any = {"header": names, "on_error": "skip"}
     train, val = CSVDataset.split(folder / "adult.data", target="classification", fractions=0.9, **form)
     aliases = {"<=50K.": "<=50K", ">50K.": ">50K"}
     return train, val, CSVDataset(folder / "adult.test", schema=train.schema, aliases=aliases, **form)

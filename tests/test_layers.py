@@ -30,8 +30,9 @@ splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained specs/text
 specs/builtin specs/__init__
 text/__init__
-reading/cells reading/parsing reading/targets reading/classes reading/encodings reading/bytes reading/delimited
-reading/frames reading/policy reading/_text_rows reading/reader reading/blocks reading/__init__
+reading/cells reading/parsing reading/targets reading/classes reading/encodings reading/bytes reading/policy
+reading/headers reading/delimited reading/excel reading/columnar reading/frames reading/_text_rows reading/plain
+reading/reader reading/blocks reading/__init__
 datasets/base
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__

@@ -6,9 +6,12 @@ The limits are far above what tables and texts have, and far below what fills a 
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TextIO
+
+import numpy as np
 
 from dlkit._filekinds import HEAD, kind_of, told
 from dlkit.errors import DataError
@@ -19,10 +22,12 @@ __all__ = [
     "check_lines",
     "check_text",
     "check_width",
+    "control_in",
     "csv_problem",
     "csv_reader",
     "csv_records",
     "first_lines",
+    "has_controls",
     "line_at",
 ]
 
@@ -76,6 +81,40 @@ def check_lines(data: Buffer, origin: Any) -> None:
                 "lines of their own. If it is one JSON array, write one object a line (.jsonl)"
             )
         begin = end + 1
+
+
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")  # not tabs and line ends; U+0080 on stand in texts that people have
+
+
+def control_in(text: str, allowed: str = "") -> str | None:
+    """What is wrong with a text that holds a control character, such as an escape or a zero byte; None without any.
+
+    Args:
+        text: A cell, or a text.
+        allowed: A character that is none here, such as the separator.
+
+    >>> control_in("a\\x1b[31m")
+    "holds the control character '\\\\x1b', which is not text"
+    """
+    found = next((sign for sign in _CONTROL.findall(text) if sign != allowed), None)
+    return None if found is None else f"holds the control character {found!r}, which is not text"
+
+
+def has_controls(data: Buffer) -> bool:
+    """Whether UTF-8 bytes hold a control character, see `control_in`; at the speed of memory.
+
+    Args:
+        data: The bytes.
+    """
+    array = np.frombuffer(data, dtype=np.uint8)
+    for start in range(0, len(array), _PIECE):
+        piece = array[start : start + _PIECE]
+        small = int(np.count_nonzero(piece < 32)) - int(np.count_nonzero(piece == 10))
+        if (small and small != sum(int(np.count_nonzero(piece == sign)) for sign in (9, 11, 12, 13))) or (
+            piece == 127
+        ).any():
+            return True
+    return False
 
 
 def first_lines(data: Buffer, size: int) -> bytes:

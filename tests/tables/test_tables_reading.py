@@ -96,13 +96,13 @@ def test_real_files(shared_data: Path) -> None:
 
 def test_stray_quotes_make_a_file_whose_quotes_are_plain(shared_data: Path) -> None:
     path = shared_data / "text" / "SMSSpamCollection"
-    table = read_table(path, ReadOptions(names=("label", "text"), on_error="skip"))
+    table = read_table(path, ReadOptions(header=("label", "text"), on_error="skip"))
     assert (len(table), len(table.skipped)) == (5574, 1)
     assert "ordinary" in notes(table)
     texts = listed(table.columns["text"])
     assert any(text.startswith('"') and text.count('"') == 1 for text in texts if text)
-    with pytest.raises(DataError, match="line 6 of SMSSpamCollection has 1 cells where the header has 2"):
-        read_table(path, ReadOptions(names=("label", "text")))
+    with pytest.raises(DataError, match="line 6 of SMSSpamCollection has 1 cells where there are names for 2"):
+        read_table(path, ReadOptions(header=("label", "text")))
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,7 @@ def test_archives(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "book.xlsx", "w") as archive:
         archive.writestr("[Content_Types].xml", "")
         archive.writestr("xl/workbook.xml", "")
-    with pytest.raises(
-        DataError, match=r"book\.xlsx is an Excel workbook .*, not a table; read it with pandas\.read_excel"
-    ):
+    with pytest.raises(DataError, match=r"book\.xlsx is a damaged Excel workbook"):
         read_table(tmp_path / "book.xlsx", ReadOptions())
     with pytest.raises(DataError, match=r"two\.zip holds 2 files, not one: one\.csv, two\.csv"):
         read_table(tmp_path / "two.zip", ReadOptions())
@@ -397,7 +395,7 @@ def test_cells_of_frames() -> None:
 # --- both readers, whatever stands in the cells -----------------------------------------------------------------------
 
 anything = st.text(
-    st.one_of(st.sampled_from(",;\t|\"\n\r' 0a-.가é"), st.characters(blacklist_categories=("Cs",))), max_size=8
+    st.one_of(st.sampled_from(",;\t|\"\n\r' 0a-.가é"), st.characters(blacklist_categories=("Cs", "Cc"))), max_size=8
 )
 usual = st.one_of(
     st.integers(-(10**12), 10**12).map(str),
@@ -413,7 +411,7 @@ def test_any_cells_survive_both_readers(rows: list[list[str]], separator: str) -
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=separator).writerows([["first", "second"], *rows])
     data = text.getvalue().encode()
-    dialect = find_dialect(data, "x", separator, None)
+    dialect = find_dialect(data, "x", ReadOptions(separator=separator))
     assert audit_quotes(data, dialect).regular or any('"' in cell for row in rows for cell in row)
     exact = cell_by_cell(data, dialect, ReadOptions(), ["first", "second"], "x")
     assert rows_of(exact.columns) == rows
@@ -426,7 +424,7 @@ def test_both_readers_give_the_same_columns(rows: list[list[str]]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text).writerows([["a", "b", "c"], *rows])
     data = text.getvalue().encode()
-    dialect = find_dialect(data, "x", ",", None)
+    dialect = find_dialect(data, "x", ReadOptions(separator=","))
     fast = through_arrow(data, dialect, ReadOptions(), [], "x")
     exact = cell_by_cell(data, dialect, ReadOptions(), [], "x").columns
     assert fast is not None

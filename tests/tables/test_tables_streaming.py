@@ -32,6 +32,7 @@ from dlkit.datasets.tables._ranks import RankPlan
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.models import TabularMLP
 from dlkit.reading import blocks as block_module
+from dlkit.reading import columnar
 from dlkit.reading.blocks import block_file, last_record_end
 from dlkit.reading.cells import Skipped
 from dlkit.reading.delimited import Dialect
@@ -45,7 +46,7 @@ ROWS = 3000
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_module, "BLOCK_BYTES", 2000)
-    monkeypatch.setattr(block_module, "PIECE_ROWS", 70)
+    monkeypatch.setattr(columnar, "PIECE_ROWS", 70)
 
 
 def frame(rows: int = ROWS) -> pd.DataFrame:

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from dlkit._textfiles import csv_problem
-from dlkit.reading.cells import Array, Cells, Skipped, Strings
+from dlkit._textfiles import control_in, csv_problem, has_controls
+from dlkit.reading.cells import Array, Cells, Numbers, Skipped, Strings
 from dlkit.reading.delimited import Dialect, audit_quotes, records
 from dlkit.reading.encodings import Buffer
 from dlkit.reading.frames import arrow_columns
-from dlkit.reading.parsing import exceeds_float, is_code, settled
+from dlkit.reading.headers import contradicting
+from dlkit.reading.parsing import by_decimal, exceeds_float, is_code, settled, whole_numbers
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.strings import PackedStrings
 
@@ -78,10 +79,42 @@ def cell_by_cell(
     good = _good_records(data, dialect, origin, bad, bad_at, lines, first_line - 1)
     strings = _columns_of(good, len(dialect.names))
     cells: dict[str, Cells] = {
-        name: column if name in as_text else settled(column, options.missing)
+        name: column if name in as_text else settled(column, options.missing, dialect.decimal)
         for name, column in zip(dialect.names, strings, strict=True)
+        if name in dialect.read
     }
+    cells = _by_decimal(cells, dialect, options, as_text, origin)
     return Parsed(cells, np.array(lines, dtype=np.int64), bad, bad_at)
+
+
+def _by_decimal(
+    columns: dict[str, Cells], dialect: Dialect, options: ReadOptions, as_text: Collection[str], origin: str
+) -> dict[str, Cells]:
+    """The columns under the decimal mark of the file.
+
+    Raises:
+        DataError: a column's numbers have the other one.
+    """
+    judged: dict[str, Cells] = {}
+    for name, cells in columns.items():
+        judged[name] = cells
+        known = options.usual_decimal == ","
+        if not isinstance(cells, Strings) or not options.may_hold_numbers(name) or (name in as_text and not known):
+            continue
+        respell = dialect.decimal == "," or (known and dialect.decimal == ".")
+        judged[name], wrong = by_decimal(cells, dialect.decimal, options.missing, options.thousands, respell=respell)
+        if wrong is not None and (other := dialect.proof or _fraction(columns)):
+            raise contradicting(origin, f"{wrong!r} in column {name!r}", other)
+    return judged
+
+
+def _fraction(columns: dict[str, Cells]) -> str:
+    """A number that was read with a decimal point, and its column; "" without any."""
+    for name, cells in columns.items():
+        if isinstance(cells, Numbers) and not whole_numbers(cells.values):
+            fractions = cells.values[np.isfinite(cells.values) & (cells.values != np.floor(cells.values))]
+            return f"'{fractions[0]:.15g}' in column {name!r}"
+    return ""
 
 
 def line_of(data: Buffer, dialect: Dialect, row: int) -> int | None:
@@ -101,12 +134,12 @@ def through_arrow(
     """The columns as Arrow's reader gives them, or None where only reading cell by cell is exact."""
     import pyarrow as arrow
 
-    if not dialect.separator.isascii():
+    if not dialect.separator.isascii() or has_controls(memoryview(data)[dialect.start :]):
         return None
     quotes = audit_quotes(data, dialect, origin)
     if not quotes.regular:
         return None
-    texts = {*as_text, *_code_columns(data, dialect)} & set(dialect.names)
+    texts = {*as_text, *_code_columns(data, dialect)} & set(dialect.read)
     try:
         rows = memoryview(data)[dialect.start :]
         table = _arrow_table(rows, dialect, options, texts, multiline=quotes.multiline, threads=threads)
@@ -118,7 +151,9 @@ def through_arrow(
     rounded = {
         name for name, cells in columns.items() if not isinstance(cells, Strings) and exceeds_float(cells.values)
     }
-    return through_arrow(data, dialect, options, texts | rounded, origin, threads=threads) if rounded else columns
+    if rounded:
+        return through_arrow(data, dialect, options, texts | rounded, origin, threads=threads)
+    return _by_decimal(columns, dialect, options, as_text, origin)
 
 
 def _arrow_table(
@@ -149,6 +184,8 @@ def _arrow_table(
         ),
         arrow_csv.ConvertOptions(
             column_types=dict.fromkeys(as_text, pa.string()),
+            include_columns=list(dialect.read),
+            decimal_point=dialect.decimal or ".",
             null_values=marks,
             strings_can_be_null=False,
             # Equal strings are found while other threads still read; columns of more different ones stay plain text.
@@ -195,13 +232,16 @@ def _each_bad(data: Buffer, dialect: Dialect, width: int) -> Iterator[int]:
 def _good_records(
     data: Buffer, dialect: Dialect, name: str, bad: list[Skipped], bad_at: list[int], lines: list[int], before: int
 ) -> Iterator[list[str]]:
-    width = len(dialect.names)
+    width, controls = len(dialect.names), has_controls(data)
     for number, record in records(data, dialect):
         line = number + before
         if isinstance(record, csv.Error):
             why = f"has {csv_problem(record)}"
         elif len(record) != width:
-            why = f"has {len(record)} cells where the header has {width}"
+            what = "the header has" if dialect.headed else "there are names for"
+            why = f"has {len(record)} cells where {what} {width}"
+        elif controls and (problem := control_in("".join(record), dialect.separator)) is not None:
+            why = problem
         else:
             lines.append(line)
             yield record

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,26 +11,24 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dlkit._opening import open_regular, regular
-from dlkit._textfiles import LONGEST_LINE, check_lines, check_text, check_width
+from dlkit._opening import open_regular
+from dlkit._textfiles import LONGEST_LINE, check_lines
 from dlkit.errors import DataError
 from dlkit.reading._text_rows import fitting_dialect, lines_of, parse_text
-from dlkit.reading.bytes import is_packed, unpacked
 from dlkit.reading.cells import Place, Table
+from dlkit.reading.columnar import ColumnarFile
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect, records
-from dlkit.reading.encodings import detect_encoding, first_bad_byte
+from dlkit.reading.encodings import first_bad_byte
 from dlkit.reading.frames import arrow_columns
+from dlkit.reading.plain import plain_copy
 from dlkit.reading.policy import ReadOptions
-from dlkit.reading.reader import Numbered, check_names, is_parquet
-from dlkit.storage.files import FileLock, atomic_write, cache_dir
+from dlkit.reading.reader import Numbered
 
 __all__ = ["Block", "BlockFile", "block_file"]
 
 BLOCK_BYTES = 2 << 20
-PIECE_ROWS = 1 << 16
 _BUFFER = 1 << 20
 _HEAD = 1 << 20  # in which separator and header are found
-_UTF8 = ("utf-8", "utf-8-sig", "ascii")
 
 
 @dataclass(frozen=True)
@@ -89,22 +86,22 @@ class BlockFile(Protocol):
 
 
 def block_file(path: Path, options: ReadOptions) -> BlockFile:
-    """A file to read in blocks; text that is packed or not UTF-8 is first unpacked to the cache folder, as UTF-8.
+    """A file to read in blocks; what is not plain UTF-8 text is first written to the cache folder as such.
 
     Args:
         path: The file.
         options: How to read.
     """
-    if is_parquet(path):
-        return ParquetFile(path).checked()
-    plain, encoding = _plain(path, options.encoding)
+    if (columnar := ColumnarFile.of(path, options)) is not None:
+        return RowGroups(columnar)
+    plain, how, options, noun = plain_copy(path, options)
     head = _head(plain)
     mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
     head = head[mark:]
-    dialect = fitting_dialect(head, find_dialect(head, str(path), options.separator, options.names), str(path))
-    note = f"{path.name}: {encoding}, {dialect}" + ("" if plain == path else f", unpacked to {plain}")
+    dialect = fitting_dialect(head, find_dialect(head, str(path), options), str(path))
+    note = f"{path.name}: {how}, {dialect}" + ("" if plain == path else f", unpacked to {plain}")
     line = head[: dialect.start].count(b"\n") + 1
-    return TextFile(plain, path, replace(dialect, start=0), options, dialect.start + mark, line, note)
+    return TextFile(plain, path, replace(dialect, start=0), options, dialect.start + mark, line, note, noun)
 
 
 def _head(path: Path) -> bytes:
@@ -123,38 +120,6 @@ def _ends(head: bytes) -> int:
     return head.rfind(b"\n" if b"\n" in head else b"\r") + 1
 
 
-def _plain(path: Path, encoding: str) -> tuple[Path, str]:
-    """A path to the same text as plain UTF-8, and the encoding it has."""
-    if regular(path).st_size == 0:
-        raise DataError(f"{path} is empty (0 bytes)")
-    with open_regular(path) as file:
-        packed = is_packed(file)
-    head = next(unpacked(path))
-    check_text(head, path, "a table")
-    head = head[: head.rfind(b"\n") + 1] or head
-    name = detect_encoding(head, str(path)) if encoding == "auto" else codecs.lookup(encoding).name
-    if not packed and name in _UTF8:
-        return path, name
-    about = path.stat()
-    key = hashlib.sha256(f"{path.absolute()}|{about.st_size}|{about.st_mtime_ns}|{name}".encode()).hexdigest()[:24]
-    copy = cache_dir() / "tables" / f"{key}.txt"
-    with FileLock(copy.with_suffix(".lock")):
-        if not copy.exists():
-            _copy(path, copy, name)
-    return copy, name
-
-
-def _copy(path: Path, copy: Path, encoding: str) -> None:
-    decoder = codecs.getincrementaldecoder(encoding)()
-    try:
-        with atomic_write(copy) as file:
-            for piece in unpacked(path):
-                file.write(decoder.decode(piece).encode("utf-8", "surrogatepass"))
-            file.write(decoder.decode(b"", final=True).encode("utf-8", "surrogatepass"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not {encoding}: {error}") from error
-
-
 @dataclass
 class TextFile:
     """Text in blocks of some megabytes, each ending with a record, also where cells hold line breaks.
@@ -167,6 +132,7 @@ class TextFile:
         start: The byte at which the rows begin.
         line: The line in which they begin.
         note: How it was read.
+        noun: What its rows stand in: "line", or "row" of a sheet.
     """
 
     path: Path
@@ -176,6 +142,7 @@ class TextFile:
     start: int
     line: int
     note: str
+    noun: str = "line"
 
     @property
     def origin(self) -> str:
@@ -185,7 +152,7 @@ class TextFile:
     @property
     def names(self) -> list[str]:
         """See `BlockFile`."""
-        return list(self.dialect.names)
+        return list(self.dialect.read)
 
     def blocks(self) -> Iterator[tuple[Block, bytes]]:
         """See `BlockFile`."""
@@ -236,6 +203,8 @@ class TextFile:
             skipped=parsed.bad,
             skipped_at=parsed.bad_at,
             folder=self.source.parent,
+            header=() if self.dialect.headed else self.dialect.names,
+            decimal="," if self.dialect.decimal == "," else "",
         )
 
     def _read(self, block: Block) -> bytes:
@@ -258,7 +227,7 @@ class _BlockLines:
     def __call__(self, row: int) -> Place:
         if self.lines is None:
             self.lines = list(lines_of(self.file._read(self.block), self.file.dialect))
-        return Place(self.file.origin, self.lines[row] + self.block.line - 1, "line")
+        return Place(self.file.origin, self.lines[row] + self.block.line - 1, self.file.noun)
 
 
 def _next_size(rest: int) -> int:
@@ -300,65 +269,52 @@ def _counted_end(data: bytes, dialect: Dialect) -> int:
 
 
 @dataclass
-class ParquetFile:
-    """Parquet by row groups, which often have a million rows, so they are read in pieces."""
+class RowGroups:
+    """A file of columns by its groups, which often have a million rows, so they are read in pieces.
 
-    source: Path
+    Attributes:
+        file: The file.
+    """
+
+    file: ColumnarFile
+
+    @property
+    def source(self) -> Path:
+        """See `BlockFile`."""
+        return self.file.source
 
     @property
     def note(self) -> str:
-        """What it is."""
-        return f"{self.source.name}: Parquet"
+        """See `BlockFile`."""
+        return self.file.note
 
     @property
     def names(self) -> list[str]:
         """See `BlockFile`."""
-        with self._open() as file:
-            return list(file.schema_arrow.names)
+        return self.file.names
 
     def blocks(self) -> Iterator[tuple[Block, None]]:
-        """See `BlockFile`."""
-        with self._open() as file:
-            groups = [number for number in range(file.num_row_groups) if file.metadata.row_group(number).num_rows]
-        for number in groups:
-            yield Block(number, number + 1), None
+        """See `BlockFile`; a block knows as its line how many rows are before it."""
+        before = 0
+        for number, rows in enumerate(self.file.groups()):
+            if rows:
+                yield Block(number, number + 1, before), None
+            before += rows
 
     def total(self, block: Block, table: Table) -> float:
         """See `BlockFile`."""
-        with self._open() as file:
-            return float(file.metadata.num_rows)
+        return float(sum(self.file.groups()))
 
     def tables(
         self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
     ) -> Iterator[Table]:
         """See `BlockFile`."""
-        import pyarrow as arrow
-
         origin, first = self.source.name, 0
-        with self._open() as file:
-            before = sum(file.metadata.row_group(number).num_rows for number in range(block.start))
-            columns = None if needed is None else [name for name in file.schema_arrow.names if name in needed]
-            for batch in file.iter_batches(PIECE_ROWS, [block.start], columns=columns, use_threads=threads):
-                cells = arrow_columns(arrow.Table.from_batches([batch]), origin)
-                place = _RowsFrom(before + first, origin)
-                yield Table(cells, origin, place, folder=self.source.parent, first=first)
-                first += len(batch)
-        arrow.default_memory_pool().release_unused()  # it would keep what the largest group took
-
-    def checked(self) -> ParquetFile:
-        """This file, if no two columns have one name."""
-        with self._open() as file:
-            check_width(file.metadata.num_columns, self.source)
-            check_names(file.schema_arrow.names, self.source)
-        return self
-
-    def _open(self) -> Any:
-        from pyarrow import parquet
-
-        try:
-            return parquet.ParquetFile(self.source, buffer_size=_BUFFER)  # else whole columns of a group are read
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.source} is a damaged Parquet file: {error}") from error
+        for piece in self.file.pieces(block.start, needed, threads=threads):
+            cells = arrow_columns(piece, origin)
+            place = _RowsFrom(block.line + first, origin)
+            yield Table(cells, origin, place, folder=self.source.parent, first=first)
+            first += len(piece)
 
 
 @dataclass(frozen=True)

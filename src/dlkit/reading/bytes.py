@@ -29,6 +29,7 @@ __all__ = [
     "contents",
     "is_packed",
     "local_path",
+    "most_bytes",
     "to_utf8",
     "unpacked",
 ]
@@ -107,6 +108,15 @@ def _packer(head: bytes) -> str | None:
     return _PACKERS.get(kind.name) if kind is not None else None
 
 
+def most_bytes(size: int) -> int:
+    """How many bytes a table may have that is packed in some.
+
+    Args:
+        size: The packed bytes.
+    """
+    return max(_ALWAYS_ALLOWED, _MOST_RATIO * size)
+
+
 def unpacked(path: Path, wanted: str = "a table") -> Iterator[bytes]:
     """The bytes of a file, or of the one file packed in it, in pieces.
 
@@ -118,7 +128,7 @@ def unpacked(path: Path, wanted: str = "a table") -> Iterator[bytes]:
         DataError: a damaged archive, one with several files, or one that would fill the memory.
     """
     size, total = regular(path).st_size, 0
-    most = max(_ALWAYS_ALLOWED, _MOST_RATIO * size)
+    most = most_bytes(size)
     try:
         with open_regular(path) as file, _opened(file, path, wanted) as (stream, claimed):
             if claimed > most:

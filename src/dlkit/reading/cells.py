@@ -257,6 +257,8 @@ class Table:
         categories: Columns that the source itself declares to be categories.
         folder: Where it lies, which paths in cells are relative to.
         first: For a piece of a block of a stream, the number of its first row in the block.
+        header: The names of all columns of a file that has no header row; else empty.
+        decimal: "," where that is the decimal mark of the file; else "".
     """
 
     columns: dict[str, Cells]
@@ -268,6 +270,8 @@ class Table:
     categories: list[str] = field(default_factory=list)
     folder: Path | None = None
     first: int = 0
+    header: tuple[str, ...] = ()
+    decimal: str = ""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
-import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from mmap import mmap
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
-from dlkit._textfiles import LONGEST_LINE, check_width, csv_problem, csv_reader, csv_records, first_lines, line_at
-from dlkit.errors import ArgumentError, DataError
+from dlkit._textfiles import LONGEST_LINE, control_in, csv_reader, csv_records, first_lines, line_at
+from dlkit.errors import DataError
 from dlkit.reading.bytes import text_stream
 from dlkit.reading.encodings import Buffer
+from dlkit.reading.headers import (
+    after_remarks,
+    column_names,
+    decimal_of,
+    first_row,
+    is_row_of_data,
+    sampled,
+    start_of_table,
+)
+from dlkit.reading.policy import ReadOptions
 
-__all__ = ["Dialect", "QuoteAudit", "ROW_NAMES", "audit_quotes", "column_names", "find_dialect", "records"]
+__all__ = ["Dialect", "QuoteAudit", "ROW_NAMES", "audit_quotes", "chosen_columns", "find_dialect", "records"]
 
 ROW_NAMES = "Unnamed: 0"  # what a first column without a name is called, as by pandas
 _SEPARATORS = (",", "\t", ";", "|")
@@ -39,6 +49,11 @@ class Dialect:
         start: The byte at which the rows begin.
         quoted: Whether `"` quotes; otherwise it is a character like any other.
         blanks: Whether blanks between a separator and a quote are to be passed over.
+        headed: Whether the first row names the columns.
+        read: The columns to read.
+        decimal: The decimal mark of its numbers; "" where nothing tells, which is a point.
+        proof: What the mark is known by.
+        comment: What lines begin with that are no rows.
     """
 
     separator: str
@@ -46,6 +61,15 @@ class Dialect:
     start: int
     quoted: bool = True
     blanks: bool = False
+    headed: bool = True
+    read: tuple[str, ...] = ()
+    decimal: str = ""
+    proof: str = ""
+    comment: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.read:
+            object.__setattr__(self, "read", self.names)
 
     def records(self, text: TextIO) -> Iterator[tuple[int, list[str] | csv.Error]]:
         """The records of a text, as Python's csv module reads them strictly; see `csv_records`."""
@@ -59,103 +83,100 @@ class Dialect:
 
     def __str__(self) -> str:
         shown = {_NONE: "none (one column)", "\t": "tab"}.get(self.separator, repr(self.separator))
-        return f"separator {shown}" + ("" if self.quoted else ", quotes taken as ordinary characters")
+        return (
+            f"separator {shown}"
+            + ("" if self.headed else ", no header row")
+            + (", decimal comma" if self.decimal == "," else "")
+            + ("" if self.quoted else ", quotes taken as ordinary characters")
+        )
 
 
-def find_dialect(data: Buffer, origin: str, separator: str, names: Sequence[str] | None) -> Dialect:
+def find_dialect(data: Buffer, origin: str, options: ReadOptions) -> Dialect:
     """The dialect of UTF-8 bytes, with quotes taken as quotes; `audit_quotes` says whether that is right.
 
     Args:
         data: The whole text.
         origin: The file, for errors.
-        separator: One character, or "auto".
-        names: The columns' names where the text has no header row.
+        options: How to read.
+
+    Warns:
+        UserWarning: the file has no header row, and the caller did not say so.
     """
-    if separator != "auto" and len(separator) != 1:
-        raise ArgumentError(f"separator must be one character or 'auto', not {separator!r}")
-    said, above = _said_separator(data)
-    remarks = above or _remarks(data)
-    rest = memoryview(data)[remarks:]
-    found = separator if separator != "auto" else said or _sniff(rest)
-    if names is not None:
-        return Dialect(found, column_names(names), above)
-    if remarks > above:
-        remarks = _above_header(data, remarks, found, origin)
-    header, start = _header(memoryview(data)[remarks:], found, origin)
-    if not header:
+    top, said = start_of_table(data, options)
+    separator = options.separator if options.separator != "auto" else said
+    if separator is None:
+        behind = after_remarks(data, top, options.comment or "#")
+        separator = _sniff(memoryview(data)[behind:])
+    first = first_row(data, top, separator, options, origin)
+    if (problem := control_in("".join(first.cells), separator)) is not None:
+        raise DataError(f"{origin}: its first row {problem}; write the file anew without it, as from pandas")
+    if not first.cells:
         raise DataError(f"{origin} has no header row: it holds nothing but blank lines")
-    return Dialect(found, column_names(header), remarks + start)
+    below = sampled(data, first.stop, separator)
+    headed = options.header is True or (options.header is None and not _is_data(first.cells, below, options, origin))
+    if headed:
+        names, rows = column_names(first.cells), below
+    else:
+        names, rows = _names_of(first.cells, options, origin), [first.cells, *below]
+    read = chosen_columns(names, options.columns, origin)
+    decimal, proof = decimal_of(rows, names, read, options, origin)
+    return Dialect(
+        separator,
+        names,
+        first.stop if headed else first.start,
+        headed=headed,
+        read=read,
+        decimal=decimal,
+        proof=proof,
+        comment=options.comment,
+    )
 
 
-def _said_separator(data: Buffer) -> tuple[str | None, int]:
-    """The separator that Excel's first line `sep=;` names, and where the table then begins."""
-    said = re.match(rb"sep=(.)\r?\n", bytes(data[:8]), re.I)
-    return (said[1].decode("latin-1"), said.end()) if said else (None, 0)
-
-
-def _remarks(data: Buffer) -> int:
-    """Where the first line begins that is no remark after `#`."""
-    place, head = 0, bytes(data[:_SAMPLE])
-    while head.startswith(b"#", place) and (end := head.find(b"\n", place)) >= 0:
-        place = end + 1
-    return place
-
-
-def _above_header(data: Buffer, remarks: int, separator: str, origin: str) -> int:
-    """Where the header begins: below the remarks, unless the last of them is as wide as the row that follows."""
-    head = bytes(data[:remarks])
-    last = head.rfind(b"\n", 0, -1) + 1
-    width = len(_header(memoryview(data)[remarks:], separator, origin)[0])
-    return last if width > 1 and len(_header(head[last:], separator, origin)[0]) == width else remarks
-
-
-def column_names(header: Sequence[Any]) -> tuple[str, ...]:
-    """Unique names, as pandas makes them: `a`, `a.1` for a second `a`, `Unnamed: 2` for an empty third one.
+def chosen_columns(names: Sequence[str], columns: Sequence[str | int] | None, origin: str) -> tuple[str, ...]:
+    """The names of the columns to read, in the table's order.
 
     Args:
-        header: The cells of the first row.
+        names: Of all columns.
+        columns: Some by name or number from 0; None for all.
+        origin: The file, for errors.
+
+    Raises:
+        DataError: there is no such column.
     """
-    names: dict[str, None] = {}
-    stripped = [str(name).strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
-    given = set(stripped)
-    for name in stripped:
-        unique, count = name, 0
-        while unique in names or (count and unique in given):
-            count += 1
-            unique = f"{name}.{count}"
-        names[unique] = None
-    return tuple(names)
+    if columns is None:
+        return tuple(names)
+    chosen = set()
+    for column in columns:
+        place = int(column) if column not in names and str(column).lstrip("-").isdecimal() else None
+        if (column not in names) if place is None else not -len(names) <= place < len(names):
+            raise DataError(f"{origin} has no column {column!r}; its columns are {', '.join(map(repr, names))}")
+        chosen.add(str(column) if place is None else names[place])
+    return tuple(name for name in names if name in chosen)
 
 
-def _header(data: Buffer, separator: str, origin: str) -> tuple[list[str], int]:
-    consumed, title = 0, 0
-
-    def lines() -> Iterator[str]:
-        nonlocal consumed
-        for line in text_stream(data):
-            consumed += len(line.encode("utf-8", "surrogatepass"))
-            check_width(line.count(separator) + 1, origin)
-            yield line
-
-    first: list[str] = []
-    try:
-        for record in csv_reader(lines(), delimiter=separator):
-            if not any(cell.strip() for cell in record):
-                continue
-            if not first and _is_title(record):
-                first, title = record, consumed
-            elif first and (len(record) != len(first) or not all(cell.strip() for cell in record)):
-                return first, title  # not a title: a row of data with gaps follows
-            else:
-                return record, consumed
-    except csv.Error as error:
-        raise DataError(f"{origin}: the header row has {csv_problem(error)}") from error
-    return first, title
+def _is_data(first: Sequence[str], below: Sequence[Sequence[str]], options: ReadOptions, origin: str) -> bool:
+    if not is_row_of_data(first, below, options.missing):
+        return False
+    last = len(first) - 1
+    warnings.warn(
+        f"{origin} has no header row, it seems: its first row {', '.join(first)[:80]} is like the rows below. Its "
+        f"columns are called '0' to '{last}'; say header=False, header=[...] to name them, or header=True if these "
+        "are their names",
+        UserWarning,
+        stacklevel=2,
+    )
+    return True
 
 
-def _is_title(record: list[str]) -> bool:
-    """Whether all cells but the first are empty, as in a line above the header of a spreadsheet."""
-    return len(record) > 1 and bool(record[0].strip()) and not any(cell.strip() for cell in record[1:])
+def _names_of(first: Sequence[str], options: ReadOptions, origin: str) -> tuple[str, ...]:
+    """The names of the columns of a file without a header row: as given, or their numbers."""
+    if not isinstance(options.header, tuple):
+        return tuple(map(str, range(len(first))))
+    names = column_names(options.header)
+    unlabelled = tuple(name for name in names if name not in options.optional)
+    if len(first) == len(unlabelled) < len(names):
+        return unlabelled
+    return names
 
 
 def _sniff(data: Buffer) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Place, Strings, Table, plain_text, strings_of
-from dlkit.reading.delimited import column_names
+from dlkit.reading.headers import column_names
 from dlkit.storage.strings import PackedStrings
 
 __all__ = [

@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, strings_of
 
 __all__ = [
     "DEFAULT_MISSING",
     "as_dates",
     "as_numbers",
     "boolean_words",
+    "by_decimal",
     "date_format",
     "day_first",
+    "decimal_mark",
     "fits",
     "fitting_form",
     "is_code",
+    "looks_like_number",
     "mostly_numbers",
     "number_format",
     "present",
@@ -48,6 +51,7 @@ DEFAULT_MISSING = (
 )
 
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.I | re.A)
+_COMMA = re.compile(r"[+-]?(\d+,?\d*|,\d+)", re.A)  # as Arrow reads numbers with a decimal comma
 _CODE = re.compile(r"[+-]?0(\d+|x[\da-f]+)", re.I | re.A)
 _HAS_DIGIT = re.compile(r"\d|^[+-]?inf", re.I | re.A)
 _GROUPED = {
@@ -59,7 +63,12 @@ _GROUPED = {
         dict.fromkeys(" \u00a0\u202f"),
     ),
     "thousands '": (re.compile(r"[+-]?[1-9]\d{0,2}(['\u2019]\d{3})+(\.\d*)?", re.A), dict.fromkeys("'\u2019")),
-    "decimal ,": (re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d*)?|[+-]?,\d+", re.A), {".": None, ",": "."}),
+    "decimal ,": (
+        re.compile(
+            r"[+-]?(\d{1,3}(?P<group>[. \u00a0\u202f'\u2019])\d{3}((?P=group)\d{3})*|\d+)(,\d*)?|[+-]?,\d+", re.A
+        ),
+        dict.fromkeys(". \u00a0\u202f'\u2019") | {",": "."},
+    ),
 }
 _FORMS = ("plain", *_GROUPED)
 _SIGNS = "€$£¥₩₹₽%‰"  # one of them may stand before or after every number of a column
@@ -202,7 +211,7 @@ def mostly_numbers(counts: Mapping[str, int]) -> str | None:
     ('plain', None)
     """
     few = _spread(list(counts))
-    if sum(map(_looks_like_number, few)) < 0.8 * len(few) or any(map(_CODE.fullmatch, counts)):
+    if sum(map(looks_like_number, few)) < 0.8 * len(few) or any(map(_CODE.fullmatch, counts)):
         return None  # as most columns of text
     signs = {sign: sum(rows for text, rows in counts.items() if sign in text) for sign in _SIGNS}
     sign = max(signs, key=signs.__getitem__)
@@ -214,9 +223,75 @@ def mostly_numbers(counts: Mapping[str, int]) -> str | None:
     return form + ending if fits else None
 
 
-def _looks_like_number(text: str) -> bool:
+def looks_like_number(text: str) -> bool:
+    """Whether a text is a number in some form, with or without a sign such as €.
+
+    Args:
+        text: Without blanks around it.
+    """
     bare = text.strip(_SIGNS + " ") if text[:1] in _SIGNS or text[-1:] in _SIGNS else text
     return _PLAIN.fullmatch(bare) is not None or any(pattern.fullmatch(bare) for pattern, _ in _GROUPED.values())
+
+
+def decimal_mark(text: str, thousands: str = "auto") -> str:
+    """The decimal mark that a number proves: "," or "."; "" where it has none, or could be read with both.
+
+    Args:
+        text: A number, see `looks_like_number`.
+        thousands: What groups digits in its file, where that is known.
+
+    >>> decimal_mark("0,545"), decimal_mark("1.5"), decimal_mark("1.234"), decimal_mark("1.234", " ")
+    (',', '.', '', '.')
+    """
+    bare = text.strip(_SIGNS + " ")
+    if "," not in bare and "." not in bare:
+        return ""
+    comma = _GROUPED["decimal ,"][0].fullmatch(bare) is not None
+    point = _PLAIN.fullmatch(bare) is not None or any(
+        pattern.fullmatch(bare) for name, (pattern, _) in _GROUPED.items() if name != "decimal ,"
+    )
+    if comma and point and thousands in (" ", "'"):
+        return "," if "," in bare else "."
+    return "" if comma == point else "," if comma else "."
+
+
+def by_decimal(
+    cells: Strings, decimal: str, missing: Collection[str], thousands: str, *, respell: bool
+) -> tuple[Strings, str | None]:
+    """A column under the decimal mark of its file.
+
+    Args:
+        cells: The column.
+        decimal: "," or "."; "" where the file did not tell.
+        missing: Missing marks.
+        thousands: What groups digits in the file, or "auto".
+        respell: Whether to spell "1.234" so that nobody takes it for the other number.
+
+    Returns:
+        The column, and a cell that proves the other mark where the column's numbers have no other.
+    """
+    texts = present(cells.pool.tolist(), missing)
+    few = _spread([text for text in texts if text is not None])
+    if not few or sum(map(looks_like_number, few)) < 0.8 * len(few):
+        return cells, None
+    marks: dict[str, str] = {}
+    for text in texts:
+        if text is not None and looks_like_number(text) and (mark := decimal_mark(text, thousands)):
+            marks.setdefault(mark, text)
+    if (wrong := marks.get("." if decimal == "," else ",")) is not None and len(marks) == 1:
+        return cells, wrong
+    if not respell or "," in marks:
+        return cells, None
+    spelled_out = ["" if text is None else _unmistakable(text, decimal) for text in texts]
+    found = strings_of(spelled_out)
+    return Strings(cells.mapped(found.codes, -1, np.int32), found.pool), None
+
+
+def _unmistakable(text: str, decimal: str) -> str:
+    """A number such as "€ 1.234" with a decimal comma behind it, or another digit; anything else as it is."""
+    if not looks_like_number(text) or "." not in text or decimal_mark(text):
+        return text
+    return re.sub(r"(\d)(?=\D*$)", r"\1,0" if decimal == "," else r"\g<1>0", text, count=1)
 
 
 def _comma_decimals(values: Sequence[str]) -> bool:
@@ -334,18 +409,20 @@ def as_dates(cells: Strings, form: str, missing: Collection[str]) -> tuple[Dates
     return Dates(cells.mapped(parsed, np.datetime64("NaT", "us"), "datetime64[us]")), bad
 
 
-def settled(cells: Strings, missing: Collection[str]) -> Cells:
+def settled(cells: Strings, missing: Collection[str], decimal: str = "") -> Cells:
     """What Arrow would have made of the same text: plain numbers and ISO dates as such, everything else as it is.
 
     Args:
         cells: The column.
         missing: Missing marks.
+        decimal: The decimal mark of the file; "" for a point.
     """
     texts = [text for text in present(cells.pool.tolist(), missing) if text is not None]
     if not texts:
         return Numbers(np.full(len(cells), np.nan))
-    if number_format(texts) == "plain":
-        numbers = as_numbers(cells, "plain", missing)[0]
+    pattern = _COMMA if decimal == "," else _PLAIN
+    if number_format(texts) in ("plain", "decimal ,") and all(pattern.fullmatch(text) for text in texts):
+        numbers = as_numbers(cells, "decimal ," if decimal == "," else "plain", missing)[0]
         return cells if exceeds_float(numbers.values) else numbers
     if all(_ISO.fullmatch(text) for text in texts) or all(_TIME.fullmatch(text) for text in texts):
         dates, bad = as_dates(cells, "time" if _TIME.fullmatch(texts[0]) else "ISO8601", missing)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self, TypedDict
 
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.reading.cells import Skipped
 from dlkit.reading.parsing import DEFAULT_MISSING
 
-__all__ = ["ReadOptions", "RowPolicy"]
+__all__ = ["ReadArguments", "ReadOptions", "RowPolicy", "TableArguments", "check_known"]
 
 _ALWAYS_SKIPPED = 10  # bad rows that a small source may have whatever share of it they are
 
@@ -87,23 +88,159 @@ class RowPolicy:
             )
 
 
+class TableArguments(TypedDict, total=False):
+    """How a table is read: the keyword arguments that `CSVDataset`, `ImageTable` and the command line share.
+
+    Attributes:
+        encoding: Of text files; "auto" finds UTF-8, UTF-16, cp949 (euc-kr), Shift-JIS and EUC-JP; any other is
+            guessed, with a warning that names it and the next ones.
+        separator: Between cells; "auto" finds comma, tab, semicolon and bar.
+        header: Whether the first row names the columns; a list of names where it does not and they are known. None
+            finds out, and says so in a warning where there is no such row. Columns without names are called "0", "1",
+            ...; the model file remembers it.
+        columns: The columns to read, by name or by number from 0; None for all.
+        skip_rows: Lines (in Excel rows) above the table to pass over.
+        comment: What lines begin with that are no rows, such as "#". Above the header, `#` does anyway.
+        decimal: The decimal mark of the file, "." or ","; "auto" goes by the cells that leave no doubt, such as "0,5":
+            "1.234" beside them is a thousand.
+        thousands: What groups the digits of the file's numbers: ",", ".", " " or "'"; "auto" finds out.
+        sheet: Of an Excel file, by name or by number from 0; None for the first.
+        missing: Cells that mean "nothing here"; an empty cell always does.
+    """
+
+    encoding: str
+    separator: str
+    header: bool | Sequence[str] | None
+    columns: Sequence[str | int] | None
+    skip_rows: int
+    comment: str | None
+    decimal: Literal["auto", ".", ","]
+    thousands: Literal["auto", ",", ".", " ", "'"]
+    sheet: str | int | None
+    missing: Sequence[str]
+
+
+class ReadArguments(TableArguments, total=False):
+    """The same with the policy for rows that cannot be used.
+
+    Attributes:
+        on_error: "raise" stops at a row that cannot be used; "skip" leaves it out and lists it in `skipped`.
+        max_errors: The share of unusable rows (ten are always allowed) at which "skip" stops too.
+    """
+
+    on_error: Literal["raise", "skip"]
+    max_errors: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions(RowPolicy):
-    """How to read; the arguments of `CSVDataset` of the same names.
+    """How to read, checked: see `ReadArguments` for what the first fields mean.
 
     Attributes:
         encoding: Of text files, or "auto".
         separator: Between cells, or "auto".
-        names: The columns' names where there is no header row.
+        header: True, False, the names of columns that have none in the file, or None to find out.
+        columns: The columns to read; None for all.
+        skip_rows: Lines above the table to pass over.
+        comment: What lines begin with that are no rows.
+        decimal: The decimal mark, or "auto".
+        thousands: What groups digits, or "auto".
+        sheet: Of an Excel file.
         missing: Cells that mean "nothing here".
+        optional: Of the names in `header` those that a file may lack, all together: targets, in new data.
+        usual_decimal: The decimal mark of a file whose own cells leave it open; "" for a point.
+        wordy: Columns whose cells are no numbers, whatever they look like.
+        numeric: The only columns that hold numbers, where that is known.
     """
 
     encoding: str = "auto"
     separator: str = "auto"
-    names: tuple[str, ...] | None = None
+    header: bool | tuple[str, ...] | None = None
+    columns: tuple[str | int, ...] | None = None
+    skip_rows: int = 0
+    comment: str | None = None
+    decimal: str = "auto"
+    thousands: str = "auto"
+    sheet: str | int | None = None
     missing: tuple[str, ...] = DEFAULT_MISSING
+    optional: tuple[str, ...] = ()
+    usual_decimal: str = ""
+    wordy: frozenset[str] = frozenset()
+    numeric: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Self:
+        """The options among a dataset's keyword arguments.
+
+        Args:
+            arguments: Any; those of `ReadArguments` are taken.
+
+        Raises:
+            ArgumentError: one cannot be meant.
+        """
+        given = {name: arguments[name] for name in ReadArguments.__annotations__ if name in arguments}
+        if not isinstance(given.get("header"), bool | None):
+            given["header"] = _listed("header", given["header"], (str,))
+        if given.get("columns") is not None:
+            given["columns"] = _listed("columns", given["columns"], (str, int))
+        if "missing" in given:
+            given["missing"] = _listed("missing", given["missing"], (str,))
+        return cls(**given)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.missing, str):
             raise ArgumentError(f"missing must be a list of marks, not the string {self.missing!r}: [{self.missing!r}]")
+        if self.separator != "auto" and len(self.separator) != 1:
+            raise ArgumentError(f"separator must be one character or 'auto', not {self.separator!r}")
+        if not isinstance(self.skip_rows, int) or self.skip_rows < 0:
+            raise ArgumentError(f"skip_rows must be a number of lines from 0 on, not {self.skip_rows!r}")
+        if self.comment is not None and (not isinstance(self.comment, str) or not self.comment.strip()):
+            raise ArgumentError(f"comment must be what lines of remarks begin with, such as '#', not {self.comment!r}")
+        if self.decimal not in ("auto", ".", ","):
+            raise ArgumentError(f"decimal must be '.', ',' or 'auto', not {self.decimal!r}")
+        if self.thousands not in ("auto", ",", ".", " ", "'"):
+            raise ArgumentError(f"thousands must be ',', '.', ' ', \"'\" or 'auto', not {self.thousands!r}")
+        if self.decimal == self.thousands != "auto":
+            raise ArgumentError(f"decimal and thousands cannot both be {self.decimal!r}")
+
+    def may_hold_numbers(self, column: str) -> bool:
+        """Whether a column may hold numbers, whose decimal mark is that of the file.
+
+        Args:
+            column: Its name.
+        """
+        return column not in self.wordy and (self.numeric is None or column in self.numeric)
+
+    @property
+    def said_decimal(self) -> str:
+        """The decimal mark that the caller said, or that follows from what groups the digits; "" for none."""
+        return self.decimal if self.decimal != "auto" else {",": ".", ".": ","}.get(self.thousands, "")
+
+
+def check_known(name: str, given: Mapping[str, Any], arguments: type) -> None:
+    """Refuse keyword arguments that there are not.
+
+    Args:
+        name: Of what was called.
+        given: The arguments.
+        arguments: The `TypedDict` of those that there are.
+
+    Raises:
+        ArgumentError: names the one that comes closest.
+    """
+    if unknown := sorted(set(given) - set(arguments.__annotations__)):
+        known = sorted(arguments.__annotations__)
+        close = difflib.get_close_matches(unknown[0], known, 1)
+        raise ArgumentError(
+            f"{name} has no argument {unknown[0]!r}"
+            + (f"; do you mean {close[0]!r}?" if close else f"; it has {', '.join(known)}")
+        )
+
+
+def _listed(argument: str, value: Any, kinds: tuple[type, ...]) -> tuple[Any, ...]:
+    listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else None
+    if listed is None or not all(isinstance(name, kinds) and not isinstance(name, bool) for name in listed):
+        words = "strings" if kinds == (str,) else "names and numbers"
+        raise ArgumentError(f"{argument} must be a list of {words}, not {value!r:.200}")
+    return listed

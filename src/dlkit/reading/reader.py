@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dlkit._frames import as_pandas
-from dlkit._opening import open_regular
-from dlkit._textfiles import check_width
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
-from dlkit.reading.bytes import contents, local_path, to_utf8
+from dlkit.reading.bytes import local_path
 from dlkit.reading.cells import Array, Cells, Place, Table
-from dlkit.reading.delimited import Dialect, find_dialect
+from dlkit.reading.columnar import ColumnarFile, columnar_kind
+from dlkit.reading.delimited import Dialect, chosen_columns, find_dialect
 from dlkit.reading.frames import arrow_columns, concatenated, table_of_frame
+from dlkit.reading.plain import PlainText, plain_text
 from dlkit.reading.policy import ReadOptions
 
 __all__ = [
     "Numbered",
     "Stacked",
-    "check_names",
     "check_same_columns",
-    "is_parquet",
     "paths_of",
     "read_table",
     "table_of_content",
@@ -53,20 +50,20 @@ def paths_of(source: Any) -> list[Path]:
     )
 
 
-def read_table(source: Any, options: ReadOptions, as_text: Collection[str] = ()) -> Table:
+def read_table(source: Any, options: ReadOptions, as_text: Collection[str] | None = ()) -> Table:
     """Read a path, a URL, a list of those, or a DataFrame.
 
     Args:
         source: See `CSVDataset`.
         options: How to read.
-        as_text: Columns to keep as the text that stands in the file.
+        as_text: Columns to keep as the text that stands in the file; None for all.
 
     Raises:
         DataError: with file and line, column or row.
     """
     source = as_pandas(source)
     if type(source).__name__ == "DataFrame" and hasattr(source, "iloc"):
-        return table_of_frame(source)
+        return _chosen(table_of_frame(source), options)
     paths = paths_of(source)
     tables = [_read_file(path, options, as_text) for path in paths]
     if len(tables) == 1:
@@ -74,12 +71,18 @@ def read_table(source: Any, options: ReadOptions, as_text: Collection[str] = ())
     check_same_columns(tables)
     joined = {name: concatenated([table.columns[name] for table in tables]) for name in tables[0].columns}
     if torn := [name for name, cells in joined.items() if cells is None]:  # numbers in one file and text in another
-        if set(torn) <= set(as_text):
+        if as_text is None or set(torn) <= set(as_text):
             raise DataError(
                 f"column {torn[0]!r} holds text in one of {len(paths)} files and dates or numbers in another"
             )
         return read_table(source, options, {*as_text, *torn})
     return _stacked(tables, {name: cells for name, cells in joined.items() if cells is not None})
+
+
+def _chosen(table: Table, options: ReadOptions) -> Table:
+    names = chosen_columns(list(table.columns), options.columns, table.origin)
+    table.columns = {name: table.columns[name] for name in names}
+    return table
 
 
 def check_same_columns(tables: Sequence[Table]) -> None:
@@ -108,38 +111,27 @@ def _stacked(tables: Sequence[Table], columns: dict[str, Cells]) -> Table:
         notes=[note for table in tables for note in table.notes],
         skipped=[skip for table in tables for skip in table.skipped],
         folder=tables[0].folder,
+        header=tables[0].header,
+        decimal=tables[0].decimal,
     )
 
 
-def is_parquet(path: Path) -> bool:
-    """Whether a file is Parquet, by its first bytes.
-
-    Args:
-        path: The file.
-    """
-    with open_regular(path) as file:
-        return file.read(4) == b"PAR1"
-
-
-def _read_file(path: Path, options: ReadOptions, as_text: Collection[str]) -> Table:
-    if is_parquet(path):
-        return _read_parquet(path)
-    data, encoding = to_utf8(contents(path), options.encoding, str(path))
-    dialect = fitting_dialect(data, find_dialect(data, str(path), options.separator, options.names), str(path))
-    parsed = parse_text(data, dialect, options, as_text, path.name)
-    place = _Lines(path, encoding, dialect) if parsed.lines is None else Numbered(parsed.lines, path.name)
-    table = Table(parsed.columns, path.name, place, [f"{path.name}: {encoding}, {dialect}"], parsed.bad)
-    options.judge(parsed.bad, len(table) + len(parsed.bad), str(path))
-    return _filled(table, path)
+def _read_file(path: Path, options: ReadOptions, as_text: Collection[str] | None) -> Table:
+    columnar = ColumnarFile.of(path, options)
+    table = _text_table(path, options, as_text, str(path)) if columnar is None else _columns(columnar)
+    if len(table) == 0:
+        raise DataError(f"{path} has a header with {len(table.columns)} columns but no rows")
+    table.folder = path.parent
+    return table
 
 
-def table_of_content(content: bytes, options: ReadOptions, as_text: Collection[str]) -> Table:
-    """A table whose file's content is in memory: text in any encoding, or Parquet.
+def table_of_content(content: bytes, options: ReadOptions, as_text: Collection[str] | None = ()) -> Table:
+    """A table whose file's content is in memory: text in any encoding, Excel, Parquet or Arrow.
 
     Args:
         content: Of the file.
         options: How to read.
-        as_text: Columns to keep as the text that stands there.
+        as_text: Columns to keep as the text that stands there; None for all.
 
     Raises:
         DataError: it is empty, or is no text.
@@ -147,75 +139,55 @@ def table_of_content(content: bytes, options: ReadOptions, as_text: Collection[s
     name = "the table"
     if not content:
         raise DataError(f"{name} is empty (0 bytes)")
-    if content.startswith(b"PAR1"):
-        return _parquet_table(io.BytesIO(content), Path(name))
-    data, encoding = to_utf8(content, options.encoding, name)
-    dialect = fitting_dialect(data, find_dialect(data, name, options.separator, options.names), name)
-    parsed = parse_text(data, dialect, options, as_text, name)
+    if (kind := columnar_kind(content[:8])) is not None:
+        return _columns(ColumnarFile(Path(name), kind, options, content))
+    return _text_table(content, options, as_text, name)
 
-    def place(row: int) -> Place:
-        return Place(name, line_of(data, dialect, row), "line")
 
-    return Table(
+def _text_table(source: Path | bytes, options: ReadOptions, as_text: Collection[str] | None, origin: str) -> Table:
+    text = plain_text(source, options, origin)
+    dialect = fitting_dialect(text.data, find_dialect(text.data, origin, text.options), origin)
+    name = source.name if isinstance(source, Path) else origin
+    parsed = parse_text(text.data, dialect, options, dialect.read if as_text is None else as_text, name)
+    known = replace(options, encoding=text.how) if text.noun == "line" else options  # a guess is said once
+    again = partial(plain_text, source, known, origin) if isinstance(source, Path) else partial(_same, text)
+    place = _Lines(again, dialect, name) if parsed.lines is None else Numbered(parsed.lines, name)
+    table = Table(
         parsed.columns,
         name,
-        place if parsed.lines is None else Numbered(parsed.lines, name),
-        [f"{name}: {encoding}, {dialect}"],
+        place,
+        [f"{name}: {text.how}, {dialect}"],
         parsed.bad,
         parsed.bad_at,
+        header=() if dialect.headed else dialect.names,
+        decimal="," if dialect.decimal == "," else "",
     )
-
-
-def _filled(table: Table, path: Path) -> Table:
-    if len(table) == 0:
-        raise DataError(f"{path} has a header with {len(table.columns)} columns but no rows")
-    table.folder = path.parent
+    if isinstance(source, Path):
+        options.judge(parsed.bad, len(table) + len(parsed.bad), origin)
     return table
 
 
-def _read_parquet(path: Path) -> Table:
-    return _filled(_parquet_table(path, path), path)
+def _same(text: PlainText) -> PlainText:
+    return text
 
 
-def _parquet_table(source: Any, path: Path) -> Table:
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(source) as file:
-            check_width(file.metadata.num_columns, path)
-            table = file.read()
-    except DataError:
-        raise
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is a damaged Parquet file: {error}") from error
-    check_names(table.column_names, path)
-    columns = arrow_columns(table, path.name, threads=True)
-    return Table(columns, path.name, Rows(path.name), [f"{path.name}: Parquet"])
-
-
-def check_names(names: Sequence[str], path: Path) -> None:
-    """Parquet allows several columns of one name; nobody could say which one is meant.
-
-    Args:
-        names: Of its columns.
-        path: The file, for errors.
-    """
-    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
-        raise DataError(f"{path} has several columns of one name: {', '.join(twice)}")
+def _columns(file: ColumnarFile) -> Table:
+    columns = arrow_columns(file.table(), file.source.name, threads=True)
+    return Table(columns, file.source.name, Rows(file.source.name), [file.note])
 
 
 @dataclass(frozen=True)
 class _Lines:
     """Names the line of a row by reading up to it again: only errors ask, so neither lines nor the file are kept."""
 
-    path: Path
-    encoding: str
+    read: Callable[[], PlainText]
     dialect: Dialect
+    origin: str
 
     def __call__(self, row: int) -> Place:
-        data, _ = to_utf8(contents(self.path), self.encoding, str(self.path))
-        line = line_of(data, self.dialect, row)
-        return Place(self.path.name, row) if line is None else Place(self.path.name, line, "line")
+        text = self.read()
+        line = line_of(text.data, self.dialect, row)
+        return Place(self.origin, row) if line is None else Place(self.origin, text.number(line), text.noun)
 
 
 @dataclass(frozen=True)

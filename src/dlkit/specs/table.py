@@ -103,6 +103,8 @@ class Schema(Spec):
         columns: In the table's order, without the target.
         target: None for data without one.
         marks: What counted as missing.
+        header: The names of all columns of data without a header row, the target included; new data is read so, too.
+        decimal: "," where that was the decimal mark of the data; else "".
 
     >>> column = CategoryColumn(name="sex", kind="category", why="2 values", vocabulary=("male", "female"))
     >>> schema = Schema(columns=(column,))
@@ -124,6 +126,8 @@ class Schema(Spec):
     columns: tuple[Column, ...]
     target: Target | None = None
     marks: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+    decimal: str = ""
 
     def __getitem__(self, name: str) -> Column:
         for column in self.columns:
@@ -266,6 +270,10 @@ def _check(schema: Schema) -> None:
             raise ArgumentError(f"column {column.name!r} of the table schema needs parts")
         for part in column.parts:
             _check_scaling(f"column {column.name!r}", part.center, part.scale, part.fill)
+    if schema.decimal not in ("", ","):
+        raise ArgumentError(f"the table schema has the unknown decimal mark {schema.decimal!r}")
+    if len(schema.header) > _bounds.COLUMNS or len(set(schema.header)) < len(schema.header):
+        raise ArgumentError("the header of the table schema has too many names, or one twice")
     target = schema.target
     if target is None:
         return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -18,8 +19,8 @@ from dlkit.datasets.images.settings import ImageOptions, ImageSettings
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.cells import Array, text_of
 from dlkit.reading.classes import numbered, stated_order
-from dlkit.reading.parsing import DEFAULT_MISSING, mostly_numbers, number_format, parse_number
-from dlkit.reading.policy import ReadOptions
+from dlkit.reading.parsing import mostly_numbers, number_format, parse_number
+from dlkit.reading.policy import ReadOptions, TableArguments, check_known
 from dlkit.reading.reader import read_table
 from dlkit.reading.targets import check_count, class_name, class_names, class_order, target_text, task_of
 from dlkit.storage.strings import PackedStrings
@@ -27,6 +28,10 @@ from dlkit.storage.strings import PackedStrings
 __all__ = ["ImageTable"]
 
 Task = Literal["auto", "classification", "regression", "multilabel"]
+
+
+class ImageTableOptions(ImageOptions, TableArguments, total=False):
+    """The options of every image dataset, and how a table is read."""
 
 
 class ImageTable(ImageDataset):
@@ -44,12 +49,11 @@ class ImageTable(ImageDataset):
         task: "auto" takes words, truth values and few different whole numbers for classes, other numbers for
             regression, as in tables; text with the `label_separator` for several labels.
         label_separator: Between the labels of one image, such as "|" in "cat|dog".
-        encoding: Of the file; see `CSVDataset`.
-        separator: Between the file's cells; see `CSVDataset`.
-        missing: Marks that mean "no target", which are errors; `[]` where one of them, such as "NA", is a class.
         class_to_idx: The classes' numbers, or their names in order; by default the natural order of what is there.
         suffix: Added to every name, such as ".jpg", for tables that hold bare identifiers.
-        options: As of `ImageFolder`.
+        **options: As of `ImageFolder`; and how to read the table: `encoding`, `separator`, `header`, `columns`,
+            `skip_rows`, `comment`, `decimal`, `thousands` and `sheet` as for `CSVDataset`; `missing`: marks that mean
+            "no target", which are errors; `[]` where one of them, such as "NA", is a class.
 
     Attributes:
         classes: The class or label names in the order of the targets; empty for regression.
@@ -78,22 +82,21 @@ class ImageTable(ImageDataset):
         root: str | os.PathLike[str] | None = None,
         task: Task = "auto",
         label_separator: str | None = None,
-        encoding: str = "auto",
-        separator: str = "auto",
-        missing: Sequence[str] = DEFAULT_MISSING,
         class_to_idx: Mapping[str, int] | Sequence[str] | None = None,
         suffix: str = "",
-        **options: Unpack[ImageOptions],
+        **options: Unpack[ImageTableOptions],
     ) -> None:
-        settings = ImageSettings(**options)
+        check_known("ImageTable", options, ImageTableOptions)
+        reading: dict[str, Any] = {name: options[name] for name in TableArguments.__annotations__ if name in options}  # type: ignore[literal-required]
+        settings = ImageSettings(**{name: value for name, value in options.items() if name not in reading})  # type: ignore[arg-type]
         if task not in ("auto", "classification", "regression", "multilabel"):
             raise ArgumentError(f"task must be auto, classification, regression or multilabel, not {task!r}")
         columns = [target] if isinstance(target, str) else list(target or ())
-        table = opened_table(csv, encoding=encoding, separator=separator)
+        table = opened_table(csv, reading)
         table.check([image, *columns])
         _check_filled(table, [image, *columns])
         names = [f"{value}{suffix}" for value in table.columns[image].astype(str)]
-        reader = _Targets(table, class_to_idx, label_separator, tuple(missing))
+        reader = _Targets(table, class_to_idx, label_separator, ReadOptions.of(reading).missing)
         self.task, classes, targets = reader.read(target, task)
         where = Path(os.path.abspath(root)) if root is not None else table.folder
         if not where.is_dir():
@@ -112,12 +115,14 @@ class OpenedTable:
         name: What errors call it.
         folder: That names of files are seen from.
         place: Maps a row's number to the words with which errors name it.
+        decimal: "decimal ," where the file has commas as decimal marks; else "".
     """
 
     columns: Any
     name: str
     folder: Path
     place: Callable[[int], object]
+    decimal: str = ""
 
     def check(self, columns: Sequence[str]) -> None:
         """Refuse a table that lacks one of the columns.
@@ -131,24 +136,22 @@ class OpenedTable:
                 raise DataError(f"{self.name} has no column {column!r}; its columns are {there}")
 
 
-def opened_table(csv: Any, *, encoding: str = "auto", separator: str = "auto") -> OpenedTable:
-    """A table of files, read as every other table.
+def opened_table(csv: Any, reading: Mapping[str, Any] = MappingProxyType({})) -> OpenedTable:
+    """A table of files, read as every other table, with each cell as the text that stands there.
 
     Args:
         csv: See `ImageTable`.
-        encoding: See `CSVDataset`.
-        separator: See `CSVDataset`.
+        reading: See `ReadArguments`.
     """
     import pandas as pd
 
     csv = as_pandas(csv)
     if isinstance(csv, pd.DataFrame):
         return OpenedTable(csv, "the table", Path.cwd(), lambda row: f"the table, row {csv.index[row]!r}")
-    options = ReadOptions(encoding=encoding, separator=separator, missing=())
-    # Read once for the names of the columns: "007" must stay "007", so all of them are asked for as text.
-    table = read_table(csv, options, as_text=list(read_table(csv, options).columns))
+    table = read_table(csv, replace(ReadOptions.of(reading), missing=()), as_text=None)
     cells = {name: pd.Series(text_of(column).tolist(), dtype=object) for name, column in table.columns.items()}
-    return OpenedTable(pd.DataFrame(cells), table.origin, table.folder or Path.cwd(), table.places)
+    folder, form = table.folder or Path.cwd(), "decimal ," if table.decimal == "," else ""
+    return OpenedTable(pd.DataFrame(cells), table.origin, folder, table.places, form)
 
 
 def _check_filled(table: OpenedTable, columns: Sequence[str]) -> None:
@@ -209,7 +212,7 @@ class _Targets:
     def _numbers(self, column: str) -> Tensor:
         texts, codes = self._texts(column)
         counts = dict(zip(texts, np.bincount(codes, minlength=len(texts)).tolist(), strict=True))
-        form = number_format(texts) or mostly_numbers(counts) or "plain"
+        form = self.table.decimal or number_format(texts) or mostly_numbers(counts) or "plain"
         values = [parse_number(text, form) for text in texts]
         usable = np.array([value is not None and np.isfinite(value) for value in values], dtype=bool)
         if len(bad := np.flatnonzero(~usable[codes])):

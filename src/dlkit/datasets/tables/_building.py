@@ -24,6 +24,7 @@ from dlkit.storage.strings import PackedStrings
 __all__ = ["Settings", "build", "build_split", "settings_of"]
 
 _ROLE_NAMES = ("numeric", "categorical", "dates", "text", "image", "drop", "target")
+_WORDY = ("categorical", "text", "image", "drop", "dates")  # no decimal mark is looked for in them
 _STRATA = 10  # a regression's target is cut into tenths to be stratified
 
 
@@ -58,16 +59,12 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
     def pick(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names if name in options}
 
-    read = pick("encoding", "separator", "on_error", "max_errors")
-    for name in ("names", "missing"):
-        if options.get(name) is not None:
-            read[name] = _names(name, options[name])
     target = pick("task", "label_separator", "scale_target")
     if options.get("classes") is not None:
         target["classes"] = tuple(map(str, options["classes"]))
     images = {name.removeprefix("image_"): value for name, value in options.items() if name.startswith("image_")}
     return Settings(
-        read=ReadOptions(**read),
+        read=replace(ReadOptions.of(options), wordy=frozenset(name for role in _WORDY for name in roles.get(role, ()))),
         roles=Roles(**roles, group=options.get("group"), date_forms=tuple(_date_forms(forms).items())),
         fit=FitOptions(**pick("scale", "min_freq")),
         target=TargetOptions(**target),
@@ -77,7 +74,7 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
 
 
 def _names(argument: str, value: Any) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) and argument not in ("missing", "names") else value
+    names = (value,) if isinstance(value, str) else value
     listed = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else None
     if listed is None or not all(isinstance(name, str) for name in listed):
         raise ArgumentError(f"{argument} must be a list of strings, not {value!r:.200}")
@@ -207,7 +204,8 @@ def _fit(raw: _Raw, settings: Settings, rows: Array | None) -> Schema:
     columns = fit_columns(raw.table, rows, settings.roles, settings.fit, missing)
     if target is not None and settings.target.scale_target:
         target = scaled_target(target, raw.table, rows, missing)
-    return Schema(columns=columns, target=target, marks=tuple(missing))
+    table = raw.table
+    return Schema(columns=columns, target=target, marks=tuple(missing), header=table.header, decimal=table.decimal)
 
 
 def class_column(target: Target | None) -> tuple[str, ...]:
@@ -236,7 +234,18 @@ def under_schema(settings: Settings, schema: Schema) -> tuple[ReadOptions, Schem
     _check_nothing_said_twice(settings, schema)
     own = () if settings.read.missing == ReadOptions().missing else settings.read.missing
     schema = replace(schema, marks=(*schema.marks, *(mark for mark in own if mark not in schema.marks)))
-    return replace(settings.read, missing=schema.marks), schema
+    known = {column.name for column in schema.columns}
+    numeric = {column.name for column in schema.columns if column.kind in ("number", "boolean")}
+    if schema.target is not None and schema.target.task == "regression":
+        numeric |= set(schema.target.columns)
+    read = replace(
+        settings.read,
+        missing=schema.marks,
+        optional=tuple(name for name in schema.header if name not in known),
+        usual_decimal=schema.decimal,
+        numeric=frozenset(numeric),
+    )
+    return (replace(read, header=schema.header) if schema.header and read.header in (None, False) else read), schema
 
 
 def _check_nothing_said_twice(settings: Settings, schema: Schema) -> None:

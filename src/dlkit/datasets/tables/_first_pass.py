@@ -107,7 +107,13 @@ class _Fitting:
         judge(self.found, self.read)
         columns = tuple(self._column(name) for name in self.names if name not in self.roles.target)
         check_any_used(columns, self.found.origin)
-        self.found.schema = Schema(columns=columns, target=self._target(), marks=tuple(self.marks))
+        self.found.schema = Schema(
+            columns=columns,
+            target=self._target(),
+            marks=tuple(self.marks),
+            header=self.header,
+            decimal=self.decimal,
+        )
         self.found.facts = {name: tally.facts() for name, tally in self.tallies.items()}
 
     def _look_at_the_first_block(self) -> set[str]:
@@ -118,7 +124,7 @@ class _Fitting:
             raise DataError(f"{file.source} has no rows")
         table = next(file.tables(block, self.roles.as_text()))
         self.read.stop_at(table.skipped)
-        self.names = list(table.columns)
+        self.names, self.header, self.decimal = list(table.columns), table.header, table.decimal
         self.roles.check(self.names, table.origin)
         sizes = [file.source.stat().st_size for file in self.found.files]
         self.share = min(1.0, _SAMPLE * sizes[0] / (max(1.0, file.total(block, table)) * sum(sizes)))

@@ -27,7 +27,10 @@ from dlkit.specs.table import Schema
 __all__ = ["OPTIONS", "Piece", "pieces_of", "take_spans"]
 
 #: What a caller may say about a source.
-OPTIONS = ("encoding", "image_root", "missing", "names", "separator")
+OPTIONS = (
+    *("comment", "decimal", "encoding", "header", "image_root", "missing", "separator", "sheet", "skip_rows"),
+    "thousands",
+)
 
 _FRAME_ROWS = 1 << 16  # rows of a DataFrame that are encoded at once
 _DICTS = 1 << 10  # rows given one by one that are made a table at once

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
 from os import PathLike
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from dlkit.datasets.tables._streaming import Stream
 from dlkit.datasets.tables._survey import Cut
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Table
-from dlkit.reading.parsing import DEFAULT_MISSING
+from dlkit.reading.policy import ReadArguments, check_known
 from dlkit.samplers import Planner
 from dlkit.specs.table import Schema
 
@@ -30,7 +29,7 @@ __all__ = ["CSVDataset", "TableOptions"]
 Names = str | Sequence[str] | None
 
 
-class TableOptions(TypedDict, total=False):
+class TableOptions(ReadArguments, total=False):
     """The keyword arguments of `CSVDataset` that `CSVDataset.split` takes too."""
 
     target: Names
@@ -40,10 +39,6 @@ class TableOptions(TypedDict, total=False):
     text: Names
     image: Names
     drop: str | Sequence[str]
-    missing: Sequence[str]
-    encoding: str
-    separator: str
-    names: Sequence[str] | None
     task: Literal["auto", "classification", "binary", "regression", "multilabel"]
     classes: Sequence[str] | None
     label_separator: str | None
@@ -54,8 +49,6 @@ class TableOptions(TypedDict, total=False):
     image_root: str | PathLike[str] | None
     image_size: int
     image_transform: Callable[[Any], Any] | None
-    on_error: Literal["raise", "skip"]
-    max_errors: float
 
 
 class CSVDataset(InMemoryDataset):
@@ -84,13 +77,8 @@ class CSVDataset(InMemoryDataset):
         text: Columns of free text to hand through as strings.
         image: Columns of image files to decode.
         drop: Columns to leave out.
-        missing: Cells that mean "nothing here"; an empty cell always does.
         schema: A fitted schema, instead of all that is said about columns, scales and target here; marks in `missing`
             count besides its own.
-        encoding: Of text files; "auto" finds UTF-8, UTF-16, cp949 (euc-kr), Shift-JIS and EUC-JP; any other
-            is guessed, with a warning that names it and the next ones.
-        separator: Between cells; "auto" finds comma, tab, semicolon and bar.
-        names: The columns' names where the file has no header row.
         task: "auto" takes text and few different integers as classes, other numbers as regression. "binary" is
             classification with float32 targets 0 and 1 for `BCEWithLogitsLoss`.
         classes: The class names in the order of their numbers; sorted if not given.
@@ -104,13 +92,13 @@ class CSVDataset(InMemoryDataset):
             `image_transform=transforms.for_evaluation(image_size)`.
         image_transform: As the `transform` of `ImageFolder`: `transforms.for_training(size)`, or any callable on a PIL
             image that returns a tensor.
-        on_error: "raise" stops at a row that cannot be read or has no target; "skip" leaves it out and lists it in
-            `skipped`. A row whose image cannot be decoded is left out when a batch asks for it, with a warning.
-        max_errors: The share of unreadable rows (ten are always allowed) at which "skip" stops too.
         streaming: For files larger than memory. A first pass finds blocks of rows and fits the schema (all exact but
             medians, which come from some 200,000 rows); samples are then decoded block by block. Shuffle with
             `dlkit.DataLoader`: blocks are shuffled, and rows within a few dozen of them. Under `torch.distributed` it
             gives each process its share of every epoch.
+        **reading: How to read: `encoding`, `separator`, `header`, `columns`, `skip_rows`, `comment`, `decimal`,
+            `thousands`, `sheet`, `missing`, `on_error` and `max_errors`, as `ReadArguments` describes them. With
+            `on_error="skip"` a row whose image cannot be decoded is left out when a batch asks for it, with a warning.
 
     Attributes:
         schema: What each column is and becomes.
@@ -142,11 +130,7 @@ class CSVDataset(InMemoryDataset):
         text: Names = None,
         image: Names = None,
         drop: str | Sequence[str] = (),
-        missing: Sequence[str] = DEFAULT_MISSING,
         schema: Schema | None = None,
-        encoding: str = "auto",
-        separator: str = "auto",
-        names: Sequence[str] | None = None,
         task: Literal["auto", "classification", "binary", "regression", "multilabel"] = "auto",
         classes: Sequence[str] | None = None,
         label_separator: str | None = None,
@@ -157,11 +141,12 @@ class CSVDataset(InMemoryDataset):
         image_root: str | PathLike[str] | None = None,
         image_size: int = 224,
         image_transform: Callable[[Any], Any] | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
-        max_errors: float = 0.1,
         streaming: bool = False,
+        **reading: Unpack[ReadArguments],
     ) -> None:
         options = {name: value for name, value in locals().items() if name in TableOptions.__annotations__}
+        check_known("CSVDataset", reading, ReadArguments)
+        options |= reading
         settings = settings_of(options)
         if streaming:
             self._take_stream(Stream(survey(source, settings, schema, Cut()), 0, settings))
@@ -203,13 +188,7 @@ class CSVDataset(InMemoryDataset):
         >>> len(train), len(test), train.schema == test.schema
         (16, 4, True)
         """
-        if unknown := sorted(set(options) - set(TableOptions.__annotations__)):
-            known = sorted(TableOptions.__annotations__)
-            close = difflib.get_close_matches(unknown[0], known, 1)
-            raise ArgumentError(
-                f"CSVDataset.split has no argument {unknown[0]!r}"
-                + (f"; do you mean {close[0]!r}?" if close else f"; it has {', '.join(known)}")
-            )
+        check_known("CSVDataset.split", options, TableOptions)
         settings = settings_of({**options, "group": group})
         if streaming:
             shares = (fractions, 1 - fractions) if isinstance(fractions, int | float) else tuple(fractions)

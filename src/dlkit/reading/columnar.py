@@ -1,0 +1,163 @@
+"""Files that Arrow reads as they are: Parquet, and Arrow's own files (Feather), in groups of rows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlkit._opening import open_regular
+from dlkit._textfiles import check_width
+from dlkit.errors import DataError
+from dlkit.reading.delimited import chosen_columns
+from dlkit.reading.policy import ReadOptions
+
+__all__ = ["ColumnarFile", "columnar_kind"]
+
+_STREAM = b"\xff\xff\xff\xff"
+_BUFFER = 1 << 20
+PIECE_ROWS = 1 << 16
+
+
+def columnar_kind(head: bytes) -> str | None:
+    """What a file of columns is by its first bytes; None for anything else.
+
+    Args:
+        head: Eight bytes or more.
+
+    Raises:
+        DataError: the first version of Feather, which Arrow no longer writes.
+    """
+    if head.startswith(b"FEA1"):
+        raise DataError("this is a Feather file of version 1; read it with pandas.read_feather and write it again")
+    marks = {b"PAR1": "Parquet", b"ARROW1\0\0": "Arrow", _STREAM: "an Arrow stream"}
+    return next((kind for mark, kind in marks.items() if head.startswith(mark)), None)
+
+
+@dataclass(frozen=True)
+class ColumnarFile:
+    """A file of columns, or its content.
+
+    Attributes:
+        source: The file; for content a name that errors call it by.
+        kind: See `columnar_kind`.
+        options: How to read.
+        content: Of the file, where it is in memory.
+    """
+
+    source: Path
+    kind: str
+    options: ReadOptions
+    content: bytes | None = None
+
+    @classmethod
+    def of(cls, path: Path, options: ReadOptions) -> ColumnarFile | None:
+        """The file if it is one of columns, whose columns have different names.
+
+        Args:
+            path: The file.
+            options: How to read.
+        """
+        with open_regular(path) as file:
+            kind = columnar_kind(file.read(8))
+        return None if kind is None else cls(path, kind, options)
+
+    @property
+    def note(self) -> str:
+        """What it is, and which index of pandas is left out."""
+        left = "".join(f"; its pandas index {name!r} is left out" for name in self._schema()[1])
+        return f"{self.source.name}: {self.kind}{left}"
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns to read."""
+        return self._schema()[0]
+
+    def _schema(self) -> tuple[list[str], list[str]]:
+        """The columns to read, and the index of the DataFrame that it was written from."""
+        with self._opened() as file:
+            schema = file.schema_arrow if self.kind == "Parquet" else file.schema
+        check_width(len(schema.names), self.source)
+        if twice := sorted(name for name, count in Counter(schema.names).items() if count > 1):
+            raise DataError(f"{self.source} has several columns of one name: {', '.join(twice)}")
+        if self.options.columns is not None:
+            return list(chosen_columns(schema.names, self.options.columns, str(self.source))), []
+        index = _index_of(schema.metadata or {})
+        return [name for name in schema.names if name not in index], [name for name in schema.names if name in index]
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
+        import pyarrow as pa
+        from pyarrow import ipc
+
+        readers: dict[str, Callable[[Any], Any]] = {"Parquet": self._parquet, "Arrow": ipc.open_file}
+        try:
+            with contextlib.ExitStack() as stack:
+                where = pa.memory_map(str(self.source)) if self.content is None else pa.BufferReader(self.content)
+                stack.enter_context(where)
+                yield stack.enter_context(readers.get(self.kind, ipc.open_stream)(where))
+        except DataError:
+            raise
+        except (OSError, ValueError, pa.ArrowException) as error:
+            kind = "Arrow" if self.kind != "Parquet" else self.kind
+            raise DataError(f"{self.source} is a damaged {kind} file: {error}") from error
+
+    def _parquet(self, where: Any) -> Any:
+        from pyarrow import parquet
+
+        return parquet.ParquetFile(where, buffer_size=_BUFFER)  # else whole columns of a group are read
+
+    def groups(self) -> list[int]:
+        """How many rows each group has; a group is the least that can be read by itself."""
+        with self._opened() as file:
+            if self.kind == "Parquet":
+                return [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            return [batch.num_rows for batch in _batches(file)]
+
+    def table(self) -> Any:
+        """All rows as an Arrow table."""
+        names = self.names
+        with self._opened() as file:
+            if self.kind == "Parquet":
+                return file.read(columns=names)
+            return file.read_all().select(names)
+
+    def pieces(self, group: int, columns: Collection[str] | None, *, threads: bool) -> Iterator[Any]:
+        """The rows of a group as Arrow tables of at most `PIECE_ROWS` rows.
+
+        Args:
+            group: Its number.
+            columns: The columns to read at least; None for all.
+            threads: Whether Arrow may use several.
+        """
+        import pyarrow as pa
+
+        names = [name for name in self.names if columns is None or name in columns]
+        with self._opened() as file:
+            if self.kind == "Parquet":
+                for batch in file.iter_batches(PIECE_ROWS, [group], columns=names, use_threads=threads):
+                    yield pa.Table.from_batches([batch])
+            else:
+                batch = next(batch for number, batch in enumerate(_batches(file)) if number == group)
+                for start in range(0, len(batch), PIECE_ROWS):
+                    yield pa.Table.from_batches([batch.slice(start, PIECE_ROWS)]).select(names)
+        pa.default_memory_pool().release_unused()  # it would keep what the largest group took
+
+
+def _batches(file: Any) -> Iterator[Any]:
+    if hasattr(file, "num_record_batches"):
+        return (file.get_batch(number) for number in range(file.num_record_batches))
+    return iter(file)
+
+
+def _index_of(metadata: dict[bytes, bytes]) -> set[str]:
+    """The columns that were the index of a DataFrame."""
+    try:
+        index = json.loads(metadata.get(b"pandas", b"{}")).get("index_columns", [])
+    except (ValueError, AttributeError):
+        return set()
+    return {name for name in index if isinstance(name, str)}

@@ -1,0 +1,265 @@
+"""The first rows of a text table: remarks, titles, the header or none; and which decimal mark the cells show."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dlkit._textfiles import check_width, csv_problem, csv_reader, first_lines
+from dlkit.errors import DataError
+from dlkit.reading.bytes import text_stream
+from dlkit.reading.encodings import Buffer
+from dlkit.reading.parsing import date_format, decimal_mark, looks_like_number
+from dlkit.reading.policy import ReadOptions
+
+__all__ = ["FirstRow", "column_names", "decimal_of", "first_row", "is_row_of_data", "sampled", "start_of_table"]
+
+_SAMPLE = 1 << 18
+_SAMPLE_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class FirstRow:
+    """The first row of a table, be it its header or not.
+
+    Attributes:
+        cells: Its cells; empty where there is none.
+        start: The byte it begins at.
+        stop: The byte after it.
+    """
+
+    cells: list[str]
+    start: int
+    stop: int
+
+
+def start_of_table(data: Buffer, options: ReadOptions) -> tuple[int, str | None]:
+    """The byte after the lines that the caller skips and Excel's `sep=;`, and the separator that this line names.
+
+    Args:
+        data: The whole text.
+        options: How to read.
+    """
+    start = 0
+    for _ in range(options.skip_rows):
+        end = data.find(b"\n", start) if hasattr(data, "find") else bytes(data).find(b"\n", start)
+        start = len(data) if end < 0 else end + 1
+    said = re.match(rb"sep=(.)\r?\n", bytes(data[start : start + 8]), re.I)
+    return (start + said.end(), said[1].decode("latin-1")) if said else (start, None)
+
+
+def after_remarks(data: Buffer, start: int, mark: str) -> int:
+    """Where the first line begins that is not a remark.
+
+    Args:
+        data: The whole text.
+        start: Where to begin.
+        mark: What remarks begin with.
+    """
+    place, head, sign = 0, bytes(data[start : start + _SAMPLE]), mark.encode()
+    while head.startswith(sign, place) and (end := head.find(b"\n", place)) >= 0:
+        place = end + 1
+    return start + place
+
+
+def first_row(data: Buffer, start: int, separator: str, options: ReadOptions, origin: str) -> FirstRow:
+    """The first row behind remarks and titles; a last remark that is as wide as the row that follows is the header.
+
+    Args:
+        data: The whole text.
+        start: Where the table begins.
+        separator: Between its cells.
+        options: How to read.
+        origin: The file, for errors.
+    """
+    behind = after_remarks(data, start, options.comment or "#")
+    row = _behind_titles(data, behind, separator, origin)
+    if behind > start and options.comment is None and len(row.cells) > 1:
+        head = bytes(data[start:behind])
+        last = start + head.rfind(b"\n", 0, -1) + 1
+        remark = _behind_titles(bytes(data[:behind]), last, separator, origin)
+        return remark if len(remark.cells) == len(row.cells) else row
+    return row
+
+
+def _behind_titles(data: Buffer, start: int, separator: str, origin: str) -> FirstRow:
+    end = start
+
+    def lines() -> Iterator[str]:
+        nonlocal end
+        for line in text_stream(memoryview(data)[start:]):
+            end += len(line.encode("utf-8", "surrogatepass"))
+            check_width(line.count(separator) + 1, origin)
+            yield line
+
+    title, begin = FirstRow([], start, start), start
+    try:
+        for record in csv_reader(lines(), delimiter=separator):
+            row, begin = FirstRow(record, begin, end), end
+            if not any(cell.strip() for cell in record):
+                continue
+            if not title.cells and _is_title(record):
+                title = row
+            elif title.cells and (len(record) != len(title.cells) or not all(cell.strip() for cell in record)):
+                return title  # it is not a title: a row of data with gaps follows
+            else:
+                return row
+    except csv.Error as error:
+        raise DataError(f"{origin}: the header row has {csv_problem(error)}") from error
+    return title
+
+
+def _is_title(record: list[str]) -> bool:
+    """Whether all cells but the first are empty, as in a line above the header of a spreadsheet."""
+    return len(record) > 1 and bool(record[0].strip()) and not any(cell.strip() for cell in record[1:])
+
+
+def sampled(data: Buffer, start: int, separator: str) -> list[list[str]]:
+    """The first rows from a byte on, at most a thousand; without what is broken.
+
+    Args:
+        data: The whole text.
+        start: Where to begin.
+        separator: Between cells.
+    """
+    rest = memoryview(data)[start:]
+    sample = first_lines(rest, _SAMPLE)
+    text = io.StringIO(sample.decode("utf-8", "ignore"), newline="")
+    rows: list[list[str]] = []
+    try:
+        rows.extend(row for row in itertools.islice(csv_reader(text, delimiter=separator), _SAMPLE_ROWS) if row)
+    except csv.Error:
+        return rows
+    return rows[:-1] if len(sample) < len(rest) and len(rows) < _SAMPLE_ROWS else rows
+
+
+def column_names(header: Sequence[Any]) -> tuple[str, ...]:
+    """Unique names, as pandas makes them: `a`, `a.1` for a second `a`, `Unnamed: 2` for an empty third one.
+
+    Args:
+        header: The cells of the first row.
+    """
+    names: dict[str, None] = {}
+    stripped = [str(name).strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
+    given = set(stripped)
+    for name in stripped:
+        unique, count = name, 0
+        while unique in names or (count and unique in given):
+            count += 1
+            unique = f"{name}.{count}"
+        names[unique] = None
+    return tuple(names)
+
+
+def is_row_of_data(first: Sequence[str], rows: Sequence[Sequence[str]], missing: Sequence[str]) -> bool:
+    """Whether the first row is one like those below, so that the table has no header.
+
+    It has none of words above numbers or dates, and something that names do not have: a fraction, a date, or a cell
+    that comes again in its column. Numbers that count upwards are names, of years or as pandas numbers columns. Where
+    all is text, every cell must come again.
+
+    Args:
+        first: The first row.
+        rows: Some that follow.
+        missing: Missing marks.
+
+    >>> is_row_of_data(["5.1", "setosa"], [["4.9", "setosa"], ["7.0", "virginica"]], [])
+    True
+    >>> is_row_of_data(["name", "2010"], [["Kim", "1"], ["Lee", "2"]], [])
+    False
+    """
+    names = [cell.strip() for cell in first]
+    columns = [
+        [cell.strip() for cell in cells] for cells in zip(*(r for r in rows if len(r) == len(names)), strict=True)
+    ]
+    if not columns or len(columns[0]) < 2:
+        return False
+    present = [[cell for cell in cells if cell and cell not in missing] for cells in columns]
+    again = [name in cells for name, cells in zip(names, columns, strict=True)]
+    typed = [bool(cells) and (_numbers(cells) or _dates(cells)) for cells in present]
+    if not any(typed):
+        return len(names) > 1 and all(again) and all(names)
+    above = [name for name, kind in zip(names, typed, strict=True) if kind and name and name not in missing]
+    if not all(looks_like_number(name) or _dates([name]) for name in above):
+        return False
+    if len(above) > 1 and _counts_upwards(above):
+        return False
+    return any(again) or any(not name.lstrip("+-").isdecimal() for name in above)
+
+
+def _numbers(cells: Sequence[str]) -> bool:
+    return all(map(looks_like_number, cells))
+
+
+def _dates(cells: Sequence[str]) -> bool:
+    return date_format(cells[:20]) is not None
+
+
+def _counts_upwards(names: Sequence[str]) -> bool:
+    if not all(name.isdecimal() for name in names):
+        return False
+    numbers = [int(name) for name in names]
+    return len({after - before for before, after in itertools.pairwise(numbers)}) == 1 and numbers[0] < numbers[1]
+
+
+def decimal_of(
+    rows: Sequence[Sequence[str]], names: Sequence[str], read: Sequence[str], options: ReadOptions, origin: str
+) -> tuple[str, str]:
+    """The decimal mark of a file, and what proves it: what the caller says, or a cell; "" where nothing tells.
+
+    Args:
+        rows: Its first rows.
+        names: Of its columns.
+        read: Of those that are read.
+        options: How to read.
+        origin: The file, for errors.
+
+    Raises:
+        DataError: one column proves a comma and another a point; both cells are named.
+    """
+    if options.said_decimal:
+        said = "decimal" if options.decimal != "auto" else "thousands"
+        return options.said_decimal, f"{said}={getattr(options, said)!r}"
+    proofs: dict[str, str] = {}
+    for name, cells in zip(names, zip(*(row for row in rows if len(row) == len(names)), strict=True), strict=False):
+        marks = _marks(cells, options) if name in read and options.may_hold_numbers(name) else {}
+        if len(marks) == 1:
+            mark, cell = marks.popitem()
+            proofs.setdefault(mark, f"{cell!r} in column {name!r}")
+    if len(proofs) == 2:
+        raise contradicting(origin, proofs[","], proofs["."])
+    if proofs:
+        return proofs.popitem()
+    return options.usual_decimal, "the data that was trained on" if options.usual_decimal else ""
+
+
+def _marks(cells: Sequence[str], options: ReadOptions) -> dict[str, str]:
+    """The marks that the numbers of a column prove, each with a cell; none where some cell is not a number."""
+    marks: dict[str, str] = {}
+    for cell in dict.fromkeys(cells):
+        text = cell.strip()
+        if text and text not in options.missing:
+            if not looks_like_number(text):
+                return {}
+            if mark := decimal_mark(text, options.thousands):
+                marks.setdefault(mark, text)
+    return marks
+
+
+def contradicting(origin: str, one: str, other: str) -> DataError:
+    """The error for a file with two decimal marks.
+
+    Args:
+        origin: The file.
+        one: A cell that proves a mark, and its column.
+        other: What proves the other.
+    """
+    return DataError(
+        f"{origin} has two decimal marks: {one} contradicts {other}, so one of them would be read wrong; name a "
+        "column that holds no numbers in categorical= or drop=, or leave it out by columns="
+    )

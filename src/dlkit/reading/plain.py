@@ -1,0 +1,154 @@
+"""A file of text, packed or in any encoding, or a sheet of Excel, to UTF-8 text with the places of its rows."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import io
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dlkit._filekinds import HEAD
+from dlkit._opening import open_regular, regular
+from dlkit._textfiles import check_text
+from dlkit.errors import DataError
+from dlkit.reading.bytes import contents, is_packed, to_utf8, unpacked
+from dlkit.reading.encodings import Buffer, detect_encoding
+from dlkit.reading.excel import is_workbook, read_sheet
+from dlkit.reading.policy import ReadOptions
+from dlkit.storage.files import FileLock, atomic_write, cache_dir
+
+__all__ = ["PlainText", "plain_copy", "plain_text"]
+
+_UTF8 = ("utf-8", "utf-8-sig", "ascii")
+
+
+@dataclass(frozen=True)
+class PlainText:
+    """Text to read, and how it came to be.
+
+    Attributes:
+        data: The text as UTF-8.
+        how: The encoding it had, or which sheet it was.
+        options: How to read this text.
+        noun: What its rows stand in: "line", or "row" of a sheet.
+        starts: The line that each row of a sheet begins in; None where lines count.
+    """
+
+    data: Buffer
+    how: str
+    options: ReadOptions
+    noun: str = "line"
+    starts: list[int] | None = None
+
+    def number(self, line: int) -> int:
+        """The number of the line or row that begins in a line of the text.
+
+        Args:
+            line: Of the text, 1 for the first.
+        """
+        return line if self.starts is None else bisect_right(self.starts, line)
+
+
+def plain_text(source: Path | bytes, options: ReadOptions, origin: str) -> PlainText:
+    """A whole text in memory.
+
+    Args:
+        source: The file, or its content.
+        options: How to read.
+        origin: What errors call it.
+    """
+    if (sheet := _sheet(source, options, origin)) is not None:
+        return sheet
+    data, encoding = to_utf8(source if isinstance(source, bytes) else contents(source), options.encoding, origin)
+    if isinstance(source, bytes):
+        check_text(source, origin, "a table")
+    if options.comment is not None:
+        data = b"".join(_without_remarks(bytes(data).splitlines(keepends=True), options))
+    return PlainText(data, encoding, options)
+
+
+def _sheet(source: Path | bytes, options: ReadOptions, origin: str) -> PlainText | None:
+    """The sheet of a workbook; None for any other file."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file:
+        head = file.read(HEAD)
+        if not is_workbook(head):
+            return None
+        sheet = read_sheet(file, origin, options.sheet, options.skip_rows)
+    options = replace(options, separator=",", encoding="utf-8")
+    data = sheet.content
+    if options.comment is not None:
+        data = b"".join(_without_remarks(data.splitlines(keepends=True), options))
+    return PlainText(data, sheet.note, options, "row", sheet.starts)
+
+
+def _without_remarks(lines: Iterable[bytes], options: ReadOptions) -> Iterator[bytes]:
+    """The lines, blank ones in the place of those that begin with the mark of remarks and stand in no quoted cell."""
+    inside, sign = False, (options.comment or "").encode()
+    for number, line in enumerate(lines):
+        if number >= options.skip_rows and not inside and line.startswith(sign):
+            yield line[len(line.rstrip(b"\r\n")) :]
+        else:
+            inside ^= number >= options.skip_rows and line.count(b'"') % 2 == 1
+            yield line
+
+
+def plain_copy(path: Path, options: ReadOptions) -> tuple[Path, str, ReadOptions, str]:
+    """A file with the same text in UTF-8: itself, or a copy in the cache folder where it is not plain.
+
+    Args:
+        path: The file.
+        options: How to read.
+
+    Returns:
+        The plain file, how it was read, how to read it, and what its rows stand in, "line" or "row".
+    """
+    if regular(path).st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes)")
+    with open_regular(path) as file:
+        packed, workbook = is_packed(file), is_workbook(file.read(HEAD))
+    if workbook:
+        sheet = plain_text(path, options, str(path))
+        copy = _kept(path, ("excel", options.sheet, options.skip_rows, options.comment), lambda: [sheet.data])
+        return copy, sheet.how, sheet.options, sheet.noun
+    head = next(unpacked(path))
+    check_text(head, path, "a table")
+    head = head[: head.rfind(b"\n") + 1] or head
+    name = detect_encoding(head, str(path)) if options.encoding == "auto" else codecs.lookup(options.encoding).name
+    if not packed and name in _UTF8 and options.comment is None:
+        return path, name, options, "line"
+    how = (name, options.comment, options.comment and options.skip_rows)
+    return _kept(path, how, lambda: _decoded(path, name, options)), name, options, "line"
+
+
+def _kept(path: Path, how: tuple[object, ...], pieces: Callable[[], Iterable[bytes]]) -> Path:
+    """A copy in the cache folder, found again while the file is the same."""
+    about = path.stat()
+    words = "|".join(map(str, (path.absolute(), about.st_size, about.st_mtime_ns, *how)))
+    copy = cache_dir() / "tables" / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.txt"
+    with FileLock(copy.with_suffix(".lock")):
+        if not copy.exists():
+            with atomic_write(copy) as file:
+                for piece in pieces():
+                    file.write(piece)
+    return copy
+
+
+def _decoded(path: Path, encoding: str, options: ReadOptions) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        pieces = (decoder.decode(piece).encode("utf-8", "surrogatepass") for piece in unpacked(path))
+        yield from pieces if options.comment is None else _without_remarks(_lines(pieces), options)
+        yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not {encoding}: {error}") from error
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).splitlines(keepends=True) or [b""]
+        yield from whole
+    yield rest
