@@ -30,7 +30,7 @@ class FileKind:
 _EXPORT = "export the table or the text that is in it as CSV or .txt"
 _UNPACK = "unpack it first, for example with dlkit.download.extract"
 _PANDAS = "read it with pandas and give the DataFrame"
-_EXCEL = "read it with pandas.read_excel and give the DataFrame"
+_SHEET = "save it as .xlsx or CSV first"
 _PAGE = "perhaps the answer of a server in place of the file: open it in a browser, and download the file again"
 _HTML = re.compile(
     rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|script|title|meta|table)\b", re.I | re.S
@@ -74,7 +74,9 @@ _KINDS: list[tuple[Callable[[bytes], bool], FileKind]] = [
     (_starts(b"%!PS"), FileKind("a PostScript document", _EXPORT, "document")),
     (
         _starts(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
-        FileKind("an Office document of the old kind (.xls, .doc, .ppt)", _EXPORT, "document"),
+        FileKind(
+            "an Office document of the old kind (.xls, .doc, .ppt)", f"a sheet: {_SHEET}; a text: {_EXPORT}", "document"
+        ),
     ),
     (
         _starts(b"version https://git-lfs.github.com/spec/"),
@@ -146,7 +148,7 @@ def kind_of(head: bytes) -> FileKind | None:
 def _zip_kind(head: bytes) -> FileKind:
     for mark, name in _OFFICE.items():
         if mark in head:
-            return FileKind(name, _EXCEL if "sheet" in name or "Excel" in name else _EXPORT, "document")
+            return FileKind(name, _SHEET if "sheet" in name or "Excel" in name else _EXPORT, "document")
     if b"[Content_Types].xml" in head[:64]:
         return FileKind("an Office document", _EXPORT, "document")
     if b"/data.pkl" in head[:256]:

@@ -48,7 +48,7 @@ def test_a_file_without_a_header_is_found_and_said(tmp_path, streaming):
         named = CSVDataset(path, target="kind", header=["a", "b", "kind"], streaming=streaming)
     assert said.schema == data.schema
     assert (len(named), named.schema.numeric_features) == (40, ["a", "b"])
-    with pytest.raises(DataError, match="line 1 of iris.data has 3 cells where there are names for 2"):
+    with pytest.raises(DataError, match=r"line 1 of iris\.data has 3 cells where there are names for 2"):
         CSVDataset(path, header=["a", "b"], streaming=streaming)
 
 

@@ -392,7 +392,7 @@ def test_several_columns_are_each_read_in_their_own_way(tmp_path: Path) -> None:
     back = ds.unscale_target(ds.targets.double())[:3]
     np.testing.assert_allclose(back, [[1000, 0.5], [2500, 1.25], [30, 2]], rtol=1e-5)
     data.drop(columns="h").to_csv(tmp_path / "t.csv", index=False)  # a file has one decimal mark
-    stream = CSVDataset(tmp_path / "t.csv", target="w", streaming=True)
+    stream = CSVDataset(tmp_path / "t.csv", target="w", task="regression", streaming=True)
     assert torch.allclose(torch.stack([stream[row][1] for row in range(3)]), ds.targets[:3, 0])
     plain = CSVDataset(data.assign(w=[1000.0, 2500, 30] * 4), schema=ds.schema)
     assert plain.targets is not None

@@ -40,13 +40,19 @@ class Sheet:
         self.starts: list[int] = []
 
 
-def is_workbook(head: bytes) -> bool:
+def is_workbook(file: IO[bytes]) -> bool:
     """Whether a file is a workbook of Excel (.xlsx, .xlsm).
 
     Args:
-        head: Its first bytes.
+        file: At its beginning, where it is put back.
     """
-    return head.startswith(b"PK\x03\x04") and (b"xl/" in head or b"[Content_Types].xml" in head[:64])
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return "xl/workbook.xml" in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+    finally:
+        file.seek(0)
 
 
 def read_sheet(file: IO[bytes], origin: str, sheet: str | int | None, skip_rows: int) -> Sheet:
@@ -109,14 +115,15 @@ def _check_parts(file: IO[bytes], origin: str) -> None:
                 f"{origin} ({size:,} bytes) says it unpacks to {claimed:,} bytes: it is made to fill memory"
             )
         for info in archive.infolist():
-            if not info.filename.endswith((".xml", ".rels", ".vml")):
-                continue
             with archive.open(info) as part:
                 head = part.read(_PROLOG)
-            root = _ROOT.search(head)
-            if (root is None and head.strip()) or b"<!DOCTYPE" in head or b"<!ENTITY" in head:
+            # A part of any name may be given to the parser of XML; none needs a declaration, or other than UTF-8.
+            named = info.filename.endswith((".xml", ".rels"))
+            wide = head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0<" in head[:64] or b"<\0" in head[:64]
+            if wide or b"<!DOCTYPE" in head or b"<!ENTITY" in head or (named and head and not _ROOT.search(head)):
                 raise DataError(
-                    f"{origin}: its part {info.filename!r} declares a document type, which no workbook needs"
+                    f"{origin} is an Excel workbook whose part {info.filename!r} is not plain XML or declares a "
+                    "document type, not a table; save it anew in Excel or LibreOffice"
                 )
     file.seek(0)
 

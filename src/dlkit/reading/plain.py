@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dlkit._filekinds import HEAD
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_text
 from dlkit.errors import DataError
@@ -73,8 +72,7 @@ def plain_text(source: Path | bytes, options: ReadOptions, origin: str) -> Plain
 def _sheet(source: Path | bytes, options: ReadOptions, origin: str) -> PlainText | None:
     """The sheet of a workbook; None for any other file."""
     with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file:
-        head = file.read(HEAD)
-        if not is_workbook(head):
+        if file.read(4) != b"PK\x03\x04" or not is_workbook(file):
             return None
         sheet = read_sheet(file, origin, options.sheet, options.skip_rows)
     options = replace(options, separator=",", encoding="utf-8")
@@ -108,7 +106,8 @@ def plain_copy(path: Path, options: ReadOptions) -> tuple[Path, str, ReadOptions
     if regular(path).st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
     with open_regular(path) as file:
-        packed, workbook = is_packed(file), is_workbook(file.read(HEAD))
+        packed = is_packed(file)
+        workbook = file.read(4) == b"PK\x03\x04" and is_workbook(file)
     if workbook:
         sheet = plain_text(path, options, str(path))
         copy = _kept(path, ("excel", options.sheet, options.skip_rows, options.comment), lambda: [sheet.data])
