@@ -17,7 +17,7 @@ LAYERS = """
 _doors _showing errors _bounds _filekinds _textfiles _opening _optional _frames
 storage/files storage/identity storage/arrays storage/strings storage/__init__
 specs/documents specs/kinds specs/columns specs/table registry
-_modes
+_modes _nested _calling
 _arguments _devices _shapes _layer_errors
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
@@ -54,7 +54,7 @@ models/convnet models/text models/tabular models/__init__ objective _measures me
 transfer/_trace transfer/_adapters transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs
 transfer/backbones transfer/models
 transfer/_cut transfer/features transfer/__init__
-artifact/header artifact/budget artifact/running artifact/inputs artifact/weights artifact/opening artifact/exporting
+artifact/header artifact/budget artifact/inputs artifact/weights artifact/opening artifact/exporting
 artifact/saving artifact/__init__
 runs/every runs/history runs/snapshot runs/state runs/checking runs/judged runs/parts runs/modelfile runs/store
 runs/__init__

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlkit._calling import call, evaluating, output_of
 from dlkit._optional import require
 from dlkit.artifact.inputs import Meaning, make_example
-from dlkit.artifact.running import call, evaluating, output_of
 from dlkit.artifact.weights import pack
 from dlkit.errors import ModelFileError
 from dlkit.storage.files import atomic_write

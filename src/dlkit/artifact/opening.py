@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import registry
+from dlkit._calling import call, cast, output_of
 from dlkit.artifact.budget import Budget
 from dlkit.artifact.header import Header, read_header
 from dlkit.artifact.inputs import Meaning, make_example
-from dlkit.artifact.running import call, cast, output_of
 from dlkit.artifact.weights import check_fit, unpack
 from dlkit.errors import ArgumentError, DlkitError, ModelFileError
 from dlkit.transfer.models import rebuild

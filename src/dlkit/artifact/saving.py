@@ -15,11 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dlkit._calling import bare, call, cast, evaluating, output_of
 from dlkit.artifact import exporting
 from dlkit.artifact.header import FORMAT_VERSION, sealed
 from dlkit.artifact.inputs import Meaning, describe_example, make_example
 from dlkit.artifact.opening import assemble, differs
-from dlkit.artifact.running import call, cast, evaluating, output_of
 from dlkit.artifact.weights import pack
 from dlkit.errors import ArgumentError, DlkitError
 from dlkit.storage.files import atomic_write
@@ -78,7 +78,7 @@ def save(
     >>> save(SmallConvNet(num_classes=2), file, classes=["A", "B"], preprocessing=grey).name
     'letters.safetensors'
     """
-    path, model = Path(path).expanduser(), plain_module(model)
+    path, model = Path(path).expanduser(), bare(model)
     if format == "state_dict":
         return exporting.write_state_dict(model, path)
     if format not in ("dlkit", "onnx", "torch.export"):
@@ -183,15 +183,6 @@ def _example(model: nn.Module, meaning: Meaning, example: Any) -> tuple[Any, Ten
         with contextlib.suppress(ArgumentError):
             return small, _output(model, make_example(small))
     return description, _output(model, make_example(description))
-
-
-def plain_module(model: nn.Module) -> nn.Module:
-    """The module inside a compiled or parallel one."""
-    for name in ("_orig_mod", "module"):
-        inner = getattr(model, name, None)
-        if isinstance(inner, nn.Module) and type(model).__name__ in ("OptimizedModule", "DistributedDataParallel"):
-            return plain_module(inner)
-    return model
 
 
 def _output(model: nn.Module, example: Any) -> Tensor:

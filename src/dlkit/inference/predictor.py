@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dlkit._calling import call, cast, evaluating, output_of, split
 from dlkit._devices import pick_device
 from dlkit._layer_errors import explain
 from dlkit._showing import safe
 from dlkit.artifact.header import Header
 from dlkit.artifact.inputs import Meaning
 from dlkit.artifact.opening import open_model
-from dlkit.artifact.running import call, cast, evaluating, output_of
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, Inputs
 from dlkit.inference.frames import Layout, frame_of, joined
@@ -376,19 +376,13 @@ class Predictor:
             dataset: Prepared the model's way.
             batch_size: Inputs per forward pass.
         """
+        # Datasets of dlkit say whether they have targets; a pair of others is taken for inputs and target.
+        has_targets = getattr(dataset, "targets", ()) is not None and not isinstance(dataset, list)
         for batch in DataLoader(dataset, batch_size, collate_fn=None):
-            inputs, target = _halves(batch, dataset)
-            yield self._forward(tuple(inputs) if isinstance(inputs, list) else inputs), target
+            inputs, target = split(batch) if has_targets else (batch, None)
+            yield self._forward(inputs), target
 
 
 def _check_on_error(on_error: Any) -> None:
     if on_error not in ("raise", "skip"):
         raise ArgumentError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
-
-
-def _halves(batch: Any, dataset: Any) -> tuple[Any, Any]:
-    """Inputs and target; datasets of dlkit say whether they have targets, of others a pair is taken for both."""
-    pair = isinstance(batch, tuple | list) and len(batch) == 2
-    if pair and getattr(dataset, "targets", batch) is not None and not isinstance(dataset, list):
-        return batch[0], batch[1]
-    return batch, None

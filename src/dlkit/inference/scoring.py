@@ -14,6 +14,7 @@ from dlkit.artifact.inputs import Meaning
 from dlkit.declared import spec_in
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.outputs import probabilities_of
+from dlkit.metrics import Metrics
 
 __all__ = ["labelled", "score"]
 
@@ -106,34 +107,35 @@ def score(meaning: Meaning, outputs: Tensor, targets: Tensor, classes: Sequence[
     Raises:
         DataError: the data has classes that the model does not know.
     """
-    found = {"samples": float(len(outputs))}
+    samples = {"samples": float(len(outputs))}
     if meaning.task == "regression":
         target = getattr(meaning.preprocessing, "target", None)
         wanted = (targets if target is None else target.unscale(targets)).reshape(len(targets), -1).double()
-        off = probabilities_of(meaning, outputs).double() - wanted
-        return found | {"mae": float(off.abs().mean()), "rmse": float(off.square().mean().sqrt())}
-    order = _order(meaning.classes, classes)
+        predicted = probabilities_of(meaning, outputs).double().reshape(wanted.shape)
+        return samples | _measured(["mae", "rmse"], nn.MSELoss(), predicted, wanted)
+    loss, outputs, wanted = _decisions(meaning, outputs, targets, _order(meaning.classes, classes))
+    return samples | _measured(["accuracy"], loss, outputs, wanted) | {"loss": float(loss(outputs, wanted))}
+
+
+def _measured(names: list[str], loss: nn.Module, outputs: Tensor, wanted: Tensor) -> dict[str, float]:
+    metrics = Metrics(names, loss=loss)
+    metrics.update(outputs, wanted)
+    return metrics.compute()
+
+
+def _decisions(meaning: Meaning, outputs: Tensor, targets: Tensor, order: Tensor) -> tuple[nn.Module, Tensor, Tensor]:
+    """The loss of classes or labels, with outputs and targets as it reads them."""
     ready = meaning.outputs == "probabilities"
-    yes = 0.5 if ready else 0.0
-    pairwise = _of_probabilities if ready else nn.functional.binary_cross_entropy_with_logits
-    if meaning.task == "multilabel":
-        wanted = torch.zeros_like(outputs)
-        wanted[:, order] = targets.float()
-        return found | _measures(pairwise(outputs, wanted), (outputs > yes) == (wanted > 0.5))
-    wanted = order[targets.long().reshape(-1)]
+    if meaning.task == "classification":
+        # Logarithms of probabilities score as logits do; as small as torch's own BCE allows.
+        logits = outputs.double().clamp_min(1e-44).log() if ready else outputs
+        return nn.CrossEntropyLoss(), logits, order[targets.long().reshape(-1)]
+    outputs, loss = outputs.double(), nn.BCELoss() if ready else nn.BCEWithLogitsLoss()
     if meaning.task == "binary":
-        second = outputs.reshape(-1)
-        return found | _measures(pairwise(second, wanted.float()), (second > yes) == (wanted == 1))
-    logits = outputs.double().clamp_min(1e-44).log() if ready else outputs  # as small as torch's own BCE allows
-    return found | _measures(nn.functional.cross_entropy(logits, wanted), outputs.argmax(1) == wanted)
-
-
-def _of_probabilities(outputs: Tensor, wanted: Tensor) -> Tensor:
-    return nn.functional.binary_cross_entropy(outputs.double(), wanted.double())
-
-
-def _measures(loss: Tensor, hits: Tensor) -> dict[str, float]:
-    return {"accuracy": float(hits.double().mean()), "loss": float(loss)}
+        return loss, outputs.reshape(-1), order[targets.long().reshape(-1)].double()
+    wanted = torch.zeros_like(outputs)
+    wanted[:, order] = targets.double()
+    return loss, outputs, wanted
 
 
 def _order(own: Sequence[str], given: Sequence[str] | None) -> Tensor:

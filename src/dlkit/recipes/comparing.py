@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlkit import rng
+from dlkit._calling import split
 from dlkit._devices import pick_device
 from dlkit._showing import safe
 from dlkit.errors import DataError
-from dlkit.training.batches import split, to_device
+from dlkit.training.batches import to_device
 from dlkit.training.meaning import agreed
 from dlkit.training.sources import present, source_of
 from dlkit.transfer._cut import find_cut, in_best_layout

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from dlkit._arguments import whole_number
+from dlkit._calling import as_input, rows_of, split, takes
 from dlkit._showing import safe
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.early_stopping import EarlyStopping
 from dlkit.runs.history import History
 from dlkit.runs.parts import buffers_of, find_parts, load_buffers, remember
-from dlkit.training.batches import as_input, pieces, rows_of, split, takes
+from dlkit.training.batches import pieces
 from dlkit.training.meaning import agreed
 from dlkit.training.rehearsal import first_batches
 from dlkit.training.reuse import ReuseFeatures

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from dlkit._nested import mapped
 
 __all__ = ["Snapshot"]
 
@@ -23,7 +24,7 @@ class Snapshot:
     """
 
     def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
+        self._buffers: list[Tensor] = []
 
     def take(self, state: Any) -> Any:
         """Copy every tensor; tensors that share memory (tied weights) share it in the copy as well.
@@ -31,28 +32,24 @@ class Snapshot:
         Args:
             state: Nested dicts, lists and tuples.
         """
-        used: dict[str, Tensor] = {}
-        copied = self._copy(state, "", used, {})
-        self._buffers = used  # what is no longer part of the state is let go
-        return copied
+        used, seen = list[Tensor](), dict[Any, Tensor]()
 
-    def _copy(self, value: Any, key: str, used: dict[str, Tensor], seen: dict[Any, Tensor]) -> Any:
-        if isinstance(value, Tensor):
-            identity = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
-            if value.numel() == 0 or identity not in seen:
-                seen[identity] = self._into_buffer(value.detach(), key, used)
+        def copied(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            identity = (leaf.device, leaf.data_ptr(), leaf.shape, leaf.stride(), leaf.dtype)
+            if leaf.numel() == 0 or identity not in seen:
+                used.append(self._buffer(len(used), leaf).copy_(leaf.detach()))
+                seen[identity] = used[-1]
             return seen[identity]
-        if isinstance(value, Mapping):
-            return {name: self._copy(item, f"{key}/{name}", used, seen) for name, item in value.items()}
-        if isinstance(value, list | tuple):
-            items = [self._copy(item, f"{key}/{number}", used, seen) for number, item in enumerate(value)]
-            return items if isinstance(value, list) else tuple(items)
-        return value
 
-    def _into_buffer(self, value: Tensor, key: str, used: dict[str, Tensor]) -> Tensor:
-        buffer = self._buffers.get(key)
-        if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
-            buffer = torch.empty(value.shape, dtype=value.dtype, device="cpu")
-        buffer.copy_(value)
-        used[key] = buffer
-        return buffer
+        copy = mapped(state, copied)
+        self._buffers = used  # what is no longer part of the state is let go
+        return copy
+
+    def _buffer(self, number: int, like: Tensor) -> Tensor:
+        """That of the same tensor in the last snapshot, where the state has not changed its form."""
+        buffer = self._buffers[number] if number < len(self._buffers) else None
+        if buffer is not None and (buffer.shape, buffer.dtype) == (like.shape, like.dtype):
+            return buffer
+        return torch.empty(like.shape, dtype=like.dtype, device="cpu")

@@ -1,160 +1,21 @@
-"""What a batch is: its inputs, its target, its size; how it reaches the model and the device."""
+"""Batches in groups and in pieces, and on their way to the device."""
 
 from __future__ import annotations
 
-import inspect
+import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch import Tensor
 
+from dlkit._calling import rows_of
+from dlkit._nested import mapped, tensors_in
 from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
-from dlkit.transfer.features import Features
 
-__all__ = ["ahead", "as_input", "call", "groups", "on_device", "pieces", "rows_of", "split", "takes", "to_device"]
-
-_SEQUENCES = (tuple, list)  # `tuple | list` is made anew each time, which a step would notice
-_TARGETS = ("target", "targets", "label", "labels", "y")
-
-
-def split(batch: Any) -> tuple[Any, Any]:
-    """A batch as `(inputs, target)`: of a tuple or list the last is the target, of a dict what is called one.
-
-    Args:
-        batch: `(inputs, target)`, `(a, b, target)`, `{"image": ..., "label": ...}`, or inputs alone (target None).
-
-    >>> split((1, 2, 3)), split({"x": 1, "label": 2}), split([5])
-    (((1, 2), 3), ({'x': 1}, 2), (5, None))
-    """
-    if isinstance(batch, _SEQUENCES) and not isinstance(batch, PackedSequence):
-        if len(batch) == 2:
-            return batch[0], batch[1]
-        if len(batch) == 1:  # one dict in a list: what NVIDIA's DALI gives for one device
-            return split(batch[0]) if isinstance(batch[0], Mapping) else (batch[0], None)
-        return tuple(batch[:-1]), batch[-1]
-    if isinstance(batch, Mapping):
-        for name in _TARGETS:
-            if name in batch:
-                return {key: value for key, value in batch.items() if key != name}, batch[name]
-    return batch, None
-
-
-def call(model: nn.Module, inputs: Any) -> Any:
-    """`model(x)` for a tensor or any other object, `model(**x)` for a dict, `model(*x)` for a tuple or list of inputs.
-
-    For stored features the second half of the model is called.
-
-    Args:
-        model: Any module or compiled module.
-        inputs: What `split` gave.
-    """
-    if isinstance(inputs, Tensor):
-        return model(inputs)
-    if isinstance(inputs, Features):
-        return inputs.half(model)(inputs.values)
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    several = isinstance(inputs, tuple | list) and not isinstance(inputs, PackedSequence)
-    return model(*inputs) if several else model(inputs)
-
-
-def as_input(model: nn.Module, inputs: Any, target: Any) -> Any:
-    """Inputs as `call` takes them: a list with one object for each sample (images, texts) becomes one input.
-
-    A list of several inputs is known by its rows, which are those of the target, and by the places of `forward`.
-
-    Args:
-        model: The module that will be called.
-        inputs: What `split` gave.
-        target: The same.
-
-    >>> images = [torch.zeros(3, 8, 9), torch.zeros(3, 5, 5)]
-    >>> len(as_input(nn.Identity(), images, torch.zeros(2)))
-    1
-    """
-    if type(inputs) is not list or not takes(model, [inputs]):
-        return inputs
-    rows = rows_of(inputs)
-    several = rows is not None and rows == rows_of(target) and takes(model, inputs)
-    return inputs if several else (inputs,)
-
-
-def takes(model: nn.Module, inputs: list[Any]) -> bool:
-    """Whether a model's `forward` has places for these inputs.
-
-    Args:
-        model: Any module.
-        inputs: What it would be called with.
-
-    >>> takes(nn.Linear(2, 2), [1]), takes(nn.Bilinear(2, 2, 2), [1])
-    (True, False)
-    """
-    try:
-        inspect.signature(model.forward).bind(*inputs)
-    except TypeError:
-        return False
-    except ValueError:  # a signature that cannot be read
-        pass
-    return True
-
-
-def rows_of(batch: Any) -> int | None:
-    """The length of the first dimension, if a batch can be cut along it: all its tensors have the same.
-
-    Args:
-        batch: Nested tuples, lists and dicts; numbers and texts in it hold for all rows.
-
-    >>> rows_of({"x": torch.zeros(4, 2), "y": torch.zeros(4)}), rows_of((torch.zeros(7, 4, 2), torch.zeros(4)))
-    (4, None)
-    """
-    rows: set[int | None] = set()
-    _note_rows(batch, rows)
-    return rows.pop() if len(rows) == 1 else None
-
-
-def _note_rows(value: Any, rows: set[int | None]) -> None:
-    if isinstance(value, Tensor):
-        rows.update({value.shape[0]} if value.dim() else ())
-    elif isinstance(value, Features):
-        rows.add(len(value.values))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            _note_rows(item, rows)
-    elif isinstance(value, tuple | list) and not isinstance(value, PackedSequence):
-        for item in value:
-            _note_rows(item, rows)
-    elif value is not None and not isinstance(value, int | float | str):
-        rows.add(None)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _map(batch: Any, change: Any, other: Any = lambda value: value) -> Any:
-    """A batch with all tensors changed, and with what is neither a tensor nor a container put through `other`."""
-    if isinstance(batch, Tensor):
-        return change(batch)
-    if isinstance(batch, PackedSequence):
-        return other(batch)
-    if isinstance(batch, Mapping):
-        return {name: _map(item, change, other) for name, item in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_map(item, change, other) for item in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(_map(item, change, other) for item in batch)
-    return other(batch)
+__all__ = ["ahead", "check_scalar", "groups", "on_device", "pieces", "to_device"]
 
 
 def pieces(batch: Any, count: int) -> list[Any]:
@@ -178,7 +39,11 @@ def pieces(batch: Any, count: int) -> list[Any]:
         )
     bounds = [size * number // count + (1 if size * number % count else 0) for number in range(count + 1)]
     spans = [(start, end) for start, end in itertools.pairwise(bounds) if end > start]
-    return [_map(batch, lambda tensor, a=a, b=b: tensor[a:b] if tensor.dim() else tensor) for a, b in spans]
+    return [mapped(batch, functools.partial(_rows, start=start, end=end)) for start, end in spans]
+
+
+def _rows(leaf: Any, *, start: int, end: int) -> Any:
+    return leaf[start:end] if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
 
 def groups(batches: Iterable[Any], count: int) -> Iterator[list[Any]]:
@@ -209,15 +74,14 @@ def to_device(batch: Any, device: torch.device, *, channels_last: bool = False) 
         channels_last: Put tensors of four dimensions into channels-last order.
     """
 
-    def move(tensor: Tensor) -> Tensor:
-        if channels_last and tensor.dim() == 4:
-            return tensor.to(device, non_blocking=True, memory_format=torch.channels_last)
-        return tensor.to(device, non_blocking=True)
+    def moved(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf.to(device) if callable(getattr(leaf, "to", None)) else leaf
+        if channels_last and leaf.dim() == 4:
+            return leaf.to(device, non_blocking=True, memory_format=torch.channels_last)
+        return leaf.to(device, non_blocking=True)
 
-    def move_object(value: Any) -> Any:
-        return value.to(device) if callable(getattr(value, "to", None)) else value
-
-    return _map(batch, move, move_object)
+    return mapped(batch, moved)
 
 
 def on_device(batches: Iterable[Any], device: torch.device, *, channels_last: bool) -> Iterable[Any]:
@@ -261,7 +125,7 @@ def _hand_over(batch: Any, side: Any, device: torch.device) -> None:
     """Let the main stream wait for the copy, and keep the memory until the main stream has used it."""
     main = torch.cuda.current_stream(device)
     main.wait_stream(side)
-    for tensor in _tensors(batch):
+    for tensor in tensors_in(batch):
         if tensor.is_cuda:
             tensor.record_stream(main)
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from dlkit._calling import split
+from dlkit._nested import tensors_in
 from dlkit._shapes import shape_of
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.objective import IGNORED, objective_of, unwrapped
-from dlkit.training.batches import split
 
 __all__ = ["Averaging", "Counting", "samples_of"]
 
@@ -139,7 +140,7 @@ class Averaging:
 
     def _ignores(self, batch: Any) -> bool:
         """Whether targets are ignored by torch's convention; a GPU is not waited for, `settle` tells."""
-        targets = _tensors(split(batch)[1])
+        targets = tensors_in(split(batch)[1])
         found = [(target == IGNORED).any() for target in targets if not target.is_floating_point()]
         self._unread += [flag for flag in found if not _waits(flag)]
         if len(self._unread) >= _READ_EVERY and self._several:
@@ -170,7 +171,7 @@ def _waits(flag: Tensor) -> bool:
 
 
 def _told(batch: Any) -> str:
-    ignored = any(bool((tensor == IGNORED).any()) for tensor in _tensors(split(batch)[1]))
+    ignored = any(bool((tensor == IGNORED).any()) for tensor in tensors_in(split(batch)[1]))
     return f"({shape_of(batch)}{f', with ignored targets ({IGNORED})' if ignored else ''})"
 
 
@@ -197,7 +198,7 @@ def _rows(part: Any) -> tuple[int, Any]:
             return len(parts[0]), tuple(each.shape[1:] for each in parts)
     elif isinstance(part, tuple | list) and part:  # one object for each sample, such as the boxes of an image
         return len(part), None
-    return 1, tuple(tensor.shape for tensor in _tensors(part)) or _UNKNOWN
+    return 1, tuple(tensor.shape for tensor in tensors_in(part)) or _UNKNOWN
 
 
 def _own_length(value: Any) -> int | None:
@@ -207,14 +208,6 @@ def _own_length(value: Any) -> int | None:
     if (graphs := getattr(value, "num_graphs", None)) is not None:
         return int(graphs)
     return len(value) if hasattr(value, "__len__") else None
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return [value] if isinstance(value, Tensor) else []
 
 
 def _checked(count: Any) -> Any:

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlkit._calling import as_input, split
 from dlkit._layer_errors import locate
 from dlkit._modes import in_mode
+from dlkit._nested import mapped
 from dlkit.errors import TrainingError
 from dlkit.loader import LEFT_OUT
 from dlkit.metrics import Metrics
 from dlkit.runs.state import LossMeter
-from dlkit.training.batches import as_input, split
 from dlkit.training.counting import Averaging, samples_of
 from dlkit.training.steps import Forward
 from dlkit.training.units import Unit
@@ -112,7 +113,7 @@ def predict(
             except Exception as error:
                 locate(error, f"batch {number + 1} of the prediction")
                 raise
-            outputs.append(_to_cpu(getattr(output, "logits", output)))
+            outputs.append(mapped(getattr(output, "logits", output), _to_cpu))
     if short:
         warnings.warn(
             f"samples that cannot be read have no prediction, in batch {', '.join(map(str, short))}: there are fewer "
@@ -124,14 +125,10 @@ def predict(
     return _concatenated(outputs)
 
 
-def _to_cpu(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.float().cpu() if value.dtype in (torch.float16, torch.bfloat16) else value.cpu()
-    if isinstance(value, Mapping):
-        return {name: _to_cpu(item) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return tuple(_to_cpu(item) for item in value)
-    return value
+def _to_cpu(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return leaf.float().cpu() if leaf.dtype in (torch.float16, torch.bfloat16) else leaf.cpu()
 
 
 def _is_ragged(outputs: list[Tensor]) -> bool:
@@ -161,6 +158,6 @@ def _concatenated(outputs: list[Any]) -> Any:
         return torch.cat(batched)
     if isinstance(first, Mapping):
         return {name: _concatenated([output[name] for output in outputs]) for name in first}
-    if isinstance(first, tuple):
+    if isinstance(first, tuple | list):
         return tuple(_concatenated([output[number] for output in outputs]) for number in range(len(first)))
     return outputs

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dlkit._nested import tensors_in
 from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
-from dlkit.transfer._trace import tensors_in
 
 __all__ = ["auxiliary", "check_trained", "fields", "total"]
 

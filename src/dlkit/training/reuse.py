@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from dlkit import rng
 from dlkit._arguments import whole_number
+from dlkit._calling import rows_of, split
 from dlkit._modes import in_mode
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.loader import DataLoader
 from dlkit.runs.state import Run
 from dlkit.storage.files import cache_dir
-from dlkit.training.batches import rows_of, split, to_device
+from dlkit.training.batches import to_device
 from dlkit.training.sources import Source, Wrapping
 from dlkit.training.steps import Forward
 from dlkit.training.watching import Fetched, in_order

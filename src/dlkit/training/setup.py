@@ -21,7 +21,6 @@ from dlkit.training.closures import needs_closure
 from dlkit.transfer.groups import warn_of_unheld
 
 __all__ = [
-    "bare",
     "check",
     "check_callbacks",
     "check_kinds",
@@ -64,22 +63,6 @@ def optimizers_of(optim: Any) -> dict[str, Optimizer]:
         if not isinstance(name, str):
             raise ArgumentError(f"the name of an optimizer must be a string, not {name!r}")
     return optimizers
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The user's module without the wrappers of `torch.compile` and `DataParallel`, which would dirty the keys.
-
-    Args:
-        model: As given to the Trainer.
-    """
-    while isinstance(inner := getattr(model, "_orig_mod", None) or _parallel(model), nn.Module):
-        model = inner
-    return model
-
-
-def _parallel(model: nn.Module) -> Any:
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    return model.module if isinstance(model, wrappers) else None
 
 
 def is_channels_last(model: nn.Module) -> bool:

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlkit import rng
+from dlkit._calling import as_input, call, main_part, rows_of, split
 from dlkit._layer_errors import explain
 from dlkit._shapes import shape_of
-from dlkit.artifact.running import main_part
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.objective import objective_of
 from dlkit.runs.state import Run
 from dlkit.training import outputs
-from dlkit.training.batches import as_input, call, check_scalar, pieces, rows_of, split
+from dlkit.training.batches import check_scalar, pieces
 from dlkit.training.counting import Averaging, Counting, samples_of
 from dlkit.training.summing import Buffers, Sum, power_of_two, times
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from dlkit import rng
 from dlkit._arguments import switch, whole_number
+from dlkit._calling import bare
 from dlkit._devices import pick_device
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.progress import Progress
@@ -105,7 +106,7 @@ class Trainer:
         optimizers, own = setup.optimizers_of(optim), setup.listed_callbacks(callbacks)
         reuse = ReuseFeatures.of(reuse_features)
         self.device = pick_device(device)
-        self.model = setup.bare(model).to(self.device)
+        self.model = bare(model).to(self.device)
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
         setup.check(self.model, optimizers, accumulate, step, precision, compile)
         self.metrics = Metrics(metrics, loss=loss)

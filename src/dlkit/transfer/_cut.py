@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlkit._nested import mapped, tensors_in
 from dlkit.errors import ArgumentError, TrainingError
-from dlkit.transfer._trace import run_trace, tensors_in
+from dlkit.transfer._trace import run_trace
 from dlkit.transfer.freezing import frozen_modules
 from dlkit.transfer.heads import find_heads
 
@@ -90,7 +91,7 @@ class SecondHalf:
         answers: dict[str, list[Any]] = {name: [] for name in self._still}
 
         def note(name: str) -> Any:
-            return lambda module, args, output: answers[name].append(_without_data(output))
+            return lambda module, args, output: answers[name].append(mapped(output, _without_data))
 
         handles = [module.register_forward_hook(note(name)) for name, module in self._still.items()]
         try:
@@ -127,23 +128,16 @@ class SecondHalf:
 
 def _answering(answers: list[Any], batch: int) -> Any:
     waiting = iter(answers)
-    return lambda *args, **kwargs: _shaped(next(waiting), batch)
+    return lambda *args, **kwargs: mapped(next(waiting), lambda leaf: _of_batch(leaf, batch))
 
 
-def _without_data(output: Any) -> Any:
-    if isinstance(output, Tensor):
-        return torch.empty(output.shape, dtype=output.dtype, device="meta")
-    if isinstance(output, tuple | list):
-        return type(output)(_without_data(item) for item in output)
-    return {name: _without_data(item) for name, item in output.items()} if isinstance(output, dict) else output
+def _without_data(leaf: Any) -> Any:
+    return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") if isinstance(leaf, Tensor) else leaf
 
 
-def _shaped(output: Any, batch: int) -> Any:
-    if isinstance(output, Tensor):
-        return output.new_empty((batch, *output.shape[1:])) if output.shape[:1] == (2,) else output
-    if isinstance(output, tuple | list):
-        return type(output)(_shaped(item, batch) for item in output)
-    return {name: _shaped(item, batch) for name, item in output.items()} if isinstance(output, dict) else output
+def _of_batch(leaf: Any, batch: int) -> Any:
+    per_sample = isinstance(leaf, Tensor) and leaf.shape[:1] == (2,)
+    return leaf.new_empty((batch, *leaf.shape[1:])) if per_sample else leaf
 
 
 def find_cut(model: nn.Module, example: Any) -> Cut:

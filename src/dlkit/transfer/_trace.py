@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dlkit._modes import in_mode
+from dlkit._nested import tensors_in
 from dlkit.errors import ArgumentError
 from dlkit.transforms import Preprocessing
 
-__all__ = ["Call", "Trace", "example_for", "run_trace", "tensors_in"]
+__all__ = ["Call", "Trace", "example_for", "run_trace"]
 
 # Tried in this order for images, where nothing says what size a model was made for.
 _SIZES = (224, 32, 28, 64, 96, 128, 256, 299, 384, 48, 16, 512)
@@ -93,25 +94,6 @@ class _InMode(nn.Module):
 def _only_looks(func: Any) -> bool:
     """Reading `weight.shape`, `.dtype` or `.device` is not a use."""
     return getattr(func, "__name__", "") in ("__get__", "size", "dim", "numel", "is_floating_point", "is_complex")
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists, dicts and dataclasses, in order.
-
-    Args:
-        value: Arguments or outputs of a model.
-    """
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from tensors_in(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors_in(getattr(value, field.name))
 
 
 def run_trace(model: nn.Module, example: Any = None, *, training: bool = False) -> Trace:

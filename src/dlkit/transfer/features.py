@@ -42,6 +42,14 @@ class Features(NamedTuple):
     values: Tensor
     half: Callable[[nn.Module], Callable[[Tensor], Any]]
 
+    def through(self, model: nn.Module) -> Any:
+        """What the model gives for these features, computed from the cut on.
+
+        Args:
+            model: The one that was cut, or a copy of it.
+        """
+        return self.half(model)(self.values)
+
 
 def features_key(cut: Cut, identity: str, **settings: Any) -> str:
     """The name that features are stored under: another one as soon as anything differs that they depend on.

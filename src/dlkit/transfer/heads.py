@@ -16,10 +16,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dlkit._nested import tensors_in
 from dlkit.declared import classes_in
 from dlkit.errors import ArgumentError
 from dlkit.transfer._adapters import adapted_layer
-from dlkit.transfer._trace import Trace, run_trace, tensors_in
+from dlkit.transfer._trace import Trace, run_trace
 
 __all__ = ["Heads", "find_heads", "head_parameters", "replace_head"]
 
