@@ -52,11 +52,11 @@ def test_sha256(tmp_path):
 
 def test_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("DLKIT_HOME", str(tmp_path / "here"))
-    assert files.cache_dir() == tmp_path / "here"
+    assert files.home() == tmp_path / "here"
     monkeypatch.delenv("DLKIT_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if sys.platform == "linux":
-        assert files.cache_dir() == tmp_path / "cache" / "dlkit"
+        assert files.home() == tmp_path / "cache" / "dlkit"
 
 
 HOLD = """

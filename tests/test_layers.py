@@ -15,7 +15,7 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
 _doors _showing errors _bounds _filekinds _textfiles _opening _optional _frames
-storage/files storage/identity storage/arrays storage/strings storage/__init__
+storage/files storage/identity storage/arrays storage/strings storage/caches storage/__init__
 specs/documents specs/kinds specs/columns specs/table registry
 _modes _nested _calling
 _arguments _devices _shapes _layer_errors
@@ -72,7 +72,8 @@ inference/scoring inference/predictor inference/__init__
 recipes/tuning recipes/comparing recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__
 demo
 __init__
-cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_data cli/app cli/__init__ __main__
+cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_data cli/_cache cli/app
+cli/__init__ __main__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 
 # Who may import a module by a name that is not written in the same place: the doors, whose tables are read here as

@@ -38,6 +38,7 @@ _MODULES = (
     "samplers",
     "specs",
     "splits",
+    "storage",
     "text",
     "training",
     "transfer",

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import dlkit
+from dlkit.cli import _cache as cache
 from dlkit.cli import _data as data
 from dlkit.cli import _models as models
 from dlkit.cli import _training as training
@@ -34,6 +35,7 @@ for command in (
     data.download,
     training.demo,
     data.new,
+    cache.cache,
 ):
     app.command()(command)
 

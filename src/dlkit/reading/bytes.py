@@ -23,7 +23,7 @@ from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_lines, check_text
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.encodings import Buffer, detect_encoding, first_bad_byte
-from dlkit.storage.files import cache_dir
+from dlkit.storage.files import home_of
 
 __all__ = [
     "contents",
@@ -53,7 +53,7 @@ def local_path(source: str | os.PathLike[str]) -> Path:
         from dlkit.download import fetch
 
         name = Path(unquote(urlsplit(text).path)).name or "table"
-        folder = cache_dir() / "tables" / hashlib.sha256(text.encode()).hexdigest()[:16]
+        folder = home_of("tables") / hashlib.sha256(text.encode()).hexdigest()[:16]
         return Path(fetch([text], folder / name))
     path = Path(text).expanduser()
     if path.is_dir():

@@ -17,7 +17,7 @@ from dlkit.reading.bytes import contents, is_packed, to_utf8, unpacked
 from dlkit.reading.encodings import Buffer, detect_encoding
 from dlkit.reading.excel import is_workbook, read_sheet
 from dlkit.reading.policy import ReadOptions
-from dlkit.storage.files import FileLock, atomic_write, cache_dir
+from dlkit.storage.files import FileLock, atomic_write, home_of
 
 __all__ = ["PlainText", "plain_copy", "plain_text"]
 
@@ -126,7 +126,7 @@ def _kept(path: Path, how: tuple[object, ...], pieces: Callable[[], Iterable[byt
     """A copy in the cache folder, found again while the file is the same."""
     about = path.stat()
     words = "|".join(map(str, (path.absolute(), about.st_size, about.st_mtime_ns, *how)))
-    copy = cache_dir() / "tables" / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.txt"
+    copy = home_of("tables") / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.txt"
     with FileLock(copy.with_suffix(".lock")):
         if not copy.exists():
             with atomic_write(copy) as file:

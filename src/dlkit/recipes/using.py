@@ -14,7 +14,7 @@ from dlkit.inference import load
 from dlkit.loader import DataLoader
 from dlkit.recipes.comparing import Comparison, compare
 from dlkit.recipes.reading import NAMES, ReadOptions, kind_of, letters, read_data
-from dlkit.storage.files import cache_dir
+from dlkit.storage.files import home
 from dlkit.transfer.models import create_model
 from dlkit.transforms import for_evaluation
 
@@ -171,6 +171,6 @@ def download(name: str, to: str | os.PathLike[str] | None = None) -> str:
     if name.lower() in NAMES:
         return repr(letters(name, None if to is None else Path(to)))
     if to is not None:
-        raise ArgumentError(f"weights go to the cache folder ({cache_dir()}, set by DLKIT_HOME), so leave out where to")
+        raise ArgumentError(f"weights go to the cache folder ({home()}, set by DLKIT_HOME), so leave out where to")
     model = create_model(name, classes=2)
     return str(model.weights_report or f"the weights of {name} are in the cache of its library")

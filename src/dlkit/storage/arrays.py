@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from dlkit.storage.files import sync_folder
+from dlkit.storage.files import mapped, sync_folder
 
 __all__ = ["Block", "BlockWriter"]
 
@@ -39,9 +39,7 @@ class Block:
             path: The file, with nothing but the numbers in it.
             dtype: Their type.
         """
-        if path.stat().st_size == 0:  # nothing cannot be mapped
-            return cls(np.zeros(0, dtype=dtype), path)
-        return cls(np.asarray(np.memmap(path, dtype=dtype, mode="r")), path)
+        return cls(mapped(path, dtype), path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is not None:

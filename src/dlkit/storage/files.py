@@ -13,20 +13,46 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
+
+import numpy as np
 
 _CHUNK = 1 << 20
 
+#: What dlkit keeps, each kind in a folder of its own below `home`, and what it is for.
+KINDS = {
+    "decoded": "pixels and other arrays decoded from files, for later epochs and runs",
+    "features": "what the frozen part of a model gave for each sample",
+    "notmnist": "the data set notMNIST",
+    "scans": "which files a large folder holds",
+    "tables": "tables fetched from addresses, and copies in UTF-8",
+    "text": "texts as the numbers of a vocabulary",
+    "weights": "downloaded weights of models",
+}
 
-def cache_dir() -> Path:
-    """The folder for downloads and prepared copies: `DLKIT_HOME`, else the platform's user cache folder."""
-    if home := os.environ.get("DLKIT_HOME"):
-        return Path(home).expanduser()
+
+def home() -> Path:
+    """The folder for all that dlkit keeps: `DLKIT_HOME`, else `dlkit` in the platform's cache folder of the user.
+
+    That is `$XDG_CACHE_HOME`, else `~/.cache`; on macOS `~/Library/Caches`; on Windows `%LOCALAPPDATA%`.
+    """
+    if given := os.environ.get("DLKIT_HOME"):
+        return Path(os.path.abspath(Path(given).expanduser()))
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "dlkit"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "dlkit"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlkit"
+
+
+def home_of(kind: str) -> Path:
+    """The folder for one kind of what dlkit keeps; it need not exist.
+
+    Args:
+        kind: One of `KINDS`.
+    """
+    assert kind in KINDS
+    return home() / kind
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -129,16 +155,66 @@ class FileLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _opening:
             file = open(self.path, "ab")  # noqa: SIM115  (kept open: closing it is what releases the lock)
-            try:
-                _lock(file)
-            except OSError as error:
+            if not locks(file) or not _is_still(file, self.path):
                 file.close()
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
-                    raise  # a file system without locks, say: waiting would last for ever
                 return False
             self._file = file
             _held.add(self)
         return True
+
+
+def locks(file: IO[Any], *, shared: bool = False) -> bool:
+    """Lock an open file until it is closed, here and wherever it was inherited, unless others exclude it.
+
+    Args:
+        file: Open.
+        shared: Exclude only those who want it for themselves; not on Windows, where a mapped file cannot go anyway.
+    """
+    try:
+        _lock(file, shared)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+            raise  # a file system without locks, say: waiting would last for ever
+        return False
+    return True
+
+
+def mapped(path: Path, dtype: Any, *, mode: Literal["r", "c"] = "r") -> Any:
+    """The numbers in a file, read page by page when they are used; `clear` leaves it alone meanwhile.
+
+    Args:
+        path: The file, with nothing but the numbers in it.
+        dtype: Their type.
+        mode: "r" gives a read-only array, "c" one whose changes stay in this process.
+
+    Raises:
+        OSError: there is no such file, or it is just being removed.
+    """
+    with open(path, "rb") as file:
+        # What maps a file holds a duplicate of its descriptor, and with that the lock.
+        if not locks(file, shared=True):
+            raise FileNotFoundError(errno.ENOENT, "is being removed", str(path))
+        if os.fstat(file.fileno()).st_size == 0:  # nothing cannot be mapped
+            return np.zeros(0, dtype=dtype)
+        return np.asarray(np.memmap(file, dtype=dtype, mode=mode))
+
+
+def mark_used(path: Path) -> None:
+    """Note that something kept was opened, so that it does not count as long unused.
+
+    Args:
+        path: One of its files.
+    """
+    with contextlib.suppress(OSError):  # a cache that may only be read
+        os.utime(path)
+
+
+def _is_still(file: IO[Any], path: Path) -> bool:
+    """Whether a path leads to an open file: it may have been removed between opening and locking."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False
 
 
 # Locks of this process, so that forked children can let go of them; guarded against a fork in the middle of `_try`.
@@ -156,12 +232,13 @@ def _forget_in_child() -> None:
 if sys.platform == "win32":  # pragma: no cover
     import msvcrt
 
-    def _lock(file: IO[Any]) -> None:
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    def _lock(file: IO[Any], shared: bool) -> None:
+        if not shared:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    def _lock(file: IO[Any]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _lock(file: IO[Any], shared: bool) -> None:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
     os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_forget_in_child)

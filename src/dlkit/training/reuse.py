@@ -21,7 +21,8 @@ from dlkit._modes import in_mode
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.loader import DataLoader
 from dlkit.runs.state import Run
-from dlkit.storage.files import cache_dir
+from dlkit.storage.caches import make_room
+from dlkit.storage.files import home, home_of
 from dlkit.training.batches import to_device
 from dlkit.training.sources import Source, Wrapping
 from dlkit.training.steps import Forward
@@ -301,7 +302,7 @@ class ReusingSource(Wrapping):
     def _new_store(self, identity: str | None) -> FeatureStore:
         settings, folder = self.reuse.settings, None
         if identity is not None:
-            folder = Path(settings.folder or cache_dir() / "features") / self._key(identity)
+            folder = Path(settings.folder or home_of("features")) / self._key(identity)
         return FeatureStore(len(self.loader.dataset), self._views, folder, max_memory=settings.max_memory)
 
     def _fill(self) -> None:
@@ -349,7 +350,8 @@ class ReusingSource(Wrapping):
         size = features[0].numel() * features.element_size() * self.store.samples * self.store.views
         limit = self.reuse.settings.max_bytes
         if size > self.store.max_memory or self.store.folder is not None:
-            limit = min(limit, shutil.disk_usage(_existing(self.store.folder or cache_dir())).free // 2)
+            make_room(2 * size, self.store.folder or home_of("features"))
+            limit = min(limit, shutil.disk_usage(_existing(self.store.folder or home())).free // 2)
         if size > limit:
             raise _NotReusable(f"they would take {size / 1e9:.1f} GB, {limit / 1e9:.1f} GB are allowed")
 

@@ -19,7 +19,7 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from dlkit import rng
 from dlkit.errors import DataError
-from dlkit.storage.files import FileLock, atomic_write, cache_dir
+from dlkit.storage.files import FileLock, atomic_write, home_of, mapped, mark_used
 from dlkit.storage.identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.transfer._cut import Cut
 from dlkit.transfer.freezing import frozen_tensors
@@ -177,6 +177,7 @@ class FeatureStore:
         except (OSError, ValueError, KeyError, AttributeError, RuntimeError, DataError):
             self.discard()
             return False
+        mark_used(self.folder / "meta.json")
         self._settle()
         self.mixes = self._can_mix()
         return True
@@ -234,7 +235,7 @@ class FeatureStore:
         shape = (self.samples * self.views, *first.shape[1:])
         size = first[0].numel() * first.element_size() * shape[0]
         if file is None and size > self.max_memory:
-            folder = cache_dir() / "features"
+            folder = home_of("features")
             folder.mkdir(parents=True, exist_ok=True)
             file = self._scratch = folder / f"scratch-{os.getpid()}-{id(self)}.bin"
         if file is None:
@@ -332,6 +333,8 @@ def _map(file: Path, shape: tuple[int, ...], dtype: torch.dtype, *, shared: bool
     size = int(torch.tensor(shape, dtype=torch.int64).prod()) * dtype.itemsize
     if not shared and file.stat().st_size != size:
         raise DataError(f"{file} has {file.stat().st_size} bytes, not {size}")
+    if not shared:
+        return torch.from_numpy(mapped(file, np.uint8, mode="c")).view(dtype).view(shape)
     return torch.from_file(str(file), shared=shared, size=size, dtype=torch.uint8).view(dtype).view(shape)
 
 

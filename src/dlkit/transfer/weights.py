@@ -20,7 +20,7 @@ from dlkit._filekinds import HEAD, kind_of, told
 from dlkit._opening import open_regular, regular
 from dlkit._showing import Lines, public
 from dlkit.errors import ArgumentError, IntegrityError, ModelFileError
-from dlkit.storage.files import cache_dir, sha256_of
+from dlkit.storage.files import home_of, sha256_of
 
 __all__ = ["LoadReport", "load_weights"]
 
@@ -128,7 +128,7 @@ def _local(weights: str | os.PathLike[str], sha256: str | None, *, progress: boo
 
 def _downloaded(url: str, sha256: str | None, *, progress: bool) -> Path:
     name = Path(urlparse(urldefrag(url)[0]).path).name or "weights"
-    folder = cache_dir() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = home_of("weights") / hashlib.sha256(url.encode()).hexdigest()[:16]
     path = download.fetch(url, folder / name, sha256=sha256, progress=progress)
     start = re.search(r"-([0-9a-f]{8,64})\.", name)
     if sha256 is None and start is not None and not sha256_of(path).startswith(start[1]):

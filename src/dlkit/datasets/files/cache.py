@@ -1,15 +1,15 @@
 """Decoded arrays on disk: filled by the process that decodes first, mapped by every worker, rank and later run.
 
-Two files per rule of decoding, both only ever appended to: `arrays-*.bin` holds the numbers of one array after the
-other, `index-*.bin` an entry of 76 bytes for each, written after its numbers. Appending happens under a lock between
-processes. So a kill leaves at most numbers that no entry points to, half an entry at the end is cut off by the next
-writer, and a full disk is undone and ends the filling, not the training. An entry carries checksums of itself and of
-its numbers, which are compared when a process first reads it.
+A folder per rule of decoding with two files, both only ever appended to: `arrays-*.bin` holds the numbers of one array
+after the other, `index-*.bin` an entry of 76 bytes for each, written after its numbers. Appending happens under a lock
+between processes. So a kill leaves at most numbers that no entry points to, half an entry at the end is cut off by the
+next writer, and a full disk is undone and ends the filling, not the training. An entry carries checksums of itself and
+of its numbers, which are compared when a process first reads it.
 
 A file that changes gets a new entry, and its old array stays behind. When more than half of the bytes are such
-leftovers, the next process to open the cache copies the others into a new pair of files with the next number; its
-index appears last and makes it the valid one, so a kill in between leaves the old pair valid. A process that still
-reads the old pair keeps its arrays until the next batch and then goes on with the new one.
+leftovers, the next process to open the cache copies the others into a new pair of files with the next number; its index
+appears last and makes it the valid one, so a kill in between leaves the old pair valid. A process that still reads the
+old pair keeps its arrays until the next batch and then goes on with the new one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
 import warnings
 import weakref
 import zlib
@@ -34,7 +33,8 @@ import numpy.typing as npt
 
 from dlkit.datasets.files import cachefile
 from dlkit.errors import ArgumentError
-from dlkit.storage.files import FileLock, cache_dir
+from dlkit.storage.caches import make_room
+from dlkit.storage.files import FileLock, home_of
 
 __all__ = ["ArrayCache", "open_cache"]
 
@@ -46,8 +46,6 @@ _UNKNOWN, _ABSENT = -1, -2
 _DICTIONARY_UP_TO = 50_000
 #: A cache with fewer bytes of leftovers is not worth copying.
 _RECLAIM_FROM = 1 << 20
-#: Pairs of other rules in the cache folder that were not opened for so long go when room is needed.
-_UNUSED_SECONDS = 7 * 24 * 3600
 
 
 def open_cache(
@@ -74,24 +72,22 @@ def open_cache(
         cache = ArrayCache(folder, size, rule, budget)
         weakref.finalize(cache, _remove, folder, os.getpid())
         return cache
-    ours = where == "auto"
-    folder = cache_dir() / "decoded" if ours else Path(os.path.abspath(where))
+    folder = home_of("decoded") if where == "auto" else Path(os.path.abspath(where))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArgumentError(f"cache={str(where)!r}: the folder {folder} cannot be made: {error.strerror}") from error
-    return ArrayCache(folder, size, rule, budget, may_clear=ours)
+    return ArrayCache(folder, size, rule, budget)
 
 
 class ArrayCache:
     """Array by file; made by `open_cache`.
 
     Args:
-        folder: Where the two files lie.
+        folder: Holds a folder for each rule, in which its two files lie.
         size: The number of files of the dataset.
         rule: What arrays are made by; another rule has files of its own.
         budget: How many bytes the arrays may take; None for half of what is free.
-        may_clear: Whether pairs of other rules that nobody has opened for a week may go when room is needed.
 
     Attributes:
         folder: Where the two files lie.
@@ -99,14 +95,11 @@ class ArrayCache:
         full: Why nothing more is kept; empty while the cache takes more.
     """
 
-    def __init__(
-        self, folder: Path, size: int, rule: str, budget: int | None = None, *, may_clear: bool = False
-    ) -> None:
-        self.folder, self.size, self.rule, self.full = folder, size, rule, ""
-        self._name = hashlib.sha256(rule.encode()).hexdigest()[:12]
-        self._lock = folder / f"lock-{self._name}"
-        self._given_budget, self._may_clear = budget, may_clear
-        self._said_too_small = False
+    def __init__(self, folder: Path, size: int, rule: str, budget: int | None = None) -> None:
+        self.folder, self.size, self.full = folder / hashlib.sha256(rule.encode()).hexdigest()[:12], size, ""
+        self._lock = self.folder / "lock"
+        self._given_budget, self._said_too_small = budget, False
+        self.folder.mkdir(exist_ok=True)
         self._start()
         self.budget = self._allowed()
         with contextlib.suppress(OSError):
@@ -153,15 +146,15 @@ class ArrayCache:
 
     @property
     def _numbers(self) -> Path:
-        return self.folder / f"arrays-{self._name}-{self._generation}.bin"
+        return self.folder / f"arrays-{self._generation}.bin"
 
     @property
     def _index(self) -> Path:
-        return self.folder / f"index-{self._name}-{self._generation}.bin"
+        return self.folder / f"index-{self._generation}.bin"
 
     def _newest(self) -> int:
         """The number of the valid pair: the highest that has an index."""
-        numbers = [path.stem.rpartition("-")[2] for path in self.folder.glob(f"index-{self._name}-*.bin")]
+        numbers = [path.stem.rpartition("-")[2] for path in self.folder.glob("index-*.bin")]
         return max((int(number) for number in numbers if number.isdigit()), default=0)
 
     @property
@@ -288,8 +281,9 @@ class ArrayCache:
         if not items:
             return
         need = sum(array.nbytes for _, _, array in items)
-        if self.used + need > self.budget and self._may_clear:
-            self._clear_unused()
+        if self.used + need > self.budget and self._given_budget is None:
+            make_room(self.used + 2 * need, self.folder)
+            self.budget = self._allowed()
         self._say_if_too_small(need // len(items))
         if self.used + need > self.budget:
             self._stop(
@@ -299,17 +293,6 @@ class ArrayCache:
             )
             return
         cachefile.append(self._numbers, self._index, items)
-
-    def _clear_unused(self) -> None:
-        """Remove pairs of other rules, the one that was opened longest ago first, as far as room is needed."""
-        opened = sorted((path.stat().st_mtime, path) for path in self.folder.glob("lock-*") if path != self._lock)
-        for when, lock in opened:
-            self.budget = self._allowed()
-            if when > time.time() - _UNUSED_SECONDS or self._given_budget is not None:
-                return
-            for path in [*self.folder.glob(f"*-{lock.name.removeprefix('lock-')}-*.bin"), lock]:
-                path.unlink(missing_ok=True)
-            self.budget = self._allowed()
 
     def _reclaim(self) -> None:
         """Copy what is still of use to a new pair where most is not; safe to be killed at any moment."""
@@ -325,7 +308,7 @@ class ArrayCache:
             kept = cachefile.useful(self._entries, self.used)
             length = int(kept["nbytes"].sum())
             if 2 * length < self.used and self.used - length >= _RECLAIM_FROM:
-                following = (self.folder / f"{kind}-{self._name}-{self._generation + 1}.bin" for kind in _KINDS)
+                following = (self.folder / f"{kind}-{self._generation + 1}.bin" for kind in _KINDS)
                 cachefile.copy(kept, self._numbers, *following)
                 self._start()
                 self._remove_older()
@@ -334,7 +317,7 @@ class ArrayCache:
 
     def _remove_older(self) -> None:
         """What a compaction, or one that was killed, has left."""
-        for path in self.folder.glob(f"*-{self._name}-*.bin"):
+        for path in self.folder.glob("*-*.bin"):
             number = path.stem.rpartition("-")[2]
             if number.isdigit() and int(number) < self._generation:
                 with contextlib.suppress(OSError):  # Windows keeps files that somebody reads

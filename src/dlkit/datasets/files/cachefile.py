@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dlkit.storage import files as storage
 from dlkit.storage.files import atomic_write
 
 __all__ = ["ENTRY", "Item", "MOST_DIMENSIONS", "append", "array_of", "copy", "mapped", "size_of", "sound", "useful"]
@@ -146,7 +147,10 @@ def mapped(path: Path) -> Any:
     Args:
         path: The file of numbers.
     """
-    return np.asarray(np.memmap(path, np.uint8, mode="c")) if size_of(path) else np.empty(0, np.uint8)
+    try:
+        return storage.mapped(path, np.uint8, mode="c")
+    except FileNotFoundError:
+        return np.empty(0, np.uint8)
 
 
 def _bytes(array: Array) -> memoryview:

@@ -29,7 +29,7 @@ from dlkit.errors import DataError, DataNotFoundError
 from dlkit.reading.classes import numbered, stated_order
 from dlkit.reading.parsing import spelled
 from dlkit.reading.targets import natural
-from dlkit.storage.files import atomic_write, cache_dir
+from dlkit.storage.files import atomic_write, home_of, mark_used
 from dlkit.storage.strings import PackedStrings
 
 __all__ = ["Listing", "scan"]
@@ -292,7 +292,7 @@ def _a(noun: str) -> str:
 def _kept_path(folder: Path, kind: Decoder, labelled: bool) -> Path:
     text = f"{VERSION} {labelled} {kind.noun} {sorted(kind.suffixes)} {os.fsencode(folder)!r}"
     key = hashlib.sha256(text.encode()).hexdigest()[:24]
-    return cache_dir() / "scans" / f"{key}.safetensors"
+    return home_of("scans") / f"{key}.safetensors"
 
 
 def _keep(listing: Listing, path: Path, stamps: Mapping[str, int]) -> Listing:
@@ -338,6 +338,8 @@ def _open_if_unchanged(path: Path, root: Path) -> Listing | None:
         unchanged = all(os.stat(root / folder).st_mtime_ns == stamp for folder, stamp in stamps.items())
     except OSError:
         return None
+    if unchanged:
+        mark_used(path)
     return listing if unchanged else None
 
 

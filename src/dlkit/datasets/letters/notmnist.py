@@ -29,7 +29,7 @@ from dlkit.errors import (
     DataNotFoundError,
     TooManyErrorsError,
 )
-from dlkit.storage.files import FileLock, cache_dir
+from dlkit.storage.files import FileLock, home_of
 
 __all__ = ["NotMNIST"]
 
@@ -213,7 +213,7 @@ class _Home:
 
     @classmethod
     def of(cls, root: str | os.PathLike[str] | None, edition: _Edition) -> _Home:
-        cache = cache_dir() / "notmnist"
+        cache = home_of("notmnist")
         folder = cache if root is None else Path(root).expanduser()
         if root is not None and not folder.is_dir() and folder.exists():
             raise ArgumentError(f"root must be a folder; {folder} is a file")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dlkit.storage.arrays import Block, BlockWriter
-from dlkit.storage.files import FileLock, atomic_write, cache_dir
+from dlkit.storage.files import FileLock, atomic_write, home_of, mark_used
 from dlkit.storage.strings import PackedStrings
 from dlkit.text._encoded import Encoded, Encoder
 
@@ -45,7 +45,7 @@ class Storage:
     @property
     def place(self) -> Path:
         """The folder, named."""
-        return cache_dir() / "text" if self.folder is None else self.folder
+        return home_of("text") if self.folder is None else self.folder
 
     def is_writable(self) -> bool:
         """Whether files can be made there; if not, a warning says why, and texts are encoded each time."""
@@ -138,6 +138,7 @@ def _load(key: str, storage: Storage) -> Packed | None:
         types = Block.map(storage.place / f"{key}.types", np.dtype("i1")) if header[2] else None
     except (FileNotFoundError, ValueError):
         return None
+    mark_used(storage.place / f"{key}.lengths")
     lengths = header[3:].astype(np.int64)
     if lengths.sum() != len(ids.array) or (types is not None and len(types.array) != len(ids.array)):
         return None

@@ -15,7 +15,7 @@ from dlkit.datasets.texts._sources import Column, Reader, Reading, Row, has_clas
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.reading.targets import ClassNumbers, target_text
-from dlkit.storage.files import cache_dir
+from dlkit.storage.files import home_of
 from dlkit.storage.strings import PackedStrings, StringsWriter
 
 __all__ = ["Policy", "Roles", "TextRows", "encoded_text", "read_rows"]
@@ -188,8 +188,8 @@ class _Collected:
         self.classes = None if classes is None else ClassNumbers(classes)
         # The name of a folder is a class whatever it is; cells may mean that there is none.
         self.missing = () if reader.noun == "file" else policy.missing
-        self.texts = [StringsWriter(budget=budget, folder=cache_dir() / "text") for _ in roles.text]
-        self.lines, self.files = array("q"), StringsWriter(folder=cache_dir() / "text")
+        self.texts = [StringsWriter(budget=budget, folder=home_of("text")) for _ in roles.text]
+        self.lines, self.files = array("q"), StringsWriter(folder=home_of("text"))
         self.targets, self.groups = _Interned(), _Interned()
         self.skipped: list[Skipped] = []
 
