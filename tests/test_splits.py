@@ -64,7 +64,7 @@ def test_groups_and_duplicates_stay_together(
 ) -> None:
     n = len(groups)
     labels = [place % 2 for place in range(n)] if stratify else None
-    for bound in ({"groups": groups}, {"dedupe": keys[:n]}, {"groups": groups, "dedupe": keys[:n]}):
+    for bound in ({"group": groups}, {"dedupe": keys[:n]}, {"group": groups, "dedupe": keys[:n]}):
         try:
             parts = split_indices(n, fractions, stratify=labels, seed=seed, **bound)
         except ArgumentError as error:  # chains of duplicates can join everything into fewer groups than parts
@@ -95,7 +95,7 @@ def test_stratified_groups_come_near_the_shares_of_each_class() -> None:
     draw = np.random.default_rng(0)
     groups = draw.integers(0, 200, 5000)
     labels = (draw.random(5000) < (groups % 10) / 10).astype(int)
-    train, test = split_indices(5000, 0.8, stratify=labels, groups=groups)
+    train, test = split_indices(5000, 0.8, stratify=labels, group=groups)
     assert abs(len(test) - 1000) <= 15
     assert abs(labels[train].mean() - labels[test].mean()) < 0.01
 
@@ -104,7 +104,7 @@ def test_another_seed_gives_another_split_of_the_same_sizes() -> None:
     splits = {tuple(split_indices(100, 0.8, seed=seed)[1].tolist()) for seed in range(50)}
     assert len(splits) == 50
     assert {len(test) for test in splits} == {20}
-    grouped = {tuple(split_indices(100, 0.8, groups=np.arange(100) // 5, seed=seed)[1].tolist()) for seed in range(20)}
+    grouped = {tuple(split_indices(100, 0.8, group=np.arange(100) // 5, seed=seed)[1].tolist()) for seed in range(20)}
     assert len(grouped) > 10
 
 
@@ -112,7 +112,7 @@ def test_the_split_never_changes_between_releases() -> None:
     """Whoever wrote down accuracy on a test part must find the same test part after an upgrade of anything."""
     assert split_indices(20, 0.75, seed=0)[1].tolist() == [0, 1, 12, 13, 15]
     labels, groups = [place % 2 for place in range(40)], [place // 3 for place in range(40)]
-    assert split_indices(40, 0.75, stratify=labels, groups=groups, seed=7)[1].tolist() == [
+    assert split_indices(40, 0.75, stratify=labels, group=groups, seed=7)[1].tolist() == [
         18,
         19,
         20,
@@ -163,8 +163,8 @@ def test_labels_of_every_kind(labels: object, expected: int) -> None:
         ({"n": 0, "fractions": 0.5}, "0 samples"),
         ({"n": 10, "fractions": 0.99}, r"part 1 \(share 0.01\) of 10 samples would be empty"),
         ({"n": 4, "fractions": 0.5, "stratify": [1, 2]}, r"stratify must have one value for each of the 4 .* \[2\]"),
-        ({"n": 4, "fractions": 0.5, "groups": np.zeros((4, 2))}, r"groups must have one value .* shape \[4, 2\]"),
-        ({"n": 4, "fractions": 0.5, "groups": [7, 7, 7, 7]}, "1 groups cannot be cut into 2 parts"),
+        ({"n": 4, "fractions": 0.5, "group": np.zeros((4, 2))}, r"group must have one value .* shape \[4, 2\]"),
+        ({"n": 4, "fractions": 0.5, "group": [7, 7, 7, 7]}, "1 groups cannot be cut into 2 parts"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(arguments: dict[str, object], message: str) -> None:
@@ -173,9 +173,9 @@ def test_what_cannot_be_meant_is_refused_by_name(arguments: dict[str, object], m
 
 
 def test_a_part_is_never_empty_because_groups_are_large() -> None:
-    train, test = split_indices(100, 0.9, groups=[0] * 50 + [1] * 50)
+    train, test = split_indices(100, 0.9, group=[0] * 50 + [1] * 50)
     assert (len(train), len(test)) == (50, 50)
-    parts = split_indices(102, [0.9, 0.05, 0.05], groups=[0] * 100 + [1, 2])
+    parts = split_indices(102, [0.9, 0.05, 0.05], group=[0] * 100 + [1, 2])
     assert sorted(map(len, parts)) == [1, 1, 100]
 
 

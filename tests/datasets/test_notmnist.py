@@ -649,7 +649,7 @@ def test_a_split_by_font(root: Path) -> None:
     train, val = NotMNIST(root).split(0.75, group="font")
     fonts = [{part.font(index) for index in range(len(part))} for part in (train, val)]
     assert (len(train), len(val), fonts[0] & fonts[1]) == (30, 10, set())
-    with pytest.raises(ArgumentError, match="group must be 'font' or None, not 'letter'"):
+    with pytest.raises(ArgumentError, match="group must be 'font', one key for each sample, or None, not 'letter'"):
         NotMNIST(root).split(0.5, group="letter")
 
 

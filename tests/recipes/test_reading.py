@@ -107,7 +107,7 @@ def test_letters_by_name() -> None:
     [
         ("shop.csv", {}, "shop is a table: say which column to predict.*age, plan, left, knows"),
         ("shop.csv", {"target": "levt"}, "do you mean 'left'"),
-        ("shop.csv", {"target": "left", "fractions": (0.5, 0.4)}, "shares that sum to 1, not"),
+        ("shop.csv", {"target": "left", "fractions": (0.5, 0.4)}, "that sum to 1, not"),
         ("shop.csv", {"target": "left", "tokenizer": "bpe"}, "is a table, .*name the column of the texts: text="),
         ("shop.csv", {"text": "plan"}, "say which column to predict: target="),
         ("photos", {"target": "left"}, "target='left': this data is a folder of images, whose classes are its folders"),

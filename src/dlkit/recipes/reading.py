@@ -22,6 +22,7 @@ from dlkit.datasets.tables.dataset import CSVDataset
 from dlkit.datasets.texts.dataset import TextDataset
 from dlkit.download.urls import known_as
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+from dlkit.splits import shares_of
 
 __all__ = ["Data", "Kind", "NAMES", "ReadOptions", "kind_of", "letters", "read_data"]
 
@@ -197,9 +198,9 @@ _SAID = {
 
 
 def _fractions(options: ReadOptions) -> tuple[float, ...]:
-    shares = tuple(options.get("fractions", (0.8, 0.1, 0.1)))
-    if len(shares) not in (2, 3) or not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-        raise ArgumentError(f"fractions must be two or three shares that sum to 1, not {shares}")
+    shares = shares_of(options.get("fractions"))
+    if len(shares) not in (2, 3):
+        raise ArgumentError(f"fractions must be two or three shares that sum to 1, not {len(shares)}")
     return shares
 
 
@@ -220,7 +221,7 @@ def _without_test(parts: Mapping[str, Any]) -> list[str]:
 
 def _letters(source: Any, options: ReadOptions, seed: int) -> Data:
     name, found = str(source).lower(), letters(str(source))
-    parts = _parts(found.split(list(_fractions(options)), seed=seed))
+    parts = _parts(found.split(_fractions(options), seed=seed))
     how = (f"{name}: {found!r}", _counted(parts), *_without_test(parts))
     return Data(
         kind="letters", name=name, source=name, how=how, options=dict(options), seed=seed, side=28, grey=True, **parts

@@ -11,8 +11,8 @@ Everything here works on indices, labels and keys and knows no dataset.
 
 from __future__ import annotations
 
-from dlkit.splits.cutting import part_of_keys, split_indices
+from dlkit.splits.cutting import Fractions, part_of_keys, shares_of, split_indices
 from dlkit.splits.keys import content_keys
 from dlkit.splits.leaks import LeakReport, check_leaks
 
-__all__ = ["LeakReport", "check_leaks", "content_keys", "part_of_keys", "split_indices"]
+__all__ = ["Fractions", "LeakReport", "check_leaks", "content_keys", "part_of_keys", "shares_of", "split_indices"]

@@ -17,34 +17,40 @@ from dlkit import rng
 from dlkit.errors import ArgumentError
 from dlkit.splits._values import Ints, Keys, Values, as_array, mixed
 
-__all__ = ["part_of_keys", "split_indices"]
+__all__ = ["Fractions", "part_of_keys", "shares_of", "split_indices"]
+
+_USUAL = (0.8, 0.1, 0.1)
+
+#: The share of the first of two parts; the shares of all parts; None for 0.8, 0.1 and 0.1.
+Fractions = float | Sequence[float] | None
 
 
 def split_indices(
     n: int,
-    fractions: float | Sequence[float],
+    fractions: Fractions = None,
     *,
     stratify: Values | None = None,
-    groups: Values | None = None,
+    group: Values | None = None,
     dedupe: Values | None = None,
     seed: int = 0,
     class_names: Sequence[str] | None = None,
-) -> list[Ints]:
+) -> tuple[Ints, ...]:
     """Cut the indices `0 .. n-1` into parts, each in ascending order; every index falls into exactly one part.
 
     The sizes follow `fractions` exactly, rounded by the largest remainder; with `stratify` the parts have these sizes
     too, and each class is cut in the same shares to within one sample (two, in rare cases of more than two parts).
-    `groups` and `dedupe` come first: their members stay together, so the sizes are only as near as they permit.
+    `group` and `dedupe` come first: their members stay together, so the sizes are only as near as they permit.
     Groups are placed greedily, largest first, where the counts per class and part deviate least from the wanted ones
     in the sense of chi-square; the plan of scikit-learn's `StratifiedGroupKFold`, for unequal parts.
 
     Args:
         n: The number of samples.
-        fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1.
+        fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1; None
+            for 0.8, 0.1 and 0.1.
         stratify: [n] labels (numbers, strings or a tensor) whose shares every part keeps. None and NaN are a class.
-        groups: [n] keys (a patient, a speaker, a font); samples with equal keys never fall into different parts.
+        group: [n] keys (a patient, a speaker, a font); samples with equal keys never fall into different parts.
         dedupe: [n] content keys, usually `content_keys(data)`; equal samples never fall into different parts. Joined
-            with `groups` where both are given.
+            with `group` where both are given.
         seed: Another seed gives another split of the same sizes.
         class_names: What warnings call the labels 0, 1, ... of `stratify`.
 
@@ -65,7 +71,7 @@ def split_indices(
     >>> [sum(labels[i] == "a" for i in part) for part in split_indices(20, [0.5, 0.3, 0.2], stratify=labels)]
     [5, 3, 2]
     """
-    shares = _shares(fractions)
+    shares = shares_of(fractions)
     if n < len(shares):
         raise ArgumentError(f"{n} samples cannot be cut into {len(shares)} parts")
     classes = np.zeros(n, np.int64) if stratify is None else _codes(stratify, n, "stratify")
@@ -78,16 +84,16 @@ def split_indices(
     counts[rare, 0] = sizes[rare]
     if (empty := np.flatnonzero(counts.sum(0) == 0)).size:
         raise ArgumentError(f"part {empty[0]} (share {shares[empty[0]]:g}) of {n} samples would be empty")
-    bound = _bound_together(n, groups, dedupe)
+    bound = _bound_together(n, group, dedupe)
     if bound is None:
         parts = np.empty(n, np.int64)
         _deal(parts, order, classes, counts)
     else:
         parts = _place_groups(order, classes, bound, counts)
-    return [np.flatnonzero(parts == part) for part in range(len(shares))]
+    return tuple(np.flatnonzero(parts == part) for part in range(len(shares)))
 
 
-def part_of_keys(keys: Keys, fractions: float | Sequence[float], *, seed: int = 0) -> Ints:
+def part_of_keys(keys: Keys, fractions: Fractions = None, *, seed: int = 0) -> Ints:
     """The part that each key falls into, whatever other keys there are: for data that is never seen as a whole.
 
     The shares are met on average: of n keys, a part gets its share to within a few times the root of n.
@@ -105,16 +111,31 @@ def part_of_keys(keys: Keys, fractions: float | Sequence[float], *, seed: int = 
     """
     start = np.uint64(rng.derive(seed, rng.SPLIT, 2))
     places = mixed((keys + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ start) / 2.0**64
-    return np.searchsorted(np.cumsum(_shares(fractions))[:-1], places, side="right").astype(np.int64)
+    return np.searchsorted(np.cumsum(shares_of(fractions))[:-1], places, side="right").astype(np.int64)
 
 
-def _shares(fractions: float | Sequence[float]) -> list[float]:
-    shares = [float(share) for share in (fractions if isinstance(fractions, Iterable) else (fractions, 1 - fractions))]
+def shares_of(fractions: Fractions = None) -> tuple[float, ...]:
+    """The shares of all parts.
+
+    Args:
+        fractions: See `split_indices`.
+
+    Raises:
+        ArgumentError: shares that do not sum to 1.
+
+    >>> shares_of(0.75), shares_of()
+    ((0.75, 0.25), (0.8, 0.1, 0.1))
+    """
+    given = _USUAL if fractions is None else fractions
+    try:
+        shares = [float(share) for share in (given if isinstance(given, Iterable) else (given, 1 - given))]
+    except (TypeError, ValueError):
+        shares = []
     if not shares or not all(0 < share <= 1 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise ArgumentError(
             f"fractions must be one number between 0 and 1 or shares above 0 that sum to 1, not {fractions!r}"
         )
-    return [share / sum(shares) for share in shares]
+    return tuple(share / sum(shares) for share in shares)
 
 
 def _rare(stratify: Any, classes: Ints, sizes: Ints, rare: Any, names: Sequence[str] | None) -> str:
@@ -162,8 +183,8 @@ def _deal(parts: Ints, order: Ints, classes: Ints, counts: Ints) -> None:
     parts[by_class] = np.repeat(np.tile(np.arange(counts.shape[1]), len(counts)), counts.ravel())
 
 
-def _bound_together(n: int, groups: Values | None, dedupe: Values | None) -> Ints | None:
-    given = {"groups": groups, "dedupe": dedupe}
+def _bound_together(n: int, group: Values | None, dedupe: Values | None) -> Ints | None:
+    given = {"group": group, "dedupe": dedupe}
     codes = [_codes(values, n, name) for name, values in given.items() if values is not None]
     return _joined(*codes) if len(codes) == 2 else codes[0] if codes else None
 

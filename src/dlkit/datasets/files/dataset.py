@@ -24,7 +24,7 @@ from dlkit.datasets.files.policy import handle, skipped_file, tell
 from dlkit.errors import ArgumentError, DataError, EmptyBatchError
 from dlkit.reading.cells import Skipped
 from dlkit.reading.classes import check_same
-from dlkit.splits import split_indices
+from dlkit.splits import Fractions, split_indices
 from dlkit.storage.identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.storage.strings import PackedStrings
 
@@ -301,22 +301,24 @@ class FileDataset(Dataset[Any]):
 
     def split(
         self,
-        fraction: float | Sequence[float],
+        fractions: Fractions = None,
         *,
         stratify: bool = True,
-        groups: Any = None,
-        dedupe: bool = True,
+        group: Any = None,
+        dedupe: bool | None = None,
         seed: int = 0,
         transform: Sequence[Transform | None] | None = None,
     ) -> tuple[Self, ...]:
         """Cut the dataset into parts; only the first one, meant for training, keeps the augmentation.
 
         Args:
-            fraction: The share of the first part, the second one getting the rest; or all shares, which sum to 1.
+            fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
+                None for 0.8, 0.1 and 0.1.
             stratify: Every part has each class in the same share. Without classes it does nothing.
-            groups: One key per sample (a patient, a camera), or a function of its path: samples with equal keys never
+            group: One key per sample (a patient, a camera), or a function of its path: samples with equal keys never
                 fall into different parts.
             dedupe: Files of equal content never fall into different parts. Only files of equal size are read for it.
+                None is True for files.
             seed: Another seed gives another split of the same sizes.
             transform: One transform (or None) for each part. By default all have this dataset's, without `augment` and
                 `batch_transform` from the second part on.
@@ -324,15 +326,17 @@ class FileDataset(Dataset[Any]):
         Raises:
             ArgumentError: see `dlkit.splits.split_indices`.
         """
-        if callable(groups):
-            groups = [groups(path) for path in self._paths()]
+        if isinstance(group, str):
+            raise ArgumentError(f"group must be one key for each file, or a function of its path, not {group!r}")
+        if callable(group):
+            group = [group(path) for path in self._paths()]
         parts = split_indices(
             len(self),
-            fraction,
+            fractions,
             stratify=self.targets if stratify and self.counts else None,
             class_names=self.classes,
-            groups=groups,
-            dedupe=content_keys(self._paths(), self._threads()) if dedupe else None,
+            group=group,
+            dedupe=content_keys(self._paths(), self._threads()) if dedupe is None or dedupe else None,
             seed=seed,
         )
         chosen = [self.indices.index_select(0, torch.from_numpy(part)) for part in parts]

@@ -14,6 +14,7 @@ from dlkit.datasets.files.decoder import Decoder
 from dlkit.datasets.files.listing import Listing, empty, scan, with_classes
 from dlkit.datasets.files.settings import FileOptions, FileSettings
 from dlkit.errors import ArgumentError, DataError
+from dlkit.splits import Fractions
 
 __all__ = ["FileFolder"]
 
@@ -104,38 +105,37 @@ class FileFolder(FileDataset):
 
     def split(
         self,
-        fraction: float | Sequence[float] | None = None,
+        fractions: Fractions = None,
         *,
         stratify: bool = True,
-        groups: Any = None,
-        dedupe: bool = True,
+        group: Any = None,
+        dedupe: bool | None = None,
         seed: int = 0,
         transform: Sequence[Transform | None] | None = None,
     ) -> tuple[Self, ...]:
         """Cut the dataset into parts, of which the first keeps the augmentation; see `FileDataset.split`.
 
         Args:
-            fraction: The share of the first part, or all shares; None for the parts of a train/val/test layout.
+            fractions: The share of the first part, or all shares; None for the parts of a train/val/test layout, and
+                without one for 0.8, 0.1 and 0.1.
             stratify: Every part has each class in the same share.
-            groups: One key per sample, or a function of its path; equal keys never fall into different parts.
-            dedupe: Files of equal content never fall into different parts.
+            group: One key per sample, or a function of its path; equal keys never fall into different parts.
+            dedupe: Files of equal content never fall into different parts. None is True for files.
             seed: Another seed gives another split of the same sizes.
             transform: One transform (or None) for each part.
 
         Raises:
-            ArgumentError: no fraction without such a layout, or a fraction with one.
+            ArgumentError: shares for a folder that has such a layout.
         """
-        if fraction is not None and self.parts:
+        if not self.parts:
+            return super().split(
+                fractions, stratify=stratify, group=group, dedupe=dedupe, seed=seed, transform=transform
+            )
+        if fractions is not None:
             raise ArgumentError(
                 f"{self.root} is laid out in {', '.join(self.parts)}: split() gives these parts, and each can be split "
-                "further; a fraction would mix them"
+                "further; other shares would mix them"
             )
-        if fraction is not None:
-            return super().split(
-                fraction, stratify=stratify, groups=groups, dedupe=dedupe, seed=seed, transform=transform
-            )
-        if not self.parts:
-            raise ArgumentError(f"{self.root} has no train, val and test folders; say how to split it: split(0.8)")
         parts = self._parts([self._rows_of(part) for part in self.parts], transform)
         for part in parts:
             part.parts = []

@@ -23,6 +23,7 @@ from dlkit._opening import regular
 from dlkit.datasets.letters.packed import PackedImages, Transform
 from dlkit.datasets.letters.packfile import ImageStore
 from dlkit.errors import ArgumentError, MissingExtraError
+from dlkit.splits import Fractions
 from dlkit.storage.strings import PackedStrings
 
 __all__ = ["Glyphs"]
@@ -103,21 +104,22 @@ class Glyphs(PackedImages):
 
     def split(
         self,
-        fraction: float | Sequence[float],
+        fractions: Fractions = None,
         *,
         stratify: bool = True,
+        group: Any = "font",
+        dedupe: bool | None = None,
         seed: int = 0,
-        dedupe: bool = True,
-        group: str | None = "font",
         transform: Sequence[Transform | None] | None = None,
     ) -> tuple[Self, ...]:
         """Cut the dataset into parts over the same memory; where each lies is in its `indices`.
 
         Args:
-            fraction: The share of the first part, the second one getting the rest; or all shares, which sum to 1.
+            fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
+                None for 0.8, 0.1 and 0.1.
             stratify: Every part has each class in the same share.
             seed: Another seed gives another split.
-            dedupe: Identical images never fall into different parts, whatever their labels.
+            dedupe: Identical images never fall into different parts, whatever their labels. None is True for images.
             group: `"font"`: letters of one font never fall into different parts; the sizes are then as near to the
                 shares as whole fonts permit. None: every font is in every part, which is much easier to learn.
             transform: One transform (or None) for each part; the dataset's own one where this is left out.
@@ -125,7 +127,7 @@ class Glyphs(PackedImages):
         Raises:
             ArgumentError: see `dlkit.splits.split_indices`.
         """
-        parts = super().split(fraction, stratify=stratify, seed=seed, dedupe=dedupe, group=group, transform=transform)
+        parts = super().split(fractions, stratify=stratify, group=group, dedupe=dedupe, seed=seed, transform=transform)
         return tuple(part._with(font_ids=self._font_ids_of(part)) for part in parts)
 
     def _font_ids_of(self, part: Self) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dlkit.datasets.base import InMemoryDataset
 from dlkit.datasets.letters.packfile import ImageStore, Pack
 from dlkit.errors import ArgumentError, DataError
-from dlkit.splits import content_keys, split_indices
+from dlkit.splits import Fractions, content_keys, split_indices
 from dlkit.storage.identity import of_parts, of_tensor, of_transform
 from dlkit.transforms import Preprocessing, for_evaluation
 
@@ -132,22 +132,24 @@ class PackedImages(InMemoryDataset):
 
     def split(
         self,
-        fraction: float | Sequence[float],
+        fractions: Fractions = None,
         *,
         stratify: bool = True,
+        group: Any = None,
+        dedupe: bool | None = None,
         seed: int = 0,
-        dedupe: bool = True,
-        group: str | None = None,
         transform: Sequence[Transform | None] | None = None,
     ) -> tuple[Self, ...]:
         """Cut the dataset into parts over the same memory; where each lies is in its `indices`.
 
         Args:
-            fraction: The share of the first part, the second one getting the rest; or all shares, which sum to 1.
+            fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
+                None for 0.8, 0.1 and 0.1.
             stratify: Every part has each class in the same share.
             seed: Another seed gives another split of the same sizes.
-            dedupe: Identical images never fall into different parts, whatever their labels.
-            group: `"font"`: letters of one font never fall into different parts, so that a part tests on unseen fonts.
+            dedupe: Identical images never fall into different parts, whatever their labels. None is True for images.
+            group: `"font"`: letters of one font never fall into different parts, so that a part tests on unseen fonts;
+                or one key per sample.
             transform: One transform (or None) for each part; the dataset's own one where this is left out.
 
         Raises:
@@ -155,11 +157,11 @@ class PackedImages(InMemoryDataset):
         """
         parts = split_indices(
             len(self),
-            fraction,
+            fractions,
             stratify=self.targets if stratify else None,
             class_names=self.classes,
-            groups=self._groups(group),
-            dedupe=content_keys(self.images) if dedupe else None,
+            group=self._groups(group),
+            dedupe=content_keys(self.images) if dedupe is None or dedupe else None,
             seed=seed,
         )
         transforms = [self.transform] * len(parts) if transform is None else self._one_each(transform, len(parts))
@@ -178,11 +180,11 @@ class PackedImages(InMemoryDataset):
             raise ArgumentError(f"transform= of a split takes one transform or None for each of its {parts} parts")
         return list(transform)
 
-    def _groups(self, group: str | None) -> np.ndarray[Any, Any] | None:
-        if group is None:
-            return None
+    def _groups(self, group: Any) -> Any:
+        if group is None or not isinstance(group, str):
+            return group
         if group != "font":
-            raise ArgumentError(f"group must be 'font' or None, not {group!r}")
+            raise ArgumentError(f"group must be 'font', one key for each sample, or None, not {group!r}")
         return self._fonts()
 
     def _fonts(self) -> np.ndarray[Any, Any]:

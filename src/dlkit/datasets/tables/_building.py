@@ -18,10 +18,10 @@ from dlkit.reading.cells import Array, Skipped, Strings, Table, ranked, text_of
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 from dlkit.specs.table import Schema, Target
-from dlkit.splits import split_indices
+from dlkit.splits import Fractions, content_keys, shares_of, split_indices
 from dlkit.storage.strings import PackedStrings
 
-__all__ = ["Settings", "build", "build_split", "settings_of"]
+__all__ = ["Settings", "build", "build_split", "row_keys", "settings_of"]
 
 _ROLE_NAMES = ("numeric", "categorical", "dates", "text", "image", "drop", "target")
 _WORDY = ("categorical", "text", "image", "drop", "dates")  # no decimal mark is looked for in them
@@ -98,7 +98,7 @@ def build(source: Any, settings: Settings, schema: Schema | None) -> Built:
 
 
 def build_split(
-    source: Any, settings: Settings, fractions: float | Sequence[float], *, stratify: bool, seed: int
+    source: Any, settings: Settings, fractions: Fractions, *, stratify: bool, dedupe: bool, seed: int
 ) -> list[Built]:
     """Read a source, cut its rows, fit on the first part alone, and encode each."""
     raw = _read_for_fitting(source, settings)
@@ -108,9 +108,10 @@ def build_split(
     parts = split_indices(
         len(rows),
         fractions,
-        stratify=_strata(raw, rows, parts_of(fractions)) if stratify else None,
+        stratify=_strata(raw, rows, len(shares_of(fractions))) if stratify else None,
         class_names=class_names,
-        groups=None if group is None else _keys(raw.table, group)[rows],
+        group=None if group is None else _keys(raw.table, group)[rows],
+        dedupe=row_keys(raw.table)[rows] if dedupe else None,
         seed=seed,
     )
     schema = _fit(raw, settings, rows[parts[0]])
@@ -141,9 +142,10 @@ class _Raw:
         return None if self.target is None or self.target.task == "regression" else self.values
 
 
-def parts_of(fractions: float | Sequence[float]) -> int:
-    """How many parts a split has."""
-    return 2 if isinstance(fractions, int | float) else len(fractions)
+def row_keys(table: Table) -> Array:
+    """A number per row, the same for rows that are equal in every column, in whichever block they lie."""
+    cells = {name: text_of(column) for name, column in table.columns.items()}
+    return content_keys({name: content_keys([*each.pool.tolist(), ""])[each.codes] for name, each in cells.items()})
 
 
 def _keys(table: Table, column: str) -> Array:

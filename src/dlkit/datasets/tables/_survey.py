@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dlkit.datasets.tables._building import usable
+from dlkit.datasets.tables._building import row_keys, usable
 from dlkit.datasets.tables._encoding import Problem
 from dlkit.datasets.tables._facts import Facts
+from dlkit.errors import ArgumentError
 from dlkit.reading.blocks import Block, BlockFile, TextFile
 from dlkit.reading.cells import Array, Skipped, Table, text_of
 from dlkit.reading.policy import ReadOptions
@@ -32,16 +33,24 @@ class Cut:
         fractions: The share of each part.
         seed: Another seed gives another split.
         group: A column whose equal values go together.
+        dedupe: Whether rows that are equal in every column go together.
     """
 
     fractions: tuple[float, ...] = (1.0,)
     seed: int = 0
     group: str | None = None
+    dedupe: bool = False
 
     def parts(self, number: int, table: Table) -> Array:
         """The part of each row of a block."""
         if len(self.fractions) == 1:
             return np.zeros(len(table), dtype=np.int64)
+        if self.dedupe:
+            if self.group is not None:
+                raise ArgumentError(
+                    "a stream keeps groups or equal rows together, not both; leave out group= or dedupe="
+                )
+            return part_of_keys(row_keys(table), self.fractions, seed=self.seed)
         if self.group is None:
             keys = (
                 (np.uint64(number) << np.uint64(32)) + np.arange(len(table), dtype=np.uint64) + np.uint64(table.first)

@@ -23,6 +23,7 @@ from dlkit.reading.cells import Table
 from dlkit.reading.policy import ReadArguments, check_known
 from dlkit.samplers import Planner
 from dlkit.specs.table import Schema
+from dlkit.splits import Fractions, shares_of
 
 __all__ = ["CSVDataset", "TableOptions"]
 
@@ -157,10 +158,11 @@ class CSVDataset(InMemoryDataset):
     def split(
         cls,
         source: Any,
+        fractions: Fractions = None,
         *,
-        fractions: float | Sequence[float] = (0.8, 0.1, 0.1),
         stratify: bool = True,
         group: str | None = None,
+        dedupe: bool | None = None,
         seed: int = 0,
         streaming: bool = False,
         **options: Unpack[TableOptions],
@@ -169,11 +171,14 @@ class CSVDataset(InMemoryDataset):
 
         Args:
             source: As for the class.
-            fractions: The share of each part; one number for two parts.
+            fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
+                None for 0.8, 0.1 and 0.1.
             stratify: Keep the shares of the classes in every part (of tenths of a regression's target, of
                 combinations of labels).
             group: A column whose equal values never fall into different parts (a patient, a household). It is left
                 out of the inputs.
+            dedupe: Rows that are equal in every column never fall into different parts. None is False for tables, where
+                equal rows are usually different cases; texts and images are copies, and it is True.
             seed: Another seed gives another split.
             streaming: As for the class. Each row (or group) is then dealt by a hash of its place (or value), so the
                 shares are met on average, and those of the classes as well, whatever `stratify` says.
@@ -191,10 +196,9 @@ class CSVDataset(InMemoryDataset):
         check_known("CSVDataset.split", options, TableOptions)
         settings = settings_of({**options, "group": group})
         if streaming:
-            shares = (fractions, 1 - fractions) if isinstance(fractions, int | float) else tuple(fractions)
-            found = survey(source, settings, None, Cut(shares, seed, group))
-            return tuple(cls._of_stream(Stream(found, part, settings)) for part in range(len(shares)))
-        built = build_split(source, settings, fractions, stratify=stratify, seed=seed)
+            found = survey(source, settings, None, cut := Cut(shares_of(fractions), seed, group, bool(dedupe)))
+            return tuple(cls._of_stream(Stream(found, part, settings)) for part in range(len(cut.fractions)))
+        built = build_split(source, settings, fractions, stratify=stratify, dedupe=bool(dedupe), seed=seed)
         return tuple(cls._of(part) for part in built)
 
     @classmethod

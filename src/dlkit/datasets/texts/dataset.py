@@ -17,8 +17,9 @@ from dlkit.datasets.texts._targets import Task, classes_of, find_task, target_te
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.errors import ArgumentError
 from dlkit.reading.parsing import DEFAULT_MISSING
+from dlkit.reading.policy import check_known
 from dlkit.specs.text import TextSpec
-from dlkit.splits import content_keys, split_indices
+from dlkit.splits import Fractions, content_keys, split_indices
 from dlkit.storage.strings import PackedStrings
 from dlkit.text._encoded import Encoder
 from dlkit.text.cleaning import Cleaning
@@ -165,11 +166,11 @@ class TextDataset(PackedTextDataset):
     def split(
         cls,
         source: Any,
+        fractions: Fractions = None,
         *,
-        fractions: float | Sequence[float] = (0.8, 0.1, 0.1),
         stratify: bool = True,
         group: Column | None = None,
-        dedupe: bool = True,
+        dedupe: bool | None = None,
         seed: int = 0,
         **options: Unpack[TextOptions],
     ) -> tuple[Self, ...]:
@@ -177,10 +178,11 @@ class TextDataset(PackedTextDataset):
 
         Args:
             source: As for the class.
-            fractions: The share of each part; one number for two parts.
+            fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
+                None for 0.8, 0.1 and 0.1.
             stratify: Keep the shares of the classes in every part.
             group: A column whose equal values never fall into different parts (an author, a conversation).
-            dedupe: Equal texts never fall into different parts.
+            dedupe: Equal texts never fall into different parts. None is True for texts.
             seed: Another seed gives another split.
             **options: The arguments of the class, without `spec`.
 
@@ -192,8 +194,7 @@ class TextDataset(PackedTextDataset):
         >>> len(train), len(test), train.spec is test.spec
         (15, 5, True)
         """
-        if unknown := set(options) - set(TextOptions.__annotations__):
-            raise TypeError(f"TextDataset.split() got an unexpected keyword argument {sorted(unknown)[0]!r}")
+        check_known("TextDataset.split", options, TextOptions)
         rows = _read(source, options, group)
         classes = None if rows.targets is None else _classes(rows, options)
         parts = split_indices(
@@ -201,9 +202,9 @@ class TextDataset(PackedTextDataset):
             fractions,
             stratify=target_tensor(rows.targets, classes) if stratify and rows.targets and classes else None,
             class_names=classes,
-            groups=None if rows.groups is None else rows.groups.codes,
+            group=None if rows.groups is None else rows.groups.codes,
             dedupe=content_keys(rows.texts[0] if len(rows.texts) == 1 else list(zip(*rows.texts, strict=True)))
-            if dedupe
+            if dedupe is None or dedupe
             else None,
             seed=seed,
         )
