@@ -1,4 +1,7 @@
-"""One labelled table means the same to tables, image tables and texts: task, classes, their order, each row's class."""
+"""One labelled table means the same to tables, image tables, texts, recipes and the model file.
+
+That is: its task, its classes and their order, and each row's class.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dlkit import load, save
+from dlkit.cli import app
 from dlkit.datasets import CSVDataset, ImageTable, TextDataset
 from dlkit.errors import ArgumentError, DataError
+from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
+from dlkit.recipes import read_data, train
 
 CASES = Path(__file__).resolve().parents[1].parent / "shared" / "cases"
 AGREE = sorted(path.name for path in CASES.glob("agree_*.csv"))
+needs_cases = pytest.mark.skipif(not AGREE, reason=f"the small inputs that were read wrong are not at {CASES}")
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +42,24 @@ def images(tmp_path_factory) -> Path:
 REFUSALS = {"no target": ("missing=[]", "no target", "is empty", "no value"), "too many": ("too many for classes",)}
 
 
-def meanings(table: Path, root: Path, **options: Any) -> list[tuple[str, list[str], list[Any]] | str]:
+def refusal(error: Exception) -> str:
+    return next((kind for kind, words in REFUSALS.items() if any(w in str(error) for w in words)), str(error))
+
+
+def meanings(table: Path, root: Path, only: Any = None, **options: Any) -> list[tuple[str, list[str], list[Any]] | str]:
     """What each dataset makes of a table: its task, classes and targets by name, or that it refuses."""
     found: list[tuple[str, list[str], list[Any]] | str] = []
-    for opened in (
+    ways = (
         lambda: CSVDataset(table, target="label", categorical="file", scale_target=False, **options),
         lambda: CSVDataset(table, target="label", categorical="file", scale_target=False, streaming=True, **options),
         lambda: ImageTable(table, root=root, size=8, color="L", **options),
         lambda: TextDataset(table, text="file", target="label", tokenizer="characters", **options),
-    ):
+    )
+    for opened in ways[3:] if only is TextDataset else ways:
         try:
             data: Any = opened()
         except (DataError, ArgumentError) as error:
-            found.append(
-                next((kind for kind, words in REFUSALS.items() if any(w in str(error) for w in words)), str(error))
-            )
+            found.append(refusal(error))
             continue
         samples = [sample[1] for sample in data]
         classes = list(data.classes)
@@ -57,7 +68,7 @@ def meanings(table: Path, root: Path, **options: Any) -> list[tuple[str, list[st
     return found
 
 
-@pytest.mark.skipif(not AGREE, reason=f"the small inputs that were read wrong are not at {CASES}")
+@needs_cases
 @pytest.mark.parametrize("name", AGREE)
 def test_the_tables_of_the_report(name, images):
     first, *others = meanings(CASES / name, images)
@@ -127,3 +138,94 @@ def test_typed_columns_of_a_frame_mean_the_same_to_all(values, task, classes, im
         assert np.allclose([float(sample[1]) for sample in data], expected)
         assert data[0][1].dtype == (torch.int64 if classes else torch.float32)
     assert table.schema.target.task == pictures.task == task
+
+
+def meaning_of_parts(data: Any) -> tuple[str, list[str], list[str]]:
+    """Task, classes and all targets by name of what `read_data` found, whichever part they fell into."""
+    targets = [sample[1] for part in (data.train, data.val, data.test) for sample in part]
+    named = [data.classes[int(target)] if data.classes else f"{float(target):g}" for target in targets]
+    return data.task, data.classes, sorted(named)
+
+
+def with_a_number(table: Path, folder: Path) -> Path:
+    """The same table with a column of numbers, in its own encoding and with its own separator."""
+    encoding = "cp949" if "cp949" in table.name else "utf-8"
+    head, *rows = table.read_text(encoding=encoding).splitlines()
+    mark = ";" if ";" in head else ","
+    lines = [f"{head}{mark}x", *(f"{row}{mark}{number / 7:.3f}" for number, row in enumerate(rows))]
+    path = folder / table.name
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return path
+
+
+@needs_cases
+@pytest.mark.parametrize("name", AGREE)
+def test_recipes_read_the_tables_of_the_report_alike(name, tmp_path):
+    known = meanings(CASES / name, tmp_path, only=TextDataset)[0]
+    path = with_a_number(CASES / name, tmp_path)
+    for options in ({}, {"text": "file", "tokenizer": "characters"}):
+        if isinstance(known, str):
+            with pytest.raises(DataError) as caught:
+                read_data(path, target="label", **options)
+            assert refusal(caught.value) == known
+            continue
+        data = read_data(path, target="label", **options)
+        task, classes, targets = known
+        if "text" not in options and task == "regression":  # of a table it is scaled; its unit is in the schema
+            assert (data.task, data.classes) == (task, classes)
+            continue
+        assert meaning_of_parts(data) == (task, classes, sorted(t if classes else f"{t:g}" for t in targets))
+
+
+@needs_cases
+@pytest.mark.parametrize("name", AGREE)
+def test_the_model_file_keeps_what_the_datasets_said(name, images, tmp_path):
+    first = meanings(CASES / name, images, only=TextDataset)[0]
+    if isinstance(first, str):
+        return  # refused by all, see above
+    task, classes, targets = first
+    table = with_a_number(CASES / name, tmp_path)
+    texts = TextDataset(CASES / name, text="file", target="label", tokenizer="characters", min_freq=1)
+    rows = CSVDataset(table, target="label", drop="file")
+    pictures = ImageTable(CASES / name, root=images, size=8, color="L")
+    outputs = max(1, len(classes))
+    made = {
+        "t": (TextClassifier(len(texts.vocabulary), outputs, width=8), texts),
+        "r": (TabularMLP(rows.schema, hidden=(8,)), rows),
+        "p": (SmallConvNet(outputs), pictures),
+    }
+    for short, (model, data) in made.items():
+        opened = load(save(model, tmp_path / short, preprocessing=data))
+        assert (opened.task, list(opened.classes or []) if classes else []) == (task, classes), short
+        given = {"t": CASES / name, "r": table, "p": pictures}[short]
+        options = {"text": "file", "target": "label"} if short == "t" else {}
+        measured = opened.evaluate(given, **options)
+        assert measured["samples"] == len(targets)
+        assert ("accuracy" in measured) is bool(classes)
+
+
+@needs_cases
+@pytest.mark.parametrize("name", ["agree_numbers_with_point.csv", "agree_natural_order.csv", "agree_many.csv"])
+def test_train_and_its_command_write_the_same_meaning(name, tmp_path, capfd):
+    task, classes, _ = meanings(CASES / name, tmp_path, only=TextDataset)[0]
+    path = with_a_number(CASES / name, tmp_path)
+    reading = {"target": "label"} if task == "regression" else {"target": "label", "text": "file"}
+    done = train(path, epochs=1, out=tmp_path / "a", device="cpu", progress=False, **reading)
+    options = [f"--{option}={value}" for option, value in reading.items()]
+    with pytest.raises(SystemExit) as left:
+        app(["train", str(path), *options, "--epochs=1", "--device=cpu", f"--out={tmp_path / 'b'}"], prog_name="dlkit")
+    assert left.value.code in (0, None), capfd.readouterr().err
+    (by_command,) = (tmp_path / "b").glob("*.safetensors")
+    for file in (done.path, by_command):
+        opened = load(file)
+        assert (opened.task, [] if task == "regression" else list(opened.classes)) == (task, classes)
+
+
+def test_a_models_classes_are_found_in_either_spelling(tmp_path):
+    """A model of another library has its class names as a folder of macOS wrote them: decomposed."""
+    composed, decomposed = ["café", "thé"], [unicodedata.normalize("NFD", name) for name in ("café", "thé")]
+    frame = pd.DataFrame({"text": ["a b", "c d"] * 4, "label": composed * 4})
+    data = TextDataset(frame, text="text", target="label", min_freq=1)
+    model = TextClassifier(len(data.vocabulary), 2, width=8)
+    opened = load(save(model, tmp_path / "m", classes=decomposed, preprocessing=data))
+    assert opened.evaluate(data)["samples"] == 8

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from dlkit.errors import DataError
 from dlkit.specs.kinds import Spec
 from dlkit.transforms import Preprocessing
 
-__all__ = ["Difference", "check_same", "classes_in", "difference", "preparation_in", "spec_in", "target_in"]
+__all__ = ["Difference", "check_same", "classes_in", "difference", "preparation_in", "spec_in", "target_in", "task_in"]
 
 _TARGETS = ("label", "labels", "target", "targets", "y")
 _CLASSES = "open the data with the same classes: class_to_idx=train.classes, or cut one dataset into parts: split"
@@ -74,6 +75,32 @@ def target_in(given: Any) -> Any:
         given: A dataset, a model or a schema.
     """
     return getattr(spec_in(given), "target", None)
+
+
+def task_in(given: Any) -> str | None:
+    """What there is to learn: classification, binary, multilabel or regression; None where nothing says so.
+
+    What its schema or the dataset itself says, else what its targets are: `reading.targets` has made whole numbers of
+    classes and floats of quantities when it was read.
+
+    Args:
+        given: A dataset, a model or a schema.
+
+    >>> from types import SimpleNamespace
+    >>> task_in(SimpleNamespace(classes=["ant", "bee"])), task_in(SimpleNamespace(targets=torch.ones(3)))
+    ('classification', 'regression')
+    """
+    stated, targets = getattr(target_in(given), "task", None) or getattr(given, "task", None), _targets_of(given)
+    if isinstance(stated, str):
+        return stated
+    if targets is not None and targets.is_floating_point():
+        return "multilabel" if targets.dim() == 2 and classes_in(given) else "regression"
+    return "classification" if targets is not None or classes_in(given) else None
+
+
+def _targets_of(given: Any) -> Tensor | None:
+    targets = getattr(given, "targets", None)
+    return targets if isinstance(targets, Tensor) else None
 
 
 class Difference(NamedTuple):

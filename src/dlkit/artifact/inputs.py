@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import _bounds
-from dlkit.declared import classes_in, spec_in, target_in
+from dlkit.declared import classes_in, spec_in, task_in
 from dlkit.errors import ArgumentError, ModelFileError
 from dlkit.specs.builtin import KINDS
 from dlkit.specs.kinds import Spec, values
@@ -78,7 +78,7 @@ class Meaning:
                 f"one; {type(preprocessing).__name__} has none that a file can hold"
             )
         names = classes if classes is not None else _names(spec, data, model)
-        task = task or getattr(target_in(spec), "task", None) or _guess(names, data)
+        task = task or task_in(data) or task_in(spec) or "classification"
         if task not in _TASKS:
             raise ArgumentError(f"task must be one of {', '.join(_TASKS)}, not {task!r}")
         if outputs not in (None, *_OUTPUTS):
@@ -199,13 +199,6 @@ def _read_spec(kind: str, spec: Any, tokenizer: Any) -> Spec | None:
 def _names(spec: Any, data: Any, model: nn.Module) -> Any:
     columns = getattr(getattr(spec, "target", None), "columns", None)
     return classes_in(spec) or classes_in(data) or columns or classes_in(model)
-
-
-def _guess(names: Any, data: Any) -> str:
-    targets = getattr(data, "targets", None)
-    if isinstance(targets, Tensor) and targets.is_floating_point():
-        return "multilabel" if names and targets.dim() == 2 else "regression"
-    return "classification"
 
 
 def describe_example(meaning: Meaning, example: Any, *, small: bool = False) -> Any:

@@ -15,6 +15,7 @@ from dlkit.declared import spec_in
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.outputs import probabilities_of
 from dlkit.metrics import Metrics
+from dlkit.reading.targets import ClassNumbers
 
 __all__ = ["labelled", "score"]
 
@@ -140,10 +141,11 @@ def _decisions(meaning: Meaning, outputs: Tensor, targets: Tensor, order: Tensor
 
 def _order(own: Sequence[str], given: Sequence[str] | None) -> Tensor:
     """The model's number of each class of the data."""
-    names = [str(name) for name in given] if given else list(own)
-    if unknown := [name for name in names if name not in own]:
+    numbers = ClassNumbers(own)
+    places = [numbers.get(str(name), -1) for name in given or own]
+    if unknown := [str(name) for name, place in zip(given or own, places, strict=True) if place < 0]:
         raise DataError(
             f"the data has the classes {', '.join(unknown[:5])}, which the model does not know; it knows "
             f"{', '.join(own[:10])}{', ...' if len(own) > 10 else ''}"
         )
-    return torch.tensor([list(own).index(name) for name in names])
+    return torch.tensor(places)

@@ -20,6 +20,7 @@ from dlkit.datasets.letters.notmnist import NotMNIST
 from dlkit.datasets.letters.packed import PackedImages
 from dlkit.datasets.tables.dataset import CSVDataset
 from dlkit.datasets.texts.dataset import TextDataset
+from dlkit.declared import task_in
 from dlkit.download.urls import known_as
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.splits import shares_of
@@ -93,9 +94,7 @@ class Data:
     @property
     def task(self) -> str:
         """classification, binary, multilabel or regression."""
-        if self.kind == "table":
-            return str(self.train.schema.target.task)
-        return "classification" if self.classes else "regression"
+        return task_in(self.train) or "classification"
 
     def __str__(self) -> str:
         return Lines.of(*self.how)
