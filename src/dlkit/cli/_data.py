@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dlkit._showing import Lines
-from dlkit.cli._options import DebugFlag, Drop, JsonFlag, OnError, Source, Target, Text, reading
+from dlkit.cli._options import DebugFlag, Drop, JsonFlag, OnError, Source, Target, Text, reading, reads_tables
 from dlkit.cli._talking import guarded, show
 from dlkit.cli.projects import create
 
@@ -16,12 +16,14 @@ __all__ = ["download", "inspect", "new"]
 
 
 @guarded
+@reads_tables
 def inspect(
     data: Source,
     target: Target = None,
     text: Text = None,
     drop: Drop = None,
     on_error: OnError = "raise",
+    rows: Any = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -38,7 +40,7 @@ def inspect(
     """
     from dlkit import recipes
 
-    found = recipes.look_at(data, **reading(target, text, drop, on_error))
+    found = recipes.look_at(data, **reading(target, text, drop, on_error, rows=rows))
     show(str(found), _document(found), as_json=json)
 
 

@@ -11,7 +11,19 @@ import typer
 
 from dlkit._showing import Lines
 from dlkit.cli._lines import Written, check_out, write_lines
-from dlkit.cli._options import DebugFlag, Device, JsonFlag, Model, OnError, Source, Target, Text, column, reading
+from dlkit.cli._options import (
+    DebugFlag,
+    Device,
+    JsonFlag,
+    Model,
+    OnError,
+    Source,
+    Target,
+    Text,
+    column,
+    reading,
+    reads_tables,
+)
 from dlkit.cli._talking import guarded, show, tell
 
 __all__ = ["evaluate", "export", "info", "predict"]
@@ -20,6 +32,7 @@ _ENDINGS = {"onnx": ".onnx", "torch.export": ".pt2", "state_dict": ".pth"}
 
 
 @guarded
+@reads_tables
 def predict(
     model: Model,
     inputs: Annotated[
@@ -37,6 +50,7 @@ def predict(
     batch_size: Annotated[int, typer.Option(help="Inputs at a time.", min=1)] = 64,
     on_error: OnError = "raise",
     device: Device = "cpu",
+    rows: Any = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -57,7 +71,7 @@ def predict(
 
     check_out(out, [model, *(inputs or ()), *(file or ())])
     predictor = dlkit.load(model, device=device)
-    options: dict[str, Any] = {} if text is None else {"text": column(text)}
+    options: dict[str, Any] = rows | ({} if text is None else {"text": column(text)})
     tables = predictor.predict_batches(
         _asked(predictor.kind, inputs or [], file or [], text),
         top_k=top_k,
@@ -104,6 +118,7 @@ def _with_rows(table: Any) -> Any:
 
 
 @guarded
+@reads_tables
 def evaluate(
     model: Model,
     data: Source,
@@ -112,6 +127,7 @@ def evaluate(
     part: Annotated[str | None, typer.Option(help="Of a folder with train, val and test: which to take.")] = None,
     on_error: OnError = "raise",
     device: Device = "cpu",
+    rows: Any = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -127,7 +143,7 @@ def evaluate(
     """
     from dlkit import recipes
 
-    options = reading(target, text, None, on_error)
+    options = reading(target, text, None, on_error, rows=rows)
     measured = recipes.evaluate_file(model, data, part=part, device=device, **options)
     show(", ".join(f"{name} {value:.4g}" for name, value in measured.items()), measured, as_json=json)
 

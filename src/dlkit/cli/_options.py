@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +24,7 @@ __all__ = [
     "Workers",
     "column",
     "reading",
+    "reads_tables",
 ]
 
 Source = Annotated[str, typer.Argument(metavar="DATA", help="A folder, a table, or a name such as notmnist.")]
@@ -36,6 +40,64 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+# How a file of rows is read; the names are those of `dlkit.reading.policy.ReadArguments`, and `names` is for `header`.
+_READING = {
+    "columns": Annotated[str | None, typer.Option(help="Columns to read, by name or number from 0: age,sex,y.")],
+    "skip_rows": Annotated[int | None, typer.Option(help="Lines above the table to pass over.", min=0)],
+    "comment": Annotated[str | None, typer.Option(help='What lines of remarks begin with, such as "#".')],
+    "header": Annotated[
+        bool | None, typer.Option("--header/--no-header", help="Whether the first row names the columns.")
+    ],
+    "names": Annotated[str | None, typer.Option(help="The columns' names where no row has them: age,sex,y.")],
+    "decimal": Annotated[str | None, typer.Option(help='The decimal mark, "." or ",".')],
+    "thousands": Annotated[str | None, typer.Option(help="What groups digits: , . ' or a blank.")],
+    "encoding": Annotated[str | None, typer.Option(help="Of the text, such as cp949.")],
+    "separator": Annotated[str | None, typer.Option(help="Between cells; tab for a tab.")],
+    "missing": Annotated[
+        list[str] | None, typer.Option(help='A cell that means "nothing here"; again for several, "" for none.')
+    ],
+    "sheet": Annotated[str | None, typer.Option(help="Of an Excel file, by name or number from 0.")],
+}
+
+
+def reads_tables(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of how a file of rows is read.
+
+    Args:
+        command: Gets what was said as keyword arguments of `dlkit.datasets.CSVDataset`, in its parameter `rows`.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "rows"]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in _READING.items()
+    ]
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        said = {name: kwargs.pop(name, None) for name in _READING}
+        command(*args, rows=_rows({name: value for name, value in said.items() if value not in (None, [])}), **kwargs)
+
+    together = sorted([*own, *options], key=lambda parameter: parameter.kind)
+    run.__signature__ = signature.replace(parameters=together)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in together}
+    return run
+
+
+def _rows(said: dict[str, Any]) -> dict[str, Any]:
+    if "names" in said:
+        if said.get("header") is not None:
+            raise typer.BadParameter("--names says that no row has them: leave out --header and --no-header")
+        said["header"] = said.pop("names").split(",")
+    if "columns" in said:
+        said["columns"] = said["columns"].split(",")
+    if said.get("separator") in ("tab", "\\t"):
+        said["separator"] = "\t"
+    if "missing" in said:
+        said["missing"] = [mark for mark in said["missing"] if mark]
+    return said
+
+
 def reading(
     target: list[str] | None,
     text: str | None,
@@ -44,6 +106,7 @@ def reading(
     *,
     fractions: str | None = None,
     tokenizer: str | None = None,
+    rows: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The options of `dlkit.recipes.read_data`; where texts are meant, a column that is all digits is a number.
 
@@ -54,8 +117,9 @@ def reading(
         on_error: Of `--on-error`.
         fractions: Of `--fractions`.
         tokenizer: Of `--tokenizer`.
+        rows: What `reads_tables` found.
     """
-    found: dict[str, Any] = {"on_error": on_error}
+    found: dict[str, Any] = {"on_error": on_error, **(rows or {})}
     if target:
         first = column(target[0]) if text is not None else target[0]
         found["target"] = first if len(target) == 1 else list(target)

@@ -111,8 +111,9 @@ def _told(error: Exception, *, as_json: bool) -> str:
 
 # Messages name the arguments of functions; on the command line those are options.
 _OPTIONS = (
-    "arch|batch_size|device|drop|epochs|fractions|freeze|image|image_size|lr|num_workers|on_error|out|patience|pretrained|"
-    "seed|target|text|tokenizer|views|weights"
+    "arch|batch_size|columns|comment|decimal|device|drop|encoding|epochs|fractions|freeze|header|image|image_size|lr|"
+    "missing|num_workers|on_error|out|patience|pretrained|seed|separator|sheet|skip_rows|target|text|thousands|tokenizer|"
+    "views|weights"
 )
 _NAMED = re.compile(rf"(?<![\w.(])({_OPTIONS})=('[^']*'|\[[^\]]*\]|[\w./-]+)?")
 
@@ -122,7 +123,11 @@ def _in_shell_words(message: str) -> str:
 
     def option(found: re.Match[str]) -> str:
         name, value = found[1].replace("_", "-"), (found[2] or "").strip("'")
-        if name in ("freeze", "pretrained") and value in ("True", "False"):
+        if (name, value) == ("missing", "[]"):
+            return '--missing ""'
+        if (name, value) == ("header", "[...]"):
+            return "--names ..."
+        if name in ("freeze", "header", "pretrained") and value in ("True", "False"):
             return f"--{name}" if value == "True" else f"--no-{name}"
         return f"--{name} {value}".rstrip()
 
@@ -135,7 +140,7 @@ def _short_warnings() -> Iterator[None]:
 
     def formatted(message: Any, category: type[Warning], *place: Any, **more: Any) -> str:
         del category, place, more
-        return f"warning: {safe(str(message))}\n"
+        return f"warning: {safe(_in_shell_words(str(message)))}\n"
 
     earlier, warnings.formatwarning = warnings.formatwarning, formatted
     try:

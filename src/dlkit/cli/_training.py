@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ from dlkit.cli._options import (
     Text,
     Workers,
     reading,
+    reads_tables,
 )
 from dlkit.cli._talking import INTERRUPTED, guarded, show, tell
 
@@ -30,6 +31,7 @@ _EXAMPLES = {"images": "photo.jpg", "letters": "letter.png", "table": "new.csv",
 
 
 @guarded
+@reads_tables
 def train(
     data: Source,
     target: Target = None,
@@ -61,6 +63,7 @@ def train(
     seed: Seed = 0,
     device: Device = "auto",
     num_workers: Workers = 0,
+    rows: Any = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -80,7 +83,7 @@ def train(
     """
     from dlkit import recipes
 
-    options = reading(target, text, drop, on_error, fractions=fractions, tokenizer=tokenizer)
+    options = reading(target, text, drop, on_error, fractions=fractions, tokenizer=tokenizer, rows=rows)
     found = recipes.read_data(data, seed=seed, **options)
     tell(str(found))
     trained = recipes.train(

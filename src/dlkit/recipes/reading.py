@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,10 +19,11 @@ from dlkit.datasets.letters.glyphs import Glyphs
 from dlkit.datasets.letters.notmnist import NotMNIST
 from dlkit.datasets.letters.packed import PackedImages
 from dlkit.datasets.tables.dataset import CSVDataset
-from dlkit.datasets.texts.dataset import TextDataset
+from dlkit.datasets.texts.dataset import TextDataset, TextOptions
 from dlkit.declared import task_in
 from dlkit.download.urls import known_as
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+from dlkit.reading.policy import ReadArguments
 from dlkit.splits import shares_of
 
 __all__ = ["Data", "Kind", "NAMES", "ReadOptions", "kind_of", "letters", "read_data"]
@@ -39,15 +40,14 @@ _PROBED = 32  # images whose header says how large and how colourful the others 
 _SUSPICIONS = 200_000  # rows up to which looking for columns that know too much takes a moment only
 
 
-class ReadOptions(TypedDict, total=False):
-    """The keyword arguments of `read_data`, which `train` takes too."""
+class ReadOptions(ReadArguments, total=False):
+    """The keyword arguments of `read_data`, which `train` takes too; see `ReadArguments` for how rows are read."""
 
     target: str | int | Sequence[str] | None
     text: str | int | None
     drop: Sequence[str]
     fractions: Sequence[float]
     tokenizer: str
-    on_error: Literal["raise", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +114,9 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[ReadOptions]) -> 
         **options: `target`: the column to predict. `text`: the column of the texts, by name or number. `drop`: columns
             to leave out. `fractions`: the shares of training, validation and test (default 0.8, 0.1, 0.1), where
             nothing is laid out already; two shares make no test part. `tokenizer`: see `dlkit.datasets.TextDataset`.
-            `on_error`: "raise" (default) or "skip" for rows and files that cannot be read.
+            `on_error`: "raise" (default) or "skip" for rows and files that cannot be read. `encoding`, `separator`,
+            `header`, `columns`, `skip_rows`, `comment`, `decimal`, `thousands`, `sheet`, `missing`, `max_errors`: how
+            a table is read, see `dlkit.datasets.CSVDataset`.
 
     Raises:
         DataNotFoundError: there is no such file or folder; close names are told.
@@ -180,7 +182,8 @@ def _not_found(path: Path) -> DataNotFoundError:
 
 def _refuse_senseless(kind: Kind, options: ReadOptions) -> None:
     fitting = {"table": {"target", "drop"}, "text": {"target", "text", "tokenizer"}}.get(kind, set())
-    for name in ("target", "text", "drop", "tokenizer"):
+    fitting |= {"table": set(ReadArguments.__annotations__), "text": set(TextOptions.__annotations__)}.get(kind, set())
+    for name in options.keys() - {"fractions", "on_error"}:
         if options.get(name) not in (None, (), []) and name not in fitting:
             hint = "; name the column of the texts: text=" if name == "tokenizer" and kind == "table" else ""
             raise ArgumentError(
@@ -289,9 +292,9 @@ def _probed(dataset: Any) -> tuple[int, bool]:
 
 
 def _table(source: Any, options: ReadOptions, seed: int) -> Data:
-    target, policy = options.get("target"), options.get("on_error", "raise")
+    target = options.get("target")
     if target is None:
-        names = [column.name for column in CSVDataset(source, on_error=policy).schema.columns]
+        names = [column.name for column in CSVDataset(source, **rows_of(options)).schema.columns]
         raise ArgumentError(
             f"{_name(source)} is a table: say which column to predict, target=..., or which holds texts, text=...; "
             f"its columns are {', '.join(names)}"
@@ -304,7 +307,7 @@ def _table(source: Any, options: ReadOptions, seed: int) -> Data:
             drop=tuple(options.get("drop", ())),
             fractions=_fractions(options),
             seed=seed,
-            on_error=policy,
+            **rows_of(options),
         )
     )
     train = parts["train"]
@@ -317,6 +320,15 @@ def _table(source: Any, options: ReadOptions, seed: int) -> Data:
     return Data(
         kind="table", name=_name(source), source=_place(source), how=how, options=dict(options), seed=seed, **parts
     )
+
+
+def rows_of(options: ReadOptions) -> dict[str, Any]:
+    """The options of how rows are read, for the dataset.
+
+    Args:
+        options: Of `read_data`.
+    """
+    return {name: value for name, value in options.items() if name in ReadArguments.__annotations__}
 
 
 def _suspicions(train: CSVDataset) -> list[str]:
@@ -339,7 +351,7 @@ def _texts(source: Any, options: ReadOptions, seed: int) -> Data:
             tokenizer=options.get("tokenizer", "words"),
             fractions=_fractions(options),
             seed=seed,
-            on_error=options.get("on_error", "raise"),
+            **rows_of(options),
             **reading,
         )
     )

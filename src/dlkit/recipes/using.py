@@ -9,11 +9,13 @@ from typing import Any, Unpack
 
 from dlkit.datasets.images.inspecting import inspect
 from dlkit.datasets.tables.dataset import CSVDataset
+from dlkit.datasets.texts.dataset import TextOptions
 from dlkit.errors import ArgumentError
 from dlkit.inference import load
 from dlkit.loader import DataLoader
+from dlkit.reading.policy import ReadArguments
 from dlkit.recipes.comparing import Comparison, compare
-from dlkit.recipes.reading import NAMES, ReadOptions, kind_of, letters, read_data
+from dlkit.recipes.reading import NAMES, ReadOptions, kind_of, letters, read_data, rows_of
 from dlkit.storage.files import home
 from dlkit.transfer.models import create_model
 from dlkit.transforms import for_evaluation
@@ -46,8 +48,13 @@ def look_at(source: Any, **options: Unpack[ReadOptions]) -> Any:
         return read_data(source, **options)
     target = options.get("target")
     columns = None if target is None else str(target) if isinstance(target, str | int) else list(target)
-    on_error = options.get("on_error", "raise")
-    return CSVDataset(source, target=columns, drop=tuple(options.get("drop", ())), on_error=on_error).describe()
+    rows, drop = rows_of(options), tuple(options.get("drop", ()))
+    if columns is None:
+        return CSVDataset(source, drop=drop, **rows).describe()
+    # The columns are what `train` makes of them, which looks at the training rows alone.
+    shares: dict[str, Any] = {"fractions": options["fractions"]} if "fractions" in options else {}
+    train, *_ = CSVDataset.split(source, target=columns, drop=drop, **shares, **rows)
+    return CSVDataset(source, schema=train.schema, **rows).describe()
 
 
 def compare_backbones(
@@ -135,7 +142,11 @@ def evaluate_file(
     """
     predictor = load(model, device=device)
     options: dict[str, Any] = {name: value for name, value in reading.items() if value is not None}
-    fitting = {"image": {"on_error"}, "table": {"on_error", "target"}, "text": {"on_error", "target", "text"}}
+    fitting = {
+        "image": {"on_error"},
+        "table": {"target", *ReadArguments.__annotations__},
+        "text": {"target", "text", *(ReadArguments.__annotations__.keys() & TextOptions.__annotations__.keys())},
+    }
     for name in options:
         if name not in fitting.get(predictor.kind, ()):
             raise ArgumentError(

@@ -334,7 +334,7 @@ class CSVDataset(InMemoryDataset):
 
     def __repr__(self) -> str:
         target = "no target" if self.schema.target is None else str(self.schema.target)
-        left_out = [f"{column.name} ({column.kind})" for column in self.schema.columns if not column.used]
+        left_out = [f"{column.name} ({column.kind}: {column.why})" for column in self.schema.columns if not column.used]
         numbers, codes = len(self.schema.numeric_features), len(self.schema.categorical_features)
         told = [
             f"CSVDataset: {len(self)} rows of {self._origin}, {numbers} numbers, {codes} categories",
