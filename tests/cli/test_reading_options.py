@@ -55,7 +55,9 @@ def test_messages_name_the_options(dlkit: Run, table: Path) -> None:
     assert "say --no-header, --names ... to name them, or --header if these are their names" in words
     said = dlkit("inspect", table, *WAYS, "--no-header")
     assert (said.code, said.err) == (0, "")
-    assert "--columns" in dlkit("inspect", table, "--skip-rows", 1, "--comment", "%", "--decimal", ".").err
+    assert (
+        "--columns" in dlkit("inspect", table, "--skip-rows", 1, "--comment", "%", "--no-header", "--decimal", ".").err
+    )
 
 
 def test_a_sheet_is_chosen(dlkit: Run, tmp_path: Path) -> None:
