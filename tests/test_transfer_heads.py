@@ -18,7 +18,7 @@ from dlkit.transfer.heads import Heads
 TORCHVISION = torchvision.models.list_models(module=torchvision.models)
 FEW_TORCHVISION = {
     "alexnet": ("classifier.6",),
-    "regnet_y_128gf": ("fc",),
+    "regnet_y_400mf": ("fc",),
     "resnet18": ("fc",),
     "squeezenet1_1": ("classifier.1",),
     "vit_b_32": ("heads.head",),
