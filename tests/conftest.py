@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import getpass
 import itertools
+import logging
 import multiprocessing
 import os
 import random
@@ -142,9 +143,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage again, but never again among torch and thousands of tests that were loaded before."""
+    """Collect garbage again, but never again among torch and thousands of tests that were loaded before.
+
+    For every test pytest adds six handlers to each logger that does not propagate. torch has some 40 of them.
+    """
     gc.freeze()
     gc.enable()
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "torch":
+            logging.getLogger(name).propagate = True
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -159,7 +166,10 @@ def fixed_seeds() -> None:
     """Every test starts from the same random state, alone or in any order."""
     random.seed(0)
     np.random.seed(0)
-    torch.manual_seed(0)
+    if torch.accelerator.is_available():
+        torch.manual_seed(0)
+    else:  # 2 ms faster: `torch.manual_seed` notes the call stack for each kind of device that is not there
+        torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,24 @@
 """Python programs in processes of their own that need not import torch again: forked from one that has it.
 
 A test that kills, interrupts or measures a program needs a real process, and most of a small program's time goes into
-importing torch, pandas and the like. So the first call starts one server, which imports them once, forks itself for
-every program, and runs it there as `python` would: arguments, folder, environment, standard streams, signals and the
-exit status are the program's own. The server hashes with another seed than the tests' process, and has not imported
-dlkit. What a test of imports or of the start itself needs is a fresh interpreter.
+importing torch, pandas and the like. So the first call starts one server for all processes of a test run. It imports
+them once, forks itself for every program, and runs it there as `python` would: arguments, folder, environment, standard
+streams, signals and the exit status are the program's own. The server hashes with another seed than the tests' process,
+and has not imported dlkit. What a test of imports or of the start itself needs is a fresh interpreter.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,7 +34,7 @@ from typing import Any, NoReturn
 __all__ = ["Program", "run"]
 
 # Without some of them a program runs as well, and imports them itself.
-PRELOADED = ["torch.utils.data", "torchvision", "torchmetrics", "timm", "numpy", "pandas", "pyarrow", "PIL.Image"]
+PRELOADED = ["torch.utils.data", "torchvision", "timm", "numpy", "pandas", "pyarrow", "PIL.Image"]
 PRELOADED += ["safetensors.torch", "tokenizers", "simplejpeg", "matplotlib.figure", "matplotlib.backends.backend_agg"]
 PRELOADED += ["sklearn.ensemble", "sklearn.linear_model", "typer", "requests", "pytest"]
 SOURCE = Path(__file__).resolve().parent.parent / "src"
@@ -139,32 +142,41 @@ _address: str | None = None
 
 
 def _server() -> str:
-    """The address of the server, which the first call starts."""
+    """The address of the server, which the first call in a test run starts."""
     global _address
     if _address is None:
-        folder = tempfile.mkdtemp(prefix="warm-")
-        _address = f"{folder}/socket"
-        path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
-        # Another hash seed than in this process: what shall be the same in every process can be compared with it.
-        seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": seed}
-        server = subprocess.Popen(
-            [sys.executable, __file__, _address], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        atexit.register(_stop, server, folder)
-        assert server.stdout is not None
-        assert server.stdout.readline() == b"ready\n"
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID")  # the same in all of its test processes
+        folder = Path(tempfile.gettempdir(), f"warm-{run or uuid.uuid4().hex}")
+        folder.mkdir(0o700, exist_ok=True)
+        address = str(folder / "socket")
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.exists(address):
+                _start(address, owner=os.getppid() if run else os.getpid())
+        _address = address
     return _address
 
 
-def _stop(server: subprocess.Popen[bytes], folder: str) -> None:
-    server.communicate()  # its standard input ends, and so does it
-    with contextlib.suppress(OSError):
-        os.rmdir(folder)
+def _start(address: str, owner: int) -> None:
+    """Start a server that ends after its owner, and wait until it has imported everything."""
+    path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
+    # Another hash seed than in this process: what shall be the same in every process can be compared with it.
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": seed}
+    reading, writing = os.pipe()
+    os.posix_spawn(
+        sys.executable,
+        [sys.executable, __file__, address, str(owner)],
+        environment,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, writing, 1)],
+    )
+    os.close(writing)
+    with open(reading, "rb") as said:
+        assert said.readline() == b"ready\n"
 
 
-def _serve(address: str) -> None:
-    """Fork for everybody who asks, until the tests' process ends."""
+def _serve(address: str, owner: int) -> None:
+    """Fork for everybody who asks, until the tests' first process ends."""
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -174,7 +186,9 @@ def _serve(address: str) -> None:
         listener.bind(address)
         listener.listen(16)
         os.write(1, b"ready\n")
-        while sys.stdin not in (ready := select.select([listener, sys.stdin], [], [], 1.0)[0]):
+        os.dup2(2, 1)  # so that the pipe of who started it closes
+        while _is_alive(owner):
+            ready = select.select([listener], [], [], 1.0)[0]
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
@@ -184,10 +198,18 @@ def _serve(address: str) -> None:
                     listener.close()
                     _attend(connection)
                 connection.close()
-    os.unlink(address)
+    shutil.rmtree(os.path.dirname(address))
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, 0):
             pass
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _attend(connection: socket.socket) -> NoReturn:
@@ -262,4 +284,4 @@ def _execute(arguments: list[str], path: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], int(sys.argv[2]))
