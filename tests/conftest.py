@@ -111,11 +111,11 @@ multiprocessing.set_forkserver_preload(["pytest", "torch.utils.data", "dlkit.loa
 # Tests run side by side on few cores, where threads that wait for each other cost more than they bring.
 torch.set_num_threads(1)
 
-# The one place for Hypothesis. "ci" draws the same examples every time, so that unchanged code gives an unchanged
+# The one place for Hypothesis. "ci" draws the same few examples every time, so that unchanged code gives an unchanged
 # result; "fuzz" (`make fuzz`) searches at random, and remembers what it found. No deadline: on a busy machine a first
 # call may take a second, and what is too slow is for the benchmarks to say.
-settings.register_profile("ci", deadline=None, derandomize=True)
-settings.register_profile("fuzz", deadline=None, derandomize=False, print_blob=True)
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("fuzz", deadline=None, derandomize=False, max_examples=200, print_blob=True)
 settings.load_profile("ci")
 # By default Hypothesis keeps its findings in the current folder, and no test writes into the source tree.
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / f"dlkit-hypothesis-{getpass.getuser()}")

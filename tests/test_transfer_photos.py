@@ -33,7 +33,10 @@ def photos(tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_tutorial_runs(photos: Path, shared_data: Path, capsys: Any) -> None:
     weights = shared_data / "weights" / "mobilenet_v2_imagenet.pth"
     code = "\n".join(block.code for block in blocks((ROOT / "docs/tutorials/ants-and-bees.md").read_text()))
-    by_name, by_file = 'classes=["ants", "bees"])', f'classes=["ants", "bees"], weights={str(weights)!r}, image_size=96)'
+    by_name, by_file = (
+        'classes=["ants", "bees"])',
+        f'classes=["ants", "bees"], weights={str(weights)!r}, image_size=96)',
+    )
     assert code.count(by_name) == 1
     assert code.count("epochs=25") == 2
     assert code.count("epochs=5") == 1
