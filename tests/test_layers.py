@@ -56,8 +56,8 @@ transfer/backbones transfer/models
 transfer/_cut transfer/features transfer/__init__
 artifact/header artifact/budget artifact/inputs artifact/weights artifact/opening artifact/exporting
 artifact/saving artifact/__init__
-runs/every runs/history runs/snapshot runs/state runs/checking runs/judged runs/parts runs/modelfile runs/store
-runs/__init__
+runs/every runs/history runs/snapshot runs/state runs/checking runs/judged runs/parts runs/modelfile
+runs/checkpointfile runs/store runs/__init__
 callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/frozen
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dlkit.callbacks import EMA, Checkpoint, EarlyStopping, LearningRate
 from dlkit.errors import ArgumentError
-from dlkit.runs.store import CheckpointWarning, load_checkpoint
+from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint
 
 NAN = math.nan
 

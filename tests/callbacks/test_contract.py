@@ -19,7 +19,7 @@ import dlkit.callbacks
 from dlkit import Trainer
 from dlkit.callbacks import Callback
 from dlkit.callbacks.base import overrides
-from dlkit.runs.store import load_checkpoint, plain, save_checkpoint
+from dlkit.runs.checkpointfile import load_checkpoint, plain, save_checkpoint
 
 HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dlkit.callbacks import EarlyStopping
 from dlkit.errors import ArgumentError
-from dlkit.runs.store import load_checkpoint, save_checkpoint
+from dlkit.runs.checkpointfile import load_checkpoint, save_checkpoint
 
 NAN, INF = math.nan, math.inf
 

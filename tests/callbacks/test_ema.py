@@ -10,7 +10,7 @@ from torch import nn
 from dlkit import Trainer
 from dlkit.callbacks import EMA, Callback
 from dlkit.errors import ArgumentError
-from dlkit.runs.store import load_checkpoint, save_checkpoint
+from dlkit.runs.checkpointfile import load_checkpoint, save_checkpoint
 
 
 class ByHand(Callback):

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint, StopOnNaN, TimeLimit
 from dlkit.errors import ArgumentError
-from dlkit.runs.store import load_checkpoint
+from dlkit.runs.checkpointfile import load_checkpoint
 from dlkit.training.sources import source_of
 
 NAN, INF = math.nan, math.inf

@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler as rates
 
 from dlkit.callbacks import Callback, LearningRate
 from dlkit.errors import ArgumentError
-from dlkit.runs.store import load_checkpoint, save_checkpoint
+from dlkit.runs.checkpointfile import load_checkpoint, save_checkpoint
 
 Make = Callable[[torch.optim.Optimizer], rates.LRScheduler]
 

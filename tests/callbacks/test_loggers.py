@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import warm
 from dlkit.callbacks import CSVLogger, JSONLinesLogger, MLflowLogger, TensorBoardLogger, WandbLogger
-from dlkit.runs.store import plain
+from dlkit.runs.checkpointfile import plain
 
 NAN, INF = math.nan, math.inf
 

@@ -18,7 +18,8 @@ from disks import small_disk
 from dlkit import Trainer
 from dlkit.callbacks import EMA, Callback, Checkpoint, EarlyStopping
 from dlkit.errors import CheckpointError, DamagedCheckpointError
-from dlkit.runs.store import CheckpointStore, CheckpointWarning, load_checkpoint, save_checkpoint
+from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint, save_checkpoint
+from dlkit.runs.store import CheckpointStore
 
 NAN = math.nan
 

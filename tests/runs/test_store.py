@@ -19,8 +19,9 @@ from disks import as_nobody, open_folder, small_disk
 from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint
 from dlkit.errors import CheckpointError, DamagedCheckpointError, ResumeError, RunLockedError
+from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint, plain, save_checkpoint
 from dlkit.runs.snapshot import Snapshot
-from dlkit.runs.store import CheckpointStore, CheckpointWarning, load_checkpoint, plain, save_checkpoint
+from dlkit.runs.store import CheckpointStore
 
 STATE = {"weights": torch.arange(1000.0), "step": 7, "nested": {"rates": [0.1, (1, None)], "name": "a"}}
 

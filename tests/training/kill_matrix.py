@@ -84,7 +84,8 @@ def _whole(case: dict[str, Any], folder: Path) -> tuple[str, float]:
 
 def check_files(folder: Path) -> int:
     """The number of files in the index that do not load."""
-    from dlkit.runs.store import CheckpointStore, load_checkpoint
+    from dlkit.runs.checkpointfile import load_checkpoint
+    from dlkit.runs.store import CheckpointStore
 
     bad = 0
     for entry in CheckpointStore(folder).entries:

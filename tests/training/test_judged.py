@@ -20,7 +20,7 @@ import dlkit
 from dlkit import Trainer
 from dlkit.artifact import read_header
 from dlkit.callbacks import EMA, Callback, Checkpoint, EarlyStopping, StopOnNaN
-from dlkit.runs.store import load_checkpoint
+from dlkit.runs.checkpointfile import load_checkpoint
 
 EPOCHS, STEPS = 3, 3  # steps per epoch
 

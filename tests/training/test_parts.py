@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from dlkit import Trainer, fine_tune
 from dlkit.callbacks import EMA, Callback, Checkpoint, StopOnNaN
 from dlkit.errors import ResumeError
+from dlkit.runs.checkpointfile import load_checkpoint
 from dlkit.runs.parts import find_parts
-from dlkit.runs.store import load_checkpoint
 from dlkit.training.setup import parts_on_device
 
 

@@ -27,7 +27,7 @@ from dlkit.callbacks import (
     Unfreeze,
 )
 from dlkit.errors import ArgumentError, CheckpointError, TrainingError
-from dlkit.runs.store import plain
+from dlkit.runs.checkpointfile import plain
 from dlkit.training import LearningRateCurve
 from dlkit.transfer import freeze
 from dlkit.transfer.freezing import frozen_modules, frozen_tensors

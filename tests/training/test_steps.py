@@ -19,7 +19,7 @@ import warm
 from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint, ClipGradients, LearningRate
 from dlkit.errors import TrainingError
-from dlkit.runs.store import load_checkpoint
+from dlkit.runs.checkpointfile import load_checkpoint
 
 
 class Gradients(Callback):

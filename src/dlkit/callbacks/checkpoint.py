@@ -14,13 +14,14 @@ from dlkit._arguments import whole_number
 from dlkit.callbacks.base import Callback, warn_unmeasured
 from dlkit.errors import CheckpointError
 from dlkit.runs.checking import check_weights
+from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
 from dlkit.runs.modelfile import check_model_file, write_model_file
 from dlkit.runs.parts import load_parts, remember
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.state import Cursor, Run
-from dlkit.runs.store import CheckpointStore, CheckpointWarning, Entry, load_checkpoint
+from dlkit.runs.store import CheckpointStore, Entry
 
 __all__ = ["Checkpoint"]
 

@@ -28,7 +28,42 @@ from dlkit.storage.files import atomic_write
 __all__ = ["CSVLogger", "JSONLinesLogger", "MLflowLogger", "TensorBoardLogger", "WandbLogger"]
 
 
-class CSVLogger(Callback):
+class _FileLogger(Callback):
+    """A file of lines that has all rows of the history: lines are added where that is enough, else all are written."""
+
+    changes_numbers = False
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._columns: list[str] | None = None  # of the file as it is; None when it must be written anew
+
+    def on_fit_start(self, run: Run) -> None:
+        self._columns = None
+        self._write(run, [])
+
+    def on_log(self, run: Run, row: Row) -> None:
+        self._write(run, [row])
+
+    def _write(self, run: Run, new: list[Row]) -> None:
+        if not run.write_files:
+            return
+        known, self._columns = self._columns, None
+        columns = self._columns_of(run.history, new, known)
+        whole = known != columns
+        text = self._lines(run.history.rows if whole else new, columns, whole=whole)
+        if _tell_failure(lambda: (_write if whole else _append)(self.path, text), str(self.path)):
+            self._columns = columns
+
+    def _columns_of(self, history: History, new: list[Row], known: list[str] | None) -> list[str]:
+        """The columns that the file is to have; nothing where lines need not agree in them."""
+        del history, new, known
+        return []
+
+    def _lines(self, rows: list[Row], columns: list[str], *, whole: bool) -> str:
+        raise NotImplementedError
+
+
+class CSVLogger(_FileLogger):
     """One line per row in a CSV file, with a header; a value that comes up later becomes a new column.
 
     Args:
@@ -37,35 +72,20 @@ class CSVLogger(Callback):
     >>> logger = CSVLogger("runs/mine/history.csv")
     """
 
-    changes_numbers = False
+    def _columns_of(self, history: History, new: list[Row], known: list[str] | None) -> list[str]:
+        fits = known is not None and all(name in known for row in new for name in row)
+        return known if fits and known is not None else list(history)
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._columns: list[str] = []  # of the file as it is; empty when it must be written anew
-
-    def on_fit_start(self, run: Run) -> None:
-        self._columns = []
-        if run.write_files:
-            _tell_failure(lambda: self._rewrite(run.history), str(self.path))
-
-    def on_log(self, run: Run, row: Row) -> None:
-        if not run.write_files:
-            return
-        known, self._columns = self._columns, []
-        if known and all(name in known for name in row):
-            done = _tell_failure(lambda: _append(self.path, _csv([row], known)), str(self.path))
-            self._columns = known if done else []
-        else:
-            _tell_failure(lambda: self._rewrite(run.history), str(self.path))
-
-    def _rewrite(self, history: History) -> None:
-        columns = list(history)
-        header = _csv([dict(zip(columns, columns, strict=True))], columns)
-        _write(self.path, header + _csv(history.rows, columns))
-        self._columns = columns
+    def _lines(self, rows: list[Row], columns: list[str], *, whole: bool) -> str:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="")
+        if whole:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
 
 
-class JSONLinesLogger(Callback):
+class JSONLinesLogger(_FileLogger):
     """One JSON object per row and line; NaN and infinities are written as strings, because JSON has none.
 
     Args:
@@ -74,24 +94,9 @@ class JSONLinesLogger(Callback):
     >>> logger = JSONLinesLogger("runs/mine/history.jsonl")
     """
 
-    changes_numbers = False
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._whole = False  # whether the file has all earlier rows
-
-    def on_fit_start(self, run: Run) -> None:
-        self._whole = run.write_files and self._rewrite(run.history)
-
-    def on_log(self, run: Run, row: Row) -> None:
-        if run.write_files and self._whole:
-            self._whole = _tell_failure(lambda: _append(self.path, _json_line(row)), str(self.path))
-        elif run.write_files:
-            self._whole = self._rewrite(run.history)
-
-    def _rewrite(self, history: History) -> bool:
-        text = "".join(_json_line(row) for row in history.rows)
-        return _tell_failure(lambda: _write(self.path, text), str(self.path))
+    def _lines(self, rows: list[Row], columns: list[str], *, whole: bool) -> str:
+        del columns, whole
+        return "".join(map(_json_line, rows))
 
 
 def _tell_failure(write: Callable[[], None], where: str) -> bool:
@@ -114,12 +119,6 @@ def _append(path: Path, text: str) -> None:
     with open(path, "r+b") as file:  # a file that somebody removed is written anew, not begun in its middle
         file.seek(0, os.SEEK_END)
         file.write(text.encode())
-
-
-def _csv(rows: list[Row], columns: list[str]) -> str:
-    text = io.StringIO(newline="")
-    csv.DictWriter(text, columns, restval="").writerows(rows)
-    return text.getvalue()
 
 
 def _json_line(row: Row) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
 from dlkit.runs.state import Cursor, Run
-from dlkit.runs.store import CheckpointWarning, load_checkpoint
 from dlkit.training.rehearsal import LearningRateCurve
 from dlkit.training.reuse import ReuseFeatures
 from dlkit.training.trainer import Trainer

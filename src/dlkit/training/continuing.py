@@ -14,9 +14,10 @@ from dlkit import rng
 from dlkit._showing import Lines
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ArgumentError, CheckpointError, DamagedCheckpointError
+from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint
 from dlkit.runs.judged import take_trained_back
 from dlkit.runs.state import Run
-from dlkit.runs.store import CheckpointStore, CheckpointWarning, load_checkpoint
+from dlkit.runs.store import CheckpointStore
 from dlkit.training.resuming import Script, restore
 from dlkit.training.sources import Source
 

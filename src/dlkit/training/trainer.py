@@ -18,11 +18,11 @@ from dlkit._devices import pick_device
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.progress import Progress
 from dlkit.metrics import Metrics
+from dlkit.runs.checkpointfile import plain
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
 from dlkit.runs.modelfile import write_model_file
 from dlkit.runs.state import Run
-from dlkit.runs.store import plain
 from dlkit.training import meaning, rehearsal, setup
 from dlkit.training.fitting import Fitting, Request
 from dlkit.training.judging import Judge
