@@ -64,7 +64,7 @@ callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze 
 training/sources training/windows
 training/meaning training/units training/batches training/counting training/outputs training/summing training/steps
 training/closures
-training/evaluation training/judging training/loop training/signals training/handed training/identity training/planning
+training/evaluation training/judging training/loop training/signals training/handed training/identity training/schedules
 training/probing training/origin training/resuming training/continuing
 training/watching training/reuse training/rehearsal training/setup training/fitting training/trainer training/__init__
 inference/outputs inference/batches inference/frames inference/images inference/tables inference/texts inference/inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,13 @@ from dlkit import _bounds
 from dlkit.declared import classes_in, spec_in, task_in
 from dlkit.errors import ArgumentError, ModelFileError
 from dlkit.specs.builtin import KINDS
-from dlkit.specs.kinds import Spec, values
+from dlkit.specs.kinds import Spec, Task, values
 
 __all__ = ["Meaning", "describe_example", "make_example"]
 
-Task = Literal["classification", "binary", "multilabel", "regression"]
 Outputs = Literal["logits", "probabilities", "logarithms"]
 
-_TASKS = ("classification", "binary", "multilabel", "regression")
+_TASKS = get_args(Task)
 _OUTPUTS = ("logits", "probabilities", "logarithms")
 _FIELDS = {"shape", "dtype", "low", "high"}
 _DTYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.int64, torch.bool)}

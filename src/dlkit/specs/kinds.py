@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from dlkit.errors import ArgumentError
 from dlkit.specs.documents import Document
 
-__all__ = ["KINDS", "Spec", "values"]
+__all__ = ["KINDS", "Spec", "Task", "values"]
+
+#: What a model's outputs say of a target.
+Task = Literal["classification", "binary", "multilabel", "regression"]
 
 #: Every kind of input by its name: a class adds itself when it is defined.
 KINDS: dict[str, type[Spec]] = {}

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -17,13 +17,12 @@ from dlkit._showing import Lines
 from dlkit.errors import ArgumentError, DataError
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
 from dlkit.specs.documents import Document, Place
-from dlkit.specs.kinds import Spec, values
+from dlkit.specs.kinds import Spec, Task, values
 from dlkit.storage.files import atomic_write
 
-__all__ = ["Schema", "Target", "Task"]
+__all__ = ["Schema", "Target"]
 
 _COARSE = 1e-4  # of the target's scale: a rounding that shows in no error of a model
-Task = Literal["classification", "binary", "regression", "multilabel"]
 # Of a column or target: how it was found, not what it means.
 _FOUND = ("rows", "missing", "why")
 

@@ -29,9 +29,9 @@ from dlkit.training.handed import refuse_used
 from dlkit.training.judging import Judge
 from dlkit.training.loop import Hooks, Routine, run_epochs
 from dlkit.training.origin import Origin, Settings
-from dlkit.training.planning import check_plans
 from dlkit.training.probing import marks_of
 from dlkit.training.reuse import Reuse, ReuseFeatures
+from dlkit.training.schedules import check_schedules
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.sources import Source
 from dlkit.training.steps import CustomStep, StandardStep, Step
@@ -161,7 +161,7 @@ class Fitting:
         if not wanted.rehearsal:
             refuse_used(run, callbacks)
         if run.stop_reason is None:
-            check_plans(run, callbacks, before, wanted.epochs)
+            check_schedules(run, callbacks, before, wanted.epochs)
             setup.warn_untrained(run)
         try:
             for hook in hooks["on_fit_start"]:

@@ -14,7 +14,7 @@ from dlkit.runs.every import Every
 from dlkit.runs.state import Run
 from dlkit.storage.identity import of_tensor
 from dlkit.training.identity import identity_of
-from dlkit.training.planning import ScriptRates, plans_of
+from dlkit.training.schedules import ScriptRates, schedules_of
 from dlkit.training.sources import Source
 
 __all__ = ["Origin", "Settings", "named"]
@@ -55,7 +55,7 @@ class Origin:
     def __init__(self, run: Run, callbacks: Sequence[Callback], *, loss: Any, step: Any, **given: Any) -> None:
         self.rates = ScriptRates(run.optimizers)
         self.identity = identity_of(run, loss=loss, step=step)
-        self._given = {**_rates_of(run.optimizers), **plans_of(callbacks), **given, **_loss_settings(run, loss)}
+        self._given = {**_rates_of(run.optimizers), **schedules_of(callbacks), **given, **_loss_settings(run, loss)}
 
     def settings(
         self, run: Run, source: Source, val: Source | None, callbacks: Sequence[Callback], every: Every

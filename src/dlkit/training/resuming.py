@@ -20,8 +20,8 @@ from dlkit.runs.state import Cursor, Run
 from dlkit.training.handed import take
 from dlkit.training.identity import differences
 from dlkit.training.origin import Settings, named
-from dlkit.training.planning import ScriptRates, put_functions
 from dlkit.training.probing import differing, marks_of
+from dlkit.training.schedules import ScriptRates, put_functions
 from dlkit.training.sources import Source
 
 __all__ = ["FORMAT", "Script", "capture", "restore"]

@@ -32,7 +32,7 @@ from dlkit.transforms.geometry import (
     snapped,
 )
 
-__all__ = ["Augment", "Plan", "Preprocessing"]
+__all__ = ["Augment", "ImagePlan", "Preprocessing"]
 
 Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.float64]
@@ -93,7 +93,7 @@ saturation=0.0, erase=0.0)
         return bool(self.brightness or self.contrast or self.saturation)
 
 
-class Plan(NamedTuple):
+class ImagePlan(NamedTuple):
     """What to do with one image.
 
     Attributes:
@@ -206,7 +206,7 @@ class Preprocessing(Spec):
         """
         return torch.rand(count, _COLUMNS, dtype=torch.float64).numpy() if self.augment is not None else None
 
-    def plan(self, height: int, width: int, numbers: Numbers | None = None) -> Plan:
+    def plan(self, height: int, width: int, numbers: Numbers | None = None) -> ImagePlan:
         """What to do with an image of this size.
 
         Args:
@@ -220,20 +220,22 @@ class Preprocessing(Spec):
             assert numbers is not None
             box = random_box(height, width, numbers[_CROP], self.augment.scale, self.augment.ratio)
             factor = reduction(box.height, box.width, *self.size)
-            return Plan(factor, snapped(box, factor), *self.size, wanted, (0, 0), numbers)
+            return ImagePlan(factor, snapped(box, factor), *self.size, wanted, (0, 0), numbers)
         if self.fit == "stretch":
-            return Plan(reduction(height, width, *self.size), whole, *self.size, wanted, (0, 0), numbers)
+            return ImagePlan(reduction(height, width, *self.size), whole, *self.size, wanted, (0, 0), numbers)
         if self.fit == "pad":
             share = min(self.size[0] / height, self.size[1] / width)
             h, w = (max(1, round(height * share)), max(1, round(width * share)))
             target = centered(*self.size, min(h, self.size[0]), min(w, self.size[1]))
-            return Plan(reduction(height, width, h, w), whole, target.height, target.width, target, (0, 0), numbers)
+            return ImagePlan(
+                reduction(height, width, h, w), whole, target.height, target.width, target, (0, 0), numbers
+            )
         assert self.resize is not None
         h, w = short_side_to(height, width, self.resize)
         top, left, _, _ = centered(h, w, *self.size)
-        return Plan(reduction(height, width, h, w), whole, h, w, wanted, (top, left), numbers)
+        return ImagePlan(reduction(height, width, h, w), whole, h, w, wanted, (top, left), numbers)
 
-    def write(self, pixels: Pixels, plan: Plan, out: npt.NDArray[np.float32], *, reduce: int = 1) -> None:
+    def write(self, pixels: Pixels, plan: ImagePlan, out: npt.NDArray[np.float32], *, reduce: int = 1) -> None:
         """Carry out a plan. Draws nothing and starts no threads, so that any thread may do it.
 
         Args:
@@ -251,7 +253,7 @@ class Preprocessing(Spec):
         self._normalize(self._placed(planes, plan, out), plan, out)
         self._erase(plan, out)
 
-    def _placed(self, planes: Pixels, plan: Plan, out: npt.NDArray[np.float32]) -> Pixels:
+    def _placed(self, planes: Pixels, plan: ImagePlan, out: npt.NDArray[np.float32]) -> Pixels:
         """The part of the resized image that is used, mirrored where it is to be; clears what it leaves free."""
         top, left = plan.offset
         if plan.offset != (0, 0) or planes.shape[1:] != plan.target[2:]:
@@ -264,7 +266,7 @@ class Preprocessing(Spec):
             planes = planes[:, ::upset, ::mirror]
         return planes
 
-    def _normalize(self, planes: Pixels, plan: Plan, out: npt.NDArray[np.float32]) -> None:
+    def _normalize(self, planes: Pixels, plan: ImagePlan, out: npt.NDArray[np.float32]) -> None:
         top, left, height, width = plan.target
         if self.augment is not None and self.augment.changes_color and plan.numbers is not None:
             values: npt.NDArray[Any] = _recolored(planes, self.augment, plan.numbers[_COLOR])
@@ -276,7 +278,7 @@ class Preprocessing(Spec):
         np.multiply(part, self._scale, out=part)
         np.add(part, self._bias, out=part)
 
-    def _erase(self, plan: Plan, out: npt.NDArray[np.float32]) -> None:
+    def _erase(self, plan: ImagePlan, out: npt.NDArray[np.float32]) -> None:
         if self.augment is None or plan.numbers is None or not self.augment.erase:
             return
         chance, *numbers = plan.numbers[_ERASE].tolist()

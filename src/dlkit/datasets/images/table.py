@@ -27,7 +27,7 @@ from dlkit.storage.strings import PackedStrings
 
 __all__ = ["ImageTable"]
 
-Task = Literal["auto", "classification", "regression", "multilabel"]
+TaskChoice = Literal["auto", "classification", "regression", "multilabel"]
 
 
 class ImageTableOptions(ImageOptions, TableArguments, total=False):
@@ -80,7 +80,7 @@ class ImageTable(ImageDataset):
         target: str | Sequence[str] | None = "label",
         *,
         root: str | os.PathLike[str] | None = None,
-        task: Task = "auto",
+        task: TaskChoice = "auto",
         label_separator: str | None = None,
         class_to_idx: Mapping[str, int] | Sequence[str] | None = None,
         suffix: str = "",
@@ -179,8 +179,8 @@ class _Targets:
     def __init__(self, table: OpenedTable, given: Any, separator: str | None, missing: Sequence[str]) -> None:
         self.table, self.given, self.separator, self.missing = table, given, separator, missing
 
-    def read(self, target: str | Sequence[str] | None, task: Task) -> tuple[str, list[str], Tensor | None]:
-        """Task, classes and targets."""
+    def read(self, target: str | Sequence[str] | None, task: TaskChoice) -> tuple[str, list[str], Tensor | None]:
+        """TaskChoice, classes and targets."""
         if target is None:
             return "", [], None
         if not isinstance(target, str):
@@ -221,7 +221,7 @@ class _Targets:
             raise DataError(f"{place}: column {column!r} holds {value!r}, which is not a number")
         return torch.from_numpy(np.array(values, dtype=np.float64)[codes].astype(np.float32))
 
-    def _several(self, columns: list[str], task: Task) -> tuple[str, list[str], Tensor]:
+    def _several(self, columns: list[str], task: TaskChoice) -> tuple[str, list[str], Tensor]:
         if task == "classification":
             raise ArgumentError("classification takes one target column; several are labels (multilabel) or numbers")
         values = torch.stack([self._numbers(column) for column in columns], 1)

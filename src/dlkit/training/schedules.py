@@ -18,7 +18,7 @@ from dlkit.errors import ArgumentError, ResumeError
 from dlkit.runs.state import Run
 from dlkit.training.identity import code_of
 
-__all__ = ["ScriptRates", "check_plans", "plans_of", "put_functions"]
+__all__ = ["ScriptRates", "check_schedules", "put_functions", "schedules_of"]
 
 # What moves while a schedule is stepped, or is given by the optimizer; the rest is how it was planned.
 _MOVING = frozenset(
@@ -84,20 +84,20 @@ class ScriptRates:
                     callback.scheduler.step()
 
 
-def plans_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
+def schedules_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
     """How the schedules were made, as settings of the run that can be compared.
 
     Args:
         callbacks: All of them, with schedules that nobody has stepped.
     """
     schedules = [callback.scheduler for callback in callbacks if isinstance(callback, LearningRate)]
-    plans: dict[str, Any] = {"schedule": [type(each).__name__ for each in schedules if each is not None]}
+    settings: dict[str, Any] = {"schedule": [type(each).__name__ for each in schedules if each is not None]}
     for scheduler, place in itertools.chain.from_iterable(map(_all_in, schedules)):
         values = scheduler.state_dict().items()
-        plans |= {f"schedule, {place}, {key}": value for key, value in values if _is_plan(key, value)}
+        settings |= {f"schedule, {place}, {key}": value for key, value in values if _is_setting(key, value)}
         functions = [_described(each) for each in getattr(scheduler, "lr_lambdas", ())]
-        plans |= {f"schedule, {place}, function": functions} if functions else {}
-    return plans
+        settings |= {f"schedule, {place}, function": functions} if functions else {}
+    return settings
 
 
 def put_functions(callbacks: Sequence[Callback]) -> None:
@@ -114,7 +114,7 @@ def put_functions(callbacks: Sequence[Callback]) -> None:
                 group["lr"] = base * factor(scheduler.last_epoch)  # as torch does: the same function gives the same
 
 
-def check_plans(run: Run, callbacks: Sequence[Callback], before: int | None, epochs: int) -> None:
+def check_schedules(run: Run, callbacks: Sequence[Callback], before: int | None, epochs: int) -> None:
     """Refuse a run that is longer than the one a schedule was planned for, before it is trained.
 
     Args:
@@ -195,6 +195,6 @@ def _described(function: Any) -> str:
     return f"{getattr(function, '__qualname__', type(function).__qualname__)} {code_of(function)}".strip()
 
 
-def _is_plan(key: str, value: Any) -> bool:
+def _is_setting(key: str, value: Any) -> bool:
     items = value if isinstance(value, list | tuple) else [value]
     return key not in _MOVING and all(isinstance(item, int | float | str | bool | type(None)) for item in items)
