@@ -208,7 +208,7 @@ def report_encoding(rounds: int) -> None:
             "BPE, [each.ids for each in encode_batch(texts)]": seconds(
                 lambda: [each.ids for each in bpe.encode_batch(texts)]
             ),
-            "BPE, TextDataset(texts, tokenizer=...)": seconds(lambda: TextDataset(texts, tokenizer=bpe, cache=False)),
+            "BPE, TextDataset(texts, tokenizer=...)": seconds(lambda: TextDataset(texts, tokenizer=bpe, cache=None)),
             "words, [table.get(word, 1) for word in words(text)]": seconds(
                 lambda: [[table.get(word, 1) for word in words(text)] for text in texts]
             ),

@@ -97,7 +97,7 @@ def with_dlkit(root: Path, seed: int, epochs: int, device: str, *, views: int | 
     model, clock = freeze(model_of(root, seed)), Epochs()
     optim = torch.optim.AdamW(model.head_parameters(), RATE)
     with tempfile.TemporaryDirectory() as folder:  # nothing is found from an earlier run
-        reuse, began = ReuseFeatures(views=views, folder=folder), time.perf_counter()
+        reuse, began = ReuseFeatures(views=views, cache=folder), time.perf_counter()
         trainer = Trainer(
             model, nn.CrossEntropyLoss(), optim, metrics=["accuracy"], callbacks=[clock], reuse_features=reuse,
             seed=seed, device=device,
@@ -201,7 +201,7 @@ def with_fastai(root: Path, seed: int, epochs: int, device: str) -> Result:
 def with_fine_tune(root: Path, seed: int, epochs: int, device: str) -> Result:
     train, val = data(root / "images" / "hymenoptera", augment=True)
     with tempfile.TemporaryDirectory() as folder:
-        reuse, began = ReuseFeatures(views=4, folder=folder), time.perf_counter()
+        reuse, began = ReuseFeatures(views=4, cache=folder), time.perf_counter()
         found = fine_tune(
             model_of(root, seed), train, val, epochs=FINE_TUNE_EPOCHS, head_epochs=epochs, seed=seed, device=device,
             reuse_features=reuse,
@@ -219,7 +219,7 @@ def with_letters(root: Path, seed: int, epochs: int, device: str) -> Result:
         train, val, _ = NotMNIST(folder, max_errors=0.1).split([0.2, 0.1, 0.7], seed=seed)
         torch.manual_seed(seed)
         model = create_model("torchvision/mobilenet_v2", classes=train.classes, weights=weights, in_chans=1)
-        clock, reuse = Epochs(), ReuseFeatures(folder=folder)
+        clock, reuse = Epochs(), ReuseFeatures(cache=folder)
         optim = torch.optim.AdamW(freeze(model).head_parameters(), RATE)
         began = time.perf_counter()
         history = Trainer(

@@ -93,7 +93,7 @@ class Views(Dataset[Any]):
 
     def __init__(self, views: Tensor, target: Tensor, count: int, *, mixed: bool, seed: int) -> None:
         own = torch.rand(len(target), len(views)).argsort(1)[:, :count]
-        self.store, self.seed, self.epoch = FeatureStore(len(target), count, None, max_memory=1 << 40), seed, 0
+        self.store, self.seed, self.epoch = FeatureStore(len(target), count, None, memory_bytes=1 << 40), seed, 0
         self.store.fill(lambda view, start: [(views[own[:, view], torch.arange(len(target))], target)])
         self.store.mixes = mixed
 

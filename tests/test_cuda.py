@@ -117,7 +117,7 @@ def test_the_head_from_stored_features_is_that_of_the_slow_way() -> None:
         optimizer = torch.optim.AdamW(head_parameters(one), 1e-3)
         seen: list[str] = []
         run = Trainer(
-            one, nn.CrossEntropyLoss(), optimizer, reuse_features=reuse and ReuseFeatures(keep=False), device="cuda",
+            one, nn.CrossEntropyLoss(), optimizer, reuse_features=reuse and ReuseFeatures(cache=None), device="cuda",
             progress=False,
         )  # fmt: skip
         run.run.say = seen.append  # type: ignore[method-assign]
@@ -254,7 +254,7 @@ def test_random_views_of_a_frozen_backbone() -> None:
     noisy = Noisy(*data().tensors)
     history = Trainer(
         model, nn.CrossEntropyLoss(), torch.optim.AdamW(head_parameters(model), 1e-2), metrics=["accuracy"],
-        reuse_features=ReuseFeatures(views=3, keep=False), device="cuda", progress=False,
+        reuse_features=ReuseFeatures(views=3, cache=None), device="cuda", progress=False,
     ).fit(DataLoader(noisy, 16, shuffle=True), data_loader(), epochs=12)  # fmt: skip
     assert history["val_accuracy"][-1] > 0.8
 

@@ -35,22 +35,22 @@ def batches(calls: list[Any], samples: int = 6) -> Any:
     return give
 
 
-@pytest.mark.parametrize("max_memory", [0, 1 << 20])
+@pytest.mark.parametrize("memory_bytes", [0, 1 << 20])
 @pytest.mark.parametrize("kept", [False, True])
-def test_rows_come_back_from_memory_and_from_a_file(tmp_path: Path, max_memory: int, kept: bool) -> None:
-    store = FeatureStore(6, 2, tmp_path / "key" if kept else None, max_memory=max_memory)
+def test_rows_come_back_from_memory_and_from_a_file(tmp_path: Path, memory_bytes: int, kept: bool) -> None:
+    store = FeatureStore(6, 2, tmp_path / "key" if kept else None, memory_bytes=memory_bytes)
     store.fill(batches([]))
     for epoch in range(3):
         values, targets = store.rows([5, 0, 2], epoch, seed=0)
         assert values[:, 0, 0].tolist() == [5 + 100 * ((epoch + 5) % 2), 100 * (epoch % 2), 2 + 100 * (epoch % 2)]
         assert targets.tolist() == [5, 0, 2]
-    again = FeatureStore(6, 2, tmp_path / "key" if kept else None, max_memory=max_memory)
+    again = FeatureStore(6, 2, tmp_path / "key" if kept else None, memory_bytes=memory_bytes)
     assert again.open() == kept
 
 
 def corners(views: int = 3, samples: int = 4, dtype: torch.dtype = torch.float32, targets: Any = None) -> FeatureStore:
     """View k of sample i is 10 i, and one more in its place k: so a mixture tells its own weights."""
-    store = FeatureStore(samples, views, None, max_memory=1 << 20)
+    store = FeatureStore(samples, views, None, memory_bytes=1 << 20)
     targets = targets or (lambda view: torch.arange(samples))
 
     def give(view: int, start: int) -> Any:
@@ -104,7 +104,7 @@ def test_a_kept_store_mixes_as_the_one_that_computed_it(tmp_path: Path) -> None:
     def give(view: int, start: int) -> Any:
         return [(torch.arange(8.0).view(4, 2) + 100 * view, torch.arange(4))]
 
-    made, opened = (FeatureStore(4, 2, tmp_path / "key", max_memory=size) for size in (1 << 20, 0))
+    made, opened = (FeatureStore(4, 2, tmp_path / "key", memory_bytes=size) for size in (1 << 20, 0))
     made.fill(give)
     assert opened.open()
     assert opened.mixes
@@ -113,8 +113,8 @@ def test_a_kept_store_mixes_as_the_one_that_computed_it(tmp_path: Path) -> None:
 
 def test_targets_of_several_parts_and_none(tmp_path: Path) -> None:
     for name, target in (("dict", {"a": torch.arange(3), "b": torch.ones(3, 2)}), ("none", None)):
-        FeatureStore(3, 1, tmp_path / name, max_memory=99).fill(lambda view, start, t=target: [(torch.eye(3), t)])
-        store = FeatureStore(3, 1, tmp_path / name, max_memory=99)
+        FeatureStore(3, 1, tmp_path / name, memory_bytes=99).fill(lambda view, start, t=target: [(torch.eye(3), t)])
+        store = FeatureStore(3, 1, tmp_path / name, memory_bytes=99)
         assert store.open()
         found = store.rows([1], 0, seed=0)[1]
         assert found is None if target is None else found["a"].tolist() == [1]
@@ -122,10 +122,10 @@ def test_targets_of_several_parts_and_none(tmp_path: Path) -> None:
 
 def test_too_few_rows_or_other_shapes_are_refused() -> None:
     with pytest.raises(DataError, match="4 of 5 samples"):
-        FeatureStore(5, 1, None, max_memory=99).fill(lambda view, start: [(torch.zeros(4, 1), torch.zeros(4))])
+        FeatureStore(5, 1, None, memory_bytes=99).fill(lambda view, start: [(torch.zeros(4, 1), torch.zeros(4))])
     shapes = [(torch.zeros(2, 1), torch.zeros(2)), (torch.zeros(2, 3), torch.zeros(2))]
     with pytest.raises(DataError, match=r"\[2, 3\] among those of \[4, 1\]"):
-        FeatureStore(4, 1, None, max_memory=99).fill(lambda view, start: shapes)
+        FeatureStore(4, 1, None, memory_bytes=99).fill(lambda view, start: shapes)
 
 
 KILLED = """
@@ -138,7 +138,7 @@ def give(view, start):
             os.kill(os.getpid(), signal.SIGKILL)
         index = torch.arange(first, first + 2)
         yield (index + 100 * view).float().view(-1, 1, 1), index
-features.FeatureStore(6, 2, pathlib.Path(sys.argv[1]), max_memory=1 << 20).fill(give)
+features.FeatureStore(6, 2, pathlib.Path(sys.argv[1]), memory_bytes=1 << 20).fill(give)
 """
 
 
@@ -146,21 +146,21 @@ def test_a_killed_computation_goes_on_where_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "key"
     process = warm.run(["-c", KILLED, folder])
     assert process.returncode == -signal.SIGKILL
-    store, calls = FeatureStore(6, 2, folder, max_memory=1 << 20), []
+    store, calls = FeatureStore(6, 2, folder, memory_bytes=1 << 20), []
     assert not store.open()
     store.fill(batches(calls))
     assert calls == [(1, 2), (1, 4)]
     assert store.rows([0, 1, 5], 0, seed=0)[0][:, 0, 0].tolist() == [0, 101, 105]
     assert store.rows([0, 1, 5], 1, seed=0)[0][:, 0, 0].tolist() == [100, 1, 5]
-    assert FeatureStore(6, 2, folder, max_memory=0).open()
+    assert FeatureStore(6, 2, folder, memory_bytes=0).open()
 
 
 @pytest.mark.parametrize("name", ["features.bin", "targets.safetensors", "meta.json"])
 def test_damaged_files_are_computed_anew(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "key"
-    FeatureStore(6, 1, folder, max_memory=1 << 20).fill(batches([]))
+    FeatureStore(6, 1, folder, memory_bytes=1 << 20).fill(batches([]))
     (folder / name).write_bytes((folder / name).read_bytes()[:-3])
-    store = FeatureStore(6, 1, folder, max_memory=1 << 20)
+    store = FeatureStore(6, 1, folder, memory_bytes=1 << 20)
     assert not store.open()
     store.fill(batches([]))
     assert store.rows([3], 0, seed=0)[0].item() == 3

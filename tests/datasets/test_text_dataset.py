@@ -215,7 +215,7 @@ def test_texts_are_encoded_once_and_found_again_by_content_and_tokenizer(own_cac
     other = Counting(Vocabulary.fit(WORDS[1:]))
     assert TextDataset(texts, spec=TextSpec(encoder=other))[0].tolist() != first[0].tolist()
     assert other.encoded == 50
-    TextDataset(texts, spec=spec, cache=False)
+    TextDataset(texts, spec=spec, cache=None)
     assert counting.encoded == 200
     assert {path.suffix for path in (own_cache / "text").iterdir()} == {".ids", ".lengths", ".lock"}
 
@@ -246,8 +246,8 @@ def test_a_damaged_cache_is_encoded_again(own_cache: Path, damage: str) -> None:
 def test_beyond_the_budget_everything_is_mapped_from_files(own_cache: Path, pairs: bool) -> None:
     texts = [(row["text"], "rain") for row in rows(300)] if pairs else [row["text"] for row in rows(300)]
     options: dict[str, Any] = {"text": (0, 1)} if pairs else {}
-    ds = TextDataset(texts, memory_budget=1000, **options)
-    kept = TextDataset(texts, memory_budget=1000, **options)
+    ds = TextDataset(texts, memory_bytes=1000, **options)
+    kept = TextDataset(texts, memory_bytes=1000, **options)
     small = TextDataset(texts, **options)
     assert list(ds.texts) == list(small.texts)
     for index in (0, 299):
@@ -265,14 +265,14 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(tmp_path: Path)
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
     with pytest.warns(UserWarning, match="cannot be kept for the next time"):
-        assert len(TextDataset(["a b"], cache_folder=folder)) == 1
+        assert len(TextDataset(["a b"], cache=folder)) == 1
 
 
 @pytest.mark.usefixtures("caches_anything")
 def test_a_cache_folder_that_is_a_file_is_said_and_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="cannot be kept for the next time"):
-        assert len(TextDataset(["a b"], cache_folder=tmp_path / "file")) == 1
+        assert len(TextDataset(["a b"], cache=tmp_path / "file")) == 1
 
 
 def test_loaders_of_both_kinds_and_workers_give_every_text_once() -> None:

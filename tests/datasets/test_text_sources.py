@@ -243,7 +243,7 @@ def test_a_line_of_50_megabytes(tmp_path: Path, name: str) -> None:
     header = "" if name in ("t.jsonl", "t.txt") else "text\n"
     path = write(tmp_path / name, header + content)
     options = {} if name == "t.txt" else {"text": "text"}
-    ds = TextDataset(path, tokenizer=lambda text: [str(len(text))], cache=False, **options)  # type: ignore[arg-type]
+    ds = TextDataset(path, tokenizer=lambda text: [str(len(text))], cache=None, **options)  # type: ignore[arg-type]
     assert [len(text) for text in ds.texts] == [50_000_000, 5]
 
 

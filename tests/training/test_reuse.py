@@ -66,7 +66,7 @@ def fit(train: Any, val: Any = None, views: int | None = None, epochs: int = 3, 
     torch.manual_seed(0)
     model = freeze(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
     optim = torch.optim.SGD(model[2].parameters(), 0.1)
-    reuse = ReuseFeatures(views=views, keep=False)
+    reuse = ReuseFeatures(views=views, cache=None)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optim, reuse_features=reuse, device="cpu", progress=False)
     said: list[str] = []
     trainer.run.say = said.append  # type: ignore[method-assign]
@@ -151,7 +151,7 @@ def test_a_cut_that_cannot_be_trained_through_is_not_used() -> None:
         torch.manual_seed(0)
         model = freeze(Checkpointed(), "block")
         optim = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
-        reuse = enabled and ReuseFeatures(keep=False)
+        reuse = enabled and ReuseFeatures(cache=None)
         trainer = Trainer(model, nn.CrossEntropyLoss(), optim, reuse_features=reuse, device="cpu", progress=False)
         said: list[str] = []
         trainer.run.say = said.append  # type: ignore[method-assign]

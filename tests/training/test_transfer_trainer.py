@@ -246,7 +246,7 @@ def test_features_beyond_the_budget_are_not_stored_and_it_is_said(capsys: Any) -
     model = freeze(make(), until="layer2")
     loader, val = loaders()
     optim = torch.optim.SGD(param_groups(model, 0.01))
-    reuse = ReuseFeatures(max_bytes=20 * 8 * 64 * 4 - 1)  # one byte less than the maps of layer1 take
+    reuse = ReuseFeatures(cache_bytes=20 * 8 * 64 * 4 - 1)  # one byte less than the maps of layer1 take
     Trainer(model, nn.CrossEntropyLoss(), optim, reuse_features=reuse, device="cpu").fit(loader, val, epochs=2)
     message = capsys.readouterr().err
     assert "features of the training data are not stored: they would take 0.0 GB" in message

@@ -17,6 +17,8 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from dlkit.errors import ArgumentError
+
 _CHUNK = 1 << 20
 
 #: What dlkit keeps, each kind in a folder of its own below `home`, and what it is for.
@@ -53,6 +55,23 @@ def home_of(kind: str) -> Path:
     """
     assert kind in KINDS
     return home() / kind
+
+
+def folder_for(cache: str | os.PathLike[str] | None, kind: str) -> Path | None:
+    """The folder that an argument `cache=` means; None where nothing is kept beyond the process.
+
+    Args:
+        cache: "auto" for dlkit's own place, a folder, or "memory" or None for none.
+        kind: One of `KINDS`.
+
+    Raises:
+        ArgumentError: anything else.
+    """
+    if cache is None or cache == "memory":
+        return None
+    if not isinstance(cache, str | os.PathLike):
+        raise ArgumentError(f"cache must be 'auto', 'memory', a folder, or None for none, not {cache!r}")
+    return home_of(kind) if cache == "auto" else Path(os.path.abspath(Path(cache).expanduser()))
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -22,7 +22,7 @@ from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.loader import DataLoader
 from dlkit.runs.state import Run
 from dlkit.storage.caches import make_room
-from dlkit.storage.files import home, home_of
+from dlkit.storage.files import folder_for, home, home_of
 from dlkit.training.batches import to_device
 from dlkit.training.sources import Source, Wrapping
 from dlkit.training.steps import Forward
@@ -50,11 +50,10 @@ class ReuseFeatures:
             another mixture of them, with weights drawn evenly among all that sum to 1. Maps and tokens (where more
             than the head is trained) are taken in turn. None stores no augmented samples. They are stored even where
             no more epochs than views are left and so nothing is saved: a resumed run has to see the same numbers.
-        keep: Keep features in a folder, so that the next run finds them; they are recomputed as soon as weights, data
-            or preprocessing differ. False keeps them for this fit only.
-        folder: Where; None for the cache folder (`DLKIT_HOME`).
-        max_memory: Bytes up to which features are held in memory; beyond, a file is mapped.
-        max_bytes: Features that would take more than this are not stored at all.
+        cache: Keeps features for the next run: "auto" in `DLKIT_HOME`, or in a folder; they are recomputed as soon as
+            weights, data or preprocessing differ. None keeps them for this fit only.
+        cache_bytes: Features that would take more than this are not stored at all.
+        memory_bytes: Bytes up to which features are held in memory; beyond, a file is mapped.
         shared: A dict through which several Trainers with the same frozen model share features; None for none.
 
     Raises:
@@ -65,10 +64,9 @@ class ReuseFeatures:
     """
 
     views: int | None = None
-    keep: bool = True
-    folder: str | os.PathLike[str] | None = None
-    max_memory: int = 1 << 30
-    max_bytes: int = 1 << 34
+    cache: str | os.PathLike[str] | None = "auto"
+    cache_bytes: int = 1 << 34
+    memory_bytes: int = 1 << 30
     shared: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -273,7 +271,7 @@ class ReusingSource(Wrapping):
         """Open or compute the features, if that is exact and there is room."""
         run, settings = self.reuse.run, self.reuse.settings
         shared = settings.shared
-        identity = identity_of(self.loader.dataset) if settings.keep else None
+        identity = identity_of(self.loader.dataset) if folder_for(settings.cache, "features") else None
         place = self._key(identity or f"object {id(self.loader.dataset)}") if shared is not None else ""
         if shared is not None and place in shared:
             self.store = shared[place]
@@ -300,10 +298,10 @@ class ReusingSource(Wrapping):
         return self.reuse.key(identity, views=self._views, seed=self.source.seed if self._views > 1 else None)
 
     def _new_store(self, identity: str | None) -> FeatureStore:
-        settings, folder = self.reuse.settings, None
-        if identity is not None:
-            folder = Path(settings.folder or home_of("features")) / self._key(identity)
-        return FeatureStore(len(self.loader.dataset), self._views, folder, max_memory=settings.max_memory)
+        settings = self.reuse.settings
+        kept = None if identity is None else folder_for(settings.cache, "features")
+        folder = None if kept is None or identity is None else kept / self._key(identity)
+        return FeatureStore(len(self.loader.dataset), self._views, folder, memory_bytes=settings.memory_bytes)
 
     def _fill(self) -> None:
         assert self.store is not None
@@ -348,8 +346,8 @@ class ReusingSource(Wrapping):
     def _check_room(self, features: Tensor) -> None:
         assert self.store is not None
         size = features[0].numel() * features.element_size() * self.store.samples * self.store.views
-        limit = self.reuse.settings.max_bytes
-        if size > self.store.max_memory or self.store.folder is not None:
+        limit = self.reuse.settings.cache_bytes
+        if size > self.store.memory_bytes or self.store.folder is not None:
             make_room(2 * size, self.store.folder or home_of("features"))
             limit = min(limit, shutil.disk_usage(_existing(self.store.folder or home())).free // 2)
         if size > limit:

@@ -141,17 +141,17 @@ class FeatureStore:
         samples: Number of samples.
         views: Views of each.
         folder: Where to keep them, named by the key; None for this process only.
-        max_memory: Bytes of features up to which they are held in memory.
+        memory_bytes: Bytes of features up to which they are held in memory.
 
-    >>> store = FeatureStore(3, 1, None, max_memory=1000)
+    >>> store = FeatureStore(3, 1, None, memory_bytes=1000)
     >>> store.fill(lambda view, start: [(torch.eye(3), torch.arange(3))])
     >>> store.rows([2, 0], epoch=5, seed=0)
     (tensor([[0., 0., 1.],
             [1., 0., 0.]]), tensor([2, 0]))
     """
 
-    def __init__(self, samples: int, views: int, folder: Path | None, *, max_memory: int) -> None:
-        self.samples, self.views, self.folder, self.max_memory = samples, views, folder, max_memory
+    def __init__(self, samples: int, views: int, folder: Path | None, *, memory_bytes: int) -> None:
+        self.samples, self.views, self.folder, self.memory_bytes = samples, views, folder, memory_bytes
         self.values: Tensor | None = None
         self.targets: Any = None
         self.mixes = False
@@ -234,7 +234,7 @@ class FeatureStore:
     def _room(self, file: Path | None, first: Tensor) -> Tensor:
         shape = (self.samples * self.views, *first.shape[1:])
         size = first[0].numel() * first.element_size() * shape[0]
-        if file is None and size > self.max_memory:
+        if file is None and size > self.memory_bytes:
             folder = home_of("features")
             folder.mkdir(parents=True, exist_ok=True)
             file = self._scratch = folder / f"scratch-{os.getpid()}-{id(self)}.bin"
@@ -282,7 +282,7 @@ class FeatureStore:
 
     def _settle(self) -> None:
         """Into memory, if it fits."""
-        if self.values is not None and self.nbytes <= self.max_memory:
+        if self.values is not None and self.nbytes <= self.memory_bytes:
             self.values = self.values.clone()
 
     def rows(self, indices: Sequence[int], epoch: int, seed: int) -> tuple[Tensor, Any]:

@@ -34,7 +34,7 @@ import numpy.typing as npt
 from dlkit.datasets.files import cachefile
 from dlkit.errors import ArgumentError
 from dlkit.storage.caches import make_room
-from dlkit.storage.files import FileLock, home_of
+from dlkit.storage.files import FileLock, folder_for
 
 __all__ = ["ArrayCache", "open_cache"]
 
@@ -62,22 +62,22 @@ def open_cache(
     Raises:
         ArgumentError: the folder cannot be made.
     """
+    kept = folder_for(where, "decoded")
     if where is None:
         return None
     if budget is not None and (not isinstance(budget, int) or budget < 1):
         raise ArgumentError(f"cache_bytes must be a whole number of bytes above 0, not {budget!r}")
-    if where == "memory":
+    if kept is None:
         shared = Path("/dev/shm")
         folder = Path(tempfile.mkdtemp(prefix="dlkit-arrays-", dir=shared if shared.is_dir() else None))
         cache = ArrayCache(folder, size, rule, budget)
         weakref.finalize(cache, _remove, folder, os.getpid())
         return cache
-    folder = home_of("decoded") if where == "auto" else Path(os.path.abspath(where))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        kept.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ArgumentError(f"cache={str(where)!r}: the folder {folder} cannot be made: {error.strerror}") from error
-    return ArrayCache(folder, size, rule, budget)
+        raise ArgumentError(f"cache={str(where)!r}: the folder {kept} cannot be made: {error.strerror}") from error
+    return ArrayCache(kept, size, rule, budget)
 
 
 class ArrayCache:

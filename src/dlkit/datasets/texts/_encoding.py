@@ -33,18 +33,16 @@ class Storage:
     """Where encoded texts are kept.
 
     Attributes:
-        cache: Whether to keep them in a file when encoding takes long, and to look there first.
-        folder: The folder of those files; None for dlkit's cache folder.
+        folder: The folder of the files that keep what takes long to encode, and are looked into first; None keeps none.
         budget: Bytes of encoded texts to hold in memory; more are read from a mapped file.
     """
 
-    cache: bool = True
     folder: Path | None = None
     budget: int = 1 << 30
 
     @property
     def place(self) -> Path:
-        """The folder, named."""
+        """The folder, or where files that outgrow the memory lie until the process ends."""
         return home_of("text") if self.folder is None else self.folder
 
     def is_writable(self) -> bool:
@@ -71,7 +69,11 @@ class Packed:
 
 def pack(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None, storage: Storage) -> Packed:
     """Encode one or, for pairs, two packed lists of texts; or take what was kept the last time."""
-    key = _key(encoder, texts, max_length) if storage.cache and _is_much(texts) and storage.is_writable() else None
+    key = (
+        _key(encoder, texts, max_length)
+        if storage.folder is not None and _is_much(texts) and storage.is_writable()
+        else None
+    )
     if key is None:
         return _encoded(encoder, texts, max_length, storage, None)
     with FileLock(storage.place / f"{key}.lock"):  # of several processes that start together, one encodes

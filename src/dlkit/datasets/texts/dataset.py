@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from multiprocessing.context import get_spawning_popen
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
 
 from dlkit._showing import Lines
@@ -20,6 +19,7 @@ from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.reading.policy import check_known
 from dlkit.specs.text import TextSpec
 from dlkit.splits import Fractions, content_keys, split_indices
+from dlkit.storage.files import folder_for
 from dlkit.storage.strings import PackedStrings
 from dlkit.text._encoded import Encoder
 from dlkit.text.cleaning import Cleaning
@@ -53,9 +53,8 @@ class TextOptions(TypedDict, total=False):
     on_error: Literal["raise", "skip"]
     max_errors: float
     collate: PadCollate | None
-    cache: bool
-    cache_folder: str | PathLike[str] | None
-    memory_budget: int
+    cache: str | PathLike[str] | None
+    memory_bytes: int
 
 
 class TextDataset(PackedTextDataset):
@@ -102,9 +101,9 @@ class TextDataset(PackedTextDataset):
             it in `skipped`.
         max_errors: The share of such rows (ten are always allowed) at which "skip" stops too.
         collate: How batches are laid out, instead of the default: `PadCollate(..., input_name="input_ids")`.
-        cache: Keep what took long to encode in a file, found again by the texts and the tokenizer.
-        cache_folder: Where; None for dlkit's cache folder.
-        memory_budget: Bytes of texts, and of their numbers, to hold in memory; beyond it they are read from a file.
+        cache: Keeps what took long to encode, found again by the texts and the tokenizer: "auto" in `DLKIT_HOME`, or in
+            a folder; None does not.
+        memory_bytes: Bytes of texts, and of their numbers, to hold in memory; beyond it they are read from a file.
 
     Attributes:
         spec: Everything that turns a text into numbers, for the next dataset and the model file.
@@ -152,9 +151,8 @@ class TextDataset(PackedTextDataset):
         on_error: Literal["raise", "skip"] = "raise",
         max_errors: float = 0.1,
         collate: PadCollate | None = None,
-        cache: bool = True,
-        cache_folder: str | PathLike[str] | None = None,
-        memory_budget: int = 1 << 30,
+        cache: str | PathLike[str] | None = "auto",
+        memory_bytes: int = 1 << 30,
     ) -> None:
         options = {name: value for name, value in locals().items() if name in TextOptions.__annotations__}
         if spec is not None and spec.classes is not None:
@@ -220,12 +218,8 @@ class TextDataset(PackedTextDataset):
         return dataset
 
     def _build(self, rows: TextRows, spec: TextSpec, options: TextOptions) -> None:
-        folder = options.get("cache_folder")
-        storage = Storage(
-            cache=options.get("cache", True),
-            folder=None if folder is None else Path(folder),
-            budget=options.get("memory_budget", 1 << 30),
-        )
+        folder = folder_for(options.get("cache", "auto"), "text")
+        storage = Storage(folder=folder, budget=options.get("memory_bytes", 1 << 30))
         packed = pack(spec.encoder, rows.texts, spec.max_length, storage)
         super().__init__(
             packed.ids,
@@ -310,7 +304,7 @@ def _read(source: Any, options: TextOptions, group: Column | None = None) -> Tex
         max_errors=options.get("max_errors", 0.1),
         missing=tuple(options.get("missing", DEFAULT_MISSING)),
     )
-    classes, budget = _names(options.get("classes")), options.get("memory_budget", 1 << 30)
+    classes, budget = _names(options.get("classes")), options.get("memory_bytes", 1 << 30)
     return read_rows(source, roles, reading, policy, classes=classes, budget=budget)
 
 
