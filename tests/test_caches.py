@@ -33,7 +33,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DLKIT_HOME", str(tmp_path / "home"))
     for name, size, days in (
         ("features/abc/features.bin", 2900, 10),
-        ("features/abc/meta.json", 100, 10),
+        ("features/abc/targets", 100, 10),
         ("text/key.ids", 150, 2),
         ("text/key.lengths", 50, 2),
         ("text/.key.ids.x1.tmp", 0, 2),
@@ -107,7 +107,7 @@ def test_what_another_process_uses_stays(kept: Path, how: str) -> None:
     assert program.stdout.readline() == "held\n"
     done = clear()
     assert [entry.kind for entry in done.in_use] == ["features"]
-    assert {"features/abc/features.bin", "features/abc/meta.json"} <= left(kept)
+    assert {"features/abc/features.bin", "features/abc/targets"} <= left(kept)
     assert len(done.removed) == 2
     program.kill()
     program.communicate(timeout=60)

@@ -264,7 +264,7 @@ def test_a_kept_scan_is_used_until_a_folder_changes(
     os.utime(folder / "ants", ns=(1, 1))
     first = scan(folder, IMAGES)
     assert first.kept is not None
-    assert own_cache in first.kept.parents
+    assert own_cache in first.kept.path.parents
     unlabelled = ImageFiles(folder, size=8)
 
     def no_walk(*_: Any, **__: Any) -> Any:
@@ -292,7 +292,7 @@ def test_a_kept_scan_is_used_until_a_folder_changes(
     assert len(scan(folder, IMAGES)) == 24
     kept = scan(folder, IMAGES).kept
     assert kept is not None
-    kept.write_bytes(b"damaged")
+    kept.path.write_bytes(b"damaged")
     assert len(scan(folder, IMAGES)) == 24
 
 
@@ -306,7 +306,7 @@ def test_a_kept_scan_is_mapped_so_that_workers_share_it(folder: Path, monkeypatc
     assert ds._listing is not None
     assert ds._targets is not None
     for array in (ds._names._blob.array, ds._names._ends, ds._targets.numpy()):
-        assert str(ds._listing.kept) in mapping_at(array.ctypes.data)
+        assert str(ds._listing.kept.path) in mapping_at(array.ctypes.data)
 
 
 def mapping_at(address: int) -> str:

@@ -19,14 +19,16 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from dlkit import rng
 from dlkit.errors import DataError
-from dlkit.storage.files import FileLock, atomic_write, home_of, mapped, mark_used
+from dlkit.storage.arrays import Arrays, Kind, open_arrays, write_arrays
+from dlkit.storage.files import FileLock, home_of, mapped, mark_used
 from dlkit.storage.identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.transfer._cut import Cut
 from dlkit.transfer.freezing import frozen_tensors
 
 __all__ = ["FeatureStore", "Features", "features_key", "identity_of"]
 
-_FORMAT = 2  # 1: convolved in the usual layout, which rounds differently
+_FORMAT = 3  # raised by one where features are computed or kept another way
+_KIND = Kind("list of targets", _FORMAT)
 _SAVE_EVERY = 5.0  # seconds between the moments up to which a killed computation goes on
 _TRANSFORMS = ("transform", "target_transform", "transforms", "loader")  # of torchvision's datasets
 
@@ -165,19 +167,12 @@ class FeatureStore:
 
     def open(self) -> bool:
         """Take what a process before has finished; False if there is nothing whole."""
-        if self.folder is None or not (self.folder / "meta.json").is_file():
+        if self.folder is None or not (self.folder / "targets").is_file():
             return False
-        try:
-            meta = json.loads((self.folder / "meta.json").read_text())
-            shape, dtype = tuple(meta["shape"]), getattr(torch, meta["dtype"])
-            if meta["format"] != _FORMAT or shape[0] != self.samples * self.views:
-                return False
-            self.values = _map(self.folder / "features.bin", shape, dtype)
-            self.targets = _read_targets(self.folder / "targets.safetensors", self.samples * self.views)
-        except (OSError, ValueError, KeyError, AttributeError, RuntimeError, DataError):
+        if self._read("targets") != self.samples * self.views:
             self.discard()
             return False
-        mark_used(self.folder / "meta.json")
+        mark_used(self.folder / "targets")
         self._settle()
         self.mixes = self._can_mix()
         return True
@@ -220,7 +215,7 @@ class FeatureStore:
             targets.append(target)
             done += len(features)
             if file is not None and time.monotonic() - saved > _SAVE_EVERY:
-                self._save_progress(done, targets)
+                self._write("progress", _joined(targets), done)
                 saved = time.monotonic()
         if done != self.samples * self.views:
             raise DataError(f"{done} of {self.samples * self.views} samples came to be stored as features")
@@ -246,39 +241,39 @@ class FeatureStore:
         return mapped
 
     def _progress(self) -> tuple[int, list[Any]]:
+        """How many rows a killed computation has left, and their targets."""
+        done = self._read("progress", shared=True)
+        return done, [self.targets] if done else []
+
+    def _read(self, name: str, *, shared: bool = False) -> int:
+        """Open the features as far as a file of targets says that they are good, and say how many rows that are."""
         assert self.folder is not None
         try:
-            state = json.loads((self.folder / "progress.json").read_text())
-            targets = _read_targets(self.folder / "progress.safetensors", state["rows"])
-            shape, dtype = tuple(state["shape"]), getattr(torch, state["dtype"])
-            self.values = _map(self.folder / "features.bin", shape, dtype, shared=True)
-            return int(state["rows"]), [targets]
+            kept = open_arrays(self.folder / name, _KIND)
+            shape, dtype = tuple(kept.about["shape"]), getattr(torch, kept.about["dtype"])
+            self.values = _map(self.folder / "features.bin", shape, dtype, shared=shared)
+            self.targets = _named(kept)
+            if shape[0] != self.samples * self.views:
+                raise DataError(f"{self.folder} holds features of {shape[0]} rows")
+            return int(kept.about["rows"])
         except (OSError, ValueError, KeyError, AttributeError, RuntimeError, DataError):
-            self.values = None
-            return 0, []
+            self.values = self.targets = None
+            return 0
 
-    def _save_progress(self, done: int, targets: list[Any]) -> None:
+    def _write(self, name: str, targets: Any, rows: int) -> None:
+        """Put the features on the disk, and after that their targets, which say how far the features are good."""
         assert self.folder is not None
         assert self.values is not None
         _sync(self.folder / "features.bin")
-        _write_targets(self.folder / "progress.safetensors", _joined(targets))
-        self._write_json("progress.json", rows=done)
+        named = targets if isinstance(targets, Mapping) else {} if targets is None else {"": targets}
+        about = {"shape": list(self.values.shape), "dtype": str(self.values.dtype).removeprefix("torch."), "rows": rows}
+        write_arrays(self.folder / name, _KIND, {f"target.{key}": value for key, value in named.items()}, about)
 
     def _finish(self) -> None:
         assert self.folder is not None
-        _sync(self.folder / "features.bin")
-        _write_targets(self.folder / "targets.safetensors", self.targets)
-        self._write_json("meta.json", format=_FORMAT)
-        for name in ("progress.json", "progress.safetensors"):
-            (self.folder / name).unlink(missing_ok=True)
+        self._write("targets", self.targets, self.samples * self.views)
+        (self.folder / "progress").unlink(missing_ok=True)
         self._settle()
-
-    def _write_json(self, name: str, **more: Any) -> None:
-        assert self.folder is not None
-        assert self.values is not None
-        state = {"shape": list(self.values.shape), "dtype": str(self.values.dtype).removeprefix("torch."), **more}
-        with atomic_write(self.folder / name) as file:
-            file.write(json.dumps(state).encode())
 
     def _settle(self) -> None:
         """Into memory, if it fits."""
@@ -357,22 +352,9 @@ def _selected(targets: Any, index: Tensor) -> Any:
     return None if targets is None else targets.index_select(0, index)
 
 
-def _write_targets(file: Path, targets: Any) -> None:
-    from safetensors.torch import save
-
-    named = targets if isinstance(targets, Mapping) else ({} if targets is None else {"": targets})
-    with atomic_write(file) as opened:
-        opened.write(save({f"target.{name}": value.contiguous() for name, value in named.items()}))
-
-
-def _read_targets(file: Path, rows: int) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        found = {name.removeprefix("target."): value for name, value in load_file(file).items()}
-    except SafetensorError as error:
-        raise DataError(f"{file} is damaged: {error}") from error
-    if any(len(value) != rows for value in found.values()):
-        raise DataError(f"{file} does not have {rows} targets")
+def _named(kept: Arrays) -> Any:
+    """Targets as they were given: a tensor, several by name, or None."""
+    found = {name.removeprefix("target."): value.clone() for name, value in kept.tensors.items()}
+    if any(len(value) != kept.about["rows"] for value in found.values()):
+        raise DataError(f"{kept.path} does not have {kept.about['rows']} targets")
     return found.get("") if set(found) <= {""} else found

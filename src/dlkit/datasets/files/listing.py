@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,13 +26,14 @@ from dlkit.errors import DataError, DataNotFoundError
 from dlkit.reading.classes import numbered, stated_order
 from dlkit.reading.parsing import spelled
 from dlkit.reading.targets import natural
-from dlkit.storage.files import atomic_write, home_of, mark_used
+from dlkit.storage.arrays import Arrays, Kind, open_arrays, write_arrays
+from dlkit.storage.files import home_of, mark_used
 from dlkit.storage.strings import PackedStrings
 
 __all__ = ["Listing", "scan"]
 
-#: Raised by one whenever a scan would find something else in the same folder.
-VERSION = 3
+#: Its version is raised by one whenever a scan would find something else in the same folder.
+_KIND = Kind("scan of a folder", 4)
 #: Scans of fewer files are not kept: repeating them takes a fraction of a second.
 KEEP_FROM = 20_000
 #: Seconds after which a scan shows a bar.
@@ -64,7 +62,7 @@ class Listing:
         classes: The class names, in the order of the targets.
         part_names: Those of "train", "val", "test" that the folder is laid out in; empty for one without.
         left_out: What was not taken: a kind ("hidden", "not an image", ...) to how many and the first of them.
-        kept: The file this was read from, None for a scan that was not kept.
+        kept: What this was read from, None for a scan that was not kept.
     """
 
     root: Path
@@ -74,14 +72,14 @@ class Listing:
     classes: tuple[str, ...] = ()
     part_names: tuple[str, ...] = ()
     left_out: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
-    kept: Path | None = None
+    kept: Arrays | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __reduce__(self) -> Any:
         if self.kept is not None:
-            return _reopen, (self.kept, self.root, len(self))
+            return _listing, (self.kept, self.root)
         return Listing, (self.root, self.names, self.targets, self.parts, self.classes, self.part_names, self.left_out)
 
     def told(self) -> str:
@@ -290,82 +288,60 @@ def _a(noun: str) -> str:
 
 
 def _kept_path(folder: Path, kind: Decoder, labelled: bool) -> Path:
-    text = f"{VERSION} {labelled} {kind.noun} {sorted(kind.suffixes)} {os.fsencode(folder)!r}"
+    text = f"{labelled} {kind.noun} {sorted(kind.suffixes)} {os.fsencode(folder)!r}"
     key = hashlib.sha256(text.encode()).hexdigest()[:24]
     return home_of("scans") / f"{key}.safetensors"
 
 
 def _keep(listing: Listing, path: Path, stamps: Mapping[str, int]) -> Listing:
     """Write a scan for the next time and map it; where that fails the scan in memory does as well."""
-    about = {
-        "version": VERSION,
-        "root": os.fsencode(listing.root).hex(),
-        "classes": listing.classes,
-        "part_names": listing.part_names,
-        "left_out": listing.left_out,
-    }
     (names, offsets), (folders, folder_offsets) = listing.names.arrays(), PackedStrings.of(stamps).arrays()
     tensors = {
         "targets": listing.targets,
-        "offsets": torch.from_numpy(offsets),
-        "stamps": torch.tensor(list(stamps.values()), dtype=torch.int64),
-        "folder_offsets": torch.from_numpy(folder_offsets),
-        "folders": torch.from_numpy(folders),
         "parts": listing.parts,
+        "stamps": torch.tensor(list(stamps.values()), dtype=torch.int64),
         "names": torch.from_numpy(names),
+        "offsets": torch.from_numpy(offsets),
+        "folders": torch.from_numpy(folders),
+        "folder_offsets": torch.from_numpy(folder_offsets),
     }
-    with contextlib.suppress(OSError):
+    about = {"classes": listing.classes, "part_names": listing.part_names, "left_out": listing.left_out}
+    with contextlib.suppress(OSError, DataError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(save(tensors, {"dlkit": json.dumps(about)}))
-        return _reopen(path, listing.root, len(listing))
+        write_arrays(path, _KIND, tensors, {"root": os.fsencode(listing.root).hex(), **about})
+        return _listing(open_arrays(path, _KIND, verify=False), listing.root)
     return listing
 
 
-def _reopen(path: Path, root: Path, size: int) -> Listing:
-    opened = _open(path, root)
-    if opened is None or len(opened[0]) != size:
-        raise DataError(f"the scan of {root} in {path} has changed since this dataset was opened; open it again")
-    return opened[0]
+def _listing(kept: Arrays, root: Path) -> Listing:
+    about = kept.about
+    return Listing(
+        root,
+        PackedStrings(kept["names"].numpy(), kept["offsets"].numpy()),
+        kept["targets"],
+        kept["parts"],
+        tuple(about["classes"]),
+        tuple(about["part_names"]),
+        {kind: (count, tuple(first)) for kind, (count, first) in about["left_out"].items()},
+        kept,
+    )
 
 
 def _open_if_unchanged(path: Path, root: Path) -> Listing | None:
-    opened = _open(path, root) if path.is_file() else None
-    if opened is None:
-        return None
-    listing, stamps = opened
+    """A kept scan whose folders have their time stamps still; None for one that is damaged or of another version."""
     try:
-        unchanged = all(os.stat(root / folder).st_mtime_ns == stamp for folder, stamp in stamps.items())
-    except OSError:
+        kept = open_arrays(path, _KIND)
+        folders = PackedStrings(kept["folders"].numpy(), kept["folder_offsets"].numpy())
+        stamps = zip(folders, kept["stamps"].tolist(), strict=True)
+        if kept.about["root"] != os.fsencode(root).hex():
+            return None
+        if any(os.stat(root / folder).st_mtime_ns != stamp for folder, stamp in stamps):
+            return None
+        listing = _listing(kept, root)
+    except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if unchanged:
-        mark_used(path)
-    return listing if unchanged else None
-
-
-def _open(path: Path, root: Path) -> tuple[Listing, dict[str, int]] | None:
-    """A kept scan and the time stamps of its folders; None for a file that is damaged or of another version."""
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["dlkit"])
-            if about["version"] != VERSION or about["root"] != os.fsencode(root).hex():
-                return None
-            tensors = {name: cast(Tensor, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-        folders = PackedStrings(tensors["folders"].numpy(), tensors["folder_offsets"].numpy())
-        stamps = dict(zip(folders, tensors["stamps"].tolist(), strict=True))
-        listing = Listing(
-            root,
-            PackedStrings(tensors["names"].numpy(), tensors["offsets"].numpy()),
-            tensors["targets"],
-            tensors["parts"],
-            tuple(about["classes"]),
-            tuple(about["part_names"]),
-            {kind: (count, tuple(first)) for kind, (count, first) in about["left_out"].items()},
-            path,
-        )
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return listing, stamps
+    mark_used(path)
+    return listing
 
 
 def with_classes(listing: Listing, given: Mapping[str, int] | Sequence[str]) -> tuple[tuple[str, ...], Tensor]:

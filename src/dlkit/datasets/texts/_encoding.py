@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from dlkit.storage.arrays import Block, BlockWriter
+from dlkit.storage.arrays import Block, BlockWriter, Kind, open_arrays, write_arrays
 from dlkit.storage.files import FileLock, atomic_write, home_of, mark_used
 from dlkit.storage.strings import PackedStrings
 from dlkit.text._encoded import Encoded, Encoder
@@ -23,7 +24,7 @@ from dlkit.text._encoded import Encoded, Encoder
 __all__ = ["Packed", "Storage", "pack"]
 
 Array = np.ndarray[Any, Any]
-_VERSION = 1
+_KIND = Kind("list of encoded texts", 2)
 _CHUNK = 10_000
 _CACHED_FROM = 4 << 20  # bytes of text; less is encoded again in about the time that looking it up takes
 
@@ -92,7 +93,7 @@ def _key(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | Non
     fingerprint = encoder.fingerprint()
     if fingerprint is None:
         return None
-    parts = (_VERSION, fingerprint, max_length, sys.version_info[:2], unicodedata.unidata_version)
+    parts = (_KIND.version, fingerprint, max_length, sys.version_info[:2], unicodedata.unidata_version)
     return hashlib.sha256(repr((*parts, [each.digest() for each in texts])).encode()).hexdigest()
 
 
@@ -119,34 +120,31 @@ def _chunks(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | 
 
 def _keep(packed: Packed, key: str, storage: Storage) -> None:
     """Write what is not in a file yet; the file of lengths comes last and says that all is there."""
-    about = [_VERSION, _checksum(packed.ids, packed.types), int(packed.types is not None)]
+    about = {"checksum": _checksum(packed.ids, packed.types), "typed": packed.types is not None}
     try:
         for block, suffix in ((packed.ids, ".ids"), (packed.types, ".types")):
             if block is not None and block.path is None:
                 with atomic_write(storage.place / f"{key}{suffix}") as file:
                     file.write(block.array.data)
-        with atomic_write(storage.place / f"{key}.lengths") as file:
-            file.write(np.concatenate([np.array(about, dtype="<i8"), packed.lengths.astype("<i8")]).data)
+        write_arrays(storage.place / f"{key}.lengths", _KIND, {"lengths": torch.from_numpy(packed.lengths)}, about)
     except OSError as error:
         warnings.warn(f"the encoded texts could not be kept for the next time: {error}", stacklevel=2)
 
 
 def _load(key: str, storage: Storage) -> Packed | None:
     try:
-        header = np.fromfile(storage.place / f"{key}.lengths", dtype="<i8")
-        if len(header) < 3 or header[0] != _VERSION:
-            return None
+        kept = open_arrays(storage.place / f"{key}.lengths", _KIND)
         ids = Block.map(storage.place / f"{key}.ids", np.dtype("<i4"))
-        types = Block.map(storage.place / f"{key}.types", np.dtype("i1")) if header[2] else None
-    except (FileNotFoundError, ValueError):
+        types = Block.map(storage.place / f"{key}.types", np.dtype("i1")) if kept.about["typed"] else None
+    except (OSError, ValueError, KeyError):
         return None
     mark_used(storage.place / f"{key}.lengths")
-    lengths = header[3:].astype(np.int64)
+    lengths = kept["lengths"].numpy().copy()
     if lengths.sum() != len(ids.array) or (types is not None and len(types.array) != len(ids.array)):
         return None
     if ids.array.nbytes > storage.budget:
         return Packed(ids, lengths, types)
-    if _checksum(ids, types) != header[1]:
+    if _checksum(ids, types) != kept.about["checksum"]:
         return None
     return Packed(Block(ids.array.copy()), lengths, types and Block(types.array.copy()))
 
