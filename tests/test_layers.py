@@ -19,6 +19,7 @@ storage/files storage/identity storage/arrays storage/strings storage/caches sto
 specs/documents specs/kinds specs/columns specs/table registry
 _modes _nested _calling
 _arguments _devices _shapes _layer_errors
+reading/encodings
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng lending
@@ -30,7 +31,7 @@ splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained specs/text
 specs/builtin specs/__init__
 text/__init__
-reading/cells reading/parsing reading/targets reading/classes reading/encodings reading/bytes reading/policy
+reading/cells reading/parsing reading/targets reading/classes reading/bytes reading/policy
 reading/headers reading/delimited reading/excel reading/columnar reading/frames reading/_text_rows reading/plain
 reading/reader reading/blocks reading/__init__
 datasets/base

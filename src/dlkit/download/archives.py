@@ -7,6 +7,7 @@ folder holds no link at all, so no write can pass through one; links are made la
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
@@ -72,7 +73,13 @@ class Limits:
 USUAL_LIMITS = Limits()
 
 
-def extract(archive: str | os.PathLike[str], to: str | os.PathLike[str], *, limits: Limits = USUAL_LIMITS) -> Path:
+def extract(
+    archive: str | os.PathLike[str],
+    to: str | os.PathLike[str],
+    *,
+    limits: Limits = USUAL_LIMITS,
+    encoding: str = "auto",
+) -> Path:
     """Unpack an archive into the new folder `to`, or change nothing at all.
 
     Zip, tar (plain, or packed with gzip, bzip2 or xz) and single files packed with gzip, bzip2 or xz; the content says
@@ -87,6 +94,8 @@ def extract(archive: str | os.PathLike[str], to: str | os.PathLike[str], *, limi
         archive: The archive file.
         to: The folder to make; it must not exist, or be empty. Missing folders above it are made.
         limits: How much may come out.
+        encoding: Of the names in a zip that do not say theirs, such as cp949; "auto" finds out, with a warning where
+            that is a guess.
 
     Returns:
         `to`, as a `Path`.
@@ -94,8 +103,8 @@ def extract(archive: str | os.PathLike[str], to: str | os.PathLike[str], *, limi
     Raises:
         DataNotFoundError: There is no file `archive`.
         ArgumentError: `to` exists already and is not an empty folder.
-        UnsafeArchiveError: A member has an absolute path, a drive letter, a backslash or `..`, is a device or a link
-            that leaves the folder, would be written through a link, or is more than `limits` allow; it is named.
+        UnsafeArchiveError: A member has an absolute path, a drive letter, `..` or in a tar a backslash, is a device or a
+            link that leaves the folder, would be written through a link, or is more than `limits` allow; it is named.
         ArchiveError: The archive is damaged, cut off, encrypted or of no known kind.
         DownloadError: The disk is full or the folder may not be written to; the path is named.
 
@@ -109,10 +118,15 @@ def extract(archive: str | os.PathLike[str], to: str | os.PathLike[str], *, limi
     archive, to = Path(archive).expanduser(), Path(to).expanduser()
     if to.name in ("", ".."):
         raise ArgumentError(f"to={str(to)!r} has no name of its own; give the path of the folder to make")
+    if encoding != "auto":
+        try:
+            codecs.lookup(encoding)
+        except LookupError as error:
+            raise ArgumentError(f"encoding={encoding!r} is not an encoding that Python knows") from error
     with unpack_lock(to):
         if os.path.lexists(to) and not (to.is_dir() and not to.is_symlink() and not any(to.iterdir())):
             raise ArgumentError(f"{archive} was not unpacked to {to}: that exists; remove it or name another folder")
-        with staged(archive, to, limits) as folder:
+        with staged(archive, to, limits, encoding) as folder:
             put_in_place(folder, to)
     return to
 
@@ -123,7 +137,7 @@ def unpack_lock(to: Path) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def staged(archive: Path, to: Path, limits: Limits) -> Iterator[Path]:
+def staged(archive: Path, to: Path, limits: Limits, encoding: str = "auto") -> Iterator[Path]:
     """A temporary folder beside `to` with everything from `archive`, checked and on the disk, for the block to rename.
 
     Removed at the end where it was not renamed. The caller holds `unpack_lock(to)`, so whatever is found under the
@@ -137,7 +151,7 @@ def staged(archive: Path, to: Path, limits: Limits) -> Iterator[Path]:
             folder.mkdir()
         sandbox = _Sandbox(folder, archive, limits)
         sandbox.refuse_claims(claimed_sizes(archive))
-        with contextlib.closing(members(archive)) as found:
+        with contextlib.closing(members(archive, encoding)) as found:
             for member in found:
                 sandbox.add(member)
         sandbox.finish()

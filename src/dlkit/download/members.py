@@ -10,8 +10,9 @@ import lzma
 import os
 import stat
 import tarfile
+import warnings
 import zipfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -20,11 +21,13 @@ from dlkit._filekinds import HEAD, kind_of
 from dlkit._opening import open_regular
 from dlkit.download.disk import disk_error
 from dlkit.errors import ArchiveError, DlkitError, UnsafeArchiveError
+from dlkit.reading.encodings import find_name_encoding
 
 _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 20  # bytes; tarfile reads a long-name header into memory whole, however long it claims to be
 _MAX_TAIL = 64 << 20  # bytes of padding behind the end of a tar; tar itself writes 10 kB
 _MOST_DEFLATE = 1032  # times smaller is the most that deflate, of gzip and zip, can make anything
+_UTF8 = 0x800  # the flag of a zip's name that is in UTF-8
 _MAX_TARGET = 4096  # bytes in a symbolic link, as on Linux
 
 _Opener = Callable[[IO[bytes]], Any]
@@ -63,12 +66,15 @@ def plain_name(archive: str) -> str:
     return archive.removesuffix(archive[len(archive) - len(suffix) :]) if suffix else archive
 
 
-def members(archive: Path) -> Generator[Member, None, None]:
-    """What is in the archive, one after the other; the chunks of each are to be read before going on. To be closed."""
+def members(archive: Path, encoding: str = "auto") -> Generator[Member, None, None]:
+    """What is in the archive, one after the other; the chunks of each are to be read before going on. To be closed.
+
+    Names in a zip that do not say their encoding are in `encoding`; "auto" finds out.
+    """
     with open_regular(archive, ArchiveError) as file, _parsing(archive):
         head = file.read(HEAD)
     if head.startswith((b"PK\3\4", b"PK\5\6")):
-        yield from _zip_members(archive)
+        yield from _zip_members(archive, encoding)
         return
     opener = next((opener for magic, opener in _PACKERS.items() if head.startswith(magic)), None)
     with _parsing(archive), _unpacking(archive, opener) as file:
@@ -152,15 +158,39 @@ def _single_member(archive: Path, opener: _Opener) -> Member:
     return Member(name=name, kind="file", chunks=_chunks(archive, lambda: _unpacking(archive, opener)))
 
 
-def _zip_members(archive: Path) -> Iterator[Member]:
+def _zip_members(archive: Path, encoding: str) -> Iterator[Member]:
     with open_regular(archive, ArchiveError) as source, _parsing(archive), zipfile.ZipFile(source) as file:
-        for info in file.infolist():
-            yield _zip_member(archive, file, info)
+        infos = file.infolist()
+        for info, name in zip(infos, _zip_names(archive, infos, encoding), strict=True):
+            yield _zip_member(archive, file, info, name)
 
 
-def _zip_member(archive: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
-    # zipfile cuts names at a NUL and on Windows turns backslashes into slashes: show the name as it was before that.
-    name = info.orig_filename if set(info.orig_filename) & {"\0", "\\"} else info.filename
+def _zip_names(archive: Path, infos: Sequence[zipfile.ZipInfo], encoding: str) -> list[str]:
+    """The names as they were written: zipfile takes all that are not marked as UTF-8 for cp437.
+
+    Programs of Windows write them in the code page of the country, and some with backslashes between folders; a name
+    with those is checked as any other.
+    """
+    # zipfile cuts names at a NUL, too: the name before that is to be seen and refused.
+    names = [info.orig_filename for info in infos]
+    legacy = [not info.flag_bits & _UTF8 and not name.isascii() for info, name in zip(infos, names, strict=True)]
+    if any(legacy):
+        raw = b"\n".join(name.encode("cp437") for name, old in zip(names, legacy, strict=True) if old)
+        codec, certain = find_name_encoding(raw) if encoding == "auto" else (encoding, True)
+        read = iter(raw.decode(codec).split("\n"))
+        names = [next(read) if old else name for name, old in zip(names, legacy, strict=True)]
+        if not certain:
+            example = next(name for name, old in zip(names, legacy, strict=True) if old)
+            warnings.warn(
+                f"{archive} does not say which encoding its names have, and is read as {codec} ({example}); if that is "
+                "wrong: dlkit.download.extract(..., encoding=...)",
+                UserWarning,
+                stacklevel=2,
+            )
+    return [name.replace("\\", "/") for name in names]
+
+
+def _zip_member(archive: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Member:
     mode = info.external_attr >> 16  # of a Unix file; 0 in archives from elsewhere
     if stat.S_ISLNK(mode):
         return Member(name=name, kind="symlink", target=_zip_link(file, info))

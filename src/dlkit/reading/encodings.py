@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import unicodedata
 import warnings
 from typing import Any
 
-import charset_normalizer
 import numpy as np
 
 from dlkit.errors import DataError
 
-__all__ = ["Buffer", "detect_encoding", "find_encoding", "first_bad_byte", "is_ascii"]
+__all__ = ["Buffer", "detect_encoding", "find_encoding", "find_name_encoding", "first_bad_byte", "is_ascii"]
 
 Buffer = Any  # bytes, mmap or memoryview: whatever numpy and Arrow read without a copy
 
@@ -88,6 +88,30 @@ def find_encoding(data: Buffer, origin: str) -> tuple[str, str | None]:
         raise DataError(f"{origin} is neither UTF-8 nor marked as UTF-16 and holds zero bytes; give encoding=...")
     known = _by_script(raw)
     return (known, None) if known is not None else _guessed(raw, origin)
+
+
+def find_name_encoding(raw: bytes) -> tuple[str, bool]:
+    """The codec of file names that do not say theirs, as in zip archives of Windows, and whether it is certain.
+
+    UTF-8 where they are; the old standard, cp437, where they then consist of Latin letters; else Korean, Japanese,
+    Russian as DOS wrote it, or what charset-normalizer guesses.
+
+    Args:
+        raw: All names, one a line.
+
+    >>> find_name_encoding("강아지".encode("cp949")), find_name_encoding("été".encode("cp437"))
+    (('cp949', False), ('cp437', True))
+    """
+    if first_bad_byte(raw) is None:
+        return "utf-8", True
+    if _letters(raw, "cp437", "LATIN"):
+        return "cp437", True
+    known = _by_script(raw) or ("cp866" if _letters(raw, "cp866", "CYRILLIC") else None)
+    return known or _guessed(raw, "")[0], False
+
+
+def _letters(raw: bytes, encoding: str, script: str) -> bool:
+    return all(unicodedata.name(letter, "").startswith(script) for letter in _foreign(raw, encoding))
 
 
 def is_ascii(data: Buffer) -> bool:
@@ -167,6 +191,8 @@ def _share(text: str, first: str, last: str) -> float:
 
 
 def _guessed(raw: bytes, origin: str) -> tuple[str, str]:
+    import charset_normalizer  # only guesses need it
+
     sample = raw if len(raw) <= _SAMPLE else raw[: raw.rfind(b"\n", 0, _SAMPLE) + 1] or raw[:_SAMPLE]
     western = "cp1252" if _decodes(raw, "cp1252") else "latin-1"
     found = (
