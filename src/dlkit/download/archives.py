@@ -103,7 +103,7 @@ def extract(
     Raises:
         DataNotFoundError: There is no file `archive`.
         ArgumentError: `to` exists already and is not an empty folder.
-        UnsafeArchiveError: A member has an absolute path, a drive letter, `..` or in a tar a backslash, is a device or a
+        UnsafeArchiveError: A member has an absolute path, a drive letter, `..` or in a tar a backslash, is a device, a
             link that leaves the folder, would be written through a link, or is more than `limits` allow; it is named.
         ArchiveError: The archive is damaged, cut off, encrypted or of no known kind.
         DownloadError: The disk is full or the folder may not be written to; the path is named.
