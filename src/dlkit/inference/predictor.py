@@ -110,6 +110,7 @@ class Predictor:
             "metrics": document.get("metrics", {}),
             "versions": document.get("versions", {}),
             "columns": list(meaning.columns),
+            "input": document["example"]["input"],
         }
         self._shape = tuple(document["example"]["shape"][1:])
 
