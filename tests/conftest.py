@@ -102,6 +102,7 @@ SLOW = [
     "training/test_continuing",
     "training/test_judged",
     "datasets/test_batches_left_out",
+    "serving/test_running::test_a_server_from_its_start_to_its_end",
 ]
 
 # Workers that are new processes ("forkserver") are forked from one that has imported what takes seconds; dlkit treats

@@ -73,7 +73,10 @@ inference/scoring inference/predictor inference/__init__
 recipes/tuning recipes/comparing recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__
 demo
 __init__
-cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_data cli/_cache cli/app
+serving/limits serving/refusals serving/logs serving/served serving/bodies serving/scheduling serving/answers
+serving/measuring serving/describing serving/protocol serving/gate serving/page serving/http serving/running
+serving/__init__
+cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_serving cli/_data cli/_cache cli/app
 cli/__init__ __main__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 
@@ -83,7 +86,7 @@ MAY_HIDE = {"__init__", "_doors", "_optional"}
 MODULE = re.compile(r"dlkit(\.\w+)+")
 
 # What a room must not reach, not even through others: training takes any iterable of batches, and so on.
-NEVER = {"training/": "datasets/", "callbacks/": "training/", "inference/": "training/"}
+NEVER = {"training/": "datasets/", "callbacks/": "training/", "inference/": "training/", "serving/": "training/"}
 
 
 @functools.cache

@@ -36,6 +36,7 @@ _MODULES = (
     "plots",
     "recipes",
     "samplers",
+    "serving",
     "specs",
     "splits",
     "storage",

@@ -6,6 +6,7 @@
 `projects`  `create`: what `dlkit new` writes, from `templates/`
 `_training` `train`, `compare`, `demo`
 `_models`   `predict`, `evaluate`, `info`, `export`
+`_serving`  `serve`
 `_data`     `inspect`, `download`, `new`
 `app`       the program
 =========== ==========================================================================================

@@ -13,6 +13,7 @@ import dlkit
 from dlkit.cli import _cache as cache
 from dlkit.cli import _data as data
 from dlkit.cli import _models as models
+from dlkit.cli import _serving as serving
 from dlkit.cli import _training as training
 
 __all__ = ["app", "main"]
@@ -30,6 +31,7 @@ for command in (
     models.evaluate,
     models.info,
     models.export,
+    serving.serve,
     data.inspect,
     training.compare,
     data.download,
@@ -66,5 +68,6 @@ def _program(
     dlkit inspect photos                    what is in a folder of photos, with a folder for each class
     dlkit train photos --out runs/photos    a pretrained network learns your classes
     dlkit predict runs/photos/model.safetensors new --out predictions.csv
+    dlkit serve runs/photos/model.safetensors   a REST API and a page
     dlkit new shop --task tabular           a small project of your own, ready to run
     """

@@ -1,0 +1,380 @@
+"""From the bytes of a request to inputs. Nothing that a client sends names a file, an address or a program here.
+
+What a kind of model takes stands in `TAKES`, once: which media type is one input, which is a table of them, how an
+input looks in JSON, and what is looked at before any work is done for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
+
+from dlkit import _bounds
+from dlkit._filekinds import HEAD, kind_of
+from dlkit.datasets.images.decoding import open_image
+from dlkit.errors import ArgumentError, DataError
+from dlkit.inference.outputs import Prediction
+from dlkit.inference.predictor import Predictor
+from dlkit.serving.limits import Limits
+from dlkit.serving.refusals import RefusedError
+
+__all__ = ["Asked", "TAKES", "Takes", "asked_in", "from_json", "media_type"]
+
+_CSV = "text/csv"
+_PLACE = re.compile(r"^(?:image|row|text) \d+: ")
+_EMPTY = "the body is empty"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Takes:
+    """How inputs of a kind come over the wire.
+
+    Attributes:
+        nouns: What they are called.
+        json: What one is in JSON, in words.
+        raw: The media types of a body that is one input; "image/*" for all of a family.
+        files: The media types of a body that holds many.
+        of_raw: Such a body, and the parameters of its media type, as an input of `Predictor.predict`.
+        of_json: A value of JSON as an input, given what the model says of itself.
+        check: What is wrong with an input, found before any work is done for it; empty if nothing is.
+        gather: Inputs as `Predictor.predict` takes them.
+    """
+
+    nouns: str
+    json: str
+    of_json: Callable[[Any, Predictor], Any]
+    raw: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    of_raw: Callable[[bytes, Mapping[str, str]], Any] = lambda body, parameters: body
+    check: Callable[[Any, Limits], str] = lambda given, limits: ""
+    gather: Callable[[list[Any]], Any] = lambda inputs: inputs
+
+
+def _of_base64(value: Any, predictor: Predictor) -> bytes:
+    if isinstance(value, bytes):  # of a binary tensor
+        return value
+    if not isinstance(value, str):
+        raise ArgumentError(f"is not the bytes of a file in base64, a text, but {_in_json(value)}")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ArgumentError(f"is not base64: {error}") from error
+
+
+def _pixels(data: bytes, limits: Limits) -> str:
+    try:
+        image = open_image(data, name="it")
+    except DataError:
+        return ""  # the model's own reader says what is wrong
+    if image.height * image.width <= limits.pixels:
+        return ""
+    return f"has {image.width:,} x {image.height:,} pixels, more than the {limits.pixels:,} this server takes"
+
+
+def _of_text(value: Any, predictor: Predictor) -> Any:
+    value = _of_plain(value, {}) if isinstance(value, bytes) else value  # of a binary tensor
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value):
+        return tuple(value)
+    raise ArgumentError(f"is not a text or a pair of texts, but {_in_json(value)}")
+
+
+def _of_plain(body: bytes, parameters: Mapping[str, str]) -> str:
+    charset = parameters.get("charset", "utf-8").lower()
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise RefusedError(415, f"texts are taken in UTF-8, and this one says that it is in {charset!r:.40}")
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise RefusedError(400, f"the text is not UTF-8: byte {error.start:,} cannot be read") from error
+
+
+def _characters(given: Any, limits: Limits) -> str:
+    longest = max(map(len, [given] if isinstance(given, str) else given))
+    return f"has {longest:,} characters, more than the {limits.characters:,} this server takes" * (
+        longest > limits.characters
+    )
+
+
+def _of_object(value: Any, predictor: Predictor) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ArgumentError(f"is not an object with a value for each column, but {_in_json(value)}")
+    return value
+
+
+def _of_numbers(value: Any, predictor: Predictor) -> Any:
+    described = predictor.info["input"]
+    if not isinstance(described, Mapping) or not isinstance(described.get("dtype"), str):
+        raise ArgumentError("cannot be sent as JSON: the model takes several tensors; use the Open Inference Protocol")
+    try:
+        made = torch.tensor(value, dtype=getattr(torch, described["dtype"]))
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise ArgumentError("is not an array of numbers whose rows have the same length") from None
+    if list(made.shape) != list(described["shape"][1:]):
+        raise ArgumentError(f"has the shape {list(made.shape)}, and the model takes {list(described['shape'][1:])}")
+    return made
+
+
+def _in_json(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+#: One entry for each kind of model. A new kind needs no other line in this room.
+TAKES: dict[str, Takes] = {
+    "image": Takes(
+        nouns="images",
+        json="the bytes of the file as a text in base64",
+        raw=("image/*", "application/octet-stream"),
+        of_json=_of_base64,
+        check=_pixels,
+    ),
+    "text": Takes(
+        nouns="texts",
+        json="a string, or a list of two for a pair",
+        raw=("text/plain",),
+        of_raw=_of_plain,
+        of_json=_of_text,
+        check=_characters,
+    ),
+    "table": Takes(
+        nouns="rows of a table",
+        json="an object with a value for each column, null where it is missing",
+        files=(_CSV,),
+        of_json=_of_object,
+    ),
+    "tensor": Takes(
+        nouns="arrays of numbers",
+        json="a list of numbers, or of such lists, in the shape of the model's input",
+        of_json=_of_numbers,
+        gather=torch.stack,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The inputs of a request.
+
+    Attributes:
+        takes: How they came.
+        limits: What they may be.
+        size: How many there are; of a file the most that there can be.
+        inputs: As `Predictor.predict` takes each; None in the place of one that cannot be used.
+        file: The content of a table, in place of inputs.
+        refused: Why inputs cannot be used, by place.
+        top_k: How many classes are wanted, where the body says so.
+    """
+
+    takes: Takes
+    limits: Limits
+    size: int
+    inputs: Sequence[Any] = ()
+    file: bytes | None = None
+    refused: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    top_k: int | None = None
+
+    @classmethod
+    def joined(cls, several: Sequence[Asked]) -> Asked:
+        """Requests of one input each as one.
+
+        Args:
+            several: Of the same kind.
+        """
+        refused = {place: why for place, each in enumerate(several) for why in each.refused.values()}
+        inputs = [each.inputs[0] for each in several]
+        return dataclasses.replace(several[0], size=len(several), inputs=inputs, refused=refused)
+
+    def predictions(self, predictor: Predictor, top_k: int, batch_size: int) -> Iterator[Prediction]:
+        """What the model says of each, with an error in the place of each that cannot be used.
+
+        Args:
+            predictor: The model.
+            top_k: How many classes to list.
+            batch_size: Inputs per forward pass.
+        """
+        if self.file is not None:
+            yield from predictor.predict_each(self.file, top_k=top_k, batch_size=batch_size, on_error="skip")
+            return
+        refused = dict(self.refused)
+        for place, given in enumerate(self.inputs):
+            if place not in refused and (why := self.takes.check(given, self.limits)):
+                refused[place] = why
+        good = [given for place, given in enumerate(self.inputs) if place not in refused]
+        ready = self.takes.gather(good) if good else []
+        found = predictor.predict_each(ready, top_k=top_k, batch_size=batch_size, on_error="skip") if good else iter(())
+        for place in range(self.size):
+            if place in refused:
+                yield Prediction(error=refused[place])
+                continue
+            answer = next(found)
+            yield Prediction(error=_PLACE.sub("", answer.error)) if answer.error else answer
+
+
+def asked_in(headers: Headers, body: bytes, predictor: Predictor, limits: Limits) -> Asked:
+    """The inputs in the body of a request.
+
+    Args:
+        headers: Of the request.
+        body: All of it.
+        predictor: The model that is to answer.
+        limits: What is allowed.
+
+    Raises:
+        RefusedError: the body is not what its media type says, or the model takes something else.
+    """
+    takes = TAKES[predictor.kind]
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise RefusedError(415, "compressed bodies are not taken; send the body as it is, without Content-Encoding")
+    media, parameters = media_type(headers.get("content-type", ""))
+    if media == "multipart/form-data":
+        return _of_form(headers, body, takes, limits)
+    if not body:
+        raise RefusedError(400, f"{_EMPTY}; {_wanted(takes)}")
+    if media == "application/json":
+        return from_json(_parsed(body), predictor, limits)
+    if media in takes.files:
+        return _of_file(body, takes, limits)
+    if _fits(media, takes.raw):
+        return Asked(takes=takes, limits=limits, size=1, inputs=[takes.of_raw(body, parameters)])
+    given = f"and the body is {media!r:.80}" if media else "and the request has no Content-Type"
+    raise RefusedError(415, f"{_wanted(takes)}, {given}")
+
+
+def media_type(header: str) -> tuple[str, dict[str, str]]:
+    """A Content-Type in its parts.
+
+    Args:
+        header: Its value.
+
+    >>> media_type('Text/Plain; charset="UTF-8"')
+    ('text/plain', {'charset': 'UTF-8'})
+    """
+    media, *rest = header.split(";")
+    pairs = (part.partition("=") for part in rest if "=" in part)
+    return media.strip().lower(), {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
+
+
+def _fits(media: str, wanted: Sequence[str]) -> bool:
+    return any(media == each or (each.endswith("/*") and media.startswith(each[:-1])) for each in wanted)
+
+
+def _wanted(takes: Takes) -> str:
+    ways = [
+        *takes.raw,
+        *takes.files,
+        "application/json",
+        *(["multipart/form-data"] if takes.raw or takes.files else []),
+    ]
+    return (
+        f"this model takes {takes.nouns}, as {', '.join(ways[:-1])} or {ways[-1]}"
+        if ways[1:]
+        else (f"this model takes {takes.nouns}, as {ways[0]}")
+    )
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return _bounds.parse(body, "the body")
+    except ArgumentError as error:
+        raise RefusedError(400, str(error)) from error
+
+
+def from_json(value: Any, predictor: Predictor, limits: Limits) -> Asked:
+    """The inputs in a document of JSON: a list of them, one of them, or an object with "inputs" and "top_k".
+
+    Args:
+        value: What JSON gave.
+        predictor: The model that is to answer.
+        limits: What is allowed.
+
+    Raises:
+        RefusedError: it holds no inputs, or too many.
+    """
+    takes, top_k = TAKES[predictor.kind], None
+    if isinstance(value, Mapping) and isinstance(value.get("inputs"), list):
+        if unknown := sorted(set(value) - {"inputs", "top_k"}):
+            raise RefusedError(400, f"beside 'inputs' the body may have 'top_k', not {unknown[0]!r:.80}")
+        top_k, value = value.get("top_k"), value["inputs"]
+        if top_k is not None and (type(top_k) is not int or top_k < 1):
+            raise RefusedError(400, f"top_k must be a whole number of at least 1, not {_in_json(top_k)}")
+    given = value if isinstance(value, list) else [value]
+    if not given:
+        raise RefusedError(400, f"the list of inputs is empty; each is {takes.json}")
+    _check_count(len(given), limits)
+    inputs, refused = list[Any](), dict[int, str]()
+    for place, each in enumerate(given):
+        try:
+            inputs.append(takes.of_json(each, predictor))
+        except ArgumentError as error:
+            inputs.append(None)
+            refused[place] = str(error)
+    return Asked(takes=takes, limits=limits, size=len(given), inputs=inputs, refused=refused, top_k=top_k)
+
+
+def _check_count(count: int, limits: Limits) -> None:
+    if count > limits.inputs:
+        raise RefusedError(413, f"the request has {count:,} inputs, and this server takes {limits.inputs:,} at a time")
+
+
+def _of_file(body: bytes, takes: Takes, limits: Limits) -> Asked:
+    if not body:
+        raise RefusedError(400, "the table is empty (0 bytes)")
+    if (kind := kind_of(body[:HEAD])) is not None:
+        raise RefusedError(415, f"the body is {kind.name}, and a table is taken as text, CSV")
+    rows = max(1, body.count(b"\n"), body.count(b"\r")) - 1  # without the header; a last line need not end
+    _check_count(rows, limits)
+    return Asked(takes=takes, limits=limits, size=max(1, rows), file=body)
+
+
+def _of_form(headers: Headers, body: bytes, takes: Takes, limits: Limits) -> Asked:
+    """Every part is an input, in the order of the form; of a table there is one part, its file."""
+    parts = _parts(headers.get("content-type", ""), body, limits)
+    if not parts:
+        raise RefusedError(400, "the form has no parts; each part is an input")
+    if takes.files:
+        if len(parts) > 1:
+            raise RefusedError(400, f"the form has {len(parts)} parts; of a table it may have one, the CSV file")
+        return _of_file(parts[0], takes, limits)
+    if not takes.raw:
+        raise RefusedError(415, _wanted(takes))
+    return Asked(takes=takes, limits=limits, size=len(parts), inputs=[takes.of_raw(part, {}) for part in parts])
+
+
+def _parts(content_type: str, body: bytes, limits: Limits) -> list[bytes]:
+    """The contents of a form's parts. What their headers say, names of files and the like, is of no interest."""
+    parts, ended = list[bytearray](), False
+
+    def begin() -> None:
+        _check_count(len(parts) + 1, limits)
+        parts.append(bytearray())
+
+    def data(piece: bytes, start: int, end: int) -> None:
+        parts[-1] += piece[start:end]
+
+    def finish() -> None:
+        nonlocal ended
+        ended = True
+
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise RefusedError(400, "the Content-Type of the form has no boundary")
+    try:
+        parser = MultipartParser(boundary, {"on_part_begin": begin, "on_part_data": data, "on_end": finish})
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise RefusedError(400, f"the multipart body cannot be read: {error}") from error
+    if not ended:
+        raise RefusedError(400, "the multipart body is cut off: its last boundary is missing")
+    return [bytes(part) for part in parts]

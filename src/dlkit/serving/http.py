@@ -1,0 +1,334 @@
+"""`app`: the routes of a server, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from dlkit._arguments import whole_number
+from dlkit.datasets.files.parallel import default_threads
+from dlkit.errors import ArgumentError
+from dlkit.serving import protocol
+from dlkit.serving.answers import as_json, body_of
+from dlkit.serving.bodies import Asked, asked_in
+from dlkit.serving.describing import described, openapi
+from dlkit.serving.gate import Gate, body_in
+from dlkit.serving.limits import Limits
+from dlkit.serving.measuring import Meters
+from dlkit.serving.page import PAGE, POLICY
+from dlkit.serving.refusals import ClientGoneError, RefusedError
+from dlkit.serving.scheduling import Answer, Job, Scheduler
+from dlkit.serving.served import Loaded, Served, served
+
+__all__ = ["Application", "app"]
+
+_PATIENCE = 0.1  # seconds until somebody looks whether a client that waits is still there
+_PUBLIC = ("/", "/v2/health/live", "/v2/health/ready")
+_MOST_CLASSES = 1000
+
+
+def app(
+    models: Any,
+    *,
+    limits: Limits | None = None,
+    token: str | None = None,
+    workers: int | None = None,
+    threads: int = 1,
+    batch: int | None = None,
+    device: str = "cpu",
+    watch: float | None = None,
+) -> Application:
+    """An ASGI application that answers for models: `POST /predict` and what belongs to it, and a page at `/`.
+
+    Args:
+        models: A model file or a `Predictor`; a list of those; or a dict of names and those.
+        limits: What one client may ask for.
+        token: What clients must send as `Authorization: Bearer TOKEN`; None for a server that anybody may ask.
+        workers: Threads that compute, each on a request of its own; by default the cores divided by `threads`.
+        threads: Of torch, for each of them; all together at most as many as there are cores.
+        batch: How many requests of one input are computed together, at most. 1 gives every input the same bits
+            whatever else is asked; that is the default for images on the CPU, 64 for others.
+        device: Where to compute, for files: "cpu", "cuda", "auto".
+        watch: Seconds between two looks whether a file has changed; None for never.
+
+    Returns:
+        The application, for any ASGI server. It needs no lifespan: its threads start with the first request.
+
+    Raises:
+        ArgumentError: there is no model, two have one name, or threads are more than cores.
+        ModelFileError: a file cannot be used.
+
+    >>> import tempfile, dlkit; from dlkit.models import SmallConvNet; from dlkit.transforms import for_evaluation
+    >>> file = tempfile.mkdtemp() + "/letters.safetensors"
+    >>> file = dlkit.save(SmallConvNet(num_classes=2, in_chans=3), file, classes="AB", preprocessing=for_evaluation(32))
+    >>> from starlette.testclient import TestClient
+    >>> with TestClient(app(file)) as client:
+    ...     client.get("/model").json()["classes"]
+    ['A', 'B']
+    """
+    whole_number("threads", threads, least=1)
+    cores = default_threads()
+    workers = max(1, cores // threads) if workers is None else whole_number("workers", workers, least=1)
+    if workers * threads > max(1, cores):
+        raise ArgumentError(
+            f"{workers} workers of {threads} threads are more than the {cores} cores there are, and threads that wait "
+            f"for each other take several times as long; leave workers out"
+        )
+    if batch is not None:
+        whole_number("batch", batch, least=1)
+    if token is not None and not token.strip():
+        raise ArgumentError("the token is empty, and would let everybody in; give one, or None for no token")
+    limits = limits or Limits()
+    scheduler = Scheduler(queue=limits.queue, workers=workers, threads=threads, batch=batch)
+    return Application(served(models, device=device), scheduler, limits, token=token, watch=watch)
+
+
+class Application:
+    """A server's state and routes; made by `app`.
+
+    Args:
+        models: By name.
+        scheduler: Computes.
+        limits: What one client may ask for.
+        token: See `app`.
+        watch: See `app`.
+
+    Attributes:
+        models: By name.
+        scheduler: Computes.
+        ready: Whether `/v2/health/ready` says so; a server that is about to end sets it to False.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Served],
+        scheduler: Scheduler,
+        limits: Limits,
+        *,
+        token: str | None = None,
+        watch: float | None = None,
+    ) -> None:
+        self.models, self.scheduler, self.ready = models, scheduler, True
+        self._limits, self._watch, self._started = limits, watch, False
+        self._meters = Meters(scheduler)
+        routes = [
+            Route("/", self._page),
+            Route("/predict", self._predict, methods=["POST"]),
+            Route("/model", self._model),
+            Route("/models", self._model_list),
+            Route("/metrics", self._metrics),
+            Route("/openapi.json", self._openapi),
+            Route("/v2", self._v2_server),
+            Route("/v2/health/live", self._live),
+            Route("/v2/health/ready", self._readiness),
+            *(
+                Route(f"/v2/models/{{name}}{version}{ending}", endpoint, methods=[method])
+                for version in ("", "/versions/{version}")
+                for ending, endpoint, method in (
+                    ("", self._v2_model, "GET"),
+                    ("/ready", self._v2_ready, "GET"),
+                    ("/infer", self._v2_infer, "POST"),
+                )
+            ),
+        ]
+        router = Router(routes, redirect_slashes=False, lifespan=self._life)
+        self._gate = Gate(router, token=token, public=_PUBLIC, meters=self._meters)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as ASGI asks for it."""
+        if scope["type"] == "http" and not self._started:
+            self.start()
+        await self._gate(scope, receive, send)
+
+    def start(self) -> None:
+        """Start the threads that compute, unless they run."""
+        if not self._started:
+            self._started = True
+            self.scheduler.start()
+
+    @contextlib.asynccontextmanager
+    async def _life(self, app: Any) -> AsyncIterator[None]:
+        """From the start of the server to its end."""
+        self.start()
+        watching = asyncio.create_task(self._watched(self._watch)) if self._watch else None
+        try:
+            yield
+        finally:
+            if watching is not None:
+                watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
+            await asyncio.to_thread(self.scheduler.stop)
+            self._started = False
+
+    async def _watched(self, seconds: float) -> None:
+        """Look after the files, in a thread: loading takes time, and nobody shall wait for it."""
+        while True:
+            await asyncio.sleep(seconds)
+            for each in self.models.values():
+                renewed = await asyncio.to_thread(each.renew)
+                if renewed is not False:
+                    self._meters.reloaded(each.name, good=bool(renewed))
+
+    async def _page(self, request: Request) -> Response:
+        """The page."""
+        return Response(PAGE, media_type="text/html", headers={"content-security-policy": POLICY})
+
+    async def _predict(self, request: Request) -> Response:
+        """What a model says of what is in the body."""
+        loaded = self._asked_model(request)
+        wanted = _whole(request, "top_k", most=_MOST_CLASSES)
+        deadline = self._deadline(request)
+        body = await body_in(request.headers, request.receive, self._limits)
+        asked = await _off_loop(len(body), asked_in, request.headers, body, loaded.predictor, self._limits)
+        answer = await self._computed(request, loaded, asked, wanted or asked.top_k or 1, deadline)
+        failed = [prediction.error for prediction in answer.predictions if prediction.error]
+        document = body_of(loaded, answer.predictions)
+        status = 200
+        if len(failed) == len(answer.predictions):
+            status, document["error"] = 422, failed[0] if failed else "the body holds no inputs"
+        headers = {"x-dlkit-version": loaded.version, "x-dlkit-batch": str(answer.together)}
+        return Response(as_json(document), status, headers, media_type="application/json")
+
+    async def _computed(self, request: Request, loaded: Loaded, asked: Asked, top_k: int, deadline: float) -> Answer:
+        """Wait in the queue for the answer; a client that leaves meanwhile takes its request out of it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self.scheduler.submit(Job(loaded, asked, top_k, deadline, future))
+        request.scope["dlkit"] |= {"model": loaded.name, "version": loaded.version, "inputs": asked.size}
+        watching = list[asyncio.Task[None]]()
+        later = loop.call_later(
+            _PATIENCE, lambda: watching.append(loop.create_task(_until_gone(request.receive, future)))
+        )
+        try:
+            answer = await future
+        except asyncio.CancelledError:
+            if future.cancelled() and watching and watching[0].done():
+                raise ClientGoneError from None
+            future.cancel()
+            raise
+        finally:
+            later.cancel()
+            for task in watching:
+                task.cancel()
+        self._meters.answered(loaded, len(answer.predictions), answer.together)
+        return answer
+
+    def _asked_model(self, request: Request) -> Loaded:
+        name = request.query_params.get("model")
+        if name is None and len(self.models) == 1:
+            return next(iter(self.models.values())).now
+        if name is None:
+            raise RefusedError(400, f"there are several models; say which: ?model={next(iter(self.models))}")
+        return self._named(name)
+
+    def _named(self, name: str) -> Loaded:
+        if name not in self.models:
+            raise RefusedError(404, f"there is no model {name!r:.80}; there are {', '.join(self.models)}")
+        return self.models[name].now
+
+    def _deadline(self, request: Request) -> float:
+        """When the time of a request is over: the server's limit, or less if the client says so."""
+        given = request.query_params.get("timeout")
+        try:
+            seconds = self._limits.seconds if given is None else float(given)
+        except ValueError:
+            seconds = math.nan
+        if not seconds > 0:
+            raise RefusedError(400, f"timeout must be a number of seconds above 0, not {given!r:.40}")
+        return time.monotonic() + min(seconds, self._limits.seconds)
+
+    async def _model(self, request: Request) -> Response:
+        """What a model takes and gives."""
+        return _json(described(self._asked_model(request), self._limits))
+
+    async def _model_list(self, request: Request) -> Response:
+        """What every model takes and gives."""
+        return _json({"models": [described(each.now, self._limits) for each in self.models.values()]})
+
+    async def _openapi(self, request: Request) -> Response:
+        """The document of OpenAPI."""
+        return _json(openapi([each.now for each in self.models.values()], self._limits))
+
+    async def _metrics(self, request: Request) -> Response:
+        """What was counted."""
+        text = self._meters.text([each.now for each in self.models.values()])
+        return Response(text, headers={"content-type": self._meters.media_type})
+
+    async def _live(self, request: Request) -> Response:
+        """Whether the process answers."""
+        return _json({"live": True})
+
+    async def _readiness(self, request: Request) -> Response:
+        """Whether to send requests here."""
+        return _json({"ready": self.ready}, 200 if self.ready else 503)
+
+    async def _v2_server(self, request: Request) -> Response:
+        """What the server is, by the Open Inference Protocol."""
+        return _json(protocol.server())
+
+    async def _v2_model(self, request: Request) -> Response:
+        """What a model takes and gives, by the Open Inference Protocol."""
+        return _json(protocol.model(self._version(request)))
+
+    async def _v2_ready(self, request: Request) -> Response:
+        """Whether a model is there, by the Open Inference Protocol."""
+        loaded = self._version(request)
+        return _json({"name": loaded.name, "ready": self.ready}, 200 if self.ready else 503)
+
+    async def _v2_infer(self, request: Request) -> Response:
+        """What a model says, by the Open Inference Protocol."""
+        loaded, deadline = self._version(request), self._deadline(request)
+        body = await body_in(request.headers, request.receive, self._limits)
+        wish = await _off_loop(len(body), protocol.read, request.headers, body, loaded.predictor, self._limits)
+        answer = await self._computed(request, loaded, wish.asked, len(loaded.predictor.classes) or 1, deadline)
+        head, content = protocol.write(wish, loaded, answer.predictions)
+        return Response(content, headers=head | {"x-dlkit-batch": str(answer.together)})
+
+    def _version(self, request: Request) -> Loaded:
+        loaded = self._named(request.path_params["name"])
+        wanted = request.path_params.get("version", loaded.version)
+        if wanted != loaded.version:
+            raise RefusedError(
+                404, f"the version of {loaded.name!r} is {loaded.version}, and there is no {wanted!r:.80}"
+            )
+        return loaded
+
+
+async def _until_gone(receive: Receive, future: asyncio.Future[Answer]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    future.cancel()
+
+
+_LARGE = 1 << 16  # bytes that are parsed in a thread, so that others do not wait
+
+
+async def _off_loop(size: int, function: Any, *arguments: Any) -> Any:
+    """Call a function that parses; of a large body in a thread."""
+    if size < _LARGE:
+        return function(*arguments)
+    return await asyncio.to_thread(functools.partial(function, *arguments))
+
+
+def _whole(request: Request, name: str, *, most: int) -> int | None:
+    given = request.query_params.get(name)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= most):
+        raise RefusedError(400, f"{name} must be a whole number from 1 to {most}, not {given!r:.40}")
+    return int(given)
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(as_json(document), status, media_type="application/json")

@@ -1,0 +1,55 @@
+"""The server's log: a line of JSON for each event, without paths or secrets."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dlkit._showing import escaped_json, without_secrets
+
+__all__ = ["LOGGER", "event", "line", "place_of"]
+
+#: The name of the logger.
+LOGGER = "dlkit-serve"
+_logger = logging.getLogger(LOGGER)
+
+
+def event(what: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Write one line.
+
+    Args:
+        what: What happened, in a word or two.
+        level: Of `logging`.
+        **fields: More about it, as plain data.
+    """
+    if not _logger.isEnabledFor(level):
+        return
+    _logger.log(level, "%s", line(what, level, fields))
+
+
+def line(what: str, level: int, fields: Mapping[str, Any]) -> str:
+    """An event as a line of JSON.
+
+    Args:
+        what: What happened.
+        level: Of `logging`.
+        fields: More about it.
+    """
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    document = {"time": now, "level": logging.getLevelName(level).lower(), "event": what, **fields}
+    return escaped_json(without_secrets(json.dumps(document, ensure_ascii=False, default=str)))
+
+
+def place_of(error: BaseException) -> str:
+    """Where an unexpected error was raised: the innermost lines as file names and numbers, without folders or values.
+
+    Args:
+        error: Any.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))

@@ -1,0 +1,94 @@
+"""What `/metrics` shows, in the format of Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from dlkit.serving.scheduling import Scheduler
+from dlkit.serving.served import Loaded
+
+__all__ = ["Meters"]
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Meters:
+    """Counters of one server, in a registry of their own.
+
+    Args:
+        scheduler: Whose queue is shown.
+
+    Attributes:
+        media_type: Of what `text` gives.
+    """
+
+    media_type = CONTENT_TYPE_LATEST
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._registry = registry = CollectorRegistry()
+        labels = ("route", "status")
+        self._requests = Counter("dlkit_requests", "Requests answered.", labels, registry=registry)
+        self._seconds = Histogram(
+            "dlkit_request_seconds", "Time to the answer.", ("route",), buckets=_SECONDS, registry=registry
+        )
+        self._inputs = Counter("dlkit_inputs", "Inputs answered.", ("model",), registry=registry)
+        self._batches = Histogram(
+            "dlkit_batch_size", "Inputs computed together.", ("model",), buckets=_SIZES, registry=registry
+        )
+        self._refused = Counter(
+            "dlkit_refused", "Requests refused, by status; 503 is a full queue.", ("status",), registry=registry
+        )
+        waiting = Gauge("dlkit_queue_inputs", "Inputs that wait.", registry=registry)
+        waiting.set_function(lambda: scheduler.waiting)
+        computing = Gauge("dlkit_computing_inputs", "Inputs that are being computed.", registry=registry)
+        computing.set_function(lambda: scheduler.computing)
+        self._reloads = Counter("dlkit_reloads", "Changed files.", ("model", "result"), registry=registry)
+        self._model = Gauge("dlkit_model", "The versions in use.", ("model", "version"), registry=registry)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Count a request.
+
+        Args:
+            route: The name of what answered it.
+            status: Of the answer.
+            seconds: That it took.
+        """
+        self._requests.labels(route, status).inc()
+        self._seconds.labels(route).observe(seconds)
+        if status >= 400:
+            self._refused.labels(status).inc()
+
+    def answered(self, loaded: Loaded, inputs: int, together: int) -> None:
+        """Count inputs.
+
+        Args:
+            loaded: The model that answered.
+            inputs: How many.
+            together: How many were computed together.
+        """
+        self._inputs.labels(loaded.name).inc(inputs)
+        self._batches.labels(loaded.name).observe(together)
+
+    def reloaded(self, name: str, *, good: bool) -> None:
+        """Count a changed file.
+
+        Args:
+            name: Of the model.
+            good: Whether it is in use now.
+        """
+        self._reloads.labels(name, "good" if good else "failed").inc()
+
+    def text(self, loaded: Iterable[Loaded]) -> bytes:
+        """Everything counted so far.
+
+        Args:
+            loaded: The versions in use.
+        """
+        self._model.clear()
+        for each in loaded:
+            self._model.labels(each.name, each.version).set(1)
+        return generate_latest(self._registry)

@@ -1,0 +1,207 @@
+"""The process of a server: its address, its signals, connections that never say anything, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from dlkit.errors import ArgumentError
+from dlkit.serving.http import Application
+from dlkit.serving.logs import LOGGER, event, line
+
+__all__ = ["log_to_stderr", "serve"]
+
+_HEAD_SECONDS = 10.0  # in which a connection must have sent a whole head, and after which a silent one is closed
+_LOOK = 1.0
+_LINES = 10_000  # of the log, that may wait for a slow reader; more are left out
+_CONNECTIONS = 1000
+_SWITCH = 0.0005  # seconds after which a thread that runs Python lets the one that answers have its turn
+
+
+def serve(
+    application: Application,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    drain: float = 35.0,
+    started: Callable[[str], None] | None = None,
+) -> int:
+    """Answer requests until SIGTERM or Ctrl-C: then say "not ready", finish what was begun, and return.
+
+    Args:
+        application: From `app`.
+        host: The address to listen at; "127.0.0.1" is reached from this machine only.
+        port: 0 takes a free one.
+        drain: How long to wait at the end for requests that were begun.
+        started: Called with the server's address once it answers.
+
+    Returns:
+        The signal that ended it.
+
+    Raises:
+        ArgumentError: the address cannot be listened at.
+    """
+    listener = _listener(host, port)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+    config = uvicorn.Config(
+        application,
+        http=_Protocol,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        lifespan="on",
+        ws="none",
+        limit_concurrency=_CONNECTIONS,
+        backlog=_CONNECTIONS,
+        timeout_keep_alive=int(_HEAD_SECONDS),
+        timeout_graceful_shutdown=max(1, int(drain)),
+        proxy_headers=False,
+    )
+    server = _Server(config, application, lambda: started(address) if started else None)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        sys.setswitchinterval(before)
+        listener.close()
+    return server.ended_by
+
+
+def log_to_stderr(*, errors_only: bool = False) -> None:
+    """Write the log, also that of the HTTP server, to stderr: a line of JSON for each event.
+
+    Args:
+        errors_only: Leave out what went well.
+    """
+    handler = _Writer()
+    handler.setFormatter(_Lines())
+    for name in (LOGGER, "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.ERROR if errors_only else logging.INFO if name == LOGGER else logging.WARNING)
+
+
+class _Writer(logging.Handler):
+    """Writes lines in a thread of its own: whoever reads them may be slow or stand still, and the server goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines = queue.Queue[str | None](_LINES)
+        self._thread = threading.Thread(target=self._write, args=(sys.stderr,), name="dlkit-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(queue.Full):  # then the reader stands still, and nothing else can be done
+            self._lines.put_nowait(self.format(record))
+
+    def _write(self, stream: TextIO) -> None:
+        while (text := self._lines.get()) is not None:
+            with contextlib.suppress(OSError, ValueError):  # the reader has gone
+                stream.write(f"{text}\n")
+                if self._lines.empty():
+                    stream.flush()
+
+    def close(self) -> None:
+        """Write what is left, unless nobody reads it."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(None)
+        self._thread.join(1.0)
+        super().close()
+
+
+class _Lines(logging.Formatter):
+    """Lines of JSON; those of others become events, without their tracebacks, which name paths."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name == LOGGER:
+            return record.getMessage()
+        what = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        return line(record.getMessage(), record.levelno, {"error": what} if what else {})
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ArgumentError(f"cannot listen at {host} port {port}: {error}; give another --port, or 0") from error
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """A server whose end by SIGTERM is an orderly one: it returns, and the process ends with 0."""
+
+    def __init__(self, config: uvicorn.Config, application: Application, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.ended_by = 0
+        self._application, self._told = application, started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _end(self, number: int, frame: Any) -> None:
+        self.force_exit = self.should_exit and number == signal.SIGINT  # a second Ctrl-C waits for nothing
+        self.should_exit, self._application.ready = True, False
+        self.ended_by = self.ended_by or number
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            event(
+                "started", pid=os.getpid(), models={n: each.now.version for n, each in self._application.models.items()}
+            )
+            self._told()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        event("draining", waiting=self._application.scheduler.waiting)
+        await super().shutdown(sockets)
+        event("ended", level=logging.INFO)
+
+
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """HTTP that closes connections on which no request is being made: uvicorn waits for a head for ever."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._idle, self._last = 0.0, None
+        self._looking = self.loop.call_later(_LOOK, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._looking.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        busy = self.cycle is not self._last or (self.cycle is not None and not self.cycle.response_complete)
+        self._last = self.cycle
+        self._idle = 0.0 if busy else self._idle + _LOOK
+        if self._idle >= _HEAD_SECONDS:
+            self.transport.close()
+        else:
+            self._looking = self.loop.call_later(_LOOK, self._look)

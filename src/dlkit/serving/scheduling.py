@@ -1,0 +1,242 @@
+"""One queue for all models, counted in inputs, and the threads that take from it whatever waits, without a timer.
+
+A request of several inputs is computed as `Predictor.predict_each` computes them. Requests of one input that wait for
+the same model at the same moment are computed together, up to `batch` of them; with `batch=1` an answer never depends
+on what else is asked, to the last bit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+
+from dlkit.errors import DlkitError
+from dlkit.inference.outputs import Prediction
+from dlkit.serving.bodies import Asked
+from dlkit.serving.logs import event, place_of
+from dlkit.serving.refusals import RefusedError
+from dlkit.serving.served import Loaded
+
+__all__ = ["Answer", "Job", "Scheduler"]
+
+_BATCH = 64
+_MEMORY = 0.9  # of the average time that an input takes
+
+
+class Answer:
+    """What a request gets.
+
+    Attributes:
+        predictions: One for each input, in its place.
+        together: How many inputs the largest batch had that any of them was computed in.
+    """
+
+    __slots__ = ("predictions", "together")
+
+    def __init__(self, predictions: list[Prediction], together: int) -> None:
+        self.predictions, self.together = predictions, together
+
+
+class Job:
+    """A request in the queue.
+
+    Args:
+        loaded: The version of the model that answers it.
+        asked: The inputs.
+        top_k: How many classes it wants.
+        deadline: When its time is over, as `time.monotonic` counts.
+        future: Gets an `Answer`, or a `RefusedError`.
+    """
+
+    __slots__ = ("asked", "deadline", "future", "loaded", "top_k")
+
+    def __init__(
+        self, loaded: Loaded, asked: Asked, top_k: int, deadline: float, future: asyncio.Future[Answer]
+    ) -> None:
+        self.loaded, self.asked, self.top_k, self.deadline, self.future = loaded, asked, top_k, deadline, future
+
+    @property
+    def size(self) -> int:
+        """How many inputs it has."""
+        return self.asked.size
+
+    def dropped(self) -> RefusedError | None:
+        """Why it need not be computed any more, if so."""
+        if self.future.cancelled():
+            return RefusedError(499, "the client went away")
+        if time.monotonic() > self.deadline:
+            return RefusedError(503, "the time of this request was over before it was computed; try again later")
+        return None
+
+
+class Scheduler:
+    """Threads that compute, and the queue before them.
+
+    Args:
+        queue: Inputs that may wait.
+        workers: Threads that compute.
+        threads: Of torch, for each of these.
+        batch: Requests of one input that are computed together; None for 1 where images are computed on the CPU, and
+            64 elsewhere.
+
+    Attributes:
+        waiting: Inputs in the queue.
+        computing: Inputs that are being computed.
+    """
+
+    def __init__(self, *, queue: int, workers: int, threads: int, batch: int | None = None) -> None:
+        self.queue, self.workers, self.threads, self._batch = queue, workers, threads, batch
+        self.waiting = self.computing = 0
+        self._jobs, self._ready, self._stopping = deque[Job](), threading.Condition(), False
+        self._seconds = 0.01  # that an input takes, on average over the last ones
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._stopping = False
+        names = [f"dlkit-serving-{number}" for number in range(self.workers)]
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Answer what waits, and end the threads."""
+        with self._ready:
+            self._stopping = True
+            self._ready.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def submit(self, job: Job) -> None:
+        """Put a request into the queue. To be called by the event loop of its future.
+
+        Args:
+            job: The request.
+
+        Raises:
+            RefusedError: the queue is full; it says when to try again.
+        """
+        with self._ready:
+            if self.waiting and self.waiting + job.size > self.queue:
+                seconds = max(1, math.ceil(self.waiting * self._seconds / self.workers))
+                raise RefusedError(
+                    503,
+                    f"the queue is full: {self.waiting} inputs wait, and at most {self.queue} may; try again after "
+                    f"{seconds} s",
+                    {"retry-after": str(seconds)},
+                )
+            self.waiting += job.size
+            self._jobs.append(job)
+            self._ready.notify()
+
+    def _work(self) -> None:
+        torch.set_num_threads(self.threads)
+        while jobs := self._take():
+            begun, size = time.monotonic(), sum(job.size for job in jobs)
+            outcomes = self._answers(jobs)
+            with self._ready:
+                self.computing -= size
+                each = (time.monotonic() - begun) / max(1, size)
+                self._seconds = _MEMORY * self._seconds + (1 - _MEMORY) * each
+            _deliver(list(zip(jobs, outcomes, strict=True)))
+
+    def _take(self) -> list[Job]:
+        """The next requests to compute; none when the server stops and nothing waits."""
+        with self._ready:
+            while not self._jobs:
+                if self._stopping:
+                    return []
+                self._ready.wait()
+            first = self._jobs.popleft()
+            jobs = [first]
+            if first.size == 1 and first.asked.file is None and (room := self.batch(first.loaded) - 1):
+                fitting = [job for job in self._jobs if _together(job, first)][:room]
+                jobs += fitting
+                if fitting:
+                    taken = set(map(id, fitting))
+                    self._jobs = deque(job for job in self._jobs if id(job) not in taken)
+            size = sum(job.size for job in jobs)
+            self.waiting -= size
+            self.computing += size
+            return jobs
+
+    def batch(self, loaded: Loaded) -> int:
+        """How many inputs of a model are computed together.
+
+        Args:
+            loaded: The model.
+        """
+        if self._batch is not None:
+            return self._batch
+        predictor = loaded.predictor
+        return 1 if predictor.kind == "image" and predictor.device.type == "cpu" else _BATCH
+
+    def _answers(self, jobs: Sequence[Job]) -> list[Answer | RefusedError]:
+        """What each request gets; what nobody waits for any more is not computed."""
+        dropped = [job.dropped() for job in jobs]
+        left = [job for job, fault in zip(jobs, dropped, strict=True) if fault is None]
+        answers = iter((_singles(left) if len(left) > 1 else None) or [self._several(job) for job in left])
+        return [next(answers) if fault is None else fault for fault in dropped]
+
+    def _several(self, job: Job) -> Answer | RefusedError:
+        """All inputs of one request; between two batches it is dropped if its time is over."""
+        found, batch = list[Prediction](), self.batch(job.loaded)
+        try:
+            for prediction in job.asked.predictions(job.loaded.predictor, job.top_k, batch):
+                if len(found) % batch == 0 and (fault := job.dropped()):
+                    return fault
+                found.append(prediction)
+        except Exception as error:  # noqa: BLE001  (a thread that ends would leave every request unanswered)
+            return _failure(error)
+        return Answer(found, min(batch, max(1, len(found))))
+
+
+def _together(job: Job, first: Job) -> bool:
+    return job.size == 1 and job.loaded is first.loaded and job.top_k == first.top_k and job.asked.file is None
+
+
+def _singles(jobs: Sequence[Job]) -> list[Answer | RefusedError] | None:
+    """Requests of one input each, computed in one batch; None if that fails, as nobody shall fail for another."""
+    asked = Asked.joined([job.asked for job in jobs])
+    try:
+        found = list(asked.predictions(jobs[0].loaded.predictor, jobs[0].top_k, len(jobs)))
+    except Exception:  # noqa: BLE001  (each is computed alone, which says what is wrong with which)
+        return None
+    return [Answer([each], len(jobs)) for each in found]
+
+
+def _failure(error: Exception) -> RefusedError:
+    """An error of the library is the request's fault; any other one is ours, and its text stays here."""
+    if isinstance(error, DlkitError):
+        return RefusedError(422, str(error))
+    event("failed", level=logging.ERROR, error=type(error).__name__, at=place_of(error))
+    return RefusedError(500, "the model failed on this input; the server's log says where")
+
+
+def _deliver(outcomes: Sequence[tuple[Job, Answer | RefusedError]]) -> None:
+    """Give outcomes to those who wait for them, in their event loops."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[Job, Answer | RefusedError]]] = {}
+    for job, outcome in outcomes:
+        loops.setdefault(job.future.get_loop(), []).append((job, outcome))
+    for loop, some in loops.items():
+        try:
+            loop.call_soon_threadsafe(_settle, some)
+        except RuntimeError:  # the loop is closed: nobody waits
+            continue
+
+
+def _settle(outcomes: Sequence[tuple[Job, Answer | RefusedError]]) -> None:
+    for job, outcome in outcomes:
+        if job.future.done():
+            continue
+        if isinstance(outcome, RefusedError):
+            job.future.set_exception(outcome)
+        else:
+            job.future.set_result(outcome)

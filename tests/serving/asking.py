@@ -1,0 +1,109 @@
+"""A client that sends a request piece by piece, without a socket, and a model that waits until it is let go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+import dlkit
+
+
+class Done(NamedTuple):
+    """An answer; status 0 where there is none."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as plain data."""
+        return json.loads(self.body)
+
+
+class Client:
+    """One request to an application, of which the test decides when what comes.
+
+    Args:
+        application: Of ASGI.
+        method: Of HTTP.
+        path: With a query.
+        headers: By name.
+    """
+
+    def __init__(self, application: Any, method: str, path: str, headers: dict[str, str] | None = None) -> None:
+        self._application, self._messages = application, asyncio.Queue[dict[str, Any]]()
+        bare, _, query = path.partition("?")
+        self._scope = {
+            "type": "http",
+            "method": method,
+            "path": bare,
+            "raw_path": bare.encode(),
+            "root_path": "",
+            "query_string": query.encode(),
+            "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+        }
+        self._sent = list[dict[str, Any]]()
+
+    def send(self, body: bytes, *, more: bool = False) -> Client:
+        """A piece of the body."""
+        self._messages.put_nowait({"type": "http.request", "body": body, "more_body": more})
+        return self
+
+    def leave(self) -> Client:
+        """Close the connection."""
+        self._messages.put_nowait({"type": "http.disconnect"})
+        return self
+
+    async def answer(self) -> Done:
+        """Wait for the answer."""
+
+        async def send(message: dict[str, Any]) -> None:
+            self._sent.append(message)
+
+        await self._application(self._scope, self._messages.get, send)
+        if not self._sent:
+            return Done(0, {}, b"")
+        headers = {name.decode(): value.decode() for name, value in self._sent[0]["headers"]}
+        return Done(self._sent[0]["status"], headers, b"".join(each.get("body", b"") for each in self._sent[1:]))
+
+
+def post(application: Any, body: Any, path: str = "/predict", **headers: str) -> Client:
+    """A request with JSON, all of it sent."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Client(application, "POST", path, {"content-type": "application/json", **headers}).send(content)
+
+
+class Gated(torch.nn.Module):
+    """A model that computes when it is let, and notes the size of each batch."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner, self.open, self.sizes = inner, threading.Event(), list[int]()
+        self.reached = threading.Semaphore(0)
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """What the model inside gives."""
+        self.sizes.append(len([*inputs, *named.values()][0]))
+        self.reached.release()
+        assert self.open.wait(20)
+        return self.inner(*inputs, **named)
+
+
+def gated(file: Any) -> tuple[dlkit.Predictor, Gated]:
+    """A loaded model that waits."""
+    predictor = dlkit.load(file)
+    gate = Gated(predictor.model).eval()
+    predictor.model = gate
+    return predictor, gate
+
+
+async def until(condition: Sequence[Any] | Any) -> None:
+    """Let the event loop run until something is so; a test's own time limit is the only one."""
+    while not condition():
+        await asyncio.sleep(0.001)

@@ -1,0 +1,176 @@
+"""`POST /predict`: every kind of body, answers in the inputs' order, and the same bits as `Predictor` gives."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+import dlkit
+from dlkit.inference import Prediction
+from serving.conftest import passengers, picture
+
+Clients = dict[str, TestClient]
+Predictors = dict[str, dlkit.Predictor]
+
+
+def same(answer: dict[str, Any], wanted: Prediction) -> None:
+    """An answer has the bits of a prediction."""
+    if wanted.error:
+        assert list(answer) == ["error"]
+        return
+    assert answer.get("values", wanted.values) == wanted.values
+    assert answer.get("probabilities", wanted.values) == wanted.values
+    assert answer.get("label") == wanted.label
+    assert [tuple(each.values()) for each in answer.get("top", [])] == list(wanted.top)
+
+
+def test_an_image_in_the_body(clients: Clients, predictors: Predictors) -> None:
+    data = picture(0)
+    for media in ("image/jpeg", "application/octet-stream", "image/png; name=x"):  # its bytes say what it is
+        done = clients["insects"].post("/predict?top_k=3", content=data, headers={"content-type": media})
+        assert done.status_code == 200, done.text
+        same(done.json()["predictions"][0], predictors["insects"].predict_one(data, top_k=3))
+        assert done.json()["model"] == "insects"
+        assert done.headers["x-dlkit-version"] == done.json()["version"]
+        assert len(done.json()["version"]) == 12
+
+
+@pytest.mark.parametrize("name", ["insects", "tags"])
+def test_many_files_keep_their_order_and_a_bad_one_its_place(
+    clients: Clients, predictors: Predictors, name: str
+) -> None:
+    files = [picture(0), b"no picture", picture(1, "PNG"), picture(2), b"\xff\xd8\xff cut", picture(3)]
+    form = [("file", (f"{number}.jpg", data)) for number, data in enumerate(files)]
+    done = clients[name].post("/predict?top_k=2", files=form)
+    assert done.status_code == 200, done.text
+    wanted = list(predictors[name].predict_each(files, top_k=2, batch_size=1, on_error="skip"))
+    for answer, prediction in zip(done.json()["predictions"], wanted, strict=True):
+        same(answer, prediction)
+    assert "image 1" not in done.json()["predictions"][1]["error"]
+    as_json = clients[name].post("/predict?top_k=2", json=[base64.b64encode(data).decode() for data in files])
+    assert as_json.json() == done.json()
+
+
+def test_nothing_that_can_be_used_is_422(clients: Clients) -> None:
+    done = clients["insects"].post("/predict", content=b"no picture", headers={"content-type": "image/jpeg"})
+    assert done.status_code == 422
+    assert "image" in done.json()["error"]
+    assert done.json()["predictions"] == [{"error": done.json()["error"]}]
+
+
+@pytest.mark.parametrize("name", ["titanic", "prices"])
+def test_a_table_as_csv_and_as_rows(clients: Clients, predictors: Predictors, name: str) -> None:
+    table = passengers(70, seed=5)
+    content = table.to_csv(index=False).encode()
+    wanted = list(predictors[name].predict_each(content, batch_size=64))
+    done = clients[name].post("/predict", content=content, headers={"content-type": "text/csv; charset=utf-8"})
+    assert done.status_code == 200, done.text
+    for answer, prediction in zip(done.json()["predictions"], wanted, strict=True):
+        same(answer, prediction)
+    assert clients[name].post("/predict", files={"f": ("a.csv", content)}).json() == done.json()
+    rows = json.loads(table.to_json(orient="records"))
+    found = clients[name].post("/predict", json={"inputs": rows}).json()["predictions"]
+    for answer, prediction in zip(found, predictors[name].predict_each(rows, batch_size=64), strict=True):
+        same(answer, prediction)
+
+
+def test_a_bad_row_has_an_error_in_its_place(clients: Clients, predictors: Predictors) -> None:
+    good = json.loads(passengers(3).to_json(orient="records"))
+    rows = [good[0], {"age": 3}, "a string", good[1] | {"fare": "a lot"}, good[2]]
+    answers = clients["titanic"].post("/predict", json=rows).json()["predictions"]
+    wanted = list(predictors["titanic"].predict_each([row for row in rows if isinstance(row, dict)], on_error="skip"))
+    wanted.insert(2, Prediction(error="is not an object with a value for each column, but a text"))
+    assert [each.error for each in wanted] == [answer.get("error", "") for answer in answers]
+    assert [bool(each.error) for each in wanted] == [False, True, True, True, False]
+    lines = passengers(3).to_csv(index=False).splitlines()
+    lines[2] = lines[2].replace(lines[2].split(",")[1], "a lot")
+    done = clients["titanic"].post("/predict", content="\n".join(lines), headers={"content-type": "text/csv"})
+    assert ["error" in answer for answer in done.json()["predictions"]] == [False, True, False]
+
+
+def test_one_row_and_one_text_need_no_list(clients: Clients, predictors: Predictors) -> None:
+    row = json.loads(passengers(1).to_json(orient="records"))[0]
+    for name, one in (("titanic", row), ("spam", "win a prize now")):
+        answers = clients[name].post("/predict", json=one).json()["predictions"]
+        assert len(answers) == 1
+        same(answers[0], predictors[name].predict_one(one))
+
+
+def test_texts(clients: Clients, predictors: Predictors) -> None:
+    texts = ["call this number now", "see you at noon ☕", ""]
+    wanted = list(predictors["spam"].predict_each(texts, top_k=2))
+    done = clients["spam"].post("/predict", json={"inputs": texts, "top_k": 2})
+    for answer, prediction in zip(done.json()["predictions"], wanted, strict=True):
+        same(answer, prediction)
+    plain = clients["spam"].post("/predict", content=texts[1].encode(), headers={"content-type": "text/plain"})
+    same(plain.json()["predictions"][0], predictors["spam"].predict_one(texts[1]))
+    mixed = clients["spam"].post("/predict", json=["good", 3, None, "x" * 100_001]).json()["predictions"]
+    assert ["error" in answer for answer in mixed] == [False, True, True, True]
+    assert "100,000" in mixed[3]["error"]
+
+
+def test_bare_numbers(clients: Clients, predictors: Predictors) -> None:
+    given = torch.rand(3, 1, 16, 16)
+    done = clients["bare"].post("/predict", json=[*given.tolist(), [1, 2]])
+    answers = done.json()["predictions"]
+    for answer, prediction in zip(answers, predictors["bare"].predict_each(given), strict=False):
+        same(answer, prediction)
+    assert "[1, 16, 16]" in answers[3]["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "media", "status", "word"),
+    [
+        ("insects", b"hello", "text/plain", 415, "image/*"),
+        ("insects", b"hello", "", 415, "no Content-Type"),
+        ("insects", b"", "image/png", 400, "empty"),
+        ("insects", b"[]", "application/json", 400, "empty"),
+        ("insects", b"{", "application/json", 400, "JSON"),
+        ("insects", b"[" * 100_000, "application/json", 400, "JSON"),
+        ("insects", b"[NaN]", "application/json", 400, "NaN"),
+        ("insects", b"\xff\xfe[", "application/json", 400, "JSON"),
+        ("insects", b"[" * 70 + b"1" + b"]" * 70, "application/json", 400, "levels deep"),
+        ("insects", b'{"inputs": ["x"], "path": "a"}', "application/json", 400, "'path'"),
+        ("insects", b'{"inputs": ["x"], "top_k": 0}', "application/json", 400, "top_k"),
+        ("insects", b"--x", "multipart/form-data", 400, "boundary"),
+        ("insects", b"--x\r\n", "multipart/form-data; boundary=x", 400, "cut off"),
+        ("insects", b"--x--\r\n", "multipart/form-data; boundary=x", 400, "multipart|no parts"),
+        ("titanic", b"", "text/csv", 400, "empty"),
+        ("titanic", b"\x1f\x8b\x08", "text/csv", 415, "gzip"),
+        ("titanic", b"PAR1\0\0\0\0", "text/csv", 415, "Parquet"),
+        ("titanic", b"age,fare\n1,2\n", "text/csv", 422, "sex"),
+        ("titanic", b"\xff\xd8\xff", "image/jpeg", 415, "text/csv"),
+        ("spam", b"\xff", "text/plain", 400, "UTF-8"),
+        ("spam", b"x", "text/plain; charset=utf-16", 415, "utf-16"),
+        ("bare", b"x", "multipart/form-data; boundary=x", 400, "multipart"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_a_sentence(
+    clients: Clients, name: str, content: bytes, media: str, status: int, word: str
+) -> None:
+    done = clients[name].post("/predict", content=content, headers={"content-type": media} if media else {})
+    assert done.status_code == status, done.text
+    assert any(each in done.json()["error"] for each in word.split("|")), done.text
+    assert "Traceback" not in done.text
+    assert done.json().get("request_id", done.headers["x-request-id"]) == done.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("query", ["top_k=0", "top_k=x", "top_k=1001", "timeout=0", "timeout=nan", "timeout=x"])
+def test_a_query_that_cannot_be_meant_is_refused(clients: Clients, query: str) -> None:
+    done = clients["spam"].post(f"/predict?{query}", json=["hello"])
+    assert (done.status_code, query.split("=")[0] in done.json()["error"]) == (400, True)
+
+
+def test_no_text_of_a_client_opens_a_file(clients: Clients, models: dict[str, Any]) -> None:
+    path = str(models["insects"])
+    for name in ("insects", "spam", "titanic"):
+        done = clients[name].post("/predict", json=[path, {"image": path}, f"file://{path}"])
+        assert done.status_code in (200, 422)
+        assert path not in done.text.replace(json.dumps(path), "")
+    answers = clients["insects"].post("/predict", json=[path]).json()["predictions"]
+    assert "base64" in answers[0]["error"]

@@ -1,0 +1,174 @@
+"""The process: its address, slow and silent clients, a changed file, and its end by a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dlkit
+import warm
+from dlkit.models import TabularMLP
+from dlkit.serving import running
+from dlkit.serving.logs import LOGGER, event
+from dlkit.serving.served import Served
+from serving.conftest import passengers
+
+ROWS = json.loads(passengers(3).to_json(orient="records"))
+
+
+class Server:
+    """A real `dlkit serve`."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.program = warm.Program(["-m", "dlkit", "serve", *arguments, "--port", "0", "--json"])
+        self._reading = threading.Thread(target=lambda: self.lines.extend(self.program.stderr))
+        self.lines = list[str]()
+        self._reading.start()
+        told = ""
+        while not told.rstrip().endswith("}"):
+            line = self.program.stdout.readline()
+            assert line, self.log()
+            told += line
+        self.address = json.loads(told)["address"]
+        self.port = int(self.address.rstrip("/").rpartition(":")[2])
+
+    def log(self) -> str:
+        """All that was logged, when it has ended."""
+        self.program.wait(20)
+        self._reading.join()
+        return "".join(self.lines)
+
+    def post(self, rows: Any, **headers: str) -> Any:
+        request = urllib.request.Request(
+            f"{self.address}predict",
+            json.dumps(rows).encode(),
+            {"content-type": "application/json", **headers},
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    def connect(self, first: bytes) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        connection.sendall(first)
+        return connection
+
+
+@pytest.fixture
+def server(models: dict[str, Path], tmp_path: Path) -> Iterator[Server]:
+    file = tmp_path / "titanic.safetensors"
+    shutil.copy(models["titanic"], file)
+    (tmp_path / "token").write_text("s3cret\n")
+    server = Server(file, "--token-file", tmp_path / "token", "--threads", "1", "--workers", "1")
+    yield server
+    server.program.kill()
+    server.log()
+    server.program.stdout.close()
+    server.program.stderr.close()
+
+
+def test_a_server_from_its_start_to_its_end(
+    server: Server, models: dict[str, Path], predictors: dict[str, dlkit.Predictor], tmp_path: Path
+) -> None:
+    token = {"authorization": "Bearer s3cret"}
+    first = server.post(ROWS, **token)
+    wanted = predictors["titanic"].predict_each(ROWS)
+    assert [each["probability"] for each in first["predictions"]] == [each.probability for each in wanted]
+
+    # A changed file is taken without a failed request; a broken one never is.
+    torch.manual_seed(5)
+    model = TabularMLP(predictors["titanic"].preprocessing)
+    newer = dlkit.save(model, tmp_path / "newer", preprocessing=predictors["titanic"].preprocessing)
+    os.replace(newer, tmp_path / "titanic.safetensors")
+    until, versions = time.monotonic() + 20, {first["version"]}
+    while len(versions) == 1 and time.monotonic() < until:
+        found = server.post(ROWS, **token)
+        versions.add(found["version"])
+    loaded = dlkit.load(tmp_path / "titanic.safetensors")
+    assert [each["probability"] for each in found["predictions"]] == [
+        each.probability for each in loaded.predict_each(ROWS)
+    ]
+
+    # A request whose body is still on its way when the end is asked for is answered; then there is nobody left.
+    body = json.dumps(ROWS).encode()
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer s3cret\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with server.connect(head + body[:10]) as slow, server.connect(b"GET / HT") as silent:
+        server.post(ROWS, **token)  # by now the server has seen both
+        os.kill(server.program.pid, signal.SIGTERM)
+        while True:
+            try:
+                server.connect(b"").close()
+            except OSError:
+                break
+        slow.sendall(body[10:])
+        assert slow.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        silent.settimeout(20)
+        assert silent.recv(1) == b""
+    log = server.log()
+    assert server.program.returncode == 0, log
+    events = [json.loads(line) for line in log.splitlines()]
+    assert [each["event"] for each in events if each["event"] != "request"] == [
+        "started",
+        "reloaded",
+        "draining",
+        "ended",
+    ]
+    assert {each["status"] for each in events if each["event"] == "request"} == {200}
+    assert str(tmp_path) not in log
+    assert "s3cret" not in log
+
+
+def test_a_log_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    stream = os.fdopen(writing, "w")
+    monkeypatch.setattr(sys, "stderr", stream)
+    running.log_to_stderr()
+    monkeypatch.undo()
+    for _ in range(11_000):  # more than the pipe and the queue hold
+        event("x" * 100)
+    loggers = [logging.getLogger(LOGGER), logging.getLogger("uvicorn")]
+    handler = loggers[0].handlers[0]
+    for logger in loggers:
+        logger.handlers, logger.propagate, logger.level = [], True, logging.NOTSET
+    assert len(os.read(reading, 1 << 16)) > 1 << 15
+    os.close(reading)
+    handler.close()
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+
+
+def test_a_file_that_cannot_be_used_is_not_taken(
+    models: dict[str, Path], predictors: dict[str, dlkit.Predictor], tmp_path: Path
+) -> None:
+    file = tmp_path / "model.safetensors"
+    shutil.copy(models["spam"], file)
+    served = Served("spam", file)
+    first = served.now
+    assert served.renew() is False
+    for content in (models["spam"].read_bytes()[:-1], b"nothing", models["titanic"].read_bytes()):
+        file.write_bytes(content)
+        assert served.renew() is False  # it may still be written
+        assert served.renew() is None
+        assert served.renew() is False  # told once
+        assert served.now is first
+    file.unlink()
+    assert served.renew() is False
+    shutil.copy(models["spam"], file)
+    assert [served.renew(), served.renew(), served.now] == [False, False, first]  # the same content again
