@@ -48,7 +48,7 @@ datasets/tables/_images datasets/tables/_memory datasets/tables/_building datase
 datasets/tables/_lanes datasets/tables/_ranks datasets/tables/_tallies datasets/tables/_survey
 datasets/tables/_first_pass datasets/tables/_streaming datasets/tables/_unlabelled datasets/tables/dataset
 datasets/tables/__init__
-datasets/texts/packed datasets/texts/_records datasets/texts/_sources datasets/texts/_rows datasets/texts/_targets
+datasets/texts/packed datasets/texts/sources datasets/texts/rows datasets/texts/targets
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/__init__
 models/convnet models/text models/tabular models/__init__ objective _measures metrics

@@ -89,7 +89,7 @@ def test_one_fraction_makes_two_parts_and_rows_know_where_they_came_from(tmp_pat
     lines = (tmp_path / "t.csv").read_text().split("\n")
     for part in (train, test):
         for index in range(len(part)):
-            assert lines[int(part.where(index).rpartition(" ")[2]) - 1].startswith(part.texts[index] + ",")
+            assert lines[int(part.where(index).split(" ")[1]) - 1].startswith(part.texts[index] + ",")
 
 
 def test_a_spec_reads_new_data_the_same_way(tmp_path: Path) -> None:
@@ -101,7 +101,9 @@ def test_a_spec_reads_new_data_the_same_way(tmp_path: Path) -> None:
     assert again.targets.tolist() == [0] * len(test)
     assert all(torch.equal(again[index][0], test[index][0]) for index in range(len(test)))
     assert again.lengths.max() == 6
-    with pytest.raises(DataError, match=r"item 0: the target 'cold', which is not among the classes \['dry', 'wet'\]"):
+    with pytest.raises(
+        DataError, match=r"item 0 of the list has the target 'cold', which is not among the classes \['dry', 'wet'\]"
+    ):
         TextDataset(["x"], target=["cold"], spec=spec)
     unlabelled = TextDataset(["x"], spec=spec)
     assert (unlabelled.targets, unlabelled.classes, unlabelled[0].tolist()) == (None, [], [2, 1, 3])
@@ -145,12 +147,12 @@ def test_targets_that_cannot_be_meant_are_refused() -> None:
     with pytest.raises(ArgumentError, match=r"TextDataset\.split has no argument 'max_len'; do you mean 'max_length'"):
         TextDataset.split(["x", "y"], max_len=3)  # type: ignore[call-arg]
     for missing in (None, float("nan"), "", pd.NA, np.nan):
-        with pytest.raises(DataError, match="the list, item 1: no target"):
+        with pytest.raises(DataError, match="item 1 of the list has no target"):
             TextDataset(["x", "y"], target=["a", missing])
 
 
 def test_pairs_of_texts(tmp_path: Path) -> None:
-    ds = TextDataset([("a b", "c"), ("c", "a b")], text=(0, 1), target=[0, 1], min_freq=1)
+    ds = TextDataset([("a b", "c"), ("c", "a b")], text=0, pair=1, target=[0, 1], min_freq=1)
     inputs, _ = ds[0]
     assert inputs["input_ids"].tolist() == [*ds.vocabulary.encode_batch(["a b"]).ids, 3, ds.vocabulary["c"]]  # type: ignore[index]
     assert inputs["token_type_ids"].tolist() == [0, 0, 0, 1]
@@ -160,7 +162,7 @@ def test_pairs_of_texts(tmp_path: Path) -> None:
     frame = pd.DataFrame({"q": ["a", "b"] * 5, "d": ["b", "a"] * 5, "y": [0, 1] * 5})
     frame.to_csv(tmp_path / "t.csv", index=False)
     train, test = TextDataset.split(
-        tmp_path / "t.csv", text=("q", "d"), target="y", fractions=0.5, dedupe=False, min_freq=1
+        tmp_path / "t.csv", text="q", pair="d", target="y", fractions=0.5, dedupe=False, min_freq=1
     )
     assert len(train[0][0]["input_ids"]) == 3
     assert test.pairs is not None
@@ -245,7 +247,7 @@ def test_a_damaged_cache_is_encoded_again(own_cache: Path, damage: str) -> None:
 @pytest.mark.parametrize("pairs", [False, True])
 def test_beyond_the_budget_everything_is_mapped_from_files(own_cache: Path, pairs: bool) -> None:
     texts = [(row["text"], "rain") for row in rows(300)] if pairs else [row["text"] for row in rows(300)]
-    options: dict[str, Any] = {"text": (0, 1)} if pairs else {}
+    options: dict[str, Any] = {"text": 0, "pair": 1} if pairs else {}
     ds = TextDataset(texts, memory_bytes=1000, **options)
     kept = TextDataset(texts, memory_bytes=1000, **options)
     small = TextDataset(texts, **options)
@@ -339,7 +341,7 @@ def test_repr_tells_what_it_holds(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_batches_fit_a_model_of_transformers() -> None:
     transformers = pytest.importorskip("transformers")
-    ds = TextDataset([("a b", "c"), ("c d e f g", "a b")], text=(0, 1), target=["x", "y"], min_freq=1)
+    ds = TextDataset([("a b", "c"), ("c d e f g", "a b")], text=0, pair=1, target=["x", "y"], min_freq=1)
     config = transformers.BertConfig(
         vocab_size=len(ds.vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
     )

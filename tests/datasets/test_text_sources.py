@@ -97,7 +97,7 @@ def test_a_file_of_lines_keeps_every_line(tmp_path: Path) -> None:
     # str.splitlines would also cut at the form feed, NEL and the line separator
     path = write(tmp_path / "corpus", "one\r\n\ntwo\x0cstill two\x85\u2028still\nlast")
     assert read(path) == (["one", "", "two\x0cstill two\x85\u2028still", "last"], [])
-    assert TextDataset(path).where(3) == f"{path}, line 4"
+    assert TextDataset(path).where(3) == "line 4 of corpus"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp949", "euc-kr"])
@@ -129,8 +129,8 @@ def test_mixed_encodings_are_an_error_with_the_line_or_skipped(tmp_path: Path, o
     ds = TextDataset(path, encoding="utf-8", on_error="skip", max_errors=0.5)
     assert len(ds) == 20
     assert len(ds.skipped) == 10
-    assert ds.skipped[0][0] == f"{path}, line 1"
-    assert "is not UTF-8" in ds.skipped[0][1]
+    assert (ds.skipped[0].file, ds.skipped[0].row) == ("t.txt", 1)
+    assert "which is not of its encoding" in ds.skipped[0].reason
 
 
 def test_tabs_do_not_quote_unless_every_quote_has_its_partner(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_tabs_do_not_quote_unless_every_quote_has_its_partner(tmp_path: Path) ->
 def test_lines_are_counted_through_quoted_line_ends_and_blank_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", 'text,label\n"one\ntwo\nthree",x\n\nlast,y\n')
     ds = TextDataset(path, text="text", target="label")
-    assert [ds.where(index) for index in (0, 1)] == [f"{path}, line 2", f"{path}, line 6"]
+    assert [ds.where(index) for index in (0, 1)] == ["line 2 of t.csv", "line 6 of t.csv"]
 
 
 @pytest.mark.parametrize("separator", ["\t", ",", ";", "|"])
@@ -166,36 +166,38 @@ def test_headers_go_by_how_columns_are_asked_for(tmp_path: Path) -> None:
 
 
 BROKEN = {
-    "t.csv": ("text,label\ngood,x\none field\ngood,y\n", "line 3", "1 field where the header has 2"),
-    "q.csv": ('text,label\ngood,x\n"broken"quote,x\ngood,y\n', "line 3", "a broken quote"),
-    "open.csv": ('text,label\ngood,x\n"never closed,x\ngood,y\n', "line 3", "a broken quote"),
-    "empty.csv": ("text,label\ngood,x\nno label,\ngood,y\n", "line 3", "no target"),
-    "t.jsonl": ('{"text": "good", "label": 1}\n{"text": \n{"text": "good", "label": 2}\n', "line 2", "no JSON"),
-    "key.jsonl": ('{"text": "good", "label": 1}\n{"txt": ""}\n{"text": "good", "label": 2}\n', "line 2", "no 'text'"),
+    "t.csv": ("text,label\ngood,x\none field\ngood,y\n", "line 3", "has 1 cells where the header has 2"),
+    "empty.csv": ("text,label\ngood,x\nno label,\ngood,y\n", "line 3", "has no target"),
+    "t.jsonl": ('{"text": "good", "label": 1}\n{"text": \n{"text": "good", "label": 2}\n', "line 2", "is not JSON"),
+    "key.jsonl": (
+        '{"text": "good", "label": 1}\n{"txt": ""}\n{"text": "good", "label": 2}\n',
+        "line 2",
+        "has no 'text'",
+    ),
     "null.jsonl": (
         '{"text": "good", "label": 1}\n{"text": null, "label": 1}\n{"text": "good", "label": 2}\n',
         "line 2",
-        "no text",
+        "has no text",
     ),
     "int.jsonl": (
         '{"text": "good", "label": 1}\n{"text": 5, "label": 1}\n{"text": "good", "label": 2}\n',
         "line 2",
-        "not a text but int",
+        "has a value of type int where a text is expected",
     ),
     "half.jsonl": (
         '{"text": "good", "label": 1}\n{"text": "\\ud83d", "label": 1}\n{"text": "good", "label": 2}\n',
         "line 2",
-        r"half a surrogate pair (U+D83D) after 0 characters",
+        r"has half a surrogate pair (U+D83D) after 0 characters",
     ),
     "deep.jsonl": (
         '{"text": "good", "label": 1}\n' + "[" * 100_000 + '\n{"text": "good", "label": 2}\n',
         "line 2",
-        "no JSON",
+        "is not JSON",
     ),
     "list.jsonl": (
         '{"text": "good", "label": 1}\n{"text": "x", "label": [1]}\n{"text": "good", "label": 2}\n',
         "line 2",
-        "a target that is a list",
+        "has a value of type list where a word or a number is expected",
     ),
 }
 
@@ -206,32 +208,56 @@ def test_a_broken_row_is_named_or_skipped_and_listed(tmp_path: Path, name: str) 
     path = write(tmp_path / name, content)
     with pytest.raises(DataError) as caught:
         TextDataset(path, text="text", target="label")
-    assert str(caught.value).startswith(f"{path}, {place}: {problem}")
+    assert str(caught.value).startswith(f"{place} of {name} {problem}")
     assert "on_error='skip' leaves such rows out" in str(caught.value)
     ds = TextDataset(path, text="text", target="label", on_error="skip")
     assert list(ds.texts) == ["good", "good"]
-    assert [where for where, _ in ds.skipped] == [f"{path}, {place}"]
-    assert ds.skipped[0][1].startswith(problem)
+    assert [skipped.place for skipped in ds.skipped] == [f"{place} of {name}"]
+    assert ds.skipped[0].reason.startswith(problem)
+
+
+def test_a_broken_quote_is_named_where_the_others_quote_and_a_character_where_none_does(tmp_path: Path) -> None:
+    path = write(tmp_path / "q.csv", 'text,label\n"a, b",x\n"broken"quote,x\n"c, d",y\n')
+    with pytest.raises(DataError, match=r"line 3 of q.csv has a broken quote"):
+        TextDataset(path, text="text", target="label")
+    assert read(path, text="text", target="label", on_error="skip")[0] == ["a, b", "c, d"]
+    plain = write(tmp_path / "open.csv", 'text,label\ngood,x\n"never closed,x\n')
+    ds = TextDataset(plain, text="text", target="label")
+    assert (list(ds.texts), "quotes taken as ordinary" in ds.notes[0]) == (["good", '"never closed'], True)
+    with pytest.raises(DataError, match=r"line 3 of open.csv has a broken quote"):
+        TextDataset(plain, text="text", target="label", quotes=True)
 
 
 def test_a_byte_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "t.txt", "한국어 영화\n".encode() * 20 + b"bad \xff byte\n" + "끝\n".encode())
     with pytest.raises(DataError, match=r"t.txt.*line 21"):
         TextDataset(path)
-    with pytest.raises(DataError, match=r"t.txt, line 21: byte 0xff after 4 characters is not UTF-8"):
+    with pytest.raises(DataError, match=r"t.txt, line 21: byte 0xff is not utf-8"):
         TextDataset(path, encoding="utf-8")
     assert len(TextDataset(path, encoding="utf-8", on_error="skip")) == 21
 
 
 def test_lone_surrogates_in_memory_are_named() -> None:
-    with pytest.raises(DataError, match=r"the list, item 1: half a surrogate pair \(U\+DC00\) after 1 characters"):
+    with pytest.raises(
+        DataError,
+        match=r"item 1 of the list has half a surrogate pair \(U\+DC00\) after 1",
+    ):
         TextDataset(["fine", "x\udc00"])
 
 
-def test_zero_bytes_emoji_and_right_to_left_text_pass(tmp_path: Path) -> None:
-    odd = ["a\0b", "👩🏽‍🚀🇰🇷", "שָׁלוֹם \u202eabc", "\ufeffbom inside", "x" * 10]
+def test_a_control_character_is_named_or_its_row_skipped(tmp_path: Path) -> None:
+    for name, options in (("t.csv", {"text": 0, "target": 1}), ("t.txt", {})):
+        rows = ["fine,1", "a\0b,0", "fine,0"] if options else ["fine", "a\x1b[31mb", "fine"]
+        path = write(tmp_path / name, "\n".join(rows))
+        with pytest.raises(DataError, match=f"line 2 of {name} holds the control character"):
+            TextDataset(path, **options)  # type: ignore[arg-type]
+        assert read(path, on_error="skip", **options)[0] == ["fine", "fine"]
+
+
+def test_emoji_and_right_to_left_text_pass(tmp_path: Path) -> None:
+    odd = ["👩🏽‍🚀🇰🇷", "שָׁלוֹם \u202eabc", "\ufeffbom inside", "x" * 10]
     path = write(tmp_path / "t.csv", "".join(f"{text},{place}\n" for place, text in enumerate(odd)))
-    assert read(path, text=0, target=1)[0] == ["a\0b", *odd[1:]]
+    assert read(path, text=0, target=1)[0] == odd
     tsv = write(tmp_path / "t.tsv", "".join(f"{text}\t{place}\n" for place, text in enumerate(odd)))
     assert read(tsv, text=0, target=1)[0] == odd
 
@@ -249,14 +275,14 @@ def test_a_line_of_50_megabytes(tmp_path: Path, name: str) -> None:
 
 def test_too_many_bad_rows_stop_even_skipping(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "text,label\n" + "good,x\n" * 20 + "bad\n" * 20)
-    with pytest.raises(TooManyErrorsError, match=r"20 of 40 rows cannot be used, more than max_errors=0.1 allows"):
+    with pytest.raises(TooManyErrorsError, match=r"20 of 40 rows cannot be read, more than max_errors=0.1 allows"):
         TextDataset(path, text="text", target="label", on_error="skip")
     assert len(TextDataset(path, text="text", target="label", on_error="skip", max_errors=0.5)) == 20
 
 
 @given(
     st.lists(
-        st.tuples(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), st.sampled_from(["x", "y"])),
+        st.tuples(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30), st.sampled_from(["x", "y"])),
         min_size=1,
         max_size=10,
     )
@@ -279,13 +305,19 @@ def test_any_csv_and_json_lines_come_back(
         ("missing.csv", {}, DataNotFoundError, "no file missing.csv"),
         ([], {}, DataError, "the list has no text"),
         (["a", "b"], {"target": [1]}, ArgumentError, "there are 2 texts but 1 targets"),
-        ([("a", "b")], {}, ArgumentError, r"the texts are pairs; text=\(0, 1\) takes both"),
-        ([("a", "b", "c")], {"text": (0, 7)}, DataError, r"item 0: 3 parts, of which \[0, 7\] were asked for"),
+        ([("a", "b")], {}, ArgumentError, "the texts are pairs; text=0, pair=1 takes both"),
+        (
+            [("a", "b", "c")],
+            {"text": 0, "pair": 7},
+            DataError,
+            r"item 0 of the list has 3 parts, of which \[0, 7\] were asked for",
+        ),
         (7, {}, ArgumentError, "source must be a path, a list of texts or a DataFrame, not int"),
         (["a"], {"on_error": "ignore"}, ArgumentError, "on_error must be 'raise' or 'skip'"),
         (["a"], {"target": {"a": 1}}, ArgumentError, "target must be a column's name or number, or a value per text"),
         (["a"], {"tokenizer": "magic"}, ArgumentError, "tokenizer must be one of .* not 'magic'"),
-        (["a"], {"text": (0, 1, 2)}, ArgumentError, "text must be one column, or two for pairs"),
+        (["a"], {"text": []}, ArgumentError, "text must be a column, by name or number from 0, or several"),
+        (["a"], {"pair": 0.5}, ArgumentError, "pair must be a column"),
     ],
 )
 def test_mistakes_are_named(source: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -297,7 +329,7 @@ def test_odd_files_are_named(tmp_path: Path) -> None:
     for name, content, message in [
         ("empty.csv", "", "is empty"),
         ("header.csv", "text,label\n", "has no text"),
-        ("t.parquet", "PAR1 but no more", "no Parquet file, or a damaged one"),
+        ("t.parquet", "PAR1 but no more", "is a damaged Parquet file"),
         ("t.json", "[1, 2", "begins like a JSON array but is none"),
         ("t.gz", gzip.compress(b"x" * 10_000)[:-20], "cannot be unpacked"),
     ]:
@@ -312,17 +344,17 @@ def test_odd_files_are_named(tmp_path: Path) -> None:
 def test_the_real_files(shared_data: Path) -> None:
     sms = TextDataset(shared_data / "text/SMSSpamCollection", text=1, target=0, on_error="skip")
     assert (len(sms), sms.classes, sms.targets.bincount().tolist()) == (5574, ["ham", "spam"], [4827, 747])  # type: ignore[union-attr]
-    assert [(where.rpartition(", ")[2], why) for where, why in sms.skipped] == [
-        ("line 6", "1 field where the first row has 2")
+    assert [(skipped.row, skipped.reason) for skipped in sms.skipped] == [
+        (6, "has 1 cells where there are names for 2")
     ]
     assert "quotes taken as ordinary characters" in sms.notes[0]
     train = TextDataset(shared_data / "text/nsmc/ratings_train_subset.txt", text="document", target="label")
     assert (len(train), train.classes) == (13_000, ["0", "1"])
     empty = [index for index, text in enumerate(train.texts) if not text]
-    assert [train.where(index).rpartition(", ")[2] for index in empty] == ["line 2522"]
+    assert [train.where(index) for index in empty] == ["line 2522 of ratings_train_subset.txt"]
     assert train[empty[0]][0].tolist() == [1]
     korean = TextDataset(shared_data / "csv/reviews_cp949.csv", text="리뷰", target="감성")
-    assert (len(korean), korean.classes, korean.notes[0].rpartition("csv: ")[2].split(",")[0]) == (
+    assert (len(korean), korean.classes, korean.notes[0].partition("csv: ")[2].split(",")[0]) == (
         1000,
         ["긍정", "부정"],
         "cp949",

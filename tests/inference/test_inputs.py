@@ -239,9 +239,9 @@ class TestOneLinePerInput:
         given = ["good", None, float("nan"), 3, "bad film", "half \ud800"]
         found = reader.predict(given, on_error="skip", batch_size=2)
         assert [bool(error) for error in found["error"]] == [False, True, True, True, False, True]
-        assert found["error"][3] == "not a text but int"
+        assert found["error"][3] == "has a value of type int where a text is expected"
         assert found["prediction"][[0, 4]].tolist() == reader.predict(["good", "bad film"])["prediction"].tolist()
-        with pytest.raises(DataError, match="the list, item 1: no text"):
+        with pytest.raises(DataError, match="item 1 of the list has no text"):
             reader.predict(given)
         series = pd.Series(["bad film", "good"], index=["x", "y"])
         assert reader.predict(series).index.tolist() == ["x", "y"]
@@ -401,7 +401,7 @@ class TestColumns:
 
     def test_pairs_of_texts(self, save: Callable[..., dlkit.Predictor]) -> None:
         frame = pd.DataFrame({"q": ["who", "what"] * 3, "a": ["me", "that"] * 3, "y": ["yes", "no"] * 3})
-        data = TextDataset(frame, text=("q", "a"), target="y", min_freq=1)
+        data = TextDataset(frame, text="q", pair="a", target="y", min_freq=1)
         model = TextClassifier(len(data.vocabulary), 2)
         try:
             pairs = save(model, data)
@@ -566,7 +566,7 @@ class TestImages:
 
 class TestRefusals:
     def test_options_that_would_be_ignored(self, prices: dlkit.Predictor, reader: dlkit.Predictor) -> None:
-        with pytest.raises(ArgumentError, match="tables take no option 'text'; there are encoding"):
+        with pytest.raises(ArgumentError, match="tables take no option 'text'; there are comment"):
             prices.predict(ROWS, text="kind")
         with pytest.raises(ArgumentError, match="texts take no option 'colum'"):
             reader.predict(["good"], colum=1)

@@ -79,13 +79,12 @@ def _opened(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> Any:
 
 def _with_column(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with the column that the texts stand in, where the source has columns; never just the first one."""
-    from dlkit.inference.texts import column_of
+    from dlkit.inference.texts import columns_of
 
     named = Path(source) if isinstance(source, str) else source
     if not isinstance(named, os.PathLike) and not hasattr(named, "columns"):
         return dict(options)
-    columns = column_of(meaning, named, options)
-    return {**options, "text": columns[0] if len(columns) == 1 else columns}
+    return {**options, **dict(zip(("text", "pair"), columns_of(meaning, named, options), strict=False))}
 
 
 def _same(kind: str, given: Any, wanted: Any) -> bool:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from dlkit.artifact.inputs import Meaning
-from dlkit.datasets.texts._rows import encoded_text
-from dlkit.datasets.texts._sources import Column, Reader, Reading, column_names, open_source
 from dlkit.datasets.texts.packed import PackedTextDataset
+from dlkit.datasets.texts.rows import texts_of
+from dlkit.datasets.texts.sources import Column, TextReading, TextSource, column_names, open_source
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, Inputs, check_options, in_batches, index_of, readable, total_of
 from dlkit.specs.text import TextSpec
 
-__all__ = ["column_of", "texts"]
+__all__ = ["columns_of", "texts"]
 
+Columns = tuple[tuple[Column, ...], ...]
 _READING = ("encoding", "format", "header", "pattern", "quotes", "separator")
 
 
@@ -27,13 +29,13 @@ def texts(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, A
         meaning: The model's.
         given: A text, an iterable of texts (or of pairs of them); a path; a DataFrame, a dict or a list of dicts.
         batch_size: Texts at a time.
-        options: `text` names the column; others say how a file is read, as in `TextDataset`.
+        options: `text` and `pair` name the columns; others say how a file is read, as in `TextDataset`.
 
     Raises:
         ArgumentError: something that holds no texts, or a table whose column of texts is not known.
         DataError: a file that cannot be read, or has no such column.
     """
-    check_options(options, ("text", *_READING), "texts")
+    check_options(options, ("text", "pair", *_READING), "texts")
     if getattr(given, "ndim", 1) == 0:  # an array that is one text
         given = given.item()
     if isinstance(given, str | Mapping):
@@ -47,104 +49,109 @@ def texts(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, A
         parts = [texts(meaning, each, batch_size, options) for each in given]
         batches = itertools.chain.from_iterable(part.batches for part in parts)
         return Inputs(batches=batches, headings=parts[0].headings)
-    reader, pairs = _opened(meaning, given, options)
-    headings = ("text", "text_2") if pairs else ("text",)
+    source, columns = _opened(meaning, given, options)
+    headings = ("text", "text_2")[: len(columns)]
+    rows = in_batches(_rows(source, columns), batch_size)
     return Inputs(
-        batches=_batches(meaning.preprocessing, reader, headings, batch_size),
+        batches=(_batch(meaning.preprocessing, headings, some) for _, some in rows),
         headings=headings,
         total=total_of(given),
         index=index_of(given),
     )
 
 
-def _opened(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> tuple[Reader, bool]:
-    """The texts, and whether they are pairs."""
+def _opened(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> tuple[TextSource, Columns]:
+    """The source, and the columns of each text in it."""
     reading = _reading(options)
     if isinstance(given, os.PathLike) or hasattr(given, "columns"):
-        columns = column_of(meaning, given, options)
-        return open_source(given, columns, reading, labelled=False), len(columns) > 1
-    rest = iter(given.tolist() if hasattr(given, "tolist") else given)
-    some = list(itertools.islice(rest, 1))
-    first, items = (some[0] if some else None), itertools.chain(some, rest)
-    if isinstance(first, Mapping):
-        columns = column_of(meaning, first, options)
+        columns = columns_of(meaning, given, options)
     else:
-        columns = (0, 1) if isinstance(first, tuple | list) else (0,)
-    return open_source(items, columns, reading, labelled=False), len(columns) > 1
+        rest = iter(given.tolist() if hasattr(given, "tolist") else given)
+        some = list(itertools.islice(rest, 1))
+        given, first = itertools.chain(some, rest), some[0] if some else None
+        pairs = isinstance(first, tuple | list)
+        columns = columns_of(meaning, first, options) if isinstance(first, Mapping) else ((0,), (1,))[: 1 + pairs]
+    asked = [column for part in columns for column in part]
+    return open_source(given, asked, len(asked), reading), columns
 
 
-def _reading(options: Mapping[str, Any]) -> Reading:
-    return Reading(**{name: value for name, value in options.items() if name in _READING})
+def _reading(options: Mapping[str, Any]) -> TextReading:
+    return TextReading.of({"on_error": "skip", **{name: options[name] for name in _READING if name in options}})
 
 
-def column_of(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> tuple[Column, ...]:
+def columns_of(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> Columns:
     """The columns that the texts of a table stand in: those that the caller names, else those that the model knows.
 
     Args:
         meaning: The model's.
         given: A path, a DataFrame, a dict.
-        options: The caller's: `text`, and how a file is read.
+        options: The caller's: `text` and `pair`, and how a file is read.
 
     Raises:
         ArgumentError: no column is known; the message lists those that there are.
         DataError: the column is not there; the message lists both.
     """
-    asked = options.get("text")
-    if asked is not None:
-        return tuple(asked) if isinstance(asked, tuple) else (asked,)
+    asked = [options[name] for name in ("text", "pair") if options.get(name) is not None]
+    if asked:
+        return tuple((each,) if isinstance(each, str | int) else tuple(each) for each in asked)
     there = column_names(given, _reading(options))
     if there is None:  # one text per line, or per file of a folder
-        return (0,)
-    if not meaning.columns:
+        return ((0,),)
+    spec = meaning.preprocessing
+    known = tuple(part for part in (spec.text, spec.pair) if part) or tuple((name,) for name in meaning.columns)
+    if not known:
         raise ArgumentError(
             f"the model was trained on texts without names of columns; {_name(given)} has the columns "
             f"{', '.join(map(repr, there))}: say which holds the texts, text={there[0]!r}"
         )
-    if lacking := [name for name in meaning.columns if name not in there]:
+    if lacking := [name for part in known for name in part if name not in there]:
         raise DataError(
             f"{_name(given)} has no column {', '.join(map(repr, lacking))}, in which the model's texts stood; its "
             f"columns are {', '.join(map(repr, there))}; text=... names another"
         )
-    return meaning.columns
+    return known
 
 
 def _name(given: Any) -> str:
     return str(given) if isinstance(given, os.PathLike) else f"the {type(given).__name__}"
 
 
-def _batches(spec: TextSpec, reader: Reader, headings: Sequence[str], size: int) -> Iterator[Batch]:
-    for _, some in in_batches(reader.rows, size):
-        yield _batch(spec, reader, headings, some)
+#: One row: where it stands, when somebody asks, and its texts or, as a string, what is wrong.
+Row = tuple[Callable[[], object], tuple[str, ...] | str]
 
 
-def _batch(spec: TextSpec, reader: Reader, headings: Sequence[str], rows: list[Any]) -> Batch:
-    errors, good = dict[int, str](), list[int]()
-    for number, (_, row) in enumerate(rows):
-        problem = row if isinstance(row, str) else _problem(row)
-        if problem:
-            errors[number] = problem
-        else:
-            good.append(number)
-    parts = [[rows[number][1][part] for number in good] for part in range(len(headings))]
+def _rows(source: TextSource, columns: Columns) -> Iterator[Row]:
+    """The texts row by row, the bad ones in their places."""
+    names = iter(source.names)
+    parts = [[next(names) for _ in part] for part in columns]
+    for table in source.tables:
+        texts, problems = texts_of(table, parts)
+        rows = list(zip(*(cells.tolist() for cells in texts), strict=True))
+        broken = list(zip(table.skipped_at, table.skipped, strict=True))[::-1]
+        for number in range(len(rows) + 1):
+            while broken and broken[-1][0] == number:
+                record = broken.pop()[1]
+                yield partial(str, record.place), record.reason
+            if number < len(rows):
+                yield partial(table.places, number), problems.get(number) or rows[number]
+
+
+def _batch(spec: TextSpec, headings: Sequence[str], rows: list[Row]) -> Batch:
+    errors = {number: row for number, (_, row) in enumerate(rows) if isinstance(row, str)}
+    good = {number: row for number, (_, row) in enumerate(rows) if not isinstance(row, str)}
     named = {
-        heading: [None if isinstance(row, str) else readable(row[part]) for _, row in rows]
+        heading: [readable(good[number][part]) if number in good else None for number in range(len(rows))]
         for part, heading in enumerate(headings)
     }
-    inputs = _encoded(spec, parts) if good else None
+    inputs = _encoded(spec, list(zip(*good.values(), strict=True))) if good else None
 
     def told(number: int) -> str:
-        where = rows[number][0]
-        place = f"{reader.name}/{where}" if isinstance(where, str) else f"{reader.name}, {reader.noun} {where}"
-        return f"{place}: {errors[number]}"
+        return f"{rows[number][0]()} {errors[number]}"
 
-    return Batch(size=len(rows), inputs=inputs, good=good, errors=errors, named=named, told=told)
+    return Batch(size=len(rows), inputs=inputs, good=list(good), errors=errors, named=named, told=told)
 
 
-def _problem(row: Sequence[Any]) -> str | None:
-    return next((found for text in row if isinstance(found := encoded_text(text), str)), None)
-
-
-def _encoded(spec: TextSpec, parts: Sequence[list[str]]) -> Any:
+def _encoded(spec: TextSpec, parts: Sequence[Sequence[str]]) -> Any:
     """Texts as the model takes them, by the way that a `TextDataset` goes."""
     encoded = spec.encoder.encode_batch(parts[0], parts[1] if len(parts) > 1 else None, max_length=spec.max_length)
     data = PackedTextDataset(

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from dlkit._textfiles import control_in, csv_problem, has_controls
+from dlkit.reading.bytes import damage
 from dlkit.reading.cells import Array, Cells, Numbers, Skipped, Strings
 from dlkit.reading.delimited import Dialect, audit_quotes, records
-from dlkit.reading.encodings import Buffer
+from dlkit.reading.encodings import Buffer, first_bad_byte
 from dlkit.reading.frames import arrow_columns
 from dlkit.reading.headers import contradicting
 from dlkit.reading.parsing import by_decimal, exceeds_float, is_code, settled, whole_numbers
@@ -214,8 +215,9 @@ def fitting_dialect(data: Buffer, dialect: Dialect, origin: str = "the text") ->
     best, fewest = dialect, _bad_rows(data, dialect, 100)
     for other in (replace(dialect, blanks=True), replace(dialect, quoted=False)):
         count = _bad_rows(data, other, fewest) if fewest else 0
-        # A few damaged quotes in a quoted file are damage; a file full of them does not quote at all.
-        if count < fewest and (other.quoted or count <= fewest // 5):
+        # A few damaged quotes in a quoted file are damage; a file full of them does not quote at all. Files with tabs
+        # seldom do, and their texts may begin with a quote that is never closed.
+        if count < fewest and (other.quoted or count <= fewest // 5 or dialect.separator == "\t"):
             best, fewest = other, count
     return best
 
@@ -233,6 +235,7 @@ def _good_records(
     data: Buffer, dialect: Dialect, name: str, bad: list[Skipped], bad_at: list[int], lines: list[int], before: int
 ) -> Iterator[list[str]]:
     width, controls = len(dialect.names), has_controls(data)
+    damaged = first_bad_byte(data) is not None
     for number, record in records(data, dialect):
         line = number + before
         if isinstance(record, csv.Error):
@@ -242,6 +245,8 @@ def _good_records(
             why = f"has {len(record)} cells where {what} {width}"
         elif controls and (problem := control_in("".join(record), dialect.separator)) is not None:
             why = problem
+        elif damaged and (found := next(filter(None, map(damage, record)), None)) is not None:
+            why = f"has {found}"
         else:
             lines.append(line)
             yield record

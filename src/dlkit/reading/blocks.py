@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import codecs
 import csv
+import mmap
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -15,16 +16,17 @@ from dlkit._opening import open_regular
 from dlkit._textfiles import LONGEST_LINE, check_lines
 from dlkit.errors import DataError
 from dlkit.reading._text_rows import fitting_dialect, lines_of, parse_text
+from dlkit.reading.bytes import byte_stream
 from dlkit.reading.cells import Place, Table
 from dlkit.reading.columnar import ColumnarFile
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect, records
 from dlkit.reading.encodings import first_bad_byte
 from dlkit.reading.frames import arrow_columns
-from dlkit.reading.plain import plain_copy
+from dlkit.reading.plain import PlainText, plain_copy, plain_text
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import Numbered
 
-__all__ = ["Block", "BlockFile", "block_file"]
+__all__ = ["Block", "BlockFile", "block_file", "read_once"]
 
 BLOCK_BYTES = 2 << 20
 _BUFFER = 1 << 20
@@ -104,6 +106,31 @@ def block_file(path: Path, options: ReadOptions) -> BlockFile:
     return TextFile(plain, path, replace(dialect, start=0), options, dialect.start + mark, line, note, noun)
 
 
+def read_once(path: Path, options: ReadOptions, quotes: bool | None = None) -> BlockFile:
+    """A file to read in blocks from its beginning to its end: what must be unpacked or decoded stays in memory.
+
+    Args:
+        path: The file.
+        options: How to read.
+        quotes: Whether `"` quotes; None finds out.
+
+    Raises:
+        DataError: it is empty, damaged, or of another kind.
+    """
+    if (columnar := ColumnarFile.of(path, options)) is not None:
+        return RowGroups(columnar)
+    text = plain_text(path, options, str(path))
+    dialect = find_dialect(text.data, str(path), text.options)
+    dialect = fitting_dialect(text.data, dialect, str(path)) if quotes is None else replace(dialect, quoted=quotes)
+    note, line = f"{path.name}: {text.how}, {dialect}", bytes(text.data[: dialect.start]).count(b"\n") + 1
+    known = replace(text.options, encoding=text.how) if text.noun == "line" else options  # a guess is said once
+    file = TextFile(path, path, replace(dialect, start=0), known, dialect.start, line, note, text.noun, True, text)
+    if isinstance(getattr(text.data, "obj", text.data), mmap.mmap):  # plain UTF-8: read it where it lies
+        mark = len(codecs.BOM_UTF8) if isinstance(text.data, memoryview) else 0
+        file.start, file.decoded, file.text = dialect.start + mark, False, None
+    return file
+
+
 def _head(path: Path) -> bytes:
     """The first lines of a text: about `_HEAD` bytes, or more where its first line is longer."""
     with open_regular(path) as file:
@@ -133,6 +160,8 @@ class TextFile:
         line: The line in which they begin.
         note: How it was read.
         noun: What its rows stand in: "line", or "row" of a sheet.
+        decoded: Whether `path` is packed or in another encoding, and the text is in memory while it is read.
+        text: That text.
     """
 
     path: Path
@@ -143,6 +172,8 @@ class TextFile:
     line: int
     note: str
     noun: str = "line"
+    decoded: bool = False
+    text: PlainText | None = None
 
     @property
     def origin(self) -> str:
@@ -157,7 +188,7 @@ class TextFile:
     def blocks(self) -> Iterator[tuple[Block, bytes]]:
         """See `BlockFile`."""
         position, line, rest = self.start, self.line, b""
-        with open_regular(self.path) as file:
+        with self._open() as file:
             file.seek(self.start)
             while piece := file.read(_next_size(len(rest))):
                 data = rest + piece
@@ -173,6 +204,7 @@ class TextFile:
                 rest = data[end:]
         if rest.strip():
             yield Block(position, position + len(rest), line), rest
+        self.text = None
 
     def total(self, block: Block, table: Table) -> float:
         """See `BlockFile`."""
@@ -182,19 +214,25 @@ class TextFile:
         self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
     ) -> Iterator[Table]:
         """See `BlockFile`; a block of text is one piece."""
-        yield self.table(block, as_text, threads=threads)
+        yield self.table(block, as_text, needed=needed, threads=threads)
 
     def table(
-        self, block: Block, as_text: Collection[str], content: bytes | None = None, *, threads: bool = False
+        self,
+        block: Block,
+        as_text: Collection[str],
+        content: bytes | None = None,
+        *,
+        needed: Collection[str] | None = None,
+        threads: bool = False,
     ) -> Table:
         """The rows of a block, whose content may be at hand."""
         data = self._read(block) if content is None else content
-        if (bad := first_bad_byte(data)) is not None:
+        if not self.decoded and (bad := first_bad_byte(data)) is not None:
             line = block.line + data.count(b"\n", 0, bad)
             raise DataError(f"{self.origin}, line {line}: byte {data[bad]:#04x} is not utf-8; give encoding=...")
-        parsed = parse_text(
-            data, self.dialect, self.options, as_text, self.origin, first_line=block.line, threads=threads
-        )
+        read = self.dialect.read if needed is None else tuple(name for name in self.dialect.read if name in needed)
+        dialect = replace(self.dialect, read=read)
+        parsed = parse_text(data, dialect, self.options, as_text, self.origin, first_line=block.line, threads=threads)
         place = _BlockLines(self, block) if parsed.lines is None else Numbered(parsed.lines, self.origin)
         return Table(
             parsed.columns,
@@ -207,8 +245,18 @@ class TextFile:
             decimal="," if self.dialect.decimal == "," else "",
         )
 
+    def _open(self) -> IO[bytes]:
+        if not self.decoded:
+            return open_regular(self.path)
+        if self.text is None:
+            self.text = plain_text(self.path, self.options, str(self.path))
+        return byte_stream(self.text.data)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"text": None}
+
     def _read(self, block: Block) -> bytes:
-        with open_regular(self.path) as file:
+        with self._open() as file:
             file.seek(block.start)
             data = file.read(block.stop - block.start)
         if len(data) < block.stop - block.start:

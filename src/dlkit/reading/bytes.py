@@ -26,14 +26,18 @@ from dlkit.reading.encodings import Buffer, detect_encoding, first_bad_byte
 from dlkit.storage.files import home_of
 
 __all__ = [
+    "byte_stream",
     "contents",
+    "damage",
     "is_packed",
     "local_path",
     "most_bytes",
+    "text_stream",
     "to_utf8",
     "unpacked",
 ]
 
+_UTF8 = ("utf-8", "utf-8-sig", "ascii")
 _PIECE = 1 << 24
 # A table packs 3 to 30 times; an archive beyond this, and beyond 128 MB, is made to fill the memory.
 _MOST_RATIO, _ALWAYS_ALLOWED = 200, 1 << 27
@@ -179,25 +183,48 @@ def _is_litter(name: str) -> bool:
     return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith(".")
 
 
-def to_utf8(data: Buffer, encoding: str, origin: str) -> tuple[Buffer, str]:
+def to_utf8(data: Buffer, encoding: str, origin: str, *, lenient: bool = False) -> tuple[Buffer, str]:
     """The same text as UTF-8 without a byte order mark, and the name of the encoding it had.
 
     Args:
         data: The file's bytes.
         encoding: A codec's name, or "auto".
         origin: The file, for errors.
+        lenient: Keep bytes that are not of that encoding as what `damage` finds, for their rows to be left out.
+
+    Raises:
+        DataError: there are such bytes, and `lenient` is False.
     """
     name = detect_encoding(data, origin) if encoding == "auto" else _known(encoding)
-    if name in ("utf-8", "utf-8-sig", "ascii"):
-        if encoding != "auto" or name == "utf-8-sig":
+    if name in _UTF8:
+        if (encoding != "auto" or name == "utf-8-sig") and not lenient:
             _check_utf8(data, origin, name)
-        mark = bytes(data[:3]) == codecs.BOM_UTF8
-        return (memoryview(data)[3:] if mark else data), name
+        if not lenient or first_bad_byte(data) is None:
+            return (memoryview(data)[3:] if bytes(data[:3]) == codecs.BOM_UTF8 else data), name
     try:
-        text = str(memoryview(data), name)
+        text = str(memoryview(data), name, "surrogateescape" if lenient else "strict")
     except UnicodeError as error:
         raise DataError(f"{origin} is not {name}: {error}") from error
     return text.removeprefix("\ufeff").encode("utf-8", "surrogatepass"), name
+
+
+def damage(text: str) -> str | None:
+    """What UTF-8 cannot hold in a text, to follow "has"; None where it can hold all.
+
+    Args:
+        text: Of a file that was decoded leniently, or of elsewhere.
+
+    >>> damage("fine"), damage("caf\\udce9")
+    (None, 'the byte 0xe9 after 3 characters, which is not of its encoding')
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        if 0xDC80 <= code <= 0xDCFF:  # what `surrogateescape` makes of a byte
+            return f"the byte {code - 0xDC00:#04x} after {error.start} characters, which is not of its encoding"
+        return f"half a surrogate pair (U+{code:04X}) after {error.start} characters, which is not a character"
+    return None
 
 
 def _known(encoding: str) -> str:
@@ -222,6 +249,13 @@ class _View(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._position = offset + (0, self._position, len(self._data))[whence]
+        return self._position
+
     def readinto(self, buffer: Any) -> int:
         piece = self._data[self._position : self._position + len(buffer)]
         buffer[: len(piece)] = piece
@@ -229,6 +263,20 @@ class _View(io.RawIOBase):
         return len(piece)
 
 
-def text_stream(data: Buffer) -> io.TextIOWrapper:
-    """UTF-8 bytes as text lines with their line ends untouched, as the csv module wants them."""
-    return io.TextIOWrapper(io.BufferedReader(_View(data)), encoding="utf-8", errors="surrogatepass", newline="")
+def text_stream(data: Buffer, newline: str = "") -> io.TextIOWrapper:
+    """UTF-8 bytes as text lines with their line ends untouched.
+
+    Args:
+        data: What `to_utf8` gives.
+        newline: As for `open`: "" ends lines as the csv module wants them, "\\n" at nothing else.
+    """
+    return io.TextIOWrapper(byte_stream(data), encoding="utf-8", errors="surrogatepass", newline=newline)
+
+
+def byte_stream(data: Buffer) -> io.BufferedReader:
+    """Bytes that lie in memory as a file.
+
+    Args:
+        data: The bytes.
+    """
+    return io.BufferedReader(_View(data), 1 << 20)

@@ -82,12 +82,37 @@ def find_encoding(data: Buffer, origin: str) -> tuple[str, str | None]:
         line = raw[:bad].count(b"\n") + 1
         raise DataError(
             f"{origin} is UTF-8 but for some damaged bytes, the first in line {line}; "
-            "repair it, or give encoding='latin-1' (or what it is) to read it as it stands"
+            "repair it, leave such lines out by encoding='utf-8' and on_error='skip', or give encoding='latin-1' (or "
+            "what it is) to read it as it stands"
         )
     if 0 in raw:
         raise DataError(f"{origin} is neither UTF-8 nor marked as UTF-16 and holds zero bytes; give encoding=...")
     known = _by_script(raw)
-    return (known, None) if known is not None else _guessed(raw, origin)
+    name, doubt = (known, None) if known is not None else _guessed(raw, origin)
+    _refuse_mixture(raw[:_PIECE], name, origin)
+    return name, doubt
+
+
+def _refuse_mixture(raw: bytes, name: str, origin: str) -> None:
+    """A file whose lines are in several encodings can be read as latin-1, like any bytes, but would be garbage."""
+    foreign = [(number, line) for number, line in enumerate(raw.split(b"\n"), 1) if not line.isascii()]
+    for other, share in (("utf-8", 0.2 if name == "cp949" else 0.01), ("cp949", 0.5)):
+        strangers = [number for number, line in foreign if not _is_of(line, other)]
+        if other != name and len(foreign) - len(strangers) > share * len(foreign) and strangers:
+            raise DataError(
+                f"{origin}, line {strangers[0]}: not {other}, while {len(foreign) - len(strangers)} other lines are; "
+                f"the file mixes encodings. Repair it, or read it with encoding={other!r} and on_error='skip'"
+            )
+
+
+def _is_of(line: bytes, encoding: str) -> bool:
+    try:
+        text = line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    # Two bytes of another encoding may look like one odd character of this one; a word of them is no accident.
+    foreign = [character for character in text if character > "\x7f"]
+    return encoding != "cp949" or sum("가" <= character <= "힣" for character in foreign) > 0.7 * len(foreign)
 
 
 def find_name_encoding(raw: bytes) -> tuple[str, bool]:

@@ -61,7 +61,8 @@ def plain_text(source: Path | bytes, options: ReadOptions, origin: str) -> Plain
     """
     if (sheet := _sheet(source, options, origin)) is not None:
         return sheet
-    data, encoding = to_utf8(source if isinstance(source, bytes) else contents(source), options.encoding, origin)
+    raw, lenient = source if isinstance(source, bytes) else contents(source), options.on_error == "skip"
+    data, encoding = to_utf8(raw, options.encoding, origin, lenient=lenient)
     if isinstance(source, bytes):
         check_text(source, origin, "a table")
     if options.comment is not None:

@@ -359,7 +359,7 @@ def _texts(source: Any, options: ReadOptions, seed: int) -> Data:
     if train.targets is None:
         raise DataError(f"{_name(source)}: texts without classes; one folder per class is expected")
     lines = (line.strip() for line in repr(train).replace("TextDataset: ", "texts: ").splitlines())
-    how = (*lines, *map(": ".join, train.skipped[:3]), _counted(parts), *_without_test(parts))
+    how = (*lines, *map(str, train.skipped[:3]), _counted(parts), *_without_test(parts))
     return Data(
         kind="text", name=_name(source), source=_place(source), how=how, options=dict(options), seed=seed, **parts
     )

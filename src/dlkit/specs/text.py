@@ -26,6 +26,8 @@ class TextSpec(Spec):
         encoder: `Vocabulary` or `PretrainedTokenizer`, cleaning included.
         max_length: Where longer texts are cut; None for nowhere.
         classes: The names of the classes in the order of their numbers; None for numbers as targets, or no targets.
+        text: The names of the columns that were joined to a text; empty where they had none.
+        pair: The same of the second texts of pairs.
 
     >>> spec = TextSpec(encoder=Vocabulary.fit(["ham", "spam spam"]), classes=("ham", "spam"))
     >>> TextSpec.from_json(spec.to_json()) == spec
@@ -43,6 +45,8 @@ class TextSpec(Spec):
     encoder: Encoder
     max_length: int | None = None
     classes: tuple[str, ...] | None = None
+    text: tuple[str, ...] = ()
+    pair: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_length is not None:

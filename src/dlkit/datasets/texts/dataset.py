@@ -10,10 +10,10 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 from dlkit._showing import Lines
 from dlkit.collate import PadCollate
 from dlkit.datasets.texts._encoding import Storage, pack
-from dlkit.datasets.texts._rows import Policy, Roles, TextRows, read_rows
-from dlkit.datasets.texts._sources import Column, Reading
-from dlkit.datasets.texts._targets import Task, classes_of, find_task, target_tensor
 from dlkit.datasets.texts.packed import PackedTextDataset
+from dlkit.datasets.texts.rows import Roles, TextRows, read_rows
+from dlkit.datasets.texts.sources import Column, Format, TextReading
+from dlkit.datasets.texts.targets import Task, classes_of, target_tensor
 from dlkit.errors import ArgumentError
 from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.reading.policy import check_known
@@ -33,7 +33,8 @@ __all__ = ["TextDataset", "TextOptions"]
 class TextOptions(TypedDict, total=False):
     """The keyword arguments of `TextDataset` that `TextDataset.split` takes too."""
 
-    text: Column | tuple[Column, Column]
+    text: Column | Sequence[Column]
+    pair: Column | Sequence[Column] | None
     target: Any
     tokenizer: Any
     cleaning: Cleaning | None
@@ -43,7 +44,7 @@ class TextOptions(TypedDict, total=False):
     max_length: int | None
     task: Task
     classes: Sequence[str] | None
-    format: Literal["auto", "delimited", "lines", "jsonl", "parquet", "folder"]
+    format: Format
     header: bool | None
     separator: str
     quotes: bool | None
@@ -72,7 +73,12 @@ class TextDataset(PackedTextDataset):
         source: A file: CSV, TSV, JSON lines or a JSON array, Parquet, or any file of lines; also packed by gzip,
             bzip2, xz or zip, or a URL. A folder whose files are texts, in folders named after their class. A list of
             texts, of pairs of texts, of dicts; a DataFrame.
-        text: The column of the texts: its name, or its number from 0. Two columns for pairs of texts.
+        text: The column of the texts: its name, or its number from 0. Several, such as `["title", "body"]`, are joined
+            to one text, each in a line of its own (so a blank between them, unless `cleaning` keeps line ends); empty
+            ones are passed over.
+        pair: The column of a second text for each, such as the question to a text; several are joined as well. Both are
+            encoded as one row of numbers: a `Vocabulary` puts its end token between them, a tokenizer object what its
+            model was trained with; `token_type_ids` tell the two apart.
         target: The column of the targets; or one value per text; None for unlabelled texts. The folders of a folder
             of class folders are its targets by themselves.
         spec: How to encode, from a dataset that was fitted: `train.spec`. Instead of all up to `classes`.
@@ -130,7 +136,8 @@ class TextDataset(PackedTextDataset):
         self,
         source: Any,
         *,
-        text: Column | tuple[Column, Column] = 0,
+        text: Column | Sequence[Column] = 0,
+        pair: Column | Sequence[Column] | None = None,
         target: Any = None,
         spec: TextSpec | None = None,
         tokenizer: Any = "words",
@@ -141,7 +148,7 @@ class TextDataset(PackedTextDataset):
         max_length: int | None = None,
         classes: Sequence[str] | None = None,
         task: Task = "auto",
-        format: Literal["auto", "delimited", "lines", "jsonl", "parquet", "folder"] = "auto",  # noqa: A002
+        format: Format = "auto",  # noqa: A002
         header: bool | None = None,
         separator: str = "auto",
         quotes: bool | None = None,
@@ -194,7 +201,7 @@ class TextDataset(PackedTextDataset):
         """
         check_known("TextDataset.split", options, TextOptions)
         rows = _read(source, options, group)
-        classes = None if rows.targets is None else _classes(rows, options)
+        classes = _classes(rows, options)
         parts = split_indices(
             len(rows),
             fractions,
@@ -231,7 +238,7 @@ class TextDataset(PackedTextDataset):
             collate=options.get("collate"),
         )
         self.spec, self.skipped, self.notes = spec, list(rows.skipped), list(rows.notes)
-        self.input_columns = rows.columns
+        self.input_columns = tuple(name for columns in rows.columns for name in columns)
         self.target_columns = () if rows.target_column is None else (rows.target_column,)
         self._source: TextRows | None = rows
 
@@ -287,35 +294,27 @@ class TextDataset(PackedTextDataset):
 
 
 def _read(source: Any, options: TextOptions, group: Column | None = None) -> TextRows:
-    columns = options.get("text", 0)
-    roles = Roles(text=columns if isinstance(columns, tuple) else (columns,), target=options.get("target"), group=group)
-    if not 1 <= len(roles.text) <= 2:
-        raise ArgumentError(f"text must be one column, or two for pairs of texts, not {columns!r}")
-    reading = Reading(
-        format=options.get("format", "auto"),
-        header=options.get("header"),
-        separator=options.get("separator", "auto"),
-        quotes=options.get("quotes"),
-        encoding=options.get("encoding", "auto"),
-        pattern=options.get("pattern", "*.txt"),
-    )
-    policy = Policy(
-        on_error=options.get("on_error", "raise"),
-        max_errors=options.get("max_errors", 0.1),
-        missing=tuple(options.get("missing", DEFAULT_MISSING)),
-    )
+    texts = [_columns("text", options.get("text", 0))]
+    if options.get("pair") is not None:
+        texts.append(_columns("pair", options["pair"]))
+    reading = TextReading.of(options)
     classes, budget = _names(options.get("classes")), options.get("memory_bytes", 1 << 30)
-    return read_rows(source, roles, reading, policy, classes=classes, budget=budget)
+    roles = Roles(texts=tuple(texts), target=options.get("target"), group=group)
+    return read_rows(source, roles, reading, classes=classes, budget=budget)
+
+
+def _columns(argument: str, given: Any) -> tuple[Column, ...]:
+    columns = tuple(given) if isinstance(given, list | tuple) else (given,)
+    if not columns or not all(isinstance(column, int | str) for column in columns):
+        raise ArgumentError(f"{argument} must be a column, by name or number from 0, or several, not {given!r:.80}")
+    return columns
 
 
 def _classes(rows: TextRows, options: TextOptions) -> tuple[str, ...] | None:
-    """The classes, or None for a regression."""
+    """The classes, or None for a regression or texts without targets."""
     if rows.targets is None:
         return None
-    given = _names(options.get("classes"))
-    if find_task(rows.targets, options.get("task", "auto"), given) == "regression":
-        return None
-    return classes_of(rows.targets) if given is None else given
+    return classes_of(rows.targets, options.get("task", "auto"), _names(options.get("classes")))
 
 
 def _names(classes: Sequence[Any] | None) -> tuple[str, ...] | None:
@@ -327,8 +326,14 @@ def _names(classes: Sequence[Any] | None) -> tuple[str, ...] | None:
 
 def _fit(rows: TextRows, options: TextOptions) -> TextSpec:
     """The spec of a dataset that is the training data."""
-    encoder = _encoder(rows.texts, options)
-    return TextSpec(encoder=encoder, max_length=options.get("max_length"), classes=_classes(rows, options))
+    text, *pair = rows.columns or ((),)
+    return TextSpec(
+        encoder=_encoder(rows.texts, options),
+        max_length=options.get("max_length"),
+        classes=_classes(rows, options),
+        text=text,
+        pair=pair[0] if pair else (),
+    )
 
 
 def _encoder(texts: Sequence[PackedStrings], options: TextOptions) -> Encoder:

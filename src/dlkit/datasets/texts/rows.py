@@ -1,0 +1,280 @@
+"""The rows of a source of texts, packed: texts, targets, groups, and the place that each row came from."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from dlkit.datasets.texts.sources import Column, TextReading, TextSource, has_class_folders, open_source, target_cells
+from dlkit.errors import ArgumentError, DataError
+from dlkit.reading.bytes import damage
+from dlkit.reading.cells import Array, Cells, Skipped, Strings, Table, strings_of, text_of
+from dlkit.reading.frames import joined
+from dlkit.reading.reader import Stacked
+from dlkit.reading.targets import ClassNumbers, target_text
+from dlkit.storage.files import home_of
+from dlkit.storage.strings import PackedStrings, StringsWriter
+
+__all__ = ["BETWEEN", "Roles", "TextRows", "read_rows", "texts_of"]
+
+#: What stands between the columns of one text.
+BETWEEN = "\n"
+_GIVEN = "\0target"  # what targets that the caller gives are called among the columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """Which columns are what.
+
+    Attributes:
+        texts: The columns of each text, which are joined: one text, or two for pairs.
+        target: A column, or a value for each row.
+        group: A column.
+    """
+
+    texts: tuple[tuple[Column, ...], ...]
+    target: Any = None
+    group: Column | None = None
+
+    @property
+    def target_column(self) -> Column | None:
+        """The target where it is a column of the source."""
+        return self.target if isinstance(self.target, int | str) else None
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """What was read.
+
+    Attributes:
+        texts: One or, for pairs, two lists of texts.
+        targets: The target of each row as text, None for unlabelled texts.
+        groups: The group of each row, None where none was asked for.
+        numbers: int64 [N], of each row among all that were read.
+        places: Maps such a number to where the row stands.
+        notes: How the source was understood.
+        skipped: The rows that were left out.
+        columns: The names of the columns of each text; empty where they have none.
+        target_column: The name of the target's column; None where it has none.
+    """
+
+    texts: tuple[PackedStrings, ...]
+    targets: Strings | None
+    groups: Strings | None
+    numbers: Array
+    places: Stacked
+    notes: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = field(default=(), repr=False)
+    columns: tuple[tuple[str, ...], ...] = ()
+    target_column: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def select(self, indices: Array) -> TextRows:
+        """Some of the rows.
+
+        Args:
+            indices: int64 [K].
+        """
+        return replace(
+            self,
+            texts=tuple(texts.select(indices) for texts in self.texts),
+            targets=self.targets and self.targets.take(indices),
+            groups=self.groups and self.groups.take(indices),
+            numbers=self.numbers[indices],
+        )
+
+    def where(self, index: int) -> str:
+        """The place of a row, in words.
+
+        Args:
+            index: Of the row.
+        """
+        return str(self.places(int(self.numbers[index])))
+
+
+def read_rows(
+    source: Any, roles: Roles, options: TextReading, *, classes: Sequence[str] | None = None, budget: int = 1 << 30
+) -> TextRows:
+    """Read a source to its end.
+
+    Args:
+        source: See `TextDataset`.
+        roles: Which columns are what.
+        options: How to read, and what to do with bad rows.
+        classes: The classes that targets must be of, where they are known already.
+        budget: Bytes of text to keep in memory; more go to a file in the cache folder.
+
+    Raises:
+        DataError: the source cannot be read, or a row cannot and `on_error` is "raise".
+        TooManyErrorsError: more rows cannot be used than `max_errors` allows.
+    """
+    if roles.target is None and isinstance(source, str | Path) and Path(source).expanduser().is_dir():
+        labelled = has_class_folders(Path(source).expanduser(), options.pattern)
+        roles = replace(roles, target="class") if labelled else roles
+    texts = [column for columns in roles.texts for column in columns]
+    others = [column for column in (roles.target_column, roles.group) if column is not None]
+    opened = open_source(source, [*texts, *others], len(texts), options)
+    collected = _Collected(opened, roles, classes, budget)
+    given = roles.target is not None and roles.target_column is None
+    for table in _with_targets(opened.tables, _as_list(roles.target)) if given else opened.tables:
+        collected.add(table)
+    return collected.finish()
+
+
+def _as_list(target: Any) -> list[Any]:
+    if isinstance(target, Tensor | np.ndarray) or hasattr(target, "tolist"):
+        return list(target.tolist())
+    if isinstance(target, Mapping | set) or not isinstance(target, Sequence):
+        raise ArgumentError(f"target must be a column's name or number, or a value per text, not {target!r:.80}")
+    return list(target)
+
+
+def _with_targets(tables: Iterable[Table], targets: list[Any]) -> Iterator[Table]:
+    """Tables with targets that the caller gave, one for each row, the bad ones included."""
+    cells, count = target_cells(targets), 0
+    for table in tables:
+        rows, bad = np.arange(len(table)), np.asarray(table.skipped_at, dtype=np.int64)
+        numbers = count + rows + np.searchsorted(bad, rows, side="right")
+        count += len(rows) + len(bad)
+        if count <= len(targets):
+            table.columns[_GIVEN] = cells.take(numbers)
+            yield table
+    if count != len(targets):
+        raise ArgumentError(f"there are {count} texts but {len(targets)} targets")
+
+
+class _Collected:
+    """Rows that were read so far."""
+
+    def __init__(self, source: TextSource, roles: Roles, classes: Sequence[str] | None, budget: int) -> None:
+        self.source, self.options = source, source.options
+        self.classes = None if classes is None else ClassNumbers(classes)
+        names = iter(source.names)
+        self.columns = tuple(tuple(next(names) for _ in columns) for columns in roles.texts)
+        given = None if roles.target is None else _GIVEN
+        self.target = given if roles.target_column is None else next(names)
+        self.group = None if roles.group is None else next(names)
+        self.texts = [StringsWriter(budget=budget, folder=home_of("text")) for _ in self.columns]
+        self.targets, self.groups = list[Cells](), list[Cells]()
+        self.numbers, self.starts, self.places = list[Array](), [0], list[Any]()
+        self.skipped: list[Skipped] = []
+
+    def add(self, table: Table) -> None:
+        """Take the rows of a table, or stop at the first bad one, or leave the bad ones out.
+
+        Args:
+            table: With all columns that were asked for.
+        """
+        texts, problems = texts_of(table, self.columns)
+        if self.target is not None:
+            targets = text_of(table.columns[self.target])
+            labels = targets.pool.tolist()
+            wrong = {code: why for code, label in enumerate(labels) if (why := self._target_problem(label))}
+            _note(problems, targets, wrong, "has no target")
+            spelled = strings_of(target_text(label, self.options.missing) for label in labels)
+            targets = Strings(targets.mapped(spelled.codes, -1, np.int32), spelled.pool)
+        self._leave_out(table, problems)
+        good = np.delete(np.arange(len(table)), list(problems))
+        for writer, cells in zip(self.texts, texts, strict=True):
+            blob, offsets = cells.pool.select(cells.codes[good]).arrays()
+            writer.extend(blob, np.diff(offsets))
+        if self.target is not None:
+            self.targets.append(targets.take(good))
+        if self.group is not None:
+            self.groups.append(text_of(table.columns[self.group]).take(good))
+        self.numbers.append(self.starts[-1] + good)
+        self.places.append(table.places)
+        self.starts.append(self.starts[-1] + len(table))
+
+    def _target_problem(self, text: str) -> str | None:
+        target = target_text(text, self.options.missing)
+        if target is None:
+            mark = text.strip() != ""
+            return f"has no target: {text!r} means that there is none; missing=[] keeps it" if mark else "has no target"
+        if self.classes is not None and self.classes.get(target) < 0:
+            return f"has the target {text!r}, which is not among the classes {sorted(self.classes)}"[:300]
+        return None
+
+    def _leave_out(self, table: Table, problems: Mapping[int, str]) -> None:
+        """Apply the policy to what cannot be used, in the order of the source."""
+        records = zip(table.skipped_at, table.skipped, strict=True)
+        rows = ((row, table.places(row).skipped(problems[row])) for row in sorted(problems))
+        for _, skipped in heapq.merge(records, rows, key=lambda each: each[0]):
+            self.options.stop_at([skipped])
+            self.skipped.append(skipped)
+
+    def finish(self) -> TextRows:
+        """All that was taken."""
+        texts = tuple(writer.finish() for writer in self.texts)
+        origin, skipped = self.source.origin, self.skipped
+        self.options.check_share(skipped, len(texts[0]) + len(skipped), origin)
+        if not len(texts[0]):
+            raise DataError(f"{origin} has no text" + (f"; the first row: {skipped[0]}" if skipped else ""))
+        named = self.source.named
+        return TextRows(
+            texts=texts,
+            targets=None if self.target is None else joined(self.targets),
+            groups=None if self.group is None else joined(self.groups),
+            numbers=np.concatenate(self.numbers),
+            places=Stacked(self.starts[:-1], self.places),
+            notes=(self.source.how,),
+            skipped=tuple(skipped),
+            columns=self.columns if named else (),
+            target_column=self.target if named and self.target != _GIVEN else None,
+        )
+
+
+def texts_of(table: Table, columns: Sequence[Sequence[str]]) -> tuple[list[Strings], dict[int, str]]:
+    """The texts of a table's rows, one list or two for pairs, and by row what is wrong with those that have none.
+
+    Args:
+        table: With these columns.
+        columns: Of each text.
+
+    Raises:
+        DataError: a column does not hold text.
+    """
+    texts = [_joined([_text_cells(table, name) for name in names]) for names in columns]
+    problems: dict[int, str] = {}
+    for cells in texts:
+        _note(problems, cells, _damaged(cells.pool), "has no text")
+    return texts, problems
+
+
+def _text_cells(table: Table, name: str) -> Strings:
+    cells = table.columns[name]
+    if not isinstance(cells, Strings) and not cells.missing().all():
+        kind = type(cells).__name__.lower()
+        raise DataError(f"column {name!r} of {table.origin} holds {kind}, where texts are expected")
+    return text_of(cells)
+
+
+def _joined(parts: Sequence[Strings]) -> Strings:
+    """The columns of one text as one, without those that are empty; absent where all are."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = zip(*(part.tolist() for part in parts), strict=True)
+    return strings_of(None if all(text is None for text in row) else BETWEEN.join(filter(None, row)) for row in rows)
+
+
+def _note(problems: dict[int, str], cells: Strings, found: Mapping[int, str], absent: str) -> None:
+    """Add what is wrong with the rows of a column: what was found of each different text, and of empty cells."""
+    bad = (cells.codes < 0) | np.isin(cells.codes, list(found))
+    for row in np.flatnonzero(bad).tolist():
+        problems.setdefault(row, found.get(int(cells.codes[row]), absent))
+
+
+def _damaged(pool: PackedStrings) -> dict[int, str]:
+    """The strings with half a surrogate pair, or with a byte that could not be decoded and is kept as one."""
+    blob, offsets = pool.arrays()
+    places = np.flatnonzero((blob[:-1] == 0xED) & (blob[1:] >= 0xA0))
+    found = np.unique(np.searchsorted(offsets, places, side="right") - 1).tolist()
+    return {place: f"has {damage(pool[place])}" for place in found}

@@ -1,0 +1,414 @@
+"""Any source of texts as tables of its columns: tables by `dlkit.reading`; lines, JSON, folders and lists here."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self, TypedDict
+
+import numpy as np
+from torch import Tensor
+
+from dlkit._frames import as_pandas
+from dlkit._opening import open_regular, regular
+from dlkit._textfiles import control_in, has_controls
+from dlkit.errors import ArgumentError, DataError
+from dlkit.reading.blocks import read_once
+from dlkit.reading.bytes import contents, local_path, text_stream, to_utf8
+from dlkit.reading.cells import Place, Strings, Table, strings_of
+from dlkit.reading.encodings import Buffer
+from dlkit.reading.frames import table_of_frame
+from dlkit.reading.policy import ReadOptions
+from dlkit.reading.reader import Numbered
+from dlkit.reading.targets import target_text
+from dlkit.storage.strings import PackedStrings
+
+__all__ = [
+    "Column",
+    "TextArguments",
+    "TextReading",
+    "TextSource",
+    "column_names",
+    "has_class_folders",
+    "open_source",
+    "target_cells",
+]
+
+Column = int | str
+#: One row: the line, item or file, and the asked columns' values or, as a string, what is wrong, to follow the place.
+Row = tuple[int | str, tuple[Any, ...] | str]
+Items = Iterator[tuple[int, Any]]
+Format = Literal["auto", "delimited", "lines", "jsonl", "parquet", "folder"]
+
+_FORMATS = {
+    ".csv": "delimited",
+    ".tsv": "delimited",
+    ".tab": "delimited",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_PACKED = (".gz", ".bz2", ".xz", ".zip")
+_ROWS = 4096  # that are made into one table
+
+
+class TextArguments(TypedDict, total=False):
+    """How a source of texts is read: the keyword arguments of `TextDataset` besides those of `ReadArguments`.
+
+    Attributes:
+        format: What a file holds; "auto" goes by its name.
+        quotes: Whether `"` quotes; None finds out.
+        pattern: Which files of a folder are texts.
+    """
+
+    format: Format
+    quotes: bool | None
+    pattern: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextReading(ReadOptions):
+    """How a source of texts is read, checked.
+
+    Attributes:
+        format: See `TextArguments`.
+        quotes: See `TextArguments`.
+        pattern: See `TextArguments`.
+        numeric: None of the columns: texts are no numbers, and targets are read as text.
+    """
+
+    format: Format = "auto"
+    quotes: bool | None = None
+    pattern: str = "*.txt"
+    numeric: frozenset[str] | None = frozenset()
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Self:
+        """The options among a dataset's keyword arguments.
+
+        Args:
+            arguments: Any; those of `ReadArguments` and `TextArguments` are taken.
+
+        Raises:
+            ArgumentError: one cannot be meant.
+        """
+        own = {name: arguments[name] for name in TextArguments.__annotations__ if name in arguments}
+        return replace(super().of(arguments), **own)
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """A source that is ready to be read.
+
+    Attributes:
+        origin: The file or folder, for errors.
+        how: How it was understood, in words.
+        names: What the asked columns are called in the tables.
+        named: Whether the source itself calls them so.
+        tables: Its rows, read while they are iterated.
+        options: How it is read.
+    """
+
+    origin: str
+    how: str
+    names: tuple[str, ...]
+    named: bool
+    tables: Iterable[Table]
+    options: TextReading
+
+
+def open_source(source: Any, columns: Sequence[Column], texts: int, options: TextReading) -> TextSource:
+    """Any source that `TextDataset` takes.
+
+    Args:
+        source: A path or address, a list of texts, of tuples or dicts, or a DataFrame.
+        columns: Which columns of it the tables have.
+        texts: How many of them, from the first on, hold texts; others may hold anything.
+        options: How to read.
+
+    Raises:
+        DataError: the source cannot be read, or lacks a column.
+        ArgumentError: it is none, or columns are asked for that such a source does not have.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return _in_memory(source, columns, texts, options)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _folder(path, columns, options)
+    path = local_path(source)
+    kind = _format_of(path, options, asked=len(columns) > texts or list(columns) != [0])
+    if kind in ("delimited", "parquet"):
+        return _table(path, columns, options)
+    if kind == "lines" and list(columns) != [0]:
+        raise ArgumentError(f"{path} is read as one text per line, which has no columns; format='delimited' has")
+    how, noun, items = (_lines if kind == "lines" else _json)(path, options)
+    return _of_items(items, columns, texts, (path.name, noun), how, options)
+
+
+def _of_items(
+    items: Items, columns: Sequence[Column], texts: int, where: tuple[str, str], how: str, options: TextReading
+) -> TextSource:
+    names = tuple(map(str, columns))
+    named = all(isinstance(column, str) for column in columns)
+    return TextSource(where[0], how, names, named, _tables(_named(items, columns), names, texts, where), options)
+
+
+def column_names(source: Any, options: TextReading) -> list[str] | None:
+    """The names of the columns of a file, a DataFrame or a dict; None where there are none, as with a text per line.
+
+    Args:
+        source: A path or address, a DataFrame, a dict.
+        options: How to read a file.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return [str(name) for name in getattr(source, "columns", source)]
+    if Path(source).expanduser().is_dir():
+        return None
+    path = local_path(source)
+    kind = _format_of(path, options, asked=False)
+    if kind == "jsonl":
+        items = (item for _, item in _json(path, options)[2])
+        return next(([str(name) for name in item] for item in items if isinstance(item, dict)), None)
+    if kind in ("delimited", "parquet") and options.header is not False:
+        return read_once(path, options).names
+    return None
+
+
+def _format_of(path: Path, options: TextReading, *, asked: bool) -> str:
+    known = {*_FORMATS.values(), "lines"}
+    if options.format != "auto":
+        if options.format not in known:
+            raise ArgumentError(f"format must be one of {['auto', *sorted(known), 'folder']}, not {options.format!r}")
+        return options.format
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    while suffixes and suffixes[-1] in _PACKED:
+        suffixes.pop()
+    if suffixes and suffixes[-1] in _FORMATS:
+        return _FORMATS[suffixes[-1]]
+    with open_regular(path) as file:
+        if file.read(4) == b"PAR1":
+            return "parquet"
+    # A file of another name holds one text per line, unless columns of it are asked for.
+    return "delimited" if asked else "lines"
+
+
+def _table(path: Path, columns: Sequence[Column], options: TextReading) -> TextSource:
+    if options.header is None:
+        options = replace(options, header=any(isinstance(column, str) for column in columns))
+    file = read_once(path, options, options.quotes)
+    names = [file.names[place] for place in _places(columns, file.names, str(path))]
+    tables = (table for block, _ in file.blocks() for table in file.tables(block, names, needed=names))
+    return TextSource(str(path), file.note, tuple(names), options.header is not False, tables, options)
+
+
+def _places(columns: Sequence[Column], names: Sequence[str], origin: str) -> list[int]:
+    """Where the asked columns are."""
+    places = []
+    for column in columns:
+        if isinstance(column, int):
+            if not -len(names) <= column < len(names):
+                raise DataError(f"{origin} has {len(names)} columns, so there is no column {column}")
+            places.append(column % len(names))
+        elif list(names).count(column) != 1:
+            many = f"{list(names).count(column)} columns" if column in names else "no column"
+            shown = ", ".join(map(repr, names))
+            raise DataError(f"{origin} has {many} {column!r}; its columns are {shown}")
+        else:
+            places.append(list(names).index(column))
+    return places
+
+
+def _text_of(path: Path, options: TextReading) -> tuple[Buffer, str]:
+    lenient = options.on_error == "skip"
+    return to_utf8(contents(path, "a file of texts"), options.encoding, str(path), lenient=lenient)
+
+
+def _lines(path: Path, options: TextReading) -> tuple[str, str, Items]:
+    data, encoding = _text_of(path, options)
+    odd = control_in if has_controls(data) else lambda text: None
+    lines = ((line, text.rstrip("\r\n")) for line, text in enumerate(text_stream(data, "\n"), 1))
+    items = ((line, text if (why := odd(text)) is None else ValueError(why)) for line, text in lines)
+    return f"{path.name}: {encoding}, one text per line", "line", items
+
+
+def _json(path: Path, options: TextReading) -> tuple[str, str, Items]:
+    """How a file was understood, what is counted in it, and its values, or `ValueError`s where there is no JSON."""
+    data, encoding = _text_of(path, options)
+    if bytes(memoryview(data)[:64]).lstrip()[:1] == b"[":
+        values = _json_value(text_stream(data).read())
+        if isinstance(values, ValueError):
+            raise DataError(f"{path} begins like a JSON array but is none: {values}") from values
+        return f"{path.name}: {encoding}, one JSON array", "item", enumerate(values)
+    items = ((line, _json_value(text)) for line, text in enumerate(text_stream(data, "\n"), 1) if text.strip())
+    return f"{path.name}: {encoding}, JSON lines", "line", items
+
+
+def _json_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # thousands of brackets inside each other
+        return ValueError(f"is not JSON: {error}")
+
+
+def _named(items: Items, columns: Sequence[Column]) -> Iterator[Row]:
+    """The asked columns of texts, tuples and dicts."""
+    for place, item in items:
+        if isinstance(item, ValueError):
+            yield place, str(item)
+        elif isinstance(item, dict):
+            missing = [column for column in columns if column not in item]
+            told = f"has no {missing[0]!r} among its names {sorted(map(str, item))}"[:300] if missing else ""
+            yield place, told or tuple(item[column] for column in columns)
+        elif isinstance(item, tuple | list):
+            if list(columns) == [0] and len(item) == 2:
+                raise ArgumentError("the texts are pairs; text=0, pair=1 takes both")
+            there = [item[column] for column in columns if isinstance(column, int) and column < len(item)]
+            told = f"has {len(item)} parts, of which {list(columns)} were asked for"
+            yield place, tuple(there) if len(there) == len(columns) else told
+        elif list(columns) == [0]:
+            yield place, (item,)
+        else:
+            yield place, f"is one {type(item).__name__}, without columns {list(columns)}"
+
+
+def _tables(rows: Iterator[Row], names: Sequence[str], texts: int, where: tuple[str, str]) -> Iterator[Table]:
+    """Rows that come one by one as tables, with what is wrong with the others; `where` is their file and noun."""
+    parse = [_text_or_none] * texts + [_as_text] * (len(names) - texts)
+    while some := list(itertools.islice(rows, _ROWS)):
+        problems = [row if isinstance(row, str) else _problem(row, texts) for _, row in some]
+        good = [number for number, problem in enumerate(problems) if problem is None]
+        cells = zip(*(some[number][1] for number in good), strict=True) if good else [()] * len(names)
+        bad = [number for number, problem in enumerate(problems) if problem is not None]
+        yield Table(
+            {name: strings_of(map(read, column)) for name, read, column in zip(names, parse, cells, strict=True)},
+            where[0],
+            _places_of([some[number][0] for number in good], *where),
+            skipped=[_places_of([some[number][0]], *where)(0).skipped(problems[number] or "") for number in bad],
+            skipped_at=[number - before for before, number in enumerate(bad)],
+        )
+
+
+def _places_of(numbers: Sequence[Any], origin: str, noun: str) -> Callable[[int], Place]:
+    if noun == "file":
+        return _Files(PackedStrings.of(numbers))
+    return Numbered(np.array(numbers, dtype=np.int64), origin, noun)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Names rows that are files."""
+
+    names: PackedStrings
+
+    def __call__(self, row: int) -> Place:
+        return Place(self.names[row])
+
+
+def _problem(row: Sequence[Any], texts: int) -> str | None:
+    for text in row[:texts]:
+        if not isinstance(text, str) and _text_or_none(text) is not None:
+            return f"has a value of type {type(text).__name__} where a text is expected"
+    for value in row[texts:]:
+        if not _is_target(value):
+            return f"has a value of type {type(value).__name__} where a word or a number is expected"
+    return None
+
+
+def _text_or_none(value: Any) -> Any:
+    return value if isinstance(value, str) else target_text(value, ())
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as one of Python."""
+    return value.item() if isinstance(value, Tensor | np.generic) and value.ndim == 0 else value
+
+
+def _as_text(value: Any) -> str | None:
+    return target_text(_plain(value), ())
+
+
+def target_cells(values: Sequence[Any]) -> Strings:
+    """Targets that the caller gives as a column.
+
+    Args:
+        values: Words, numbers, truth values; None and NaN are missing.
+
+    Raises:
+        ArgumentError: there is something else among them.
+    """
+    if odd := [value for value in values if not _is_target(value)]:
+        raise ArgumentError(f"targets must be words or numbers, not {type(odd[0]).__name__}: {odd[0]!r:.80}")
+    return strings_of(map(_as_text, values))
+
+
+def _is_target(value: Any) -> bool:
+    return isinstance(_plain(value), str | int | float) or target_text(value, ()) is None
+
+
+def _folder(path: Path, columns: Sequence[Column], options: TextReading) -> TextSource:
+    """One text per file; the folder in `path` that a file lies in is its class."""
+    if columns[0] != 0 or len(columns) > 2 or (len(columns) == 2 and isinstance(columns[1], int)):
+        raise ArgumentError(
+            f"{path} is a folder, which has texts and their classes; columns {list(columns)} it has not"
+        )
+    files = sorted(file for file in path.rglob(options.pattern) if not file.is_dir() and not _is_hidden(file, path))
+    if not files:
+        raise DataError(f"{path} and its folders have no file {options.pattern!r}; pattern= names another")
+
+    def rows() -> Iterator[Row]:
+        for file in files:
+            inside = file.relative_to(path)
+            try:
+                yield str(file), (_whole(file, options), inside.parts[0])[: len(columns)]
+            except DataError as error:
+                yield str(file), f"cannot be read: {error}"
+
+    names = ("text", "class")[: len(columns)]
+    how = f"{path}: {len(files):,} files {options.pattern}"
+    # The name of a folder is a class whatever it is; cells may mean that there is none.
+    tables = _tables(rows(), names, 1, (str(path), "file"))
+    return TextSource(str(path), how, names, False, tables, replace(options, missing=()))
+
+
+def has_class_folders(path: Path, pattern: str) -> bool:
+    """Whether the files lie in folders inside `path`, which are then their classes.
+
+    Args:
+        path: The folder.
+        pattern: Of the files.
+    """
+    return any(len(file.relative_to(path).parts) > 1 for file in path.rglob(pattern) if not _is_hidden(file, path))
+
+
+def _is_hidden(file: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def _whole(file: Path, options: TextReading) -> str:
+    if regular(file).st_size == 0:
+        return ""
+    data = contents(file, "a text", ("page",))  # pages may be what is to be learned
+    return text_stream(to_utf8(data, options.encoding, str(file))[0]).read().removesuffix("\n")
+
+
+def _in_memory(source: Any, columns: Sequence[Column], texts: int, options: TextReading) -> TextSource:
+    source = as_pandas(source)
+    if hasattr(source, "columns") and hasattr(source, "iloc"):
+        return _frame(source, columns, texts, options)
+    if not isinstance(source, Iterable):
+        raise ArgumentError(f"source must be a path, a list of texts or a DataFrame, not {type(source).__name__}")
+    return _of_items(enumerate(source), columns, texts, ("the list", "item"), "list", options)
+
+
+def _frame(source: Any, columns: Sequence[Column], texts: int, options: TextReading) -> TextSource:
+    places = _places(columns, [str(name) for name in source.columns], "the DataFrame")
+    table = table_of_frame(source.iloc[:, sorted(set(places))])
+    order = dict(zip(sorted(set(places)), table.columns, strict=True))
+    names = tuple(order[place] for place in places)
+    return TextSource("the DataFrame", "DataFrame", names, True, [table], options)
