@@ -91,12 +91,12 @@ def test_clearing_all_one_kind_old_ones_or_down_to_a_size(kept: Path) -> None:
 
 
 HOLD = """
-import sys
+import sys, time
 from dlkit.storage.files import FileLock, mapped
 held = mapped(sys.argv[2], "u1") if sys.argv[1] == "map" else FileLock(sys.argv[2])
 if sys.argv[1] == "lock": held.acquire()
 print("held", flush=True)
-sys.stdin.read()
+time.sleep(200)
 """
 
 
@@ -110,6 +110,7 @@ def test_what_another_process_uses_stays(kept: Path, how: str) -> None:
     assert {"features/abc/features.bin", "features/abc/targets"} <= left(kept)
     assert len(done.removed) == 2
     program.kill()
+    program.communicate()
     program.communicate(timeout=60)
     assert len(clear().removed) == 1
     assert left(kept) == set()

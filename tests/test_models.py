@@ -110,17 +110,17 @@ def test_arguments_are_checked(arguments: dict[str, int], message: str) -> None:
 
 
 def test_learns_real_letters(shared_data: Path) -> None:
-    images, targets = _letters(shared_data / "notmnist" / "notMNIST_small_lookalike.tar.gz", per_class=200)
+    images, targets = _letters(shared_data / "notmnist" / "notMNIST_small_lookalike.tar.gz", per_class=120)
     test = torch.arange(len(images)) % 5 == 0
     model = SmallConvNet(10)
-    optim = torch.optim.AdamW(model.parameters(), 2e-3)
-    for _ in range(4):
-        for batch in (~test).nonzero().flatten()[torch.randperm(int((~test).sum()))].split(64):
+    optim = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(3):
+        for batch in (~test).nonzero().flatten()[torch.randperm(int((~test).sum()))].split(32):
             optim.zero_grad()
             nn.functional.cross_entropy(model(images[batch]), targets[batch]).backward()
             optim.step()
     accuracy = (model.eval()(images[test]).argmax(1) == targets[test]).float().mean()
-    assert accuracy >= 0.85  # 0.91 when this was written; four epochs on 1,600 letters
+    assert accuracy >= 0.85  # 0.91 when this was written; three epochs on 960 letters
 
 
 def _letters(archive: Path, *, per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
