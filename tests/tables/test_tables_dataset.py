@@ -78,7 +78,7 @@ def test_a_stock_loader_gets_whole_batches_and_a_collate_fn_ordinary_samples() -
     assert [len(batch[1]) for batch in Stock(Subset(ds, [3, 1, 2]), 2)] == [2, 1]
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
 def test_workers_give_the_same_batches(context: str) -> None:
     ds = CSVDataset(MIXED, target="y", text="note")
     settings: dict[str, Any] = {"shuffle": True, "seed": 3}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import warm
 from dlkit._textfiles import MOST_COLUMNS, csv_problem, csv_records
 from dlkit.datasets import CSVDataset, TextDataset
 from dlkit.errors import DataError
@@ -77,9 +76,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     (folder / "cell.csv").write_bytes(b'a,b\n1,2\n3,"' + (b"x" * 1023 + b"\n") * (100 << 10) + b'"\n4,5\n')
     (folder / "broken.csv").write_text("a,b\n" + '"x"y,1\n' * 100_000 + "fine and well,1.5\nfine,2.5\n" * 1000)
     code = {name: source for name, (source, _) in CASES.items()}
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD, json.dumps(code)], cwd=folder, capture_output=True, text=True, timeout=300
-    )
+    done = warm.run(["-c", _CHILD, json.dumps(code)], cwd=folder)
     for path in folder.iterdir():
         path.unlink()
     results = {name: rest for name, *rest in map(json.loads, done.stdout.splitlines())}

@@ -175,9 +175,9 @@ def test_workers_and_resuming_change_nothing(path: Path, workers: int) -> None:
     assert same(alone[30:], list(again))
 
 
-def test_spawned_workers(path: Path) -> None:
+def test_workers_that_are_new_processes(path: Path) -> None:
     ds = CSVDataset(path, target="y", streaming=True)
-    loader = dlkit.DataLoader(ds, 512, shuffle=True, num_workers=1, multiprocessing_context="spawn")
+    loader = dlkit.DataLoader(ds, 512, shuffle=True, num_workers=1, multiprocessing_context="forkserver")
     assert same(list(dlkit.DataLoader(ds, 512, shuffle=True)), list(loader))
 
 
