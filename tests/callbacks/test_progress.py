@@ -46,7 +46,10 @@ class CountingMeter(LossMeter):
         return super().latest()
 
 
-def fed(seconds: float, *, rows_per_epoch: int = 10**9, pause: float = 0.0) -> Feed:
+PAUSE = 0.001  # between steps: enough that hundreds are made, without a busy core
+
+
+def fed(seconds: float, *, rows_per_epoch: int = 10**9, pause: float = PAUSE) -> Feed:
     run = new_run(epochs=3, verbose=True)
     run.losses = CountingMeter()
     feed = Feed(Progress(), run=run, rows_per_epoch=rows_per_epoch).start()
@@ -75,6 +78,7 @@ def test_short_epochs_do_not_read_more_often(monkeypatch):
         feed.step()
         feed.run.cursor.batch = feed.rows_per_epoch
         feed.safe_point()
+        time.sleep(PAUSE)
     assert feed.run.epoch > 5
     assert feed.run.losses.reads <= 3
 
@@ -87,6 +91,7 @@ def test_a_validation_is_shown_as_rarely(monkeypatch):
     while time.monotonic() < end:
         done += 1
         feed.tell("on_validation_step", done, 500_000)
+        time.sleep(PAUSE)
     assert 1 <= len(set(re.findall(r"validation (\d+)/500000", screen.shown))) <= 3
     feed.tell("on_validation_step", done, None)
     feed.end()

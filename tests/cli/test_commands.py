@@ -239,7 +239,8 @@ def test_inspect_tells_what_is_in_a_table(dlkit: Run, table: Path, tmp_path: Pat
     assert "'again' alone tells 100% of the target" in done.out
     document = dlkit("inspect", tmp_path / "leaky.csv", "--target", "left", "--json").document
     assert [column["column"] for column in document["columns"]] == ["visits", "plan", "left", "again"]
-    assert dlkit("inspect", "glyphs", "--json").document["classes"][:2] == ["A", "B"]
+    letters = dlkit("inspect", "glyphs", "--json").document
+    assert (letters["kind"], letters["classes"][:2]) == ("letters", ["A", "B"])
 
 
 def test_inspect_tells_what_is_in_a_folder(dlkit: Run, tmp_path: Path) -> None:

@@ -501,11 +501,17 @@ def test_arguments_are_checked(folder: Path, wrong: Any, message: str) -> None:
 # The fast path and the reference
 
 
-@pytest.mark.parametrize("size", [32, 48, 96, 160])
-def test_the_fast_path_stays_within_its_bound(shared_data: Path, size: int) -> None:
-    """What is stated: on photographs less than 3 grey levels in the mean, 99 % of the values within 12."""
+@pytest.fixture(scope="module")
+def decoded(shared_data: Path) -> dict[Path, Any]:
+    """Real photographs, turned ones among them, with all of their pixels."""
     folders = (shared_data / "nasty" / "exif", shared_data / "images" / "hymenoptera" / "val" / "bees")
-    files = [file for folder in folders for file in sorted(folder.glob("*.jpg"))[:20]]
+    return {file: decode_image(file) for folder in folders for file in sorted(folder.glob("*.jpg"))[:20]}
+
+
+@pytest.mark.parametrize("size", [32, 48, 96, 160])
+def test_the_fast_path_stays_within_its_bound(decoded: dict[Path, Any], size: int) -> None:
+    """What is stated: on photographs less than 3 grey levels in the mean, 99 % of the values within 12."""
+    files = list(decoded)
     for spec in (
         transforms.for_training(size),
         transforms.for_evaluation(size),
@@ -518,7 +524,7 @@ def test_the_fast_path_stays_within_its_bound(shared_data: Path, size: int) -> N
         table = spec.draw(len(files))
         reduced = 0
         for index, file in enumerate(files):
-            pixels = decode_image(file)
+            pixels = decoded[file]
             plan = spec.plan(*pixels.shape[:2], None if table is None else table[index])
             reference = np.empty(spec.shape, np.float32)
             spec.write(pixels, plan, reference)

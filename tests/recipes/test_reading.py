@@ -146,4 +146,3 @@ def test_looking_at_each_kind(tmp_path: Path, table: Path) -> None:
     assert "20 readable images" in str(look_at(photos(tmp_path / "photos")))
     assert any("'knows' alone" in finding for finding in look_at(table, target="left").findings)
     assert "left" in str(look_at(table))  # needs no target
-    assert look_at("glyphs").kind == "letters"
