@@ -20,7 +20,7 @@ from dlkit.transforms import Preprocessing
 __all__ = ["Difference", "check_same", "classes_in", "difference", "preparation_in", "spec_in", "target_in", "task_in"]
 
 _TARGETS = ("label", "labels", "target", "targets", "y")
-_CLASSES = "open the data with the same classes: class_to_idx=train.classes, or cut one dataset into parts: split"
+_CLASSES = "open the data with the same classes: classes=train.classes, or cut one dataset into parts: split"
 
 
 def spec_in(given: Any) -> Any:

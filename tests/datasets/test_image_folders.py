@@ -143,9 +143,9 @@ def test_folders_that_cannot_be_meant(tmp_path: Path) -> None:
         ImageFolder(tmp_path / "empty")
     save(tmp_path / "half" / "a" / "1.png")
     (tmp_path / "half" / "b").mkdir()
-    with pytest.raises(DataError, match=r"1 class folder without any image \(b\); .*class_to_idx"):
+    with pytest.raises(DataError, match=r"1 class folder without any image \(b\); .*classes="):
         ImageFolder(tmp_path / "half")
-    assert ImageFolder(tmp_path / "half", class_to_idx=["a", "b", "c"]).classes == ["a", "b", "c"]
+    assert ImageFolder(tmp_path / "half", classes=["a", "b", "c"]).classes == ["a", "b", "c"]
     with pytest.raises(DataError, match="holds no images"):
         ImageFiles(tmp_path / "empty")
 
@@ -203,26 +203,26 @@ def test_a_layout_of_train_val_test_is_recognised(tmp_path: Path) -> None:
 
 
 def test_classes_in_a_stated_order(folder: Path) -> None:
-    given = ImageFolder(folder, class_to_idx={"wasps": 0, "hornets": 1, "bees": 2, "ants": 3})
+    given = ImageFolder(folder, classes={"wasps": 0, "hornets": 1, "bees": 2, "ants": 3})
     assert given.classes == ["wasps", "hornets", "bees", "ants"]
     assert given.counts == {"wasps": 8, "hornets": 0, "bees": 8, "ants": 8}
     assert all(given.path(i).parent.name == given.classes[int(given[i][1])] for i in range(0, 24, 5))
-    assert ImageFolder(folder, class_to_idx=["wasps", "bees", "ants"]).class_to_idx == {
+    assert ImageFolder(folder, classes=["wasps", "bees", "ants"]).class_to_idx == {
         "wasps": 0,
         "bees": 1,
         "ants": 2,
     }
-    with pytest.raises(DataError, match="has classes that class_to_idx has not: wasps"):
-        ImageFolder(folder, class_to_idx=["ants", "bees"])
+    with pytest.raises(DataError, match="has classes that classes= has not: wasps"):
+        ImageFolder(folder, classes=["ants", "bees"])
     with pytest.raises(ArgumentError, match="from 0 to 2"):
-        ImageFolder(folder, class_to_idx={"ants": 1, "bees": 2, "wasps": 3})
+        ImageFolder(folder, classes={"ants": 1, "bees": 2, "wasps": 3})
     with pytest.raises(ArgumentError, match="names a class twice: ants"):
-        ImageFolder(folder, class_to_idx=["ants", "bees", "wasps", "ants"])
+        ImageFolder(folder, classes=["ants", "bees", "wasps", "ants"])
 
 
 def test_class_names_match_in_either_unicode_form(tmp_path: Path) -> None:
     save(tmp_path / "Käfer" / "1.png")
-    assert ImageFolder(tmp_path, class_to_idx=["Ka\u0308fer"]).counts == {"Ka\u0308fer": 1}
+    assert ImageFolder(tmp_path, classes=["Ka\u0308fer"]).counts == {"Ka\u0308fer": 1}
 
 
 def test_classes_are_checked_against_a_models(folder: Path) -> None:

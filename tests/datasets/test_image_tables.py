@@ -37,7 +37,7 @@ def test_classes(root: Path) -> None:
     assert images.shape == (6, 3, 8, 8)
     assert targets.dtype == torch.int64
     assert [float(x[0].mean()) for x in images] == sorted(float(x[0].mean()) for x in images)
-    given = ImageTable(table(root, label=list("aabbab")), class_to_idx=["b", "a", "c"])
+    given = ImageTable(table(root, label=list("aabbab")), classes=["b", "a", "c"])
     assert given.targets is not None
     assert given.targets.tolist() == [1, 1, 0, 0, 1, 0]
     assert [len(part) for part in given.split(0.5, dedupe=False)] == [3, 3]
@@ -95,8 +95,8 @@ def test_errors_name_row_and_column(root: Path) -> None:
         ImageTable(table(root, label=["1", "much", "2", "3", "4", "5"]), task="regression")
     with pytest.raises(DataError, match=r"line 7 of table\.csv: the columns of several labels may hold only 0 and 1"):
         ImageTable(table(root, a=[0] * 6, b=[1, 0, 1, 0, 1, 2]), target=["a", "b"], task="multilabel")
-    with pytest.raises(DataError, match="classes that class_to_idx has not: c"):
-        ImageTable(table(root, label=list("abcabc")), class_to_idx=["a", "b"])
+    with pytest.raises(DataError, match="classes that classes= has not: c"):
+        ImageTable(table(root, label=list("abcabc")), classes=["a", "b"])
     with pytest.raises(DataNotFoundError, match=r"none of the first 6 files in column 'file'.*give root="):
         ImageTable(table(root, label=list("abcdef")), root=root.parent)
     with pytest.raises(DataNotFoundError, match="is not a folder"):

@@ -99,7 +99,7 @@ class TestImages:
     def test_evaluation_matches_classes_by_name(self, photos: Path, insects: dlkit.Predictor) -> None:
         usual = insects.evaluate(photos)
         assert usual["samples"] == 8
-        turned = ImageFolder(photos, transform=SIZE, class_to_idx={"bee": 0, "ant": 1})
+        turned = ImageFolder(photos, transform=SIZE, classes={"bee": 0, "ant": 1})
         assert insects.evaluate(turned) == pytest.approx(usual)
         own = ImageFolder(photos, size=64)  # prepared another way: prepared anew, the model's way
         assert insects.evaluate(own) == pytest.approx(usual)

@@ -88,7 +88,7 @@ def refused(model: nn.Module, train_data: Any, other: Any, message: str, *, loss
         ),
         (
             ("bees", "wasps"),
-            "class 0 is 'ants' in the training data and 'bees' in the validation data; .*class_to_idx=",
+            "class 0 is 'ants' in the training data and 'bees' in the validation data; .*classes=",
         ),
         (("ants",), "class 1 is 'bees' in the training data and missing in the validation data"),
         (("ants", "bees", "wasps"), "class 2 is missing in the training data and 'wasps' in the validation data"),
@@ -101,7 +101,7 @@ def test_folders_with_other_classes(photos, classes, message):
 
 def test_the_way_of_folders(photos):
     first = ImageFolder(photos("ants", "bees"), size=8)
-    other = ImageFolder(photos("bees"), size=8, class_to_idx=first.classes)
+    other = ImageFolder(photos("bees"), size=8, classes=first.classes)
     trainer_of(SmallConvNet(2, in_chans=3)).fit(loader(first), loader(other))
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = ["check_same", "few", "numbered", "stated_order"]
 
 
-def stated_order(given: Mapping[str, int] | Sequence[str]) -> list[str]:
+def stated_order(given: Mapping[str, int] | Sequence[Any]) -> list[str]:
     """The class names in the order of their numbers, checked.
 
     Args:
-        given: `class_to_idx`, with the numbers 0 to K-1; or the names in order.
+        given: The argument `classes`: names in the order of their numbers, or a mapping to the numbers 0 to K-1.
 
     Raises:
         ArgumentError: numbers that are no such order, or names given twice.
@@ -24,13 +25,13 @@ def stated_order(given: Mapping[str, int] | Sequence[str]) -> list[str]:
     ['b', 'a']
     """
     if isinstance(given, str):
-        raise ArgumentError(f"class_to_idx must be a mapping to numbers or a list of names, not the text {given!r}")
-    names = list(given) if not isinstance(given, Mapping) else sorted(given, key=given.__getitem__)
+        raise ArgumentError(f"classes must be a list of names or a mapping to numbers, not the text {given!r}")
+    names = [str(name) for name in (sorted(given, key=given.__getitem__) if isinstance(given, Mapping) else given)]
     if isinstance(given, Mapping) and sorted(given.values()) != list(range(len(given))):
-        raise ArgumentError(f"class_to_idx must number its {len(given)} classes from 0 to {len(given) - 1}: {given!r}")
+        raise ArgumentError(f"classes must number {len(given)} names from 0 to {len(given) - 1}: {given!r}")
     if len(names) != len({_key(name) for name in names}):
         twice = ", ".join(name for name, count in Counter(names).items() if count > 1)
-        raise ArgumentError(f"class_to_idx names a class twice: {twice}")
+        raise ArgumentError(f"classes= names a class twice: {twice}")
     return names
 
 
@@ -49,7 +50,7 @@ def numbered(found: Iterable[str], given: Mapping[str, int] | Sequence[str], whe
     places = {_key(name): place for place, name in enumerate(stated_order(given))}
     found = list(found)
     if odd := [name for name in found if _key(name) not in places]:
-        raise DataError(f"{where} has classes that class_to_idx has not: {few(odd)}; it has {few(list(places))}")
+        raise DataError(f"{where} has classes that classes= has not: {few(odd)}; it has {few(list(places))}")
     return {name: places[_key(name)] for name in found}
 
 
@@ -70,11 +71,11 @@ def check_same(theirs: Sequence[str], own: Sequence[str]) -> None:
     if not missing and not extra:
         raise DataError(
             f"the model has the same {len(theirs)} classes in another order, so its outputs would be read wrongly; "
-            f"open the data with class_to_idx={theirs[:5]!r}{'...' if len(theirs) > 5 else ''}"
+            f"open the data with classes={theirs[:5]!r}{'...' if len(theirs) > 5 else ''}"
         )
     raise DataError(
         f"the model and the data have different classes: only the model has {missing or 'none'}, "
-        f"only the data has {extra or 'none'}; class_to_idx=model.classes takes the model's order"
+        f"only the data has {extra or 'none'}; classes=model.classes takes the model's order"
     )
 
 

@@ -16,7 +16,7 @@ __all__ = ["agreed", "check", "data_of", "target_of"]
 
 _MODEL = (
     "make the model for the data (create_model(name, classes=train.classes), TabularMLP(train.schema)), or read the "
-    "data as the model's was (class_to_idx=model.classes, schema=model.schema)"
+    "data as the model's was (classes=model.classes, schema=model.schema)"
 )
 
 

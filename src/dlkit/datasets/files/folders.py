@@ -35,8 +35,8 @@ class FileFolder(FileDataset):
         root: The folder.
         decoder: What files to take, and how to make an array of one.
         labelled: False takes every such file below `root`, in natural order of their names, without classes.
-        class_to_idx: The classes' numbers, or their names in order, such as `model.classes`; by default their natural
-            order, "2" before "10".
+        classes: Their names in the order of the numbers, such as `train.classes`, or a mapping to these; by default the
+            natural order, "2" before "10".
         part: "train", "val" or "test" of such a layout, alone.
         progress: Show a bar when scanning takes longer than two seconds.
         options: `transform`, `on_error`, `max_errors`, `batch_transform`, `threads`, `cache` and `cache_bytes`; see
@@ -50,7 +50,7 @@ class FileFolder(FileDataset):
 
     Raises:
         DataNotFoundError: there is no such folder.
-        DataError: it has no class folders with such files, or classes that `class_to_idx` has not.
+        DataError: it has no class folders with such files, or other classes than `classes`.
         ArgumentError: an argument that cannot be meant.
 
     >>> import io, tempfile, pathlib, numpy as np
@@ -68,19 +68,19 @@ class FileFolder(FileDataset):
         decoder: Decoder,
         *,
         labelled: bool = True,
-        class_to_idx: Mapping[str, int] | Sequence[str] | None = None,
+        classes: Mapping[str, int] | Sequence[str] | None = None,
         part: str | None = None,
         progress: bool = True,
         **options: Unpack[FileOptions],
     ) -> None:
         settings = FileSettings(decoder=decoder, **options)
-        self._open(root, settings, class_to_idx, part, labelled=labelled, progress=progress)
+        self._open(root, settings, classes, part, labelled=labelled, progress=progress)
 
     def _open(
         self,
         root: str | os.PathLike[str],
         settings: Any,
-        class_to_idx: Mapping[str, int] | Sequence[str] | None,
+        classes: Mapping[str, int] | Sequence[str] | None,
         part: str | None,
         *,
         labelled: bool = True,
@@ -89,14 +89,14 @@ class FileFolder(FileDataset):
         """Make this the dataset of what lies in a folder."""
         listing = scan(root, settings.kind, labelled=labelled, progress=progress)
         targets: Tensor | None
-        classes, targets = listing.classes, listing.targets if labelled else None
-        if class_to_idx is not None:
-            classes, targets = with_classes(listing, class_to_idx)
+        names, targets = listing.classes, listing.targets if labelled else None
+        if classes is not None:
+            names, targets = with_classes(listing, classes)
         elif empty(settings.kind) in listing.left_out:
             raise DataError(
-                f"{listing.root}: {listing.told()}; remove such folders, or name the classes: class_to_idx=[...]"
+                f"{listing.root}: {listing.told()}; remove such folders, or name the classes: classes=[...]"
             )
-        super().__init__(listing.root, listing.names, targets, classes, settings)
+        super().__init__(listing.root, listing.names, targets, names, settings)
         self._listing: Listing = listing
         self.parts, self.left_out = list(listing.part_names), dict(listing.left_out)
         if part is not None:

@@ -349,7 +349,7 @@ def with_classes(listing: Listing, given: Mapping[str, int] | Sequence[str]) -> 
 
     Args:
         listing: A labelled one.
-        given: `class_to_idx`, with the numbers 0 to K-1; or the class names in order.
+        given: The argument `classes`, see `stated_order`.
 
     Raises:
         ArgumentError: numbers that are no such order, or names given twice.

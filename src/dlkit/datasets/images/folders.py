@@ -35,8 +35,8 @@ class ImageFolder(FileFolder, ImageDataset):
 
     Args:
         root: The folder.
-        class_to_idx: The classes' numbers, or their names in order, such as `model.classes`; by default their natural
-            order, "2" before "10".
+        classes: Their names in the order of the numbers, such as `train.classes`, or a mapping to these; by default the
+            natural order, "2" before "10".
         part: "train", "val" or "test" of such a layout, alone.
         progress: Show a bar when scanning takes longer than two seconds.
         options: `size`, `transform`, `augment`, `color`, `decoder`, `on_error`, `max_errors`, `cache`, `cache_side`,
@@ -50,7 +50,7 @@ class ImageFolder(FileFolder, ImageDataset):
 
     Raises:
         DataNotFoundError: there is no such folder.
-        DataError: it has no class folders with images, or classes that `class_to_idx` has not.
+        DataError: it has no class folders with images, or other classes than `classes`.
         ArgumentError: an argument that cannot be meant.
 
     >>> import tempfile; from PIL import Image; folder = Path(tempfile.mkdtemp())
@@ -64,12 +64,12 @@ class ImageFolder(FileFolder, ImageDataset):
         self,
         root: str | os.PathLike[str],
         *,
-        class_to_idx: Mapping[str, int] | Sequence[str] | None = None,
+        classes: Mapping[str, int] | Sequence[str] | None = None,
         part: str | None = None,
         progress: bool = True,
         **options: Unpack[ImageOptions],
     ) -> None:
-        self._open(root, ImageSettings(**options), class_to_idx, part, progress=progress)
+        self._open(root, ImageSettings(**options), classes, part, progress=progress)
 
 
 class ImageFiles(ImageDataset):

@@ -49,7 +49,8 @@ class ImageTable(ImageDataset):
         task: "auto" takes words, truth values and few different whole numbers for classes, other numbers for
             regression, as in tables; text with the `label_separator` for several labels.
         label_separator: Between the labels of one image, such as "|" in "cat|dog".
-        class_to_idx: The classes' numbers, or their names in order; by default the natural order of what is there.
+        classes: Their names in the order of the numbers, or a mapping to these; by default the natural order of what is
+            there.
         suffix: Added to every name, such as ".jpg", for tables that hold bare identifiers.
         **options: As of `ImageFolder`; and how to read the table: `encoding`, `separator`, `header`, `columns`,
             `skip_rows`, `comment`, `decimal`, `thousands` and `sheet` as for `CSVDataset`; `missing`: marks that mean
@@ -82,7 +83,7 @@ class ImageTable(ImageDataset):
         root: str | os.PathLike[str] | None = None,
         task: TaskChoice = "auto",
         label_separator: str | None = None,
-        class_to_idx: Mapping[str, int] | Sequence[str] | None = None,
+        classes: Mapping[str, int] | Sequence[str] | None = None,
         suffix: str = "",
         **options: Unpack[ImageTableOptions],
     ) -> None:
@@ -96,7 +97,7 @@ class ImageTable(ImageDataset):
         table.check([image, *columns])
         _check_filled(table, [image, *columns])
         names = [f"{value}{suffix}" for value in table.columns[image].astype(str)]
-        reader = _Targets(table, class_to_idx, label_separator, ReadOptions.of(reading).missing)
+        reader = _Targets(table, classes, label_separator, ReadOptions.of(reading).missing)
         self.task, classes, targets = reader.read(target, task)
         where = Path(os.path.abspath(root)) if root is not None else table.folder
         if not where.is_dir():

@@ -15,6 +15,7 @@ from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._targets import TargetOptions, encode_target, find_target, scaled_target, unscaled_target
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Skipped, Strings, Table, ranked, text_of
+from dlkit.reading.classes import stated_order
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 from dlkit.specs.table import Schema, Target
@@ -61,7 +62,7 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
 
     target = pick("task", "label_separator", "scale_target")
     if options.get("classes") is not None:
-        target["classes"] = tuple(map(str, options["classes"]))
+        target["classes"] = tuple(stated_order(options["classes"]))
     images = {name.removeprefix("image_"): value for name, value in options.items() if name.startswith("image_")}
     return Settings(
         read=replace(ReadOptions.of(options), wordy=frozenset(name for role in _WORDY for name in roles.get(role, ()))),

@@ -42,8 +42,6 @@ class TargetOptions:
     def __post_init__(self) -> None:
         if self.task not in _TASKS:
             raise ArgumentError(f"task must be one of {', '.join(_TASKS)}, not {self.task!r}")
-        if self.classes is not None and len(set(self.classes)) < len(self.classes):
-            raise ArgumentError(f"classes= names a class twice: {', '.join(self.classes)}")
 
 
 def find_target(table: Table, columns: Sequence[str], options: TargetOptions, missing: Sequence[str]) -> Target:

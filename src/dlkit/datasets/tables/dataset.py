@@ -41,7 +41,7 @@ class TableOptions(ReadArguments, total=False):
     image: Names
     drop: str | Sequence[str]
     task: Literal["auto", "classification", "binary", "regression", "multilabel"]
-    classes: Sequence[str] | None
+    classes: Mapping[str, int] | Sequence[str] | None
     label_separator: str | None
     aliases: Mapping[str, str] | None
     scale: Literal["standard", "robust", "none"]
@@ -133,7 +133,7 @@ class CSVDataset(InMemoryDataset):
         drop: str | Sequence[str] = (),
         schema: Schema | None = None,
         task: Literal["auto", "classification", "binary", "regression", "multilabel"] = "auto",
-        classes: Sequence[str] | None = None,
+        classes: Mapping[str, int] | Sequence[str] | None = None,
         label_separator: str | None = None,
         aliases: Mapping[str, str] | None = None,
         scale: Literal["standard", "robust", "none"] = "standard",

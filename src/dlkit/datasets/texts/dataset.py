@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
 from os import PathLike
 from typing import Any, Literal, Self, TypedDict, Unpack
@@ -15,6 +15,7 @@ from dlkit.datasets.texts.rows import Roles, TextRows, read_rows
 from dlkit.datasets.texts.sources import Column, Format, TextReading
 from dlkit.datasets.texts.targets import Task, classes_of, target_tensor
 from dlkit.errors import ArgumentError
+from dlkit.reading.classes import stated_order
 from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.reading.policy import check_known
 from dlkit.specs.text import TextSpec
@@ -43,7 +44,7 @@ class TextOptions(TypedDict, total=False):
     add_start_end: bool
     max_length: int | None
     task: Task
-    classes: Sequence[str] | None
+    classes: Mapping[str, int] | Sequence[str] | None
     format: Format
     header: bool | None
     separator: str
@@ -146,7 +147,7 @@ class TextDataset(PackedTextDataset):
         max_size: int | None = None,
         add_start_end: bool = False,
         max_length: int | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Mapping[str, int] | Sequence[str] | None = None,
         task: Task = "auto",
         format: Format = "auto",  # noqa: A002
         header: bool | None = None,
@@ -317,11 +318,8 @@ def _classes(rows: TextRows, options: TextOptions) -> tuple[str, ...] | None:
     return classes_of(rows.targets, options.get("task", "auto"), _names(options.get("classes")))
 
 
-def _names(classes: Sequence[Any] | None) -> tuple[str, ...] | None:
-    names = None if classes is None else tuple(map(str, classes))
-    if names is not None and len(set(names)) < len(names):
-        raise ArgumentError(f"classes= names a class twice: {', '.join(names)}")
-    return names
+def _names(classes: Mapping[str, int] | Sequence[Any] | None) -> tuple[str, ...] | None:
+    return None if classes is None else tuple(stated_order(classes))
 
 
 def _fit(rows: TextRows, options: TextOptions) -> TextSpec:
