@@ -65,9 +65,10 @@ callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze 
 training/sources training/windows
 training/meaning training/units training/batches training/counting training/outputs training/summing training/steps
 training/closures
-training/evaluation training/judging training/loop training/signals training/handed training/identity training/schedules
+training/judging training/loop training/signals training/handed training/identity training/schedules
 training/probing training/origin training/resuming training/continuing
-training/watching training/reuse training/rehearsal training/setup training/fitting training/trainer training/__init__
+training/watching training/reuse_settings training/reuse training/rehearsal training/setup
+training/fitting training/trainer training/__init__
 inference/outputs inference/batches inference/frames inference/images inference/tables inference/texts inference/inputs
 inference/scoring inference/predictor inference/__init__
 recipes/tuning recipes/comparing recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__

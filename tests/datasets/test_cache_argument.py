@@ -13,7 +13,7 @@ from dlkit.datasets import ImageFiles, TextDataset
 from dlkit.datasets.images.settings import ImageSettings
 from dlkit.errors import ArgumentError
 from dlkit.storage.files import folder_for
-from dlkit.training.reuse import ReuseFeatures
+from dlkit.training.reuse_settings import ReuseFeatures
 
 ALL = [TextDataset, ImageSettings, ReuseFeatures]
 OTHERS = {"cache_folder", "cache_dir", "memory_budget", "max_memory", "max_bytes", "keep", "folder"}

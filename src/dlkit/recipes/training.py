@@ -24,7 +24,7 @@ from dlkit.recipes.choosing import Choice, Wish, choose
 from dlkit.recipes.reading import Data, ReadOptions, read_data
 from dlkit.runs.history import History
 from dlkit.storage.files import atomic_write
-from dlkit.training.reuse import ReuseFeatures
+from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.trainer import Trainer
 
 __all__ = ["MODEL_FILE", "Trained", "train"]

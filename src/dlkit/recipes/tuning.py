@@ -24,7 +24,7 @@ from dlkit.runs.parts import buffers_of, find_parts, load_buffers, remember
 from dlkit.training.batches import pieces
 from dlkit.training.meaning import agreed
 from dlkit.training.rehearsal import first_batches
-from dlkit.training.reuse import ReuseFeatures
+from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.sources import source_of
 from dlkit.training.trainer import Trainer
 from dlkit.transfer.freezing import freeze, frozen_tensors, unfreeze

@@ -7,7 +7,7 @@ from dlkit.runs.every import Every
 from dlkit.runs.history import History
 from dlkit.runs.state import Cursor, Run
 from dlkit.training.rehearsal import LearningRateCurve
-from dlkit.training.reuse import ReuseFeatures
+from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.trainer import Trainer
 
 __all__ = [

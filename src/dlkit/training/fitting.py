@@ -30,7 +30,8 @@ from dlkit.training.judging import Judge
 from dlkit.training.loop import Hooks, Routine, run_epochs
 from dlkit.training.origin import Origin, Settings
 from dlkit.training.probing import marks_of
-from dlkit.training.reuse import Reuse, ReuseFeatures
+from dlkit.training.reuse import Reuse
+from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.schedules import check_schedules
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.sources import Source

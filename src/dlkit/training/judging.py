@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from dlkit import rng
+from dlkit._calling import as_input, split
+from dlkit._layer_errors import locate
+from dlkit._modes import in_mode
+from dlkit._nested import mapped
 from dlkit.callbacks.guards import watch_evaluation
+from dlkit.errors import TrainingError
+from dlkit.loader import LEFT_OUT
 from dlkit.metrics import Metrics
-from dlkit.runs.state import Run
+from dlkit.runs.state import LossMeter, Run
 from dlkit.samplers import Shuffle
-from dlkit.training import evaluation, meaning
+from dlkit.training import meaning
 from dlkit.training.batches import on_device
+from dlkit.training.counting import Averaging, samples_of
 from dlkit.training.sources import Source, source_of
 from dlkit.training.steps import Forward
 from dlkit.training.units import Unit
@@ -85,16 +94,54 @@ class Judge:
 
         return validate
 
-    def measure(self, batches: Iterable[Any], unit: Unit, **options: Any) -> dict[str, float] | None:
-        """Loss and metrics, see `evaluation.evaluate`.
+    def measure(
+        self,
+        batches: Iterable[Any],
+        unit: Unit,
+        *,
+        go_on: Callable[[int], bool] = lambda done: True,
+        watch: Callable[[int, dict[str, list[float | None]]], None] | None = None,
+    ) -> dict[str, float] | None:
+        """The mean loss and the metrics over all samples, however they are cut into batches; None if `go_on` said no.
 
         Args:
             batches: As the loader gave them.
-            unit: Of what the metrics are told.
-            options: See `evaluation.evaluate`.
+            unit: Of what the metrics are told; the loss stays as it is.
+            go_on: Called after each batch with the number of batches done; False ends the evaluation.
+            watch: Sees the losses of the batches, see `LossMeter`.
+
+        Raises:
+            TrainingError: there was no batch at all, or what the batches count in the mean is not known.
         """
-        prepared = self.prepare(batches)
-        return evaluation.evaluate(self.forward, prepared, self.metrics, model=self._module(), unit=unit, **options)
+        forward, model = self.forward, self._module()
+        meter, done, counted = LossMeter(), 0, Averaging(forward.counting)
+        if watch is not None:
+            meter.watchers.append(watch)
+        self.metrics.reset()
+        with contextlib.ExitStack() as modes, torch.no_grad():
+            for module in (model, *forward.loss_modules):  # what a loss remembers is not to come from this data
+                modes.enter_context(in_mode(module, training=False))
+            for number, batch in enumerate(self.prepare(batches)):
+                if batch is LEFT_OUT:
+                    meter.flush()  # the losses that are read at once are those of batches in a row
+                    continue
+                try:
+                    loss, output, target = forward(batch, model)
+                    count = counted(batch)
+                    meter.add(forward.counting.mean(loss, count), count, number)
+                    if len(self.metrics):
+                        judged = output if hasattr(output, "logits") else forward.prediction(output)
+                        self.metrics.update(*unit.pair(judged, target))
+                except Exception as error:
+                    locate(error, f"batch {number + 1} of the evaluation")
+                    raise
+                done += 1
+                if not go_on(done):
+                    return None
+        counted.settle()
+        if done == 0:
+            raise TrainingError("the loader for the evaluation yielded no batch; is its dataset empty?")
+        return {"loss": float("nan"), **meter.mean(), **self.metrics.compute()}  # NaN where every target is ignored
 
     def evaluate(self, loader: Any) -> dict[str, float]:
         """See `Trainer.evaluate`.
@@ -121,19 +168,41 @@ class Judge:
             )
         leaves_out = getattr(meaning.data_of(loader), "leaves_out", False)
         with rng.isolated(source.seed):
-            outputs = evaluation.predict(
-                self.forward,
-                self.prepare(source.batches(0)),
-                model=self._module(),
-                has_targets=has_targets,
-                planned=functools.partial(source.indices, 0) if leaves_out else None,
-            )
-        if evaluation.has_lists(outputs):
+            outputs = _concatenated(self._outputs(source, has_targets, leaves_out=leaves_out))
+        if _has_lists(outputs):
             self.run.say(
                 "the outputs of the batches differ in width, so the predictions are a list with one tensor for each "
                 "sample, as wide as its batch was; torch.nn.utils.rnn.pad_sequence(..., batch_first=True) makes it one"
             )
         return outputs if scaled else self.unit(loader).predictions(outputs)
+
+    def _outputs(self, source: Source, has_targets: bool | None, *, leaves_out: bool) -> list[Any]:
+        """The outputs of all batches, in the loader's order, on the CPU."""
+        outputs, short, model = list[Any](), list[int](), self._module()
+        with in_mode(model, training=False), torch.no_grad():
+            for number, batch in enumerate(self.prepare(source.batches(0))):
+                planned = len(source.indices(0, number) or ()) if leaves_out else 0
+                if batch is LEFT_OUT or samples_of(batch) < planned:
+                    short.append(number + 1)
+                if batch is LEFT_OUT:
+                    continue
+                inputs = batch if has_targets is False else as_input(model, *split(batch))
+                try:
+                    output = self.forward.output(inputs, model)
+                except Exception as error:
+                    locate(error, f"batch {number + 1} of the prediction")
+                    raise
+                outputs.append(mapped(getattr(output, "logits", output), _to_cpu))
+        if short:
+            warnings.warn(
+                f"samples that cannot be read have no prediction, in batch {', '.join(map(str, short))}: there are "
+                "fewer predictions than samples. Read the data with on_error='raise', or predict on "
+                "dataset.without_errors()",
+                stacklevel=4,
+            )
+        if not outputs:
+            raise TrainingError("the loader yielded no batch to predict; is its dataset empty?")
+        return outputs
 
     def _source(self, loader: Any) -> Source:
         meaning.check(self.run, loader)
@@ -145,3 +214,37 @@ class Judge:
     def _module(self) -> nn.Module:
         """The averaged model where there is one, else the one that is called, compiled or not."""
         return self.forward.model if self.run.eval_model is self.run.model else self.run.eval_model
+
+
+def _to_cpu(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return leaf.float().cpu() if leaf.dtype in (torch.float16, torch.bfloat16) else leaf.cpu()
+
+
+def _is_ragged(outputs: list[Tensor]) -> bool:
+    """Whether outputs of several batches [B, ...] cannot be one tensor, as they differ behind the first dimension."""
+    return any(output.is_nested for output in outputs) or len({output.shape[1:] for output in outputs}) > 1
+
+
+def _has_lists(outputs: Any) -> bool:
+    """Whether predictions are lists of samples somewhere, as they are where batches were ragged."""
+    if isinstance(outputs, Mapping):
+        return any(map(_has_lists, outputs.values()))
+    if isinstance(outputs, tuple):
+        return any(map(_has_lists, outputs))
+    return isinstance(outputs, list) and isinstance(outputs[0], Tensor)
+
+
+def _concatenated(outputs: list[Any]) -> Any:
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        batched = [output.reshape(1) if output.dim() == 0 else output for output in outputs]
+        if _is_ragged(batched):
+            return [sample for output in batched for sample in output.unbind(0)]
+        return torch.cat(batched)
+    if isinstance(first, Mapping):
+        return {name: _concatenated([output[name] for output in outputs]) for name in first}
+    if isinstance(first, tuple | list):
+        return tuple(_concatenated([output[number] for output in outputs]) for number in range(len(first)))
+    return outputs

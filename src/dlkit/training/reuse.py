@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import shutil
 import time
 import weakref
@@ -15,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import rng
-from dlkit._arguments import whole_number
 from dlkit._calling import rows_of, split
 from dlkit._modes import in_mode
 from dlkit.errors import ArgumentError, DataError, DlkitError
@@ -24,6 +21,7 @@ from dlkit.runs.state import Run
 from dlkit.storage.caches import make_room
 from dlkit.storage.files import folder_for, home, home_of
 from dlkit.training.batches import to_device
+from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.sources import Source, Wrapping
 from dlkit.training.steps import Forward
 from dlkit.training.watching import Fetched, in_order
@@ -31,61 +29,7 @@ from dlkit.transfer._cut import Cut, SecondHalf, check_halves, check_training, f
 from dlkit.transfer.features import Features, FeatureStore, features_key, identity_of
 from dlkit.transfer.freezing import frozen_modules, is_frozen
 
-__all__ = ["Reuse", "ReuseFeatures"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReuseFeatures:
-    """How the Trainer reuses the features of a frozen backbone: `Trainer(..., reuse_features=ReuseFeatures(views=4))`.
-
-    A model that was frozen with `dlkit.transfer.freeze` computes the same features for a sample in every epoch, so
-    the Trainer computes them once and trains the rest of the model on what it has stored. It does so by itself where
-    the samples are prepared without randomness, for validation data in any case. The streams of torch, numpy and
-    `random` are watched while samples are fetched, and samples of a dataset that does not say `draws_random = False`
-    are fetched twice: a generator that nothing can seed gives others, and then no features are stored. The rest of the
-    model is tried with one backward before it is trained on stored features.
-
-    Attributes:
-        views: With random augmentation, store so many random views of each training sample; every epoch trains on
-            another mixture of them, with weights drawn evenly among all that sum to 1. Maps and tokens (where more
-            than the head is trained) are taken in turn. None stores no augmented samples. They are stored even where
-            no more epochs than views are left and so nothing is saved: a resumed run has to see the same numbers.
-        cache: Keeps features for the next run: "auto" in `DLKIT_HOME`, or in a folder; they are recomputed as soon as
-            weights, data or preprocessing differ. None keeps them for this fit only.
-        cache_bytes: Features that would take more than this are not stored at all.
-        memory_bytes: Bytes up to which features are held in memory; beyond, a file is mapped.
-        shared: A dict through which several Trainers with the same frozen model share features; None for none.
-
-    Raises:
-        ArgumentError: fewer than one view.
-
-    >>> ReuseFeatures(views=4).views
-    4
-    """
-
-    views: int | None = None
-    cache: str | os.PathLike[str] | None = "auto"
-    cache_bytes: int = 1 << 34
-    memory_bytes: int = 1 << 30
-    shared: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        if self.views is not None:
-            object.__setattr__(self, "views", whole_number("views", self.views, least=1))
-
-    @classmethod
-    def of(cls, given: Any) -> ReuseFeatures | None:
-        """The settings that an argument says; None where features are not reused.
-
-        Args:
-            given: True, False or settings.
-
-        Raises:
-            ArgumentError: anything else.
-        """
-        if not isinstance(given, bool | cls):
-            raise ArgumentError(f"reuse_features must be True, False or a ReuseFeatures object, not {given!r}")
-        return given if isinstance(given, cls) else cls() if given else None
+__all__ = ["Reuse"]
 
 
 class Reuse:

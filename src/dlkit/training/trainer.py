@@ -27,7 +27,7 @@ from dlkit.training import meaning, rehearsal, setup
 from dlkit.training.fitting import Fitting, Request
 from dlkit.training.judging import Judge
 from dlkit.training.origin import Origin
-from dlkit.training.reuse import ReuseFeatures
+from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.sources import Source, source_of
 from dlkit.training.steps import Forward
 
