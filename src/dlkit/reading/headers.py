@@ -21,6 +21,8 @@ __all__ = ["FirstRow", "column_names", "decimal_of", "first_row", "is_row_of_dat
 
 _SAMPLE = 1 << 18
 _SAMPLE_ROWS = 1000
+_LOOKED_AT = 200  # rows that tell whether the first one is like them
+_FEW = 20
 
 
 @dataclass(frozen=True)
@@ -174,19 +176,19 @@ def is_row_of_data(first: Sequence[str], rows: Sequence[Sequence[str]], missing:
     False
     """
     names = [cell.strip() for cell in first]
-    columns = [
-        [cell.strip() for cell in cells] for cells in zip(*(r for r in rows if len(r) == len(names)), strict=True)
-    ]
-    if not columns or len(columns[0]) < 2:
+    rows = [row for row in rows[:_LOOKED_AT] if len(row) == len(names)]
+    if len(rows) < 2:
         return False
-    present = [[cell for cell in cells if cell and cell not in missing] for cells in columns]
-    again = [name in cells for name, cells in zip(names, columns, strict=True)]
-    typed = [bool(cells) and (_numbers(cells) or _dates(cells)) for cells in present]
-    if not any(typed):
-        return len(names) > 1 and all(again) and all(names)
-    above = [name for name, kind in zip(names, typed, strict=True) if kind and name and name not in missing]
-    if not all(looks_like_number(name) or _dates([name]) for name in above):
-        return False
+    again, above = [], []
+    for name, cells in zip(names, zip(*rows, strict=True), strict=True):
+        there = [text for cell in cells if (text := cell.strip()) and text not in missing]
+        again.append(name in there)
+        if there and name and name not in missing and (_numbers(there) or _dates(there)):
+            if not looks_like_number(name) and not _dates([name]):
+                return False  # a word above numbers
+            above.append(name)
+    if not above:
+        return len(names) > 1 and all(again)
     if len(above) > 1 and _counts_upwards(above):
         return False
     return any(again) or any(not name.lstrip("+-").isdecimal() for name in above)
@@ -227,7 +229,11 @@ def decimal_of(
         return options.said_decimal, f"{said}={getattr(options, said)!r}"
     proofs: dict[str, str] = {}
     for name, cells in zip(names, zip(*(row for row in rows if len(row) == len(names)), strict=True), strict=False):
-        marks = _marks(cells, options) if name in read and options.may_hold_numbers(name) else {}
+        together = "".join(cells)
+        if name not in read or not options.may_hold_numbers(name) or ("," not in together and "." not in together):
+            continue
+        # Where no cell has a comma, a few cells tell whether the points are those of numbers.
+        marks = _marks(cells if "," in together or options.thousands != "auto" else cells[:_FEW], options)
         if len(marks) == 1:
             mark, cell = marks.popitem()
             proofs.setdefault(mark, f"{cell!r} in column {name!r}")
