@@ -66,8 +66,8 @@ def parse_text(
         first_line: The line of the file that the text begins with.
         threads: Whether Arrow may use several.
     """
-    columns = through_arrow(data, dialect, options, as_text, origin, threads=threads)
-    return cell_by_cell(data, dialect, options, as_text, origin, first_line) if columns is None else Parsed(columns)
+    parsed = through_arrow(data, dialect, options, as_text, origin, first_line, threads=threads)
+    return parsed or cell_by_cell(data, dialect, options, as_text, origin, first_line)
 
 
 def cell_by_cell(
@@ -130,22 +130,33 @@ def lines_of(data: Buffer, dialect: Dialect) -> Iterator[int]:
 
 
 def through_arrow(
-    data: Buffer, dialect: Dialect, options: ReadOptions, as_text: Collection[str], origin: str, *, threads: bool = True
-) -> dict[str, Cells] | None:
-    """The columns as Arrow's reader gives them, or None where only reading cell by cell is exact."""
+    data: Buffer,
+    dialect: Dialect,
+    options: ReadOptions,
+    as_text: Collection[str],
+    origin: str,
+    first_line: int = 1,
+    *,
+    threads: bool = True,
+) -> Parsed | None:
+    """The rows as Arrow's reader gives them, or None where only reading cell by cell is exact."""
     import pyarrow as arrow
 
-    if not dialect.separator.isascii() or has_controls(memoryview(data)[dialect.start :]):
+    rows = memoryview(data)[dialect.start :]
+    if not dialect.separator.isascii() or has_controls(rows):
         return None
     quotes = audit_quotes(data, dialect, origin)
     if not quotes.regular:
         return None
-    texts = {*as_text, *_code_columns(data, dialect)} & set(dialect.read)
+    texts, odd = {*as_text, *_code_columns(data, dialect)} & set(dialect.read), list[tuple[int, int]]()
+    multiline = quotes.multiline and dialect.quoted
     try:
-        rows = memoryview(data)[dialect.start :]
-        table = _arrow_table(rows, dialect, options, texts, multiline=quotes.multiline, threads=threads)
+        table = _arrow_table(rows, dialect, options, texts, multiline=multiline, threads=threads)
     except arrow.ArrowInvalid:
-        return None  # ragged rows and the like: the exact reader finds the line, or the way
+        try:  # once more, in one thread: only then rows of another width have numbers
+            table = _arrow_table(rows, dialect, options, texts, multiline=multiline, odd=odd)
+        except arrow.ArrowInvalid:
+            return None
     if any(arrow.types.is_binary(getattr(field.type, "value_type", field.type)) for field in table.schema):
         return None
     columns = arrow_columns(table, origin, threads=threads)
@@ -153,8 +164,34 @@ def through_arrow(
         name for name, cells in columns.items() if not isinstance(cells, Strings) and exceeds_float(cells.values)
     }
     if rounded:
-        return through_arrow(data, dialect, options, texts | rounded, origin, threads=threads)
-    return _by_decimal(columns, dialect, options, as_text, origin)
+        return through_arrow(data, dialect, options, texts | rounded, origin, first_line, threads=threads)
+    parsed = Parsed(_by_decimal(columns, dialect, options, as_text, origin))
+    if odd:
+        before = bytes(memoryview(data)[: dialect.start])
+        line = first_line + (before.count(b"\n") or before.count(b"\r"))
+        lines = _record_lines(bytes(rows), quoted=dialect.quoted) + line
+        for number, (record, width) in enumerate((record, width) for record, width in odd if width):
+            parsed.bad.append(Skipped(origin, int(lines[record - 1]), _of_width(width, dialect), "line"))
+            parsed.bad_at.append(record - 1 - number - sum(1 for other, width in odd if not width and other < record))
+    return parsed
+
+
+def _of_width(width: int, dialect: Dialect) -> str:
+    what = "the header has" if dialect.headed else "there are names for"
+    return f"has {width} cells where {what} {len(dialect.names)}"
+
+
+def _record_lines(rows: bytes, *, quoted: bool) -> Array:
+    """The line that each record begins in, 0 for the first, where quotes are regular; blank lines are no records."""
+    array = np.frombuffer(rows, dtype=np.uint8)
+    ends = np.flatnonzero(array == (10 if b"\n" in rows else 13))
+    starts = np.concatenate([[0], ends + 1])
+    inside = np.zeros(len(starts), dtype=bool)
+    if quoted:
+        inside[1:] = np.searchsorted(np.flatnonzero(array == 34), ends) % 2 == 1
+    stops = np.append(ends, len(rows))
+    blank = (stops == starts) | ((stops == starts + 1) & (array[np.minimum(starts, len(array) - 1)] == 13))
+    return np.flatnonzero(~inside & ~blank)
 
 
 def _arrow_table(
@@ -164,15 +201,23 @@ def _arrow_table(
     as_text: Collection[str],
     *,
     multiline: bool,
-    threads: bool,
+    threads: bool = False,
+    odd: list[tuple[int, int]] | None = None,
 ) -> Any:
-    """The rows in `data` as an Arrow table.
+    """The rows in `data` as an Arrow table; those of another width go to `odd`, as number and width (0 for a blank).
 
     Raises:
-        pyarrow.ArrowInvalid: rows of different width, and the like.
+        pyarrow.ArrowInvalid: rows of different width without `odd`, and the like.
     """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
+
+    def note(row: Any) -> str:
+        if odd is None:
+            return "error"
+        blank = row.actual_columns == 1 and not row.text.replace('"', "").strip()
+        odd.append((row.number, 0 if blank else row.actual_columns))
+        return "skip"
 
     marks = ["", *options.missing, *(f" {mark}" for mark in options.missing)]
     return arrow_csv.read_csv(
@@ -181,7 +226,8 @@ def _arrow_table(
         arrow_csv.ParseOptions(
             delimiter=dialect.separator,
             quote_char='"' if dialect.quoted else False,
-            newlines_in_values=multiline and dialect.quoted,
+            newlines_in_values=multiline,
+            invalid_row_handler=note,
         ),
         arrow_csv.ConvertOptions(
             column_types=dict.fromkeys(as_text, pa.string()),
@@ -241,8 +287,7 @@ def _good_records(
         if isinstance(record, csv.Error):
             why = f"has {csv_problem(record)}"
         elif len(record) != width:
-            what = "the header has" if dialect.headed else "there are names for"
-            why = f"has {len(record)} cells where {what} {width}"
+            why = _of_width(len(record), dialect)
         elif controls and (problem := control_in("".join(record), dialect.separator)) is not None:
             why = problem
         elif damaged and (found := next(filter(None, map(damage, record)), None)) is not None:
