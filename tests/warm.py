@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["Program", "run"]
+__all__ = ["Program", "run", "spent"]
 
 # Without some of them a program runs as well, and imports them itself.
 PRELOADED = ["torch.utils.data", "torchvision", "timm", "numpy", "pandas", "pyarrow", "PIL.Image"]
@@ -89,7 +89,10 @@ class Program:
         if self.returncode is None:
             if not select.select([self._connection], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
-            self.returncode = os.waitstatus_to_exitcode(int(self._answers.readline()))
+            status, seconds = self._answers.readline().split()
+            self.returncode = os.waitstatus_to_exitcode(int(status))
+            global _spent
+            _spent += float(seconds)
             self._answers.close()
             self._connection.close()
         return self.returncode
@@ -138,7 +141,13 @@ def run(
     return done
 
 
+def spent() -> float:
+    """Seconds of processor time of all programs that have ended, with all that they waited for."""
+    return _spent
+
+
 _address: str | None = None
+_spent = 0.0
 
 
 def _server() -> str:
@@ -177,6 +186,7 @@ def _start(address: str, owner: int) -> None:
 
 def _serve(address: str, owner: int) -> None:
     """Fork for everybody who asks, until the tests' first process ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C for the tests, which then end
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -227,7 +237,8 @@ def _attend(connection: socket.socket) -> NoReturn:
         os.close(stream)
     with contextlib.suppress(OSError):
         connection.sendall(f"{pid}\n".encode())
-        connection.sendall(f"{os.waitpid(pid, 0)[1]}\n".encode())
+        _, status, used = os.wait4(pid, 0)
+        connection.sendall(f"{status} {used.ru_utime + used.ru_stime}\n".encode())
     os._exit(0)
 
 
