@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from dlkit._modes import in_mode
-from dlkit._nested import leaves, mapped
+from dlkit._nested import leaves, map_leaves
 from dlkit.errors import ArgumentError
 
 __all__ = ["as_input", "bare", "call", "cast", "evaluating", "main_part", "output_of", "rows_of", "split", "takes"]
@@ -173,7 +173,7 @@ def cast(inputs: Any, like: Tensor | None) -> Any:
     """
     if like is None:
         return inputs
-    return mapped(inputs, lambda leaf: _like(leaf, like))
+    return map_leaves(inputs, lambda leaf: _like(leaf, like))
 
 
 def _like(leaf: Any, like: Tensor) -> Any:

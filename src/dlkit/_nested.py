@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-__all__ = ["leaves", "mapped", "tensors_in"]
+__all__ = ["leaves", "map_leaves", "tensors_in"]
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -31,20 +31,20 @@ def leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
     """The same structure with each of its leaves changed; mappings become dicts, named tuples stay what they are.
 
     Args:
         value: Anything.
         change: Called with each leaf.
 
-    >>> mapped({"a": (1, [2])}, lambda leaf: leaf * 10)
+    >>> map_leaves({"a": (1, [2])}, lambda leaf: leaf * 10)
     {'a': (10, [20])}
     """
     if isinstance(value, Mapping):
-        return {name: mapped(item, change) for name, item in value.items()}
+        return {name: map_leaves(item, change) for name, item in value.items()}
     if isinstance(value, tuple | list) and not isinstance(value, PackedSequence):
-        items = [mapped(item, change) for item in value]
+        items = [map_leaves(item, change) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return change(value)
 

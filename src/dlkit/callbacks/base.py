@@ -57,6 +57,8 @@ class Callback:
     freezes = False
     #: The folder that the run is kept in: a fit goes on from what is there.
     store: CheckpointStore | None = None
+    #: The scheduler of torch that it steps: what that remembers is a part of the run.
+    scheduler: Any = None
 
     def on_setup(self, run: Run) -> None:
         """A fit is called, and nothing is loaded yet: the time to bring model and optimizer into the shape they keep.

@@ -53,7 +53,8 @@ class LearningRate(Callback):
         if every not in (None, "step", "epoch"):
             raise ArgumentError(f"a scheduler is stepped every 'step' or 'epoch', not {every!r}")
         warmup = whole_number("warmup", warmup, least=0, unit="steps")
-        self.scheduler, self.monitor, self.warmup = scheduler, monitor, warmup
+        self.scheduler: LRScheduler | None = scheduler
+        self.monitor, self.warmup = monitor, warmup
         self.plateau = isinstance(scheduler, ReduceLROnPlateau)
         self.every = every or ("step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch")
         self._scheduled: list[Any] = []

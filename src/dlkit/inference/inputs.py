@@ -6,6 +6,7 @@ of a table names is ever opened, so what comes from a stranger may be handed to 
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dlkit._frames import as_pandas
+from dlkit._nested import leaves, map_leaves
 from dlkit.artifact.inputs import Meaning
 from dlkit.errors import ArgumentError
 from dlkit.inference.batches import Batch, Inputs, check_options
@@ -86,7 +88,7 @@ def inputs_of(meaning: Meaning, given: Any, batch_size: int, options: Mapping[st
 
 def _is_prepared(given: Any, kind: str) -> bool:
     """Tensors are inputs as the model takes them; only pixels are not."""
-    values = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, tuple) else [given]
+    values = list(leaves(given)) if isinstance(given, dict | tuple) else [given]
     pixels = kind == "image"
     return bool(values) and all(
         isinstance(value, Tensor) and not (pixels and value.dtype == torch.uint8) for value in values
@@ -95,7 +97,7 @@ def _is_prepared(given: Any, kind: str) -> bool:
 
 def _tensors(given: Any, size: int, options: Mapping[str, Any]) -> Inputs:
     check_options(options, (), "tensors")
-    parts = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, tuple) else [given]
+    parts = list(leaves(given))
     if any(not part.dim() for part in parts) or len({len(part) for part in parts}) > 1:
         shapes = ", ".join(str(list(part.shape)) for part in parts)
         raise ArgumentError(f"tensors must have one row for each input in their first dimension; got {shapes}")
@@ -105,8 +107,5 @@ def _tensors(given: Any, size: int, options: Mapping[str, Any]) -> Inputs:
 def _slices(given: Any, total: int, size: int) -> Iterator[Batch]:
     for start in range(0, total, size):
         end = min(start + size, total)
-        if isinstance(given, dict):
-            inputs: Any = {name: value[start:end] for name, value in given.items()}
-        else:
-            inputs = tuple(part[start:end] for part in given) if isinstance(given, tuple) else given[start:end]
+        inputs = map_leaves(given, operator.itemgetter(slice(start, end)))
         yield Batch(size=end - start, inputs=inputs, good=range(end - start), errors={}, named={}, told=str)

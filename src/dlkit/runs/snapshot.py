@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlkit._nested import mapped
+from dlkit._nested import map_leaves
 
 __all__ = ["Snapshot"]
 
@@ -43,7 +43,7 @@ class Snapshot:
                 seen[identity] = used[-1]
             return seen[identity]
 
-        copy = mapped(state, copied)
+        copy = map_leaves(state, copied)
         self._buffers = used  # what is no longer part of the state is let go
         return copy
 

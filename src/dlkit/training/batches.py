@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlkit._calling import rows_of
-from dlkit._nested import mapped, tensors_in
+from dlkit._nested import map_leaves, tensors_in
 from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
 
@@ -39,7 +39,7 @@ def pieces(batch: Any, count: int) -> list[Any]:
         )
     bounds = [size * number // count + (1 if size * number % count else 0) for number in range(count + 1)]
     spans = [(start, end) for start, end in itertools.pairwise(bounds) if end > start]
-    return [mapped(batch, functools.partial(_rows, start=start, end=end)) for start, end in spans]
+    return [map_leaves(batch, functools.partial(_rows, start=start, end=end)) for start, end in spans]
 
 
 def _rows(leaf: Any, *, start: int, end: int) -> Any:
@@ -81,7 +81,7 @@ def to_device(batch: Any, device: torch.device, *, channels_last: bool = False) 
             return leaf.to(device, non_blocking=True, memory_format=torch.channels_last)
         return leaf.to(device, non_blocking=True)
 
-    return mapped(batch, moved)
+    return map_leaves(batch, moved)
 
 
 def on_device(batches: Iterable[Any], device: torch.device, *, channels_last: bool) -> Iterable[Any]:

@@ -16,7 +16,6 @@ from typing import Any
 from torch import nn
 
 from dlkit.callbacks.base import Callback
-from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.errors import ArgumentError
 from dlkit.runs.parts import buffers_of
 from dlkit.runs.state import Run
@@ -72,9 +71,8 @@ def _handed(run: Run, callbacks: Sequence[Callback]) -> Iterator[tuple[str, Any,
     """What can remember a run: its name, itself, whether it remembers something, and the content of a part."""
     for callback in callbacks:
         yield type(callback).__name__, callback, bool(callback.state_dict()), ""
-        scheduler = callback.scheduler if isinstance(callback, LearningRate) else None
-        if scheduler is not None:
-            yield type(scheduler).__name__, scheduler, True, ""
+        if callback.scheduler is not None:
+            yield type(callback.scheduler).__name__, callback.scheduler, True, ""
     for name, part in run.parts.items():
         content = _content(part)
         yield name, part, True, content

@@ -15,7 +15,7 @@ from dlkit import rng
 from dlkit._calling import as_input, split
 from dlkit._layer_errors import locate
 from dlkit._modes import in_mode
-from dlkit._nested import mapped
+from dlkit._nested import map_leaves
 from dlkit.callbacks.guards import watch_evaluation
 from dlkit.errors import TrainingError
 from dlkit.loader import LEFT_OUT
@@ -192,7 +192,7 @@ class Judge:
                 except Exception as error:
                     locate(error, f"batch {number + 1} of the prediction")
                     raise
-                outputs.append(mapped(getattr(output, "logits", output), _to_cpu))
+                outputs.append(map_leaves(getattr(output, "logits", output), _to_cpu))
         if short:
             warnings.warn(
                 f"samples that cannot be read have no prediction, in batch {', '.join(map(str, short))}: there are "

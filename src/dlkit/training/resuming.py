@@ -11,7 +11,6 @@ import torch
 from dlkit import rng
 from dlkit._showing import Lines
 from dlkit.callbacks.base import Callback
-from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.errors import ResumeError
 from dlkit.runs.checking import check_fits, check_state, restoring
 from dlkit.runs.history import History
@@ -21,7 +20,7 @@ from dlkit.training.handed import take
 from dlkit.training.identity import differences
 from dlkit.training.origin import Settings, named
 from dlkit.training.probing import differing, marks_of
-from dlkit.training.schedules import ScriptRates, put_functions
+from dlkit.training.schedules import ScriptRates, planned, put_functions
 from dlkit.training.sources import Source
 
 __all__ = ["FORMAT", "Script", "capture", "restore"]
@@ -165,12 +164,11 @@ def _load(
         with restoring("scaler"):
             run.scaler.load_state_dict(state["scaler"])
     for name, callback in named(callbacks).items():
-        planned = isinstance(callback, LearningRate) and not callback.plateau
-        if name in state["callbacks"] and (schedules or not planned):
+        if name in state["callbacks"] and (schedules or not planned([callback])):
             with restoring(f"callbacks[{name!r}]"):
                 callback.load_state_dict(state["callbacks"][name])
             take(run, callback)
-            take(run, getattr(callback, "scheduler", None))
+            take(run, callback.scheduler)
     with restoring("losses"):
         run.losses.load_state_dict(state["losses"])
     run.history, run.logged = History(state["history"]), dict(state.get("logged", {}))

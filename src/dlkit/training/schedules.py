@@ -18,7 +18,7 @@ from dlkit.errors import ArgumentError, ResumeError
 from dlkit.runs.state import Run
 from dlkit.training.identity import code_of
 
-__all__ = ["ScriptRates", "check_schedules", "put_functions", "schedules_of"]
+__all__ = ["ScriptRates", "check_schedules", "planned", "put_functions", "schedules_of"]
 
 # What moves while a schedule is stepped, or is given by the optimizer; the rest is how it was planned.
 _MOVING = frozenset(
@@ -77,11 +77,19 @@ class ScriptRates:
         for name, optimizer in run.optimizers.items():
             for group, settings in zip(optimizer.param_groups, self._groups[name], strict=True):
                 group.update(copy.copy(settings))
-        for callback in callbacks:
-            if isinstance(callback, LearningRate) and callback.scheduler is not None and not callback.plateau:
-                callback.scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]  # else torch warns
-                for _ in range(run.step if callback.every == "step" else run.epoch):
-                    callback.scheduler.step()
+        for callback in planned(callbacks):
+            callback.scheduler.optimizer._opt_called = True  # else torch warns
+            for _ in range(run.step if callback.every == "step" else run.epoch):
+                callback.scheduler.step()
+
+
+def planned(callbacks: Sequence[Callback]) -> list[Any]:
+    """The `LearningRate`s whose schedule is planned beforehand: not that of a plateau, which follows what is measured.
+
+    Args:
+        callbacks: All of them.
+    """
+    return [each for each in callbacks if isinstance(each, LearningRate) and each.scheduler and not each.plateau]
 
 
 def schedules_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
@@ -90,8 +98,8 @@ def schedules_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
     Args:
         callbacks: All of them, with schedules that nobody has stepped.
     """
-    schedules = [callback.scheduler for callback in callbacks if isinstance(callback, LearningRate)]
-    settings: dict[str, Any] = {"schedule": [type(each).__name__ for each in schedules if each is not None]}
+    schedules = [callback.scheduler for callback in callbacks if callback.scheduler is not None]
+    settings: dict[str, Any] = {"schedule": [type(each).__name__ for each in schedules]}
     for scheduler, place in itertools.chain.from_iterable(map(_all_in, schedules)):
         values = scheduler.state_dict().items()
         settings |= {f"schedule, {place}, {key}": value for key, value in values if _is_setting(key, value)}
@@ -106,8 +114,7 @@ def put_functions(callbacks: Sequence[Callback]) -> None:
     Args:
         callbacks: All of them, with their saved states.
     """
-    for callback in callbacks:
-        scheduler = callback.scheduler if isinstance(callback, LearningRate) else None
+    for scheduler in (callback.scheduler for callback in callbacks):
         if isinstance(scheduler, torch_rates.LambdaLR):
             groups, factors = scheduler.optimizer.param_groups, scheduler.lr_lambdas
             for group, factor, base in zip(groups, factors, scheduler.base_lrs, strict=False):
@@ -127,9 +134,7 @@ def check_schedules(run: Run, callbacks: Sequence[Callback], before: int | None,
         ArgumentError: a `OneCycleLR` has fewer steps than a run that begins.
         ResumeError: a schedule ends where the shorter run did.
     """
-    for callback in callbacks:
-        if not isinstance(callback, LearningRate) or callback.scheduler is None or callback.plateau:
-            continue
+    for callback in planned(callbacks):
         wanted, had = _length(run, callback, epochs), _length(run, callback, before)
         end, name = _end(callback.scheduler, had), type(callback.scheduler).__name__
         if end is None or wanted is None or end >= wanted:
@@ -178,8 +183,6 @@ def _end(scheduler: Any, had: int | None) -> int | None:
 
 
 def _all_in(scheduler: Any) -> Iterator[tuple[Any, str]]:
-    if scheduler is None:
-        return
     inner = getattr(scheduler, "_schedulers", ())
     name = type(scheduler).__name__
     yield scheduler, name

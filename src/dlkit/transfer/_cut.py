@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlkit._nested import mapped, tensors_in
+from dlkit._nested import map_leaves, tensors_in
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.transfer._trace import run_trace
 from dlkit.transfer.freezing import frozen_modules
@@ -91,7 +91,7 @@ class SecondHalf:
         answers: dict[str, list[Any]] = {name: [] for name in self._still}
 
         def note(name: str) -> Any:
-            return lambda module, args, output: answers[name].append(mapped(output, _without_data))
+            return lambda module, args, output: answers[name].append(map_leaves(output, _without_data))
 
         handles = [module.register_forward_hook(note(name)) for name, module in self._still.items()]
         try:
@@ -128,7 +128,7 @@ class SecondHalf:
 
 def _answering(answers: list[Any], batch: int) -> Any:
     waiting = iter(answers)
-    return lambda *args, **kwargs: mapped(next(waiting), lambda leaf: _of_batch(leaf, batch))
+    return lambda *args, **kwargs: map_leaves(next(waiting), lambda leaf: _of_batch(leaf, batch))
 
 
 def _without_data(leaf: Any) -> Any:
