@@ -43,10 +43,11 @@ datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/f
 datasets/images/decoding datasets/images/settings datasets/images/fetching datasets/images/profiling
 datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
-datasets/tables/_facts datasets/tables/_fitting datasets/tables/_targets datasets/tables/_encoding
-datasets/tables/_images datasets/tables/_memory datasets/tables/_building datasets/tables/_describing
-datasets/tables/_lanes datasets/tables/_ranks datasets/tables/_tallies datasets/tables/_survey
-datasets/tables/_first_pass datasets/tables/_streaming datasets/tables/_unlabelled datasets/tables/dataset
+datasets/tables/_facts datasets/tables/_fitting datasets/tables/_problems datasets/tables/_targets
+datasets/tables/_encoding datasets/tables/_images datasets/tables/_memory datasets/tables/_settings
+datasets/tables/_pipeline datasets/tables/_building datasets/tables/_describing datasets/tables/_index
+datasets/tables/_lanes datasets/tables/_ranks datasets/tables/_streaming datasets/tables/_unlabelled
+datasets/tables/dataset
 datasets/tables/__init__
 datasets/texts/packed datasets/texts/sources datasets/texts/rows datasets/texts/targets
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__

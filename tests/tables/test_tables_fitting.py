@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dlkit.datasets import CSVDataset
-from dlkit.datasets.tables._building import _keys
-from dlkit.datasets.tables._facts import date_parts, number_facts, quantiles, text_facts
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
-from dlkit.reading.cells import Place, Strings, Table, ranked, strings_of
+from dlkit.reading.cells import ranked, strings_of
 from dlkit.reading.parsing import date_format, number_format, parse_number
 from dlkit.specs import Schema
 from dlkit.specs.columns import CategoryColumn, NumberColumn
@@ -91,7 +88,7 @@ def test_every_kind_can_be_overridden() -> None:
 
 def test_an_override_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(
-        ArgumentError, match=r"'x' is named in numeric, but its cells are no numbers, for example 'red'"
+        ArgumentError, match=r"'x' is named in numeric, but its cells are no numbers, for example 'blue'"
     ):
         kind(WORDS, numeric="x")
     with pytest.raises(ArgumentError, match="'x' is named in dates, but its cells are no dates"):
@@ -182,45 +179,46 @@ def test_dates_become_parts() -> None:
     assert [column.missing for column in CSVDataset(frame(x=[None, *dates[1:]])).schema.numbers] == [0, 1]
 
 
-@given(hnp.arrays("datetime64[us]", 5, elements=st.datetimes().map(lambda d: np.datetime64(d, "us"))))
-def test_date_parts_are_those_of_pandas(moments: Any) -> None:
-    parts, index = date_parts(moments), pd.DatetimeIndex(moments)
-    assert parts["minute"].tolist() == index.minute.tolist()
-    assert parts["day"].tolist() == index.day.tolist()
-    assert parts["weekday"].tolist() == index.day_of_week.tolist()
-    assert parts["day of year"].tolist() == index.day_of_year.tolist()
-    assert parts["year"].tolist() == index.year.tolist()
+@given(st.lists(st.datetimes(), min_size=2, max_size=9))
+def test_date_parts_are_those_of_pandas(moments: list[Any]) -> None:
+    index = pd.DatetimeIndex(np.array(moments, dtype="datetime64[us]"))
+    ds = CSVDataset(pd.DataFrame({"x": index, "filler": np.arange(len(index)) + 0.5}), scale="none")
+    assert ds.numeric is not None
+    numbers = dict(zip(ds.schema.numeric_features, ds.numeric.T.tolist(), strict=True))
+    parts = {"year": index.year, "day": index.day, "weekday": index.day_of_week, "day of year": index.day_of_year}
+    for name, expected in (parts | {"hour": index.hour, "minute": index.minute}).items():
+        if expected.nunique() > 1:  # parts that are always the same are left out
+            assert numbers[f"x {name}"] == expected.tolist()
 
 
-@given(
-    hnp.arrays(np.float64, st.integers(1, 300), elements=st.floats(-1e9, 1e9)),
-    st.lists(st.floats(0, 1), min_size=1, max_size=3),
-)
-def test_quantiles_are_those_of_numpy(values: Any, shares: list[float]) -> None:
-    np.testing.assert_allclose(quantiles(values, shares), np.quantile(values, shares), rtol=1e-9, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "make", [np.sort, lambda v: v, lambda v: v.round(1), lambda v: np.where(v > 0, 1.0, v), lambda v: v[::-1]]
-)
-def test_quantiles_of_long_columns(make: Any) -> None:
-    values = make(np.random.default_rng(0).normal(size=200_001))
-    shares = [0, 0.001, 0.25, 0.5, 0.75, 0.9999, 1]
-    np.testing.assert_array_equal(quantiles(values, shares), np.quantile(values, shares))
-
-
-@given(hnp.arrays(np.float64, st.integers(0, 40), elements=st.one_of(st.just(np.nan), st.floats(-1e6, 1e6))))
-def test_number_facts(values: Any) -> None:
-    facts = number_facts(values, unique=True, spread=True)
+@given(hnp.arrays(np.float64, st.integers(2, 40), elements=st.one_of(st.just(np.nan), st.floats(-1e6, 1e6))))
+def test_statistics_are_those_of_numpy(values: Any) -> None:
     there = values[np.isfinite(values)]
-    assert (facts.rows, facts.missing) == (len(values), len(values) - len(there))
-    if len(there):
-        assert (facts.low, facts.high) == (there.min(), there.max())
-        assert facts.mean == pytest.approx(there.mean(), abs=1e-6)
-        assert facts.std == pytest.approx(there.std(), abs=1e-4)
-        assert facts.median == pytest.approx(np.median(there), abs=1e-6)
-        assert facts.distinct == (len(set(there.tolist())) == len(there))
-        assert facts.whole == all(value == int(value) for value in there)
+    frame = pd.DataFrame({"x": values, "filler": np.arange(len(values)) + 0.5})
+    for scale in ("standard", "robust"):
+        column = CSVDataset(frame, scale=scale, numeric="x").schema["x"]
+        assert (column.rows, column.missing) == (len(values), len(values) - len(there))
+        if isinstance(column, NumberColumn):
+            part, quartiles = column.parts[0], np.quantile(there, [0.25, 0.5, 0.75])
+            assert part.fill == pytest.approx(quartiles[1], abs=1e-6)
+            assert part.center == pytest.approx(there.mean() if scale == "standard" else quartiles[1], abs=1e-6)
+            spread = there.std() if scale == "standard" else quartiles[2] - quartiles[0]
+            assert part.scale == pytest.approx(spread or there.std() or 1.0, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("make", [np.sort, lambda v: v, lambda v: v.round(1), lambda v: np.where(v > 0, 1.0, v)])
+def test_statistics_of_long_columns(make: Any) -> None:
+    values = make(np.random.default_rng(0).normal(size=150_001))
+    part = CSVDataset(pd.DataFrame({"x": values}), scale="robust").schema.numbers[0].parts[0]
+    first, middle, third = np.quantile(values, [0.25, 0.5, 0.75])
+    assert (part.center, part.scale, part.fill) == (middle, third - first, middle)
+
+
+def test_medians_of_longer_columns_come_from_rows_all_over_it() -> None:
+    values = np.arange(450_000) / 7
+    part = CSVDataset(pd.DataFrame({"x": values}), scale="robust").schema.numbers[0].parts[0]
+    assert part.center == pytest.approx(np.median(values), rel=0.01)
+    assert part.scale == pytest.approx(np.subtract(*np.quantile(values, [0.75, 0.25])), rel=0.01)
 
 
 @given(hnp.arrays(np.int64, st.integers(0, 50), elements=st.integers(-100, 10**12)))
@@ -267,11 +265,12 @@ def test_long_columns_whose_values_differ_are_not_counted_one_by_one(tmp_path: P
     assert CSVDataset(path).schema["note"].kind == "free text"
 
 
-def test_equal_strings_are_one_group_wherever_they_stand_in_the_pool() -> None:
-    repeated = Strings(np.arange(4, dtype=np.int32), PackedStrings.of(["a", "b", "a", "c"]))
-    table = Table({"g": repeated}, "here", partial(Place, "here"))
-    assert _keys(table, "g").tolist() == [0, 1, 0, 2]
-    assert text_facts(repeated, ()).counts == {"a": 2, "b": 1, "c": 1}
+def test_equal_strings_of_a_long_column_are_one_group() -> None:
+    groups = [f"group {i}" for i in range(60_000)]
+    groups[-1] = groups[0]
+    data = pd.DataFrame({"g": groups, "x": np.arange(60_000) % 977})
+    parts = CSVDataset.split(data, fractions=0.5, group="g")
+    assert sum({0, 59_999} <= set(part.rows.tolist()) for part in parts) == 1
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ __all__ = [
     "Table",
     "plain_text",
     "ranked",
+    "sort_of",
     "strings_of",
     "text_of",
 ]
@@ -179,6 +180,25 @@ class Strings:
 
 
 Cells = Numbers | Dates | Strings
+
+
+def sort_of(cells: Cells) -> str:
+    """What cells are as read: number, long (whole ones beyond 53 bits), date, time, truth, text; or nothing.
+
+    Args:
+        cells: A column, or a part of one.
+    """
+    if isinstance(cells, Strings):
+        return "truth" if len(cells.pool) == 2 and cells.pool.tolist() == ["False", "True"] else "text"
+    absent = cells.missing()
+    if absent.all():
+        return "nothing"
+    if isinstance(cells, Numbers):
+        whole = cells.values.dtype.kind == "i"
+        return "long" if whole and max(-int(cells.values.min()), int(cells.values.max())) >= _EXACT else "number"
+    there = cells.values[~absent]
+    # Arrow reads times as moments of the first day.
+    return "time" if (there.astype("datetime64[D]") == np.datetime64(0, "D")).all() else "date"
 
 
 def ranked(values: Array) -> tuple[Array, Array]:

@@ -432,11 +432,16 @@ def settled(cells: Strings, missing: Collection[str], decimal: str = "") -> Cell
 
 
 def exceeds_float(values: Array) -> bool:
-    """Whether whole numbers were rounded because they have more than 53 bits, as long identifiers do."""
-    if values.dtype.kind != "f" or not whole_numbers(values[:1000]):
+    """Whether some numbers may be whole ones of 54 to 64 bits that were rounded, as long identifiers are.
+
+    Args:
+        values: As they were read.
+    """
+    if values.dtype.kind != "f":
         return False
-    finite = values[np.isfinite(values)]
-    return bool(len(finite)) and bool(np.abs(finite).max() >= 2**53) and whole_numbers(finite)
+    with np.errstate(invalid="ignore"):
+        largest = np.fmax.reduce(np.abs(values), initial=0.0)
+        return bool(largest >= 2**53) and bool(((np.abs(values) >= 2**53) & (np.abs(values) < 2**64)).any())
 
 
 def whole_numbers(values: Array) -> bool:

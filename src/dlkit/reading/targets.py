@@ -25,6 +25,7 @@ __all__ = [
     "class_name",
     "class_names",
     "class_order",
+    "few_integers",
     "natural",
     "target_text",
     "task_of",
@@ -68,14 +69,21 @@ def task_of_numbers(values: Array, rows: int) -> tuple[Task, str]:
         values: All of them, or each different one once; finite.
         rows: How many rows there are.
     """
-    few = _few_integers(values)
+    few = few_integers(values)
     if few is not None and (2 * len(few) <= rows or (few[0] >= 0 and few[-1] <= len(few))):
         return "classification", f"{len(few)} different integers; task='regression' if they are quantities"
     return "regression", "numbers in the target column"
 
 
-def _few_integers(values: Array) -> Array | None:
-    """The distinct values in ascending order if they are few enough for classes, and integers."""
+def few_integers(values: Array) -> Array | None:
+    """The distinct values in ascending order if they are few enough for classes, and integers.
+
+    Args:
+        values: Finite.
+
+    >>> few_integers(np.array([2.0, 1.0, 2.0])), few_integers(np.array([0.5]))
+    (array([1., 2.]), None)
+    """
     if not len(values) or not whole_numbers(values[:1000]) or len(np.unique(values[:1000])) > _MOST_CLASSES:
         return None
     distinct = ranked(values)[0]

@@ -11,6 +11,7 @@ import numpy as np
 from dlkit._showing import Lines
 from dlkit.datasets.tables._encoding import shown
 from dlkit.datasets.tables._facts import Facts, NumberFacts, TextFacts
+from dlkit.datasets.tables._fitting import Reading
 from dlkit.datasets.tables._targets import encode_target
 from dlkit.errors import ArgumentError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
@@ -168,7 +169,8 @@ def _knowing(table: Table, schema: Schema, rows: Array, codes: dict[str, Array],
     target = schema.target
     if target is None or not all(name in table.columns for name in target.columns):
         return []
-    values, lacking, wrong = encode_target(target, table, schema.marks)
+    readings = [Reading("number", target.form(place)) for place in range(len(target.columns))]
+    values, lacking, wrong = encode_target(target, table, schema.marks, readings)
     good = ~(lacking | wrong)[rows]
     wanted = _columns(values[rows][good], len(target.classes) if target.task == "classification" else 0)
     findings = []

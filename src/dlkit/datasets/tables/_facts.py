@@ -1,31 +1,39 @@
-"""What one column looks like: counts, spread, values. All that fitting needs to know, and nothing per row."""
+"""What one column looks like, gathered piece by piece: the same facts, to the last bit, however a table is cut up.
+
+A table in memory is one piece, a stream as many as it has blocks. Sums are therefore taken over pieces of a fixed
+number of rows, and medians over a sample of rows that depends on nothing but their numbers.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, sort_of, text_of
 from dlkit.reading.parsing import present, whole_numbers
 
 __all__ = [
+    "MOST_VALUES",
+    "ColumnFacts",
     "DateFacts",
     "Facts",
     "NumberFacts",
+    "RowSample",
+    "SAMPLED",
+    "SAMPLED_TEXTS",
     "TextFacts",
     "date_parts",
-    "facts_of",
-    "many_texts",
-    "number_facts",
-    "quantiles",
+    "row_keys",
 ]
 
-_SELECT_ABOVE = 50_000  # shorter columns are sorted out by numpy at once
-_PIECE = 1 << 14
-_MANY = 50_000
+MOST_VALUES = 100_000  # different texts that are counted; a column of more is not a category by itself
+SAMPLED, SAMPLED_TEXTS = 200_000, 10_000  # rows: medians come from the first, the look of countless texts from these
+_PIECE = 1 << 14  # rows whose numbers stay in the processor's cache
+_HUGE, _SMALLER = 1e140, 2.0**-600  # beyond the first, squares overflow; the second is exact to multiply by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +46,9 @@ class NumberFacts:
         high: The largest.
         mean: Their mean.
         std: Their standard deviation (of the population).
-        median: The value in the middle.
-        spread: The distance between the quartiles; NaN where nobody asked.
-        consecutive: They are some range of integers, each once: row numbers, in whatever order.
-        distinct: Whether no two are equal; None where nobody asked.
+        median: The value in the middle, of at most 200,000 rows.
+        spread: The distance between the quartiles, of the same rows.
+        distinct: Whether no two of those rows are equal.
     """
 
     rows: int
@@ -53,8 +60,7 @@ class NumberFacts:
     std: float = math.nan
     median: float = math.nan
     spread: float = math.nan
-    consecutive: bool = False
-    distinct: bool | None = None
+    distinct: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +70,13 @@ class TextFacts:
     Attributes:
         rows: All rows.
         missing: Rows without text.
-        counts: Rows per value.
-        distinct: How many values there are where `counts` has only some of them; -1 where it has all.
-        more: Whether there are more values than anybody counted.
+        counts: Rows per value; of a sample of the rows where there are `more`.
+        more: Whether there are more values than are counted.
     """
 
     rows: int
     missing: int
     counts: dict[str, int]
-    distinct: int = -1
     more: bool = False
 
 
@@ -94,136 +98,298 @@ class DateFacts:
 Facts = NumberFacts | TextFacts | DateFacts
 
 
-def facts_of(cells: Cells, missing: Collection[str], *, unique: bool = False, spread: bool = False) -> Facts:
-    """The facts of a column's cells.
+class RowSample:
+    """Some rows of a table, spread evenly over it: those whose numbers have the smallest hashes; all of a few.
 
     Args:
-        cells: The rows that may be looked at (the training rows).
-        missing: Missing marks.
-        unique: Find out whether numbers are all different.
-        spread: Find out the distance between the quartiles.
+        size: How many.
     """
-    if isinstance(cells, Numbers):
-        return number_facts(cells.values, unique=unique, spread=spread)
-    if isinstance(cells, Dates):
-        there = cells.values[~cells.missing()]
-        parts = date_parts(there).items() if len(there) else ()
-        facts = {name: number_facts(values, spread=spread) for name, values in parts}
-        return DateFacts(rows=len(cells), missing=len(cells) - len(there), parts=facts)
-    return text_facts(cells, missing)
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._bound = np.uint64(2**64 - 1)
+        self._keys: list[Array] = []
+        self._values: dict[str, list[Array]] = {}
+
+    def choose(self, keys: Array) -> Array:
+        """Which of some rows may belong to the sample, as places among them.
+
+        Args:
+            keys: uint64 [N], see `row_keys`.
+        """
+        bound = self._bound
+        if len(keys) > 2 * self.size:  # nearly surely enough of them lie below this, and else all are taken
+            likely = np.uint64(int(1.2 * self.size / len(keys) * 2**64))
+            bound = min(bound, likely) if np.count_nonzero(keys <= likely) >= self.size else bound
+        chosen = np.flatnonzero(keys <= bound)
+        self._keys.append(keys[chosen])
+        return chosen
+
+    def add(self, name: str, values: Array) -> None:
+        """Keep what the chosen rows hold in a column.
+
+        Args:
+            name: Of the column.
+            values: [chosen].
+        """
+        self._values.setdefault(name, []).append(values)
+
+    def forget(self, name: str) -> None:
+        """Keep nothing of a column, whose pieces do not fit together.
+
+        Args:
+            name: Of the column.
+        """
+        self._values[name] = [np.full(len(part), None) for part in self._values[name]]
+
+    def shrink(self) -> None:
+        """Forget rows that other ones have displaced, once these are the half."""
+        if sum(map(len, self._keys)) > 2 * self.size:
+            self._keep()
+
+    def values(self, name: str) -> Array:
+        """What the rows of the sample hold in a column, in the order of the table.
+
+        Args:
+            name: Of the column.
+        """
+        if len(self._keys) > 1 or len(self._keys[0]) > self.size:
+            self._keep()
+        return self._values[name][0]
+
+    def _keep(self) -> None:
+        keys = np.concatenate(self._keys)
+        if len(keys) > self.size:
+            self._bound = np.partition(keys, self.size - 1)[self.size - 1]
+        kept = keys <= self._bound
+        self._keys = [keys[kept]]
+        self._values = {name: [np.concatenate(parts)[kept]] for name, parts in self._values.items()}
 
 
-def text_facts(cells: Strings, missing: Collection[str]) -> TextFacts:
-    """The facts of a column of text."""
-    counts: dict[str, int] = {}
-    used = cells.counts()
-    for text, count in zip(present(cells.pool.tolist(), missing), used.tolist(), strict=True):
-        if text is not None and count:
-            counts[text] = counts.get(text, 0) + count
-    return TextFacts(rows=len(cells), missing=len(cells) - sum(counts.values()), counts=counts)
-
-
-def many_texts(cells: Strings, missing: Collection[str]) -> TextFacts | None:
-    """The facts of a long column in which most values differ, from a thousand of them; None for any other column.
-
-    Such a column is an identifier or free text, so nobody needs to count its values one by one.
-    """
-    if len(cells.pool) < _MANY:
-        return None
-    there, distinct = int(np.count_nonzero(cells.codes >= 0)), int(np.count_nonzero(cells.counts()))
-    if 2 * distinct <= there:
-        return None
-    some = [cells.pool[place] for place in range(0, len(cells.pool), len(cells.pool) // 1000)]
-    counts = dict.fromkeys((text for text in present(some, missing) if text is not None), 1)
-    return TextFacts(rows=len(cells), missing=len(cells) - there, counts=counts, distinct=distinct)
-
-
-def number_facts(values: Array, *, unique: bool = False, spread: bool = False) -> NumberFacts:
-    """The facts of numbers; NaN and infinite ones are missing."""
-    rows = len(values)
-    with np.errstate(over="ignore"):
-        total = float(values.sum())
-    there = values if math.isfinite(total) else values[np.isfinite(values)]
-    if not len(there):
-        return NumberFacts(rows=rows, missing=rows)
-    low, high = float(there.min()), float(there.max())
-    whole = there.dtype.kind in "iu" or (whole_numbers(there[:1000]) and whole_numbers(there))
-    mean, std = _mean_and_std(there, max(-low, high), total if there is values else None)
-    first, middle, third = quantiles(there, (0.25, 0.5, 0.75)) if spread else (0.0, *quantiles(there, (0.5,)), math.nan)
-    return NumberFacts(
-        rows=rows,
-        missing=rows - len(there),
-        whole=whole,
-        low=low,
-        high=high,
-        mean=mean,
-        std=std,
-        median=middle,
-        spread=third - first,
-        consecutive=whole and high - low + 1 == len(there) and _all_different(there),
-        distinct=_all_different(there) if unique else None,
-    )
-
-
-def _mean_and_std(values: Array, largest: float, total: float | None) -> tuple[float, float]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = (float(values.sum()) if total is None else total) / len(values)
-        squares = _squares(values, mean)
-        if not math.isfinite(squares):  # numbers so large that their sum or squares are none: measured by the largest
-            values = values / largest
-            mean = float((values / len(values)).sum())
-            return mean * largest, math.sqrt(_squares(values, mean) / len(values)) * largest
-    return mean, math.sqrt(squares / len(values))
-
-
-def _squares(values: Array, mean: float) -> float:
-    """The sum of squared distances from the mean, piece by piece, so that nothing leaves the processor's cache."""
-    total = 0.0
-    for start in range(0, len(values), _PIECE):
-        centred = np.subtract(values[start : start + _PIECE], mean, dtype=np.float64)
-        total += float(np.square(centred, out=centred).sum())  # `@` would wake BLAS's threads for each piece
-    return total
-
-
-def _all_different(values: Array) -> bool:
-    return len(np.unique(values)) == len(values)
-
-
-def quantiles(values: Array, shares: Sequence[float]) -> list[float]:
-    """Exact quantiles, with linear interpolation between neighbours as in `numpy.quantile`, some five times faster.
-
-    A small sample brackets each one, and only what lies between the brackets is sorted (Floyd and Rivest 1975,
-    "Expected time bounds for selection").
+def row_keys(rows: Array) -> Array:
+    """A well mixed number for each row number (Steele, Lea and Flood 2014, "Fast splittable pseudorandom numbers").
 
     Args:
-        values: [N], all finite, N at least 1.
-        shares: From 0 to 1.
-
-    >>> quantiles(np.array([4.0, 1.0, 3.0, 2.0]), [0.5, 1.0])
-    [2.5, 4.0]
+        rows: int64 [N].
     """
-    sample = np.sort(values[:: len(values) // 4096]) if len(values) >= _SELECT_ABOVE else None
+    keys = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        keys ^= keys >> np.uint64(shift)
+        keys *= np.uint64(factor)
+    keys ^= keys >> np.uint64(31)
+    return keys
+
+
+class _NumberTally:
+    """Sums of numbers that come in pieces (Chan, Golub and LeVeque 1983 for the variance)."""
+
+    def __init__(self) -> None:
+        self.rows = self.count = 0
+        self.whole, self.low, self.high = True, math.inf, -math.inf
+        self._mean = self._squares = 0.0
+        self._unit = 1.0
+        self._rest = np.zeros(0)
+
+    def add(self, values: Array) -> None:
+        """Count numbers; NaN and infinite ones are missing."""
+        self.rows += len(values)
+        if len(self._rest):
+            values = np.concatenate([self._rest, values])
+        whole = len(values) - len(values) % _PIECE
+        for start in range(0, whole, _PIECE):
+            self._count(values[start : start + _PIECE])
+        self._rest = values[whole:].astype(np.float64)
+
+    def _count(self, values: Array) -> None:
+        there = values.astype(np.float64)
+        with np.errstate(over="ignore"):
+            if not math.isfinite(float(there.sum())):
+                there = there[np.isfinite(there)]
+        if not len(there):
+            return
+        low, high = float(there.min()), float(there.max())
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.whole = self.whole and (values.dtype.kind in "iu" or whole_numbers(there))
+        if self._unit == 1 and max(high, -low) > _HUGE:
+            self._unit, self._mean, self._squares = (
+                _SMALLER,
+                self._mean * _SMALLER,
+                self._squares * _SMALLER * _SMALLER,
+            )
+        there = there if self._unit == 1 else there * self._unit
+        mean = low * self._unit if low == high else float(there.sum()) / len(there)
+        centred = there - mean
+        squares = float(np.square(centred, out=centred).sum())  # `@` would wake BLAS's threads for each piece
+        distance, share = mean - self._mean, len(there) / (self.count + len(there))
+        self._mean += distance * share
+        self._squares += squares + distance * distance * self.count * share
+        self.count += len(there)
+
+    def facts(self, sample: Array, rows: int) -> NumberFacts:
+        """What was counted, with quantiles from a sample; `rows` that held nothing may not have been counted."""
+        if len(self._rest):
+            self._count(self._rest)
+            self._rest = self._rest[:0]
+        if not self.count:
+            return NumberFacts(rows=rows, missing=rows)
+        sample = np.sort(sample[np.isfinite(sample)])
+        first, middle, third = _quartiles(sample) if len(sample) else (self.low,) * 3
+        return NumberFacts(
+            rows=rows,
+            missing=rows - self.count,
+            whole=self.whole,
+            low=self.low,
+            high=self.high,
+            mean=self._mean / self._unit,
+            std=math.sqrt(self._squares / self.count) / self._unit,
+            median=middle,
+            spread=third - first,
+            distinct=not bool((sample[1:] == sample[:-1]).any()),
+        )
+
+
+def _quartiles(values: Array) -> tuple[float, ...]:
+    """As `numpy.quantile` of sorted numbers, none of which overflow in between."""
     results = []
-    for share in shares:
+    for share in (0.25, 0.5, 0.75):
         place = share * (len(values) - 1)
-        low, high = _neighbours(values, sample, math.floor(place), math.ceil(place))
+        low, high = float(values[math.floor(place)]), float(values[math.ceil(place)])
         part = place - math.floor(place)
         results.append(low + (high - low) * part if part else low)
-    return results
+    return tuple(results)
 
 
-def _neighbours(values: Array, sample: Array | None, low: int, high: int) -> tuple[float, float]:
-    """The values of two neighbouring ranks."""
-    if sample is not None:
-        place = low * len(sample) // len(values)
-        # 200 places in a sample of 4096 are six standard deviations: what lies outside costs time and is rare.
-        bottom, top = sample[max(place - 200, 0)], sample[min(place + 200, len(sample) - 1)]
-        below = int(np.count_nonzero(values < bottom))
-        inside = values[(values >= bottom) & (values <= top)]
-        if below <= low and high < below + len(inside):
-            values, low, high = inside, low - below, high - below
-    chosen = np.partition(values, (low, high))
-    return float(chosen[low]), float(chosen[high])
+class ColumnFacts:
+    """The facts of a column of whatever kind, gathered from its pieces.
+
+    First `look` at the cells of a piece as they are; when it is decided how to read them, `add` what was read.
+
+    Args:
+        name: Of the column.
+        marks: Missing marks.
+        sample: The rows that medians come from.
+        texts: The rows whose texts are kept, to know what they look like where they are too many to be counted.
+        text: Whether the cells are to be taken as text whatever they are.
+        countless: Whether more than `MOST_VALUES` texts are counted, too: where the caller says that it is a category.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        marks: Collection[str],
+        sample: RowSample,
+        texts: RowSample,
+        *,
+        text: bool = False,
+        countless: bool = False,
+    ) -> None:
+        self.name, self._marks, self._sample, self._texts = name, frozenset(marks), sample, texts
+        self._text = text
+        self.fixed = False  # whether the caller says all that is to be said of it
+        self.raw: set[str] = set()  # what its pieces hold, see `sort_of`
+        self._floats = False
+        self.example = ""
+        self.rows = self.empty = 0
+        self._most = math.inf if countless else MOST_VALUES
+        self._counts: dict[str, int] = {}
+        self.more = False
+        self._without = 0
+        self._numbers = _NumberTally()
+        self._parts: dict[str, _NumberTally] = {}
+
+    @property
+    def torn(self) -> bool:
+        """Whether some pieces hold numbers or dates and others text: read again as text, they are all alike."""
+        kinds = {"number" if sort == "long" else sort for sort in self.raw}
+        return not self._text and (len(kinds) > 1 or ("long" in self.raw and self._floats))
+
+    @property
+    def sorts(self) -> set[str]:
+        """What the column holds, as far as it was read."""
+        return {"text"} if self._text else self.raw
+
+    def look(self, cells: Cells, chosen: Array, *, raw: Cells | None = None) -> None:
+        """Take in how the cells of a piece are, and count texts.
+
+        Args:
+            cells: As they were read.
+            chosen: The places of the rows whose texts are kept.
+            raw: The same before classes were renamed.
+        """
+        self.rows += len(cells)
+        raw = cells if raw is None else raw
+        self.raw |= {sort_of(raw)} - {"nothing"}
+        self._floats = self._floats or (isinstance(raw, Numbers) and raw.values.dtype.kind == "f")
+        if self.fixed:
+            self.empty += int((cells.codes < 0).sum() if isinstance(cells, Strings) else cells.missing().sum())
+        elif self._text or isinstance(cells, Strings):
+            self._texts.add(self.name, self._count(text_of(cells), chosen))
+        else:
+            self._without += len(cells)
+            if not self.example and (there := cells.values[~cells.missing()][:1]).size:
+                self.example = str(there[0]).removesuffix(".000000").removesuffix("T00:00:00")
+            self._texts.add(self.name, np.full(len(chosen), None))
+
+    def _count(self, cells: Strings, chosen: Array) -> Array:
+        used, texts = cells.counts().tolist(), present(cells.pool.tolist(), self._marks)
+        there = 0
+        for text, count in zip(texts, used, strict=True):
+            if text is not None and count:
+                there += count
+                if not self.more:
+                    self._counts[text] = self._counts.get(text, 0) + count
+                    self.more = len(self._counts) > self._most
+        self._without += len(cells) - there
+        return np.array([*(texts[code] if code >= 0 else None for code in cells.codes[chosen].tolist()), None])[:-1]
+
+    def add(self, cells: Cells | None, chosen: Array) -> None:
+        """Count numbers or dates.
+
+        Args:
+            cells: What the cells of a piece were read as; None where they are not.
+            chosen: The places of the rows that medians come from.
+        """
+        if isinstance(cells, Numbers) and not self.torn:
+            self._numbers.add(cells.values)
+            self._sample.add(self.name, cells.values[chosen])
+        elif isinstance(cells, Dates) and not self.torn:
+            for part, values in date_parts(cells.values[~cells.missing()]).items():
+                self._parts.setdefault(part, _NumberTally()).add(values)
+            self._sample.add(self.name, cells.values[chosen])
+        else:
+            self._sample.add(self.name, np.full(len(chosen), None))
+            if self.torn:
+                self._sample.forget(self.name)
+
+    def add_nothing(self, rows: int, chosen: Array) -> None:
+        """Count rows without a value, before it is known what the column holds.
+
+        Args:
+            rows: How many.
+            chosen: The places of the rows that medians come from.
+        """
+        self._numbers.add(np.full(rows, np.nan))
+        self._sample.add(self.name, np.full(len(chosen), None))
+
+    def texts(self) -> TextFacts:
+        """What was counted of text."""
+        counts = self._counts
+        if self.more:
+            counts = dict(Counter(text for text in self._texts.values(self.name).tolist() if text is not None))
+        return TextFacts(rows=self.rows, missing=self._without, counts=counts, more=self.more)
+
+    def numbers(self) -> NumberFacts:
+        """What was counted of numbers."""
+        values = self._sample.values(self.name)
+        return self._numbers.facts(values.astype(np.float64) if values.dtype == object else values, self.rows)
+
+    def dates(self) -> DateFacts:
+        """What was counted of dates."""
+        moments = self._sample.values(self.name).astype("datetime64[us]")
+        seen = date_parts(moments[~np.isnat(moments)])
+        parts = {name: tally.facts(seen[name], tally.rows) for name, tally in self._parts.items()}
+        count = next(iter(parts.values())).rows if parts else 0
+        return DateFacts(rows=self.rows, missing=self.rows - count, parts=parts if count else {})
 
 
 def date_parts(moments: Array) -> dict[str, Array]:

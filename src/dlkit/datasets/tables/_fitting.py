@@ -5,16 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from dlkit.datasets.tables._facts import DateFacts, Facts, NumberFacts, TextFacts, facts_of, many_texts, text_facts
+from dlkit.datasets.tables._facts import MOST_VALUES, DateFacts, Facts, NumberFacts, TextFacts
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.cells import Array, Cells, Numbers, Strings, Table, text_of
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, strings_of
 from dlkit.reading.delimited import ROW_NAMES
 from dlkit.reading.parsing import (
     as_dates,
@@ -25,10 +24,24 @@ from dlkit.reading.parsing import (
     fits,
     mostly_numbers,
     number_format,
+    parse_number,
 )
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn, Part
 
-__all__ = ["FitOptions", "Roles", "decide", "fit_columns"]
+__all__ = [
+    "FitOptions",
+    "Reading",
+    "Roles",
+    "category",
+    "check_any_used",
+    "decide",
+    "fixed_column",
+    "forced_kind",
+    "like_id",
+    "read_cells",
+    "reading_of",
+    "warn_of_ambiguous_dates",
+]
 
 Scaling = Literal["standard", "robust", "none"]
 _LIKE_ID = re.compile(r"(^|[_\W])(?i:id|uid|uuid|guid|key|index|idx|rowid|row_?num(ber)?)$|[a-z](Id|ID)$|번호$")
@@ -105,59 +118,11 @@ class FitOptions:
             raise ArgumentError(f"min_freq must be a whole number from 1 on, not {self.min_freq!r}")
 
 
-def fit_columns(
-    table: Table, rows: Array | None, roles: Roles, options: FitOptions, missing: Sequence[str]
-) -> tuple[Column, ...]:
-    """The schema's columns, from the training rows alone.
-
-    Args:
-        table: All rows.
-        rows: int64 numbers of the training rows; None for all.
-        roles: What the caller says.
-        options: How to fit.
-        missing: Missing marks.
-    """
-    roles = replace(roles, categorical=(*roles.categorical, *_declared(table, roles)))
-    names = [name for name in table.columns if name not in roles.target]
-
-    def fit(name: str) -> Column:
-        cells = table.columns[name]
-        return _fit_column(name, cells if rows is None else cells.take(rows), roles, options, missing)
-
-    with ThreadPoolExecutor(max_workers=2) as pool:  # numpy lets go of the interpreter while it sorts and sums
-        columns = tuple(pool.map(fit, names))
-    check_any_used(columns, table.origin)
-    return columns
-
-
 def check_any_used(columns: Iterable[Column], origin: str) -> None:
     """A model needs something to look at."""
     if not any(column.used for column in columns):
         shown = "; ".join(f"{column.name}: {column.kind} ({column.why})" for column in columns) or "no other columns"
         raise DataError(f"{origin} leaves nothing to learn from: {shown}; name columns in numeric= or categorical=")
-
-
-def _declared(table: Table, roles: Roles) -> list[str]:
-    return [name for name in table.categories if name not in roles.named()]
-
-
-def _fit_column(name: str, cells: Cells, roles: Roles, options: FitOptions, missing: Sequence[str]) -> Column:
-    if name in roles.categorical:
-        return category(name, facts_of(text_of(cells), missing), options, "named by you")
-    empty = int((cells.codes < 0).sum()) if isinstance(cells, Strings) else int(cells.missing().sum())
-    if (fixed := fixed_column(name, roles, len(cells), empty)) is not None:
-        return fixed
-    forced = forced_kind(name, roles)
-    if isinstance(cells, Strings) and (some := many_texts(cells, missing)) is not None and forced is None:
-        values = list(some.counts)
-        if number_format(values) is None and date_format(values) is None and mostly_numbers(some.counts) is None:
-            return decide(name, some, "plain", options)
-    text = text_facts(cells, missing) if isinstance(cells, Strings) else None
-    cells, form = recognised(cells, missing, forced=forced, text=text, name=name, date_form=roles.date_form(name))
-    facts: Facts | None = text if isinstance(cells, Strings) else None
-    if facts is None:
-        facts = facts_of(cells, missing, unique=like_id(name), spread=options.scale == "robust")
-    return decide(name, facts, form, options, forced=forced)
 
 
 def fixed_column(name: str, roles: Roles, rows: int, missing: int) -> Column | None:
@@ -185,66 +150,100 @@ def like_id(name: str) -> bool:
     return _LIKE_ID.search(name) is not None
 
 
-def recognised(
-    cells: Cells,
-    missing: Sequence[str],
-    *,
-    forced: str | None = None,
-    text: TextFacts | None = None,
-    name: str = "",
-    date_form: str | None = None,
-) -> tuple[Cells, str]:
-    """Text that is numbers, booleans or dates as such, with the form in which it is written.
+@dataclass(frozen=True)
+class Reading:
+    """How the cells of a column are taken.
 
-    All rows must be dates or booleans; a few cells among numbers are rows for the policy, not another kind of column.
+    Attributes:
+        kind: number, boolean, date, or text.
+        form: How they are written, see `dlkit.reading.parsing`.
+    """
+
+    kind: str
+    form: str = "plain"
+
+
+def read_cells(cells: Cells, reading: Reading, marks: Collection[str]) -> tuple[Numbers | Dates, Array | None]:
+    """Cells as what their column holds, each by itself, and which hold something else (bool [N]; None for no row).
 
     Args:
-        cells: A column.
-        missing: Missing marks.
-        forced: "number" or "date" where the caller says so.
-        text: The facts of its text, where they are known.
-        name: Of the column, for the warning.
-        date_form: How dates are written, where the caller says so.
-
-    Warns:
-        UserWarning: dates fit with the day first as well as with the month first.
+        cells: As they were read.
+        reading: What the column holds; not text.
+        marks: Missing marks.
     """
-    if not isinstance(cells, Strings):
-        return cells, "ISO8601" if not isinstance(cells, Numbers) else "plain"
-    text = text or text_facts(cells, missing)
+    dates = reading.kind == "date"
+    if isinstance(cells, Strings):
+        read: Numbers | Dates
+        read, wrong = (as_dates if dates else as_numbers)(cells, reading.form, marks)
+        return read, cells.mapped(wrong, False, bool) if wrong.any() else None
+    if isinstance(cells, Dates if dates else Numbers):
+        if reading.kind != "boolean":
+            return cells, None
+        bad = ~cells.missing() & ~np.isin(cells.values, (0, 1))
+    else:
+        bad, nothing = ~cells.missing(), np.full(len(cells), np.nan)
+        cells = Dates(nothing.astype("datetime64[us]")) if dates else Numbers(nothing)
+    return cells, bad if bad.any() else None
+
+
+def reading_of(sorts: Collection[str], text: TextFacts, *, forced: str | None = None, date_form: str = "") -> Reading:
+    """What a column holds, as all of its pieces together tell.
+
+    All texts must be dates or truth values; a few cells among numbers are rows for the policy, not another kind of
+    column.
+
+    Args:
+        sorts: See `ColumnFacts`; not torn.
+        text: Its texts.
+        forced: "number", "date" or "text" where the caller says so.
+        date_form: How dates are written, where the caller says so.
+    """
+    if forced == "text":
+        return Reading("text")
+    if not {"text", "truth"} & set(sorts):
+        return Reading("date", "ISO8601") if {"date", "time"} & set(sorts) else Reading("number")
     values = list(text.counts)
-    if forced != "date" and boolean_words(values):
-        return as_numbers(cells, "boolean", missing)[0], "boolean"
+    if forced != "date" and not text.more and boolean_words(values):
+        return Reading("boolean", "boolean")
     if forced != "date" and (form := number_format(values)) is not None:
-        return as_numbers(cells, form, missing)[0], form
-    if date_form is not None:
-        return _dates_by(cells, date_form, missing, len(values))
+        return Reading("number", form)
+    if date_form:
+        return Reading("date", date_form) if _any_date(values, date_form) or not values else Reading("text")
     if forced != "number" and (form := date_format(values)) is not None:
-        if (other := day_first(form)) is not None and fits(values, other):
-            _warn_of_ambiguous_dates(name, form, other)
-        return as_dates(cells, form, missing)[0], form
+        return Reading("date", form)
     if forced == "number" and values:
         # Codes with leading zeros count as numbers only where the caller says so.
         form = number_format([value.lstrip("0") or "0" for value in values]) or "plain"
-        numbers, bad = as_numbers(cells, form, missing)
-        return (cells if bad.sum() == len(values) else numbers), form  # single bad cells are for the policy
-    if forced is None and (form := mostly_numbers(text.counts)) is not None:
-        return as_numbers(cells, form, missing)[0], form
-    return cells, "plain"
+        # Single bad cells are for the policy.
+        return Reading("number", form) if any(parse_number(v, form) is not None for v in values) else Reading("text")
+    counts = {value: text.counts[value] for value in sorted(values)}
+    form = mostly_numbers(counts) if forced is None else number_format(values)
+    return Reading("text") if form is None else Reading("number", form)
 
 
-def _dates_by(cells: Strings, form: str, missing: Sequence[str], values: int) -> tuple[Cells, str]:
-    dates, bad = as_dates(cells, form, missing)
-    return (cells if values and bad.sum() == values else dates), form  # single bad cells are for the policy
+def _any_date(values: Sequence[str], form: str) -> bool:
+    return int(as_dates(strings_of(values), form, ())[1].sum()) < len(values)
 
 
-def _warn_of_ambiguous_dates(name: str, form: str, other: str) -> None:
-    warnings.warn(
-        f"the dates of column {name!r} may have the month or the day first, and are read as {form}; "
-        f"say which: dates={{{name!r}: {form!r}}} or dates={{{name!r}: {other!r}}}",
-        UserWarning,
-        stacklevel=2,
-    )
+def warn_of_ambiguous_dates(name: str, form: str, text: TextFacts) -> None:
+    """Say that dates fit with the day first as well as with the month first.
+
+    Args:
+        name: Of the column.
+        form: In which they are read.
+        text: The texts of the column.
+
+    Warns:
+        UserWarning: they do.
+    """
+    other = day_first(form)
+    if other is not None and text.counts and fits(list(text.counts), other):
+        warnings.warn(
+            f"the dates of column {name!r} may have the month or the day first, and are read as {form}; "
+            f"say which: dates={{{name!r}: {form!r}}} or dates={{{name!r}: {other!r}}}",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def decide(name: str, facts: Facts, form: str, options: FitOptions, *, forced: str | None = None) -> Column:
@@ -253,7 +252,7 @@ def decide(name: str, facts: Facts, form: str, options: FitOptions, *, forced: s
     Args:
         name: The column's name.
         facts: Of the training rows.
-        form: How its text is written, see `recognised`.
+        form: How its text is written, see `Reading`.
         options: How to fit.
         forced: "number" or "date" where the caller says so.
 
@@ -275,7 +274,9 @@ def decide(name: str, facts: Facts, form: str, options: FitOptions, *, forced: s
 
 
 def _example(facts: Facts) -> str:
-    return f", for example {next(iter(facts.counts))!r}" if isinstance(facts, TextFacts) and facts.counts else ""
+    if not isinstance(facts, TextFacts) or not facts.counts:
+        return ""
+    return f", for example {min(facts.counts, key=lambda text: (-facts.counts[text], text))!r}"
 
 
 def _left_out(name: str, kind: str, why: str, facts: Facts) -> Column:
@@ -286,9 +287,9 @@ def _number(name: str, facts: NumberFacts, form: str, options: FitOptions, *, fo
     if facts.low == facts.high and not facts.missing:
         return _left_out(name, "constant", f"always {facts.low:g}", facts)
     many = facts.rows >= _FEW_ROWS and not facts.missing and not forced
-    if many and facts.consecutive:
+    if many and facts.distinct and facts.whole and facts.high - facts.low + 1 == facts.rows:
         return _left_out(name, "identifier", f"numbers the rows from {facts.low:.0f} to {facts.high:.0f}", facts)
-    if many and facts.distinct and facts.whole:
+    if many and facts.distinct and facts.whole and like_id(name):
         return _left_out(name, "identifier", "named like one, and all numbers differ", facts)
     boolean = form == "boolean"
     return NumberColumn(
@@ -328,21 +329,18 @@ def _date(name: str, facts: DateFacts, form: str, options: FitOptions) -> Column
 
 
 def _text(name: str, facts: TextFacts, options: FitOptions) -> Column:
-    there, distinct = facts.rows - facts.missing, facts.distinct if facts.distinct >= 0 else len(facts.counts)
+    there, distinct = facts.rows - facts.missing, len(facts.counts)
     if distinct == 1 and not facts.missing:
         return _left_out(name, "constant", f"always {next(iter(facts.counts))!r:.40}", facts)
-    share = 1.0 if facts.more else distinct / there
     words, length = _shape(facts.counts)
     sentences = words >= 3 or length > 60
-    if there >= _FEW_ROWS and share > 0.5:
-        if sentences:
-            return _left_out(name, "free text", f"{words:.0f} words on average; name it in text= to use it", facts)
-        if share > 0.95 or there >= 100:
-            told = "more values than can be counted" if facts.more else f"{distinct} values in {there} rows"
-            return _left_out(name, "identifier", told, facts)
-    if sentences and there >= _FEW_ROWS and distinct > 100 and share > 0.1:
+    share = 1.0 if facts.more else distinct / there
+    told = f"more than {MOST_VALUES:,} values" if facts.more else f"{distinct} values in {there} rows"
+    if sentences and there >= _FEW_ROWS and (share > 0.5 or (distinct > 100 and share > 0.1)):
         return _left_out(name, "free text", f"{words:.0f} words on average; name it in text= to use it", facts)
-    return category(name, facts, options, f"{distinct} values in {there} rows")
+    if there >= _FEW_ROWS and (share > 0.95 or (share > 0.5 and there >= 100)):
+        return _left_out(name, "identifier", told, facts)
+    return category(name, facts, options, told)
 
 
 def _shape(counts: Mapping[str, int]) -> tuple[float, float]:
@@ -351,7 +349,7 @@ def _shape(counts: Mapping[str, int]) -> tuple[float, float]:
     return sum(len(value.split()) for value in values) / len(values), sum(map(len, values)) / len(values)
 
 
-def category(name: str, facts: Any, options: FitOptions, why: str) -> Column:
+def category(name: str, facts: TextFacts, options: FitOptions, why: str) -> Column:
     """A category with the values seen often enough, the most frequent first and equally frequent ones by name."""
     ranked = sorted(facts.counts.items(), key=lambda item: (-item[1], item[0]))
     vocabulary = tuple(value for value, count in ranked if count >= options.min_freq)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from dlkit.datasets.files.policy import handle, tell
 from dlkit.datasets.images.decoding import OpenImage, open_image
 from dlkit.datasets.images.fetching import prepared
 from dlkit.datasets.images.settings import ImageSettings
-from dlkit.datasets.tables._encoding import Problem
+from dlkit.datasets.tables._problems import Problem
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.cells import Skipped, Strings
+from dlkit.reading.cells import Skipped, Strings, Table
 from dlkit.reading.policy import ReadOptions
 from dlkit.transforms import Preprocessing, for_evaluation
 
@@ -46,6 +46,14 @@ class ImageOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 1:
             raise ArgumentError(f"image_size must be a number of pixels from 1 on, not {self.size!r}")
+
+    def beside(self, table: Table) -> ImageOptions:
+        """The same with paths relative to a table's folder, unless the caller says otherwise."""
+        return self if self.root is not None or table.folder is None else replace(self, root=table.folder)
+
+    def policed(self, read: ReadOptions, total: int, origin: str) -> ImageOptions:
+        """The same, where rows are left out, without files that cannot be decoded, which are found when asked for."""
+        return self if read.on_error == "raise" else replace(self, lenient=Leniency(read, total, origin))
 
     @property
     def draws_random(self) -> bool:

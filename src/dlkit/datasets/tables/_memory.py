@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.tables._encoding import Encoded
+from dlkit.datasets.tables._encoding import EncodedTable
 from dlkit.datasets.tables._images import ImageOptions
 from dlkit.errors import EmptyBatchError
 from dlkit.reading.cells import Array, Strings
@@ -43,7 +43,7 @@ class Memory:
     options: ImageOptions
 
     @classmethod
-    def of(cls, encoded: Encoded, schema: Schema, options: ImageOptions, rows: Array | None, count: int) -> Memory:
+    def of(cls, encoded: EncodedTable, schema: Schema, options: ImageOptions, rows: Array | None, count: int) -> Memory:
         """Take over encoded rows; only `rows` of them where given."""
         kept = np.arange(count) if rows is None else rows
 

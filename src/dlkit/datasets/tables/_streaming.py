@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from dlkit.datasets.tables._building import Settings, class_column, lenient, rename_classes, rooted, text_columns
 from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._images import ImageOptions
+from dlkit.datasets.tables._index import HashSplit, StreamIndex
 from dlkit.datasets.tables._lanes import InOrder, Lanes
 from dlkit.datasets.tables._memory import Memory, nothing_decoded
+from dlkit.datasets.tables._pipeline import rename_classes
 from dlkit.datasets.tables._ranks import Ranks
-from dlkit.datasets.tables._survey import Survey
+from dlkit.datasets.tables._settings import Settings, class_column
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Table
 from dlkit.samplers import Planner
@@ -30,30 +31,30 @@ _MOST_BLOCKS = 96  # 12 lanes, 4 blocks in a window, and its successor
 
 @dataclass
 class Stream:
-    """The rows of one part of a survey.
+    """The rows of one part of an index.
 
     Attributes:
-        survey: Where the rows are.
+        index: Where the rows are.
         part: Which part of the split.
         settings: The caller's wishes.
     """
 
-    survey: Survey
+    index: StreamIndex
     part: int
     settings: Settings
     _kept: OrderedDict[int, Memory] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
-        self.counts: Array = self.survey.counts[:, self.part]
+        self.counts: Array = self.index.counts[:, self.part]
         self._ends: Array = np.cumsum(self.counts)
-        schema = self.survey.schema
-        self._as_text = text_columns(schema)
-        self._needed = {column.name for column in schema.columns if column.used} | {self.survey.cut.group or ""}
+        self._first_rows = np.cumsum([0, *self.index.rows[:-1]])
+        schema = self.index.schema
+        self._needed = {column.name for column in schema.columns if column.used} | {self.settings.roles.group or ""}
         self._needed.update(() if schema.target is None else schema.target.columns)
         self.decoded = 0  # blocks, by this process
         self._images = self.settings.images
         if self.images:
-            self._images = lenient(self._images, self.settings.read, len(self), self.survey.origin)
+            self._images = self._images.policed(self.settings.read, len(self), self.index.origin)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -66,12 +67,12 @@ class Stream:
     @property
     def images(self) -> list[str]:
         """The columns of images."""
-        return [column.name for column in self.survey.schema.of_kind("image")]
+        return [column.name for column in self.index.schema.of_kind("image")]
 
     @property
     def capacity(self) -> int:
         """How many decoded blocks are kept, within the memory that a stream may take."""
-        schema = self.survey.schema
+        schema = self.index.schema
         width = 4 * (len(schema.numeric_features) + len(schema.categories)) + 64 * len(schema.of_kind("text", "image"))
         average = max(1, len(self) // max(1, len(self.counts)))
         return max(2, min(_MOST_BLOCKS, _MEMORY // (average * (width + 16))))
@@ -133,27 +134,30 @@ class Stream:
 
     def _decode(self, number: int) -> Memory:
         self.decoded += 1
-        survey = self.survey
-        file, block = survey.blocks[number]
+        index = self.index
+        file, block = index.blocks[number]
+        needed = None if isinstance(index.dealt, HashSplit) and index.dealt.dedupe else self._needed
         # A worker shares the processor with others; alone, Arrow may use all of it.
-        tables = survey.files[file].tables(block, self._as_text, needed=self._needed, threads=get_worker_info() is None)
+        tables = index.files[file].tables(block, index.text, needed=needed, threads=get_worker_info() is None)
         pieces, rows = [], 0
         for table in tables:
             rows += len(table)
             pieces.append(self._encode(number, table))
-        if rows != survey.rows[number]:
-            raise DataError(f"{survey.files[file].source} has changed since it was first read")
+        if rows != index.rows[number]:
+            raise DataError(f"{index.files[file].source} has changed since it was first read")
         return Memory.joined(pieces)
 
-    def _encode(self, number: int, table: Table) -> Memory:
-        survey = self.survey
-        rename_classes(table, class_column(survey.schema.target), self.settings.aliases)
-        encoded = encode(table, survey.schema)
-        mine = survey.cut.parts(number, table) == self.part
-        bad = survey.unusable.get(number, np.zeros(0, dtype=np.int64)) - table.first
-        mine[bad[(bad >= 0) & (bad < len(table))]] = False
-        rows = None if mine.all() else np.flatnonzero(mine)
-        return Memory.of(encoded, survey.schema, rooted(self._images, table), rows, len(table))
+    def _encode(self, number: int, piece: Table) -> Memory:
+        index = self.index
+        rename_classes(piece, class_column(index.schema.target), self.settings.aliases)
+        encoded = encode(piece, index.schema, index.readings)
+        good = np.ones(len(piece), dtype=bool)
+        bad = index.unusable.get(number, np.zeros(0, dtype=np.int64)) - piece.first
+        good[bad[(bad >= 0) & (bad < len(piece))]] = False
+        before = int(self._first_rows[number]) + piece.first
+        good &= index.dealt.parts(piece, before, good, None, None) == self.part
+        rows = None if good.all() else np.flatnonzero(good)
+        return Memory.of(encoded, index.schema, self._images.beside(piece), rows, len(piece))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": OrderedDict()}

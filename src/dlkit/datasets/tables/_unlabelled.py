@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.tables._building import Settings, lost_images, rooted, settings_of, text_columns, under_schema
-from dlkit.datasets.tables._encoding import Problem, check_columns, encode
+from dlkit.datasets.tables._encoding import check_columns, encode
+from dlkit.datasets.tables._images import missing_files
 from dlkit.datasets.tables._memory import Memory
+from dlkit.datasets.tables._problems import Problem
+from dlkit.datasets.tables._settings import Settings, settings_of, text_columns, under_schema
 from dlkit.datasets.tables._streaming import together
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import block_file
@@ -81,8 +83,8 @@ def pieces_of(source: Any, schema: Schema, options: Mapping[str, Any]) -> Iterat
         ArgumentError: an option that there is not.
     """
     settings = settings_of({**options, "on_error": "skip", "max_errors": 1.0})
-    read, schema = under_schema(settings, replace(schema, target=None))
-    settings = replace(settings, read=read)
+    settings, schema = under_schema(settings, replace(schema, target=None))
+    read = settings.read
     if hasattr(source, "iloc"):
         _check_image_root(schema, settings)
         check_columns(list(map(str, source.columns)), schema, "the DataFrame")
@@ -122,9 +124,10 @@ def _check_image_root(schema: Schema, settings: Settings) -> None:
 
 
 def _piece(table: Table, schema: Schema, settings: Settings) -> Piece:
-    encoded = encode(table, schema, by_row=True)
-    problems = [*encoded.problems, *lost_images(encoded.images, settings.images, table)]
-    memory = Memory.of(encoded, schema, rooted(settings.images, table), None, len(table))
+    encoded, images = encode(table, schema), settings.images.beside(table)
+    lost = [missing_files(name, cells, images) for name, cells in encoded.images.items()]
+    problems = [*encoded.problems, *(problem for problem in lost if problem is not None)]
+    memory = Memory.of(encoded, schema, images, None, len(table))
     rows = np.arange(len(table))
     places = rows + np.searchsorted(np.asarray(table.skipped_at, dtype=np.int64), rows, side="right")
     broken = dict(zip((at + n for n, at in enumerate(table.skipped_at)), table.skipped, strict=True))

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from dlkit._showing import Lines
 from dlkit.datasets.base import InMemoryDataset
-from dlkit.datasets.tables._building import Built, build, build_split, settings_of
+from dlkit.datasets.tables._building import Built, ExactSplit, build
 from dlkit.datasets.tables._describing import Description, describe, describe_facts, frame_of
-from dlkit.datasets.tables._first_pass import survey
+from dlkit.datasets.tables._index import HashSplit, index_of
 from dlkit.datasets.tables._memory import Memory
+from dlkit.datasets.tables._settings import settings_of
 from dlkit.datasets.tables._streaming import Stream
-from dlkit.datasets.tables._survey import Cut
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Table
 from dlkit.reading.policy import ReadArguments, check_known
@@ -150,9 +150,9 @@ class CSVDataset(InMemoryDataset):
         options |= reading
         settings = settings_of(options)
         if streaming:
-            self._take_stream(Stream(survey(source, settings, schema, Cut()), 0, settings))
+            self._take_stream(Stream(index_of(source, settings, schema, None), 0, settings))
         else:
-            self._take_over(build(source, settings, schema))
+            self._take_over(build(source, settings, schema)[0])
 
     @classmethod
     def split(
@@ -196,10 +196,12 @@ class CSVDataset(InMemoryDataset):
         check_known("CSVDataset.split", options, TableOptions)
         settings = settings_of({**options, "group": group})
         if streaming:
-            found = survey(source, settings, None, cut := Cut(shares_of(fractions), seed, group, bool(dedupe)))
-            return tuple(cls._of_stream(Stream(found, part, settings)) for part in range(len(cut.fractions)))
-        built = build_split(source, settings, fractions, stratify=stratify, dedupe=bool(dedupe), seed=seed)
-        return tuple(cls._of(part) for part in built)
+            split = HashSplit(shares_of(fractions), seed, group, dedupe=bool(dedupe))
+            found = index_of(source, settings, None, split)
+            return tuple(cls._of_stream(Stream(found, part, settings)) for part in range(len(split.fractions)))
+        strict = settings.read.on_error == "raise"
+        exact = ExactSplit(fractions, stratify, group, seed, dedupe=bool(dedupe), strict=strict)
+        return tuple(cls._of(part) for part in build(source, settings, None, exact))
 
     @classmethod
     def _of(cls, built: Built) -> Self:
@@ -221,7 +223,7 @@ class CSVDataset(InMemoryDataset):
         return dataset
 
     def _take_stream(self, stream: Stream) -> None:
-        found = stream.survey
+        found = stream.index
         self.schema, self.skipped, self.notes = found.schema, found.skipped, [file.note for file in found.files]
         self._memory, self._origin, self._source = stream, found.origin, None
         if not len(stream):
@@ -309,7 +311,7 @@ class CSVDataset(InMemoryDataset):
         if isinstance(self._memory, Stream):
             if other is not None:
                 raise ArgumentError("a streamed table is counted, not kept, so its rows cannot be looked for in others")
-            return describe_facts(self.schema, self._memory.survey.facts)
+            return describe_facts(self.schema, self._memory.index.facts)
         others = None if other is None else other.comparable()
         return describe(self._table(), self.schema, self.rows.numpy(), others)
 

@@ -1,0 +1,134 @@
+"""Everything that the caller of `CSVDataset` may say, grouped and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from dlkit.datasets.tables._fitting import FitOptions, Roles
+from dlkit.datasets.tables._images import ImageOptions
+from dlkit.datasets.tables._targets import TargetOptions
+from dlkit.errors import ArgumentError
+from dlkit.reading.classes import stated_order
+from dlkit.reading.policy import ReadOptions
+from dlkit.specs.table import Schema, Target
+
+__all__ = ["Settings", "class_column", "settings_of", "text_columns", "under_schema"]
+
+_ROLE_NAMES = ("numeric", "categorical", "dates", "text", "image", "drop", "target")
+_WORDY = ("categorical", "text", "image", "drop", "dates")  # no decimal mark is looked for in them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that a caller may say, by what it is about."""
+
+    read: ReadOptions
+    roles: Roles
+    fit: FitOptions
+    target: TargetOptions
+    images: ImageOptions
+    aliases: Mapping[str, str]
+
+
+def settings_of(options: Mapping[str, Any]) -> Settings:
+    """`CSVDataset`'s arguments, grouped and checked."""
+    roles = {name: _names(name, options[name]) for name in _ROLE_NAMES if options.get(name) is not None}
+
+    forms = options.get("dates") if isinstance(options.get("dates"), Mapping) else {}
+
+    def pick(*names: str) -> dict[str, Any]:
+        return {name: options[name] for name in names if name in options}
+
+    target = pick("task", "label_separator", "scale_target")
+    if options.get("classes") is not None:
+        target["classes"] = tuple(stated_order(options["classes"]))
+    images = {name.removeprefix("image_"): value for name, value in options.items() if name.startswith("image_")}
+    return Settings(
+        read=replace(ReadOptions.of(options), wordy=frozenset(name for role in _WORDY for name in roles.get(role, ()))),
+        roles=Roles(**roles, group=options.get("group"), date_forms=tuple(_date_forms(forms).items())),
+        fit=FitOptions(**pick("scale", "min_freq")),
+        target=TargetOptions(**target),
+        images=ImageOptions(**images),
+        aliases=dict(options.get("aliases") or {}),
+    )
+
+
+def _names(argument: str, value: Any) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else value
+    listed = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else None
+    if listed is None or not all(isinstance(name, str) for name in listed):
+        raise ArgumentError(f"{argument} must be a list of strings, not {value!r:.200}")
+    return listed
+
+
+def _date_forms(forms: Any) -> dict[str, str]:
+    for name, form in (forms or {}).items():
+        if not isinstance(form, str) or "%" not in form:
+            raise ArgumentError(f"dates={{{name!r}: ...}} needs a strptime format such as '%d/%m/%Y', not {form!r}")
+    return dict(forms or {})
+
+
+def class_column(target: Target | None) -> tuple[str, ...]:
+    """The target's column where it holds names of classes or labels."""
+    return () if target is None or target.task == "regression" or len(target.columns) > 1 else target.columns
+
+
+def text_columns(schema: Schema) -> set[str]:
+    """The columns that a file's text is needed of, as numbers would lose how they are written."""
+    kept = schema.of_kind("category", "boolean", "text", "image")
+    # Where commas are decimals, "1.234" is a thousand, whatever a reader that has never seen the others makes of it.
+    odd = [column for column in schema.numbers if column.kind == "number" and column.form != "plain"]
+    return {*(column.name for column in (*kept, *odd)), *class_column(schema.target)}
+
+
+def under_schema(settings: Settings, schema: Schema) -> tuple[Settings, Schema]:
+    """How to read a file that an older schema describes, and the schema with the marks that only this file has.
+
+    Args:
+        settings: What the caller says.
+        schema: Of the training data.
+
+    Raises:
+        ArgumentError: the caller says again what the schema says.
+    """
+    if not isinstance(schema, Schema):
+        raise ArgumentError(
+            f"schema must be a fitted one, train.schema or Schema.load(path), not {type(schema).__name__}"
+        )
+    _check_nothing_said_twice(settings, schema)
+    own = () if settings.read.missing == ReadOptions().missing else settings.read.missing
+    schema = replace(schema, marks=(*schema.marks, *(mark for mark in own if mark not in schema.marks)))
+    known = {column.name for column in schema.columns}
+    numeric = {column.name for column in schema.columns if column.kind in ("number", "boolean")}
+    if schema.target is not None and schema.target.task == "regression":
+        numeric |= set(schema.target.columns)
+    read = replace(
+        settings.read,
+        missing=schema.marks,
+        optional=tuple(name for name in schema.header if name not in known),
+        usual_decimal=schema.decimal,
+        numeric=frozenset(numeric),
+    )
+    read = replace(read, header=schema.header) if schema.header and read.header in (None, False) else read
+    return replace(settings, read=read), schema
+
+
+def _check_nothing_said_twice(settings: Settings, schema: Schema) -> None:
+    if wanted := settings.roles.target:
+        has = () if schema.target is None else schema.target.columns
+        if wanted != has:
+            raise ArgumentError(f"target={list(wanted)} and the schema's target {list(has)} differ; leave target out")
+    if settings.roles != Roles(target=settings.roles.target):
+        raise ArgumentError(
+            "schema= says what the columns are; leave out numeric, categorical, dates, text, image, drop"
+        )
+    said = [
+        field.name
+        for given, default in ((settings.fit, FitOptions()), (settings.target, TargetOptions()))
+        for field in fields(given)
+        if getattr(given, field.name) != getattr(default, field.name)
+    ]
+    if said:
+        raise ArgumentError(f"schema= says what becomes of columns and target; leave out {', '.join(said)}")

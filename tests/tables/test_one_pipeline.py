@@ -1,0 +1,124 @@
+"""Memory is a stream of one block: whatever the blocks and the order of the rows, a file means the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import dlkit
+from dlkit.datasets import CSVDataset
+from dlkit.errors import DlkitError
+from dlkit.reading import blocks
+
+# What most cells of a column are, and the odd ones that may lie among them, anywhere.
+CELLS: dict[str, tuple[Any, list[str]]] = {
+    "whole numbers": (lambda i: str(i % 90), ["", "NA", "x", "1.5", "007", "1e3", "inf", "12 kg"]),
+    "few whole numbers": (lambda i: str(i % 3), ["", "0.5", "3+", "no", " 1", "1.0", "-1"]),
+    "fractions": (lambda i: f"{i * 0.37 % 5:.2f}", ["", "nan", "unknown", "1e300", "-1e300", "€5"]),
+    "row numbers": (lambda i: str(i + 10), ["10", "", "x"]),
+    "thousands": (lambda i: f"{i * 997 % 10**6:,}", ["", "1,5", "oops"]),
+    "decimal commas": (lambda i: f"{i % 40},{i % 7}5", ["", "1.234", "x"]),
+    "long numbers": (lambda i: str(2**60 + i % 50), ["", "0.5", "x"]),
+    "truth": (lambda i: ("true", "False", "TRUE")[i % 3], ["", "yes", "1"]),
+    "yes": (lambda i: ("yes", "no")[i % 2], ["", "maybe", "Yes"]),
+    "words": (lambda i: f"w{i % 5}", ["", "?", "3", "2020-01-01", " w1 ", "true"]),
+    "names": (lambda i: f"user {i:05}", ["", "5"]),
+    "sentences": (lambda i: f"some words about customer {i}", ["", "short"]),
+    "days": (lambda i: f"2020-{1 + i % 12:02}-{1 + i % 28:02}", ["", "soon", "2020-01-01 10:00", "10:30"]),
+    "moments": (lambda i: f"2020-01-{1 + i % 28:02} 1{i % 9}:00", ["", "2020-01-05", "never"]),
+    "clocks": (lambda i: f"1{i % 9}:{i % 60:02}", ["", "2020-01-01", "late"]),
+    "german days": (lambda i: f"{1 + i % 28:02}.{1 + i % 12:02}.2020", ["", "32.1.2020", "-"]),
+    "empty": (lambda i: "", ["1", "a", "2020-01-01", "NA"]),
+    "always the same": (lambda i: "7", ["", "8", "x"]),
+}
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[str, dict[str, Any], int]:
+    """The text of a table whose columns contradict themselves here and there, options, and the size of its blocks."""
+    kinds = draw(st.lists(st.sampled_from(sorted(CELLS)), min_size=1, max_size=3))
+    target = draw(st.one_of(st.none(), st.sampled_from(sorted(set(CELLS) - {"empty"}))))
+    count = draw(st.integers(24, 90))
+    names = [*(f"c{place}" for place in range(len(kinds))), "sure", *(["y"] if target else [])]
+    columns = [[CELLS[kind][0](row) for row in range(count)] for kind in kinds]
+    columns += [[f"{row % 11}.5" for row in range(count)]]
+    columns += [[CELLS[target][0](row) for row in range(count)]] if target else []
+    for column, kind in zip([*columns[: len(kinds)], *columns[len(kinds) + 1 :]], [*kinds, target or ""], strict=False):
+        odd = draw(st.lists(st.tuples(st.integers(0, count - 1), st.sampled_from(CELLS[kind][1])), max_size=4))
+        odd += [(row, odd[0][1]) for row in range(count // 2, count)] if odd and draw(st.booleans()) else []
+        for row, cell in odd:
+            column[row] = cell
+    rows = list(zip(*columns, strict=True))
+    random.Random(draw(st.integers(0, 9))).shuffle(rows) if draw(st.booleans()) else None
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([names, *rows])
+    options: dict[str, Any] = {"target": "y"} if target else {}
+    options["on_error"] = draw(st.sampled_from(["raise", "skip"]))
+    options["max_errors"] = draw(st.sampled_from([0.1, 1.0]))
+    options["scale"] = draw(st.sampled_from(["standard", "robust"]))
+    role = draw(st.sampled_from(["", "", "numeric", "categorical", "dates", "drop"]))
+    options |= {role: "c0"} if role else {}
+    options |= {"task": draw(st.sampled_from(["auto", "classification", "regression"]))} if target else {}
+    return text.getvalue(), options, draw(st.integers(40, 900))
+
+
+def meaning(path: Path, options: dict[str, Any], schema: Any = None) -> tuple[Any, ...]:
+    """All that can be seen of a dataset, in order; or its error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            ds = CSVDataset(path, schema=schema, **options) if schema else CSVDataset(path, **options)
+            batches = list(dlkit.DataLoader(ds, 16))
+        except DlkitError as error:
+            return type(error).__name__, str(error)
+    return ds.schema, batches, len(ds), ds.skipped, ds.notes, repr(ds), [str(warning.message) for warning in caught]
+
+
+def equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+def check(text: str, options: dict[str, Any], size: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_BYTES", size)
+        path = Path(folder) / "t.csv"
+        path.write_text(text, encoding="utf-8")
+        whole, stream = meaning(path, options), meaning(path, options | {"streaming": True})
+        assert equal(whole, stream), f"\n{whole}\n{stream}"
+        if len(whole) > 2:  # the same under a schema that was fitted on the first half
+            few = Path(folder) / "few.csv"
+            lines = text.splitlines(keepends=True)
+            few.write_text("".join(lines[: len(lines) // 2]), encoding="utf-8")
+            fitted = meaning(few, options)
+            if len(fitted) > 2:
+                rest = {name: options[name] for name in ("on_error", "max_errors") if name in options}
+                whole, stream = (meaning(path, rest | {"streaming": kind}, fitted[0]) for kind in (False, True))
+                assert equal(whole, stream), f"\n{whole}\n{stream}"
+
+
+CHANGES_ITS_NATURE = "".join(f"{i}.5,{i % 6}\n" for i in range(60)) + "".join(f"{i}.5,{i}.25\n" for i in range(60))
+TURNS_TO_LETTERS = "".join(f"{i},{i}.5\n" for i in range(60)) + "".join(f"a{i % 3},{i}.5\n" for i in range(60))
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(tables())
+@example(("x,y\n" + CHANGES_ITS_NATURE, {"target": "y"}, 200))
+@example(("x,y\n" + TURNS_TO_LETTERS, {"target": "y"}, 200))
+def test_a_file_means_the_same_in_memory_and_in_blocks_of_any_size(table: tuple[str, dict[str, Any], int]) -> None:
+    check(*table)
