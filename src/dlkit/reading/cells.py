@@ -190,13 +190,12 @@ def sort_of(cells: Cells) -> str:
     """
     if isinstance(cells, Strings):
         return "truth" if len(cells.pool) == 2 and cells.pool.tolist() == ["False", "True"] else "text"
-    absent = cells.missing()
-    if absent.all():
+    if not len(cells) or (not cells.complete() and cells.missing().all()):
         return "nothing"
     if isinstance(cells, Numbers):
         whole = cells.values.dtype.kind == "i"
         return "long" if whole and max(-int(cells.values.min()), int(cells.values.max())) >= _EXACT else "number"
-    there = cells.values[~absent]
+    there = cells.values[~cells.missing()]
     # Arrow reads times as moments of the first day.
     return "time" if (there.astype("datetime64[D]") == np.datetime64(0, "D")).all() else "date"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,8 +47,8 @@ class NumberFacts:
         mean: Their mean.
         std: Their standard deviation (of the population).
         median: The value in the middle, of at most 200,000 rows.
-        spread: The distance between the quartiles, of the same rows.
-        distinct: Whether no two of those rows are equal.
+        spread: The distance between the quartiles of the same rows; NaN where it is not asked for.
+        distinct: Whether they are whole, and no two of those rows are equal.
     """
 
     rows: int
@@ -117,11 +117,9 @@ class RowSample:
         Args:
             keys: uint64 [N], see `row_keys`.
         """
-        bound = self._bound
-        if len(keys) > 2 * self.size:  # nearly surely enough of them lie below this, and else all are taken
-            likely = np.uint64(int(1.2 * self.size / len(keys) * 2**64))
-            bound = min(bound, likely) if np.count_nonzero(keys <= likely) >= self.size else bound
-        chosen = np.flatnonzero(keys <= bound)
+        if len(keys) > self.size:
+            self._bound = min(self._bound, np.partition(keys, self.size - 1)[self.size - 1])
+        chosen = np.flatnonzero(keys <= self._bound)
         self._keys.append(keys[chosen])
         return chosen
 
@@ -225,15 +223,17 @@ class _NumberTally:
         self._squares += squares + distance * distance * self.count * share
         self.count += len(there)
 
-    def facts(self, sample: Array, rows: int) -> NumberFacts:
+    def facts(self, sample: Array, rows: int, *, spread: bool) -> NumberFacts:
         """What was counted, with quantiles from a sample; `rows` that held nothing may not have been counted."""
         if len(self._rest):
             self._count(self._rest)
             self._rest = self._rest[:0]
         if not self.count:
             return NumberFacts(rows=rows, missing=rows)
-        sample = np.sort(sample[np.isfinite(sample)])
-        first, middle, third = _quartiles(sample) if len(sample) else (self.low,) * 3
+        sample = sample[np.isfinite(sample)]
+        shares = (0.5, 0.25, 0.75) if spread else (0.5,)
+        middle, *quartiles = _quantiles(sample, shares) if len(sample) else [self.low] * len(shares)
+        differ = self.whole and self.high - self.low + 1 >= len(sample) and len(np.unique(sample)) == len(sample)
         return NumberFacts(
             rows=rows,
             missing=rows - self.count,
@@ -243,20 +243,21 @@ class _NumberTally:
             mean=self._mean / self._unit,
             std=math.sqrt(self._squares / self.count) / self._unit,
             median=middle,
-            spread=third - first,
-            distinct=not bool((sample[1:] == sample[:-1]).any()),
+            spread=quartiles[1] - quartiles[0] if spread else math.nan,
+            distinct=differ,
         )
 
 
-def _quartiles(values: Array) -> tuple[float, ...]:
-    """As `numpy.quantile` of sorted numbers, none of which overflow in between."""
+def _quantiles(values: Array, shares: Sequence[float]) -> list[float]:
+    """As `numpy.quantile` gives them, none of which overflow in between."""
+    places = [share * (len(values) - 1) for share in shares]
+    values = np.partition(values, sorted({around(place) for place in places for around in (math.floor, math.ceil)}))
     results = []
-    for share in (0.25, 0.5, 0.75):
-        place = share * (len(values) - 1)
+    for place in places:
         low, high = float(values[math.floor(place)]), float(values[math.ceil(place)])
         part = place - math.floor(place)
         results.append(low + (high - low) * part if part else low)
-    return tuple(results)
+    return results
 
 
 class ColumnFacts:
@@ -326,8 +327,9 @@ class ColumnFacts:
             self._texts.add(self.name, self._count(text_of(cells), chosen))
         else:
             self._without += len(cells)
-            if not self.example and (there := cells.values[~cells.missing()][:1]).size:
-                self.example = str(there[0]).removesuffix(".000000").removesuffix("T00:00:00")
+            if not self.example and self.raw:
+                there = cells.values[int(np.argmin(cells.missing()))]
+                self.example = str(there).removesuffix(".000000").removesuffix("T00:00:00")
             self._texts.add(self.name, np.full(len(chosen), None))
 
     def _count(self, cells: Strings, chosen: Array) -> Array:
@@ -340,7 +342,7 @@ class ColumnFacts:
                     self._counts[text] = self._counts.get(text, 0) + count
                     self.more = len(self._counts) > self._most
         self._without += len(cells) - there
-        return np.array([*(texts[code] if code >= 0 else None for code in cells.codes[chosen].tolist()), None])[:-1]
+        return np.array([*texts, None], dtype=object)[cells.codes[chosen]]
 
     def add(self, cells: Cells | None, chosen: Array) -> None:
         """Count numbers or dates.
@@ -378,16 +380,25 @@ class ColumnFacts:
             counts = dict(Counter(text for text in self._texts.values(self.name).tolist() if text is not None))
         return TextFacts(rows=self.rows, missing=self._without, counts=counts, more=self.more)
 
-    def numbers(self) -> NumberFacts:
-        """What was counted of numbers."""
-        values = self._sample.values(self.name)
-        return self._numbers.facts(values.astype(np.float64) if values.dtype == object else values, self.rows)
+    def numbers(self, *, spread: bool = False) -> NumberFacts:
+        """What was counted of numbers.
 
-    def dates(self) -> DateFacts:
-        """What was counted of dates."""
+        Args:
+            spread: Whether the distance between the quartiles is needed.
+        """
+        values = self._sample.values(self.name)
+        values = values.astype(np.float64) if values.dtype == object else values
+        return self._numbers.facts(values, self.rows, spread=spread)
+
+    def dates(self, *, spread: bool = False) -> DateFacts:
+        """What was counted of dates.
+
+        Args:
+            spread: Whether the distances between the quartiles are needed.
+        """
         moments = self._sample.values(self.name).astype("datetime64[us]")
         seen = date_parts(moments[~np.isnat(moments)])
-        parts = {name: tally.facts(seen[name], tally.rows) for name, tally in self._parts.items()}
+        parts = {name: tally.facts(seen[name], tally.rows, spread=spread) for name, tally in self._parts.items()}
         count = next(iter(parts.values())).rows if parts else 0
         return DateFacts(rows=self.rows, missing=self.rows - count, parts=parts if count else {})
 

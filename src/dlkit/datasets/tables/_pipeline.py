@@ -248,7 +248,7 @@ class Pass:
             facts.add(None, sampled)
             return None
         read, bad = read_cells(cells, reading, self.marks)
-        if not read.missing().all():
+        if not self._fits_a_schema and not read.missing().all():
             self._fits.add(facts.name)
         if reading.kind == "boolean" and bad is not None and isinstance(cells, Numbers):
             self._counts.add(facts.name)
@@ -356,7 +356,10 @@ class Fitting(Pass):
             name: Of the column.
         """
         facts, kind = self.facts[name], self.known.readings.get(name, Reading("number")).kind
-        return facts.texts() if kind == "text" else facts.dates() if kind == "date" else facts.numbers()
+        if kind == "text":
+            return facts.texts()
+        spread = self.settings.fit.scale == "robust"
+        return facts.dates(spread=spread) if kind == "date" else facts.numbers(spread=spread)
 
 
 class Applying(Pass):
