@@ -21,7 +21,8 @@ from dlkit.reading.targets import (
     task_of,
     task_of_numbers,
 )
-from dlkit.specs.table import Target, Task
+from dlkit.specs.kinds import Task
+from dlkit.specs.table import Target
 
 __all__ = ["TargetFacts", "TargetOptions", "encode_target", "find_target", "readings_in_file", "scaled_by"]
 
