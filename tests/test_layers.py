@@ -38,7 +38,7 @@ datasets/base
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__
 datasets/files/decoder datasets/files/listing datasets/files/handover datasets/files/parallel datasets/files/journal
-datasets/files/policy datasets/files/settings datasets/files/cachefile datasets/files/cache datasets/files/content
+datasets/files/settings datasets/files/cachefile datasets/files/cache datasets/files/content
 datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/files/__init__
 datasets/images/decoding datasets/images/settings datasets/images/fetching datasets/images/profiling
 datasets/images/dataset

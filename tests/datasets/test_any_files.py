@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import shutil
@@ -18,6 +19,8 @@ from torch.utils.data import default_collate
 
 from dlkit.collate import PadCollate
 from dlkit.datasets import Decoder, FileFolder
+from dlkit.datasets.files.settings import FileSettings
+from dlkit.datasets.images.settings import ImageSettings
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
 from dlkit.loader import DataLoader
 
@@ -242,3 +245,11 @@ def test_in_a_spawned_process(tmp_path: Path) -> None:
         written(tmp_path / "ab"[number % 2] / f"{number}.arr", KINDS[1], number, 4)
     ds = FileFolder(tmp_path, ARRAYS)
     assert same(batches(ds, 1, multiprocessing_context="spawn"), batches(ds))
+
+
+@pytest.mark.parametrize("settings", [FileSettings, ImageSettings])
+def test_options_by_name_are_the_fields_of_the_settings(settings: type[FileSettings], tmp_path: Path) -> None:
+    fields = {field.name for field in dataclasses.fields(settings)}
+    assert fields - {"decoder"} == set(settings.OPTIONS.__annotations__) - {"decoder"}
+    with pytest.raises(ArgumentError, match=r"FileFolder has no argument 'treads'; do you mean 'threads'\?"):
+        FileFolder(tmp_path, ARRAYS, treads=1)  # type: ignore[call-arg]

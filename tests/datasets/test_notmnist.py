@@ -128,7 +128,7 @@ def test_from_a_server_to_samples(shared_data: Path, tmp_path: Path, monkeypatch
     assert torch.bincount(dataset.targets).tolist() == [1000] * 10
     assert dataset.classes == list("ABCDEFGHIJ")
     assert dataset.class_to_idx == {name: label for label, name in enumerate("ABCDEFGHIJ")}
-    assert dataset.skipped == [(name, "is empty (0 bytes)") for name in UNREADABLE]
+    assert list(map(str, dataset.skipped)) == [f"{name} is empty (0 bytes)" for name in UNREADABLE]
     image, label = dataset[4321]
     assert (image.shape, image.dtype, label.dtype, int(label)) == ((1, 28, 28), torch.float32, torch.int64, 4)
     assert torch.equal(image[0], dataset.images[4321].float() * torch.tensor(1 / 255))
@@ -222,7 +222,7 @@ def test_offline_the_original_is_not_fetched(tmp_path: Path, monkeypatch: pytest
 def test_arguments_that_cannot_be_meant(tmp_path: Path, root: Path) -> None:
     with pytest.raises(ArgumentError, match="subset must be 'small' or 'large', not 'medium'"):
         NotMNIST(root, subset="medium")  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="on_error must be 'skip' or 'raise', not 'ignore'"):
+    with pytest.raises(ArgumentError, match="on_error must be 'raise' or 'skip', not 'ignore'"):
         NotMNIST(root, on_error="ignore")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="64 hexadecimal digits, not 'abc'"):
         NotMNIST(root, sha256="abc")
@@ -347,13 +347,19 @@ def test_an_unreadable_image_is_left_out_and_named(
         make_archive(tmp_path / "notMNIST_small.tar.gz", files)
     for _ in range(2):  # read, and opened again
         dataset = NotMNIST(tmp_path, max_errors=0.5)
-        ((name, why),) = dataset.skipped
+        (left,) = dataset.skipped
+        name, why = left.file, left.reason
         assert (len(dataset), name) == (40, "C/odd one.png")
         assert why.startswith(reason.replace("\\", "")), why
-        with pytest.raises(DataError, match=f"C/odd one.png {reason}.*; 1 of 41 images"):
+        with pytest.raises(DataError, match=f"C/odd one.png {reason}.*; repair the file, or on_error='skip'"):
             NotMNIST(tmp_path, on_error="raise")
-        with pytest.raises(TooManyErrorsError, match=r"1 of 41 .* max_errors=0.01 allows: C/odd one.png"):
-            NotMNIST(tmp_path)
+
+
+def test_too_many_unreadable_images(tmp_path: Path) -> None:
+    make_folder(tmp_path / "notMNIST_small", letters() | {f"C/odd{number}.png": b"" for number in range(11)})
+    assert len(NotMNIST(tmp_path, max_errors=0.5).skipped) == 11
+    with pytest.raises(TooManyErrorsError, match=r"11 of 51 images .* max_errors=0.01 .*: C/odd0.png is"):
+        NotMNIST(tmp_path)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -17,10 +17,9 @@ from dlkit.datasets.files.cache import ArrayCache, open_cache
 from dlkit.datasets.files.content import content_keys
 from dlkit.datasets.files.decoder import read_with_status
 from dlkit.datasets.files.fetching import Fetch, Uneven
-from dlkit.datasets.files.journal import ErrorJournal
+from dlkit.datasets.files.journal import ErrorJournal, handle, skipped_file, tell
 from dlkit.datasets.files.listing import Listing
 from dlkit.datasets.files.parallel import BatchMemory, default_threads, for_each
-from dlkit.datasets.files.policy import handle, skipped_file, tell
 from dlkit.errors import ArgumentError, DataError, EmptyBatchError
 from dlkit.reading.cells import Skipped
 from dlkit.reading.classes import check_same

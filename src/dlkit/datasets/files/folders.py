@@ -73,7 +73,7 @@ class FileFolder(FileDataset):
         progress: bool = True,
         **options: Unpack[FileOptions],
     ) -> None:
-        settings = FileSettings(decoder=decoder, **options)
+        settings = FileSettings.of("FileFolder", options, decoder=decoder)
         self._open(root, settings, classes, part, labelled=labelled, progress=progress)
 
     def _open(

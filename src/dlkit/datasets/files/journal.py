@@ -1,4 +1,4 @@
-"""The list of unreadable files, shared by all workers of a dataset: one small file that each appends to."""
+"""Files that cannot be read: a list that all workers of a dataset share, and what is said of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import contextlib
 import json
 import os
 import tempfile
+import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["ErrorJournal"]
+from dlkit.errors import DataError
+from dlkit.reading.cells import Skipped
+
+__all__ = ["ErrorJournal", "handle", "skipped_file", "tell"]
 
 
 class ErrorJournal:
@@ -58,6 +62,42 @@ class ErrorJournal:
                     self._known.setdefault(row, reason)
                 self._read += len(whole)
         return self._known
+
+
+def skipped_file(path: Path, told: str) -> Skipped:
+    """A file that cannot be read, as the policy for rows and files has it.
+
+    Args:
+        path: The file.
+        told: The error, with or without the file's name in front.
+    """
+    return Skipped(str(path), None, told.removeprefix(str(path)).removeprefix(":").strip())
+
+
+def handle(journal: ErrorJournal | None, rows: Sequence[int], bad: Mapping[int, str]) -> list[str]:
+    """Raise, or write down what is left out; returns the reasons that are new.
+
+    Args:
+        journal: None where an unreadable file stops the run.
+        rows: The rows of a batch.
+        bad: Position in the batch to reason.
+
+    Raises:
+        DataError: there is no journal.
+    """
+    if journal is None:
+        raise DataError(f"{bad[min(bad)]} (on_error='skip' leaves unreadable files out)")
+    return list(journal.add({rows[place]: reason for place, reason in sorted(bad.items())}).values())
+
+
+def tell(reasons: Sequence[str]) -> None:
+    """Say what was left out, once per file.
+
+    Args:
+        reasons: From `handle`.
+    """
+    for reason in reasons:
+        warnings.warn(f"left out for good: {reason}", UserWarning, stacklevel=5)
 
 
 def _remove(path: Path, process: int) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, ClassVar, Literal, Self, TypedDict
 
 import torch
 from torch import Tensor
 
 from dlkit.datasets.files.decoder import Array, Decoder
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.policy import RowPolicy
+from dlkit.reading.policy import RowPolicy, check_known
 
 __all__ = ["FileOptions", "FileSettings"]
 
@@ -53,6 +53,8 @@ class FileSettings(RowPolicy):
         ArgumentError: an argument that cannot be meant.
     """
 
+    OPTIONS: ClassVar[type] = FileOptions
+
     decoder: Decoder | None = None
     transform: Callable[[Any], Any] | None = None
     max_errors: float = 0.01
@@ -75,6 +77,21 @@ class FileSettings(RowPolicy):
                 "cache= needs to know decode= again: make it a function at the top of a module, or say "
                 "Decoder(rule='1') and another rule whenever it gives other arrays"
             )
+
+    @classmethod
+    def of(cls, owner: str, options: Mapping[str, Any], **own: Any) -> Self:
+        """The settings that a dataset was given by name.
+
+        Args:
+            owner: What errors call the dataset.
+            options: Those of the class's `OPTIONS`.
+            own: What the dataset adds.
+
+        Raises:
+            ArgumentError: an option that is not there, or cannot be meant.
+        """
+        check_known(owner, options, cls.OPTIONS)
+        return cls(**options, **own)
 
     @property
     def kind(self) -> Decoder:

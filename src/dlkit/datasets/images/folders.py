@@ -69,7 +69,7 @@ class ImageFolder(FileFolder, ImageDataset):
         progress: bool = True,
         **options: Unpack[ImageOptions],
     ) -> None:
-        self._open(root, ImageSettings(**options), classes, part, progress=progress)
+        self._open(root, ImageSettings.of("ImageFolder", options), classes, part, progress=progress)
 
 
 class ImageFiles(ImageDataset):
@@ -99,7 +99,7 @@ class ImageFiles(ImageDataset):
         progress: bool = True,
         **options: Unpack[ImageOptions],
     ) -> None:
-        settings = ImageSettings(**options)
+        settings = ImageSettings.of("ImageFiles", options)
         listing: Listing | None = None
         if isinstance(files, str | os.PathLike):
             listing = scan(files, settings.kind, labelled=False, progress=progress)

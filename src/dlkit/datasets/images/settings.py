@@ -62,6 +62,8 @@ class ImageSettings(FileSettings):
         ArgumentError: an argument that cannot be meant.
     """
 
+    OPTIONS = ImageOptions
+
     size: int | tuple[int, int] | None = None
     transform: Transform | None = None
     augment: Augment | Preprocessing | bool | None = None

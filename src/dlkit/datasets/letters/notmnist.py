@@ -27,8 +27,9 @@ from dlkit.errors import (
     ArgumentError,
     DataError,
     DataNotFoundError,
-    TooManyErrorsError,
 )
+from dlkit.reading.cells import Skipped
+from dlkit.reading.policy import RowPolicy
 from dlkit.storage.files import FileLock, home_of
 
 __all__ = ["NotMNIST"]
@@ -64,7 +65,7 @@ class NotMNIST(PackedImages):
         transform: Called with each image as float32 [1, 28, 28]; returns a tensor. Batches are then made one by one.
         on_error: What to do about an unreadable image (the original has 2, large 5): `"skip"` leaves it out and lists
             it in `skipped`, `"raise"` stops.
-        max_errors: The largest share of unreadable images that `"skip"` accepts.
+        max_errors: The largest share of unreadable images that `"skip"` accepts; ten are always accepted.
         mirror: The address of the archive, or of its folder, ending in `/`; instead of the known ones. The environment
             variable `DLKIT_NOTMNIST_URL` does the same. `#sha256=...` may follow.
         sha256: The SHA-256 of the mirror's archive; without it, what the mirror gives is not checked, with a warning.
@@ -73,7 +74,7 @@ class NotMNIST(PackedImages):
         targets: int64 [N], the labels.
         classes: `["A", ..., "J"]`.
         class_to_idx: `{"A": 0, ..., "J": 9}`.
-        skipped: `(name, reason)` of each unreadable image.
+        skipped: Each unreadable image as a `Skipped`, with its name as `file` and the reason.
         path: The packed file.
 
     Raises:
@@ -100,14 +101,13 @@ class NotMNIST(PackedImages):
         mirror: str | None = None,
         sha256: str | None = None,
     ) -> None:
-        if on_error not in ("skip", "raise"):
-            raise ArgumentError(f"on_error must be 'skip' or 'raise', not {on_error!r}")
+        policy = RowPolicy(on_error=on_error, max_errors=max_errors)
         edition = _edition(subset, mirror, sha256)
         pack = _Home.of(root, edition).pack(download=download)
         super().__init__(pack, CLASSES, transform=transform)
         self.subset, self.path = subset, pack.path
-        self.skipped = [(name, reason) for name, reason in pack.about["skipped"]]
-        _refuse_errors(self.skipped, len(self) + len(self.skipped), on_error, max_errors)
+        self.skipped = [Skipped(name, None, reason) for name, reason in pack.about["skipped"]]
+        policy.judge(self.skipped, len(self) + len(self.skipped), str(self.path), "images")
 
     def file(self, index: int) -> str:
         """The name of the PNG that a sample was read from, as `"A/<name>.png"`.
@@ -131,21 +131,6 @@ class NotMNIST(PackedImages):
     def __repr__(self) -> str:
         skipped = f", {len(self.skipped)} unreadable left out" if self.skipped else ""
         return f"NotMNIST({self.subset}: {self._described()}{skipped}; {self.path})"
-
-
-def _refuse_errors(skipped: list[tuple[str, str]], total: int, on_error: str, max_errors: float) -> None:
-    if not skipped:
-        return
-    if on_error == "raise":
-        name, reason = skipped[0]
-        raise DataError(
-            f"{name} {reason}; {len(skipped)} of {total} images are unreadable (on_error='skip' skips them)"
-        )
-    if len(skipped) > max_errors * total:
-        shown = "; ".join(f"{name} {reason}" for name, reason in skipped[:5])
-        raise TooManyErrorsError(
-            f"{len(skipped)} of {total} images are unreadable, more than max_errors={max_errors:g} allows: {shown}"
-        )
 
 
 def _font(file: str) -> str:

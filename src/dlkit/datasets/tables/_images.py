@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.files.journal import ErrorJournal
-from dlkit.datasets.files.policy import handle, tell
+from dlkit.datasets.files.journal import ErrorJournal, handle, tell
 from dlkit.datasets.images.decoding import OpenImage, open_image
 from dlkit.datasets.images.fetching import prepared
 from dlkit.datasets.images.settings import ImageSettings
