@@ -77,6 +77,33 @@ def many_arguments(folder: Path) -> list[object]:
     return ["evaluate", folder / "run/model.safetensors", folder / "sms.tsv", "--text", 1, "--target", 0]
 
 
+def test_train_on_several_columns_of_texts_cleaned_as_was_said(dlkit: Run, tmp_path: Path) -> None:
+    rows = [f"<b>GOOD &amp; long</b>,film {n},who?,yes\n,<i>BAD</i> film {n},why?,no" for n in range(30)]
+    data, model = tmp_path / "t.csv", tmp_path / "run" / "model.safetensors"
+    data.write_text("\n".join(["title,body,question,mood", *rows]) + "\n")
+    columns = ["--text", "title", "--text", "body", "--pair", "question"]
+    how = ["--strip-html", "--lower", "--tokenizer", "whitespace", "--epochs", 2, "--out", tmp_path / "run"]
+    done = dlkit("train", data, *columns, "--target", "mood", *how, "--device", "cpu", "--json")
+    assert done.code == 0, done.err
+    spec = library.load(model).preprocessing
+    assert (spec.text, spec.pair) == (("title", "body"), ("question",))
+    assert {"good", "&", "long", "bad", "film", "who?"} < set(spec.encoder.tokens)
+    assert not any("<" in token or token != token.lower() for token in spec.encoder.tokens)
+    found = lines(dlkit("predict", model, "--file", data, "--json").out)
+    assert [line["text"] for line in found[:2]] == ["<b>GOOD &amp; long</b>\nfilm 0", "<i>BAD</i> film 0"]
+    again = lines(dlkit("predict", model, "--file", data, *columns, "--json").out)
+    assert again == found
+    assert dlkit("evaluate", model, data, "--target", "mood", "--json").document["samples"] == 60
+    looked = dlkit("inspect", data, *columns, "--target", "mood")
+    assert looked.code == 0
+    refused = dlkit("train", data, "--target", "mood", "--lower")
+    assert (refused.code, "--lower" in refused.err, "name the column of the texts: --text" in refused.err) == (
+        1,
+        True,
+        True,
+    )
+
+
 def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 

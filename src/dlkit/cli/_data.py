@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dlkit._showing import Lines
-from dlkit.cli._options import DebugFlag, Drop, JsonFlag, OnError, Source, Target, Text, reading, reads_tables
+from dlkit.cli._options import DebugFlag, Drop, JsonFlag, OnError, Pair, Source, Target, Text, reading, reads_tables
 from dlkit.cli._talking import guarded, show
 from dlkit.cli.projects import create
 
@@ -21,6 +21,7 @@ def inspect(
     data: Source,
     target: Target = None,
     text: Text = None,
+    pair: Pair = None,
     drop: Drop = None,
     on_error: OnError = "raise",
     rows: Any = None,
@@ -40,7 +41,7 @@ def inspect(
     """
     from dlkit import recipes
 
-    found = recipes.look_at(data, **reading(target, text, drop, on_error, rows=rows))
+    found = recipes.look_at(data, **reading(target, text, drop, on_error, pair=pair, rows=rows))
     show(str(found), _document(found), as_json=json)
 
 

@@ -17,10 +17,11 @@ from dlkit.cli._options import (
     JsonFlag,
     Model,
     OnError,
+    Pair,
     Source,
     Target,
     Text,
-    column,
+    columns_of_texts,
     reading,
     reads_tables,
 )
@@ -45,6 +46,7 @@ def predict(
         Path | None, typer.Option(metavar="FILE", help="Write to this file: CSV, or JSON lines if it ends in .jsonl.")
     ] = None,
     text: Text = None,
+    pair: Pair = None,
     image: Annotated[str | None, typer.Option(help="Column of image files, if not the one trained on.")] = None,
     top_k: Annotated[int, typer.Option(help="So many classes for each input.", min=1)] = 1,
     batch_size: Annotated[int, typer.Option(help="Inputs at a time.", min=1)] = 64,
@@ -71,9 +73,9 @@ def predict(
 
     check_out(out, [model, *(inputs or ()), *(file or ())])
     predictor = dlkit.load(model, device=device)
-    options: dict[str, Any] = rows | ({} if text is None else {"text": column(text)})
+    options: dict[str, Any] = rows | columns_of_texts(text, pair)
     tables = predictor.predict_batches(
-        _asked(predictor.kind, inputs or [], file or [], text),
+        _asked(predictor.kind, inputs or [], file or [], bool(text or pair)),
         top_k=top_k,
         batch_size=batch_size,
         on_error=on_error,
@@ -93,7 +95,7 @@ def predict(
         show("", {"out": out, "lines": written.lines, "errors": written.errors}, as_json=True)
 
 
-def _asked(kind: str, inputs: list[str], files: list[str], text: str | None) -> Any:
+def _asked(kind: str, inputs: list[str], files: list[str], columns: bool) -> Any:
     """What the words of a command mean, by the model's kind alone: texts or files."""
     from dlkit.inference.inputs import files_named
 
@@ -102,7 +104,7 @@ def _asked(kind: str, inputs: list[str], files: list[str], text: str | None) -> 
     if bool(inputs) == bool(files):
         both = "give texts or --file FILE, not both" if inputs else "give at least one INPUT, or --file FILE"
         raise typer.BadParameter(both)
-    if inputs and text is not None:
+    if inputs and columns:
         raise typer.BadParameter(f"--text names a column of a file, and a file of texts is named by --file {inputs[0]}")
     if inputs and Path(inputs[0][:255]).is_file():
         tell(f"note: {inputs[0]!r} is taken as a text; --file {inputs[0]} reads the file of that name")
@@ -124,6 +126,7 @@ def evaluate(
     data: Source,
     target: Target = None,
     text: Text = None,
+    pair: Pair = None,
     part: Annotated[str | None, typer.Option(help="Of a folder with train, val and test: which to take.")] = None,
     on_error: OnError = "raise",
     device: Device = "cpu",

@@ -17,12 +17,13 @@ __all__ = [
     "JsonFlag",
     "Model",
     "OnError",
+    "Pair",
     "Seed",
     "Source",
     "Target",
     "Text",
     "Workers",
-    "column",
+    "columns_of_texts",
     "reading",
     "reads_tables",
 ]
@@ -30,7 +31,11 @@ __all__ = [
 Source = Annotated[str, typer.Argument(metavar="DATA", help="A folder, a table, or a name such as notmnist.")]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, such as runs/x/model.safetensors.")]
 Target = Annotated[list[str] | None, typer.Option(help="Column to predict; give it again for several.")]
-Text = Annotated[str | None, typer.Option(help="Column of the texts, by name or number from 0.")]
+Text = Annotated[
+    list[str] | None,
+    typer.Option(help="Column of the texts, by name or number from 0; again for several, joined to one."),
+]
+Pair = Annotated[list[str] | None, typer.Option(help="Column of a second text for each; again for several.")]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; give it again for several.")]
 OnError = Annotated[Literal["raise", "skip"], typer.Option(help="What to do about rows and files that are broken.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -100,13 +105,14 @@ def _rows(said: dict[str, Any]) -> dict[str, Any]:
 
 def reading(
     target: list[str] | None,
-    text: str | None,
+    text: list[str] | None,
     drop: list[str] | None,
     on_error: str,
     *,
+    pair: list[str] | None = None,
     fractions: str | None = None,
-    tokenizer: str | None = None,
     rows: dict[str, Any] | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
     """The options of `dlkit.recipes.read_data`; where texts are meant, a column that is all digits is a number.
 
@@ -115,31 +121,40 @@ def reading(
         text: Of `--text`.
         drop: Of `--drop`.
         on_error: Of `--on-error`.
+        pair: Of `--pair`.
         fractions: Of `--fractions`.
-        tokenizer: Of `--tokenizer`.
         rows: What `reads_tables` found.
+        **more: Other options of `read_data`; those that were not given are None or False.
     """
-    found: dict[str, Any] = {"on_error": on_error, **(rows or {})}
+    found: dict[str, Any] = {"on_error": on_error, **(rows or {}), **columns_of_texts(text, pair)}
+    found |= {name: value for name, value in more.items() if value}
     if target:
-        first = column(target[0]) if text is not None else target[0]
+        first = _column(target[0]) if text else target[0]
         found["target"] = first if len(target) == 1 else list(target)
-    if text is not None:
-        found["text"] = column(text)
     if drop:
         found["drop"] = list(drop)
-    if tokenizer is not None:
-        found["tokenizer"] = tokenizer
     if fractions is not None:
         found["fractions"] = _shares(fractions)
     return found
 
 
-def column(name: str) -> str | int:
-    """A column of texts, by its name, or by its number from 0.
+def columns_of_texts(text: list[str] | None, pair: list[str] | None) -> dict[str, Any]:
+    """The columns of the texts, and of the second texts of pairs, as arguments.
 
     Args:
-        name: Of `--text` or `--target`.
+        text: Of `--text`.
+        pair: Of `--pair`.
     """
+    said = {"text": text, "pair": pair}
+    return {
+        name: _column(given[0]) if len(given) == 1 else [_column(each) for each in given]
+        for name, given in said.items()
+        if given
+    }
+
+
+def _column(name: str) -> str | int:
+    """A column by its name, or by its number from 0."""
     return int(name) if name.isdecimal() else name
 
 

@@ -111,9 +111,9 @@ def _told(error: Exception, *, as_json: bool) -> str:
 
 # Messages name the arguments of functions; on the command line those are options.
 _OPTIONS = (
-    "arch|batch_size|columns|comment|decimal|device|drop|encoding|epochs|fractions|freeze|header|image|image_size|lr|"
-    "missing|num_workers|on_error|out|patience|pretrained|seed|separator|sheet|skip_rows|target|text|thousands|tokenizer|"
-    "views|weights"
+    "arch|batch_size|columns|comment|decimal|device|drop|encoding|epochs|fractions|freeze|header|image|image_size|lower|"
+    "lr|missing|num_workers|on_error|out|pair|patience|pretrained|seed|separator|sheet|skip_rows|strip_html|target|text|"
+    "thousands|tokenizer|views|weights"
 )
 _NAMED = re.compile(rf"(?<![\w.(])({_OPTIONS})=('[^']*'|\[[^\]]*\]|[\w./-]+)?")
 
@@ -127,7 +127,7 @@ def _in_shell_words(message: str) -> str:
             return '--missing ""'
         if (name, value) == ("header", "[...]"):
             return "--names ..."
-        if name in ("freeze", "header", "pretrained") and value in ("True", "False"):
+        if name in ("freeze", "header", "lower", "pretrained", "strip-html") and value in ("True", "False"):
             return f"--{name}" if value == "True" else f"--no-{name}"
         return f"--{name} {value}".rstrip()
 

@@ -15,6 +15,7 @@ from dlkit.cli._options import (
     Drop,
     JsonFlag,
     OnError,
+    Pair,
     Seed,
     Source,
     Target,
@@ -36,6 +37,7 @@ def train(
     data: Source,
     target: Target = None,
     text: Text = None,
+    pair: Pair = None,
     arch: Annotated[
         str | None,
         typer.Option(help="Images: small, torchvision/NAME, timm/NAME; texts: bag, gru, transformer; tables: mlp."),
@@ -52,7 +54,11 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     patience: Annotated[int | None, typer.Option(help="Epochs without improvement to wait.", min=1)] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=8)] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Of texts: words, bpe, ngrams, characters, ...")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Of texts: words, whitespace, characters, jamo, ngrams, bytes or bpe.")
+    ] = None,
+    strip_html: Annotated[bool, typer.Option("--strip-html", help="Take tags and entities out of texts.")] = False,
+    lower: Annotated[bool, typer.Option("--lower", help="Texts in lower case.")] = False,
     drop: Drop = None,
     fractions: Annotated[str | None, typer.Option(help="Shares to train, watch and judge: 0.8,0.1,0.1.")] = None,
     on_error: OnError = "raise",
@@ -79,11 +85,13 @@ def train(
       dlkit train photos --arch timm/mobilenetv3_small_100 --no-freeze
       dlkit train titanic.csv --target survived --drop alive
       dlkit train messages.csv --text message --target label
+      dlkit train reviews.csv --text title --text body --target stars --strip-html --lower
       dlkit train notmnist --out runs/letters
     """
     from dlkit import recipes
 
-    options = reading(target, text, drop, on_error, fractions=fractions, tokenizer=tokenizer, rows=rows)
+    texts = {"tokenizer": tokenizer, "strip_html": strip_html, "lower": lower}
+    options = reading(target, text, drop, on_error, pair=pair, fractions=fractions, rows=rows, **texts)
     found = recipes.read_data(data, seed=seed, **options)
     tell(str(found))
     trained = recipes.train(

@@ -22,6 +22,7 @@ from dlkit.reading.columnar import ColumnarFile
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect, records
 from dlkit.reading.encodings import first_bad_byte
 from dlkit.reading.frames import arrow_columns
+from dlkit.reading.headers import sampled
 from dlkit.reading.plain import PlainText, plain_copy, plain_text
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import Numbered
@@ -179,6 +180,12 @@ class TextFile:
     def origin(self) -> str:
         """The file, as errors name it."""
         return self.source.name
+
+    def first_rows(self) -> list[list[str]]:
+        """Some rows of the beginning, the header left out."""
+        with self._open() as file:
+            file.seek(self.start)
+            return sampled(file.read(_BUFFER), 0, self.dialect.separator)
 
     @property
     def names(self) -> list[str]:

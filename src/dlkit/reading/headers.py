@@ -17,7 +17,16 @@ from dlkit.reading.encodings import Buffer
 from dlkit.reading.parsing import date_format, decimal_mark, looks_like_number
 from dlkit.reading.policy import ReadOptions
 
-__all__ = ["FirstRow", "column_names", "decimal_of", "first_row", "is_row_of_data", "sampled", "start_of_table"]
+__all__ = [
+    "FirstRow",
+    "column_names",
+    "decimal_of",
+    "first_row",
+    "is_row_of_data",
+    "plainly_names",
+    "sampled",
+    "start_of_table",
+]
 
 _SAMPLE = 1 << 18
 _SAMPLE_ROWS = 1000
@@ -192,6 +201,27 @@ def is_row_of_data(first: Sequence[str], rows: Sequence[Sequence[str]], missing:
     if len(above) > 1 and _counts_upwards(above):
         return False
     return any(again) or any(not name.lstrip("+-").isdecimal() for name in above)
+
+
+def plainly_names(first: Sequence[str], rows: Sequence[Sequence[str]], missing: Sequence[str]) -> bool:
+    """Whether a first row surely names the columns: it has a word above numbers.
+
+    Args:
+        first: The first row.
+        rows: Some that follow.
+        missing: Missing marks.
+
+    >>> plainly_names(["class", "text"], [["1", "a"], ["2", "b"]], [])
+    True
+    >>> plainly_names(["spam", "text"], [["ham", "a"], ["ham", "b"]], [])
+    False
+    """
+    columns = zip(*(row for row in rows if len(row) == len(first)), strict=True)
+    for name, cells in zip(first, columns, strict=False):
+        there = [text for cell in cells if (text := cell.strip()) and text not in missing]
+        if len(there) > 1 and _numbers(there) and name.strip() not in missing and not looks_like_number(name.strip()):
+            return True
+    return False
 
 
 def _numbers(cells: Sequence[str]) -> bool:

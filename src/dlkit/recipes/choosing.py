@@ -136,9 +136,10 @@ def _for_texts(data: Data, wish: Wish) -> Choice:
         raise ArgumentError(f"arch={encoder!r}: for texts there are {', '.join(_TEXT_RATES)}")
     if not data.classes:
         raise ArgumentError("the targets of the texts are amounts, not classes; dlkit has no ready recipe for those")
+    vocabulary, types = len(data.train.vocabulary), 1 if data.train.pairs is None else 2
     return Choice(
         arch=encoder,
-        model=TextClassifier(len(data.train.vocabulary), len(data.classes), encoder=encoder),  # type: ignore[arg-type]
+        model=TextClassifier(vocabulary, len(data.classes), encoder=encoder, num_types=types),  # type: ignore[arg-type]
         loss=nn.CrossEntropyLoss(),
         metrics=["accuracy"],
         lr=_TEXT_RATES[encoder],

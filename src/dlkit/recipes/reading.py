@@ -25,6 +25,7 @@ from dlkit.download.urls import known_as
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.policy import ReadArguments
 from dlkit.splits import shares_of
+from dlkit.text.cleaning import Cleaning
 
 __all__ = ["Data", "Kind", "NAMES", "ReadOptions", "kind_of", "letters", "read_data"]
 
@@ -44,10 +45,13 @@ class ReadOptions(ReadArguments, total=False):
     """The keyword arguments of `read_data`, which `train` takes too; see `ReadArguments` for how rows are read."""
 
     target: str | int | Sequence[str] | None
-    text: str | int | None
+    text: str | int | Sequence[str | int] | None
+    pair: str | int | Sequence[str | int] | None
     drop: Sequence[str]
     fractions: Sequence[float]
     tokenizer: str
+    strip_html: bool
+    lower: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,9 +115,12 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[ReadOptions]) -> 
     Args:
         source: A path, an address, a DataFrame, or one of `NAMES`.
         seed: Of the split.
-        **options: `target`: the column to predict. `text`: the column of the texts, by name or number. `drop`: columns
+        **options: `target`: the column to predict. `text`: the column of the texts, by name or number, or several
+            that are joined; `pair`: that of a second text for each (see `dlkit.datasets.TextDataset`). `drop`: columns
             to leave out. `fractions`: the shares of training, validation and test (default 0.8, 0.1, 0.1), where
-            nothing is laid out already; two shares make no test part. `tokenizer`: see `dlkit.datasets.TextDataset`.
+            nothing is laid out already; two shares make no test part. `tokenizer`: see `dlkit.datasets.TextDataset`;
+            `strip_html` and `lower`: whether tags are taken out of texts and whether they become lower case, which
+            prediction then does, too.
             `on_error`: "raise" (default) or "skip" for rows and files that cannot be read. `encoding`, `separator`,
             `header`, `columns`, `skip_rows`, `comment`, `decimal`, `thousands`, `sheet`, `missing`, `max_errors`: how
             a table is read, see `dlkit.datasets.CSVDataset`.
@@ -133,7 +140,7 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[ReadOptions]) -> 
     return {"letters": _letters, "images": _images, "table": _table, "text": _texts}[kind](source, options, seed)
 
 
-def kind_of(source: Any, *, text: str | int | None = None) -> Kind:
+def kind_of(source: Any, *, text: Any = None) -> Kind:
     """What a source is, by its name and the files in it; nothing of it is decoded.
 
     Args:
@@ -181,16 +188,17 @@ def _not_found(path: Path) -> DataNotFoundError:
 
 
 def _refuse_senseless(kind: Kind, options: ReadOptions) -> None:
-    fitting = {"table": {"target", "drop"}, "text": {"target", "text", "tokenizer"}}.get(kind, set())
+    fitting = {"table": {"target", "drop"}, "text": {"strip_html", "lower"}}.get(kind, set())
     fitting |= {"table": set(ReadArguments.__annotations__), "text": set(TextOptions.__annotations__)}.get(kind, set())
     for name in options.keys() - {"fractions", "on_error"}:
         if options.get(name) not in (None, (), []) and name not in fitting:
-            hint = "; name the column of the texts: text=" if name == "tokenizer" and kind == "table" else ""
+            hint = "; name the column of the texts: text=" if name in _OF_TEXTS and kind == "table" else ""
             raise ArgumentError(
                 f"{name}={options.get(name)!r}: this data is {_SAID[kind]}, which has no such thing{hint}"
             )
 
 
+_OF_TEXTS = ("pair", "tokenizer", "strip_html", "lower")
 _SAID = {
     "letters": "letters in images",
     "images": "a folder of images, whose classes are its folders",
@@ -345,10 +353,13 @@ def _texts(source: Any, options: ReadOptions, seed: int) -> Data:
     if target is None and not folder:
         raise ArgumentError(f"{_name(source)}: say which column to predict: target=... (a name, or a number from 0)")
     reading: dict[str, Any] = {} if folder else {"text": options.get("text", 0), "target": target}
+    reading |= {"pair": options["pair"]} if "pair" in options else {}
+    cleaning = Cleaning(html=options.get("strip_html", False), lower=options.get("lower", False))
     parts = _parts(
         TextDataset.split(
             source,
             tokenizer=options.get("tokenizer", "words"),
+            cleaning=cleaning,
             fractions=_fractions(options),
             seed=seed,
             **rows_of(options),

@@ -134,7 +134,8 @@ def evaluate_file(
         part: "train", "val" or "test"; None takes all.
         device: Where to compute.
         batch_size: Samples at a time.
-        **reading: Of texts the columns, `text` and `target`, and `on_error`. A table's columns stand in the file.
+        **reading: Of texts the columns, `text`, `pair` and `target`, and how rows are read. A table's columns stand in
+            the file.
 
     Raises:
         ArgumentError: an option that this kind of model has no use for.
@@ -145,7 +146,12 @@ def evaluate_file(
     fitting = {
         "image": {"on_error"},
         "table": {"target", *ReadArguments.__annotations__},
-        "text": {"target", "text", *(ReadArguments.__annotations__.keys() & TextOptions.__annotations__.keys())},
+        "text": {
+            "target",
+            "text",
+            "pair",
+            *(ReadArguments.__annotations__.keys() & TextOptions.__annotations__.keys()),
+        },
     }
     for name in options:
         if name not in fitting.get(predictor.kind, ()):

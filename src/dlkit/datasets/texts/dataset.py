@@ -46,10 +46,13 @@ class TextOptions(TypedDict, total=False):
     task: Task
     classes: Mapping[str, int] | Sequence[str] | None
     format: Format
-    header: bool | None
+    header: bool | Sequence[str] | None
     separator: str
     quotes: bool | None
     encoding: str
+    skip_rows: int
+    comment: str | None
+    sheet: str | int | None
     pattern: str
     missing: Sequence[str]
     on_error: Literal["raise", "skip"]
@@ -71,9 +74,9 @@ class TextDataset(PackedTextDataset):
     `TextDataset("new.csv", text=..., spec=train.spec)` reads any other source the same way.
 
     Args:
-        source: A file: CSV, TSV, JSON lines or a JSON array, Parquet, or any file of lines; also packed by gzip,
-            bzip2, xz or zip, or a URL. A folder whose files are texts, in folders named after their class. A list of
-            texts, of pairs of texts, of dicts; a DataFrame.
+        source: A file: CSV, TSV, Excel, Parquet, Feather, JSON lines or a JSON array, or any file of lines; also
+            packed by gzip, bzip2, xz or zip, or a URL. A folder whose files are texts, in folders named after their
+            class. A list of texts, of pairs of texts, of dicts; a DataFrame.
         text: The column of the texts: its name, or its number from 0. Several, such as `["title", "body"]`, are joined
             to one text, each in a line of its own (so a blank between them, unless `cleaning` keeps line ends); empty
             ones are passed over.
@@ -97,11 +100,15 @@ class TextDataset(PackedTextDataset):
             regression, as in tables.
         format: "auto" goes by the file's name; a file of another name is one text per line, or has columns where
             columns were asked for. Or "delimited", "lines", "jsonl", "parquet", "folder".
-        header: Whether the first row names the columns; None for "yes, if columns are asked for by name".
+        header: Whether the first row names the columns; None for "yes, if columns are asked for by name, or a word
+            stands above numbers". Or their names, where no row has them.
         separator: Between columns; "auto" finds tab, comma, semicolon and bar.
         quotes: Whether `"` quotes; None for yes, except in tab-separated files whose quotes are not all in pairs.
         encoding: "auto" finds UTF-8, UTF-16, cp949 (euc-kr), Shift-JIS and EUC-JP; any other
             is guessed, with a warning that names it and the next ones.
+        skip_rows: Lines (in Excel rows) above the table to pass over.
+        comment: What lines begin with that are no rows, such as "#".
+        sheet: Of an Excel file, by name or by number from 0; None for the first.
         pattern: Which files of a folder are texts.
         missing: Cells that mean "no target", which are errors; `[]` where one of them, such as "NA", is a class.
         on_error: "raise" stops at a row that cannot be read, has no text or no target; "skip" leaves it out and lists
@@ -150,10 +157,13 @@ class TextDataset(PackedTextDataset):
         classes: Mapping[str, int] | Sequence[str] | None = None,
         task: Task = "auto",
         format: Format = "auto",  # noqa: A002
-        header: bool | None = None,
+        header: bool | Sequence[str] | None = None,
         separator: str = "auto",
         quotes: bool | None = None,
         encoding: str = "auto",
+        skip_rows: int = 0,
+        comment: str | None = None,
+        sheet: str | int | None = None,
         pattern: str = "*.txt",
         missing: Sequence[str] = DEFAULT_MISSING,
         on_error: Literal["raise", "skip"] = "raise",

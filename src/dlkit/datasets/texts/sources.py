@@ -17,11 +17,12 @@ from dlkit._frames import as_pandas
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import control_in, has_controls
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.blocks import read_once
+from dlkit.reading.blocks import BlockFile, TextFile, read_once
 from dlkit.reading.bytes import contents, local_path, text_stream, to_utf8
 from dlkit.reading.cells import Place, Strings, Table, strings_of
 from dlkit.reading.encodings import Buffer
 from dlkit.reading.frames import table_of_frame
+from dlkit.reading.headers import plainly_names
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import Numbered
 from dlkit.reading.targets import target_text
@@ -48,6 +49,10 @@ _FORMATS = {
     ".csv": "delimited",
     ".tsv": "delimited",
     ".tab": "delimited",
+    ".xlsx": "delimited",
+    ".xlsm": "delimited",
+    ".feather": "parquet",
+    ".arrow": "parquet",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -199,12 +204,23 @@ def _format_of(path: Path, options: TextReading, *, asked: bool) -> str:
 
 
 def _table(path: Path, columns: Sequence[Column], options: TextReading) -> TextSource:
-    if options.header is None:
-        options = replace(options, header=any(isinstance(column, str) for column in columns))
-    file = read_once(path, options, options.quotes)
+    file = _opened(path, columns, options)
     names = [file.names[place] for place in _places(columns, file.names, str(path))]
     tables = (table for block, _ in file.blocks() for table in file.tables(block, names, needed=names))
-    return TextSource(str(path), file.note, tuple(names), options.header is not False, tables, options)
+    named = not isinstance(file, TextFile) or file.dialect.headed or isinstance(options.header, tuple)
+    return TextSource(str(path), file.note, tuple(names), named, tables, options)
+
+
+def _opened(path: Path, columns: Sequence[Column], options: TextReading) -> BlockFile:
+    """The file, with a header where columns are asked for by name, or a first row plainly is one."""
+    by_name = any(isinstance(column, str) for column in columns)
+    header = by_name if options.header is None else options.header
+    file = read_once(path, replace(options, header=header), options.quotes)
+    if options.header is None and not by_name and isinstance(file, TextFile):
+        first, *rows = file.first_rows() or [[]]
+        if plainly_names(first, rows, options.missing):
+            return read_once(path, replace(options, header=True), options.quotes)
+    return file
 
 
 def _places(columns: Sequence[Column], names: Sequence[str], origin: str) -> list[int]:
@@ -218,7 +234,10 @@ def _places(columns: Sequence[Column], names: Sequence[str], origin: str) -> lis
         elif list(names).count(column) != 1:
             many = f"{list(names).count(column)} columns" if column in names else "no column"
             shown = ", ".join(map(repr, names))
-            raise DataError(f"{origin} has {many} {column!r}; its columns are {shown}")
+            raise DataError(
+                f"{origin} has {many} {column!r}; its columns are {shown}. If its first row does not name them, "
+                "header=[...] does, or ask for them by number"
+            )
         else:
             places.append(list(names).index(column))
     return places
