@@ -47,6 +47,7 @@ class Takes:
         of_json: A value of JSON as an input, given what the model says of itself.
         check: What is wrong with an input, found before any work is done for it; empty if nothing is.
         gather: Inputs as `Predictor.predict` takes them.
+        sample: An input, good or bad: asking for it once imports all that reads inputs, so that no client waits for it.
     """
 
     nouns: str
@@ -57,6 +58,7 @@ class Takes:
     of_raw: Callable[[bytes, Mapping[str, str]], Any] = lambda body, parameters: body
     check: Callable[[Any, Limits], str] = lambda given, limits: ""
     gather: Callable[[list[Any]], Any] = lambda inputs: inputs
+    sample: Any = None
 
 
 def _of_base64(value: Any, predictor: Predictor) -> bytes:
@@ -138,6 +140,7 @@ TAKES: dict[str, Takes] = {
         raw=("image/*", "application/octet-stream"),
         of_json=_of_base64,
         check=_pixels,
+        sample=b"",
     ),
     "text": Takes(
         nouns="texts",
@@ -146,12 +149,14 @@ TAKES: dict[str, Takes] = {
         of_raw=_of_plain,
         of_json=_of_text,
         check=_characters,
+        sample="",
     ),
     "table": Takes(
         nouns="rows of a table",
         json="an object with a value for each column, null where it is missing",
         files=(_CSV,),
         of_json=_of_object,
+        sample={},
     ),
     "tensor": Takes(
         nouns="arrays of numbers",

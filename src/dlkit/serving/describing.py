@@ -51,7 +51,7 @@ def _column(column: Column) -> dict[str, Any]:
         told["values"] = list(column.vocabulary[:_MOST_VALUES])
     elif isinstance(column, NumberColumn) and column.kind == "number":
         part = column.parts[0]
-        told |= {"median": part.fill, "usual": [part.center - 2 * part.scale, part.center + 2 * part.scale]}
+        told |= {"median": part.fill, "usual": [part.center - part.scale, part.center + part.scale]}
     return told
 
 

@@ -20,7 +20,7 @@ from dlkit.datasets.files.parallel import default_threads
 from dlkit.errors import ArgumentError
 from dlkit.serving import protocol
 from dlkit.serving.answers import as_json, body_of
-from dlkit.serving.bodies import Asked, asked_in
+from dlkit.serving.bodies import TAKES, Asked, asked_in
 from dlkit.serving.describing import described, openapi
 from dlkit.serving.gate import Gate, body_in
 from dlkit.serving.limits import Limits
@@ -90,7 +90,11 @@ def app(
         raise ArgumentError("the token is empty, and would let everybody in; give one, or None for no token")
     limits = limits or Limits()
     scheduler = Scheduler(queue=limits.queue, workers=workers, threads=threads, batch=batch)
-    return Application(served(models, device=device), scheduler, limits, token=token, watch=watch)
+    named = served(models, device=device)
+    for each in named.values():
+        if (sample := TAKES[each.now.predictor.kind].sample) is not None:
+            list(each.now.predictor.predict_each([sample], on_error="skip"))
+    return Application(named, scheduler, limits, token=token, watch=watch)
 
 
 class Application:

@@ -1,0 +1,138 @@
+"""The page, in a real browser where there is one: real files, both languages, a phone, and names that are not HTML."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+import dlkit
+from dlkit.serving import app
+from dlkit.serving.page import PAGE, POLICY
+from serving.conftest import passengers, picture
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_allows_its_own_script_only() -> None:
+    assert "http:" not in PAGE
+    assert "https:" not in PAGE
+    assert "innerHTML" not in PAGE
+    assert " style=" not in PAGE
+    assert " onclick=" not in PAGE
+    assert POLICY.count("sha256-") == 2
+    assert "unsafe" not in POLICY
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here; apt install chromium")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def address(predictors: dict[str, dlkit.Predictor]) -> Iterator[str]:
+    """A server of three models on a free port, with a token."""
+    models = {name: predictors[name] for name in ("insects", "titanic", "spam")}
+    config = uvicorn.Config(app(models, token="t0ken"), port=0, log_level="error", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        thread.join(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+
+
+def opened(browser: Any, address: str, **options: Any) -> tuple[Any, list[str]]:
+    """The page with its token entered, and what the browser complained of."""
+    page = browser.new_context(**options).new_page()
+    complaints = list[str]()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda line: complaints.append(line.text) if "Security" in line.text else None)
+    page.goto(address)
+    page.fill("#token", "wrong")
+    page.press("#token", "Enter")
+    page.wait_for_function("document.getElementById('wrong').textContent !== ''")
+    page.fill("#token", "t0ken")
+    page.press("#token", "Enter")
+    page.wait_for_selector("#inputs > *")
+    return page, complaints
+
+
+@pytest.mark.proof
+def test_every_kind_of_input(
+    browser: Any, address: str, predictors: dict[str, dlkit.Predictor], tmp_path: Path
+) -> None:
+    page, complaints = opened(browser, address, locale="en-US", viewport={"width": 1100, "height": 900})
+    for name, data in (("<b>bee.jpg", picture(0)), ("ant.png", picture(1, "PNG")), ("bad.jpg", b"no picture")):
+        (tmp_path / name).write_bytes(data)
+    page.set_input_files(".drop input", [str(tmp_path / name) for name in ("<b>bee.jpg", "ant.png", "bad.jpg")])
+    page.wait_for_selector("text=Done: 3")
+    wanted = predictors["insects"].predict_one(picture(0), top_k=3)
+    assert page.locator(".card strong").first.inner_text() == wanted.label
+    assert page.locator(".card").first.inner_text().startswith("<b>bee.jpg")
+    assert page.locator(".card .bad").count() == 1
+    assert "curl" in page.locator("#curl").inner_text()
+    assert "t0ken" not in page.locator("#curl").inner_text()
+    page.screenshot(path=tmp_path / "images.png", full_page=True)
+
+    page.select_option("#models", "titanic")
+    page.fill("input[name=age]", "33")
+    page.select_option("select[name=sex]", '"male"')
+    page.click("button.main >> nth=-1")
+    page.wait_for_selector("text=Done: 1")
+    sent = json.loads(page.locator("#curl").inner_text().rsplit("--data-binary ", 1)[1].strip("'"))
+    assert (sent["age"], sent["sex"]) == (33, "male")
+    assert page.locator(".card strong").inner_text() == predictors["titanic"].predict_one(sent).label
+    page.screenshot(path=tmp_path / "form.png", full_page=True)
+
+    table = passengers(130, seed=9)
+    table.to_csv(tmp_path / "many.csv", index=False)
+    page.set_input_files(".drop input", str(tmp_path / "many.csv"))
+    page.wait_for_selector("text=Done: 130")
+    with page.expect_download() as waiting:
+        page.click("#save")
+    waiting.value.save_as(tmp_path / "found.csv")
+    lines = (tmp_path / "found.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert lines[0] == "age,fare,sex,port,alone,prediction,probability"
+    labels = [each.label for each in predictors["titanic"].predict_each((tmp_path / "many.csv").read_bytes())]
+    assert [line.split(",")[5] for line in lines[1:]] == labels
+    page.screenshot(path=tmp_path / "sheet.png", full_page=True)
+
+    page.select_option("#models", "spam")
+    page.fill("textarea", "win a prize now")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # all of it goes without a mouse
+    page.wait_for_selector("text=Done: 1")
+    assert page.locator(".card strong").inner_text() == predictors["spam"].predict_one("win a prize now").label
+    assert complaints == []
+
+
+@pytest.mark.proof
+def test_a_phone_in_korean(browser: Any, address: str, tmp_path: Path) -> None:
+    page, complaints = opened(
+        browser, address, locale="ko-KR", viewport={"width": 390, "height": 800}, is_mobile=True, has_touch=True
+    )
+    page.select_option("#models", "titanic")
+    page.tap("button.main >> nth=-1")
+    page.wait_for_selector("text=완료: 1개")
+    assert page.evaluate("document.documentElement.lang") == "ko"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390  # nothing sticks out
+    unnamed = "[...document.querySelectorAll('input,select,textarea')].filter(e => !e.labels.length).length"
+    assert page.evaluate(unnamed) == 0
+    page.screenshot(path=tmp_path / "phone.png", full_page=True)
+    assert complaints == []
