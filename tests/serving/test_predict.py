@@ -109,6 +109,11 @@ def test_texts(clients: Clients, predictors: Predictors) -> None:
         same(answer, prediction)
     plain = clients["spam"].post("/predict", content=texts[1].encode(), headers={"content-type": "text/plain"})
     same(plain.json()["predictions"][0], predictors["spam"].predict_one(texts[1]))
+    for charset in ("utf-16", "windows-1252", "EUC-KR"):
+        done = clients["spam"].post(
+            "/predict", content=texts[0].encode(charset), headers={"content-type": f"text/plain; charset={charset}"}
+        )
+        assert done.json() == clients["spam"].post("/predict", json=texts[0]).json()
     mixed = clients["spam"].post("/predict", json=["good", 3, None, "x" * 100_001]).json()["predictions"]
     assert ["error" in answer for answer in mixed] == [False, True, True, True]
     assert "100,000" in mixed[3]["error"]
@@ -145,8 +150,9 @@ def test_bare_numbers(clients: Clients, predictors: Predictors) -> None:
         ("titanic", b"PAR1\0\0\0\0", "text/csv", 415, "Parquet"),
         ("titanic", b"age,fare\n1,2\n", "text/csv", 422, "sex"),
         ("titanic", b"\xff\xd8\xff", "image/jpeg", 415, "text/csv"),
-        ("spam", b"\xff", "text/plain", 400, "UTF-8"),
-        ("spam", b"x", "text/plain; charset=utf-16", 415, "utf-16"),
+        ("spam", b"\xff", "text/plain", 400, "utf-8"),
+        ("spam", b"x", "text/plain; charset=zlib", 415, "zlib"),
+        ("titanic", b"age\n\xe4", "text/csv", 400, "charset="),
         ("bare", b"x", "multipart/form-data; boundary=x", 400, "multipart"),
     ],
 )

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,9 @@ def test_a_log_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) 
     reading, writing = os.pipe()
     stream = os.fdopen(writing, "w")
     monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     running.log_to_stderr()
+    warnings.showwarning("half \x1b[31m", UserWarning, "/secret/path.py", 3)
     monkeypatch.undo()
     for _ in range(11_000):  # more than the pipe and the queue hold
         event("x" * 100)
@@ -147,7 +150,8 @@ def test_a_log_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) 
     handler = loggers[0].handlers[0]
     for logger in loggers:
         logger.handlers, logger.propagate, logger.level = [], True, logging.NOTSET
-    assert len(os.read(reading, 1 << 16)) > 1 << 15
+    first, *rest = os.read(reading, 1 << 16).splitlines()
+    assert (json.loads(first)["text"], b"secret" in first, len(rest) > 200) == ("half \x1b[31m", False, True)
     os.close(reading)
     handler.close()
     with contextlib.suppress(BrokenPipeError):

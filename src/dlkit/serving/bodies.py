@@ -31,6 +31,8 @@ __all__ = ["Asked", "TAKES", "Takes", "asked_in", "from_json", "media_type"]
 
 _CSV = "text/csv"
 _PLACE = re.compile(r"^(?:image|row|text) \d+: ")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_CHARSETS = ("utf-8", "us-ascii", "utf-16", "iso-8859-1", "windows-1252", "euc-kr", "cp949", "shift_jis", "gb18030")
 _EMPTY = "the body is empty"
 
 
@@ -83,7 +85,7 @@ def _pixels(data: bytes, limits: Limits) -> str:
 
 
 def _of_text(value: Any, predictor: Predictor) -> Any:
-    value = _of_plain(value, {}) if isinstance(value, bytes) else value  # of a binary tensor
+    value = _decoded(value, {}) if isinstance(value, bytes) else value  # of a binary tensor
     if isinstance(value, str):
         return value
     if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value):
@@ -91,14 +93,16 @@ def _of_text(value: Any, predictor: Predictor) -> Any:
     raise ArgumentError(f"is not a text or a pair of texts, but {_in_json(value)}")
 
 
-def _of_plain(body: bytes, parameters: Mapping[str, str]) -> str:
-    charset = parameters.get("charset", "utf-8").lower()
-    if charset not in ("utf-8", "utf8", "us-ascii"):
-        raise RefusedError(415, f"texts are taken in UTF-8, and this one says that it is in {charset!r:.40}")
+def _decoded(body: bytes, parameters: Mapping[str, str]) -> str:
+    """A body as text: in the encoding that it says it has, else in UTF-8; nothing is guessed."""
+    charset = parameters.get("charset", "utf-16" if body.startswith(_UTF_16) else "utf-8").lower()
+    if charset not in _CHARSETS:
+        raise RefusedError(415, f"texts are taken in {', '.join(_CHARSETS)}, and this one says {charset!r:.40}")
     try:
-        return body.decode()
+        return body.decode("utf-8-sig" if charset == "utf-8" else charset)
     except UnicodeDecodeError as error:
-        raise RefusedError(400, f"the text is not UTF-8: byte {error.start:,} cannot be read") from error
+        hint = "; say what it is: Content-Type: text/csv; charset=windows-1252" if "charset" not in parameters else ""
+        raise RefusedError(400, f"the body is not {charset}: byte {error.start:,} cannot be read{hint}") from error
 
 
 def _characters(given: Any, limits: Limits) -> str:
@@ -146,7 +150,7 @@ TAKES: dict[str, Takes] = {
         nouns="texts",
         json="a string, or a list of two for a pair",
         raw=("text/plain",),
-        of_raw=_of_plain,
+        of_raw=_decoded,
         of_json=_of_text,
         check=_characters,
         sample="",
@@ -249,7 +253,7 @@ def asked_in(headers: Headers, body: bytes, predictor: Predictor, limits: Limits
     if media == "application/json":
         return from_json(_parsed(body), predictor, limits)
     if media in takes.files:
-        return _of_file(body, takes, limits)
+        return _of_file(body, parameters, takes, limits)
     if _fits(media, takes.raw):
         return Asked(takes=takes, limits=limits, size=1, inputs=[takes.of_raw(body, parameters)])
     given = f"and the body is {media!r:.80}" if media else "and the request has no Content-Type"
@@ -332,11 +336,12 @@ def _check_count(count: int, limits: Limits) -> None:
         raise RefusedError(413, f"the request has {count:,} inputs, and this server takes {limits.inputs:,} at a time")
 
 
-def _of_file(body: bytes, takes: Takes, limits: Limits) -> Asked:
+def _of_file(body: bytes, parameters: Mapping[str, str], takes: Takes, limits: Limits) -> Asked:
     if not body:
         raise RefusedError(400, "the table is empty (0 bytes)")
     if (kind := kind_of(body[:HEAD])) is not None:
         raise RefusedError(415, f"the body is {kind.name}, and a table is taken as text, CSV")
+    body = _decoded(body, parameters).encode()
     rows = max(1, body.count(b"\n"), body.count(b"\r")) - 1  # without the header; a last line need not end
     _check_count(rows, limits)
     return Asked(takes=takes, limits=limits, size=max(1, rows), file=body)
@@ -350,7 +355,7 @@ def _of_form(headers: Headers, body: bytes, takes: Takes, limits: Limits) -> Ask
     if takes.files:
         if len(parts) > 1:
             raise RefusedError(400, f"the form has {len(parts)} parts; of a table it may have one, the CSV file")
-        return _of_file(parts[0], takes, limits)
+        return _of_file(parts[0], {}, takes, limits)
     if not takes.raw:
         raise RefusedError(415, _wanted(takes))
     return Asked(takes=takes, limits=limits, size=len(parts), inputs=[takes.of_raw(part, {}) for part in parts])

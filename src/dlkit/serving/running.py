@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
@@ -93,6 +94,19 @@ def log_to_stderr(*, errors_only: bool = False) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.ERROR if errors_only else logging.INFO if name == LOGGER else logging.WARNING)
+    warnings.showwarning = _warned
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as an event, without the place in the source that raised it."""
+    event("warning", level=logging.WARNING, kind=category.__name__, text=str(message))
 
 
 class _Writer(logging.Handler):
