@@ -14,7 +14,7 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # Every file of src/dlkit, exactly once; a file may import from those before it, in any place and also for types only.
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
-_doors _showing errors _bounds _filekinds _textfiles _opening _optional _frames
+_version _doors _showing errors _bounds _filekinds _textfiles _opening _optional _frames
 storage/files storage/identity storage/arrays storage/strings storage/caches storage/__init__
 specs/documents specs/kinds specs/columns specs/table registry
 _modes _nested _calling
@@ -85,6 +85,7 @@ cli/__init__ __main__
 # Who may import a module by a name that is not written in the same place: the doors, whose tables are read here as
 # imports, and the file that says which extra a missing package belongs to.
 MAY_HIDE = {"__init__", "_doors", "_optional"}
+IMPORTERS = {"import_module", "__import__", "find_spec", "run_module"}
 MODULE = re.compile(r"dlkit(\.\w+)+")
 
 # What a room must not reach, not even through others: training takes any iterable of batches, and so on.
@@ -117,13 +118,13 @@ def is_module(root: Path, text: str) -> bool:
 def hidden_imports(root: Path, file: str) -> list[str]:
     """The calls in a file that import what no reader of it can see: anything but a constant."""
     nodes = ast.walk(ast.parse((root / f"{file}.py").read_text(encoding="utf-8")))
-    return [
-        ast.unparse(node)
-        for node in nodes
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__", "find_spec", "run_module")
-        and not (node.args and isinstance(node.args[0], ast.Constant))
-    ]
+    taken: list[tuple[ast.expr, ast.expr | None]] = []  # by which function or table, and which module
+    for node in nodes:
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in IMPORTERS:
+            taken.append((node, node.args[0] if node.args else None))
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "sys.modules":
+            taken.append((node, node.slice))
+    return [ast.unparse(node) for node, module in taken if not isinstance(module, ast.Constant)]
 
 
 def resolve(root: Path, name: str) -> str:
@@ -196,6 +197,7 @@ def test_a_planted_upward_import_is_found(tmp_path: Path, line: str) -> None:
         "from importlib import import_module\nimport_module(f'dlkit.{room}')",
         "def f(name):\n    return __import__(name)",
         "import importlib\nimportlib.import_module(name=HOME)",
+        "import sys\nversion = sys.modules[__name__.partition('.')[0]].version",
     ],
 )
 def test_a_planted_import_of_a_variable_is_found(tmp_path: Path, line: str) -> None:

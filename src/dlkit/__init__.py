@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 # Where each public name lives; the door imports a room only when somebody asks for something in it.
 _ROOMS = {
     "DataLoader": "dlkit.loader",
@@ -23,6 +21,7 @@ _ROOMS = {
     "save": "dlkit.artifact",
     "seed_everything": "dlkit.rng",
 }
+_HIDDEN = {"__version__": "dlkit._version"}
 _MODULES = (
     "artifact",
     "callbacks",
@@ -49,6 +48,7 @@ _MODULES = (
 __all__ = sorted([*_ROOMS, *_MODULES])
 
 if TYPE_CHECKING:
+    from dlkit._version import __version__ as __version__
     from dlkit.artifact import save as save
     from dlkit.inference import Predictor as Predictor
     from dlkit.inference import load as load
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = getattr(importlib.import_module(_ROOMS[name]), name)
+    if home := _ROOMS.get(name) or _HIDDEN.get(name):
+        value = getattr(importlib.import_module(home), name)
         globals()[name] = value
         return value
     if name in _MODULES:

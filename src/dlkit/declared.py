@@ -87,7 +87,8 @@ def task_in(given: Any) -> str | None:
         given: A dataset, a model or a schema.
 
     >>> from types import SimpleNamespace
-    >>> task_in(SimpleNamespace(classes=["ant", "bee"])), task_in(SimpleNamespace(targets=torch.ones(3)))
+    >>> from torch import ones
+    >>> task_in(SimpleNamespace(classes=["ant", "bee"])), task_in(SimpleNamespace(targets=ones(3)))
     ('classification', 'regression')
     """
     stated, targets = getattr(target_in(given), "task", None) or getattr(given, "task", None), _targets_of(given)

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit._calling import bare, call, cast, evaluating, output_of
+from dlkit._version import __version__
 from dlkit.artifact import exporting
 from dlkit.artifact.header import FORMAT_VERSION, sealed
 from dlkit.artifact.inputs import Meaning, describe_example, make_example
@@ -206,8 +206,7 @@ def _kept(output: Tensor) -> list[float | None]:
 
 
 def _versions() -> dict[str, str]:
-    own = sys.modules[__name__.partition(".")[0]].__version__  # the package itself, which stands above all rooms
-    found = {"dlkit": own, "torch": torch.__version__, "python": platform.python_version()}
+    found = {"dlkit": __version__, "torch": torch.__version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)

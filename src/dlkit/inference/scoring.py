@@ -34,13 +34,15 @@ def labelled(meaning: Meaning, data: Any, options: Mapping[str, Any]) -> Any:
     made = _opened(meaning, data, options) if not hasattr(data, "__getitem__") or _is_raw(data) else data
     if meaning.kind == "image" and spec_in(made) != meaning.preprocessing:
         made = _prepared(made, meaning)
-    own = {"table": "schema", "text": "spec"}.get(meaning.kind)
-    if own and not _same(meaning.kind, getattr(made, own, None), meaning.preprocessing):
+    if meaning.kind in ("image", "tensor"):
+        return made
+    own = spec_in(made)
+    if own is None or own.compared() != meaning.preprocessing.compared():
         raise ArgumentError(
-            f"this dataset is prepared by another {own} than the model's; give the file or table itself, and the "
-            "model prepares it"
+            "this dataset is prepared by another spec than the model's; give the file or table itself, and the model "
+            "prepares it"
         )
-    if getattr(made, "targets", None) is None and own:
+    if getattr(made, "targets", None) is None:
         raise DataError("the data has no targets to compare with; say where they are: evaluate(data, target=...)")
     return made
 
@@ -85,14 +87,6 @@ def _with_column(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> d
     if not isinstance(named, os.PathLike) and not hasattr(named, "columns"):
         return dict(options)
     return {**options, **dict(zip(("text", "pair"), columns_of(meaning, named, options), strict=False))}
-
-
-def _same(kind: str, given: Any, wanted: Any) -> bool:
-    return (
-        given is not None and given.encoder.document() == wanted.encoder.document()
-        if kind == "text"
-        else given == wanted
-    )
 
 
 def score(meaning: Meaning, outputs: Tensor, targets: Tensor, classes: Sequence[str] | None) -> dict[str, float]:

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from dlkit._version import __version__
 from dlkit.serving.bodies import TAKES
 from dlkit.serving.limits import Limits
-from dlkit.serving.served import VERSION, Loaded
+from dlkit.serving.served import Loaded
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
 from dlkit.specs.table import Schema
 
@@ -77,7 +78,7 @@ def openapi(models: Sequence[Loaded], limits: Limits) -> dict[str, Any]:
         "info": {
             "title": ", ".join(names),
             "version": "-".join(loaded.version for loaded in models),
-            "description": f"Served by dlkit {VERSION}.",
+            "description": f"Served by dlkit {__version__}.",
         },
         "paths": _own(models, limits) | _of_protocol(names),
         "components": {

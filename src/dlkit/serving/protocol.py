@@ -16,6 +16,7 @@ import numpy as np
 from starlette.datastructures import Headers
 
 from dlkit import _bounds
+from dlkit._version import __version__
 from dlkit.errors import ArgumentError
 from dlkit.inference.outputs import Prediction
 from dlkit.inference.predictor import Predictor
@@ -23,7 +24,7 @@ from dlkit.serving.answers import as_json
 from dlkit.serving.bodies import TAKES, Asked, from_json
 from dlkit.serving.limits import Limits
 from dlkit.serving.refusals import RefusedError
-from dlkit.serving.served import VERSION, Loaded
+from dlkit.serving.served import Loaded
 
 __all__ = ["Wish", "model", "read", "server", "write"]
 
@@ -51,7 +52,7 @@ class Wish:
 
 def server() -> dict[str, Any]:
     """What the server is."""
-    return {"name": "dlkit", "version": VERSION, "extensions": ["binary_tensor_data"]}
+    return {"name": "dlkit", "version": __version__, "extensions": ["binary_tensor_data"]}
 
 
 def model(loaded: Loaded) -> dict[str, Any]:

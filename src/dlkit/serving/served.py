@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,8 @@ from dlkit.errors import ArgumentError, DlkitError, ModelFileError
 from dlkit.inference.predictor import Predictor, load
 from dlkit.serving.logs import event
 
-__all__ = ["Loaded", "Served", "VERSION", "served"]
+__all__ = ["Loaded", "Served", "served"]
 
-#: Of dlkit; the package itself stands above all rooms.
-VERSION: str = sys.modules[__name__.partition(".")[0]].__version__
 
 _DIGITS = 12  # of the SHA-256: enough that two versions of a model never share them
 _ATTEMPTS = 3
