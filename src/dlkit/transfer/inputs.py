@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 
 from dlkit.errors import ArgumentError
 from dlkit.transfer._trace import run_trace
-from dlkit.transforms import Preprocessing
+from dlkit.transforms import Preprocessing, from_model
+from dlkit.transforms.spec import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SMALLEST", "enlarge_small_images", "preprocessing_of", "take_channels"]
 
@@ -21,7 +24,6 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "SMALLEST", "enlarge_small_images", 
 #: otherwise look at hardly more than one place.
 SMALLEST = 96
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _log = logging.getLogger("dlkit")
 
 
@@ -36,22 +38,11 @@ def preprocessing_of(config: Mapping[str, Any], *, in_chans: int, image_size: in
     _, height, width = config.get("input_size") or (3, 224, 224)
     if image_size is not None:
         height = width = max(image_size, SMALLEST)
-    fits: dict[Any, Any] = {"squash": "stretch", "border": "pad"}
-    fit, interpolation = fits.get(config.get("crop_mode"), "crop"), config.get("interpolation")
-    share = float(config.get("crop_pct") or 0.875) if image_size is None or image_size >= SMALLEST else 1.0
-    normal = [
-        tuple(map(float, config.get(name) or usual)) for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
-    ]
-    mean, std = ((0.0,), (1.0,)) if in_chans == 1 else normal
-    return Preprocessing(
-        size=(height, width),
-        resize=int(max(height, width) / share) if fit == "crop" else None,
-        fit=fit,
-        interpolation=interpolation if interpolation in ("bilinear", "nearest") else "bicubic",
-        color="L" if in_chans == 1 else "RGB",
-        mean=mean,
-        std=std,
-    )
+    share = config.get("crop_pct") if image_size is None or image_size >= SMALLEST else 1.0
+    usual = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} | {name: value for name, value in config.items() if value}
+    known = SimpleNamespace(pretrained_cfg=usual | {"input_size": (3, height, width), "crop_pct": share})
+    found = from_model(known)
+    return dataclasses.replace(found, color="L", mean=(0.0,), std=(1.0,)) if in_chans == 1 else found
 
 
 def take_channels(
