@@ -32,7 +32,7 @@ text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/
 specs/builtin specs/__init__
 text/__init__
 reading/cells reading/parsing reading/targets reading/classes reading/bytes reading/policy
-reading/headers reading/delimited reading/excel reading/columnar reading/frames reading/_text_rows reading/plain
+reading/headers reading/delimited reading/excel reading/frames reading/columnar reading/_text_rows reading/plain
 reading/reader reading/blocks reading/__init__
 datasets/base
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist

@@ -3,15 +3,19 @@
 | file | what it answers |
 |---|---|
 | `encodings` | which encoding bytes are in: known, or guessed and said to be |
-| `bytes` | a path, address or archive to UTF-8 bytes |
-| `delimited` | separator, quotes and header of a text table |
+| `policy` | how to read, and what becomes of bad rows |
+| `bytes` | a path, address or archive to bytes |
+| `excel` | a sheet of a workbook to the CSV text of the same table |
+| `plain` | any of these to UTF-8 text |
+| `headers` | its first rows: titles, header or none, the decimal mark |
+| `delimited` | separator and quotes |
 | `_text_rows` | its rows to cells: through Arrow where that is exact, else one by one |
 | `frames` | pandas, Arrow and other frames to cells |
-| `policy` | how to read, and what becomes of bad rows |
+| `columnar` | Parquet and Arrow files |
 | `reader` | any source to a table of cells |
 | `blocks` | a big file in pieces that can be read one by one |
 | `cells` | one column as it was read |
 | `parsing` | text to numbers, dates and truth values, in the ways people write them |
 | `targets` | what a column of targets is: task, classes, their order |
-| `classes` | the order of classes: stated, or checked against a model's |
+| `classes` | the order of classes, stated or checked |
 """

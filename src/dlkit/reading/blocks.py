@@ -17,11 +17,10 @@ from dlkit._textfiles import LONGEST_LINE, check_lines
 from dlkit.errors import DataError
 from dlkit.reading._text_rows import fitting_dialect, lines_of, parse_text
 from dlkit.reading.bytes import byte_stream
-from dlkit.reading.cells import Place, Table
+from dlkit.reading.cells import Block, Place, Table
 from dlkit.reading.columnar import ColumnarFile
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect, records
 from dlkit.reading.encodings import first_bad_byte
-from dlkit.reading.frames import arrow_columns
 from dlkit.reading.headers import sampled
 from dlkit.reading.plain import PlainText, plain_copy, plain_text
 from dlkit.reading.policy import ReadOptions
@@ -32,21 +31,6 @@ __all__ = ["Block", "BlockFile", "block_file", "read_once"]
 BLOCK_BYTES = 2 << 20
 _BUFFER = 1 << 20
 _HEAD = 1 << 20  # in which separator and header are found
-
-
-@dataclass(frozen=True)
-class Block:
-    """A part of a file.
-
-    Attributes:
-        start: Its first byte, or its row group.
-        stop: The byte after it, or the next row group.
-        line: The line it begins with.
-    """
-
-    start: int
-    stop: int
-    line: int = 0
 
 
 class BlockFile(Protocol):
@@ -96,7 +80,7 @@ def block_file(path: Path, options: ReadOptions) -> BlockFile:
         options: How to read.
     """
     if (columnar := ColumnarFile.of(path, options)) is not None:
-        return RowGroups(columnar)
+        return columnar
     plain, how, options, noun = plain_copy(path, options)
     head = _head(plain)
     mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
@@ -119,7 +103,7 @@ def read_once(path: Path, options: ReadOptions, quotes: bool | None = None) -> B
         DataError: it is empty, damaged, or of another kind.
     """
     if (columnar := ColumnarFile.of(path, options)) is not None:
-        return RowGroups(columnar)
+        return columnar
     text = plain_text(path, options, str(path))
     dialect = find_dialect(text.data, str(path), text.options)
     dialect = fitting_dialect(text.data, dialect, str(path)) if quotes is None else replace(dialect, quoted=quotes)
@@ -321,63 +305,3 @@ def _counted_end(data: bytes, dialect: Dialect) -> int:
         if isinstance(record, csv.Error) and "end of data" in str(record):
             break
     return sum(len(line) for line in data.splitlines(keepends=True)[: last - 1])
-
-
-@dataclass
-class RowGroups:
-    """A file of columns by its groups, which often have a million rows, so they are read in pieces.
-
-    Attributes:
-        file: The file.
-    """
-
-    file: ColumnarFile
-
-    @property
-    def source(self) -> Path:
-        """See `BlockFile`."""
-        return self.file.source
-
-    @property
-    def note(self) -> str:
-        """See `BlockFile`."""
-        return self.file.note
-
-    @property
-    def names(self) -> list[str]:
-        """See `BlockFile`."""
-        return self.file.names
-
-    def blocks(self) -> Iterator[tuple[Block, None]]:
-        """See `BlockFile`; a block knows as its line how many rows are before it."""
-        before = 0
-        for number, rows in enumerate(self.file.groups()):
-            if rows:
-                yield Block(number, number + 1, before), None
-            before += rows
-
-    def total(self, block: Block, table: Table) -> float:
-        """See `BlockFile`."""
-        return float(sum(self.file.groups()))
-
-    def tables(
-        self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
-    ) -> Iterator[Table]:
-        """See `BlockFile`."""
-        origin, first = self.source.name, 0
-        for piece in self.file.pieces(block.start, needed, threads=threads):
-            cells = arrow_columns(piece, origin)
-            place = _RowsFrom(block.line + first, origin)
-            yield Table(cells, origin, place, folder=self.source.parent, first=first)
-            first += len(piece)
-
-
-@dataclass(frozen=True)
-class _RowsFrom:
-    """Names a row by its number in the file."""
-
-    before: int
-    origin: str
-
-    def __call__(self, row: int) -> Place:
-        return Place(self.origin, self.before + row)

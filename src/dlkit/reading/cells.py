@@ -15,6 +15,7 @@ import numpy as np
 from dlkit.storage.strings import PackedStrings
 
 __all__ = [
+    "Block",
     "Cells",
     "Dates",
     "Numbers",
@@ -260,6 +261,21 @@ def plain_text(value: Any) -> str:
     if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < _EXACT:
         return str(int(value))
     return str(value)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a file.
+
+    Attributes:
+        start: Its first byte, or its row group.
+        stop: The byte after it, or the next row group.
+        line: The line it begins with.
+    """
+
+    start: int
+    stop: int
+    line: int = 0
 
 
 @dataclass

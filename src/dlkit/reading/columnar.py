@@ -13,7 +13,9 @@ from typing import Any
 from dlkit._opening import open_regular
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
+from dlkit.reading.cells import Block, Place, Table
 from dlkit.reading.delimited import chosen_columns
+from dlkit.reading.frames import arrow_columns
 from dlkit.reading.policy import ReadOptions
 
 __all__ = ["ColumnarFile", "columnar_kind"]
@@ -111,41 +113,76 @@ class ColumnarFile:
 
         return parquet.ParquetFile(where, buffer_size=_BUFFER)  # else whole columns of a group are read
 
-    def groups(self) -> list[int]:
+    def _groups(self) -> list[int]:
         """How many rows each group has; a group is the least that can be read by itself."""
         with self._opened() as file:
             if self.kind == "Parquet":
                 return [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
             return [batch.num_rows for batch in _batches(file)]
 
-    def table(self) -> Any:
-        """All rows as an Arrow table."""
-        names = self.names
-        with self._opened() as file:
-            if self.kind == "Parquet":
-                return file.read(columns=names)
-            return file.read_all().select(names)
+    def blocks(self) -> Iterator[tuple[Block, None]]:
+        """See `BlockFile`; the line of a block is how many rows are before it."""
+        before = 0
+        for number, rows in enumerate(self._groups()):
+            if rows:
+                yield Block(number, number + 1, before), None
+            before += rows
 
-    def pieces(self, group: int, columns: Collection[str] | None, *, threads: bool) -> Iterator[Any]:
-        """The rows of a group as Arrow tables of at most `PIECE_ROWS` rows.
+    def total(self, block: Block, table: Table) -> float:
+        """See `BlockFile`.
 
         Args:
-            group: Its number.
-            columns: The columns to read at least; None for all.
+            block: Makes no difference.
+            table: Makes no difference.
+        """
+        return float(sum(self._groups()))
+
+    def whole(self) -> Table:
+        """All rows."""
+        names, origin = self.names, self.source.name
+        with self._opened() as file:
+            table = file.read(columns=names) if self.kind == "Parquet" else file.read_all().select(names)
+        return Table(arrow_columns(table, origin, threads=True), origin, RowsFrom(0, origin), [self.note])
+
+    def tables(
+        self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
+    ) -> Iterator[Table]:
+        """See `BlockFile`; a group often has a million rows, so it comes in pieces.
+
+        Args:
+            block: One of `blocks`.
+            as_text: Makes no difference: cells have the types of the file.
+            needed: The columns to read at least; None for all.
             threads: Whether Arrow may use several.
         """
         import pyarrow as pa
 
-        names = [name for name in self.names if columns is None or name in columns]
+        origin, first = self.source.name, 0
+        names = [name for name in self.names if needed is None or name in needed]
         with self._opened() as file:
-            if self.kind == "Parquet":
-                for batch in file.iter_batches(PIECE_ROWS, [group], columns=names, use_threads=threads):
-                    yield pa.Table.from_batches([batch])
-            else:
-                batch = next(batch for number, batch in enumerate(_batches(file)) if number == group)
-                for start in range(0, len(batch), PIECE_ROWS):
-                    yield pa.Table.from_batches([batch.slice(start, PIECE_ROWS)]).select(names)
+            for batch in self._pieces(file, block.start, names, threads=threads):
+                cells = arrow_columns(pa.Table.from_batches([batch]).select(names), origin)
+                place = RowsFrom(block.line + first, origin)
+                yield Table(cells, origin, place, folder=self.source.parent, first=first)
+                first += len(batch)
         pa.default_memory_pool().release_unused()  # it would keep what the largest group took
+
+    def _pieces(self, file: Any, group: int, names: list[str], *, threads: bool) -> Iterator[Any]:
+        if self.kind == "Parquet":
+            return iter(file.iter_batches(PIECE_ROWS, [group], columns=names, use_threads=threads))
+        batch = next(batch for number, batch in enumerate(_batches(file)) if number == group)
+        return (batch.slice(start, PIECE_ROWS) for start in range(0, len(batch), PIECE_ROWS))
+
+
+@dataclass(frozen=True)
+class RowsFrom:
+    """Names a row by its number in the file, where there are no lines."""
+
+    before: int
+    origin: str
+
+    def __call__(self, row: int) -> Place:
+        return Place(self.origin, self.before + row)
 
 
 def _batches(file: Any) -> Iterator[Any]:

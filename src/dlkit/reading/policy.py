@@ -137,16 +137,8 @@ class ReadOptions(RowPolicy):
     """How to read, checked: see `ReadArguments` for what the first fields mean.
 
     Attributes:
-        encoding: Of text files, or "auto".
-        separator: Between cells, or "auto".
-        header: True, False, the names of columns that have none in the file, or None to find out.
-        columns: The columns to read; None for all.
-        skip_rows: Lines above the table to pass over.
-        comment: What lines begin with that are no rows.
-        decimal: The decimal mark, or "auto".
-        thousands: What groups digits, or "auto".
-        sheet: Of an Excel file.
-        missing: Cells that mean "nothing here".
+        encoding, separator, header, columns, skip_rows: See `TableArguments`.
+        comment, decimal, thousands, sheet, missing: See `TableArguments`.
         optional: Of the names in `header` those that a file may lack, all together: targets, in new data.
         usual_decimal: The decimal mark of a file whose own cells leave it open; "" for a point.
         wordy: Columns whose cells are no numbers, whatever they look like.

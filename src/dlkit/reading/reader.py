@@ -18,7 +18,7 @@ from dlkit.reading.bytes import local_path
 from dlkit.reading.cells import Array, Cells, Place, Table
 from dlkit.reading.columnar import ColumnarFile, columnar_kind
 from dlkit.reading.delimited import Dialect, chosen_columns, find_dialect
-from dlkit.reading.frames import arrow_columns, concatenated, table_of_frame
+from dlkit.reading.frames import concatenated, table_of_frame
 from dlkit.reading.plain import PlainText, plain_text
 from dlkit.reading.policy import ReadOptions
 
@@ -118,7 +118,7 @@ def _stacked(tables: Sequence[Table], columns: dict[str, Cells]) -> Table:
 
 def _read_file(path: Path, options: ReadOptions, as_text: Collection[str] | None) -> Table:
     columnar = ColumnarFile.of(path, options)
-    table = _text_table(path, options, as_text, str(path)) if columnar is None else _columns(columnar)
+    table = _text_table(path, options, as_text, str(path)) if columnar is None else columnar.whole()
     if len(table) == 0:
         raise DataError(f"{path} has a header with {len(table.columns)} columns but no rows")
     table.folder = path.parent
@@ -140,7 +140,7 @@ def table_of_content(content: bytes, options: ReadOptions, as_text: Collection[s
     if not content:
         raise DataError(f"{name} is empty (0 bytes)")
     if (kind := columnar_kind(content[:8])) is not None:
-        return _columns(ColumnarFile(Path(name), kind, options, content))
+        return ColumnarFile(Path(name), kind, options, content).whole()
     return _text_table(content, options, as_text, name)
 
 
@@ -169,11 +169,6 @@ def _text_table(source: Path | bytes, options: ReadOptions, as_text: Collection[
 
 def _same(text: PlainText) -> PlainText:
     return text
-
-
-def _columns(file: ColumnarFile) -> Table:
-    columns = arrow_columns(file.table(), file.source.name, threads=True)
-    return Table(columns, file.source.name, Rows(file.source.name), [file.note])
 
 
 @dataclass(frozen=True)
@@ -206,16 +201,6 @@ class Numbered:
 
     def __call__(self, row: int) -> Place:
         return Place(self.origin, int(self.lines[row]), self.noun)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Names a row by its number, where there are no lines."""
-
-    origin: str
-
-    def __call__(self, row: int) -> Place:
-        return Place(self.origin, row)
 
 
 @dataclass(frozen=True)
