@@ -76,6 +76,7 @@ def test_a_header_is_not_taken_for_a_row(tmp_path, text):
         '3,"Wall St. bears","Reuters"\n3,"Carlyle looks"," again"\n4,"Oil and economy","x"\n',
         "p,x,s\ne,x,y\np,b,s\ne,b,y\np,x,y\ne,x,s\n",
         "2020-01-01,1\n2020-01-02,2\n2020-01-03,1\n",
+        f"ham,{'Go until jurong point, ' * 4}\nspam,win\nham,ok\n".replace("point, ", "point "),
         "5,0,0,0,12\n0,0,3,0,1\n4,0,0,9,2\n5,0,0,9,3\n",
     ],
 )

@@ -32,6 +32,7 @@ _SAMPLE = 1 << 18
 _SAMPLE_ROWS = 1000
 _LOOKED_AT = 200  # rows that tell whether the first one is like them
 _FEW = 20
+_LONG = 60  # characters that no name of a column has
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def is_row_of_data(first: Sequence[str], rows: Sequence[Sequence[str]], missing:
 
     It has none of words above numbers or dates, and something that names do not have: a fraction, a date, or a cell
     that comes again in its column. Numbers that count upwards are names, of years or as pandas numbers columns. Where
-    all is text, every cell must come again.
+    all is text, every cell must come again, or one beside a long sentence.
 
     Args:
         first: The first row.
@@ -197,7 +198,7 @@ def is_row_of_data(first: Sequence[str], rows: Sequence[Sequence[str]], missing:
                 return False  # a word above numbers
             above.append(name)
     if not above:
-        return len(names) > 1 and all(again)
+        return len(names) > 1 and (all(again) or (any(again) and any(len(name) > _LONG for name in names)))
     if len(above) > 1 and _counts_upwards(above):
         return False
     return any(again) or any(not name.lstrip("+-").isdecimal() for name in above)
