@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import shutil
@@ -20,7 +21,7 @@ import warm
 from dlkit.cli import app
 from dlkit.datasets import ImageFolder
 from dlkit.errors import ArgumentError
-from dlkit.storage import caches, clear, entries, home
+from dlkit.storage import caches, clear, entries, files, home
 from dlkit.storage.arrays import Block, BlockWriter
 from dlkit.storage.files import FileLock, home_of
 
@@ -142,6 +143,15 @@ def test_an_array_that_is_removed_under_a_reader_is_absent(kept: Path) -> None:
     clear(["text"])
     with pytest.raises(FileNotFoundError):
         Block.map(path, np.int32)
+
+
+def test_a_file_system_without_locks_can_still_be_read(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(file: Any, shared: bool) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files, "_lock", no_locks)
+    assert len(files.mapped(kept / "text" / "key.ids", "u1")) == 150
+    assert len(clear(["text"]).in_use) == 1
 
 
 def test_entries_may_disappear_in_the_middle(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

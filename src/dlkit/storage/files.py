@@ -211,7 +211,10 @@ def mapped(path: Path, dtype: Any, *, mode: Literal["r", "c"] = "r") -> Any:
     """
     with open(path, "rb") as file:
         # What maps a file holds a duplicate of its descriptor, and with that the lock.
-        if not locks(file, shared=True):
+        with contextlib.suppress(OSError):  # a file system without locks, where nothing is cleared either
+            if not locks(file, shared=True):
+                file.close()
+        if file.closed:
             raise FileNotFoundError(errno.ENOENT, "is being removed", str(path))
         if os.fstat(file.fileno()).st_size == 0:  # nothing cannot be mapped
             return np.zeros(0, dtype=dtype)

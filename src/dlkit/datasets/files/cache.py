@@ -99,7 +99,8 @@ class ArrayCache:
         self.folder, self.size, self.full = folder / hashlib.sha256(rule.encode()).hexdigest()[:12], size, ""
         self._lock = self.folder / "lock"
         self._given_budget, self._said_too_small = budget, False
-        self.folder.mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):  # one that may only be read
+            self.folder.mkdir(exist_ok=True)
         self._start()
         self.budget = self._allowed()
         with contextlib.suppress(OSError):
@@ -109,7 +110,7 @@ class ArrayCache:
     def _allowed(self) -> int:
         if self._given_budget is not None:
             return self._given_budget
-        return (shutil.disk_usage(self.folder).free + self.used) // 2
+        return (shutil.disk_usage(self.folder.parent).free + self.used) // 2
 
     def _start(self) -> None:
         """What each process has of its own."""
