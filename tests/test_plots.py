@@ -343,7 +343,7 @@ def test_a_full_disk_leaves_the_old_picture(tmp_path: Path) -> None:
 
 def test_nothing_global_is_touched() -> None:
     code = (
-        "import sys, torch; from dlkit import plots; sys.modules.pop('matplotlib.pyplot', None);"
+        "import sys; sys.modules.pop('matplotlib.pyplot', None); import torch; from dlkit import plots;"
         "plots.sample_grid(torch.rand(2, 8, 8)); plots.curves({'val_loss': [1]});"
         "plots.confusion_matrix([0], [0], ['a']); assert 'matplotlib.pyplot' not in sys.modules"
     )
