@@ -18,20 +18,20 @@ import dlkit
 
 HELP = """
 import sys, time
-began = time.perf_counter()
+began = time.process_time()
 import dlkit.cli
 try:
     dlkit.cli.app(sys.argv[1:], prog_name="dlkit")
 except SystemExit:
     pass
 heavy = {"torch", "numpy", "pandas", "PIL", "torchvision", "timm"} & set(sys.modules)
-print(time.perf_counter() - began, *heavy)
+print(time.process_time() - began, *heavy)
 """
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]], ids=" ".join)
 def test_help_comes_at_once(tmp_path: Path, arguments: list[str]) -> None:
-    """Under half a second, the import of torch being several; at one of three times, since machines are busy."""
+    """Under half a second of processor time, the import of torch taking several; at one of three times."""
     for _ in range(3):
         done = finish(start([sys.executable, "-c", HELP, *arguments], tmp_path))
         assert done.code == 0, done.err
@@ -46,9 +46,8 @@ def test_help_has_examples_for_every_command(tmp_path: Path) -> None:
     from dlkit.cli.app import app
 
     texts = {command.callback.__name__: command.callback.__doc__ for command in app.registered_commands}  # type: ignore[union-attr]
-    assert {"train", "predict", "evaluate", "inspect", "info", "export", "download", "compare", "demo", "new"} == set(
-        texts
-    )
+    commands = "cache compare demo download evaluate export info inspect new predict serve train"
+    assert " ".join(sorted(texts)) == commands
     for name, text in texts.items():
         assert f"dlkit {name} " in str(text)
     done = python(tmp_path, "-m", "dlkit", "predict", "--help")
