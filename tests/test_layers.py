@@ -22,7 +22,7 @@ _arguments _devices _shapes _layer_errors
 reading/encodings
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
-rng lending
+rng lending distributed
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets
 transforms/__init__
 collate/padding collate/structure collate/collating collate/__init__
@@ -64,10 +64,10 @@ callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callb
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/sources training/windows
-training/meaning training/units training/batches training/counting training/outputs training/summing training/steps
+training/meaning training/units training/batches training/counting training/outputs training/summing training/exchanging training/steps
 training/closures
 training/judging training/loop training/signals training/handed training/identity training/schedules
-training/probing training/origin training/resuming training/continuing
+training/probing training/origin training/resuming training/continuing training/together
 training/watching training/reuse_settings training/reuse training/rehearsal training/setup
 training/fitting training/trainer training/__init__
 inference/outputs inference/batches inference/frames inference/images inference/tables inference/texts inference/inputs

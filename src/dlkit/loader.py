@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
@@ -34,21 +34,48 @@ from dlkit.errors import DataError, EmptyBatchError
 from dlkit.samplers.order import Plan, Planner, index_batch, index_batches, planner_of
 from dlkit.wrappers import tensors_behind, view_of
 
-__all__ = ["DataLoader", "LEFT_OUT"]
+__all__ = ["DataLoader", "ELSEWHERE", "LEFT_OUT", "Mine", "dealt"]
 
 
-class _LeftOut:
-    """A single object, in every process."""
+class _InPlace:
+    """What stands in the place of a batch: a single object of its name, in every process.
+
+    Args:
+        name: Of this module.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def __reduce__(self) -> str:
-        return "LEFT_OUT"
+        return self.name
 
     def __repr__(self) -> str:
-        return "LEFT_OUT"
+        return self.name
 
 
 #: In the place of a batch that nothing is left of, so that batches are still numbered as they were planned.
-LEFT_OUT = _LeftOut()
+LEFT_OUT = _InPlace("LEFT_OUT")
+#: In the place of a batch that another process works on.
+ELSEWHERE = _InPlace("ELSEWHERE")
+#: Whether this process works on the batch of a number; None where it works on all.
+Mine = Callable[[int], bool] | None
+
+
+def dealt(batches: Iterator[Any], start: int, mine: Mine) -> Iterator[Any]:
+    """Batches with `ELSEWHERE` in the place of those that other processes work on.
+
+    Args:
+        batches: All of them.
+        start: The number of the first one.
+        mine: Which numbers are this process's.
+
+    >>> list(dealt(iter("abc"), 0, lambda number: number != 1))
+    ['a', ELSEWHERE, 'c']
+    """
+    if mine is None:
+        return batches
+    return (batch if mine(number) else ELSEWHERE for number, batch in enumerate(batches, start))
 
 
 class _Task(NamedTuple):
@@ -255,25 +282,34 @@ class DataLoader:
         """
         return (batch for batch in self.planned(epoch, start, seed=seed) if batch is not LEFT_OUT)
 
-    def planned(self, epoch: int, start: int = 0, *, seed: int | None = None) -> Iterator[Any]:
+    def planned(self, epoch: int, start: int = 0, *, seed: int | None = None, mine: Mine = None) -> Iterator[Any]:
         """As `batches`, for those who count: `LEFT_OUT` stands in the place of a batch no sample of which can be read.
 
         Args:
             epoch: 0 for the first one.
             start: The number of the first batch to give.
             seed: Used where the loader was made without one.
+            mine: Which numbers to fetch, `ELSEWHERE` stands for the others; None for all.
         """
+        numbers: Sequence[int] = range(start, len(self._plan(epoch, seed)))
+        if mine is None:
+            return self._fetched(epoch, numbers, seed)
+        own = [number for number in numbers if mine(number)]
+        fetched = self._fetched(epoch, own, seed)
+        return (next(fetched) if mine(number) else ELSEWHERE for number in numbers)
+
+    def _fetched(self, epoch: int, numbers: Sequence[int], seed: int | None) -> Iterator[Any]:
         stream, plan = rng.derive(self._seed(seed), rng.FETCH, epoch), self._plan(epoch, seed)
-        tasks = self._iterate_tasks(epoch, start, plan, stream)
+        tasks = self._iterate_tasks(epoch, numbers, plan, stream)
         if self._settings["num_workers"] == 0:
             return self._fetch_here(tasks)
         if not self._must_wait_for_workers():
-            return self._fetch_there(tasks, start, stream)
+            return self._fetch_there(tasks, numbers, stream)
         first = list(itertools.islice(tasks, 1))
-        if len(plan) - start <= 1:
+        if len(numbers) <= 1:
             return self._fetch_here(iter(first))
         # This starts the workers, and pickles the dataset before a fetch in this process could change it.
-        others = self._fetch_there(tasks, start + 1, stream)
+        others = self._fetch_there(tasks, numbers[1:], stream)
         return itertools.chain(self._fetch_here(iter(first)), others)
 
     def indices(self, epoch: int, number: int, *, seed: int | None = None) -> list[Any]:
@@ -313,9 +349,9 @@ class DataLoader:
             self._planned = (key, self.planner.plan(*key))
         return self._planned[1]
 
-    def _iterate_tasks(self, epoch: int, start: int, plan: Plan, stream: int) -> Iterator[_Task]:
-        batches = index_batches(plan, start, tensors=self._fetcher.takes_tensors)
-        for number, indices in enumerate(batches, start):
+    def _iterate_tasks(self, epoch: int, numbers: Sequence[int], plan: Plan, stream: int) -> Iterator[_Task]:
+        batches = index_batches(plan, numbers, tensors=self._fetcher.takes_tensors)
+        for number, indices in zip(numbers, batches, strict=True):
             if not (indices.numel() if isinstance(indices, torch.Tensor) else indices):  # `len` of a tensor is slow
                 raise DataError(f"the plan of epoch {epoch} has a batch without any sample: batch {number}")
             yield _Task(epoch, number, rng.derive(stream, number), indices)
@@ -338,10 +374,10 @@ class DataLoader:
         finally:
             torch.set_num_threads(threads)
 
-    def _fetch_there(self, tasks: Iterator[_Task], start: int, stream: int) -> Iterator[Any]:
+    def _fetch_there(self, tasks: Iterator[_Task], numbers: Sequence[int], stream: int) -> Iterator[Any]:
         self._tasks.current = tasks
         batches = iter(self._with_workers())
-        return batches if self._fetcher.draws_random is False else _passing_by(batches, start, stream)
+        return batches if self._fetcher.draws_random is False else _passing_by(batches, numbers, stream)
 
     def _must_wait_for_workers(self) -> bool:
         """Whether the workers of the next epoch have to start as new processes, and this one may fetch meanwhile."""
@@ -384,9 +420,9 @@ class _Introduction:
             self.then(worker)
 
 
-def _passing_by(batches: Iterator[Any], start: int, stream: int) -> Iterator[Any]:
+def _passing_by(batches: Iterator[Any], numbers: Sequence[int], stream: int) -> Iterator[Any]:
     """Hand the workers' batches over with this process's streams where a fetch in this process leaves them."""
-    for number, batch in enumerate(batches, start):
+    for number, batch in zip(numbers, batches, strict=True):
         lending.pass_by(rng.derive(stream, number))
         yield batch
 

@@ -25,7 +25,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from dlkit import rng
 from dlkit.errors import ArgumentError, EmptyBatchError
 from dlkit.lending import Lender
-from dlkit.loader import LEFT_OUT
+from dlkit.loader import LEFT_OUT, Mine, dealt
 
 __all__ = ["Stream", "same"]
 
@@ -60,13 +60,17 @@ class Stream:
         except TypeError:
             return None
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+    def batches(self, epoch: int, start: int = 0, mine: Mine = None) -> Iterator[Any]:
         """The batches of an epoch.
 
         Args:
             epoch: 0 for the first one.
             start: The number of the first batch to give.
+            mine: Which numbers this process works on; each process draws all of a stream, and passes over the others.
         """
+        return dealt(self._batches(epoch, start), start, mine)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Any]:
         stream = rng.derive(self.seed, rng.FETCH, epoch)
         for part in (self.iterable, getattr(self.iterable, "dataset", None), getattr(self.iterable, "sampler", None)):
             if callable(set_epoch := getattr(part, "set_epoch", None)):

@@ -145,4 +145,4 @@ class TimeLimit(Callback):
 
     def on_step_end(self, run: Run) -> None:
         if time.monotonic() >= self._deadline:
-            run.request_stop(f"the time limit of {self._text} is over")
+            run.ask_stop(f"the time limit of {self._text} is over")

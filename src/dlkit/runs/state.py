@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlkit._showing import safe
+from dlkit.distributed import World
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import History, Row
 
@@ -195,6 +196,7 @@ class Run:
         indices: `indices(epoch, batch)` gives the samples of a batch, None where nobody knows.
         logged: What callbacks have logged for the next row.
         trained: The weights that training goes on from, while the model holds those that were judged; else None.
+        world: The processes that share the run; the leading one writes files and speaks.
         weights_from: The step whose weights a callback has brought back into the model; None for those of `step`.
         data: The dataset that is trained on, without torch's wrappers; None where nobody knows.
         val_data: The dataset that validations read.
@@ -240,6 +242,8 @@ class Run:
         self.unfilled: dict[str, frozenset[str]] = {}
         self.trained: Any = None
         self.weights_from: int | None = None
+        self.world = World.of_environment()
+        self._asked: str | None = None
 
     @property
     def optimizer(self) -> Optimizer:
@@ -269,6 +273,25 @@ class Run:
         if final and self.keep_state and not self.cursor.finished:
             self.cursor.finished = reason  # also when a signal came first: else the resumed run would go on
         self.keep_state = self.keep_state and keep_state
+
+    def ask_stop(self, reason: str) -> None:
+        """Ask for a stop that other processes of the run cannot see coming: after a signal, or a time.
+
+        Alone it is `request_stop`; of several processes all stop after the same step, see `agree`.
+
+        Args:
+            reason: See `request_stop`.
+        """
+        if self.world.size == 1:
+            self.request_stop(reason)
+        else:
+            self._asked = self._asked or reason
+
+    def agree(self) -> None:
+        """Stop if one of the processes was asked to; used by the loop, by all of them after each step."""
+        if self.world.any(self._asked is not None):
+            self.request_stop(self._asked or "another process of the run was asked to stop")
+            self._asked = None
 
     def batches_of(self, step: int) -> list[int]:
         """Which batches of the current epoch the optimizer step `step` of this epoch was made of.

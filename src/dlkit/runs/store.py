@@ -125,6 +125,10 @@ class CheckpointStore:
         with self._usable():
             self._clean()
 
+    def follow(self) -> None:
+        """Read anew what is there, in a process that leaves the writing to another one of the same run."""
+        self.entries = self._read_index()
+
     def unlock(self) -> None:
         """Let others in again."""
         self._lock.release()

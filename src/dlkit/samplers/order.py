@@ -140,20 +140,20 @@ class Sequential:
         return SlicedPlan(torch.arange(self.num_samples), self.batch_size, drop_last=self.drop_last)
 
 
-def index_batches(plan: Plan, start: int, *, tensors: bool) -> Iterator[Any]:
-    """The index batches of a plan from number `start` on, one after the other, each as `index_batch` gives it.
+def index_batches(plan: Plan, numbers: Sequence[int], *, tensors: bool) -> Iterator[Any]:
+    """Some index batches of a plan, one after the other, each as `index_batch` gives it.
 
     Args:
         plan: What a planner made.
-        start: 0 for the epoch's first batch.
+        numbers: Which ones, 0 for the epoch's first batch.
         tensors: Whether whoever fetches takes tensors of indices; lists are made where not.
 
-    >>> list(index_batches(SlicedPlan(torch.arange(3), 2), 0, tensors=False))
+    >>> list(index_batches(SlicedPlan(torch.arange(3), 2), range(2), tensors=False))
     [[0, 1], [2]]
     """
-    if isinstance(plan, SlicedPlan) and not tensors:
-        return plan.lists(start)
-    return (index_batch(plan[number]) for number in range(start, len(plan)))
+    if isinstance(plan, SlicedPlan) and not tensors and isinstance(numbers, range) and numbers.stop == len(plan):
+        return plan.lists(numbers.start)
+    return (index_batch(plan[number]) for number in numbers)
 
 
 def index_batch(batch: Any) -> Any:

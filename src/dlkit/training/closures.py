@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from dlkit.errors import TrainingError
 from dlkit.runs.state import Run
-from dlkit.training.steps import Group, StandardStep, drop_gradients
+from dlkit.training.steps import Done, Group, StandardStep, drop_gradients
 
 __all__ = ["ClosureStep", "needs_closure"]
 
@@ -39,19 +39,19 @@ class ClosureStep(StandardStep):
     the first call, at the weights before the step.
     """
 
-    def __call__(self, run: Run, group: Group) -> tuple[Tensor, Any, int]:
-        optimizer, first = run.optimizer, list[tuple[Tensor, Any]]()
+    def __call__(self, run: Run, group: Group) -> Done:
+        optimizer, first = run.optimizer, list[Done]()
 
         def closure() -> Tensor:
             drop_gradients(optimizer)
-            loss, count = self._evaluated(run, group)
+            done = self._evaluated(run, group)
             for hook in self.on_gradients:
                 hook(run)
-            first.append((loss, count))
-            return loss
+            first.append(done)
+            return torch.as_tensor(done[0])
 
         optimizer.step(closure)  # type: ignore[arg-type]  # torch says float, and documents the loss
         drop_gradients(optimizer)
         if not first:
             raise TrainingError(f"{type(optimizer).__name__}.step did not call the closure that it demands")
-        return self._counted(group, *first[0])
+        return self._as_mean(*first[0])

@@ -85,8 +85,11 @@ def _saved_states(run: Run, stores: Sequence[CheckpointStore], how: Any) -> Iter
             f"this Trainer has trained {run.step} steps already, which its model, optimizer and callbacks "
             "remember; to start anew make a new model, optimizer and Trainer"
         )
+    if not run.world.leads:
+        for store in stores:
+            store.follow()
     if how is False:
-        for moved in filter(None, [store.archive() for store in stores]):
+        for moved in filter(None, [store.archive() for store in stores if run.world.leads]):
             run.say(f"starting anew; the earlier run was moved to {moved}")
         return
     if how not in ("auto", True):

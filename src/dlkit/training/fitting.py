@@ -15,6 +15,7 @@ from dlkit import rng
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.guards import TellNaN
+from dlkit.distributed import joined
 from dlkit.errors import ArgumentError
 from dlkit.runs.checking import unfilled_parameters
 from dlkit.runs.every import Every
@@ -22,7 +23,7 @@ from dlkit.runs.history import History
 from dlkit.runs.judged import leave_judged
 from dlkit.runs.state import Run
 from dlkit.runs.store import CheckpointStore
-from dlkit.training import resuming, setup
+from dlkit.training import resuming, setup, together
 from dlkit.training.closures import ClosureStep, needs_closure
 from dlkit.training.continuing import go_on, same_threads
 from dlkit.training.handed import refuse_used
@@ -111,7 +112,13 @@ class Fitting:
         self._set_up_callbacks(callbacks)
         source, val = self._reusing(source, val)
         source = source if wanted.steps is None else Windows(source, wanted.steps * self.run.accumulate)
-        with _locked(_stores(callbacks)), same_threads(), listening(self.run) as signals:
+        self.run.write_files = self.run.world.leads
+        with (
+            joined(self.run.world, self.run.device),
+            _locked(self.run, _stores(callbacks)),
+            same_threads(),
+            listening(self.run) as signals,
+        ):
             history = self._train(source, val, callbacks, wanted)
         if signals - {2} and not in_notebook():  # 2 is Ctrl-C, which returns
             raise SystemExit(EXIT_TERMINATED)
@@ -157,7 +164,9 @@ class Fitting:
         run, hooks = self.run, Hooks([*self._checks(callbacks), *callbacks])
         before = run.epochs if run.step else None
         settings = self._set_up(source, val, callbacks, wanted)
-        before = self._go_on(source, val, callbacks, wanted, settings) or before
+        with run.world.leader_first():
+            before = self._go_on(source, val, callbacks, wanted, settings) or before
+        together.check(run, settings, custom=self._custom is not None)
         _begin(run, wanted.epochs)
         if not wanted.rehearsal:
             refuse_used(run, callbacks)
@@ -180,6 +189,7 @@ class Fitting:
             leave_judged(run)
             for hook in hooks["on_fit_end"]:
                 hook(run)
+        together.leave_the_same(run)
         _say_end(run, wanted.epochs)
         return run.history
 
@@ -223,7 +233,7 @@ class Fitting:
 
     def _routine(self, source: Source, val: Source | None, every: Every, hooks: Hooks) -> Routine:
         return Routine(
-            source=source,
+            source=together.Dealt(source, self.run),
             step=self.step(hooks["on_gradients"]),
             validate=None if val is None else self.judge.validation(val, hooks["on_validation_step"]),
             validate_every=every,
@@ -232,9 +242,9 @@ class Fitting:
 
 
 @contextlib.contextmanager
-def _locked(stores: Sequence[CheckpointStore]) -> Iterator[None]:
+def _locked(run: Run, stores: Sequence[CheckpointStore]) -> Iterator[None]:
     with contextlib.ExitStack() as locked:
-        for store in stores:
+        for store in stores if run.world.leads else ():
             store.lock()
             locked.callback(store.unlock)
         yield

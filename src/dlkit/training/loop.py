@@ -8,7 +8,7 @@ from typing import Any
 
 from dlkit._layer_errors import locate
 from dlkit.callbacks.base import Callback, overrides
-from dlkit.loader import LEFT_OUT
+from dlkit.loader import ELSEWHERE, LEFT_OUT
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
 from dlkit.runs.state import Run
@@ -75,8 +75,8 @@ def _train_epoch(run: Run, routine: Routine, hooks: Hooks) -> None:
         _validate(run, routine, hooks)  # a run that was stopped in the middle of this validation
     batches = routine.prepare(routine.source.batches(cursor.epoch, cursor.batch))
     for planned in groups(batches, run.accumulate) if run.stop_reason is None else ():
-        group = {place: batch for place, batch in enumerate(planned) if batch is not LEFT_OUT}
-        if not group:
+        group = {n: batch for n, batch in enumerate(planned) if batch is not LEFT_OUT and batch is not ELSEWHERE}
+        if not run.world.any(bool(group)):
             run.pass_over(len(planned))
             continue
         run.between_steps = False
@@ -92,6 +92,7 @@ def _train_epoch(run: Run, routine: Routine, hooks: Hooks) -> None:
         for hook in step_end:
             hook(run)
         run.between_steps = True
+        run.agree()
         if steps and cursor.step % steps == 0:
             _validate(run, routine, hooks)
         for hook in safe_point:

@@ -16,7 +16,7 @@ from dlkit import rng
 from dlkit._calling import rows_of, split
 from dlkit._modes import in_mode
 from dlkit.errors import ArgumentError, DataError, DlkitError
-from dlkit.loader import DataLoader
+from dlkit.loader import DataLoader, Mine, dealt
 from dlkit.runs.state import Run
 from dlkit.storage.caches import make_room
 from dlkit.storage.files import folder_for, home, home_of
@@ -176,10 +176,10 @@ class ReusingSource(Wrapping):
         self.store: FeatureStore | None = None
         self.computed = self._random = False
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+    def batches(self, epoch: int, start: int = 0, mine: Mine = None) -> Iterator[Any]:
         if self.reuse.stage() is None or self.store is None:
-            return self.source.batches(epoch, start)
-        return self._stored(epoch, start)
+            return self.source.batches(epoch, start, mine)
+        return dealt(self._stored(epoch, start), start, mine)
 
     def _stored(self, epoch: int, start: int) -> Iterator[Any]:
         assert self.store is not None

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, IterableDataset
 
 from dlkit.errors import ArgumentError, DataError
-from dlkit.loader import LEFT_OUT, DataLoader
+from dlkit.loader import LEFT_OUT, DataLoader, Mine, dealt
 from dlkit.streams import Stream
 
 __all__ = ["Source", "Wrapping", "source_of"]
@@ -38,8 +38,14 @@ class Source(Protocol):
     def num_batches(self) -> int | None:
         """Batches per epoch, None where nobody knows."""
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of `epoch` from number `start` on; `LEFT_OUT` for one that nothing is left of (see `present`)."""
+    def batches(self, epoch: int, start: int = 0, mine: Mine = None) -> Iterator[Any]:
+        """The batches of `epoch` from number `start` on; `LEFT_OUT` for one that nothing is left of (see `present`).
+
+        Args:
+            epoch: 0 for the first one.
+            start: The number of the first batch.
+            mine: Which numbers this process works on, `ELSEWHERE` stands for the others; None for all.
+        """
 
     def indices(self, epoch: int, number: int) -> list[Any] | None:
         """Which samples batch `number` of `epoch` holds, None where nobody knows."""
@@ -84,8 +90,8 @@ class Wrapping(Source):
     def num_batches(self) -> int | None:
         return self.source.num_batches
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        return self.source.batches(epoch, start)
+    def batches(self, epoch: int, start: int = 0, mine: Mine = None) -> Iterator[Any]:
+        return self.source.batches(epoch, start, mine)
 
     def indices(self, epoch: int, number: int) -> list[Any] | None:
         return self.source.indices(epoch, number)
@@ -112,8 +118,8 @@ class _Seekable(Source):
     def num_batches(self) -> int:
         return len(self.loader)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        return self.loader.planned(epoch, start, seed=self.seed)
+    def batches(self, epoch: int, start: int = 0, mine: Mine = None) -> Iterator[Any]:
+        return self.loader.planned(epoch, start, seed=self.seed, mine=mine)
 
     def indices(self, epoch: int, number: int) -> list[Any]:
         return self.loader.indices(epoch, number, seed=self.seed)
@@ -138,9 +144,9 @@ class _Ready(Source):
     def num_batches(self) -> int:
         return len(self.ready)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+    def batches(self, epoch: int, start: int = 0, mine: Mine = None) -> Iterator[Any]:
         del epoch
-        return itertools.islice(self.ready, start, None) if start else iter(self.ready)
+        return dealt(itertools.islice(self.ready, start, None) if start else iter(self.ready), start, mine)
 
     def describe(self) -> dict[str, Any]:
         return {"batches": len(self.ready)}

@@ -21,6 +21,7 @@ from dlkit.runs.state import Run
 from dlkit.training import outputs
 from dlkit.training.batches import check_scalar, pieces
 from dlkit.training.counting import Averaging, Counting, samples_of
+from dlkit.training.exchanging import total_of
 from dlkit.training.summing import Buffers, Sum, power_of_two, times
 
 __all__ = ["CustomStep", "Forward", "Group", "StandardStep", "Step", "drop_gradients", "start_stream"]
@@ -32,10 +33,14 @@ Hook = Callable[[Run], None]
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+#: The loss (or named ones), what it counts in a mean over steps, and the number of samples.
+Done = tuple[Any, Any, int]
+
+
 class Step(Protocol):
     """One optimizer step on a group of batches."""
 
-    def __call__(self, run: Run, group: Group) -> tuple[Any, Any, int]:
+    def __call__(self, run: Run, group: Group) -> Done:
         """Do it; returns the loss (or named ones), what it counts in a mean over steps, and the number of samples.
 
         Args:
@@ -208,22 +213,22 @@ class StandardStep(Step):
         self.forward, self.counting, self.on_gradients = forward, forward.counting, list(on_gradients)
         self._counted_together = Averaging(self.counting)
         self._pieces = 1
+        self._exponent: int | None = None
         self._buffers = Buffers([forward.model, *forward.loss_modules])
 
-    def __call__(self, run: Run, group: Group) -> tuple[Tensor, Any, int]:
-        loss, count = self._evaluated(run, group)
+    def __call__(self, run: Run, group: Group) -> Done:
+        done = self._evaluated(run, group)
         self._update(run)  # not tried again: an optimizer that fails may have moved half of the parameters
-        return self._counted(group, loss, count)
+        return self._as_mean(*done)
 
     def settle(self) -> None:
         self._counted_together.settle()
 
-    def _counted(self, group: Group, loss: Tensor, count: Any) -> tuple[Tensor, Any, int]:
-        samples = sum(map(samples_of, group.values()))
+    def _as_mean(self, loss: Tensor, count: Any, samples: int) -> Done:
         return self.counting.mean(loss, count), count, samples
 
-    def _evaluated(self, run: Run, group: Group) -> tuple[Tensor, Any]:
-        """Loss and gradients of a group, and what it counts; in as many pieces as the memory asks for."""
+    def _evaluated(self, run: Run, group: Group) -> Done:
+        """Gradients of a group, and what the step gives; in as many pieces as the memory asks for."""
         while True:
             try:
                 return self._gradients(run, group)
@@ -231,17 +236,19 @@ class StandardStep(Step):
                 rows = [rows_of(batch) for batch in group.values()]
                 if None in rows:
                     error.add_note("the batch has no first dimension that all its tensors share, to be cut along")
-                if None in rows or self._pieces >= max(row or 1 for row in rows):
+                if run.world.size > 1:
+                    error.add_note("several processes do not cut batches into parts: use more and smaller ones")
+                if run.world.size > 1 or None in rows or self._pieces >= max(row or 1 for row in rows):
                     raise
             self._halve(run)
 
-    def _gradients(self, run: Run, group: Group) -> tuple[Tensor, Any]:
+    def _gradients(self, run: Run, group: Group) -> Done:
         if run.accumulate == 1 and self._pieces == 1:
             ((place, batch),) = group.items()
             start_stream(run, place)
             loss, _, _ = self.forward(batch)
             self._backward(run, loss, batch)
-            return loss.detach(), self.counting(batch)
+            return loss.detach(), self.counting(batch), samples_of(batch)
         return self._summed(run, group)
 
     def _cut(self, batch: Any) -> list[Any]:
@@ -257,12 +264,12 @@ class StandardStep(Step):
                 )
         return parts
 
-    def _summed(self, run: Run, group: Group) -> tuple[Tensor, Any]:
+    def _summed(self, run: Run, group: Group) -> Done:
         """Sums over batches, or parts of such, that are divided once at the end; see `dlkit.training.summing`."""
         parts = {place * self._pieces + n: part for place in group for n, part in enumerate(self._cut(group[place]))}
         self._counted_together.restart()
         counts = {place: self._counted_together(part) for place, part in parts.items()}
-        scale = 1.0 if run.scaler is None else power_of_two(next(iter(counts.values())))
+        scale = self._scale(run, next(iter(counts.values()), 1))
         with Sum(trained_parameters(run), self._buffers) as step:
             for place, part in parts.items():
                 step.start()
@@ -271,7 +278,17 @@ class StandardStep(Step):
                 summed = loss if self.counting.sums else times(loss, counts[place] / scale)
                 self._backward(run, summed, part)
                 step.take(place, summed, counts[place])
-        return step.settle(divide=not self.counting.sums, scale=scale)
+            own = sum(map(samples_of, parts.values()))
+            total, samples = total_of(run.world, step.tree, step.like(run.device), own)
+        return *step.settle(total, divide=not self.counting.sums, scale=scale), samples
+
+    def _scale(self, run: Run, count: Any) -> float:
+        """A power of two near to what a batch counts: the half precision of fp16 has no room for so large losses."""
+        if run.scaler is None:
+            return 1.0
+        if self._exponent is None:
+            self._exponent = run.world.numbers([round(math.log2(power_of_two(count)))])[0][0]
+        return 2.0**self._exponent
 
     def _backward(self, run: Run, loss: Tensor, batch: Any) -> None:
         try:
@@ -365,7 +382,7 @@ class CustomStep(Step):
     def __init__(self, function: Callable[[Run, Any], Any], count: Callable[[Any], Any] | None = None) -> None:
         self.function, self.counting = function, Counting(None, count)
 
-    def __call__(self, run: Run, group: Group) -> tuple[Any, Any, int]:
+    def __call__(self, run: Run, group: Group) -> Done:
         ((place, batch),) = group.items()
         start_stream(run, place)
         try:

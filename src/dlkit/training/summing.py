@@ -66,15 +66,18 @@ def add(left: Leaf, right: Leaf) -> Leaf:
     >>> add([torch.ones(2), None], [None, torch.ones(1)])
     [tensor([1., 1.]), tensor([1.])]
     """
-    pairs = [(a, b) for a, b in zip(left, right, strict=True) if a is not None and b is not None]
-    dense = [(a, b) for a, b in pairs if not a.is_sparse and not b.is_sparse]
+    both = [(a, b) for a, b in zip(left, right, strict=True) if a is not None and b is not None]
+    dense = [(a, b) for a, b in both if not a.is_sparse and not b.is_sparse]
     if dense:
         torch._foreach_add_([a for a, _ in dense], [b for _, b in dense])
-    sums = iter([a + b if a.is_sparse or b.is_sparse else a for a, b in pairs])
-    return [
-        next(sums) if a is not None and b is not None else b if a is None else a
-        for a, b in zip(left, right, strict=True)
-    ]
+    sums = iter([a + b if a.is_sparse or b.is_sparse else a for a, b in both])
+    return [_one(a, b) if a is None or b is None else next(sums) for a, b in zip(left, right, strict=True)]
+
+
+def _one(left: Tensor | None, right: Tensor | None) -> Tensor | None:
+    """The one that there is, plus nothing: which takes the sign from zeros, as adding zeros elsewhere does."""
+    there = right if left is None else left
+    return there if there is None or there.is_sparse else there.add_(0)
 
 
 class Buffers:
@@ -104,19 +107,18 @@ class Buffers:
 
     @torch.no_grad()
     def take(self, count: Any) -> Leaf:
-        """By how much a batch has moved them, times what it counts; None for what stayed, and for whole numbers.
-
-        Those, such as a counter of steps, are the same after each batch.
+        """By how much a batch has moved them, times what it counts, or once for whole numbers; None for what stayed.
 
         Args:
             count: A number, or a tensor with one.
         """
         moved = {key for key in self._found if self._moved(key)}
         self._steady = self._found.keys() - moved
-        return [
-            self._way(key) * count if key in moved and key in self._start and buffer.is_floating_point() else None
-            for key, (_, buffer, _) in self._found.items()
-        ]
+        return [self._way(key, count) if key in moved and key in self._start else None for key in self._found]
+
+    def like(self) -> list[Tensor]:
+        """Tensors with shape, type and device of what `take` gives."""
+        return [_wide(buffer) for _, buffer, _ in self._found.values()]
 
     @torch.no_grad()
     def restart(self) -> None:
@@ -128,26 +130,41 @@ class Buffers:
                 self._found[key] = (part, buffer, buffer._version)
 
     @torch.no_grad()
-    def settle(self, sums: Sequence[Tensor | None], total: Any) -> None:
-        """Let those that moved be the mean over the batches; whole numbers stay as the last batch left them.
+    def settle(self, sums: Sequence[Tensor | None], count: Any, leaves: Any) -> None:
+        """Let those that moved be the mean over the batches.
 
         Args:
             sums: The sum of what `take` gave.
-            total: What all batches together count.
+            count: What all batches together count.
+            leaves: How many there are.
         """
         for (key, (part, buffer, _)), summed in zip(self._found.items(), sums, strict=True):
-            if summed is not None:
-                part._buffers[key[1]] = buffer.copy_(self._start[key] + divided(summed, total))
+            if summed is None:
+                continue
+            way = divided(summed, count if buffer.is_floating_point() else leaves)
+            if not buffer.is_floating_point():
+                way = way.round().to(buffer.dtype)
+            start = self._start.get(key, buffer)
+            part._buffers[key[1]] = buffer.copy_(start + way if buffer.dtype != torch.bool else start ^ way)
 
-    def _way(self, key: tuple[int, str]) -> Tensor:
+    def _way(self, key: tuple[int, str], count: Any) -> Tensor:
         """From where the step began to now: exactly 0 where nothing has moved, so that constants keep their bits."""
         now, start = self._found[key][0]._buffers[key[1]], self._start[key]
-        return torch.zeros_like(start) if now is None else torch.where(now == start, 0, now - start)
+        if now is None:
+            return torch.zeros_like(_wide(start))
+        if now.is_floating_point():
+            return torch.where(now == start, 0, now - start).mul(count)
+        return (now ^ start if now.dtype == torch.bool else now - start).to(torch.float64)
 
     def _moved(self, key: tuple[int, str]) -> bool:
         """Whether it may have been written into: torch's own normalisation does not count up a buffer's version."""
         part, buffer, version = self._found[key]
         return buffer.numel() <= _SMALL or part._buffers[key[1]] is not buffer or buffer._version != version
+
+
+def _wide(buffer: Tensor) -> Tensor:
+    """What a mean of it is computed in."""
+    return buffer if buffer.is_floating_point() else buffer.to(torch.float64)
 
 
 class Sum:
@@ -159,7 +176,7 @@ class Sum:
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], buffers: Buffers) -> None:
-        self._parameters, self._buffers, self._tree = parameters, buffers, Tree()
+        self._parameters, self._buffers, self.tree = parameters, buffers, Tree()
 
     def __enter__(self) -> Sum:
         self._buffers.begin()
@@ -173,6 +190,7 @@ class Sum:
         """Before the forward pass of a batch."""
         self._buffers.restart()
 
+    @torch.no_grad()
     def take(self, place: int, loss: Tensor, count: Any) -> None:
         """After the backward pass of a batch.
 
@@ -185,27 +203,42 @@ class Sum:
         for parameter in self._parameters:
             gradients.append(parameter.grad)
             parameter.grad = None
-        counted = count.detach() if isinstance(count, Tensor) else torch.tensor(count, dtype=torch.float64)
-        self._tree.add(place, [loss.detach().clone(), counted.clone(), *gradients, *self._buffers.take(count)])
+        numbers = _numbers(loss.device)
+        for entry, value in enumerate((loss, count, 1)):
+            numbers[entry] = value
+        self.tree.add(place, [numbers, *gradients, *self._buffers.take(count)])
 
-    @torch.no_grad()
-    def settle(self, *, divide: bool, scale: float) -> tuple[Tensor, Any]:
-        """Give parameters the gradients of the whole step; the loss, and what all batches count.
+    def like(self, device: torch.device) -> list[Tensor]:
+        """Tensors with shape, type and device of each entry of a leaf.
 
         Args:
+            device: Where losses are.
+        """
+        return [_numbers(device), *self._parameters, *self._buffers.like()]
+
+    @torch.no_grad()
+    def settle(self, total: Leaf, *, divide: bool, scale: float) -> tuple[Tensor, Any]:
+        """Give parameters the gradients of the whole step; returns the loss, and what all batches count.
+
+        Args:
+            total: The sum over all leaves.
             divide: Whether the losses are means, which were multiplied by what each counts over `scale`.
             scale: A power of two, which changes no bit.
         """
-        total_leaf = self._tree.total()
-        (loss, counted), rest = total_leaf[:2], total_leaf[2:]
-        if loss is None or counted is None:
-            raise AssertionError("a leaf without loss and count")
-        total = counted.item() if counted.dtype == torch.float64 and counted.is_cpu else counted
-        weight = (total / scale) if divide else 1
+        numbers, rest = total[0], total[1:]
+        if numbers is None:
+            raise AssertionError("a leaf without its numbers")
+        loss, count, leaves = numbers if numbers.is_cuda else numbers.tolist()
+        weight = count / scale if divide else 1
         for parameter, gradient in zip(self._parameters, rest, strict=False):
             parameter.grad = None if gradient is None else divided(gradient, weight)
-        self._buffers.settle(rest[len(self._parameters) :], total)
-        return divided(loss, weight), total
+        self._buffers.settle(rest[len(self._parameters) :], count, leaves)
+        return divided(torch.as_tensor(loss, dtype=numbers.dtype), weight), count
+
+
+def _numbers(device: torch.device) -> Tensor:
+    """Room for the loss, what batches count, and how many leaves there are."""
+    return torch.zeros(3, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
 
 def times(loss: Tensor, count: Any) -> Tensor:

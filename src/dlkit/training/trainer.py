@@ -17,6 +17,7 @@ from dlkit._calling import bare
 from dlkit._devices import pick_device
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.progress import Progress
+from dlkit.distributed import World
 from dlkit.metrics import Metrics
 from dlkit.runs.checkpointfile import plain
 from dlkit.runs.every import Every
@@ -103,6 +104,7 @@ class Trainer:
         setup.check_kinds(model, loss, step)
         accumulate, seed = whole_number("accumulate", accumulate, least=1), whole_number("seed", seed)
         compile, progress = switch("compile", compile), switch("progress", progress)  # noqa: A001
+        progress = progress and World.of_environment().leads
         optimizers, own = setup.optimizers_of(optim), setup.listed_callbacks(callbacks)
         reuse = ReuseFeatures.of(reuse_features)
         self.device = pick_device(device)

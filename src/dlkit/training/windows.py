@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from dlkit.loader import Mine, dealt
 from dlkit.training.sources import Source, Wrapping, nothing
 
 __all__ = ["Windows"]
@@ -32,7 +33,10 @@ class Windows(Wrapping):
     def num_batches(self) -> int:
         return self._count
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+    def batches(self, epoch: int, start: int = 0, mine: Mine = None) -> Iterator[Any]:
+        return dealt(self._batches(epoch, start), start, mine)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Any]:
         wanted = epoch * self.num_batches + start
         self._move_to(wanted)
         for _ in range(start, self.num_batches):

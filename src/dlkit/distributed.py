@@ -1,0 +1,216 @@
+"""Which process of how many this is, and what they tell each other: the only place that knows.
+
+`torchrun` and other launchers say it in the environment (`RANK`, `WORLD_SIZE`); a run joins the others when it begins
+and leaves them when it has ended well. On the CPU the processes talk through gloo, on GPUs through NCCL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import gc
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from dlkit.errors import ArgumentError, TrainingError
+
+__all__ = ["ALONE", "World", "joined"]
+
+_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_PATIENCE = datetime.timedelta(minutes=30)
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """The processes that share a run.
+
+    Attributes:
+        rank: The number of this one, from 0.
+        size: How many there are.
+
+    >>> World().leads, World().any(True), World().everybodys("a")
+    (True, True, ['a'])
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def of_environment(cls) -> World:
+        """What the launcher says; alone where there is none.
+
+        Raises:
+            ArgumentError: only a part of what is needed is set, or it is not a number.
+        """
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        given = {name: os.environ[name] for name in _NEEDED if name in os.environ}
+        if "WORLD_SIZE" not in given or given["WORLD_SIZE"] == "1":
+            return cls()
+        if missing := [name for name in _NEEDED if name not in given]:
+            raise ArgumentError(
+                f"WORLD_SIZE={given['WORLD_SIZE']} says that there are several processes, but {', '.join(missing)} "
+                "is not set; start the script with torchrun --nproc-per-node N script.py, or unset WORLD_SIZE"
+            )
+        try:
+            rank, size = int(given["RANK"]), int(given["WORLD_SIZE"])
+        except ValueError as error:
+            raise ArgumentError(f"RANK and WORLD_SIZE must be whole numbers: {error}") from error
+        if not 0 <= rank < size:
+            raise ArgumentError(f"RANK={rank} of WORLD_SIZE={size} cannot be")
+        return cls(rank, size)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """Which of `count` places are this process's: an unbroken run, as long as the others' or one longer.
+
+        Args:
+            count: Places, the batches of a step for example.
+
+        >>> [list(World(rank, 3).share(4)) for rank in range(3)]
+        [[0], [1], [2, 3]]
+        """
+        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def any(self, flag: bool) -> bool:
+        """Whether one of the processes says so; all must ask.
+
+        Args:
+            flag: What this one says.
+        """
+        if self.size == 1:
+            return flag
+        said = torch.tensor([flag], dtype=torch.int32)
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return bool(said.item())
+
+    def numbers(self, own: Sequence[int]) -> list[list[int]]:
+        """What each process says, by rank; all must ask, with as many numbers.
+
+        Args:
+            own: What this one says.
+        """
+        if self.size == 1:
+            return [list(own)]
+        mine = torch.tensor(own, dtype=torch.int64)
+        return _gathered(mine, self.size).view(self.size, -1).tolist()
+
+    def everybodys(self, value: Any) -> list[Any]:
+        """A value of each process, by rank; all must ask. For small things: it is pickled by and for ourselves.
+
+        Args:
+            value: This one's.
+        """
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def give(self, tensors: Sequence[Tensor]) -> None:
+        """Write the leading process's values into tensors of all.
+
+        Args:
+            tensors: Of the same shapes everywhere.
+        """
+        if self.size > 1:
+            for tensor in tensors:
+                packed = tensor.detach().contiguous()
+                dist.broadcast(_bytes(packed), 0)
+                if packed.data_ptr() != tensor.data_ptr():
+                    tensor.detach().copy_(packed)
+
+    def wait(self) -> None:
+        """Go on when all are here."""
+        if self.size > 1:
+            self.any(False)
+
+    @contextlib.contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """A block that the leading process has gone through before the others enter it."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
+
+    def deal(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """Give each process its piece of the columns of everybody's rows.
+
+        Args:
+            rows: [k, size * m], k rows of this process.
+            counts: How many rows each process has, by rank.
+
+        Returns:
+            [sum of counts, m]: the rows of all, by rank, in this process's columns.
+        """
+        width = rows.shape[1] // self.size
+        pieces = rows.view(len(rows), self.size, width).transpose(0, 1).contiguous()
+        dealt = rows.new_empty(sum(counts), width)
+        sizes = [count * width * rows.element_size() for count in counts]
+        own = len(rows) * width * rows.element_size()
+        dist.all_to_all_single(_bytes(dealt), _bytes(pieces), sizes, [own] * self.size)
+        return dealt
+
+    def gathered(self, piece: Tensor) -> Tensor:
+        """The pieces of all processes, one after the other.
+
+        Args:
+            piece: [m] on each.
+        """
+        return _gathered(piece, self.size)
+
+
+ALONE = World()
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """The same memory as bytes: what is only moved has no type that a backend would have to know."""
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def _gathered(piece: Tensor, size: int) -> Tensor:
+    together = piece.new_empty(size * piece.numel())
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the older one warns
+    gather(_bytes(together), _bytes(piece.contiguous()))
+    return together
+
+
+@contextlib.contextmanager
+def joined(world: World, device: torch.device) -> Iterator[None]:
+    """Talk to the other processes while the block runs.
+
+    After an error nothing is torn down: the others would wait for this process, while its end lets them end, too.
+
+    Args:
+        world: See `World.of_environment`.
+        device: Where the run computes.
+
+    Raises:
+        TrainingError: the processes do not find each other.
+    """
+    if world.size == 1 or dist.is_initialized():
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=_PATIENCE, rank=world.rank, world_size=world.size)
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"process {world.rank} of {world.size} did not find the others at "
+            f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {error}"
+        ) from error
+    yield
+    world.wait()
+    gc.collect()  # what still holds the group would abort the process at its end
+    dist.destroy_process_group()
