@@ -64,7 +64,8 @@ callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callb
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/sources training/windows
-training/meaning training/units training/batches training/counting training/outputs training/summing training/exchanging training/steps
+training/meaning training/units training/batches training/counting training/outputs training/summing training/exchanging
+training/steps
 training/closures
 training/judging training/loop training/signals training/handed training/identity training/schedules
 training/probing training/origin training/resuming training/continuing training/together

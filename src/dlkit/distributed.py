@@ -91,7 +91,8 @@ class World:
         if self.size == 1:
             return flag
         said = torch.tensor([flag], dtype=torch.int32)
-        dist.all_reduce(said, dist.ReduceOp.MAX)
+        with _talking():
+            dist.all_reduce(said, dist.ReduceOp.MAX)
         return bool(said.item())
 
     def numbers(self, own: Sequence[int]) -> list[list[int]]:
@@ -114,7 +115,8 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        with _talking():
+            dist.all_gather_object(values, value)
         return values
 
     def give(self, tensors: Sequence[Tensor]) -> None:
@@ -126,7 +128,8 @@ class World:
         if self.size > 1:
             for tensor in tensors:
                 packed = tensor.detach().contiguous()
-                dist.broadcast(_bytes(packed), 0)
+                with _talking():
+                    dist.broadcast(_bytes(packed), 0)
                 if packed.data_ptr() != tensor.data_ptr():
                     tensor.detach().copy_(packed)
 
@@ -159,7 +162,8 @@ class World:
         dealt = rows.new_empty(sum(counts), width)
         sizes = [count * width * rows.element_size() for count in counts]
         own = len(rows) * width * rows.element_size()
-        dist.all_to_all_single(_bytes(dealt), _bytes(pieces), sizes, [own] * self.size)
+        with _talking():
+            dist.all_to_all_single(_bytes(dealt), _bytes(pieces), sizes, [own] * self.size)
         return dealt
 
     def gathered(self, piece: Tensor) -> Tensor:
@@ -174,6 +178,18 @@ class World:
 ALONE = World()
 
 
+@contextlib.contextmanager
+def _talking() -> Iterator[None]:
+    """Explain what a backend says when a process has gone: the one that went says itself why."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TrainingError(
+            "another process of the run has ended or does not answer, so this one cannot go on; its own error says why "
+            f"({str(error).strip().splitlines()[0]:.200})"
+        ) from error
+
+
 def _bytes(tensor: Tensor) -> Tensor:
     """The same memory as bytes: what is only moved has no type that a backend would have to know."""
     return tensor.reshape(-1).view(torch.uint8)
@@ -182,7 +198,8 @@ def _bytes(tensor: Tensor) -> Tensor:
 def _gathered(piece: Tensor, size: int) -> Tensor:
     together = piece.new_empty(size * piece.numel())
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the older one warns
-    gather(_bytes(together), _bytes(piece.contiguous()))
+    with _talking():
+        gather(_bytes(together), _bytes(piece.contiguous()))
     return together
 
 

@@ -30,6 +30,7 @@ __all__ = ["CustomStep", "Forward", "Group", "StandardStep", "Step", "drop_gradi
 Group = dict[int, Any]
 Hook = Callable[[Run], None]
 
+_AFTER = -1
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -280,6 +281,7 @@ class StandardStep(Step):
                 step.take(place, summed, counts[place])
             own = sum(map(samples_of, parts.values()))
             total, samples = total_of(run.world, step.tree, step.like(run.device), own)
+        start_stream(run, _AFTER)
         return *step.settle(total, divide=not self.counting.sums, scale=scale), samples
 
     def _scale(self, run: Run, count: Any) -> float:
@@ -342,9 +344,10 @@ def start_stream(run: Run, place: int) -> None:
 
     Args:
         run: Between two steps.
-        place: The batch's place in the step.
+        place: The batch's place in the step; `_AFTER` for what others draw after the last one.
     """
-    rng.start_torch(rng.derive(run.seed, rng.STEP, run.cursor.epoch, run.cursor.batch + place), run.device)
+    where = (run.cursor.batch, _AFTER) if place == _AFTER else (run.cursor.batch + place,)
+    rng.start_torch(rng.derive(run.seed, rng.STEP, run.cursor.epoch, *where), run.device)
 
 
 def explain_closure(error: Exception, optimizer: Optimizer) -> None:

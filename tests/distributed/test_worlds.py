@@ -1,0 +1,99 @@
+"""One run on any number of processes: the same bits, and ends that all processes know of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from worlds import ends, results, start
+
+from dlkit.distributed import World
+from dlkit.errors import ArgumentError
+
+CASES = {
+    "mlp with schedule and clipping": (2, {"model": "mlp", "schedule": True, "clip": True}),
+    "cnn with batchnorm and workers": (2, {"model": "cnn", "workers": 1}),
+    "transformer with weights and ignored targets": (3, {"model": "transformer", "weights": True, "ignored": True}),
+    "average and early stopping": (3, {"model": "mlp", "ema": True, "stopping": True, "epochs": 4}),
+    "a part that few batches use, in a list": (4, {"model": "sometimes", "list": True, "accumulate": 5}),
+}
+
+
+@pytest.mark.parametrize(("size", "case"), CASES.values(), ids=CASES)
+def test_any_number_of_processes_trains_the_same_bits(size, case, tmp_path):
+    """Weights, optimizer and history; 19 batches, of which the last step has 3 and the last batch 3 samples."""
+    assert results(size, case, tmp_path) == results(1, case, tmp_path) * size
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+    """Stopped in the middle of an epoch by a signal to one process of three, gone on with in two, then in one."""
+    whole = results(1, {"model": "cnn", "epochs": 3, "folder": str(tmp_path / "whole")}, tmp_path)
+    case = {"model": "cnn", "epochs": 3, "folder": str(tmp_path / "run")}
+    stopped = ends(start(3, case | {"stop at": 3, "stop in": 1}, tmp_path))
+    assert [code for code, _, _ in stopped].count(143) >= 1, stopped
+    again = ends(start(2, case | {"stop at": 9, "stop in": 0}, tmp_path))
+    assert [code for code, _, _ in again].count(143) >= 1, again
+    assert "resumed from" in again[0][2]
+    assert results(1, case, tmp_path)[0]["weights"] == whole[0]["weights"]
+
+
+def test_only_the_leading_process_writes_and_speaks(tmp_path):
+    case = {"epochs": 1, "folder": str(tmp_path / "run")}
+    first, second = ends(start(2, case, tmp_path))
+    assert "epoch 1/1" in first[2]
+    assert second[2] == ""
+    names = [path.name for path in (tmp_path / "run").iterdir() if path.suffix == ".pt"]
+    assert len(names) == len({name.partition("-step")[0] for name in names})
+
+
+WRONG = {
+    "fewer batches than processes": ({"accumulate": 1}, "2 processes share the batches of a step, and there is only 1"),
+    "other seeds": (
+        {"seeds": {"1": 7}},
+        r"process 1 does not train .* 0: .*seed \(7 instead of 0\)",
+    ),
+    "other data": ({"samples": {"1": 60}}, r"batches \(15 instead of 19\)"),
+}
+
+
+@pytest.mark.parametrize(("case", "message"), WRONG.values(), ids=WRONG)
+def test_processes_that_do_not_fit_are_refused_before_the_first_step(case, message, tmp_path):
+    found = ends(start(2, case, tmp_path))
+    assert all(code != 0 for code, _, _ in found)
+    for _, _, errors in found:
+        assert re.search(message, errors), errors
+
+
+def test_an_error_in_one_process_ends_all(tmp_path):
+    found = ends(start(2, {"fail at": 2, "stop in": 1, "folder": str(tmp_path / "run")}, tmp_path), timeout=60)
+    assert all(code != 0 for code, _, _ in found)
+    assert "broken in one process" in found[1][2]
+    assert "another process of the run has ended" in found[0][2]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "RANK, MASTER_ADDR, MASTER_PORT is not set; start the script with torchrun"),
+        ({"WORLD_SIZE": "2", "RANK": "x", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "must be whole numbers"),
+        ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "RANK=2 of WORLD_SIZE=2 cannot be"),
+    ],
+)
+def test_an_environment_that_cannot_be_meant(given, message, monkeypatch):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ArgumentError, match=message):
+        World.of_environment()
+
+
+def test_shares_are_unbroken_and_all_of_it():
+    for size in range(1, 7):
+        for count in range(9):
+            dealt = [place for rank in range(size) for place in World(rank, size).share(count)]
+            assert dealt == list(range(count))
+
+
+def test_alone_without_a_launcher(tmp_path: Path):
+    del tmp_path
+    assert World.of_environment() == World(0, 1)

@@ -1,0 +1,146 @@
+"""Scripts that train, and as many real processes for them as asked for, which talk through gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+from warm import Program
+
+TRAIN = '''
+import hashlib, json, os, random, sys
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from dlkit import Trainer
+from dlkit.callbacks import EMA, Callback, Checkpoint, ClipGradients, EarlyStopping
+
+case = json.loads(sys.argv[1])
+rank = int(os.environ.get("RANK", 0))
+torch.manual_seed(0)
+torch.set_num_threads(1)
+
+
+class Sometimes(nn.Module):
+    """Uses one of its parts for some batches only."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 3), nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.first(x) if x.sum() > 0 else self.first(x) + self.second(x)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.2, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.layer(x.flatten(2).transpose(1, 2)[:, :, :3].repeat(1, 1, 2)[:, :, :4]).mean(1))
+
+
+MODELS = {
+    "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)),
+    "cnn": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(16, 3)
+    ),
+    "transformer": Attention,
+    "sometimes": Sometimes,
+}
+model = MODELS[case.get("model", "mlp")]()
+x, y = torch.randn(75, 3, 2, 2), torch.randint(0, 3, (75,))
+if case.get("ignored"):
+    y[torch.rand(75) < 0.3] = -100
+    y[:12] = -100
+weight = torch.tensor([1.0, 2.0, 0.3]) if case.get("weights") else None
+optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7) if case.get("schedule") else None
+callbacks = []
+if case.get("clip"):
+    callbacks.append(ClipGradients(0.5))
+if case.get("ema"):
+    callbacks.append(EMA(0.9))
+if case.get("stopping"):
+    callbacks.append(EarlyStopping(patience=1, min_delta=5.0))
+if folder := case.get("folder"):
+    callbacks.append(Checkpoint(folder, every="2 steps"))
+
+
+class Stop(Callback):
+    def on_step_end(self, run):
+        if case.get("stop at") == run.step and rank == case.get("stop in", 0):
+            os.kill(os.getpid(), 15)
+        if case.get("fail at") == run.step and rank == case.get("stop in", 0):
+            raise RuntimeError("broken in one process")
+
+
+callbacks.append(Stop())
+samples = case.get("samples", {}).get(str(rank), 75)
+data = TensorDataset(x[:samples], y[:samples])
+batches = DataLoader(data, 4, shuffle=not case.get("ignored"), num_workers=case.get("workers", 0))
+if case.get("list"):
+    batches = list(batches)
+trainer = Trainer(
+    model, nn.CrossEntropyLoss(weight=weight), optimizer, metrics=["accuracy"], callbacks=callbacks,
+    scheduler=scheduler, accumulate=case.get("accumulate", 4), device="cpu",
+    seed=case.get("seeds", {}).get(str(rank), 0),
+)
+history = trainer.fit(batches, DataLoader(TensorDataset(x[:20], y[:20].clamp(0)), 8), epochs=case.get("epochs", 2))
+digest = hashlib.sha256()
+for value in [*model.state_dict().values(), *(v for s in optimizer.state.values() for v in s.values())]:
+    digest.update(value.contiguous().numpy().tobytes())
+rows = [{k: v for k, v in row.items()} for row in history.rows]
+print(json.dumps({"weights": digest.hexdigest(), "rows": rows, "accuracy": trainer.evaluate(list(batches))["loss"]}))
+'''
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody has just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(size: int, case: dict[str, object], folder: Path) -> list[Program]:
+    """Start the script in as many processes.
+
+    Args:
+        size: How many.
+        case: What to train.
+        folder: Where the script is put.
+    """
+    script = folder / "train.py"
+    script.write_text(TRAIN, encoding="utf-8")
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    own = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)] if size > 1 else [{}]
+    return [Program([script, json.dumps(case)], env={**os.environ, "OMP_NUM_THREADS": "1", **each}) for each in own]
+
+
+def ends(programs: list[Program], timeout: float = 120.0) -> list[tuple[int, str, str]]:
+    """Exit status, output and errors of each.
+
+    Args:
+        programs: What was started.
+        timeout: Seconds for each.
+    """
+    texts = [program.communicate(timeout=timeout) for program in programs]
+    return [(program.returncode or 0, *text) for program, text in zip(programs, texts, strict=True)]
+
+
+def results(size: int, case: dict[str, object], folder: Path) -> list[dict[str, object]]:
+    """What every process has trained.
+
+    Args:
+        size: How many.
+        case: What to train.
+        folder: Where the script is put.
+    """
+    found = ends(start(size, case, folder))
+    assert all(code == 0 for code, _, _ in found), found
+    return [json.loads(out.splitlines()[-1]) for _, out, _ in found]
