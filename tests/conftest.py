@@ -29,6 +29,7 @@ gc.disable()  # until all tests are collected: nothing of what is imported is ga
 SLOW = [
     "test_demo",
     "cli/test_projects",
+    "distributed/test_worlds",
     "training/test_exactness",
     "training/test_kills",
     "test_transfer_models",
