@@ -185,6 +185,20 @@ def test_the_caller_can_say_the_decimal_mark(tmp_path, said, value, streaming):
     assert column(data, "a")[0] == pytest.approx(value)
 
 
+@pytest.mark.parametrize("form", ["frame", "parquet"])
+def test_what_is_said_counts_for_texts_in_frames_too(tmp_path, form):
+    frame = pd.DataFrame({"a": ["1.234", "1.334"] * 6, "y": [0, 1] * 6})
+    frame.to_parquet(tmp_path / "t.parquet")
+    source = frame if form == "frame" else tmp_path / "t.parquet"
+    options = {"target": "y", "scale": "none"}
+    assert column(CSVDataset(source, **options), "a")[0] == pytest.approx(1.234)
+    assert column(CSVDataset(source, decimal=",", **options), "a")[0] == 1234
+    if form == "parquet":
+        assert column(CSVDataset(source, decimal=",", streaming=True, **options), "a")[0] == 1234
+    with pytest.raises(DataError, match=r"'1,5' in column 'a' contradicts decimal='\.'"):
+        CSVDataset(frame.assign(a=["1,5", "2,5"] * 6), decimal=".", **options)
+
+
 def test_french_numbers(tmp_path):
     path = write(tmp_path / "t.csv", "a;y\n" + "1 234,5;0\n12\u202f345,25;1\n" * 3)
     assert column(CSVDataset(path, target="y", scale="none"), "a")[:2] == [1234.5, 12345.25]

@@ -13,12 +13,12 @@ import numpy as np
 
 from dlkit._textfiles import control_in, csv_problem, has_controls
 from dlkit.reading.bytes import damage
-from dlkit.reading.cells import Array, Cells, Numbers, Skipped, Strings
+from dlkit.reading.cells import Array, Cells, Skipped, Strings
 from dlkit.reading.delimited import Dialect, audit_quotes, records
 from dlkit.reading.encodings import Buffer, first_bad_byte
 from dlkit.reading.frames import arrow_columns
-from dlkit.reading.headers import contradicting
-from dlkit.reading.parsing import by_decimal, exceeds_float, is_code, settled, whole_numbers
+from dlkit.reading.headers import one_decimal_mark
+from dlkit.reading.parsing import exceeds_float, is_code, settled
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.strings import PackedStrings
 
@@ -84,38 +84,8 @@ def cell_by_cell(
         for name, column in zip(dialect.names, strings, strict=True)
         if name in dialect.read
     }
-    cells = _by_decimal(cells, dialect, options, as_text, origin)
+    cells = one_decimal_mark(cells, dialect.decimal, dialect.proof, options, as_text, origin)
     return Parsed(cells, np.array(lines, dtype=np.int64), bad, bad_at)
-
-
-def _by_decimal(
-    columns: dict[str, Cells], dialect: Dialect, options: ReadOptions, as_text: Collection[str], origin: str
-) -> dict[str, Cells]:
-    """The columns under the decimal mark of the file.
-
-    Raises:
-        DataError: a column's numbers have the other one.
-    """
-    judged: dict[str, Cells] = {}
-    for name, cells in columns.items():
-        judged[name] = cells
-        known = options.usual_decimal == ","
-        if not isinstance(cells, Strings) or not options.may_hold_numbers(name) or (name in as_text and not known):
-            continue
-        respell = dialect.decimal == "," or (known and dialect.decimal == ".")
-        judged[name], wrong = by_decimal(cells, dialect.decimal, options.missing, options.thousands, respell=respell)
-        if wrong is not None and (other := dialect.proof or _fraction(columns)):
-            raise contradicting(origin, f"{wrong!r} in column {name!r}", other)
-    return judged
-
-
-def _fraction(columns: dict[str, Cells]) -> str:
-    """A number that was read with a decimal point, and its column; "" without any."""
-    for name, cells in columns.items():
-        if isinstance(cells, Numbers) and not whole_numbers(cells.values):
-            fractions = cells.values[np.isfinite(cells.values) & (cells.values != np.floor(cells.values))]
-            return f"'{fractions[0]:.15g}' in column {name!r}"
-    return ""
 
 
 def line_of(data: Buffer, dialect: Dialect, row: int) -> int | None:
@@ -165,7 +135,7 @@ def through_arrow(
     }
     if rounded:
         return through_arrow(data, dialect, options, texts | rounded, origin, first_line, threads=threads)
-    parsed = Parsed(_by_decimal(columns, dialect, options, as_text, origin))
+    parsed = Parsed(one_decimal_mark(columns, dialect.decimal, dialect.proof, options, as_text, origin))
     if odd:
         before = bytes(memoryview(data)[: dialect.start])
         line = first_line + (before.count(b"\n") or before.count(b"\r"))

@@ -6,15 +6,18 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from dlkit._textfiles import check_width, csv_problem, csv_reader, first_lines
 from dlkit.errors import DataError
 from dlkit.reading.bytes import text_stream
+from dlkit.reading.cells import Cells, Numbers, Strings
 from dlkit.reading.encodings import Buffer
-from dlkit.reading.parsing import date_format, decimal_mark, looks_like_number
+from dlkit.reading.parsing import by_decimal, date_format, decimal_mark, looks_like_number, whole_numbers
 from dlkit.reading.policy import ReadOptions
 
 __all__ = [
@@ -256,8 +259,7 @@ def decimal_of(
         DataError: one column proves a comma and another a point; both cells are named.
     """
     if options.said_decimal:
-        said = "decimal" if options.decimal != "auto" else "thousands"
-        return options.said_decimal, f"{said}={getattr(options, said)!r}"
+        return said_decimal(options)
     proofs: dict[str, str] = {}
     for name, cells in zip(names, zip(*(row for row in rows if len(row) == len(names)), strict=True), strict=False):
         together = "".join(cells)
@@ -300,3 +302,68 @@ def contradicting(origin: str, one: str, other: str) -> DataError:
         f"{origin} has two decimal marks: {one} contradicts {other}, so one of them would be read wrong; name a "
         "column that holds no numbers in categorical= or drop=, or leave it out by columns="
     )
+
+
+def one_decimal_mark(
+    columns: dict[str, Cells],
+    decimal: str,
+    proof: str,
+    options: ReadOptions,
+    as_text: Collection[str],
+    origin: str,
+) -> dict[str, Cells]:
+    """The columns under the decimal mark of their file.
+
+    Args:
+        columns: As they were read.
+        decimal: The mark; "" where nothing tells.
+        proof: What it is known by.
+        options: How to read.
+        as_text: Columns that were kept as the text that stands there.
+        origin: The file, for errors.
+
+    Raises:
+        DataError: a column's numbers have the other one.
+    """
+    judged: dict[str, Cells] = {}
+    for name, cells in columns.items():
+        judged[name] = cells
+        known = options.usual_decimal == ","
+        if not isinstance(cells, Strings) or not options.may_hold_numbers(name) or (name in as_text and not known):
+            continue
+        respell = decimal == "," or (known and decimal == ".")
+        judged[name], wrong = by_decimal(cells, decimal, options.missing, options.thousands, respell=respell)
+        if wrong is not None and (other := proof or _fraction(columns)):
+            raise contradicting(origin, f"{wrong!r} in column {name!r}", other)
+    return judged
+
+
+def _fraction(columns: dict[str, Cells]) -> str:
+    """A number that was read with a decimal point, and its column; "" without any."""
+    for name, cells in columns.items():
+        if isinstance(cells, Numbers) and not whole_numbers(cells.values):
+            fractions = cells.values[np.isfinite(cells.values) & (cells.values != np.floor(cells.values))]
+            return f"'{fractions[0]:.15g}' in column {name!r}"
+    return ""
+
+
+def under_said_decimal(columns: dict[str, Cells], options: ReadOptions, origin: str) -> dict[str, Cells]:
+    """The columns of a table whose cells have types already: only its texts may be numbers with a mark.
+
+    Args:
+        columns: As they were read.
+        options: How to read.
+        origin: The table, for errors.
+    """
+    mark, proof = said_decimal(options)
+    return one_decimal_mark(columns, mark, proof, options, (), origin) if mark else columns
+
+
+def said_decimal(options: ReadOptions) -> tuple[str, str]:
+    """The decimal mark that the caller says, and in which words; "" without any.
+
+    Args:
+        options: How to read.
+    """
+    said = "decimal" if options.decimal != "auto" else "thousands"
+    return options.said_decimal, f"{said}={getattr(options, said)!r}"

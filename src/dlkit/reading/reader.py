@@ -19,6 +19,7 @@ from dlkit.reading.cells import Array, Cells, Place, Table
 from dlkit.reading.columnar import ColumnarFile, columnar_kind
 from dlkit.reading.delimited import Dialect, chosen_columns, find_dialect
 from dlkit.reading.frames import concatenated, table_of_frame
+from dlkit.reading.headers import under_said_decimal
 from dlkit.reading.plain import PlainText, plain_text
 from dlkit.reading.policy import ReadOptions
 
@@ -81,7 +82,7 @@ def read_table(source: Any, options: ReadOptions, as_text: Collection[str] | Non
 
 def _chosen(table: Table, options: ReadOptions) -> Table:
     names = chosen_columns(list(table.columns), options.columns, table.origin)
-    table.columns = {name: table.columns[name] for name in names}
+    table.columns = under_said_decimal({name: table.columns[name] for name in names}, options, table.origin)
     return table
 
 

@@ -53,7 +53,7 @@ class TableOptions(ReadArguments, total=False):
 
 
 class CSVDataset(InMemoryDataset):
-    """A table (CSV, TSV, Parquet, DataFrame) as samples `(inputs, target)` for a stock `DataLoader`.
+    """A table (CSV, TSV, Excel, Parquet, Feather, DataFrame) as samples `(inputs, target)` for a stock `DataLoader`.
 
     Every column gets a kind: number, boolean, date, category; free text, identifiers and constants are left out.
     `print(ds.schema)` says what was found and why; each kind can be overridden by naming the column. Numbers are
@@ -69,7 +69,8 @@ class CSVDataset(InMemoryDataset):
 
     Args:
         source: A path, a URL, a list of those (one table in parts), or a DataFrame (of pandas or polars). Text may be
-            packed by gzip, bzip2, xz or zip; Parquet is known by its first bytes.
+            packed by gzip, bzip2, xz or zip; Parquet, Arrow (Feather) and Excel (extra `excel`) are known by their
+            content.
         target: The column to predict; several for regression or multi-label data.
         numeric: Columns to take as numbers whatever they look like.
         categorical: Columns to take as categories, for example numbers that are codes.
