@@ -28,7 +28,7 @@ from dlkit import DataLoader
 from dlkit.collate import PadCollate
 from dlkit.datasets import PackedTextDataset, TextDataset
 from dlkit.samplers import LengthBuckets
-from dlkit.text import Vocabulary, train_bpe, words
+from dlkit.tokens import Vocabulary, train_bpe, words
 
 BATCH = 64
 #: Padded ids and mask of one batch.

@@ -28,9 +28,9 @@ transforms/__init__
 collate/padding collate/structure collate/collating collate/__init__
 samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader streams
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
-text/_patterns text/cleaning text/tokenizers text/_encoded text/vocabulary text/pretrained specs/text
+tokens/_patterns tokens/cleaning tokens/tokenizers tokens/_encoded tokens/vocabulary tokens/pretrained specs/text
 specs/builtin specs/__init__
-text/__init__
+tokens/__init__
 reading/cells reading/parsing reading/targets reading/classes reading/bytes reading/policy
 reading/headers reading/delimited reading/excel reading/frames reading/columnar reading/_text_rows reading/plain
 reading/reader reading/blocks reading/__init__

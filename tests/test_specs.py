@@ -20,7 +20,7 @@ from dlkit.errors import ArgumentError, ModelFileError
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
 from dlkit.specs import Schema, Spec, TextSpec, values
 from dlkit.specs.builtin import KINDS
-from dlkit.text import Vocabulary
+from dlkit.tokens import Vocabulary
 from dlkit.transforms import for_evaluation
 
 

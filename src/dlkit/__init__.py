@@ -39,7 +39,7 @@ _MODULES = (
     "specs",
     "splits",
     "storage",
-    "text",
+    "tokens",
     "training",
     "transfer",
     "transforms",

@@ -24,7 +24,7 @@ from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, DataError, DlkitError, ModelFileError
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
 from dlkit.specs import TextSpec
-from dlkit.text import PretrainedTokenizer, Vocabulary, train_bpe
+from dlkit.tokens import PretrainedTokenizer, Vocabulary, train_bpe
 from dlkit.transfer import create_model
 from dlkit.transforms import for_evaluation
 
@@ -266,7 +266,7 @@ class TestTokenizers:
             PretrainedTokenizer(tokenizer).encode_batch(["a" * 60 + "b"])
 
     def test_other_exceptions_stay_what_they_are(self) -> None:
-        from dlkit.text.pretrained import _rust
+        from dlkit.tokens.pretrained import _rust
 
         with pytest.raises(KeyboardInterrupt), _rust("waits", DlkitError):
             raise KeyboardInterrupt

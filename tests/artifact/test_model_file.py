@@ -25,7 +25,7 @@ from dlkit.datasets import CSVDataset, Glyphs
 from dlkit.errors import ArgumentError, DataNotFoundError, ModelFileError, TrainingError
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
 from dlkit.specs import TextSpec
-from dlkit.text import Vocabulary
+from dlkit.tokens import Vocabulary
 from dlkit.transfer import create_model
 from dlkit.transforms import Preprocessing, for_evaluation, for_training
 

@@ -26,7 +26,7 @@ from dlkit.models import TextClassifier
 from dlkit.samplers import LengthBuckets
 from dlkit.specs import TextSpec
 from dlkit.splits import check_leaks
-from dlkit.text import Cleaning, PretrainedTokenizer, Vocabulary, train_bpe
+from dlkit.tokens import Cleaning, PretrainedTokenizer, Vocabulary, train_bpe
 
 WORDS = ["sun", "rain", "snow", "wind", "fog", "hail", "storm", "heat"]
 

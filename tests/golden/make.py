@@ -16,7 +16,7 @@ from dlkit import Trainer, load, save
 from dlkit.callbacks import EMA, Callback, Checkpoint, EarlyStopping, LearningRate
 from dlkit.models import TextClassifier
 from dlkit.specs import TextSpec
-from dlkit.text import Vocabulary
+from dlkit.tokens import Vocabulary
 
 HERE = Path(__file__).parent
 

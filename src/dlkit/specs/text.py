@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from dlkit import _bounds
 from dlkit.errors import ArgumentError
 from dlkit.specs.kinds import Spec, values
-from dlkit.text._encoded import Encoder
+from dlkit.tokens._encoded import Encoder
 
 # Imported so that a document finds them by their names.
-from dlkit.text.pretrained import PretrainedTokenizer as PretrainedTokenizer
-from dlkit.text.vocabulary import Vocabulary as Vocabulary
+from dlkit.tokens.pretrained import PretrainedTokenizer as PretrainedTokenizer
+from dlkit.tokens.vocabulary import Vocabulary as Vocabulary
 
 __all__ = ["TextSpec"]
 

@@ -19,7 +19,7 @@ import torch
 from dlkit.storage.arrays import Block, BlockWriter, Kind, open_arrays, write_arrays
 from dlkit.storage.files import FileLock, atomic_write, home_of, mark_used
 from dlkit.storage.strings import PackedStrings
-from dlkit.text._encoded import Encoded, Encoder
+from dlkit.tokens._encoded import Encoded, Encoder
 
 __all__ = ["Packed", "Storage", "pack"]
 

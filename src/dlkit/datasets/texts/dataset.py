@@ -22,11 +22,11 @@ from dlkit.specs.text import TextSpec
 from dlkit.splits import Fractions, content_keys, split_indices
 from dlkit.storage.files import folder_for
 from dlkit.storage.strings import PackedStrings
-from dlkit.text._encoded import Encoder
-from dlkit.text.cleaning import Cleaning
-from dlkit.text.pretrained import PretrainedTokenizer, is_pretrained, train_bpe
-from dlkit.text.tokenizers import TOKENIZERS
-from dlkit.text.vocabulary import Vocabulary
+from dlkit.tokens._encoded import Encoder
+from dlkit.tokens.cleaning import Cleaning
+from dlkit.tokens.pretrained import PretrainedTokenizer, is_pretrained, train_bpe
+from dlkit.tokens.tokenizers import TOKENIZERS
+from dlkit.tokens.vocabulary import Vocabulary
 
 __all__ = ["TextDataset", "TextOptions"]
 
@@ -86,7 +86,7 @@ class TextDataset(PackedTextDataset):
         target: The column of the targets; or one value per text; None for unlabelled texts. The folders of a folder
             of class folders are its targets by themselves.
         spec: How to encode, from a dataset that was fitted: `train.spec`. Instead of all up to `classes`.
-        tokenizer: "words", "whitespace", "characters", "jamo", "ngrams", "bytes" (see `dlkit.text`); "bpe" trains a
+        tokenizer: "words", "whitespace", "characters", "jamo", "ngrams", "bytes" (see `dlkit.tokens`); "bpe" trains a
             byte pair encoding (extra `text`); a function from a text to a list of strings; a tokenizer object of
             `tokenizers` or `transformers`; a `Vocabulary`.
         cleaning: What is done to a text before that; None for `Cleaning()`, and for nothing with a tokenizer object.

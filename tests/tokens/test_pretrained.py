@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dlkit.errors import ArgumentError
-from dlkit.text import Cleaning, PretrainedTokenizer, train_bpe
+from dlkit.tokens import Cleaning, PretrainedTokenizer, train_bpe
 
 tokenizers = pytest.importorskip("tokenizers")
 

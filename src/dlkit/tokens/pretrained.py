@@ -14,9 +14,9 @@ from dlkit import _bounds
 from dlkit._optional import require
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.specs.documents import Place
-from dlkit.text._encoded import Encoded, Encoder
-from dlkit.text._patterns import check_patterns
-from dlkit.text.cleaning import Cleaning
+from dlkit.tokens._encoded import Encoded, Encoder
+from dlkit.tokens._patterns import check_patterns
+from dlkit.tokens.cleaning import Cleaning
 
 __all__ = ["PretrainedTokenizer", "is_pretrained", "train_bpe"]
 

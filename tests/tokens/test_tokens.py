@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from dlkit.errors import ArgumentError, DataError
 from dlkit.specs import TextSpec
-from dlkit.text import Cleaning, Vocabulary, jamo, ngrams, utf8_bytes, words
-from dlkit.text._encoded import cut_longest
-from dlkit.text.tokenizers import TOKENIZERS, join
+from dlkit.tokens import Cleaning, Vocabulary, jamo, ngrams, utf8_bytes, words
+from dlkit.tokens._encoded import cut_longest
+from dlkit.tokens.tokenizers import TOKENIZERS, join
 
 NOTHING = Cleaning(nfc=False, whitespace=False)
 # Text that UTF-8 can hold; half surrogate pairs are refused earlier.

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from dlkit.errors import ArgumentError, DataError
 from dlkit.specs.documents import Place
-from dlkit.text._encoded import Encoded, Encoder, cut_longest
-from dlkit.text.cleaning import Cleaning
-from dlkit.text.tokenizers import BYTES, Tokenizer, join, tokenizer_of
+from dlkit.tokens._encoded import Encoded, Encoder, cut_longest
+from dlkit.tokens.cleaning import Cleaning
+from dlkit.tokens.tokenizers import BYTES, Tokenizer, join, tokenizer_of
 
 __all__ = ["Coverage", "Vocabulary"]
 
