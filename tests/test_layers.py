@@ -18,8 +18,7 @@ _version _doors _showing errors _bounds _filekinds _textfiles _opening _optional
 storage/files storage/identity storage/arrays storage/strings storage/caches storage/__init__
 specs/documents specs/kinds specs/columns specs/table registry
 _modes _nested _calling
-_arguments _devices _shapes _layer_errors
-reading/encodings
+_arguments _devices _shapes _layer_errors _encodings
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng lending distributed

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dlkit._encodings import find_encoding
 from dlkit.datasets import CSVDataset, TextDataset
-from dlkit.reading.encodings import find_encoding
 
 CERTAIN = ("utf-8", "utf-16-le", "cp949", "cp932", "euc_jp")
 

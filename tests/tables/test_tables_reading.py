@@ -23,12 +23,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlkit._encodings import detect_encoding
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
 from dlkit.reading._text_rows import cell_by_cell, through_arrow
 from dlkit.reading.cells import Cells, Dates, Numbers, Skipped, Strings, Table
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect
-from dlkit.reading.encodings import detect_encoding
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 

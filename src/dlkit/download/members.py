@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+from dlkit._encodings import find_name_encoding
 from dlkit._filekinds import HEAD, kind_of
 from dlkit._opening import open_regular
 from dlkit.download.disk import disk_error
 from dlkit.errors import ArchiveError, DlkitError, UnsafeArchiveError
-from dlkit.reading.encodings import find_name_encoding
 
 _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 20  # bytes; tarfile reads a long-name header into memory whole, however long it claims to be

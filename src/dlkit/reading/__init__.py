@@ -2,7 +2,6 @@
 
 | file | what it answers |
 |---|---|
-| `encodings` | which encoding bytes are in: known, or guessed and said to be |
 | `policy` | how to read, and what becomes of bad rows |
 | `bytes` | a path, address or archive to bytes |
 | `excel` | a sheet of a workbook to the CSV text of the same table |

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from dlkit._encodings import Buffer, first_bad_byte
 from dlkit._textfiles import control_in, csv_problem, has_controls
 from dlkit.reading.bytes import damage
 from dlkit.reading.cells import Array, Cells, Skipped, Strings
 from dlkit.reading.delimited import Dialect, audit_quotes, records
-from dlkit.reading.encodings import Buffer, first_bad_byte
 from dlkit.reading.frames import arrow_columns
 from dlkit.reading.headers import one_decimal_mark
 from dlkit.reading.parsing import exceeds_float, is_code, settled

@@ -12,6 +12,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from dlkit._encodings import first_bad_byte
 from dlkit._opening import open_regular
 from dlkit._textfiles import LONGEST_LINE, check_lines
 from dlkit.errors import DataError
@@ -20,7 +21,6 @@ from dlkit.reading.bytes import byte_stream
 from dlkit.reading.cells import Block, Place, Table
 from dlkit.reading.columnar import ColumnarFile
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect, records
-from dlkit.reading.encodings import first_bad_byte
 from dlkit.reading.headers import sampled
 from dlkit.reading.plain import PlainText, plain_copy, plain_text
 from dlkit.reading.policy import ReadOptions

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import unquote, urlsplit
 
+from dlkit._encodings import Buffer, detect_encoding, first_bad_byte
 from dlkit._filekinds import HEAD, kind_of
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_lines, check_text
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.encodings import Buffer, detect_encoding, first_bad_byte
 from dlkit.storage.files import home_of
 
 __all__ = [

@@ -12,10 +12,10 @@ from typing import TextIO
 
 import numpy as np
 
+from dlkit._encodings import Buffer
 from dlkit._textfiles import LONGEST_LINE, control_in, csv_reader, csv_records, first_lines, line_at
 from dlkit.errors import DataError
 from dlkit.reading.bytes import text_stream
-from dlkit.reading.encodings import Buffer
 from dlkit.reading.headers import (
     after_remarks,
     column_names,

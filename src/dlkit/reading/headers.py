@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from dlkit._encodings import Buffer
 from dlkit._textfiles import check_width, csv_problem, csv_reader, first_lines
 from dlkit.errors import DataError
 from dlkit.reading.bytes import text_stream
 from dlkit.reading.cells import Cells, Numbers, Strings
-from dlkit.reading.encodings import Buffer
 from dlkit.reading.parsing import by_decimal, date_format, decimal_mark, looks_like_number, whole_numbers
 from dlkit.reading.policy import ReadOptions
 

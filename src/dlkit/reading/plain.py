@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dlkit._encodings import Buffer, detect_encoding
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_text
 from dlkit.errors import DataError
 from dlkit.reading.bytes import contents, is_packed, to_utf8, unpacked
-from dlkit.reading.encodings import Buffer, detect_encoding
 from dlkit.reading.excel import is_workbook, read_sheet
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.files import FileLock, atomic_write, home_of

@@ -25,7 +25,7 @@ from dlkit.download.urls import known_as
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.policy import ReadArguments
 from dlkit.splits import shares_of
-from dlkit.text.cleaning import Cleaning
+from dlkit.tokens.cleaning import Cleaning
 
 __all__ = ["Data", "Kind", "NAMES", "ReadOptions", "kind_of", "letters", "read_data"]
 

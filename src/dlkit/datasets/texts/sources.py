@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, TypedDict
 import numpy as np
 from torch import Tensor
 
+from dlkit._encodings import Buffer
 from dlkit._frames import as_pandas
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import control_in, has_controls
@@ -20,7 +21,6 @@ from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import BlockFile, TextFile, read_once
 from dlkit.reading.bytes import contents, local_path, text_stream, to_utf8
 from dlkit.reading.cells import Place, Strings, Table, strings_of
-from dlkit.reading.encodings import Buffer
 from dlkit.reading.frames import table_of_frame
 from dlkit.reading.headers import plainly_names
 from dlkit.reading.policy import ReadOptions
