@@ -25,7 +25,7 @@ rng lending distributed
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets
 transforms/__init__
 collate/padding collate/structure collate/collating collate/__init__
-samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments loader streams
+samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments _handout loader streams
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 tokens/_patterns tokens/cleaning tokens/tokenizers tokens/_encoded tokens/vocabulary tokens/pretrained specs/text
 specs/builtin specs/__init__

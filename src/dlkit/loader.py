@@ -29,6 +29,7 @@ from torch.utils.data._utils.pin_memory import pin_memory as pin
 
 from dlkit import lending, rng
 from dlkit._arguments import switch, whole_number
+from dlkit._handout import Handout, Owned
 from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
 from dlkit.errors import DataError, EmptyBatchError
 from dlkit.samplers.order import Plan, Planner, index_batch, index_batches, planner_of
@@ -112,6 +113,8 @@ class _Fetcher(Dataset[Any]):
 
     def __getitems__(self, task: _Task) -> Any:
         """Fetch and collate one batch in a worker: torch's fetcher calls this with what the batch sampler gave."""
+        if task.indices is None:
+            return LEFT_OUT  # this worker has nothing to do for a turn
         if self.draws_random is not False:
             lending.start(task.seed)
         return self.fetch(task)
@@ -304,12 +307,12 @@ class DataLoader:
         if self._settings["num_workers"] == 0:
             return self._fetch_here(tasks)
         if not self._must_wait_for_workers():
-            return self._fetch_there(tasks, numbers, stream)
+            return self._fetch_there(tasks, plan, numbers, stream)
         first = list(itertools.islice(tasks, 1))
         if len(numbers) <= 1:
             return self._fetch_here(iter(first))
         # This starts the workers, and pickles the dataset before a fetch in this process could change it.
-        others = self._fetch_there(tasks, numbers[1:], stream)
+        others = self._fetch_there(tasks, plan, numbers[1:], stream)
         return itertools.chain(self._fetch_here(iter(first)), others)
 
     def indices(self, epoch: int, number: int, *, seed: int | None = None) -> list[Any]:
@@ -374,9 +377,15 @@ class DataLoader:
         finally:
             torch.set_num_threads(threads)
 
-    def _fetch_there(self, tasks: Iterator[_Task], numbers: Sequence[int], stream: int) -> Iterator[Any]:
-        self._tasks.current = tasks
-        batches = iter(self._with_workers())
+    def _fetch_there(self, tasks: Iterator[_Task], plan: Plan, numbers: Sequence[int], stream: int) -> Iterator[Any]:
+        workers = self._settings["num_workers"]
+        if workers > 1 and isinstance(plan, Owned):
+            handout = Handout(tasks, plan, numbers, workers, _Task(0, -1, 0, None))
+            self._tasks.current = iter(handout)
+            batches = handout.in_order(iter(self._with_workers()))
+        else:
+            self._tasks.current = tasks
+            batches = iter(self._with_workers())
         return batches if self._fetcher.draws_random is False else _passing_by(batches, numbers, stream)
 
     def _must_wait_for_workers(self) -> bool:

@@ -25,10 +25,11 @@ from torch.utils.data import DataLoader as Stock
 
 import dlkit
 from dlkit import Trainer
+from dlkit._handout import Handout
 from dlkit.callbacks import Callback, Checkpoint
 from dlkit.datasets import CSVDataset
-from dlkit.datasets.tables._lanes import InOrder, LanePlan, Lanes
-from dlkit.datasets.tables._ranks import RankPlan
+from dlkit.datasets.tables._lanes import Batches, InOrder, Lanes
+from dlkit.datasets.tables._ranks import RankBatches
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.models import TabularMLP
 from dlkit.reading import blocks as block_module
@@ -198,12 +199,12 @@ def test_ranks_share_without_loss_or_doubles(path: Path) -> None:
 )
 def test_ranks_get_equally_many_batches(rows: int, batch: int, ranks: int, drop: bool, shuffle: bool) -> None:
     planner = Lanes(np.array([rows]), batch, drop_last=drop, at_once=1) if shuffle else None
-    whole = (planner or InOrder(rows, batch, drop_last=drop)).plan(1, 2)
+    whole = (planner or InOrder(np.array([rows]), batch, drop_last=drop)).plan(1, 2)
     if len(whole) < ranks and rows < ranks and not drop:
         with pytest.raises(DataError, match=f"{rows} rows cannot be spread over {ranks} processes"):
-            RankPlan(whole, ranks, 0, drop_last=drop, in_order=not shuffle)
+            RankBatches(whole, ranks, 0, drop_last=drop, in_order=not shuffle)
         return
-    plans = [RankPlan(whole, ranks, rank, drop_last=drop, in_order=not shuffle) for rank in range(ranks)]
+    plans = [RankBatches(whole, ranks, rank, drop_last=drop, in_order=not shuffle) for rank in range(ranks)]
     shares = [[plan[number] for number in range(len(plan))] for plan in plans]
     assert len({len(share) for share in shares}) == 1
     seen = torch.cat([indices for share in shares for indices in share] or [torch.arange(0)]).sort().values
@@ -261,23 +262,38 @@ def test_a_plan_is_a_permutation_in_whole_batches(
 
 @given(rows=st.integers(0, 50), batch=st.integers(1, 9), drop_last=st.booleans())
 def test_in_order_needs_no_array(rows: int, batch: int, drop_last: bool) -> None:
-    plan = InOrder(rows, batch, drop_last=drop_last).plan(0, 0)
+    plan = InOrder(np.array([rows]), batch, drop_last=drop_last).plan(0, 0)
     expected = [list(range(start, min(start + batch, rows))) for start in range(0, rows, batch)]
     assert [indices.tolist() for indices in plan] == (expected[: rows // batch] if drop_last else expected)
 
 
-def blocks_of(plan: LanePlan, rows: np.ndarray, number: int) -> set[int]:
+def blocks_of(plan: Batches, rows: np.ndarray, number: int) -> set[int]:
     return set(np.searchsorted(np.cumsum(rows), plan[number].numpy(), side="right").tolist())
 
 
-def test_a_batch_touches_few_blocks_and_workers_share_none() -> None:
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 40])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_batch_touches_few_blocks_and_workers_share_none(workers: int, shuffle: bool) -> None:
     rows = np.random.default_rng(0).integers(900, 1100, 400)
-    plan = Lanes(rows, 256, drop_last=False, at_once=48).plan(0, 0)
+    planner = Lanes(rows, 256, drop_last=False, at_once=48) if shuffle else InOrder(rows, 256, drop_last=False)
+    plan = planner.plan(0, 0)
     touched = [blocks_of(plan, rows, number) for number in range(len(plan))]
     assert max(map(len, touched[: -len(touched) // 20])) <= 8
-    for workers in (1, 2, 3, 4, 6):
-        loads = sum(len(set().union(*touched[worker::workers])) for worker in range(workers))
-        assert loads <= 1.1 * len(rows), (workers, loads)  # each block in one worker, but for the last few batches
+    handout = Handout(iter(range(len(plan))), plan, range(len(plan)), workers, None)
+    dealt: list[set[int]] = [set() for _ in range(workers)]
+    idle = 0
+
+    def work() -> Any:
+        nonlocal idle
+        for turn, number in enumerate(handout):
+            idle += number is None
+            dealt[turn % workers] |= set() if number is None else touched[number]
+            yield number
+
+    assert list(handout.in_order(work())) == list(range(len(plan))), "the order does not know of workers"
+    decoded = sum(map(len, dealt))
+    assert decoded <= 1.15 * len(rows) + workers, "each block by one worker, but for the ends of the lanes"
+    assert idle <= max(0.35, workers / 12) * len(plan)
 
 
 def test_blocks_are_decoded_once_per_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 """The order of a stream: pure in (seed, epoch), near in the file, and friendly to workers.
 
-The blocks of the file are shuffled and dealt to a dozen *lanes*. A lane goes through its blocks by windows of a few,
-whose rows are shuffled together, so a batch touches a few blocks only. Batches take turns: number n comes from lane
-n modulo the number of lanes. Workers take turns, too, so each of 2, 3, 4 or 6 workers meets lanes of its own and no
-block is decoded twice; yet the order does not know how many workers there are.
+The blocks of the file are shuffled and dealt to *lanes*. A lane goes through its blocks by windows of a few, whose rows
+are shuffled together, so a batch touches a few blocks only. Batches take turns: number n comes from lane n modulo the
+number of lanes. The loader gives all batches of a lane to one worker, so no block is decoded twice, however many
+workers there are; yet the order does not know of them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,25 @@ from torch import Tensor
 from dlkit import rng
 from dlkit.reading.cells import Array
 
-__all__ = ["InOrder", "LanePlan", "Lanes"]
+__all__ = ["Batches", "InOrder", "Lanes"]
 
-_LANES = 12  # divisible by 1, 2, 3, 4, 6 and 12 workers
+_MIXED = 4  # blocks whose rows are shuffled together, where there are many
+_NEIGHBOURS, _ENOUGH = 8, 16  # blocks that one worker reads in order, and such groups that keep all workers busy
 _BATCHES_PER_LANE = 8  # fewer, and batches of left-over rows would be the rule
 
 
-class Plan(Sequence[Tensor]):
-    """Batches that are made when they are asked for; a slice is another such plan."""
+class Batches(Sequence[Tensor]):
+    """Batches that are made when they are asked for; a slice is another such sequence.
+
+    Attributes:
+        reach: See `Owned`, as the next one.
+    """
+
+    reach: int
+
+    def owners(self) -> Array:
+        """int64 [batches], the block or lane that each is made of."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -42,37 +53,54 @@ class Plan(Sequence[Tensor]):
         return self.batch(number % len(self))
 
 
-class _Some(Plan):
-    """Some batches of a plan, such as those of one rank."""
+class _Some(Batches):
+    """Some batches of an epoch, such as those of one rank."""
 
-    def __init__(self, plan: Plan, numbers: range) -> None:
-        self._plan, self._numbers = plan, numbers
+    def __init__(self, whole: Batches, numbers: range) -> None:
+        self._whole, self._numbers, self.reach = whole, numbers, whole.reach
+
+    def owners(self) -> Array:
+        return self._whole.owners()[np.asarray(self._numbers, dtype=np.int64)]
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def batch(self, number: int) -> Tensor:
-        return self._plan.batch(self._numbers[number])
+        return self._whole.batch(self._numbers[number])
 
 
 class InOrder:
-    """Every row once, in the order of the file, without an array of all of them."""
+    """Every row once, in the order of the file, without an array of all of them.
 
-    def __init__(self, num_samples: int, batch_size: int, *, drop_last: bool) -> None:
-        self.num_samples, self.batch_size, self.drop_last = num_samples, batch_size, drop_last
+    Args:
+        rows: int64 [blocks], the samples in each block.
+        batch_size: Samples per batch.
+        drop_last: Leave out a last batch that is not full.
+    """
 
-    def plan(self, seed: int, epoch: int) -> Plan:
+    def __init__(self, rows: Array, batch_size: int, *, drop_last: bool) -> None:
+        self.rows, self.batch_size, self.drop_last = rows, batch_size, drop_last
+
+    def plan(self, seed: int, epoch: int) -> Batches:
         """See `dlkit.samplers.Planner`."""
-        return _InOrderPlan(self.num_samples, self.batch_size, self.drop_last)
+        return _InOrderBatches(self.rows, self.batch_size, self.drop_last)
 
 
-class _InOrderPlan(Plan):
-    def __init__(self, num_samples: int, batch_size: int, drop_last: bool) -> None:
-        self._num_samples, self._batch_size = num_samples, batch_size
-        self._count = num_samples // batch_size if drop_last else -(-num_samples // batch_size)
+class _InOrderBatches(Batches):
+    def __init__(self, rows: Array, batch_size: int, drop_last: bool) -> None:
+        self._ends, self._batch_size = np.cumsum(rows), batch_size
+        self._num_samples = int(self._ends[-1]) if len(rows) else 0
+        self._count = self._num_samples // batch_size if drop_last else -(-self._num_samples // batch_size)
+        # A batch may begin in one block and end in the next: neighbours go to one worker, where there are many.
+        self._together = max(1, min(_NEIGHBOURS, len(rows) // _ENOUGH))
+        self.reach = -(-int(rows.max(initial=1)) * self._together // batch_size)
 
     def __len__(self) -> int:
         return self._count
+
+    def owners(self) -> Array:
+        blocks = np.searchsorted(self._ends, np.arange(self._count) * self._batch_size, side="right")
+        return blocks // self._together
 
     def batch(self, number: int) -> Tensor:
         start = number * self._batch_size
@@ -89,18 +117,20 @@ class Lanes:
         """
         self.rows, self.batch_size, self.drop_last, self.at_once = rows, batch_size, drop_last, at_once
 
-    def plan(self, seed: int, epoch: int) -> LanePlan:
+    def plan(self, seed: int, epoch: int) -> Batches:
         """See `dlkit.samplers.Planner`."""
-        return LanePlan(self.rows, self.batch_size, self.drop_last, self.at_once, rng.derive(seed, rng.ORDER, epoch))
+        return _LaneBatches(
+            self.rows, self.batch_size, self.drop_last, self.at_once, rng.derive(seed, rng.ORDER, epoch)
+        )
 
 
-class LanePlan(Plan):
+class _LaneBatches(Batches):
     """One epoch of `Lanes`."""
 
     def __init__(self, rows: Array, batch_size: int, drop_last: bool, at_once: int, seed: int) -> None:
         self._rows, self._batch_size, self._seed = rows, batch_size, seed
         self._firsts = np.cumsum(rows) - rows
-        count = max(1, min(_LANES, len(rows), at_once, int(rows.sum()) // (_BATCHES_PER_LANE * batch_size)))
+        count = max(1, min(len(rows), at_once // _MIXED, int(rows.sum()) // (_BATCHES_PER_LANE * batch_size)))
         lanes = _dealt(rows, count, seed)
         width = max(1, at_once // count)
         self._windows = [[lane[start : start + width] for start in range(0, len(lane), width)] for lane in lanes]
@@ -116,9 +146,13 @@ class LanePlan(Plan):
         rest = int(self._left[-1])
         self._count = len(order) + (rest // batch_size if drop_last else -(-rest // batch_size))
         self._made: dict[int, list[tuple[int, Tensor]]] = {}
+        self.reach = count
 
     def __len__(self) -> int:
         return self._count
+
+    def owners(self) -> Array:
+        return np.append(self._lane, np.arange(self._count - len(self._lane)))
 
     def batch(self, number: int) -> Tensor:
         size = self._batch_size

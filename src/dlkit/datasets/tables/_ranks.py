@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.tables._lanes import Plan
+from dlkit.datasets.tables._lanes import Batches
 from dlkit.errors import DataError
+from dlkit.reading.cells import Array
 from dlkit.samplers import Planner
 
 __all__ = ["Ranks"]
@@ -27,22 +29,23 @@ class Ranks:
     def __init__(self, planner: Planner, *, drop_last: bool, in_order: bool) -> None:
         self.planner, self.drop_last, self.in_order = planner, drop_last, in_order
 
-    def plan(self, seed: int, epoch: int) -> Plan:
+    def plan(self, seed: int, epoch: int) -> Batches:
         """See `dlkit.samplers.Planner`."""
         whole = self.planner.plan(seed, epoch)
-        assert isinstance(whole, Plan)
+        assert isinstance(whole, Batches)
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return whole
         ranks, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-        return RankPlan(whole, ranks, rank, drop_last=self.drop_last, in_order=self.in_order)
+        return RankBatches(whole, ranks, rank, drop_last=self.drop_last, in_order=self.in_order)
 
 
-class RankPlan(Plan):
+class RankBatches(Batches):
     """The batches of one process."""
 
-    def __init__(self, whole: Plan, ranks: int, rank: int, *, drop_last: bool, in_order: bool) -> None:
+    def __init__(self, whole: Batches, ranks: int, rank: int, *, drop_last: bool, in_order: bool) -> None:
         self._whole, self._ranks, self._rank, self._in_order = whole, ranks, rank, in_order
         self._steps, rest = divmod(len(whole), ranks)
+        self.reach = whole.reach
         self._left: Tensor | None = None  # the own share of the rows that make no whole step
         if rest and not drop_last:
             rows = torch.cat([whole.batch(number) for number in range(len(whole) - rest, len(whole))])
@@ -50,6 +53,11 @@ class RankPlan(Plan):
                 raise DataError(f"{len(rows)} rows cannot be spread over {ranks} processes")
             self._left = rows[len(rows) * rank // ranks : len(rows) * (rank + 1) // ranks]
             self._longer = len(rows) < ranks
+
+    def owners(self) -> Array:
+        own = np.arange(self._steps)
+        places = self._rank * self._steps + own if self._in_order else own * self._ranks + self._rank
+        return np.append(self._whole.owners()[places], np.zeros(len(self) - self._steps, dtype=np.int64))
 
     def __len__(self) -> int:
         return self._steps + (self._left is not None and not self._longer)

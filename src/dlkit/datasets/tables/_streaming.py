@@ -26,7 +26,7 @@ from dlkit.samplers import Planner
 __all__ = ["Stream", "together"]
 
 _MEMORY = 128 << 20  # bytes of decoded blocks
-_MOST_BLOCKS = 96  # 12 lanes, 4 blocks in a window, and its successor
+_MOST_BLOCKS = 96  # those of all windows, and of their successors
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Stream:
 
     def planner(self, batch_size: int, *, shuffle: bool, drop_last: bool) -> Planner:
         """The order in which few blocks are in use at a time."""
-        planner: Planner = InOrder(len(self), batch_size, drop_last=drop_last)
+        planner: Planner = InOrder(self.counts, batch_size, drop_last=drop_last)
         if shuffle:
             planner = Lanes(self.counts, batch_size, drop_last=drop_last, at_once=max(1, self.capacity // 2))
         return Ranks(planner, drop_last=drop_last, in_order=not shuffle)
