@@ -81,7 +81,7 @@ def open_cache(
 
 
 class ArrayCache:
-    """Array by file; made by `open_cache`.
+    """Arrays by file; made by `open_cache`.
 
     Args:
         folder: Holds a folder for each rule, in which its two files lie.
@@ -126,20 +126,8 @@ class ArrayCache:
         self._checked: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = (
-            "_pid",
-            "_generation",
-            "_waiting",
-            "_entries",
-            "_by_key",
-            "_sorted",
-            "_order",
-            "_map",
-            "_slots",
-            "_checked",
-            "_damaged",
-        )
-        return {name: value for name, value in self.__dict__.items() if name not in own}
+        shared = ("folder", "size", "full", "budget", "_lock", "_given_budget", "_said_too_small")
+        return {name: self.__dict__[name] for name in shared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

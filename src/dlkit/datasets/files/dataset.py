@@ -66,6 +66,8 @@ class FileDataset(Dataset[Any]):
     _cache: ArrayCache | None
     #: The scan of a folder that names and targets were read from, where there is one.
     _listing: Listing | None = None
+    #: Those of "train", "val", "test" that the folder is laid out in.
+    parts: Sequence[str] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker that is spawned: a kept listing travels as its path, and its names and targets with it."""
@@ -312,7 +314,7 @@ class FileDataset(Dataset[Any]):
 
         Args:
             fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
-                None for 0.8, 0.1 and 0.1.
+                None for the parts of a train/val/test layout, and without one for 0.8, 0.1 and 0.1.
             stratify: Every part has each class in the same share. Without classes it does nothing.
             group: One key per sample (a patient, a camera), or a function of its path: samples with equal keys never
                 fall into different parts.
@@ -323,8 +325,10 @@ class FileDataset(Dataset[Any]):
                 `batch_transform` from the second part on.
 
         Raises:
-            ArgumentError: see `dlkit.splits.split_indices`.
+            ArgumentError: shares for a folder that is laid out in parts; and see `dlkit.splits.split_indices`.
         """
+        if self.parts:
+            return self._laid_out(fractions, transform)
         if isinstance(group, str):
             raise ArgumentError(f"group must be one key for each file, or a function of its path, not {group!r}")
         if callable(group):
@@ -340,6 +344,24 @@ class FileDataset(Dataset[Any]):
         )
         chosen = [self.indices.index_select(0, torch.from_numpy(part)) for part in parts]
         return self._parts(chosen, transform)
+
+    def _laid_out(self, fractions: Fractions, transform: Sequence[Transform | None] | None) -> tuple[Self, ...]:
+        if fractions is not None:
+            raise ArgumentError(
+                f"{self.root} is laid out in {', '.join(self.parts)}: split() gives these parts, and each can be split "
+                "further; other shares would mix them"
+            )
+        parts = self._parts([self._rows_of(part) for part in self.parts], transform)
+        for part in parts:
+            part.parts = []
+        return parts
+
+    def _rows_of(self, part: str) -> Tensor:
+        names = self._listing.part_names if self._listing is not None else ()
+        if self._listing is None or part not in names:
+            have = f"has {', '.join(names)}" if names else "has no train, val and test folders"
+            raise ArgumentError(f"part={part!r}: {self.root} {have}")
+        return torch.nonzero(self._listing.parts == names.index(part)).flatten()
 
     def _parts(self, chosen: Sequence[Tensor], transform: Sequence[Transform | None] | None) -> tuple[Self, ...]:
         settings = self.settings.of_parts(len(chosen), transform)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, Unpack
+from typing import Any, Unpack
 
-import torch
 from torch import Tensor
 
-from dlkit.datasets.files.dataset import FileDataset, Transform
+from dlkit.datasets.files.dataset import FileDataset
 from dlkit.datasets.files.decoder import Decoder
 from dlkit.datasets.files.listing import Listing, empty, scan, with_classes
 from dlkit.datasets.files.settings import FileOptions, FileSettings
-from dlkit.errors import ArgumentError, DataError
-from dlkit.splits import Fractions
+from dlkit.errors import DataError
 
 __all__ = ["FileFolder"]
 
@@ -102,48 +100,3 @@ class FileFolder(FileDataset):
         if part is not None:
             self._rows = self._rows_of(part)
             self.parts = []
-
-    def split(
-        self,
-        fractions: Fractions = None,
-        *,
-        stratify: bool = True,
-        group: Any = None,
-        dedupe: bool | None = None,
-        seed: int = 0,
-        transform: Sequence[Transform | None] | None = None,
-    ) -> tuple[Self, ...]:
-        """Cut the dataset into parts, of which the first keeps the augmentation; see `FileDataset.split`.
-
-        Args:
-            fractions: The share of the first part, or all shares; None for the parts of a train/val/test layout, and
-                without one for 0.8, 0.1 and 0.1.
-            stratify: Every part has each class in the same share.
-            group: One key per sample, or a function of its path; equal keys never fall into different parts.
-            dedupe: Files of equal content never fall into different parts. None is True for files.
-            seed: Another seed gives another split of the same sizes.
-            transform: One transform (or None) for each part.
-
-        Raises:
-            ArgumentError: shares for a folder that has such a layout.
-        """
-        if not self.parts:
-            return super().split(
-                fractions, stratify=stratify, group=group, dedupe=dedupe, seed=seed, transform=transform
-            )
-        if fractions is not None:
-            raise ArgumentError(
-                f"{self.root} is laid out in {', '.join(self.parts)}: split() gives these parts, and each can be split "
-                "further; other shares would mix them"
-            )
-        parts = self._parts([self._rows_of(part) for part in self.parts], transform)
-        for part in parts:
-            part.parts = []
-        return parts
-
-    def _rows_of(self, part: str) -> Tensor:
-        names = self._listing.part_names
-        if part not in names:
-            have = f"has {', '.join(names)}" if names else "has no train, val and test folders"
-            raise ArgumentError(f"part={part!r}: {self.root} {have}")
-        return torch.nonzero(self._listing.parts == names.index(part)).flatten()

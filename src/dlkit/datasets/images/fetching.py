@@ -22,11 +22,6 @@ class ImageFetch(Fetch):
     """As `Fetch`; with a `Preprocessing` an image is decoded no larger than needed, and written into its place."""
 
     def read(self, rows: list[int]) -> Fetched:
-        """The images of these rows, in this order.
-
-        Args:
-            rows: Places in the whole dataset.
-        """
         transform = self.settings.transform
         if not isinstance(transform, Preprocessing):
             return super().read(rows)

@@ -85,13 +85,11 @@ class ImageSettings(FileSettings):
 
     @property
     def kind(self) -> Decoder:
-        """What files are taken for images."""
         more = () if self.decoder is None else self.decoder.suffixes
         return dataclasses.replace(IMAGES, suffixes={*IMAGES.suffixes, *more}) if more else IMAGES
 
     @property
     def rule(self) -> str | None:
-        """What pixels are kept under; None where they cannot be known again."""
         plugged = "" if self.decoder is None else self.decoder.identity
         return None if plugged is None else f"{_RULE} {self._kept_side} {self.decoded_color} {plugged}".rstrip()
 
@@ -115,27 +113,10 @@ class ImageSettings(FileSettings):
         return OpenImage.of_picture(picture(self.decoder.decoded(data, name), name), name)
 
     def array(self, data: bytes, name: str) -> Array:
-        """An image's pixels uint8 [H, W, C], with a cache made as small as it keeps them.
-
-        Args:
-            data: The file's content.
-            name: What errors call the file.
-
-        Raises:
-            DataError: the file is not an image, or a broken one.
-        """
+        """An image's pixels uint8 [H, W, C], with a cache made as small as it keeps them."""
         return pixels_of(self.open(data, name), self._kept_side, self.decoded_color)
 
     def shape(self, data: bytes, name: str) -> tuple[int, ...]:
-        """Height, width and channels of an image, upright, from its header.
-
-        Args:
-            data: The file's content.
-            name: What errors call the file.
-
-        Raises:
-            DataError: the file is not an image, or a broken one.
-        """
         image = self.open(data, name)
         return image.height, image.width, 3 if self.decoded_color == "RGB" else 1
 
@@ -151,19 +132,10 @@ class ImageSettings(FileSettings):
 
     @property
     def evened(self) -> str:
-        """What makes the shapes of samples equal, for the message."""
         return "give size=224 or a transform that makes them equal"
 
     def sample(self, array: Array, path: Path) -> Tensor:
-        """One image through a transform of the user's own, which is given a PIL image.
-
-        Args:
-            array: uint8 [H, W, C]; it may be the cache's, which must not be written to.
-            path: What errors call it.
-
-        Raises:
-            DataError: the transform gives something else than a tensor.
-        """
+        """One image through a transform of the user's own, which is given a PIL image."""
         if self.transform is None:
             return torch.from_numpy(array).permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
         picture = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
