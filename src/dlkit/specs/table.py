@@ -36,7 +36,7 @@ class Target(Document):
         task: classification (int64 class numbers), binary (float32 0 and 1), regression, multilabel (float32 0 and 1).
         why: Why it is this task, in words.
         classes: In the order of their numbers; for binary the second is 1; empty for regression.
-        separator: Between the labels of one cell.
+        label_separator: Between the labels of one cell.
         forms: Per column, how text is read as numbers; empty for "plain".
         center: For regression, per column: samples hold `(value - center) / scale`.
         scale: See `center`.
@@ -46,7 +46,7 @@ class Target(Document):
     task: Task
     why: str
     classes: tuple[str, ...] = ()
-    separator: str | None = None
+    label_separator: str | None = None
     forms: tuple[str, ...] = ()
     center: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()

@@ -198,7 +198,9 @@ def _delimited(column: TargetFacts, options: TargetOptions) -> Target:
         raise ArgumentError(f"label_separator= means several labels per row, which task={options.task!r} has not")
     labels = {label for value in column.values() for label in split_labels(value, separator)}
     classes = options.classes if options.classes is not None else class_order(labels)
-    return Target(columns=(name,), task="multilabel", why="labels in one column", classes=classes, separator=separator)
+    return Target(
+        columns=(name,), task="multilabel", why="labels in one column", classes=classes, label_separator=separator
+    )
 
 
 def _unscaled(names: tuple[str, ...], why: str, readings: Sequence[Reading]) -> Target:
@@ -241,7 +243,7 @@ def readings_in_file(target: Target, facts: Sequence[TargetFacts]) -> tuple[Read
 
 
 def _is_numeric(target: Target) -> bool:
-    return target.task == "regression" or (target.task == "multilabel" and target.separator is None)
+    return target.task == "regression" or (target.task == "multilabel" and target.label_separator is None)
 
 
 def encode_target(
@@ -276,7 +278,7 @@ def _encode_labels(target: Target, strings: Strings, texts: Sequence[str | None]
     table = np.zeros((len(texts) + 1, len(known)), dtype=np.float32)
     bad = np.zeros(len(texts) + 1, dtype=bool)
     for place, text in enumerate(texts):
-        for label in split_labels(text or "", target.separator or ","):
+        for label in split_labels(text or "", target.label_separator or ","):
             if label in known:
                 table[place, known[label]] = 1
             else:

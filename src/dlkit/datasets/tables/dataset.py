@@ -83,7 +83,7 @@ class CSVDataset(InMemoryDataset):
             count besides its own.
         task: "auto" takes text and few different integers as classes, other numbers as regression. "binary" is
             classification with float32 targets 0 and 1 for `BCEWithLogitsLoss`.
-        classes: The class names in the order of their numbers; sorted if not given.
+        classes: The class names in the order of their numbers; in natural order if not given.
         label_separator: For multi-label data in one column: what stands between the labels.
         aliases: Other spellings of classes, such as `{"<=50K.": "<=50K"}`.
         scale: "standard" (mean and standard deviation), "robust" (median and quartiles) or "none".
