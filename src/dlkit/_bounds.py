@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -44,8 +45,8 @@ MEAN = Range(-1e6, 1e6)
 STD = Range(1e-6, 1e6)
 #: Of a table's columns, in their own units: float64 until they are scaled, so all of its numbers but those with fewer
 #: digits, whose inverse is infinite.
-SCALE = Range(2.3e-308, 1.7e308)
-CENTER = Range(-1.7e308, 1.7e308)
+SCALE = Range(2.3e-308, sys.float_info.max)
+CENTER = Range(-sys.float_info.max, sys.float_info.max)
 #: Tokens of a text, and numbers of a vocabulary.
 LENGTH = Range(1, 1 << 24)
 TOKEN = Range(0, 1 << 24)

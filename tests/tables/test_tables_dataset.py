@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,11 @@ def test_a_bad_truth_value_is_called_so() -> None:
     train = CSVDataset(pd.DataFrame({"f": ["yes", "no", "yes"], "x": [1.5, 2, 3]}))
     with pytest.raises(DataError, match="row 1 of the DataFrame has no truth value in column 'f' but 'maybe'"):
         CSVDataset(pd.DataFrame({"f": ["yes", "maybe"], "x": [1.5, 2]}), schema=train.schema)
+
+
+def test_a_schema_with_the_largest_of_numbers_comes_back_from_json() -> None:
+    train = CSVDataset(pd.DataFrame({"x": [0.0, sys.float_info.max, sys.float_info.max]}), numeric=["x"])
+    assert type(train.schema).from_json(train.schema.to_json()) == train.schema
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=6), st.data())
@@ -560,7 +566,7 @@ def test_to_pandas_gives_what_was_read(shared_data: Path) -> None:
 
 def test_repr_tells_what_it_holds(shared_data: Path) -> None:
     shown = repr(CSVDataset(shared_data / "csv" / "reviews_cp949.csv", target="감성", text="리뷰"))
-    for part in ("1000 rows of reviews_cp949.csv", "cp949", "target 감성", "left out: 번호 (identifier)"):
+    for part in ("1000 rows of reviews_cp949.csv", "cp949", "target 감성", "left out: 번호 (identifier: "):
         assert part in shown
 
 
