@@ -277,40 +277,60 @@ def _json_value(text: str) -> Any:
 
 def _named(items: Items, columns: Sequence[Column]) -> Iterator[Row]:
     """The asked columns of texts, tuples and dicts."""
+    alone = list(columns) == [0]
     for place, item in items:
-        if isinstance(item, ValueError):
-            yield place, str(item)
-        elif isinstance(item, dict):
+        if isinstance(item, dict):
             missing = [column for column in columns if column not in item]
             told = f"has no {missing[0]!r} among its names {sorted(map(str, item))}"[:300] if missing else ""
-            yield place, told or tuple(item[column] for column in columns)
+            yield place, told or tuple([item[column] for column in columns])
         elif isinstance(item, tuple | list):
-            if list(columns) == [0] and len(item) == 2:
+            if alone and len(item) == 2:
                 raise ArgumentError("the texts are pairs; text=0, pair=1 takes both")
             there = [item[column] for column in columns if isinstance(column, int) and column < len(item)]
             told = f"has {len(item)} parts, of which {list(columns)} were asked for"
             yield place, tuple(there) if len(there) == len(columns) else told
-        elif list(columns) == [0]:
-            yield place, (item,)
+        elif isinstance(item, ValueError):
+            yield place, str(item)
         else:
-            yield place, f"is one {type(item).__name__}, without columns {list(columns)}"
+            yield place, (item,) if alone else f"is one {type(item).__name__}, without columns {list(columns)}"
+
+
+_TARGETS = {str, int, float, bool, type(None)}
 
 
 def _tables(rows: Iterator[Row], names: Sequence[str], texts: int, where: tuple[str, str]) -> Iterator[Table]:
     """Rows that come one by one as tables, with what is wrong with the others; `where` is their file and noun."""
-    parse = [_text_or_none] * texts + [_as_text] * (len(names) - texts)
     while some := list(itertools.islice(rows, _ROWS)):
-        problems = [row if isinstance(row, str) else _problem(row, texts) for _, row in some]
-        good = [number for number, problem in enumerate(problems) if problem is None]
-        cells = zip(*(some[number][1] for number in good), strict=True) if good else [()] * len(names)
-        bad = [number for number, problem in enumerate(problems) if problem is not None]
+        bad = {number: row for number, (_, row) in enumerate(some) if isinstance(row, str)}
+        cells = list(zip(*(row for _, row in some if not isinstance(row, str)), strict=True))
+        usual = [set(map(type, column)) <= ({str} if at < texts else _TARGETS) for at, column in enumerate(cells)]
+        if not all(usual):  # each row is asked only where a look at the types does not do
+            found = ((number, _problem(row, texts)) for number, (_, row) in enumerate(some) if number not in bad)
+            bad |= {number: why for number, why in found if why is not None}
+            cells = list(zip(*(row for number, (_, row) in enumerate(some) if number not in bad), strict=True))
+        columns = [_texts(column) if at < texts else _targets(column) for at, column in enumerate(cells)]
+        numbers = sorted(bad)
         yield Table(
-            {name: strings_of(map(read, column)) for name, read, column in zip(names, parse, cells, strict=True)},
+            dict(zip(names, columns or [strings_of(())] * len(names), strict=True)),
             where[0],
-            _places_of([some[number][0] for number in good], *where),
-            skipped=[_places_of([some[number][0]], *where)(0).skipped(problems[number] or "") for number in bad],
-            skipped_at=[number - before for before, number in enumerate(bad)],
+            _places_of([place for number, (place, _) in enumerate(some) if number not in bad], *where),
+            skipped=[_places_of([some[number][0]], *where)(0).skipped(bad[number]) for number in numbers],
+            skipped_at=[number - before for before, number in enumerate(numbers)],
         )
+
+
+def _texts(column: Sequence[Any]) -> Strings:
+    """Texts as they are: looking for equal ones would take longer than all else."""
+    if set(map(type, column)) == {str}:
+        return Strings(np.arange(len(column), dtype=np.int32), PackedStrings.of(column))
+    return strings_of(map(_text_or_none, column))
+
+
+def _targets(column: Sequence[Any]) -> Strings:
+    if set(map(type, column)) == {str}:
+        known = {label: _as_text(label) for label in set(column)}
+        return strings_of(map(known.__getitem__, column))
+    return strings_of(map(_as_text, column))
 
 
 def _places_of(numbers: Sequence[Any], origin: str, noun: str) -> Callable[[int], Place]:
