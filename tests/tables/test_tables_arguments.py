@@ -120,6 +120,12 @@ def test_only_the_asked_columns_are_read(tmp_path, columns, streaming):
         CSVDataset(path, columns=["z"], streaming=streaming)
 
 
+def test_lines_are_skipped_in_front_of_a_byte_order_mark_too(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("title\nx,y\n1,a\n3,b\n", "utf-8-sig")
+    assert column(CSVDataset(path, skip_rows=1, scale="none", numeric="x", categorical="y"), "x") == [1, 3]
+
+
 @both
 def test_lines_above_the_table_and_remarks_in_it_are_no_rows(tmp_path, streaming):
     text = 'made by, a machine,1\n"odd\nx,y\n1,a\n%2,b\n3,"two\n% lines"\n% the end'
@@ -213,6 +219,8 @@ def test_french_numbers(tmp_path):
         ({"skip_rows": -1}, "skip_rows must be"),
         ({"comment": ""}, "comment must be"),
         ({"header": "a"}, "header must be a list"),
+        ({"encoding": "klingon"}, "encoding='klingon' is no encoding"),
+        ({"encoding": "klingon", "streaming": True}, "encoding='klingon' is no encoding"),
         ({"columns": "a"}, "columns must be a list"),
         ({"separater": ";"}, "has no argument 'separater'; do you mean 'separator'"),
     ],

@@ -30,6 +30,7 @@ __all__ = [
     "contents",
     "damage",
     "is_packed",
+    "known_codec",
     "local_path",
     "most_bytes",
     "text_stream",
@@ -195,7 +196,7 @@ def to_utf8(data: Buffer, encoding: str, origin: str, *, lenient: bool = False) 
     Raises:
         DataError: there are such bytes, and `lenient` is False.
     """
-    name = detect_encoding(data, origin) if encoding == "auto" else _known(encoding)
+    name = detect_encoding(data, origin) if encoding == "auto" else known_codec(encoding)
     if name in _UTF8:
         if (encoding != "auto" or name == "utf-8-sig") and not lenient:
             _check_utf8(data, origin, name)
@@ -227,7 +228,15 @@ def damage(text: str) -> str | None:
     return None
 
 
-def _known(encoding: str) -> str:
+def known_codec(encoding: str) -> str:
+    """The usual name of a codec.
+
+    Args:
+        encoding: Any of its names.
+
+    Raises:
+        ArgumentError: there is no such codec.
+    """
     try:
         return codecs.lookup(encoding).name
     except LookupError as error:

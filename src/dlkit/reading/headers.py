@@ -61,8 +61,9 @@ def start_of_table(data: Buffer, options: ReadOptions) -> tuple[int, str | None]
         options: How to read.
     """
     start = 0
+    searched = data if hasattr(data, "find") or not options.skip_rows else bytes(data)  # a memoryview cannot search
     for _ in range(options.skip_rows):
-        end = data.find(b"\n", start) if hasattr(data, "find") else bytes(data).find(b"\n", start)
+        end = searched.find(b"\n", start)
         start = len(data) if end < 0 else end + 1
     said = re.match(rb"sep=(.)\r?\n", bytes(data[start : start + 8]), re.I)
     return (start + said.end(), said[1].decode("latin-1")) if said else (start, None)

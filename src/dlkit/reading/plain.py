@@ -14,7 +14,7 @@ from dlkit._encodings import Buffer, detect_encoding
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_text
 from dlkit.errors import DataError
-from dlkit.reading.bytes import contents, is_packed, to_utf8, unpacked
+from dlkit.reading.bytes import contents, is_packed, known_codec, to_utf8, unpacked
 from dlkit.reading.excel import is_workbook, read_sheet
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.files import FileLock, atomic_write, home_of
@@ -116,7 +116,7 @@ def plain_copy(path: Path, options: ReadOptions) -> tuple[Path, str, ReadOptions
     head = next(unpacked(path))
     check_text(head, path, "a table")
     head = head[: head.rfind(b"\n") + 1] or head
-    name = detect_encoding(head, str(path)) if options.encoding == "auto" else codecs.lookup(options.encoding).name
+    name = detect_encoding(head, str(path)) if options.encoding == "auto" else known_codec(options.encoding)
     if not packed and name in _UTF8 and options.comment is None:
         return path, name, options, "line"
     how = (name, options.comment, options.comment and options.skip_rows)

@@ -108,8 +108,8 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[ReadOptions]) -> 
     """Find out what `source` is, read it, and cut it into parts for training, validation and testing.
 
     A folder with a folder per class is images (or texts, if its files are texts); `train`, `val` and `test` folders
-    are taken as they are. A table (CSV, TSV, Parquet, DataFrame, address) is numbers and categories, or with `text`
-    a column of texts. "notmnist", "notmnist-large" and "glyphs" are data by name. What is fitted (scales, categories,
+    are taken as they are. A table (CSV, TSV, Excel, Parquet, Feather, DataFrame, address) is numbers and categories,
+    or with `text` a column of texts. "notmnist", "notmnist-large" and "glyphs" are data by name. What is fitted (scales, categories,
     vocabularies) is fitted on the training part alone; equal images and texts never fall into different parts.
 
     Args:
