@@ -205,6 +205,12 @@ def test_what_is_said_counts_for_texts_in_frames_too(tmp_path, form):
         CSVDataset(frame.assign(a=["1,5", "2,5"] * 6), decimal=".", **options)
 
 
+@both
+def test_exponents_behind_a_decimal_comma(tmp_path, streaming):
+    path = write(tmp_path / "t.csv", "a;y\n" + "1,5e3;0\n2,5E-1;1\n,5;0\n" * 3)
+    assert column(CSVDataset(path, target="y", scale="none", streaming=streaming), "a")[:3] == [1500, 0.25, 0.5]
+
+
 def test_french_numbers(tmp_path):
     path = write(tmp_path / "t.csv", "a;y\n" + "1 234,5;0\n12\u202f345,25;1\n" * 3)
     assert column(CSVDataset(path, target="y", scale="none"), "a")[:2] == [1234.5, 12345.25]

@@ -51,7 +51,7 @@ DEFAULT_MISSING = (
 )
 
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.I | re.A)
-_COMMA = re.compile(r"[+-]?(\d+,?\d*|,\d+)", re.A)  # as Arrow reads numbers with a decimal comma
+_COMMA = re.compile(r"[+-]?(\d+,?\d*|,\d+)([eE][+-]?\d+)?", re.A)  # as Arrow reads numbers with a decimal comma
 _CODE = re.compile(r"[+-]?0(\d+|x[\da-f]+)", re.I | re.A)
 _HAS_DIGIT = re.compile(r"\d|^[+-]?inf", re.I | re.A)
 _GROUPED = {
@@ -65,7 +65,8 @@ _GROUPED = {
     "thousands '": (re.compile(r"[+-]?[1-9]\d{0,2}(['\u2019]\d{3})+(\.\d*)?", re.A), dict.fromkeys("'\u2019")),
     "decimal ,": (
         re.compile(
-            r"[+-]?(\d{1,3}(?P<group>[. \u00a0\u202f'\u2019])\d{3}((?P=group)\d{3})*|\d+)(,\d*)?|[+-]?,\d+", re.A
+            r"[+-]?(\d{1,3}(?P<by>[. \u00a0\u202f'\u2019])\d{3}((?P=by)\d{3})*|\d+|(?=,\d))(,\d*)?([eE][+-]?\d+)?",
+            re.A,
         ),
         dict.fromkeys(". \u00a0\u202f'\u2019") | {",": "."},
     ),

@@ -110,7 +110,8 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[ReadOptions]) -> 
     A folder with a folder per class is images (or texts, if its files are texts); `train`, `val` and `test` folders
     are taken as they are. A table (CSV, TSV, Excel, Parquet, Feather, DataFrame, address) is numbers and categories,
     or with `text` a column of texts. "notmnist", "notmnist-large" and "glyphs" are data by name. What is fitted
-    (scales, categories, vocabularies) is fitted on the training part alone; equal images and texts never fall into different parts.
+    (scales, categories, vocabularies) is fitted on the training part alone; equal images and texts never fall into
+    different parts.
 
     Args:
         source: A path, an address, a DataFrame, or one of `NAMES`.
