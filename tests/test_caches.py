@@ -22,7 +22,7 @@ from dlkit.cli import app
 from dlkit.datasets import ImageFolder
 from dlkit.errors import ArgumentError
 from dlkit.storage import caches, clear, entries, files, home
-from dlkit.storage.arrays import Block, BlockWriter
+from dlkit.storage.arrays import ArrayWriter, SharedArray
 from dlkit.storage.files import FileLock, home_of
 
 DAY = 24 * 3600
@@ -134,7 +134,7 @@ def test_a_dataset_keeps_its_arrays_while_it_lives(kept: Path, tmp_path: Path) -
 
 
 def test_an_array_that_is_removed_under_a_reader_is_absent(kept: Path) -> None:
-    writer = BlockWriter(np.int32, budget=1, folder=home_of("text"))
+    writer = ArrayWriter(np.int32, budget=1, folder=home_of("text"))
     writer.append(np.arange(5))
     block = writer.finish(".ids", "mine")
     assert block.path is not None
@@ -142,7 +142,7 @@ def test_an_array_that_is_removed_under_a_reader_is_absent(kept: Path) -> None:
     path, block = block.path, None
     clear(["text"])
     with pytest.raises(FileNotFoundError):
-        Block.map(path, np.int32)
+        SharedArray.map(path, np.int32)
 
 
 def test_a_file_system_without_locks_can_still_be_read(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

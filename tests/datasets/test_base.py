@@ -14,7 +14,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
 from torch.utils.data import DataLoader as StockLoader
 
 from dlkit import DataLoader
-from dlkit.datasets.base import InMemoryDataset, Rows
+from dlkit.datasets.base import InMemoryDataset, Samples
 from dlkit.errors import ArgumentError
 
 KINDS = ["tensor", "dict", "unlabelled tensor", "unlabelled dict", "dict targets", "scalars"]
@@ -82,7 +82,7 @@ def test_rows_behave_as_the_list_of_samples(kind: str, indices: list[int], data:
     dataset = Numbers(kind)
     samples = [plain(dataset[index]) for index in indices]
 
-    def rows() -> Rows:
+    def rows() -> Samples:
         return dataset.__getitems__(indices)
 
     place = data.draw(st.integers(-len(indices), len(indices) - 1))

@@ -20,7 +20,7 @@ from dlkit.collate import PadCollate, unpad
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.errors import ArgumentError
 from dlkit.samplers import LengthBuckets, Sequential
-from dlkit.storage.arrays import Block
+from dlkit.storage.arrays import SharedArray
 
 ROWS = [[5, 6, 7], [8], [], [9, 10], [11, 12, 13, 14]]
 TARGETS = torch.tensor([0, 1, 2, 3, 4])
@@ -148,7 +148,7 @@ def test_another_layout_can_be_asked_for() -> None:
 def test_a_mapped_file_stays_on_the_disk_and_travels_as_its_path(tmp_path: Path) -> None:
     path = tmp_path / "ids.bin"
     np.arange(100_000, dtype=np.int32).tofile(path)
-    ds = PackedTextDataset(Block.map(path, np.int32), np.full(1000, 100))
+    ds = PackedTextDataset(SharedArray.map(path, np.int32), np.full(1000, 100))
     sent = pickle.dumps(ds)
     assert len(sent) < 50_000
     assert pickle.loads(sent)[999].tolist() == list(range(99_900, 100_000))

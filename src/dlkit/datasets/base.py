@@ -2,9 +2,9 @@
 
 torch's fetcher hands the list of indices to `__getitems__` where a dataset has one, and runs `collate_fn` on what
 comes back. `default_collate` in turn looks the type of the first element up in a public registry. So `__getitems__`
-returns `Rows`: a list that already holds the batch as tensors, whose elements' types are registered there with "take
-the tensors as they are". A `collate_fn` of the user's own sees an ordinary list of ordinary samples, made when it
-looks.
+returns `Samples`: a list that already holds the batch as tensors, whose elements' types are registered there with
+"take the tensors as they are". A `collate_fn` of the user's own sees an ordinary list of ordinary samples, made when
+it looks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from dlkit.collate.padding import Ragged
 from dlkit.errors import ArgumentError
 
-__all__ = ["InMemoryDataset", "Rows"]
+__all__ = ["InMemoryDataset", "Samples"]
 
 Inputs = Tensor | dict[str, Any]  # of the dict's values, each a Tensor [B, ...] or a list of B strings
 Indices = Tensor | np.ndarray[Any, Any] | Sequence[int]
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 
 class Row(tuple[Any, ...]):
-    """A sample `(inputs, target)` of `Rows`: a tuple whose type tells `default_collate` that the batch is ready."""
+    """A sample `(inputs, target)` of `Samples`: a tuple whose type tells `default_collate` that the batch is ready."""
 
     __slots__ = ()
 
@@ -43,14 +43,14 @@ class RowTensor(Tensor):
     """An unlabelled sample that is one tensor, see `Row`."""
 
 
-class Rows(list[Any]):
+class Samples(list[Any]):
     """A batch as a list of samples that are only made when somebody looks at them.
 
     Args:
         inputs: Tensor, or dict of tensors and lists of strings, with the batch as first dimension.
         targets: Tensor or dict of tensors with the same first dimension, or None for unlabelled data.
 
-    >>> rows = Rows(torch.arange(6.0).view(3, 2), torch.tensor([0, 1, 2]))
+    >>> rows = Samples(torch.arange(6.0).view(3, 2), torch.tensor([0, 1, 2]))
     >>> len(rows), rows[1]
     (3, (tensor([2., 3.]), tensor(1)))
     >>> torch.utils.data.default_collate(rows)[1]
@@ -74,7 +74,7 @@ class Rows(list[Any]):
             return default_collate([_plain(row) for row in self])
         return self._inputs if self._targets is None else [self._inputs, self._targets]
 
-    def joined(self, others: Sequence[Any], order: Tensor) -> Rows | None:
+    def joined(self, others: Sequence[Any], order: Tensor) -> Samples | None:
         """This batch and others as one; None where their samples do not lie together in tensors.
 
         Args:
@@ -90,9 +90,9 @@ class Rows(list[Any]):
             return None
         return self._like(inputs, targets, others)
 
-    def _like(self, inputs: Any, targets: Any, others: Sequence[Any]) -> Rows | None:
+    def _like(self, inputs: Any, targets: Any, others: Sequence[Any]) -> Samples | None:
         del others
-        return Rows(inputs, targets)
+        return Samples(inputs, targets)
 
     def __len__(self) -> int:
         return super().__len__() if self._filled else self._size
@@ -123,7 +123,7 @@ class Rows(list[Any]):
 def _over_list(name: str, *, changes: bool) -> Callable[..., Any]:
     method = getattr(list, name)
 
-    def call(self: Rows, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Samples, *args: Any, **kwargs: Any) -> Any:
         self._fill()
         self._changed = self._changed or changes
         return method(self, *args, **kwargs)
@@ -143,17 +143,17 @@ for _name in (
     "__rmul__",
     "__repr__",
 ):
-    setattr(Rows, _name, _over_list(_name, changes=False))
+    setattr(Samples, _name, _over_list(_name, changes=False))
 for _name in ("count", "index", "copy"):
-    setattr(Rows, _name, _over_list(_name, changes=False))
+    setattr(Samples, _name, _over_list(_name, changes=False))
 for _name in ("append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"):
-    setattr(Rows, _name, _over_list(_name, changes=True))
+    setattr(Samples, _name, _over_list(_name, changes=True))
 for _name in ("__delitem__", "__setitem__", "__iadd__", "__imul__"):
-    setattr(Rows, _name, _over_list(_name, changes=True))
+    setattr(Samples, _name, _over_list(_name, changes=True))
 
 
 def _collate_rows(batch: Sequence[Any], *, collate_fn_map: Any = None) -> Any:
-    whole = getattr(batch, "whole", None)  # of `Rows`, and of other lists of samples that know what they are as one
+    whole = getattr(batch, "whole", None)  # of `Samples`, and of other lists of samples that know what they are as one
     return default_collate([_plain(row) for row in batch]) if whole is None else whole()
 
 
@@ -244,12 +244,12 @@ class InMemoryDataset(Dataset[Any]):
             return default_collate(self.__getitems__(index))
         return _plain(self._rows(torch.tensor([self._checked(index)]))[0])
 
-    def __getitems__(self, indices: Indices) -> Rows:
+    def __getitems__(self, indices: Indices) -> Samples:
         """The samples at `indices` as a list that `default_collate` takes whole."""
         return self._rows(as_index_tensor(indices, len(self)))
 
-    def _rows(self, indices: Tensor) -> Rows:
-        return Rows(*self.take(indices))
+    def _rows(self, indices: Tensor) -> Samples:
+        return Samples(*self.take(indices))
 
     def _checked(self, index: int) -> int:
         size = len(self)

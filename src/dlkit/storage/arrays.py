@@ -1,7 +1,7 @@
 """Arrays on disk: whole or not there, found by their file, mapped into memory.
 
 `write_arrays` puts some of them and a JSON document into one `.safetensors` file (no code can hide in it, any tool
-reads it) with a CRC-32 of everything, which notices a damaged file at about 4 GB/s. `BlockWriter` collects one long
+reads it) with a CRC-32 of everything, which notices a damaged file at about 4 GB/s. `ArrayWriter` collects one long
 array whose length is not known before, in memory while it is small, in a file beyond a budget.
 """
 
@@ -27,7 +27,7 @@ from dlkit.storage.files import atomic_write, mapped, sync_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Arrays", "Block", "BlockWriter", "Kind", "open_arrays", "write_arrays"]
+__all__ = ["ArrayWriter", "Arrays", "Kind", "SharedArray", "open_arrays", "write_arrays"]
 
 Array = np.ndarray[Any, Any]
 
@@ -170,11 +170,11 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")
 
 
-class Block:
+class SharedArray:
     """An array that, when it is a mapped file, travels to other processes as its path.
 
     >>> import pickle
-    >>> pickle.loads(pickle.dumps(Block(np.arange(3)))).array.tolist()
+    >>> pickle.loads(pickle.dumps(SharedArray(np.arange(3)))).array.tolist()
     [0, 1, 2]
     """
 
@@ -184,7 +184,7 @@ class Block:
         self.array, self.path = array, path
 
     @classmethod
-    def map(cls, path: Path, dtype: Any) -> Block:
+    def map(cls, path: Path, dtype: Any) -> SharedArray:
         """The numbers in a file, read page by page when they are used.
 
         Args:
@@ -195,11 +195,11 @@ class Block:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is not None:
-            return Block.map, (self.path, self.array.dtype)
-        return Block, (self.array,)
+            return SharedArray.map, (self.path, self.array.dtype)
+        return SharedArray, (self.array,)
 
 
-class BlockWriter:
+class ArrayWriter:
     """Collects pieces of an array, at most `budget` bytes of it in memory.
 
     Args:
@@ -207,7 +207,7 @@ class BlockWriter:
         budget: Bytes from which on everything goes to a file.
         folder: Where that file lies; it is made when it is needed.
 
-    >>> writer = BlockWriter(np.int32, budget=100, folder=Path("unused"))
+    >>> writer = ArrayWriter(np.int32, budget=100, folder=Path("unused"))
     >>> writer.append(np.array([1, 2])); writer.append(np.array([3]))
     >>> writer.finish(".ids").array.tolist()
     [1, 2, 3]
@@ -236,7 +236,7 @@ class BlockWriter:
         if self._bytes > self.budget:
             self._spill()
 
-    def finish(self, suffix: str, name: str | None = None) -> Block:
+    def finish(self, suffix: str, name: str | None = None) -> SharedArray:
         """The whole array. Where it is in a file, that is called `name`, or by its content, plus `suffix`.
 
         Args:
@@ -244,14 +244,14 @@ class BlockWriter:
             name: Of the file, without the suffix; None takes the SHA-256 of the content.
         """
         if self._file is None:
-            return Block(np.concatenate([np.zeros(0, dtype=self.dtype), *self._pieces]))
+            return SharedArray(np.concatenate([np.zeros(0, dtype=self.dtype), *self._pieces]))
         path = self.folder / f"{name or self._digest.hexdigest()}{suffix}"
         with self._file as file:
             file.flush()
             os.fsync(file.fileno())
         os.replace(self._temporary, path)
         sync_folder(self.folder)
-        return Block.map(path, self.dtype)
+        return SharedArray.map(path, self.dtype)
 
     def _spill(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

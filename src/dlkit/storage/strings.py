@@ -11,7 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from dlkit.storage.arrays import Block, BlockWriter
+from dlkit.storage.arrays import ArrayWriter, SharedArray
 
 __all__ = ["PackedStrings", "StringsWriter", "offsets_of"]
 
@@ -36,8 +36,8 @@ class PackedStrings(Sequence[str]):
 
     __slots__ = ("_blob", "_ends", "_sent", "_starts")
 
-    def __init__(self, blob: Array | Block, offsets: Array) -> None:
-        self._blob = blob if isinstance(blob, Block) else Block(blob)
+    def __init__(self, blob: Array | SharedArray, offsets: Array) -> None:
+        self._blob = blob if isinstance(blob, SharedArray) else SharedArray(blob)
         self._starts, self._ends = offsets[:-1], offsets[1:]
         self._sent: tuple[Any, ...] | None = None
 
@@ -154,7 +154,7 @@ class PackedStrings(Sequence[str]):
             yield from zip(self._starts[firsts].tolist(), self._ends[lasts].tolist(), strict=True)
 
 
-def _selection(blob: Block, starts: Array, ends: Array) -> PackedStrings:
+def _selection(blob: SharedArray, starts: Array, ends: Array) -> PackedStrings:
     strings = PackedStrings(blob, np.zeros(1, dtype=np.int64))
     strings._starts, strings._ends = starts, ends
     return strings
@@ -191,7 +191,7 @@ class StringsWriter:
     """
 
     def __init__(self, *, budget: int = 1 << 30, folder: Path) -> None:
-        self._blocks = BlockWriter(np.uint8, budget=budget, folder=folder)
+        self._blocks = ArrayWriter(np.uint8, budget=budget, folder=folder)
         self._lengths = array("q")
         self._pending: list[bytes] = []
         self._waiting = 0

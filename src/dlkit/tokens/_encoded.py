@@ -11,12 +11,12 @@ from torch import Tensor
 
 from dlkit.specs.documents import Document
 
-__all__ = ["Encoded", "Encoder"]
+__all__ = ["EncodedTexts", "Encoder"]
 
 Array = np.ndarray[Any, Any]
 
 
-class Encoded(NamedTuple):
+class EncodedTexts(NamedTuple):
     """Encoded texts, one after the other.
 
     Attributes:
@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
     types: Array | None = None
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], heads: Sequence[int] | None = None) -> Encoded:
+    def of(cls, rows: Sequence[Sequence[int]], heads: Sequence[int] | None = None) -> EncodedTexts:
         """Rows of numbers; `heads` says how many of each belong to the first text of a pair."""
         ids = np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int32)
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
@@ -66,7 +66,7 @@ class Encoder(Document):
 
     def encode_batch(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int | None = None
-    ) -> Encoded:
+    ) -> EncodedTexts:
         """Each text, or each text with its pair, as numbers; never none at all, so that no row of a batch is empty."""
         raise NotImplementedError
 

@@ -14,7 +14,7 @@ from dlkit import _bounds
 from dlkit._optional import require
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.specs.documents import Place
-from dlkit.tokens._encoded import Encoded, Encoder
+from dlkit.tokens._encoded import EncodedTexts, Encoder
 from dlkit.tokens._patterns import check_patterns
 from dlkit.tokens.cleaning import Cleaning
 
@@ -88,7 +88,7 @@ class PretrainedTokenizer(Encoder):
 
     def encode_batch(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int | None = None
-    ) -> Encoded:
+    ) -> EncodedTexts:
         """Many texts as numbers, special tokens included, one after the other in one array.
 
         Args:
@@ -104,35 +104,37 @@ class PretrainedTokenizer(Encoder):
             encode = self._by_calls if self._rust is None else self._by_rust
             parts.append(self._without_empty_rows(encode(chunk, second, max_length)))
         if not parts:
-            return Encoded.of([])
+            return EncodedTexts.of([])
         types = [part.types for part in parts if part.types is not None]
         ids, lengths = np.concatenate([part.ids for part in parts]), np.concatenate([part.lengths for part in parts])
         # Models that know no types give zeros throughout, and want none.
-        return Encoded(ids, lengths, np.concatenate(types) if any(each.any() for each in types) else None)
+        return EncodedTexts(ids, lengths, np.concatenate(types) if any(each.any() for each in types) else None)
 
     def _cleaned(self, texts: Sequence[str]) -> list[str]:
         return list(texts) if self.cleaning is None else [self.cleaning(text) for text in texts]
 
-    def _by_rust(self, texts: list[str], pairs: list[str] | None, max_length: int | None) -> Encoded:
+    def _by_rust(self, texts: list[str], pairs: list[str] | None, max_length: int | None) -> EncodedTexts:
         rows: Any = texts if pairs is None else list(zip(texts, pairs, strict=True))
         with _plain(self._rust, max_length), _rust("cannot take these texts", DataError):
             # Where each token stood in the text is not asked for, which saves a fifth of the time.
             encodings = getattr(self._rust, "encode_batch_fast", self._rust.encode_batch)(rows)
-        encoded = Encoded.of([encoding.ids for encoding in encodings])
+        encoded = EncodedTexts.of([encoding.ids for encoding in encodings])
         if pairs is None:
             return encoded
-        return encoded._replace(types=Encoded.of([encoding.type_ids for encoding in encodings]).ids.astype(np.int8))
+        return encoded._replace(
+            types=EncodedTexts.of([encoding.type_ids for encoding in encodings]).ids.astype(np.int8)
+        )
 
-    def _by_calls(self, texts: list[str], pairs: list[str] | None, max_length: int | None) -> Encoded:
+    def _by_calls(self, texts: list[str], pairs: list[str] | None, max_length: int | None) -> EncodedTexts:
         output = self.tokenizer(
             texts, pairs, padding=False, truncation=max_length is not None, max_length=max_length, verbose=False
         )
-        encoded = Encoded.of(output["input_ids"])
+        encoded = EncodedTexts.of(output["input_ids"])
         if pairs is None or "token_type_ids" not in output:
             return encoded
-        return encoded._replace(types=Encoded.of(output["token_type_ids"]).ids.astype(np.int8))
+        return encoded._replace(types=EncodedTexts.of(output["token_type_ids"]).ids.astype(np.int8))
 
-    def _without_empty_rows(self, encoded: Encoded) -> Encoded:
+    def _without_empty_rows(self, encoded: EncodedTexts) -> EncodedTexts:
         """No row of a batch may be empty: a text without tokens becomes one unknown (or else padding) that is read."""
         empty = np.flatnonzero(encoded.lengths == 0)
         if not len(empty):
@@ -144,7 +146,7 @@ class PretrainedTokenizer(Encoder):
         lengths = encoded.lengths.copy()
         lengths[empty] = 1
         types = None if encoded.types is None else np.insert(encoded.types, places, 0)
-        return Encoded(np.insert(encoded.ids, places, self.pad_id if unknown is None else unknown), lengths, types)
+        return EncodedTexts(np.insert(encoded.ids, places, self.pad_id if unknown is None else unknown), lengths, types)
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """Numbers as a text, without special tokens.

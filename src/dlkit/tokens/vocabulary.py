@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlkit.errors import ArgumentError, DataError
 from dlkit.specs.documents import Place
-from dlkit.tokens._encoded import Encoded, Encoder, cut_longest
+from dlkit.tokens._encoded import EncodedTexts, Encoder, cut_longest
 from dlkit.tokens.cleaning import Cleaning
 from dlkit.tokens.tokenizers import BYTES, Tokenizer, join, tokenizer_of
 
@@ -197,7 +197,7 @@ class Vocabulary(Encoder):
 
     def encode_batch(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int | None = None
-    ) -> Encoded:
+    ) -> EncodedTexts:
         """Many texts as numbers, one after the other in one array.
 
         Args:
@@ -212,11 +212,11 @@ class Vocabulary(Encoder):
         firsts = map(self._numbers, _texts(texts))
         if pairs is None:
             rows = [self._framed(first[:budget]) for first in firsts]
-            return Encoded.of(rows)
+            return EncodedTexts.of(rows)
         seconds = map(self._numbers, _texts(pairs))
         cut = [cut_longest(first, second, budget) for first, second in zip(firsts, seconds, strict=True)]
         rows = [self._framed([*first, _END, *second]) for first, second in cut]
-        return Encoded.of(rows, heads=[len(first) + 1 + self.add_start_end for first, _ in cut])
+        return EncodedTexts.of(rows, heads=[len(first) + 1 + self.add_start_end for first, _ in cut])
 
     def decode(self, ids: Sequence[int] | Tensor, *, keep_special: bool = False) -> str:
         """Numbers as a text; blanks stand between tokens that are not characters, jamo or bytes.

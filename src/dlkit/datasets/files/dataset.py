@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from dlkit.datasets.base import Indices, Rows, as_index_tensor, several
+from dlkit.datasets.base import Indices, Samples, as_index_tensor, several
 from dlkit.datasets.files.cache import ArrayCache, open_cache
 from dlkit.datasets.files.content import content_keys
 from dlkit.datasets.files.decoder import read_with_status
@@ -177,7 +177,7 @@ class FileDataset(Dataset[Any]):
             if targets is None:
                 raise ArgumentError(f"batch_transform needs targets, which unlabelled {settings.kind.noun}s have not")
             inputs, targets = settings.batch_transform(inputs, targets)
-        return Rows(inputs, targets)
+        return Samples(inputs, targets)
 
     def _fetch_some(self, indices: Indices) -> tuple[Any, Tensor | None, int]:
         """As `_fetch`, of indices in this dataset, and never nothing."""

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlkit.storage.arrays import Block, BlockWriter, Kind, open_arrays, write_arrays
+from dlkit.storage.arrays import ArrayWriter, Kind, SharedArray, open_arrays, write_arrays
 from dlkit.storage.files import FileLock, atomic_write, home_of, mark_used
 from dlkit.storage.strings import PackedStrings
-from dlkit.tokens._encoded import Encoded, Encoder
+from dlkit.tokens._encoded import EncodedTexts, Encoder
 
 __all__ = ["Packed", "Storage", "pack"]
 
@@ -63,9 +63,9 @@ class Storage:
 class Packed:
     """All texts of a dataset as numbers: ids int32 [total], lengths int64 [N], types int8 [total] for pairs."""
 
-    ids: Block
+    ids: SharedArray
     lengths: Array
-    types: Block | None
+    types: SharedArray | None
 
 
 def pack(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None, storage: Storage) -> Packed:
@@ -100,8 +100,8 @@ def _key(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | Non
 def _encoded(
     encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None, storage: Storage, key: str | None
 ) -> Packed:
-    ids = BlockWriter(np.int32, budget=storage.budget, folder=storage.place)
-    types = BlockWriter(np.int8, budget=storage.budget // 4, folder=storage.place)
+    ids = ArrayWriter(np.int32, budget=storage.budget, folder=storage.place)
+    types = ArrayWriter(np.int8, budget=storage.budget // 4, folder=storage.place)
     lengths, typed = [np.zeros(0, dtype=np.int64)], False
     for part in _chunks(encoder, texts, max_length):
         ids.append(part.ids)
@@ -112,7 +112,7 @@ def _encoded(
     return Packed(ids.finish(".ids", key), np.concatenate(lengths), types.finish(".types", key) if typed else None)
 
 
-def _chunks(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None) -> Iterator[Encoded]:
+def _chunks(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None) -> Iterator[EncodedTexts]:
     for begin in range(0, len(texts[0]), _CHUNK):
         first, *second = (each[begin : begin + _CHUNK] for each in texts)
         yield encoder.encode_batch(first, second[0] if second else None, max_length=max_length)
@@ -134,8 +134,8 @@ def _keep(packed: Packed, key: str, storage: Storage) -> None:
 def _load(key: str, storage: Storage) -> Packed | None:
     try:
         kept = open_arrays(storage.place / f"{key}.lengths", _KIND)
-        ids = Block.map(storage.place / f"{key}.ids", np.dtype("<i4"))
-        types = Block.map(storage.place / f"{key}.types", np.dtype("i1")) if kept.about["typed"] else None
+        ids = SharedArray.map(storage.place / f"{key}.ids", np.dtype("<i4"))
+        types = SharedArray.map(storage.place / f"{key}.types", np.dtype("i1")) if kept.about["typed"] else None
     except (OSError, ValueError, KeyError):
         return None
     mark_used(storage.place / f"{key}.lengths")
@@ -146,8 +146,8 @@ def _load(key: str, storage: Storage) -> Packed | None:
         return Packed(ids, lengths, types)
     if _checksum(ids, types) != kept.about["checksum"]:
         return None
-    return Packed(Block(ids.array.copy()), lengths, types and Block(types.array.copy()))
+    return Packed(SharedArray(ids.array.copy()), lengths, types and SharedArray(types.array.copy()))
 
 
-def _checksum(ids: Block, types: Block | None) -> int:
+def _checksum(ids: SharedArray, types: SharedArray | None) -> int:
     return zlib.crc32(b"" if types is None else types.array.data, zlib.crc32(ids.array.data))

@@ -11,18 +11,18 @@ from torch import Tensor
 
 from dlkit.collate import PadCollate
 from dlkit.collate.padding import Ragged
-from dlkit.datasets.base import InMemoryDataset, Rows, as_index_tensor
+from dlkit.datasets.base import InMemoryDataset, Samples, as_index_tensor
 from dlkit.errors import ArgumentError
 from dlkit.samplers.buckets import LengthBuckets
 from dlkit.samplers.order import Planner, Sequential
-from dlkit.storage.arrays import Block
+from dlkit.storage.arrays import SharedArray
 
 __all__ = ["PackedTextDataset"]
 
 Array = np.ndarray[Any, Any]
 
 
-class RaggedRows(Rows):
+class RaggedRows(Samples):
     """A batch of samples of different lengths: a list of ordinary samples, made when somebody looks at them.
 
     `PadCollate` asks for `columns()` and pads all rows at once; `default_collate` gets the batch padded as well.
@@ -93,7 +93,9 @@ class PackedTextDataset(InMemoryDataset):
         collate: PadCollate | None = None,
     ) -> None:
         self._ids, self._lengths = _packed(ids, lengths)
-        self._types = None if types is None else types if isinstance(types, Block) else Block(_flat(types, np.int8))
+        self._types = (
+            None if types is None else types if isinstance(types, SharedArray) else SharedArray(_flat(types, np.int8))
+        )
         self._starts = np.cumsum(self._lengths) - self._lengths
         self.targets = targets
         if targets is not None and len(targets) != len(self):
@@ -123,7 +125,7 @@ class PackedTextDataset(InMemoryDataset):
             return LengthBuckets(self._lengths, batch_size, drop_last=drop_last)
         return Sequential(len(self), batch_size, drop_last=drop_last)
 
-    def __getitems__(self, indices: Any) -> Rows:
+    def __getitems__(self, indices: Any) -> Samples:
         """The samples at `indices` as a list that `PadCollate` and `default_collate` take whole."""
         try:
             return self._rows(torch.as_tensor(indices))
@@ -140,14 +142,14 @@ class PackedTextDataset(InMemoryDataset):
         return RaggedRows(inputs, targets, self.collate)
 
 
-def _packed(ids: Any, lengths: Any) -> tuple[Block, Array]:
-    if lengths is None and not isinstance(ids, Block | np.ndarray | Tensor):
+def _packed(ids: Any, lengths: Any) -> tuple[SharedArray, Array]:
+    if lengths is None and not isinstance(ids, SharedArray | np.ndarray | Tensor):
         rows: Sequence[Any] = [np.asarray(row) for row in ids]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         ids = np.concatenate([np.zeros(0, dtype=np.int32), *(row for row in rows if len(row))])
     if lengths is None:
         raise ArgumentError("lengths is missing: numbers in one flat array need the length of each text")
-    block = ids if isinstance(ids, Block) else Block(_flat(ids, np.int32))
+    block = ids if isinstance(ids, SharedArray) else SharedArray(_flat(ids, np.int32))
     sizes = np.asarray(lengths).astype(np.int64)
     if sizes.ndim != 1 or (sizes < 0).any() or sizes.sum() != len(block.array):
         raise ArgumentError(f"lengths sum to {sizes.sum()}, but there are {len(block.array)} numbers")
