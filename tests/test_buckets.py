@@ -176,15 +176,3 @@ def test_fewer_samples_than_processes_is_an_error() -> None:
         LengthBuckets([1, 2], num_replicas=3, rank=0).plan(0, 0)
     with pytest.raises(DataError, match="cannot be spread evenly over 2 processes"):
         LengthBuckets([9, 9, 9], tokens=9, num_replicas=2, rank=0).plan(0, 0)
-
-
-def test_under_torch_distributed_each_process_takes_its_share() -> None:
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    torch.distributed.init_process_group("fake", rank=2, world_size=4, store=FakeStore())
-    try:
-        inside = batches(LengthBuckets(LENGTHS[:999], 8))
-    finally:
-        torch.distributed.destroy_process_group()
-    assert inside == batches(LengthBuckets(LENGTHS[:999], 8, num_replicas=4, rank=2))
-    assert len(inside) * 4 < len(batches(LengthBuckets(LENGTHS[:999], 8))) + 4

@@ -25,7 +25,8 @@ rng lending distributed
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets
 transforms/__init__
 collate/padding collate/structure collate/collating collate/__init__
-samplers/order samplers/buckets samplers/__init__ declared wrappers _loader_arguments _handout loader streams
+samplers/order samplers/buckets samplers/share samplers/__init__ declared wrappers _loader_arguments _handout loader
+streams
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 tokens/_patterns tokens/cleaning tokens/tokenizers tokens/_encoded tokens/vocabulary tokens/pretrained specs/text
 specs/builtin specs/__init__
@@ -45,7 +46,7 @@ datasets/images/folders datasets/images/table datasets/images/inspecting dataset
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_problems datasets/tables/_targets
 datasets/tables/_encoding datasets/tables/_images datasets/tables/_memory datasets/tables/_settings
 datasets/tables/_pipeline datasets/tables/_building datasets/tables/_describing datasets/tables/_index
-datasets/tables/_lanes datasets/tables/_ranks datasets/tables/_streaming datasets/tables/_unlabelled
+datasets/tables/_lanes datasets/tables/_streaming datasets/tables/_unlabelled
 datasets/tables/dataset
 datasets/tables/__init__
 datasets/texts/packed datasets/texts/sources datasets/texts/rows datasets/texts/targets

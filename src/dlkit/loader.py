@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
@@ -31,8 +32,10 @@ from dlkit import lending, rng
 from dlkit._arguments import switch, whole_number
 from dlkit._handout import Handout, Owned
 from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
+from dlkit.distributed import World
 from dlkit.errors import DataError, EmptyBatchError
 from dlkit.samplers.order import Plan, Planner, index_batch, index_batches, planner_of
+from dlkit.samplers.share import Share
 from dlkit.wrappers import tensors_behind, view_of
 
 __all__ = ["DataLoader", "ELSEWHERE", "LEFT_OUT", "Mine", "dealt"]
@@ -235,6 +238,7 @@ class DataLoader:
         self._fetcher = _Fetcher(view, self.collate_fn, batched=batched)
         self._lender = lending.Lender(self._fetcher.draws_random)
         self._tasks = _Tasks()
+        self._told = False
         self._inner: TorchDataLoader[Any] | None = None
         self._planned: tuple[tuple[int, int], Plan] | None = None
         self._epoch = self._done = self._next_epoch = self._next_batch = 0
@@ -264,6 +268,7 @@ class DataLoader:
         return len(self._plan(self._next_epoch))
 
     def __iter__(self) -> Iterator[Any]:
+        self._warn_of_same_samples()
         self._epoch, start = self._next_epoch, self._next_batch
         self._next_epoch, self._next_batch = self._epoch + 1, 0
         self._done = start
@@ -342,6 +347,18 @@ class DataLoader:
         epoch, batch = state["epoch"], state["batch"]
         finished = batch >= len(self._plan(epoch))
         self._next_epoch, self._next_batch = (epoch + 1, 0) if finished else (epoch, batch)
+
+    def _warn_of_same_samples(self) -> None:
+        shared = isinstance(self.planner, Share) or getattr(self.planner, "num_replicas", None)
+        if self._told or shared or (world := World.of_environment()).size == 1:
+            return
+        self._told = True
+        warnings.warn(
+            f"each of the {world.size} processes gets all samples here; in a loop of your own that trains, give "
+            "each its share with DataLoader(dataset, batch_sampler=dlkit.samplers.Share(planner)); the planner is for "
+            "example dlkit.samplers.Shuffle(len(dataset), batch_size)",
+            stacklevel=3,
+        )
 
     def _seed(self, seed: int | None) -> int:
         return self.seed if self.seed is not None else (seed or 0)

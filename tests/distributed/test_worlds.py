@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from worlds import ends, results, start
 
+from dlkit import DataLoader
 from dlkit.distributed import World
 from dlkit.errors import ArgumentError
+from dlkit.samplers import Sequential, Share
 
 CASES = {
     "mlp with schedule and clipping": (2, {"model": "mlp", "schedule": True, "clip": True}),
@@ -53,6 +54,7 @@ WRONG = {
         {"seeds": {"1": 7}},
         r"process 1 does not train .* 0: .*seed \(7 instead of 0\)",
     ),
+    "a sampler that shares the samples out": ({"sampler": True}, r"samples of the first batches \(leave out samplers"),
     "other data": ({"samples": {"1": 60}}, r"batches \(15 instead of 19\)"),
 }
 
@@ -94,6 +96,14 @@ def test_shares_are_unbroken_and_all_of_it():
             assert dealt == list(range(count))
 
 
-def test_alone_without_a_launcher(tmp_path: Path):
-    del tmp_path
+def test_alone_without_a_launcher():
     assert World.of_environment() == World(0, 1)
+
+
+def test_a_loop_of_ones_own_is_told_where_all_processes_would_get_the_same(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.warns(UserWarning, match="each of the 2 processes gets all samples here"):
+        assert len(list(DataLoader(range(8), 2))) == 4
+    shared = DataLoader(range(8), batch_sampler=Share(Sequential(8, 2)))
+    assert [batch.tolist() for batch in shared] == [[2, 3], [6, 7]]

@@ -84,6 +84,11 @@ callbacks.append(Stop())
 samples = case.get("samples", {}).get(str(rank), 75)
 data = TensorDataset(x[:samples], y[:samples])
 batches = DataLoader(data, 4, shuffle=not case.get("ignored"), num_workers=case.get("workers", 0))
+if case.get("sampler"):
+    from torch.utils.data import DistributedSampler
+
+    sampler = DistributedSampler(data, num_replicas=int(os.environ["WORLD_SIZE"]), rank=rank)
+    batches = DataLoader(data, 4, sampler=sampler)
 if case.get("list"):
     batches = list(batches)
 trainer = Trainer(

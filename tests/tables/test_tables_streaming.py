@@ -29,7 +29,6 @@ from dlkit._handout import Handout
 from dlkit.callbacks import Callback, Checkpoint
 from dlkit.datasets import CSVDataset
 from dlkit.datasets.tables._lanes import Batches, InOrder, Lanes
-from dlkit.datasets.tables._ranks import RankBatches
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.models import TabularMLP
 from dlkit.reading import blocks as block_module
@@ -39,6 +38,7 @@ from dlkit.reading.cells import Skipped
 from dlkit.reading.delimited import Dialect
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
+from dlkit.samplers import Share
 from dlkit.splits import part_of_keys
 
 ROWS = 3000
@@ -198,13 +198,15 @@ def test_ranks_share_without_loss_or_doubles(path: Path) -> None:
     rows=st.integers(1, 80), batch=st.integers(1, 9), ranks=st.integers(1, 6), drop=st.booleans(), shuffle=st.booleans()
 )
 def test_ranks_get_equally_many_batches(rows: int, batch: int, ranks: int, drop: bool, shuffle: bool) -> None:
-    planner = Lanes(np.array([rows]), batch, drop_last=drop, at_once=1) if shuffle else None
-    whole = (planner or InOrder(np.array([rows]), batch, drop_last=drop)).plan(1, 2)
-    if len(whole) < ranks and rows < ranks and not drop:
+    lanes = Lanes(np.array([rows]), batch, drop_last=drop, at_once=1) if shuffle else None
+    made = lanes or InOrder(np.array([rows]), batch, drop_last=drop)
+    whole = made.plan(1, 2)
+    if ranks > 1 and len(whole) < ranks and rows < ranks and not drop:
         with pytest.raises(DataError, match=f"{rows} rows cannot be spread over {ranks} processes"):
-            RankBatches(whole, ranks, 0, drop_last=drop, in_order=not shuffle)
+            Share(made, rank=0, world_size=ranks, drop_last=drop, in_order=not shuffle).plan(1, 2)
         return
-    plans = [RankBatches(whole, ranks, rank, drop_last=drop, in_order=not shuffle) for rank in range(ranks)]
+    dealt = {"world_size": ranks, "drop_last": drop, "in_order": not shuffle}
+    plans = [Share(made, rank=rank, **dealt).plan(1, 2) for rank in range(ranks)]
     shares = [[plan[number] for number in range(len(plan))] for plan in plans]
     assert len({len(share) for share in shares}) == 1
     seen = torch.cat([indices for share in shares for indices in share] or [torch.arange(0)]).sort().values
@@ -218,23 +220,6 @@ def test_ranks_get_equally_many_batches(rows: int, batch: int, ranks: int, drop:
         for share in shares:
             steps = torch.cat(share[:-1] or [torch.arange(0)])
             assert (steps.diff() == 1).all()
-
-
-def test_a_process_gets_its_share_by_itself(path: Path) -> None:
-    ds = CSVDataset(path, target="y", streaming=True)
-    loader = dlkit.DataLoader(ds, 32, shuffle=True, seed=5)
-    alone = [loader.indices(0, number) for number in range(len(loader))]
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    torch.distributed.init_process_group("fake", rank=1, world_size=4, store=FakeStore())
-    try:
-        loader = dlkit.DataLoader(ds, 32, shuffle=True, seed=5)
-        assert len(loader) == -(-len(alone) // 4)
-        steps = len(alone) // 4
-        assert [loader.indices(0, number) for number in range(steps)] == alone[1 : 4 * steps : 4]
-        assert len(list(loader)) == len(loader)
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 @given(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dlkit.samplers.order import Shuffle as Shuffle
     from dlkit.samplers.order import SlicedPlan as SlicedPlan
     from dlkit.samplers.order import planner_of as planner_of
+    from dlkit.samplers.share import Share as Share
 
 __all__, __getattr__, __dir__ = door(
     __name__,
@@ -20,6 +21,7 @@ __all__, __getattr__, __dir__ = door(
         "LengthBuckets": "dlkit.samplers.buckets",
         "Planner": "dlkit.samplers.order",
         "Sequential": "dlkit.samplers.order",
+        "Share": "dlkit.samplers.share",
         "Shuffle": "dlkit.samplers.order",
         "SlicedPlan": "dlkit.samplers.order",
         "planner_of": "dlkit.samplers.order",

@@ -60,9 +60,10 @@ class LengthBuckets:
         window: Which share of the samples, 1 / `window`, a batch is chosen from: 64, or a quarter of the number of
             batches where that is less; 1 does not look at lengths.
         drop_last: Leave out random samples so that all batches are full; not with `tokens`.
-        num_replicas: Over how many processes an epoch is spread; that of `torch.distributed`, 1 without it. All get the
-            same number of batches, and their batches of one step are neighbours in length, so no process waits. Where
-            samples are left that are fewer than processes, some batches of the last step hold one more.
+        num_replicas: Over how many processes an epoch is spread in a loop of your own; 1 by default (the Trainer deals
+            the batches of one plan itself). All get the same number of batches, and their batches of one step are
+            neighbours in length, so no process waits. Where samples are left that are fewer than processes, some
+            batches of the last step hold one more.
         rank: Which of them this is.
 
     Raises:
@@ -139,9 +140,7 @@ class LengthBuckets:
 
     def _place(self) -> tuple[int, int]:
         """How many processes there are, and which one this is."""
-        alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-        replicas = self.num_replicas or (1 if alone else torch.distributed.get_world_size())
-        rank = self.rank if self.rank is not None else 0 if alone else torch.distributed.get_rank()
+        replicas, rank = self.num_replicas or 1, self.rank or 0
         if 0 < len(self.lengths) < replicas:
             raise DataError(f"{len(self.lengths)} samples cannot be spread over {replicas} processes")
         return replicas, rank

@@ -166,7 +166,7 @@ class Fitting:
         settings = self._set_up(source, val, callbacks, wanted)
         with run.world.leader_first():
             before = self._go_on(source, val, callbacks, wanted, settings) or before
-        together.check(run, settings, custom=self._custom is not None)
+        together.check(run, settings, self.judge.forward.model, custom=self._custom is not None)
         _begin(run, wanted.epochs)
         if not wanted.rehearsal:
             refuse_used(run, callbacks)

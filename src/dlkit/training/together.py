@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.loader import Mine
 from dlkit.runs.state import Run
+from dlkit.training.origin import Settings
 from dlkit.training.sources import Source, Wrapping
 
 __all__ = ["Dealt", "check", "leave_the_same"]
@@ -37,16 +40,18 @@ class Dealt(Wrapping):
         return self.source.batches(epoch, start, lambda number: number % together in own)
 
 
-def check(run: Run, settings: Any, *, custom: bool) -> None:
+def check(run: Run, settings: Settings, called: nn.Module, *, custom: bool) -> None:
     """Refuse processes that do not train the same run, before the first step.
 
     Args:
         run: Fresh or resumed.
         settings: What the script says.
+        called: What is called in the model's place.
         custom: Whether the step is the user's own.
 
     Raises:
-        ArgumentError: there are more processes than batches in a step, or the step is the user's own.
+        ArgumentError: there are more processes than batches in a step, the step is the user's own, or the model is
+            wrapped to be trained by several processes already.
         TrainingError: names the process that differs, and in what.
     """
     world = run.world
@@ -59,6 +64,8 @@ def check(run: Run, settings: Any, *, custom: bool) -> None:
         )
     if custom:
         raise ArgumentError("a step of your own cannot be shared by several processes; leave out step=")
+    if isinstance(called, DistributedDataParallel):
+        raise ArgumentError("pass the model itself, without DistributedDataParallel: the Trainer adds the gradients")
     said = world.everybodys(_described(run, settings))
     for rank, other in enumerate(said):
         different = [
@@ -68,7 +75,12 @@ def check(run: Run, settings: Any, *, custom: bool) -> None:
             raise TrainingError(f"process {rank} does not train the same run as process 0: {'; '.join(different)}")
 
 
-def _described(run: Run, settings: Any) -> dict[str, Any]:
+def _first_samples(run: Run) -> list[Any]:
+    known = range(min(3, run.num_batches or 0))
+    return [None if (indices := run.indices(0, number)) is None else str(indices[:8]) for number in known]
+
+
+def _described(run: Run, settings: Settings) -> dict[str, Any]:
     digest = hashlib.sha256()
     for value in run.model.state_dict().values():
         if isinstance(value, torch.Tensor):
@@ -79,7 +91,8 @@ def _described(run: Run, settings: Any) -> dict[str, Any]:
         "seed": run.seed,
         "batches": run.num_batches,
         "place in the run": (run.cursor.epoch, run.cursor.batch, run.cursor.step),
-        "settings": json.dumps(getattr(settings, "must", settings), default=str, sort_keys=True),
+        "samples of the first batches (leave out samplers that share them out)": _first_samples(run),
+        "settings": json.dumps(settings.must, default=str, sort_keys=True),
         "weights": digest.hexdigest()[:12],
     }
 

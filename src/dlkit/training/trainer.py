@@ -57,7 +57,8 @@ class Trainer:
         scheduler: Any scheduler of torch, or `LearningRate(...)` to say how it is stepped.
         device: "auto" takes CUDA, then Apple's MPS, then the CPU.
         precision: "fp32", "bf16" or "fp16" (with a gradient scaler).
-        accumulate: Batches per optimizer step; the gradient is that of one big batch.
+        accumulate: Batches per optimizer step; the gradient is that of one big batch. Processes that `torchrun` starts
+            share them, and the bits are the same for any number of processes.
         count: `count(batch)` gives what the loss of a batch is divided by, so that batches of different size are put
             together right. Not needed for the losses of torch, nor where a loss of your own, or of the model, is a mean
             over samples: the rows of the target, or the batch's own length.

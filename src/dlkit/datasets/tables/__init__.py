@@ -16,7 +16,6 @@
 `_survey`       where the rows of such a file are, and which can be used
 `_first_pass`   the pass over it that finds this out, and fits the schema
 `_lanes`        which blocks are read when, by whom, in which order
-`_ranks`        that order spread over processes that train together
 `_streaming`    samples from blocks
 `dataset`       `CSVDataset`
 `_describing`   what to look at before training

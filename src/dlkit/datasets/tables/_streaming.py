@@ -17,7 +17,6 @@ from dlkit.datasets.tables._index import HashSplit, StreamIndex
 from dlkit.datasets.tables._lanes import InOrder, Lanes
 from dlkit.datasets.tables._memory import Memory, nothing_decoded
 from dlkit.datasets.tables._pipeline import rename_classes
-from dlkit.datasets.tables._ranks import Ranks
 from dlkit.datasets.tables._settings import Settings, class_column
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Table
@@ -79,10 +78,9 @@ class Stream:
 
     def planner(self, batch_size: int, *, shuffle: bool, drop_last: bool) -> Planner:
         """The order in which few blocks are in use at a time."""
-        planner: Planner = InOrder(self.counts, batch_size, drop_last=drop_last)
         if shuffle:
-            planner = Lanes(self.counts, batch_size, drop_last=drop_last, at_once=max(1, self.capacity // 2))
-        return Ranks(planner, drop_last=drop_last, in_order=not shuffle)
+            return Lanes(self.counts, batch_size, drop_last=drop_last, at_once=max(1, self.capacity // 2))
+        return InOrder(self.counts, batch_size, drop_last=drop_last)
 
     def take(self, indices: Tensor) -> tuple[Any, Tensor | None]:
         """Inputs and targets of the samples at `indices` (int64 [B], each in range)."""
