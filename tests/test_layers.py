@@ -40,7 +40,7 @@ datasets/letters/glyphs datasets/letters/__init__
 datasets/files/decoder datasets/files/listing datasets/files/handover datasets/files/parallel datasets/files/journal
 datasets/files/settings datasets/files/cachefile datasets/files/cache datasets/files/content
 datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/files/__init__
-datasets/images/decoding datasets/images/settings datasets/images/fetching datasets/images/profiling
+datasets/images/decoding datasets/images/settings datasets/images/fetching
 datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_problems datasets/tables/_targets

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gc
-import io
 import json
 import os
 import pickle
@@ -29,7 +28,7 @@ from dlkit.datasets import ImageFiles, ImageFolder, decode_image
 from dlkit.datasets.files import handover, listing
 from dlkit.datasets.files.listing import scan
 from dlkit.datasets.files.parallel import BatchMemory, default_threads, for_each
-from dlkit.datasets.images.decoding import EXTENSIONS, IMAGES, open_image
+from dlkit.datasets.images.decoding import EXTENSIONS, IMAGES
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
 from dlkit.loader import DataLoader
 from dlkit.reading.targets import natural
@@ -811,20 +810,3 @@ def test_a_loader_in_a_new_process(folder: Path) -> None:
     assert ds.needs_no_worker
     assert ImageFolder(folder).needs_no_worker
     assert not ds.with_transform(v2.ToImage()).needs_no_worker
-
-
-def test_profile_says_where_the_time_goes(photos: Path, folder: Path) -> None:
-    text = ImageFolder(photos, size=32).profile(4)
-    assert "decode" in text
-    assert "4 of 4 decoded at reduced size" in text
-    tries = (ImageFolder(photos, size=32).profile(4) for _ in range(5))  # a busy machine may take long for anything
-    assert any("cache='auto'" in told for told in (text, *tries))
-    steps = v2.Compose([v2.Resize((200, 200)), v2.GaussianBlur(9), v2.ToImage(), v2.ToDtype(torch.float32)])
-    assert "for_training(size) runs in all" in ImageFolder(folder, transform=steps).profile(4)
-    assert open_image(encoded()).height == 3
-
-
-def encoded() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (4, 3)).save(file, "PNG")
-    return file.getvalue()

@@ -236,21 +236,11 @@ class FileDataset(Dataset[Any]):
         Raises:
             TooManyErrorsError: with `on_error="skip"`, more than `max_errors` cannot be read.
         """
-        bad: dict[int, str] = {}
-        rows = self.indices.tolist()
-
-        def work(place: int) -> None:
-            path = self._path(rows[place])
-            try:
-                self.settings.array(read_with_status(path)[0], str(path))
-            except DataError as error:
-                bad[rows[place]] = str(error)
-
-        for_each(work, len(rows), self._threads())
+        _, bad = self._of_all(self.settings.array, keep=False)
         if self._journal is not None:
-            self._journal.add(dict(sorted(bad.items())))
+            self._journal.add(bad)
             self._check_share()
-        return [skipped_file(self._path(row), told) for row, told in sorted(bad.items())]
+        return [skipped_file(self._path(row), told) for row, told in bad.items()]
 
     def shapes(self) -> list[tuple[int, ...]]:
         """The shape of each sample's array before the transform, read in threads; for samplers that sort by length.
@@ -258,14 +248,27 @@ class FileDataset(Dataset[Any]):
         Raises:
             DataError: a file cannot be read; `without_errors` leaves such files out.
         """
-        paths = self._paths()
-        found: list[tuple[int, ...]] = [()] * len(paths)
+        found, bad = self._of_all(self.settings.shape, keep=True)
+        if bad:
+            raise DataError(bad[min(bad)])
+        return found
+
+    def _of_all(self, read: Callable[[bytes, str], Any], *, keep: bool) -> tuple[list[Any], dict[int, str]]:
+        """Read every file in threads: what came of it, and what is wrong with which rows."""
+        rows = self.indices.tolist()
+        found, bad = [None] * len(rows), dict[int, str]()
 
         def work(place: int) -> None:
-            found[place] = self.settings.shape(read_with_status(paths[place])[0], str(paths[place]))
+            path = self._path(rows[place])
+            try:
+                value = read(read_with_status(path)[0], str(path))
+            except DataError as error:
+                bad[rows[place]] = str(error)
+            else:
+                found[place] = value if keep else None
 
-        for_each(work, len(paths), self._threads())
-        return found
+        for_each(work, len(rows), self._threads())
+        return found, dict(sorted(bad.items()))
 
     def without_errors(self) -> Self:
         """The same dataset without the files that are known to be unreadable (`verify` finds them all)."""

@@ -4,7 +4,6 @@
 `decoding`   one file to upright 8-bit pixels, at a reduced scale where that is enough
 `settings`   what the caller can choose
 `fetching`   rows to a batch: decode, crop, resize and normalise in threads
-`profiling`  where the time goes
 `dataset`    `ImageDataset`: all of this behind `__getitems__`
 `folders`    `ImageFolder` and `ImageFiles`
 `table`      `ImageTable`

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from dlkit.datasets.files.dataset import FileDataset
 from dlkit.datasets.images.decoding import check_formats
 from dlkit.datasets.images.fetching import ImageFetch
-from dlkit.datasets.images.profiling import profile_of
 from dlkit.datasets.images.settings import ImageSettings
 from dlkit.storage.strings import PackedStrings
 
@@ -41,14 +39,3 @@ class ImageDataset(FileDataset):
         if settings.decoder is None:
             check_formats(names)
         super().__init__(root, names, targets, classes, settings)
-
-    def profile(self, samples: int = 64) -> str:
-        """Where the time goes: reading, decoding, resizing, handing over, sample after sample; and what helps.
-
-        Args:
-            samples: How many are measured, spread over the dataset; each once, so the files should be as cold or warm
-                as they are in training.
-        """
-        count = min(samples, len(self))
-        rows = self.indices[torch.linspace(0, len(self) - 1, count).long()].tolist()
-        return profile_of([self._path(row) for row in rows], self.settings, self._threads())

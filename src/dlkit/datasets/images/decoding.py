@@ -353,11 +353,6 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def has_fast_jpeg() -> bool:
-    """Whether simplejpeg is installed."""
-    return _simplejpeg() is not None
-
-
 @functools.cache
 def _simplejpeg() -> Callable[..., Any] | None:
     try:
