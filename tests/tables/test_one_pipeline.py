@@ -122,3 +122,12 @@ TURNS_TO_LETTERS = "".join(f"{i},{i}.5\n" for i in range(60)) + "".join(f"a{i % 
 @example(("x,y\n" + TURNS_TO_LETTERS, {"target": "y"}, 200))
 def test_a_file_means_the_same_in_memory_and_in_blocks_of_any_size(table: tuple[str, dict[str, Any], int]) -> None:
     check(*table)
+
+
+@pytest.mark.parametrize("code", ["007", "-012", "0x1F", '"05"', "00"])
+def test_a_code_far_from_the_beginning_still_makes_no_numbers_of_a_column(tmp_path: Path, code: str) -> None:
+    rows = [f"{i % 90},{i}.5" for i in range(3000)]
+    rows[2500] = f"{code},2500.5"
+    (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(rows) + "\n")
+    assert CSVDataset(tmp_path / "t.csv").schema["a"].kind == "category"
+    check((tmp_path / "t.csv").read_text(), {}, 5000)

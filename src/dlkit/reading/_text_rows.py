@@ -14,17 +14,18 @@ import numpy as np
 from dlkit._encodings import Buffer, first_bad_byte
 from dlkit._textfiles import control_in, csv_problem, has_controls
 from dlkit.reading.bytes import damage
-from dlkit.reading.cells import Array, Cells, Skipped, Strings
+from dlkit.reading.cells import Array, Cells, Numbers, Skipped, Strings
 from dlkit.reading.delimited import Dialect, audit_quotes, records
 from dlkit.reading.frames import arrow_columns
 from dlkit.reading.headers import one_decimal_mark
-from dlkit.reading.parsing import exceeds_float, is_code, settled
+from dlkit.reading.parsing import CODE, exceeds_float, is_code, settled
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.strings import PackedStrings
 
 __all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "line_of", "lines_of", "parse_text", "through_arrow"]
 
 _SOME_ROWS = 1000  # in which codes with leading zeros are looked for, as Arrow would read those as numbers
+_LOOK = 1 << 18  # bytes looked at at once, which stay in the processor's cache
 _MOST_CATEGORIES = 1000
 
 
@@ -130,11 +131,11 @@ def through_arrow(
     if any(arrow.types.is_binary(getattr(field.type, "value_type", field.type)) for field in table.schema):
         return None
     columns = arrow_columns(table, origin, threads=threads)
-    rounded = {
-        name for name, cells in columns.items() if not isinstance(cells, Strings) and exceeds_float(cells.values)
-    }
-    if rounded:
-        return through_arrow(data, dialect, options, texts | rounded, origin, first_line, threads=threads)
+    numbers = {name: cells.values for name, cells in columns.items() if isinstance(cells, Numbers)}
+    wrong = {name for name, values in numbers.items() if exceeds_float(values)}
+    wrong |= _later_codes(rows, dialect, options, set(numbers) - wrong, multiline=multiline)
+    if wrong:
+        return through_arrow(data, dialect, options, texts | wrong, origin, first_line, threads=threads)
     parsed = Parsed(one_decimal_mark(columns, dialect.decimal, dialect.proof, options, as_text, origin))
     if odd:
         before = bytes(memoryview(data)[: dialect.start])
@@ -222,6 +223,44 @@ def _code_columns(data: Buffer, dialect: Dialect) -> set[str]:
         if not isinstance(record, csv.Error):
             found.update(name for name, cell in zip(dialect.names, record, strict=False) if is_code(cell.strip()))
     return found
+
+
+def _later_codes(
+    rows: Buffer, dialect: Dialect, options: ReadOptions, numbers: Collection[str], *, multiline: bool
+) -> set[str]:
+    """Columns that Arrow took for numbers, though a cell in any row is a code: they are looked at as text."""
+    import pyarrow.compute as pc
+
+    if not numbers or not _may_hold_codes(rows, ord(dialect.separator)):
+        return set()
+    columns = replace(dialect, read=tuple(name for name in dialect.read if name in numbers))
+    table = _arrow_table(rows, columns, options, numbers, multiline=multiline, odd=[])
+    pattern = rf"^\s*({CODE})\s*$"
+    return {
+        name for name in numbers if pc.any(pc.match_substring_regex(table[name], pattern, ignore_case=True)).as_py()
+    }
+
+
+def _may_hold_codes(rows: Buffer, separator: int) -> bool:
+    """Whether a cell begins with 0 and a digit, or with 0x, and does not go on as a date or a time does."""
+    follows, goes_on = (np.zeros(256, dtype=bool) for _ in range(2))
+    follows[[separator, *b'\r\n "']] = True
+    goes_on[[separator, *b'\r\n "0123456789abcdefABCDEF']] = True  # not as in "01.", "01/", "01-", "08:"
+    for start in range(0, len(rows), _LOOK):
+        text = np.frombuffer(memoryview(rows)[max(0, start - 4) : start + _LOOK], dtype=np.uint8)
+        zero, before = text[:-2] == 48, text[:-3]
+        zero &= text[1:-1] - np.uint8(48) < 73  # digits and x, besides other letters
+        begins = before < 46  # most of what is before a cell or its sign, and no digit
+        begins |= before == separator
+        zero[1:] &= begins
+        zero[: 2 * (start > 0)] = False  # seen with the bytes before
+        places = np.flatnonzero(zero)
+        signed = np.isin(text[places - 1], (43, 45)) & (places > 0)  # but not the exponent of "1e-05"
+        found = (follows[text[places - 1]] | signed | (places == 0)) & goes_on[text[places + 2]]
+        found &= (text[places + 1] < 58) | (text[places + 1] & np.uint8(223) == 88)
+        if bool((found & (~signed | (places == 1) | follows[text[places - 2]])).any()):
+            return True
+    return False
 
 
 def fitting_dialect(data: Buffer, dialect: Dialect, origin: str = "the text") -> Dialect:

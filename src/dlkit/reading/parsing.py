@@ -12,6 +12,7 @@ import numpy as np
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, strings_of
 
 __all__ = [
+    "CODE",
     "DEFAULT_MISSING",
     "as_dates",
     "as_numbers",
@@ -52,7 +53,9 @@ DEFAULT_MISSING = (
 
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.I | re.A)
 _COMMA = re.compile(r"[+-]?(\d+,?\d*|,\d+)([eE][+-]?\d+)?", re.A)  # as Arrow reads numbers with a decimal comma
-_CODE = re.compile(r"[+-]?0(\d+|x[\da-f]+)", re.I | re.A)
+#: A code and not a quantity, see `is_code`, in any case of letters.
+CODE = r"[+-]?0([0-9]+|x[0-9a-f]+)"
+_CODE = re.compile(CODE, re.I | re.A)
 _HAS_DIGIT = re.compile(r"\d|^[+-]?inf", re.I | re.A)
 _GROUPED = {
     # "1,234.5"; "1 234.5" with the blanks that typesetters and Excel use; "1'234.5"; "1.234,5" and "0,5"
