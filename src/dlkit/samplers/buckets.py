@@ -71,7 +71,7 @@ class LengthBuckets:
 
     >>> buckets = LengthBuckets([5, 1, 4, 1, 5, 9, 2, 6], batch_size=2, seed=0, window=4)
     >>> sorted(sorted(batch.tolist()) for batch in buckets.plan(seed=0, epoch=0))
-    [[0, 4], [1, 3], [2, 6], [5, 7]]
+    [[0, 2], [1, 3], [4, 6], [5, 7]]
     >>> len(list(buckets))
     4
     """
