@@ -77,7 +77,7 @@ recipes/tuning recipes/comparing recipes/reading recipes/choosing recipes/traini
 demo
 __init__
 serving/limits serving/refusals serving/logs serving/served serving/bodies serving/scheduling serving/answers
-serving/measuring serving/describing serving/protocol serving/gate serving/page serving/http serving/running
+serving/measuring serving/protocol serving/describing serving/gate serving/page serving/http serving/running
 serving/__init__
 cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_serving cli/_data cli/_cache cli/app
 cli/__init__ __main__

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import uvicorn
 
 import dlkit
 
@@ -101,6 +103,22 @@ def gated(file: Any) -> tuple[dlkit.Predictor, Gated]:
     gate = Gated(predictor.model).eval()
     predictor.model = gate
     return predictor, gate
+
+
+@contextlib.contextmanager
+def listening(application: Any) -> Iterator[str]:
+    """The address of a real server of an application, on a free port, in a thread."""
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        thread.join(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 async def until(condition: Sequence[Any] | Any) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 import dlkit
 from dlkit.serving import app
 from dlkit.serving.page import PAGE, POLICY
+from serving.asking import listening
 from serving.conftest import passengers, picture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -44,17 +43,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address(predictors: dict[str, dlkit.Predictor]) -> Iterator[str]:
     """A server of three models on a free port, with a token."""
-    models = {name: predictors[name] for name in ("insects", "titanic", "spam")}
-    config = uvicorn.Config(app(models, token="t0ken"), port=0, log_level="error", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        thread.join(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    with listening(app({name: predictors[name] for name in ("insects", "titanic", "spam")}, token="t0ken")) as found:
+        yield found
 
 
 def opened(browser: Any, address: str, **options: Any) -> tuple[Any, list[str]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import struct
+import subprocess
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from starlette.testclient import TestClient
 
 import dlkit
 from dlkit.serving import app
+from serving.asking import listening
 from serving.conftest import passengers, picture
 
 Clients = dict[str, TestClient]
@@ -157,3 +160,48 @@ def test_outputs_that_are_not_there(clients: Clients) -> None:
     assert ask(clients["spam"], "spam", [good], outputs=[{"name": "label"}]).json()["outputs"][0]["name"] == "label"
     assert "probabilities" in ask(clients["spam"], "spam", [good], outputs=[{"name": "x"}]).json()["error"]
     assert ask(clients["spam"], "spam", [good], outputs=[3]).status_code == 400
+
+
+@pytest.mark.proof
+def test_schemathesis_finds_nothing(predictors: dict[str, dlkit.Predictor]) -> None:
+    """All checks but one: that what fits the schema is accepted, where a CSV file or a shape is beyond a schema."""
+    if (schemathesis := shutil.which("schemathesis")) is None:
+        pytest.skip("pip install schemathesis, into an environment of its own: it brings a plugin for pytest")
+    with listening(app({name: predictors[name] for name in ("titanic", "insects", "spam")})) as address:
+        options = ["--exclude-checks", "positive_data_acceptance", "--max-examples", "50", "--seed", "1", "--no-color"]
+        done = subprocess.run(
+            [schemathesis, "run", f"{address}openapi.json", *options], capture_output=True, text=True, timeout=900
+        )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.proof
+def test_a_client_of_others(predictors: dict[str, dlkit.Predictor]) -> None:
+    """Triton's client, in its default form: tensors as bytes behind the JSON."""
+    http = pytest.importorskip("tritonclient.http", reason="pip install 'tritonclient[http]'")
+    with listening(app({name: predictors[name] for name in ("titanic", "insects", "spam")})) as address:
+        client = http.InferenceServerClient(address.removeprefix("http://").rstrip("/"))
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("insects")
+        (version,) = client.get_model_metadata("insects")["versions"]
+        files = [picture(0), picture(1)]
+        tensor = http.InferInput("image", [2], "BYTES")
+        tensor.set_data_from_numpy(np.array(files, dtype=object))
+        found = client.infer("insects", [tensor], model_version=version, request_id="9")
+        wanted = predictors["insects"].probabilities(files, batch_size=1).double().numpy()
+        assert np.array_equal(found.as_numpy("probabilities"), wanted)
+        assert found.get_response()["id"] == "9"
+        labels = [each.label for each in predictors["insects"].predict_each(files, batch_size=1)]
+        assert [each.decode() for each in found.as_numpy("label")] == labels
+        with pytest.raises(Exception, match="input 0"):
+            client.infer(
+                "insects",
+                [http.InferInput("image", [1], "BYTES").set_data_from_numpy(np.array([b"no picture"], dtype=object))],
+            )
+        rows = passengers(4).astype(object).where(passengers(4).notna(), "").to_dict("list")
+        columns = []
+        for name, values in rows.items():
+            columns.append(http.InferInput(name, [4], "BYTES"))
+            columns[-1].set_data_from_numpy(np.array([str(value).encode() for value in values], dtype=object))
+        assert client.infer("titanic", columns).as_numpy("probabilities").shape == (4, 2)

@@ -94,7 +94,7 @@ def test_what_nobody_waits_for_is_not_computed(models: dict[str, Path]) -> None:
         assert (await left).status == 0  # noticed while it waits
         gate.open.set()
         assert (await first).status == 200
-        assert ((await late).status, "time" in (await late).json["error"]) == (503, True)
+        assert ((await late).status, "time" in (await late).json["error"]) == (408, True)
 
     asyncio.run(ask())
     assert gate.sizes == [1]

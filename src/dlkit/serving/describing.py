@@ -9,6 +9,7 @@ from typing import Any
 from dlkit._version import __version__
 from dlkit.serving.bodies import TAKES
 from dlkit.serving.limits import Limits
+from dlkit.serving.protocol import DATATYPES
 from dlkit.serving.served import Loaded
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
 from dlkit.specs.table import Schema
@@ -207,7 +208,7 @@ def _refusals(*statuses: str) -> dict[str, Any]:
         "401": "The token is missing or wrong.",
         "403": "Sent by a page of another site.",
         "404": "There is no such model.",
-        "408": "The body came too slowly.",
+        "408": "The body came too slowly, or the time that the request gave was over.",
         "413": "The body is too large, or has too many inputs.",
         "415": "The model takes other media types.",
         "422": "No input can be used.",
@@ -232,7 +233,9 @@ def _contents(models: Sequence[Loaded]) -> dict[str, Any]:
     for loaded in models:
         takes = TAKES[loaded.predictor.kind]
         one: dict[str, Any] = {"schema": {}}
-        found |= dict.fromkeys(takes.raw, one) | {media: {"schema": {"type": "string"}} for media in takes.files}
+        found |= dict.fromkeys(takes.raw, one) | {
+            media: {"schema": {"type": "string", "minLength": 1}} for media in takes.files
+        }
         if takes.raw or takes.files:
             part = {"type": "string", "contentMediaType": "application/octet-stream"}
             parts = {
@@ -276,7 +279,7 @@ def _schemas(models: Sequence[Loaded]) -> dict[str, Any]:
         "properties": {
             "name": {"type": "string"},
             "shape": {"type": "array", "items": {"type": "integer"}},
-            "datatype": {"type": "string"},
+            "datatype": {"type": "string", "enum": ["BYTES", *DATATYPES]},
             "data": {"type": "array"},
         },
     }
@@ -297,7 +300,11 @@ def _schemas(models: Sequence[Loaded]) -> dict[str, Any]:
             },
         },
         "Tensor": tensor,
-        "InferRequest": {"type": "object", "required": ["inputs"], "properties": {"id": text, "inputs": tensors}},
+        "InferRequest": {
+            "type": "object",
+            "required": ["inputs"],
+            "properties": {"id": text, "inputs": tensors | {"minItems": 1}},
+        },
         "InferAnswer": {"type": "object", "required": ["outputs"], "properties": {"outputs": tensors}},
         **{f"Input-{loaded.name}": _input(loaded) for loaded in models},
     }

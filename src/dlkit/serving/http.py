@@ -27,7 +27,7 @@ from dlkit.serving.limits import Limits
 from dlkit.serving.measuring import Meters
 from dlkit.serving.page import PAGE, POLICY
 from dlkit.serving.refusals import ClientGoneError, RefusedError
-from dlkit.serving.scheduling import Answer, Job, Scheduler
+from dlkit.serving.scheduling import Answer, Deadline, Job, Scheduler
 from dlkit.serving.served import Loaded, Served, served
 
 __all__ = ["Application", "app"]
@@ -204,7 +204,7 @@ class Application:
         headers = {"x-dlkit-version": loaded.version, "x-dlkit-batch": str(answer.together)}
         return Response(as_json(document), status, headers, media_type="application/json")
 
-    async def _computed(self, request: Request, loaded: Loaded, asked: Asked, top_k: int, deadline: float) -> Answer:
+    async def _computed(self, request: Request, loaded: Loaded, asked: Asked, top_k: int, deadline: Deadline) -> Answer:
         """Wait in the queue for the answer; a client that leaves meanwhile takes its request out of it."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
@@ -241,16 +241,16 @@ class Application:
             raise RefusedError(404, f"there is no model {name!r:.80}; there are {', '.join(self.models)}")
         return self.models[name].now
 
-    def _deadline(self, request: Request) -> float:
+    def _deadline(self, request: Request) -> Deadline:
         """When the time of a request is over: the server's limit, or less if the client says so."""
-        given = request.query_params.get("timeout")
+        given, most = request.query_params.get("timeout"), self._limits.seconds
         try:
-            seconds = self._limits.seconds if given is None else float(given)
+            seconds = most if given is None else float(given)
         except ValueError:
             seconds = math.nan
         if not seconds > 0:
             raise RefusedError(400, f"timeout must be a number of seconds above 0, not {given!r:.40}")
-        return time.monotonic() + min(seconds, self._limits.seconds)
+        return Deadline(time.monotonic() + min(seconds, most), asked=seconds < most)
 
     async def _model(self, request: Request) -> Response:
         """What a model takes and gives."""

@@ -26,11 +26,12 @@ from dlkit.serving.limits import Limits
 from dlkit.serving.refusals import RefusedError
 from dlkit.serving.served import Loaded
 
-__all__ = ["Wish", "model", "read", "server", "write"]
+__all__ = ["DATATYPES", "Wish", "model", "read", "server", "write"]
 
 _LENGTH = "inference-header-content-length"
-_TYPES = {"BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8"}
-_TYPES |= {"INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+#: The datatypes of numbers, as numpy calls them.
+DATATYPES = {"BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8"}
+DATATYPES |= {"INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,8 +145,8 @@ def _outputs(wanted: Any) -> dict[str, bool] | None:
 def _values(tensor: Mapping[str, Any], rest: bytes, limits: Limits) -> tuple[str, list[Any], bytes]:
     """A tensor's name, its values along the first dimension, and the bytes that are left for the next tensor."""
     name, shape, datatype = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
-    if not isinstance(name, str) or datatype not in ("BYTES", *_TYPES):
-        raise RefusedError(400, f"a tensor needs a name and a datatype, BYTES or one of {', '.join(_TYPES)}")
+    if not isinstance(name, str) or datatype not in ("BYTES", *DATATYPES):
+        raise RefusedError(400, f"a tensor needs a name and a datatype, BYTES or one of {', '.join(DATATYPES)}")
     if not isinstance(shape, list) or not shape or not all(type(n) is int and 0 <= n <= 1 << 31 for n in shape):
         raise RefusedError(400, f"the tensor {name!r:.80} needs a shape, a list of whole numbers")
     count = math.prod(shape)
@@ -182,7 +183,7 @@ def _unpacked(data: bytes, datatype: str, name: str) -> list[Any]:
     found: list[Any]
     if datatype != "BYTES":
         try:
-            found = np.frombuffer(data, _TYPES[datatype]).tolist()
+            found = np.frombuffer(data, DATATYPES[datatype]).tolist()
         except ValueError as error:
             raise RefusedError(400, f"the bytes of the tensor {name!r:.80} are no {datatype}: {error}") from error
         return found
@@ -266,6 +267,6 @@ def _answers(predictor: Predictor, predictions: Sequence[Prediction]) -> dict[st
 
 def _packed(datatype: str, flat: Sequence[Any]) -> bytes:
     if datatype != "BYTES":
-        return np.array(flat, dtype=_TYPES[datatype]).tobytes()
+        return np.array(flat, dtype=DATATYPES[datatype]).tobytes()
     texts = [value.encode("utf-8", "backslashreplace") for value in flat]
     return b"".join(struct.pack("<I", len(text)) + text for text in texts)

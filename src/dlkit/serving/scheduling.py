@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -24,7 +25,7 @@ from dlkit.serving.logs import event, place_of
 from dlkit.serving.refusals import RefusedError
 from dlkit.serving.served import Loaded
 
-__all__ = ["Answer", "Job", "Scheduler"]
+__all__ = ["Answer", "Deadline", "Job", "Scheduler"]
 
 _BATCH = 64
 _MEMORY = 0.9  # of the average time that an input takes
@@ -44,6 +45,18 @@ class Answer:
         self.predictions, self.together = predictions, together
 
 
+class Deadline(NamedTuple):
+    """When the time of a request is over.
+
+    Attributes:
+        at: As `time.monotonic` counts.
+        asked: Whether the client itself said so.
+    """
+
+    at: float
+    asked: bool = False
+
+
 class Job:
     """A request in the queue.
 
@@ -51,14 +64,14 @@ class Job:
         loaded: The version of the model that answers it.
         asked: The inputs.
         top_k: How many classes it wants.
-        deadline: When its time is over, as `time.monotonic` counts.
+        deadline: When its time is over.
         future: Gets an `Answer`, or a `RefusedError`.
     """
 
     __slots__ = ("asked", "deadline", "future", "loaded", "top_k")
 
     def __init__(
-        self, loaded: Loaded, asked: Asked, top_k: int, deadline: float, future: asyncio.Future[Answer]
+        self, loaded: Loaded, asked: Asked, top_k: int, deadline: Deadline, future: asyncio.Future[Answer]
     ) -> None:
         self.loaded, self.asked, self.top_k, self.deadline, self.future = loaded, asked, top_k, deadline, future
 
@@ -71,8 +84,12 @@ class Job:
         """Why it need not be computed any more, if so."""
         if self.future.cancelled():
             return RefusedError(499, "the client went away")
-        if time.monotonic() > self.deadline:
-            return RefusedError(503, "the time of this request was over before it was computed; try again later")
+        if time.monotonic() > self.deadline.at:
+            return RefusedError(
+                408 if self.deadline.asked else 503,
+                "the time of this request was over before it was computed; try again later",
+                {"retry-after": "1"},
+            )
         return None
 
 
