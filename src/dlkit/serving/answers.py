@@ -12,6 +12,8 @@ from dlkit.serving.served import Loaded
 
 __all__ = ["as_json", "body_of", "plain"]
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 
 def as_json(document: Any) -> bytes:
     """Plain data as JSON in UTF-8.
@@ -19,9 +21,7 @@ def as_json(document: Any) -> bytes:
     Args:
         document: Without NaN and infinities.
     """
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
-        "utf-8", "backslashreplace"
-    )
+    return _encode(document).encode("utf-8", "backslashreplace")
 
 
 def body_of(loaded: Loaded, predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Collection
 from typing import Any
 
@@ -61,7 +61,7 @@ class Gate:
             return
         begun, headers = time.perf_counter(), Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        told: dict[str, Any] = {"id": given if _ID.fullmatch(given) else uuid.uuid4().hex}
+        told: dict[str, Any] = {"id": given if _ID.fullmatch(given) else os.urandom(16).hex()}
         scope["dlkit"], status = told, 0
 
         async def answer(message: Message) -> None:

@@ -17,6 +17,7 @@ __all__ = ["LOGGER", "event", "line", "place_of"]
 #: The name of the logger.
 LOGGER = "dlkit-serve"
 _logger = logging.getLogger(LOGGER)
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def event(what: str, *, level: int = logging.INFO, **fields: Any) -> None:
@@ -42,7 +43,7 @@ def line(what: str, level: int, fields: Mapping[str, Any]) -> str:
     """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     document = {"time": now, "level": logging.getLevelName(level).lower(), "event": what, **fields}
-    return escaped_json(without_secrets(json.dumps(document, ensure_ascii=False, default=str)))
+    return escaped_json(without_secrets(_encode(document)))
 
 
 def place_of(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -35,6 +36,8 @@ class Meters:
         self._seconds = Histogram(
             "dlkit_request_seconds", "Time to the answer.", ("route",), buckets=_SECONDS, registry=registry
         )
+        # Looking labels up takes longer than counting; routes and statuses are few.
+        self._of_route = functools.cache(self._labelled)
         self._inputs = Counter("dlkit_inputs", "Inputs answered.", ("model",), registry=registry)
         self._batches = Histogram(
             "dlkit_batch_size", "Inputs computed together.", ("model",), buckets=_SIZES, registry=registry
@@ -49,6 +52,9 @@ class Meters:
         self._reloads = Counter("dlkit_reloads", "Changed files.", ("model", "result"), registry=registry)
         self._model = Gauge("dlkit_model", "The versions in use.", ("model", "version"), registry=registry)
 
+    def _labelled(self, route: str, status: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(route, status), self._seconds.labels(route)
+
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count a request.
 
@@ -57,8 +63,9 @@ class Meters:
             status: Of the answer.
             seconds: That it took.
         """
-        self._requests.labels(route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+        counter, histogram = self._of_route(route, status)
+        counter.inc()
+        histogram.observe(seconds)
         if status >= 400:
             self._refused.labels(status).inc()
 
