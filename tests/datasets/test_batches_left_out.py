@@ -215,12 +215,18 @@ def test_predictions_that_are_fewer_than_samples_are_told_each_time(root):
     assert len(made.predict(StockLoader(files.without_errors(), 8))) == 12
 
 
-def test_the_share_that_is_allowed_still_counts(root):
+def test_the_share_that_is_allowed_still_counts(tmp_path):
+    for number in range(24):  # of which 11 are broken, one more than are always allowed
+        path = tmp_path / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (6, 6)).save(path)
+        if number < 11:
+            path.write_bytes(path.read_bytes()[:40])
     for run in (
-        lambda: list(dlkit.DataLoader(dataset(root, "folder", max_errors=0.1), 4)),
-        lambda: trainer().fit(StockLoader(dataset(root, "folder", max_errors=0.1), 4)),
+        lambda: list(dlkit.DataLoader(dataset(tmp_path, "folder", max_errors=0.1), 4)),
+        lambda: trainer().fit(StockLoader(dataset(tmp_path, "folder", max_errors=0.1), 4)),
     ):
-        with pytest.raises(TooManyErrorsError, match=r"4 of 16 images cannot be read, more than max_errors=0.1 allows"):
+        with pytest.raises(TooManyErrorsError, match=r"11 of 24 images cannot be read, more than max_errors=0.1"):
             quietly(run)
 
 

@@ -42,7 +42,7 @@ class FileSettings(RowPolicy):
         decoder: What kind of files they are.
         transform: Called with the decoded array of each, in order, in the thread that fetches, because it may draw
             random numbers; must return a tensor. None gives the array as a tensor.
-        max_errors: The largest share of unreadable files that `on_error="skip"` accepts; ten are always accepted.
+        max_errors: The largest share of unreadable files that `on_error="skip"` accepts, as of rows; ten always are.
         batch_transform: Called with a finished batch `(inputs, targets)`.
         threads: How many threads decode; None for all cores, divided among a DataLoader's workers.
         cache: Keeps decoded arrays, so that later epochs and runs decode nothing: "auto" in `DLKIT_HOME`, "memory"
@@ -57,7 +57,6 @@ class FileSettings(RowPolicy):
 
     decoder: Decoder | None = None
     transform: Callable[[Any], Any] | None = None
-    max_errors: float = 0.01
     batch_transform: BatchTransform | None = None
     threads: int | None = None
     cache: str | os.PathLike[str] | None = None

@@ -97,7 +97,7 @@ class NotMNIST(PackedImages):
         download: bool = False,
         transform: Transform | None = None,
         on_error: Literal["skip", "raise"] = "skip",
-        max_errors: float = 0.01,
+        max_errors: float = RowPolicy.max_errors,
         mirror: str | None = None,
         sha256: str | None = None,
     ) -> None:
