@@ -69,7 +69,7 @@ def main() -> None:
             arguments.file, text=1, target=0, tokenizer="bpe", max_size=2000, on_error="skip", seed=seed
         )
         if seed == 0:
-            print(train, f"\nskipped: {train.skipped}")
+            print(train, "\nskipped:", *map(str, train.skipped))
         reached = {"dlkit": dlkit_accuracy(train, val, test, 2 if arguments.fast else 10, arguments.runs / str(seed))}
         reached |= {name: baseline_accuracy(train, test, **BASELINES[name]) for name in baselines}
         results.append(reached)

@@ -24,7 +24,6 @@ from dlkit.datasets import (
     ImageFolder,
     ImageTable,
     NotMNIST,
-    Schema,
     TextDataset,
     decode_image,
     inspect,
@@ -34,6 +33,7 @@ from dlkit.download.archives import extract
 from dlkit.errors import DataError, DataNotFoundError, DlkitError, ModelFileError
 from dlkit.recipes import read_data
 from dlkit.runs.store import CheckpointStore
+from dlkit.specs import Schema
 from dlkit.training import CheckpointWarning, load_checkpoint
 from dlkit.transfer import load_weights
 
@@ -195,7 +195,7 @@ def test_a_fifo_in_a_folder_of_texts_is_skipped_by_name(tmp_path: Path) -> None:
         TextDataset(tmp_path)
     dataset = TextDataset(tmp_path, on_error="skip", max_errors=0.2)
     assert len(dataset) == 12
-    assert [str(place) for place, _ in dataset.skipped] == [str(tmp_path / "a/fifo.txt"), str(tmp_path / "b/loop.txt")]
+    assert [skipped.file for skipped in dataset.skipped] == [str(tmp_path / "a/fifo.txt"), str(tmp_path / "b/loop.txt")]
 
 
 def test_a_fifo_in_a_checkpoints_place_is_passed_over(tmp_path: Path) -> None:
