@@ -46,7 +46,7 @@ datasets/images/folders datasets/images/table datasets/images/inspecting dataset
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_problems datasets/tables/_targets
 datasets/tables/_encoding datasets/tables/_images datasets/tables/_memory datasets/tables/_settings
 datasets/tables/_pipeline datasets/tables/_building datasets/tables/_describing datasets/tables/_index
-datasets/tables/_lanes datasets/tables/_streaming datasets/tables/_unlabelled
+datasets/tables/lanes datasets/tables/_streaming datasets/tables/unlabelled
 datasets/tables/dataset
 datasets/tables/__init__
 datasets/texts/packed datasets/texts/sources datasets/texts/rows datasets/texts/targets

@@ -28,7 +28,7 @@ from dlkit import Trainer
 from dlkit._handout import Handout
 from dlkit.callbacks import Callback, Checkpoint
 from dlkit.datasets import CSVDataset
-from dlkit.datasets.tables._lanes import Batches, InOrder, Lanes
+from dlkit.datasets.tables.lanes import Batches, InOrder, Lanes
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.models import TabularMLP
 from dlkit.reading import blocks as block_module

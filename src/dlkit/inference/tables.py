@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from dlkit.datasets.tables._unlabelled import OPTIONS, Piece, pieces_of, take_spans
+from dlkit.datasets.tables.unlabelled import OPTIONS, Piece, pieces_of, take_spans
 from dlkit.errors import ArgumentError
 from dlkit.inference.batches import Batch, Inputs, check_options, index_of, total_of
 from dlkit.specs.table import Schema
@@ -23,7 +23,7 @@ def rows(schema: Schema, given: Any, batch_size: int, options: Mapping[str, Any]
         given: A path (or a list of those), the content of a file or an open binary file; a DataFrame, a dict or a
             Series (one row), an iterable of dicts.
         batch_size: Rows at a time.
-        options: See `dlkit.datasets.tables._unlabelled.OPTIONS`.
+        options: See `dlkit.datasets.tables.unlabelled.OPTIONS`.
 
     Raises:
         ArgumentError: something that holds no rows.

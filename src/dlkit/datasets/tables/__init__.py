@@ -1,23 +1,23 @@
-"""How a table becomes tensors, one step per file; `dlkit.reading` reads it.
+"""How a table becomes tensors, one step per file; `dlkit.reading` reads it, `dlkit.specs` says what it means.
+
+A table in memory is a stream of one block: the same steps, once.
 
 =============== ======================================================================================
-`columns`       one column: its kind and what was fitted
-`_decoding`     JSON from anywhere to dataclasses, checked field by field
-`schema`        what each column is and how it becomes numbers
-`_facts`        what one column looks like: counts, spread, values
+`_facts`        what one column looks like, gathered piece by piece
 `_fitting`      facts to a schema
+`_problems`     rows that cannot be used, gathered piece by piece
 `_targets`      what is to be learnt: classes, numbers or labels
-`_encoding`     a table and a schema to arrays
+`_encoding`     a piece and a schema to arrays
 `_images`       image files that rows point to
 `_memory`       arrays to samples
-`_unlabelled`   rows to predict for, each with its error
-`_building`     all of this in order
-`_tallies`      facts of blocks put together
-`_survey`       where the rows of such a file are, and which can be used
-`_first_pass`   the pass over it that finds this out, and fits the schema
-`_lanes`        which blocks are read when, by whom, in which order
-`_streaming`    samples from blocks
-`dataset`       `CSVDataset`
+`_settings`     what the caller may say
+`_pipeline`     one pass over the pieces: facts, readings, problems
+`_building`     passes until nothing contradicts them; tables in memory
 `_describing`   what to look at before training
+`_index`        the same for files larger than memory: which rows can be used
+`lanes`         which blocks are read when, in which order
+`_streaming`    samples from blocks
+`unlabelled`    rows to predict for, each with its error
+`dataset`       `CSVDataset`
 =============== ======================================================================================
 """

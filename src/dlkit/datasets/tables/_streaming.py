@@ -14,10 +14,10 @@ from torch.utils.data import get_worker_info
 from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._images import ImageOptions
 from dlkit.datasets.tables._index import HashSplit, StreamIndex
-from dlkit.datasets.tables._lanes import InOrder, Lanes
 from dlkit.datasets.tables._memory import Memory, nothing_decoded
 from dlkit.datasets.tables._pipeline import rename_classes
 from dlkit.datasets.tables._settings import Settings, class_column
+from dlkit.datasets.tables.lanes import InOrder, Lanes
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Table
 from dlkit.samplers import Planner

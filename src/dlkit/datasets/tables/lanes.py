@@ -42,7 +42,11 @@ class Batches(Sequence[Tensor]):
         raise NotImplementedError
 
     def batch(self, number: int) -> Tensor:
-        """The samples of a batch (int64 [B]), 0 for the first one."""
+        """The samples of a batch (int64 [B]).
+
+        Args:
+            number: 0 for the first one.
+        """
         raise NotImplementedError
 
     def __getitem__(self, number: Any) -> Any:
@@ -82,7 +86,12 @@ class InOrder:
         self.rows, self.batch_size, self.drop_last = rows, batch_size, drop_last
 
     def plan(self, seed: int, epoch: int) -> Batches:
-        """See `dlkit.samplers.Planner`."""
+        """See `dlkit.samplers.Planner`.
+
+        Args:
+            seed: Of the run.
+            epoch: 0 for the first one.
+        """
         return _InOrderBatches(self.rows, self.batch_size, self.drop_last)
 
 
@@ -108,17 +117,27 @@ class _InOrderBatches(Batches):
 
 
 class Lanes:
-    """Every row once per epoch, in an order drawn anew from (seed, epoch)."""
+    """Every row once per epoch, in an order drawn anew from (seed, epoch).
+
+    A batch may end one window and begin the next, in every lane in turn: twice `at_once` blocks must fit into memory.
+
+    Args:
+        rows: int64 [blocks], the samples in each block.
+        batch_size: Samples per batch.
+        drop_last: Leave out a last batch that is not full.
+        at_once: How many blocks are in the windows of all lanes.
+    """
 
     def __init__(self, rows: Array, batch_size: int, *, drop_last: bool, at_once: int) -> None:
-        """Plan blocks of `rows` (int64 [blocks]) samples each, with `at_once` of them in the windows of all lanes.
-
-        A batch may end one window and begin the next, in every lane in turn: twice as many must fit into memory.
-        """
         self.rows, self.batch_size, self.drop_last, self.at_once = rows, batch_size, drop_last, at_once
 
     def plan(self, seed: int, epoch: int) -> Batches:
-        """See `dlkit.samplers.Planner`."""
+        """See `dlkit.samplers.Planner`.
+
+        Args:
+            seed: Of the run.
+            epoch: 0 for the first one.
+        """
         return _LaneBatches(
             self.rows, self.batch_size, self.drop_last, self.at_once, rng.derive(seed, rng.ORDER, epoch)
         )

@@ -49,6 +49,7 @@ class Piece:
         memory: The encoded ones.
         places: int64 [encoded], where each of those stands among the `size`; ascending.
         errors: Why others cannot be used, by their place.
+        table: The encoded rows as they were read; None for rows that came one by one.
         names: What errors call rows whose place in the source has a name, such as a line.
     """
 
