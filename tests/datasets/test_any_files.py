@@ -208,6 +208,10 @@ def test_transforms_of_ones_own_and_uneven_batches(case: tuple[Path, Decoder]) -
     with pytest.raises(DataError, match=rf"the {decoder.noun}s of a batch have different shapes.*PadCollate"):
         next(iter(StockLoader(FileFolder(root, decoder), 24)))
     assert len(next(iter(StockLoader(FileFolder(root, decoder), 24, collate_fn=list)))) == 24
+    for other in (torch.ones(3, requires_grad=True), torch.ones(3, device="meta"), torch.ones(3, dtype=torch.bfloat16)):
+        inputs, _ = next(iter(StockLoader(FileFolder(root, decoder, transform=lambda array, x=other: x), 4)))
+        assert (inputs.shape, inputs.device, inputs.dtype) == ((4, 3), other.device, other.dtype)
+        assert inputs.requires_grad == other.requires_grad
     with pytest.raises(DataError, match="must return a tensor, but returned ndarray"):
         FileFolder(root, decoder, transform=lambda array: array)[0]
 

@@ -123,9 +123,10 @@ class Fetch:
         """One tensor, in memory that is used again; the list as it is where samples differ."""
         if len({(sample.shape, sample.dtype) for sample in samples}) != 1:
             return samples if samples else torch.empty(0)
-        if samples[0].requires_grad:
+        first = samples[0]
+        if first.requires_grad or first.device.type != "cpu" or first.layout != torch.strided:
             return torch.stack(samples)
-        batch = self.memory.take((len(samples), *samples[0].shape), samples[0].dtype)
+        batch = self.memory.take((len(samples), *first.shape), first.dtype)
         return sendable(torch.stack(samples, out=batch), batch)
 
 
