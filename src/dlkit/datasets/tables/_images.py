@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from dlkit.datasets.files.journal import ErrorJournal, handle, tell
-from dlkit.datasets.images.decoding import OpenImage, open_image
-from dlkit.datasets.images.fetching import prepared
+from dlkit.datasets.files.parallel import BatchMemory, default_threads
+from dlkit.datasets.images.fetching import ImageFetch
 from dlkit.datasets.images.settings import ImageSettings
 from dlkit.datasets.tables._problems import Problem
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Skipped, Strings, Table
 from dlkit.reading.policy import ReadOptions
-from dlkit.transforms import Preprocessing, for_evaluation
+from dlkit.transforms import for_evaluation
 
 __all__ = ["ImageOptions", "Leniency", "missing_files"]
 
@@ -35,12 +35,14 @@ class ImageOptions:
         size: Short for `transform=transforms.for_evaluation(size)`.
         transform: A `Preprocessing`, or any callable on a PIL image that returns a tensor.
         lenient: What is done about files that cannot be decoded; None stops at one.
+        memory: Where batches are put.
     """
 
     root: str | os.PathLike[str] | None = None
     size: int = 224
     transform: Callable[[Any], Any] | None = None
     lenient: Leniency | None = None
+    memory: BatchMemory = field(default_factory=BatchMemory, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 1:
@@ -68,46 +70,32 @@ class ImageOptions:
 
         What stands in those places means nothing; there are no images at all where none can be decoded.
         """
-        transform = for_evaluation(self.size) if self.transform is None else self.transform
         paths = [self.path(cell) for cell in cells]
-        known = {} if self.lenient is None else self.lenient.known(paths)
-
-        def opened(place: int) -> OpenImage:
-            if place in known:
-                raise DataError(known[place])
-            return open_image(paths[place])
-
-        if isinstance(transform, Preprocessing):
-            images, bad = prepared(transform, len(paths), opened)
-        else:
-            images, bad = _one_by_one(paths, transform, opened)
+        transform = for_evaluation(self.size) if self.transform is None else self.transform
+        fetch = ImageFetch(
+            path_of=paths.__getitem__,
+            settings=ImageSettings(transform=transform),
+            cache=None,
+            memory=self.memory,
+            threads=default_threads(),
+            known={} if self.lenient is None else self.lenient.known(paths),
+        )
+        images, bad, whole = fetch.read(list(range(len(paths))))
+        if isinstance(images, list):
+            raise DataError(
+                f"image_transform gives different shapes, {list(images[0].shape)} for {paths[0]} among them; "
+                "end it with a resize"
+            )
         if bad and self.lenient is None:
             raise DataError(bad[min(bad)])
         if bad and self.lenient is not None:
             self.lenient.leave_out(paths, bad)
-        return (None if len(bad) == len(paths) else images), bad
-
-
-def _one_by_one(
-    paths: Sequence[Path], transform: Callable[[Any], Any], opened: Callable[[int], OpenImage]
-) -> tuple[Any, dict[int, str]]:
-    """Each through a transform of the user's own; another image stands in the place of a bad one."""
-    images, bad = dict[int, Tensor](), dict[int, str]()
-    for place, path in enumerate(paths):
-        try:
-            pixels = opened(place).pixels()
-        except DataError as error:
-            bad[place] = str(error)
-            continue
-        images[place] = ImageSettings(transform=transform).sample(pixels, path)
-    if len({image.shape for image in images.values()}) > 1:
-        first = min(images)
-        raise DataError(
-            f"image_transform gives different shapes, {list(images[first].shape)} for {paths[first]} among them; "
-            "end it with a resize"
-        )
-    stand_in = next(iter(images.values()), torch.empty(0))
-    return torch.stack([images.get(place, stand_in) for place in range(len(paths))]), bad
+        if len(bad) == len(paths):
+            return None, bad
+        if bad and not whole:
+            good = torch.tensor([place for place in range(len(paths)) if place not in bad])
+            images = images.new_zeros((len(paths), *images.shape[1:])).index_copy_(0, good, images)
+        return images, bad
 
 
 @dataclass(frozen=True)
