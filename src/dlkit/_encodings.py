@@ -17,6 +17,7 @@ Buffer = Any  # bytes, mmap or memoryview: whatever numpy and Arrow read without
 
 _PIECE = 1 << 24
 _SAMPLE = 1 << 18
+_MIXED = 1 << 21  # bytes in which lines of another encoding are looked for, which takes as long as all else together
 _FEW = 8  # characters beyond ASCII that a language is not recognised by
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -89,7 +90,7 @@ def find_encoding(data: Buffer, origin: str) -> tuple[str, str | None]:
         raise DataError(f"{origin} is neither UTF-8 nor marked as UTF-16 and holds zero bytes; give encoding=...")
     known = _by_script(raw)
     name, doubt = (known, None) if known is not None else _guessed(raw, origin)
-    _refuse_mixture(raw[:_PIECE], name, origin)
+    _refuse_mixture(raw[:_MIXED], name, origin)
     return name, doubt
 
 
