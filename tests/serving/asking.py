@@ -106,9 +106,9 @@ def gated(file: Any) -> tuple[dlkit.Predictor, Gated]:
 
 
 @contextlib.contextmanager
-def listening(application: Any) -> Iterator[str]:
+def listening(application: Any, **options: Any) -> Iterator[str]:
     """The address of a real server of an application, on a free port, in a thread."""
-    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error", ws="none", **options))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

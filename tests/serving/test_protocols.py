@@ -7,6 +7,7 @@ import json
 import shutil
 import struct
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,14 +164,18 @@ def test_outputs_that_are_not_there(clients: Clients) -> None:
 
 
 @pytest.mark.proof
-def test_schemathesis_finds_nothing(predictors: dict[str, dlkit.Predictor]) -> None:
+def test_schemathesis_finds_nothing(predictors: dict[str, dlkit.Predictor], tmp_path: Path) -> None:
     """All checks but one: that what fits the schema is accepted, where a CSV file or a shape is beyond a schema."""
     if (schemathesis := shutil.which("schemathesis")) is None:
         pytest.skip("pip install schemathesis, into an environment of its own: it brings a plugin for pytest")
     with listening(app({name: predictors[name] for name in ("titanic", "insects", "spam")})) as address:
         options = ["--exclude-checks", "positive_data_acceptance", "--max-examples", "50", "--seed", "1", "--no-color"]
-        done = subprocess.run(
-            [schemathesis, "run", f"{address}openapi.json", *options], capture_output=True, text=True, timeout=900
+        done = subprocess.run(  # it leaves files in its folder
+            [schemathesis, "run", f"{address}openapi.json", *options],
+            capture_output=True,
+            text=True,
+            timeout=900,
+            cwd=tmp_path,
         )
     assert done.returncode == 0, done.stdout
 

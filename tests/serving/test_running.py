@@ -24,9 +24,10 @@ import torch
 import dlkit
 import warm
 from dlkit.models import TabularMLP
-from dlkit.serving import running
+from dlkit.serving import app, running
 from dlkit.serving.logs import LOGGER, event
 from dlkit.serving.served import Served
+from serving.asking import listening
 from serving.conftest import passengers
 
 ROWS = json.loads(passengers(3).to_json(orient="records"))
@@ -134,6 +135,18 @@ def test_a_server_from_its_start_to_its_end(
     assert {each["status"] for each in events if each["event"] == "request"} == {200}
     assert str(tmp_path) not in log
     assert "s3cret" not in log
+
+
+def test_a_connection_that_says_nothing_is_closed(
+    predictors: dict[str, dlkit.Predictor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "_HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(running, "_LOOK", 0.05)
+    with listening(app(predictors["spam"]), http=running._Protocol) as address:
+        port = int(address.rstrip("/").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
+            silent.sendall(b"GET / HT")
+            assert silent.recv(1) == b""
 
 
 def test_a_log_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
