@@ -16,7 +16,7 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 LAYERS = """
 _version _doors _showing errors _bounds _filekinds _textfiles _opening _optional _frames
 storage/files storage/identity storage/arrays storage/strings storage/caches storage/__init__
-specs/documents specs/kinds specs/columns specs/table registry
+_documents _kinds specs/columns specs/table registry
 _modes _nested _calling
 _arguments _devices _shapes _layer_errors _encodings
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from dlkit._kinds import Spec
 from dlkit.errors import DataError
-from dlkit.specs.kinds import Spec
 from dlkit.transforms import Preprocessing
 
 __all__ = ["Difference", "check_same", "classes_in", "difference", "preparation_in", "spec_in", "target_in", "task_in"]

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 from dlkit import _bounds
+from dlkit._kinds import KINDS, Spec
 from dlkit.errors import ArgumentError, ModelFileError
-from dlkit.specs.kinds import KINDS, Spec
 
 __all__ = ["build", "record", "register"]
 

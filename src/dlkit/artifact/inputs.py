@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import _bounds
+from dlkit._kinds import Spec, Task, values
 from dlkit.declared import classes_in, spec_in, task_in
 from dlkit.errors import ArgumentError, ModelFileError
 from dlkit.specs.builtin import KINDS
-from dlkit.specs.kinds import Spec, Task, values
 
 __all__ = ["Meaning", "describe_example", "make_example"]
 

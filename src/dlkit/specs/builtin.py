@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlkit.specs.kinds import KINDS
+from dlkit._kinds import KINDS
 from dlkit.specs.table import Schema
 from dlkit.specs.text import TextSpec
 from dlkit.transforms.spec import Preprocessing

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from dlkit._documents import Document
 from dlkit.errors import ArgumentError
-from dlkit.specs.documents import Document
 
 __all__ = ["CategoryColumn", "Column", "FIRST", "KINDS", "MISSING", "NumberColumn", "PADDING", "Part", "UNSEEN"]
 

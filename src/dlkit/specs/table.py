@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from dlkit import _bounds
+from dlkit._documents import Document, Place
+from dlkit._kinds import Spec, Task, values
 from dlkit._opening import open_regular
 from dlkit._showing import Lines
 from dlkit.errors import ArgumentError, DataError
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
-from dlkit.specs.documents import Document, Place
-from dlkit.specs.kinds import Spec, Task, values
 from dlkit.storage.files import atomic_write
 
 __all__ = ["Schema", "Target"]

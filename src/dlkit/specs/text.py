@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dlkit import _bounds
+from dlkit._kinds import Spec, values
 from dlkit.errors import ArgumentError
-from dlkit.specs.kinds import Spec, values
 from dlkit.tokens._encoded import Encoder
 
 # Imported so that a document finds them by their names.

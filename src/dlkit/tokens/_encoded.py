@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from dlkit.specs.documents import Document
+from dlkit._documents import Document
 
 __all__ = ["EncodedTexts", "Encoder"]
 

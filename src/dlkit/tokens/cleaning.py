@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dlkit.specs.documents import Document
+from dlkit._documents import Document
 
 __all__ = ["Cleaning"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from dlkit import _bounds
+from dlkit._documents import Place
 from dlkit._optional import require
 from dlkit.errors import ArgumentError, DataError, DlkitError
-from dlkit.specs.documents import Place
 from dlkit.tokens._encoded import EncodedTexts, Encoder
 from dlkit.tokens._patterns import check_patterns
 from dlkit.tokens.cleaning import Cleaning

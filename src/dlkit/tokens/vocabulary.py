@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlkit._documents import Place
 from dlkit.errors import ArgumentError, DataError
-from dlkit.specs.documents import Place
 from dlkit.tokens._encoded import EncodedTexts, Encoder, cut_longest
 from dlkit.tokens.cleaning import Cleaning
 from dlkit.tokens.tokenizers import BYTES, Tokenizer, join, tokenizer_of

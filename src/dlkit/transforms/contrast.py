@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlkit import _bounds
+from dlkit._documents import Document
 from dlkit.errors import ArgumentError
-from dlkit.specs.documents import Document
 
 __all__ = ["LocalContrastNormalization"]
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlkit._documents import Document
 from dlkit.errors import ArgumentError
-from dlkit.specs.documents import Document
 
 __all__ = ["CutMix", "MixUp"]
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from dlkit import _bounds
+from dlkit._documents import Document
+from dlkit._kinds import Spec, values
 from dlkit.errors import ArgumentError
-from dlkit.specs.documents import Document
-from dlkit.specs.kinds import Spec, values
 from dlkit.transforms.contrast import LocalContrastNormalization
 from dlkit.transforms.geometry import (
     TRIES,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dlkit._kinds import Task
 from dlkit.datasets.tables._facts import MOST_VALUES, ColumnFacts, NumberFacts, RowSample
 from dlkit.datasets.tables._fitting import Reading, read_cells, reading_of
 from dlkit.errors import ArgumentError, DataError
@@ -21,7 +22,6 @@ from dlkit.reading.targets import (
     task_of,
     task_of_numbers,
 )
-from dlkit.specs.kinds import Task
 from dlkit.specs.table import Target
 
 __all__ = ["TargetFacts", "TargetOptions", "encode_target", "find_target", "readings_in_file", "scaled_by"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
+from dlkit._documents import Document
 from dlkit.errors import ArgumentError
-from dlkit.specs.documents import Document
 
 __all__ = ["KINDS", "Spec", "Task", "values"]
 
