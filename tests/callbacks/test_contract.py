@@ -94,8 +94,9 @@ def test_it_may_end_without_having_begun(name, tmp_path):
 def test_only_what_is_overridden_is_called(name, tmp_path):
     """The loop's promise that a hook costs nothing holds only if nobody overrides one with nothing in it."""
     callback = MAKERS[name](tmp_path, new_run())
+    own = set(type(callback).__mro__) - set(Callback.__mro__)
     for hook in HOOKS:
-        assert overrides(callback, hook) == (hook in vars(type(callback)) and type(callback) is not Callback)
+        assert overrides(callback, hook) == any(hook in vars(each) for each in own)
 
 
 # ------------------------------------------------------------------------------------------------------ the truth table
