@@ -51,14 +51,6 @@ class BlockFile(Protocol):
     def blocks(self) -> Iterator[tuple[Block, Any]]:
         """All blocks in order, each with its content where that is at hand."""
 
-    def total(self, block: Block, table: Table) -> float:
-        """About how many rows the file has, judging by a block and its first table.
-
-        Args:
-            block: One of `blocks`.
-            table: The first of its `tables`.
-        """
-
     def tables(
         self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
     ) -> Iterator[Table]:
@@ -196,10 +188,6 @@ class TextFile:
         if rest.strip():
             yield Block(position, position + len(rest), line), rest
         self.text = None
-
-    def total(self, block: Block, table: Table) -> float:
-        """See `BlockFile`."""
-        return len(table) * self.path.stat().st_size / max(1, block.stop - block.start)
 
     def tables(
         self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False

@@ -94,10 +94,10 @@ class CSVDataset(InMemoryDataset):
             `image_transform=transforms.for_evaluation(image_size)`.
         image_transform: As the `transform` of `ImageFolder`: `transforms.for_training(size)`, or any callable on a PIL
             image that returns a tensor.
-        streaming: For files larger than memory. A first pass finds blocks of rows and fits the schema (all exact but
-            medians, which come from some 200,000 rows); samples are then decoded block by block. Shuffle with
-            `dlkit.DataLoader`: blocks are shuffled, and rows within a few dozen of them. Under `torch.distributed` it
-            gives each process its share of every epoch.
+        streaming: For files larger than memory: passed over block by block to fit the same schema as in memory (all
+            exact but medians, which come from 200,000 of the rows), then decoded block by block. Shuffle with
+            `dlkit.DataLoader`: blocks are shuffled, and rows within a few dozen of them. `skipped` lists the first
+            1,000 rows.
         **reading: How to read: `encoding`, `separator`, `header`, `columns`, `skip_rows`, `comment`, `decimal`,
             `thousands`, `sheet`, `missing`, `on_error` and `max_errors`, as `ReadArguments` describes them. With
             `on_error="skip"` a row whose image cannot be decoded is left out when a batch asks for it, with a warning.
