@@ -230,8 +230,9 @@ class Sum:
             raise AssertionError("a leaf without its numbers")
         loss, count, leaves = numbers if numbers.is_cuda else numbers.tolist()
         weight = count / scale if divide else 1
+        below = _divisor(weight)
         for parameter, gradient in zip(self._parameters, rest, strict=False):
-            parameter.grad = None if gradient is None else divided(gradient, weight)
+            parameter.grad = None if gradient is None else gradient.div_(below)
         self._buffers.settle(rest[len(self._parameters) :], count, leaves)
         return divided(torch.as_tensor(loss, dtype=numbers.dtype), weight), count
 
@@ -272,6 +273,10 @@ def divided(value: Tensor, total: Any) -> Tensor:
         value: The sum.
         total: What it counts: a number, or a tensor with one that has not been read.
     """
+    return torch.div(value, _divisor(total))
+
+
+def _divisor(total: Any) -> Any:
     if isinstance(total, Tensor):
-        return value / torch.where(total > 0, total, torch.ones_like(total))
-    return value / total if total else value
+        return torch.where(total > 0, total, torch.ones_like(total))
+    return total or 1

@@ -1,0 +1,155 @@
+"""What a step on several processes costs: dlkit beside torch's DistributedDataParallel with the same small batches.
+
+Each round starts every contender in turn: two processes over gloo, one thread each, `accumulate` batches a step. DDP
+adds gradients once a step (`no_sync` before), as one would write it by hand. Reported is the median over rounds of the
+median step, and its ratio to DDP's in the same round; and one process with dlkit to one without, for what the fixed
+tree costs alone.
+
+Usage: python bench/distributed.py [--rounds 5] [--steps 40] [--accumulate 4] [--models mlp cnn resnet18]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from statistics import median
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def make(name: str) -> tuple[nn.Module, tuple[int, ...], int]:
+    """A model, the shape of its samples, and how many a small batch has."""
+    torch.manual_seed(0)
+    if name == "mlp":
+        return (
+            nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)),
+            (64,),
+            64,
+        )
+    if name == "cnn":
+        blocks = [(3, 32), (32, 64), (64, 128), (128, 256)]
+        layers = [
+            layer
+            for i, o in blocks
+            for layer in (nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2))
+        ]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 10)), (3, 32, 32), 16
+    from torchvision.models import resnet18
+
+    return resnet18(num_classes=10), (3, 64, 64), 8
+
+
+def batches(shape: tuple[int, ...], size: int, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    torch.manual_seed(1)
+    ready = [(torch.randn(size, *shape), torch.randint(0, 10, (size,))) for _ in range(8)]
+    return [ready[number % 8] for number in range(count)]
+
+
+def with_dlkit(name: str, steps: int, accumulate: int) -> list[float]:
+    from dlkit import Trainer
+    from dlkit.callbacks import Callback
+
+    class Clock(Callback):
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def on_step_end(self, run: Any) -> None:
+            self.times.append(time.perf_counter())
+
+    model, shape, size = make(name)
+    clock = Clock()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    with contextlib.redirect_stderr(io.StringIO()):
+        Trainer(
+            model, nn.CrossEntropyLoss(), optimizer, accumulate=accumulate, callbacks=[clock], device="cpu"
+        ).fit(batches(shape, size, steps * accumulate))  # fmt: skip
+    return clock.times
+
+
+def by_hand(name: str, steps: int, accumulate: int) -> list[float]:
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    model, shape, size = make(name)
+    if world > 1:
+        dist.init_process_group("gloo")
+        model = DistributedDataParallel(model)
+    loss, optimizer, times = nn.CrossEntropyLoss(), torch.optim.AdamW(model.parameters(), 1e-3), []
+    data = batches(shape, size, steps * accumulate)
+    own = range(accumulate * rank // world, accumulate * (rank + 1) // world)
+    for step in range(steps):
+        for place in own:
+            x, y = data[step * accumulate + place]
+            last = place == own[-1] or world == 1
+            with contextlib.nullcontext() if last else model.no_sync():
+                (loss(model(x), y) / len(own)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter())
+    if world > 1:
+        del model, optimizer
+        dist.barrier()
+        dist.destroy_process_group()
+    return times
+
+
+def work(kind: str, name: str, steps: int, accumulate: int) -> None:
+    torch.set_num_threads(1)
+    times = (with_dlkit if kind == "dlkit" else by_hand)(name, steps, accumulate)
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(median(b - a for a, b in itertools.pairwise(times[4:]))))
+
+
+def measured(kind: str, name: str, size: int, steps: int, accumulate: int) -> float:
+    command = [sys.executable, __file__, "--work", kind, "--models", name, "--steps", str(steps)]
+    command += ["--accumulate", str(accumulate)]
+    if size > 1:
+        command[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    return float(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--accumulate", type=int, default=4)
+    parser.add_argument("--models", nargs="+", default=["mlp", "cnn", "resnet18"])
+    parser.add_argument("--work")
+    given = parser.parse_args()
+    if given.work:
+        work(given.work, given.models[0], given.steps, given.accumulate)
+        return
+    print(f"torch {torch.__version__}, {os.cpu_count()} cores ({platform.machine()}), gloo, one thread a process")
+    print(f"{given.accumulate} batches a step, {given.rounds} rounds of {given.steps} steps\n")
+    print("| model (parameters) | DDP, 2 processes | dlkit, 2 | ratio | by hand, 1 process | dlkit, 1 | ratio |")
+    print("|---|---|---|---|---|---|---|")
+    for name in given.models:
+        parameters = sum(p.numel() for p in make(name)[0].parameters())
+        rows = [
+            [measured(kind, name, size, given.steps, given.accumulate) for size in (2, 1) for kind in ("hand", "dlkit")]
+            for _ in range(given.rounds)
+        ]
+        ddp, two, hand, one = (median(column) * 1e3 for column in zip(*rows, strict=True))
+        ratios = median(row[1] / row[0] for row in rows), median(row[3] / row[2] for row in rows)
+        print(
+            f"| {name} ({parameters / 1e6:.2f} M) | {ddp:.2f} ms | {two:.2f} ms | {ratios[0]:.2f} "
+            f"| {hand:.2f} ms | {one:.2f} ms | {ratios[1]:.2f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
