@@ -109,11 +109,11 @@ def noise_model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return dlkit.save(dlkit.models.TabularMLP(data.schema), path, preprocessing=data)
 
 
-def lasting(table: Path, folder: Path) -> Path:
-    """So many rows that a prediction is still on when a signal comes."""
+def lasting(table: Path, folder: Path, times: int = 60) -> Path:
+    """So many rows that a prediction is still on when a signal comes, or that they fill a pipe."""
     head, rows = table.read_text().split("\n", 1)
     path = folder / "long.csv"
-    path.write_text(f"{head}\n" + rows * 60)
+    path.write_text(f"{head}\n" + rows * times)
     return path
 
 
@@ -136,7 +136,9 @@ def test_ctrl_c_leaves_the_lines_that_are_computed(noise_model: Path, table: Pat
 
 
 def test_a_broken_pipe_ends_quietly(noise_model: Path, table: Path, tmp_path: Path) -> None:
-    with start([sys.executable, "-m", "dlkit", "predict", noise_model, lasting(table, tmp_path)], tmp_path) as process:
+    with start(
+        [sys.executable, "-m", "dlkit", "predict", noise_model, lasting(table, tmp_path, 10)], tmp_path
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "row,prediction,probability\n"
