@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -213,13 +214,17 @@ def test_the_command_line_hides_secrets(capfd: pytest.CaptureFixture[str], monke
 
 
 def test_names_of_columns_cannot_act(tmp_path: Path) -> None:
-    path = tmp_path / "x.csv"
-    path.write_text(f"{RED}a{ERASE}{TURNED},label\n" + "1.5,a\n2.5,b\n" * 9, encoding="utf-8")
-    dataset = CSVDataset(path, target="label")
+    name, path = f"{RED}a{ERASE}{TURNED}", tmp_path / "x.csv"
+    path.write_text(f"{name},label\n" + "1.5,a\n2.5,b\n" * 9, encoding="utf-8")
+    with pytest.raises(DlkitError, match="control character") as refused:
+        CSVDataset(path, target="label")
+    assert is_harmless(str(refused.value))
+    frame = pd.DataFrame({name: [1.5, 2.5] * 9, "label": ["a", "b"] * 9})
+    dataset = CSVDataset(frame, target="label")
     for text in (repr(dataset), str(dataset.schema), str(dataset.describe())):
         assert is_harmless(text)
     with pytest.raises(DlkitError, match=r"\\x1b\[31ma") as caught:
-        CSVDataset(path, target="gone")
+        CSVDataset(frame, target="gone")
     assert is_harmless(str(caught.value))
 
 

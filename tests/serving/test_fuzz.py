@@ -101,7 +101,7 @@ def test_20000_bodies_and_memory_stays_flat(clients: dict[str, TestClient]) -> N
 
         @seed(number)
         @given(name=st.sampled_from(NAMES), body=BODIES, media=st.sampled_from(MEDIA))
-        @settings(max_examples=1000, database=None, derandomize=False, suppress_health_check=list(HealthCheck))
+        @settings(settings.get_profile("fuzz"), max_examples=1000, suppress_health_check=list(HealthCheck))
         def ask(name: str, body: bytes, media: str) -> None:
             nonlocal asked
             asked += 1

@@ -21,7 +21,7 @@ from dlkit.errors import DataError
 CASES = {
     "two million columns": ("CSVDataset('wide.csv')", "2,000,000 columns, more than the 100,000"),
     "two million columns, streaming": ("CSVDataset('wide.csv', streaming=True)", "2,000,000 columns, more than"),
-    "two million columns of texts": ("TextDataset('wide.csv', text='7')", "3"),
+    "two million columns of texts": ("TextDataset('wide.csv', text='7')", "2,000,000 columns, more than"),
     "two million columns of images": ("ImageTable('wide.csv', '1', '2')", "2,000,000 columns, more than"),
     "one line": ("CSVDataset('line.csv')", "line 3: longer than 64 MB"),
     "one line, streaming": ("CSVDataset('line.csv', streaming=True)", "line 3 of line.csv does not end within 64 MB"),
@@ -30,10 +30,10 @@ CASES = {
     "one line of images": ("ImageTable('line.csv', 'a', 'b')", "line 3: longer than 64 MB"),
     "one cell": ("CSVDataset('cell.csv')", "cell that begins in line 3 does not end within 64 MB; is a quote"),
     "one cell, streaming": ("CSVDataset('cell.csv', streaming=True)", "line 3 of cell.csv does not end within 64 MB"),
-    "one cell of texts": ("TextDataset('cell.csv', text='b')", "line 3: a cell of more than 64 MB or 1,000,000 lines"),
+    "one cell of texts": ("TextDataset('cell.csv', text='b')", "cell that begins in line 3 does not end within 64 MB"),
     "one cell of images": ("ImageTable('cell.csv', 'a', 'b')", "cell that begins in line 3 does not end within 64 MB"),
     "many broken quotes": ("CSVDataset('broken.csv', target='b', on_error='skip', max_errors=1.0)", "102000"),
-    "many broken quotes of texts": ("TextDataset('broken.csv', text='a', on_error='skip', max_errors=1.0)", "2000"),
+    "many broken quotes of texts": ("TextDataset('broken.csv', text='a', on_error='skip', max_errors=1.0)", "102000"),
 }
 
 _CHILD = """

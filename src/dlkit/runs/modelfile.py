@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dlkit.artifact.saving import describe, save
 from dlkit.declared import classes_in, preparation_in, spec_in
 from dlkit.runs.state import Run
 
@@ -25,6 +24,8 @@ def write_model_file(run: Run, path: str | os.PathLike[str], **options: Any) -> 
     step = run.step if run.weights_from is None else run.weights_from
     rows = [row for row in run.history.rows if row["step"] == step]
     measured = {} if not rows else {k: v for k, v in rows[-1].items() if isinstance(v, int | float) and v == v}
+    from dlkit.artifact.saving import save  # brings backbones and downloads, which training does without
+
     known = _known(run, options)
     if known["outputs"] is None and known["classes"]:
         run.say(
@@ -41,6 +42,8 @@ def check_model_file(run: Run, **options: Any) -> None:
         run: The run.
         **options: See `write_model_file`.
     """
+    from dlkit.artifact.saving import describe
+
     describe(run.model, **_known(run, options))
 
 
