@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -360,3 +361,8 @@ def test_every_try_of_the_head_begins_with_the_loss_as_it_was():
     assert len(Watched.first) > 1
     assert set(Watched.first) == {0.0}
     assert float(loss.mean) == float(loss.seen) == 0
+
+
+def test_an_older_checkpoint_without_parts_fits_a_loss_without_state():
+    golden = Path(__file__).parent.parent / "golden" / "checkpoint-0.1.0.pt"
+    assert "parts" not in load_checkpoint(golden)  # and `test_golden.py` goes on from it

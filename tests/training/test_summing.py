@@ -114,11 +114,10 @@ class Draws(Callback):
         torch.rand(3), np.random.rand(), random.random()
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_what_a_model_draws_hangs_on_the_place_of_the_batch_alone(accumulate):
+def test_what_a_model_draws_hangs_on_the_place_of_the_batch_alone():
     data = batches()
-    plain = train(data, accumulate=accumulate, epochs=2)
-    drawing = train(data, accumulate=accumulate, epochs=2, callbacks=[Draws()])
+    plain = train(data, accumulate=2, epochs=2)
+    drawing = train(data, accumulate=2, epochs=2, callbacks=[Draws()])
     assert all(
         torch.equal(a, b) for a, b in zip(plain.state_dict().values(), drawing.state_dict().values(), strict=True)
     )
@@ -136,7 +135,7 @@ class Masks(nn.Module):
 
 
 def test_every_batch_of_every_epoch_draws_something_else():
-    masks = [train(batches(), accumulate=a, epochs=2, model=Masks()).drawn for a in (1, 3)]
+    masks = [train(batches(), accumulate=a, epochs=2, model=Masks()).drawn for a in (2, 3)]
     assert len({tuple(mask.tolist()) for mask in masks[0]}) == len(masks[0]) == 12
     assert all(torch.equal(a, b) for a, b in zip(*masks, strict=True))
 

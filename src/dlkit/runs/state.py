@@ -196,6 +196,7 @@ class Run:
         indices: `indices(epoch, batch)` gives the samples of a batch, None where nobody knows.
         logged: What callbacks have logged for the next row.
         trained: The weights that training goes on from, while the model holds those that were judged; else None.
+        stream: What the model's draws in the current epoch are derived from.
         world: The processes that share the run; the leading one writes files and speaks.
         weights_from: The step whose weights a callback has brought back into the model; None for those of `step`.
         data: The dataset that is trained on, without torch's wrappers; None where nobody knows.
@@ -219,6 +220,7 @@ class Run:
         self, model: nn.Module, optimizers: dict[str, Optimizer], *, device: torch.device, seed: int, verbose: bool
     ) -> None:
         self.model, self.optimizers, self.device, self.seed = model, optimizers, device, seed
+        self.stream = seed
         self.cursor, self.history, self.losses = Cursor(), History(), LossMeter()
         self.eval_model: nn.Module = model
         self.epochs = 0

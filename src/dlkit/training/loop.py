@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dlkit import rng
 from dlkit._layer_errors import locate
 from dlkit.callbacks.base import Callback, overrides
 from dlkit.loader import ELSEWHERE, LEFT_OUT
@@ -71,6 +72,7 @@ def _train_epoch(run: Run, routine: Routine, hooks: Hooks) -> None:
     step_end, safe_point = hooks["on_step_end"], hooks["on_safe_point"]
     steps = routine.validate_every.number if routine.validate_every.unit == "steps" and routine.validate else 0
     began = run.epoch_began = (cursor.step, cursor.batch)
+    run.stream = rng.derive(run.seed, rng.STEP, cursor.epoch)
     if steps and cursor.step and cursor.step % steps == 0:
         _validate(run, routine, hooks)  # a run that was stopped in the middle of this validation
     batches = routine.prepare(routine.source.batches(cursor.epoch, cursor.batch))

@@ -245,8 +245,7 @@ class StandardStep(Step):
 
     def _gradients(self, run: Run, group: Group) -> Done:
         if run.accumulate == 1 and self._pieces == 1:
-            ((place, batch),) = group.items()
-            start_stream(run, place)
+            (batch,) = group.values()
             loss, _, _ = self.forward(batch)
             self._backward(run, loss, batch)
             return loss.detach(), self.counting(batch), samples_of(batch)
@@ -342,12 +341,14 @@ def trained_parameters(run: Run) -> list[nn.Parameter]:
 def start_stream(run: Run, place: int) -> None:
     """Let what the model draws for a batch, dropout for example, hang on nothing but the batch's place in the run.
 
+    Where a batch is a step of its own, and so cannot be dealt to another process, torch's stream simply goes on.
+
     Args:
         run: Between two steps.
         place: The batch's place in the step; `_AFTER` for what others draw after the last one.
     """
-    where = (run.cursor.batch, _AFTER) if place == _AFTER else (run.cursor.batch + place,)
-    rng.start_torch(rng.derive(run.seed, rng.STEP, run.cursor.epoch, *where), run.device)
+    seed = rng.derive(run.stream, run.cursor.batch + max(place, 0))
+    rng.start_torch(rng.derive(seed, _AFTER) if place == _AFTER else seed, run.device)
 
 
 def explain_closure(error: Exception, optimizer: Optimizer) -> None:
@@ -386,8 +387,7 @@ class CustomStep(Step):
         self.function, self.counting = function, Counting(None, count)
 
     def __call__(self, run: Run, group: Group) -> Done:
-        ((place, batch),) = group.items()
-        start_stream(run, place)
+        (batch,) = group.values()
         try:
             values = self.function(run, batch)
         except Exception as error:
