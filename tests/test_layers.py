@@ -65,7 +65,7 @@ callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/sources training/windows
 training/meaning training/units training/batches training/counting training/outputs training/summing training/exchanging
-training/steps
+training/optimizing training/steps
 training/closures
 training/judging training/loop training/signals training/handed training/identity training/schedules
 training/probing training/origin training/resuming training/continuing training/together

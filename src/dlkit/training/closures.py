@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 from dlkit.errors import TrainingError
 from dlkit.runs.state import Run
-from dlkit.training.steps import Done, Group, StandardStep, drop_gradients
+from dlkit.training.optimizing import drop_gradients
+from dlkit.training.steps import Done, Group, StandardStep
 
 __all__ = ["ClosureStep", "needs_closure"]
 

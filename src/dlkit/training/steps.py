@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from dlkit import rng
 from dlkit._calling import as_input, call, main_part, rows_of, split
@@ -22,9 +21,10 @@ from dlkit.training import outputs
 from dlkit.training.batches import check_scalar, pieces
 from dlkit.training.counting import Averaging, Counting, samples_of
 from dlkit.training.exchanging import total_of
+from dlkit.training.optimizing import drop_gradients, take_step
 from dlkit.training.summing import Buffers, Sum, power_of_two, times
 
-__all__ = ["CustomStep", "Forward", "Group", "StandardStep", "Step", "drop_gradients", "start_stream"]
+__all__ = ["CustomStep", "Forward", "Group", "StandardStep", "Step", "start_stream"]
 
 #: The batches of a step by their place in it, on the device; those of which nothing is left are missing.
 Group = dict[int, Any]
@@ -309,11 +309,7 @@ class StandardStep(Step):
         for hook in self.on_gradients:
             hook(run)
         if run.scaler is None:
-            try:
-                optimizer.step()
-            except Exception as error:
-                explain_closure(error, optimizer)
-                raise
+            take_step(optimizer)
         else:
             run.scaler.step(optimizer)
             run.scaler.update()
@@ -349,30 +345,6 @@ def start_stream(run: Run, place: int) -> None:
     """
     seed = rng.derive(run.stream, run.cursor.batch + max(place, 0))
     rng.start_torch(rng.derive(seed, _AFTER) if place == _AFTER else seed, run.device)
-
-
-def explain_closure(error: Exception, optimizer: Optimizer) -> None:
-    """Raise a `TrainingError` where an optimizer misses the closure that it declares as optional.
-
-    Args:
-        error: What `optimizer.step()` raised.
-        optimizer: The optimizer.
-    """
-    if "closure" in str(error).lower():
-        raise TrainingError(
-            f"{type(optimizer).__name__}.step declares its closure as optional, but does not work without: {error}. "
-            "Only a step of your own, Trainer(..., step=function), knows what it needs before and after it is called"
-        ) from error
-
-
-def drop_gradients(optimizer: Optimizer) -> None:
-    """`optimizer.zero_grad()`, without the profiling range of torch's own, which costs more than all of the loop."""
-    if type(optimizer).zero_grad is not Optimizer.zero_grad or "zero_grad" in vars(optimizer):
-        optimizer.zero_grad()
-        return
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
 
 
 class CustomStep(Step):
