@@ -31,7 +31,7 @@ demo: $(DEMO_READY)  ## train a small network on notMNIST, test it and draw thre
 test: $(VENV)/.dev  ## run the tests
 	$(PYTEST) $(ARGS)
 
-quick: $(VENV)/.dev  ## run the tests that take a minute and a half: all but those that tests/conftest.py calls slow
+quick: $(VENV)/.dev  ## run the tests that take a minute and a quarter: all but those that tests/conftest.py calls slow
 	$(PYTEST) -m "not slow and not proof" $(ARGS)
 
 times: $(VENV)/.dev  ## run the tests, and write the 20 that cost most processor time into bench/tests.txt
