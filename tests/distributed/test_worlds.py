@@ -17,6 +17,7 @@ CASES = {
     "cnn with batchnorm and workers": (2, {"model": "cnn", "workers": 1}),
     "transformer with weights and ignored targets": (3, {"model": "transformer", "weights": True, "ignored": True}),
     "average and early stopping": (3, {"model": "mlp", "ema": True, "stopping": True, "epochs": 4}),
+    "rehearsed before, and a second fit": (2, {"model": "cnn", "epochs": 1, "rehearsed": True, "longer": 2}),
     "a part that few batches use, in a list": (4, {"model": "sometimes", "list": True, "accumulate": 5}),
 }
 

@@ -96,7 +96,14 @@ trainer = Trainer(
     scheduler=scheduler, accumulate=case.get("accumulate", 4), device="cpu",
     seed=case.get("seeds", {}).get(str(rank), 0),
 )
-history = trainer.fit(batches, DataLoader(TensorDataset(x[:20], y[:20].clamp(0)), 8), epochs=case.get("epochs", 2))
+val = DataLoader(TensorDataset(x[:20], y[:20].clamp(0)), 8)
+if case.get("rehearsed"):
+    trainer.dry_run(batches, val)
+    trainer.overfit(batches, epochs=2)
+    trainer.lr_find(batches, steps=3)
+history = trainer.fit(batches, val, epochs=case.get("epochs", 2))
+if case.get("longer"):
+    history = trainer.fit(batches, val, epochs=case["longer"])
 digest = hashlib.sha256()
 for value in [*model.state_dict().values(), *(v for s in optimizer.state.values() for v in s.values())]:
     digest.update(value.contiguous().numpy().tobytes())

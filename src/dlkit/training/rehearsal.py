@@ -12,6 +12,7 @@ from typing import Any
 
 from dlkit import rng
 from dlkit.callbacks.base import Callback
+from dlkit.distributed import ALONE
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.runs.history import History
 from dlkit.runs.parts import remember
@@ -88,6 +89,7 @@ def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
     run.cursor, run.history, run.losses = Cursor(), History(), LossMeter()
     run.take_logged()  # what is logged in here goes to a dict of its own
     run.write_files = False
+    run.world = ALONE  # nobody deals batches yet: each process goes through all of it, which changes nothing
     try:
         yield
     finally:
