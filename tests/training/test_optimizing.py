@@ -60,6 +60,9 @@ def test_a_hook_for_all_optimizers_alone_is_called():
     assert calls == [1, 1, 1]
 
 
+torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)  # torch wraps the step of a class when one is first made
+
+
 class Counting(torch.optim.SGD):
     """Looks like torch's wrapper, down to its attributes, and does more."""
 
