@@ -142,5 +142,5 @@ def test_the_library_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch)
     assert callable(serving.app)
     monkeypatch.delitem(vars(serving), "app")
     monkeypatch.setitem(sys.modules, "starlette", None)
-    with pytest.raises(MissingExtraError, match=r"dlkit-torch\[serve\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\bstarlette>=1"):
         _ = serving.app

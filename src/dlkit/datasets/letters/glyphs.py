@@ -20,6 +20,7 @@ from PIL import Image, ImageFont
 from dlkit import rng
 from dlkit._arguments import whole_number
 from dlkit._opening import regular
+from dlkit._optional import install_line
 from dlkit.datasets.letters.packed import PackedImages, Transform
 from dlkit.datasets.letters.packfile import ImageStore
 from dlkit.errors import ArgumentError, MissingExtraError
@@ -200,8 +201,8 @@ def _usable_faces(files: Iterable[Path], *, given: bool) -> list[_Face]:
 def _none_found() -> MissingExtraError:
     looked = ", ".join(str(folder) for folder in _font_folders())
     return MissingExtraError(
-        f"no font with the letters A to J was found in {looked}; pip install 'dlkit-torch[plots]' brings matplotlib, "
-        "which has some, or name font files with fonts="
+        f"no font with the letters A to J was found in {looked}; matplotlib brings some ({install_line('plots')}), "
+        "or name font files with fonts="
     )
 
 
