@@ -34,12 +34,12 @@ tokens/__init__
 reading/cells reading/parsing reading/targets reading/classes reading/bytes reading/policy
 reading/headers reading/delimited reading/excel reading/frames reading/columnar reading/_text_rows reading/plain
 reading/reader reading/blocks reading/__init__
-datasets/base
+datasets/base datasets/targets
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__
 datasets/files/decoder datasets/files/listing datasets/files/handover datasets/files/parallel datasets/files/journal
 datasets/files/settings datasets/files/cachefile datasets/files/cache datasets/files/content
-datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/files/__init__
+datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/files/table datasets/files/__init__
 datasets/images/decoding datasets/images/settings datasets/images/fetching
 datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
@@ -49,7 +49,7 @@ datasets/tables/_pipeline datasets/tables/_building datasets/tables/_describing 
 datasets/tables/lanes datasets/tables/_streaming datasets/tables/unlabelled
 datasets/tables/dataset
 datasets/tables/__init__
-datasets/texts/packed datasets/texts/sources datasets/texts/rows datasets/texts/targets
+datasets/texts/packed datasets/texts/sources datasets/texts/rows
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/__init__
 models/convnet models/text models/tabular models/__init__ objective _measures metrics

@@ -81,7 +81,7 @@ def test_names_are_taken_as_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("\ufefffile,label\n007,null\nNA,NA\n1e3,01\n", encoding="utf-8")
     ds = ImageTable(tmp_path / "t.csv", suffix=".png", size=8, missing=[])
     assert ds.classes == ["01", "NA", "null"]
-    with pytest.raises(DataError, match=r"line 2 of t\.csv: column 'label' holds 'null'.*missing=\[\] keeps it"):
+    with pytest.raises(DataError, match=r"line 2 of t\.csv has no target: 'null'.*missing=\[\] keeps it"):
         ImageTable(tmp_path / "t.csv", suffix=".png", size=8)
     assert ds[2][0].shape == (3, 8, 8)
 
@@ -89,13 +89,13 @@ def test_names_are_taken_as_they_are_written(tmp_path: Path) -> None:
 def test_errors_name_row_and_column(root: Path) -> None:
     with pytest.raises(DataError, match="has no column 'class'; its columns are 'file', 'label'"):
         ImageTable(table(root, label=list("abcdef")), target="class")
-    with pytest.raises(DataError, match=r"line 4 of table\.csv: column 'label' is empty \(2 rows in all\)"):
+    with pytest.raises(DataError, match=r"line 4 of table\.csv has no target \(2 such rows in all\)"):
         ImageTable(table(root, label=["a", "b", "", "d", None, "f"]))
-    with pytest.raises(DataError, match=r"line 3 of table\.csv: column 'label' holds 'much', which is not a number"):
+    with pytest.raises(DataError, match=r"line 3 of table\.csv has the target 'much', which is not a number"):
         ImageTable(table(root, label=["1", "much", "2", "3", "4", "5"]), task="regression")
-    with pytest.raises(DataError, match=r"line 7 of table\.csv: the columns of several labels may hold only 0 and 1"):
+    with pytest.raises(DataError, match=r"line 7 of table\.csv has the target '2' in column 'b', which is not 0 or 1"):
         ImageTable(table(root, a=[0] * 6, b=[1, 0, 1, 0, 1, 2]), target=["a", "b"], task="multilabel")
-    with pytest.raises(DataError, match="classes that classes= has not: c"):
+    with pytest.raises(DataError, match=r"line 4 .*'c', which is not among the classes a, b"):
         ImageTable(table(root, label=list("abcabc")), classes=["a", "b"])
     with pytest.raises(DataNotFoundError, match=r"none of the first 6 files in column 'file'.*give root="):
         ImageTable(table(root, label=list("abcdef")), root=root.parent)

@@ -102,7 +102,7 @@ def test_a_spec_reads_new_data_the_same_way(tmp_path: Path) -> None:
     assert all(torch.equal(again[index][0], test[index][0]) for index in range(len(test)))
     assert again.lengths.max() == 6
     with pytest.raises(
-        DataError, match=r"item 0 of the list has the target 'cold', which is not among the classes \['dry', 'wet'\]"
+        DataError, match=r"item 0 of the list has the target 'cold', which is not among the classes dry, wet"
     ):
         TextDataset(["x"], target=["cold"], spec=spec)
     unlabelled = TextDataset(["x"], spec=spec)
@@ -138,8 +138,11 @@ def test_targets_are_classes_in_order_or_numbers(
 def test_targets_that_cannot_be_meant_are_refused() -> None:
     with pytest.raises(DataError, match="target 'target' has 50 different values in 50 rows, too many for classes"):
         TextDataset(["x"] * 50, target=[f"id{number}" for number in range(50)])
-    with pytest.raises(DataError, match="task='regression' needs numbers as targets, not 'high'"):
+    with pytest.raises(DataError, match="item 0 of the list has the target 'high', which is not a number"):
         TextDataset(["x"], target=["high"], task="regression")
+    kept = TextDataset(["x", "y", "z"], target=["1", "high", "inf"], task="regression", on_error="skip")
+    assert [skipped.row for skipped in kept.skipped] == [1, 2]
+    assert kept[0][1] == 1
     with pytest.raises(ArgumentError, match="task must be"):
         TextDataset(["x"], target=[1], task="ranking")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="classes= names a class twice: a"):
@@ -377,3 +380,12 @@ def test_a_broken_off_training_goes_on_with_the_same_batches(tmp_path: Path, buc
     with pytest.raises(RuntimeError, match="broken off"):
         weights("broken", StopAt(25, RuntimeError("broken off")))
     assert all(torch.equal(one, other) for one, other in zip(whole, weights("broken"), strict=True))
+
+
+def test_all_parts_read_numbers_in_the_form_of_the_whole(tmp_path: Path) -> None:
+    """A part with "1.234" alone must not take it for a number between one and two: the others have decimal commas."""
+    path = tmp_path / "t.csv"
+    rows = [f"text {number};{'1.234' if number % 2 else '0,5'}" for number in range(40)]
+    path.write_text("text;y\n" + "\n".join(rows), encoding="utf-8")
+    parts = TextDataset.split(path, text="text", target="y", dedupe=False, task="regression")
+    assert {float(target) for part in parts for _, target in part} == {1234.0, 0.5}

@@ -14,14 +14,16 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from dlkit._frames import as_pandas
 from dlkit.artifact.inputs import Meaning
 from dlkit.datasets.files.decoder import MAX_BYTES
 from dlkit.datasets.files.listing import scan
+from dlkit.datasets.files.table import open_table
 from dlkit.datasets.images.decoding import IMAGES, OpenImage, open_image
 from dlkit.datasets.images.fetching import prepared
-from dlkit.datasets.images.table import opened_table
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, Inputs, check_options, in_batches, index_of, readable, total_of
+from dlkit.reading.cells import text_of
 from dlkit.transforms import Preprocessing
 
 __all__ = ["images"]
@@ -102,18 +104,28 @@ def _named(item: Any) -> tuple[str | None, Any]:
 def _of_table(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> _Source:
     """The files that a column of a table names; of a DataFrame only with the folder they lie in."""
     check_options(options, _OF_TABLES, "tables of images")
-    opened = opened_table(given)
-    table, asked = opened.columns, options.get("image")
-    column = _column(meaning, list(map(str, table.columns)), opened.name) if asked is None else asked
-    opened.check([column])
-    root = options.get("root", opened.folder if isinstance(given, Path) else None)
-    suffix = options.get("suffix", "")
+    cells, name, folder = _cells(given)
+    asked = options.get("image")
+    column = _column(meaning, list(cells), name) if asked is None else asked
+    if column not in cells:
+        raise DataError(f"{name} has no column {column!r}; its columns are {', '.join(map(repr, cells))}")
+    root, suffix = options.get("root", folder), options.get("suffix", "")
+    items = cells[column]
     return _Source(
-        items=(_of_cell(cell, column, root, suffix) for cell in table[column].tolist()),
-        total=len(table),
+        items=(_of_cell(cell, column, root, suffix) for cell in items),
+        total=len(items),
         named=True,
-        index=None if isinstance(given, Path) else table.index,
+        index=index_of(given),
     )
+
+
+def _cells(given: Any) -> tuple[dict[str, list[Any]], str, Path | None]:
+    """The columns of a file or a DataFrame, whose cells may be paths and pictures; its name, and its folder."""
+    if not isinstance(given, Path):
+        frame = as_pandas(given)
+        return {str(name): cells.tolist() for name, cells in frame.items()}, "the DataFrame", None
+    table = open_table(given)
+    return {name: text_of(cells).tolist() for name, cells in table.columns.items()}, table.origin, table.folder
 
 
 def _column(meaning: Meaning, there: Sequence[str], name: str) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
 from os import PathLike
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack, get_args
+
+from torch import Tensor
 
 from dlkit._showing import Lines
 from dlkit.collate import PadCollate
+from dlkit.datasets.targets import TargetReader, Targets
 from dlkit.datasets.texts._encoding import Storage, pack
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.datasets.texts.rows import Roles, TextRows, read_rows
 from dlkit.datasets.texts.sources import Column, Format, TextReading
-from dlkit.datasets.texts.targets import Task, classes_of, target_tensor
 from dlkit.errors import ArgumentError
-from dlkit.reading.classes import stated_order
 from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.reading.policy import check_known
 from dlkit.specs.text import TextSpec
@@ -29,6 +30,8 @@ from dlkit.tokens.tokenizers import TOKENIZERS
 from dlkit.tokens.vocabulary import Vocabulary
 
 __all__ = ["TextDataset", "TextOptions"]
+
+Task = Literal["auto", "classification", "regression"]
 
 
 class TextOptions(TypedDict, total=False):
@@ -172,11 +175,11 @@ class TextDataset(PackedTextDataset):
         cache: str | PathLike[str] | None = "auto",
         memory_bytes: int = 1 << 30,
     ) -> None:
-        options = {name: value for name, value in locals().items() if name in TextOptions.__annotations__}
-        if spec is not None and spec.classes is not None:
-            options["classes"] = spec.classes
-        rows = _read(source, TextOptions(**options))  # type: ignore[typeddict-item]
-        self._build(rows, spec or _fit(rows, TextOptions(**options)), TextOptions(**options))  # type: ignore[typeddict-item]
+        options: Any = {name: value for name, value in locals().items() if name in TextOptions.__annotations__}
+        if spec is not None:
+            options |= {"classes": spec.classes, "task": "regression" if spec.classes is None else "classification"}
+        rows, meaning = _read(source, options)
+        self._build(rows, spec or _fit(rows, meaning, options), meaning, options)
 
     @classmethod
     def split(
@@ -211,38 +214,37 @@ class TextDataset(PackedTextDataset):
         (15, 5, True)
         """
         check_known("TextDataset.split", options, TextOptions)
-        rows = _read(source, options, group)
-        classes = _classes(rows, options)
+        rows, meaning = _read(source, options, group)
+        classes = meaning.classes if meaning is not None else ()
         parts = split_indices(
             len(rows),
             fractions,
-            stratify=target_tensor(rows.targets, classes) if stratify and rows.targets and classes else None,
-            class_names=classes,
+            stratify=_encoded(rows, meaning) if stratify and classes else None,
+            class_names=classes or None,
             group=None if rows.groups is None else rows.groups.codes,
             dedupe=content_keys(rows.texts[0] if len(rows.texts) == 1 else list(zip(*rows.texts, strict=True)))
             if dedupe is None or dedupe
             else None,
             seed=seed,
         )
-        options["classes"] = classes
         chosen = [rows.select(part) for part in parts]
-        spec = _fit(chosen[0], options)
-        return tuple(cls._of(part, spec, options) for part in chosen)
+        spec = _fit(chosen[0], meaning, options)
+        return tuple(cls._of(part, spec, meaning, options) for part in chosen)
 
     @classmethod
-    def _of(cls, rows: TextRows, spec: TextSpec, options: TextOptions) -> Self:
+    def _of(cls, rows: TextRows, spec: TextSpec, meaning: Targets | None, options: TextOptions) -> Self:
         dataset = cls.__new__(cls)
-        dataset._build(rows, spec, options)
+        dataset._build(rows, spec, meaning, options)
         return dataset
 
-    def _build(self, rows: TextRows, spec: TextSpec, options: TextOptions) -> None:
+    def _build(self, rows: TextRows, spec: TextSpec, meaning: Targets | None, options: TextOptions) -> None:
         folder = folder_for(options.get("cache", "auto"), "text")
         storage = Storage(folder=folder, budget=options.get("memory_bytes", 1 << 30))
         packed = pack(spec.encoder, rows.texts, spec.max_length, storage)
         super().__init__(
             packed.ids,
             packed.lengths,
-            None if rows.targets is None else target_tensor(rows.targets, spec.classes),
+            _encoded(rows, meaning),
             types=packed.types,
             pad_id=spec.encoder.pad_id,
             padding_side=spec.encoder.padding_side,
@@ -304,14 +306,26 @@ class TextDataset(PackedTextDataset):
         return Lines.of(told[0], *(f"  {line}" for line in told[1:]))
 
 
-def _read(source: Any, options: TextOptions, group: Column | None = None) -> TextRows:
+def _read(source: Any, options: TextOptions, group: Column | None = None) -> tuple[TextRows, Targets | None]:
+    """The rows that can be used, and what their targets are, which all rows together say."""
     texts = [_columns("text", options.get("text", 0))]
     if options.get("pair") is not None:
         texts.append(_columns("pair", options["pair"]))
     reading = TextReading.of(options)
-    classes, budget = _names(options.get("classes")), options.get("memory_bytes", 1 << 30)
+    task = options.get("task", "auto")
+    if task not in get_args(Task):
+        raise ArgumentError(f"task must be one of {', '.join(get_args(Task))}, not {task!r}")
+    reader = TargetReader(task=task, classes=options.get("classes"))
     roles = Roles(texts=tuple(texts), target=options.get("target"), group=group)
-    return read_rows(source, roles, reading, classes=classes, budget=budget)
+    rows = read_rows(source, roles, reading, reader, budget=options.get("memory_bytes", 1 << 30))
+    if rows.targets is None:
+        return rows, None
+    meaning = reader.find(rows.target_cells())
+    return rows.without(meaning.encode(rows.target_cells())[1], reading), meaning
+
+
+def _encoded(rows: TextRows, meaning: Targets | None) -> Tensor | None:
+    return None if meaning is None else meaning.encode(rows.target_cells())[0]
 
 
 def _columns(argument: str, given: Any) -> tuple[Column, ...]:
@@ -321,24 +335,13 @@ def _columns(argument: str, given: Any) -> tuple[Column, ...]:
     return columns
 
 
-def _classes(rows: TextRows, options: TextOptions) -> tuple[str, ...] | None:
-    """The classes, or None for a regression or texts without targets."""
-    if rows.targets is None:
-        return None
-    return classes_of(rows.targets, options.get("task", "auto"), _names(options.get("classes")))
-
-
-def _names(classes: Mapping[str, int] | Sequence[Any] | None) -> tuple[str, ...] | None:
-    return None if classes is None else tuple(stated_order(classes))
-
-
-def _fit(rows: TextRows, options: TextOptions) -> TextSpec:
+def _fit(rows: TextRows, meaning: Targets | None, options: TextOptions) -> TextSpec:
     """The spec of a dataset that is the training data."""
     text, *pair = rows.columns or ((),)
     return TextSpec(
         encoder=_encoder(rows.texts, options),
         max_length=options.get("max_length"),
-        classes=_classes(rows, options),
+        classes=None if meaning is None else meaning.classes or None,
         text=text,
         pair=pair[0] if pair else (),
     )

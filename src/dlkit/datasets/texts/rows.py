@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from dlkit.datasets.targets import TargetReader
 from dlkit.datasets.texts.sources import Column, TextReading, TextSource, has_class_folders, open_source, target_cells
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.bytes import damage
 from dlkit.reading.cells import Array, Cells, Skipped, Strings, Table, strings_of, text_of
 from dlkit.reading.frames import joined
+from dlkit.reading.policy import RowPolicy
 from dlkit.reading.reader import Stacked
-from dlkit.reading.targets import ClassNumbers, target_text
 from dlkit.storage.files import home_of
 from dlkit.storage.strings import PackedStrings, StringsWriter
 
@@ -91,6 +92,29 @@ class TextRows:
             numbers=self.numbers[indices],
         )
 
+    def target_cells(self) -> dict[str, Strings]:
+        """The targets under the name of their column."""
+        return {} if self.targets is None else {self.target_column or "target": self.targets}
+
+    def without(self, bad: Mapping[int, str], policy: RowPolicy) -> TextRows:
+        """The rows but some that cannot be used.
+
+        Args:
+            bad: What is wrong with each of these.
+            policy: What is done about such rows.
+
+        Raises:
+            DataError: there are some, and they are not to be left out.
+            TooManyErrorsError: there are too many.
+        """
+        if not bad:
+            return self
+        left_out = [self.places(int(self.numbers[row])).skipped(bad[row]) for row in sorted(bad)]
+        skipped = (*self.skipped, *left_out)
+        policy.judge(left_out, len(self), self.notes[0])
+        policy.check_share(skipped, len(self) + len(self.skipped), self.notes[0])
+        return replace(self.select(np.delete(np.arange(len(self)), list(bad))), skipped=skipped)
+
     def where(self, index: int) -> str:
         """The place of a row, in words.
 
@@ -101,7 +125,7 @@ class TextRows:
 
 
 def read_rows(
-    source: Any, roles: Roles, options: TextReading, *, classes: Sequence[str] | None = None, budget: int = 1 << 30
+    source: Any, roles: Roles, options: TextReading, targets: TargetReader, *, budget: int = 1 << 30
 ) -> TextRows:
     """Read a source to its end.
 
@@ -109,7 +133,7 @@ def read_rows(
         source: See `TextDataset`.
         roles: Which columns are what.
         options: How to read, and what to do with bad rows.
-        classes: The classes that targets must be of, where they are known already.
+        targets: What the caller says of the targets.
         budget: Bytes of text to keep in memory; more go to a file in the cache folder.
 
     Raises:
@@ -122,7 +146,7 @@ def read_rows(
     texts = [column for columns in roles.texts for column in columns]
     others = [column for column in (roles.target_column, roles.group) if column is not None]
     opened = open_source(source, [*texts, *others], len(texts), options)
-    collected = _Collected(opened, roles, classes, budget)
+    collected = _Collected(opened, roles, targets, budget)
     given = roles.target is not None and roles.target_column is None
     for table in _with_targets(opened.tables, _as_list(roles.target)) if given else opened.tables:
         collected.add(table)
@@ -154,9 +178,9 @@ def _with_targets(tables: Iterable[Table], targets: list[Any]) -> Iterator[Table
 class _Collected:
     """Rows that were read so far."""
 
-    def __init__(self, source: TextSource, roles: Roles, classes: Sequence[str] | None, budget: int) -> None:
+    def __init__(self, source: TextSource, roles: Roles, reader: TargetReader, budget: int) -> None:
         self.source, self.options = source, source.options
-        self.classes = None if classes is None else ClassNumbers(classes)
+        self.reader = replace(reader, missing=source.options.missing)
         names = iter(source.names)
         self.columns = tuple(tuple(next(names) for _ in columns) for columns in roles.texts)
         given = None if roles.target is None else _GIVEN
@@ -175,12 +199,8 @@ class _Collected:
         """
         texts, problems = texts_of(table, self.columns)
         if self.target is not None:
-            targets = text_of(table.columns[self.target])
-            labels = targets.pool.tolist()
-            wrong = {code: why for code, label in enumerate(labels) if (why := self._target_problem(label))}
-            _note(problems, targets, wrong, "has no target")
-            spelled = strings_of(target_text(label, self.options.missing) for label in labels)
-            targets = Strings(targets.mapped(spelled.codes, -1, np.int32), spelled.pool)
+            targets, wrong = self.reader.spelled(text_of(table.columns[self.target]))
+            problems = wrong | problems
         self._leave_out(table, problems)
         good = np.delete(np.arange(len(table)), list(problems))
         for writer, cells in zip(self.texts, texts, strict=True):
@@ -193,15 +213,6 @@ class _Collected:
         self.numbers.append(self.starts[-1] + good)
         self.places.append(table.places)
         self.starts.append(self.starts[-1] + len(table))
-
-    def _target_problem(self, text: str) -> str | None:
-        target = target_text(text, self.options.missing)
-        if target is None:
-            mark = text.strip() != ""
-            return f"has no target: {text!r} means that there is none; missing=[] keeps it" if mark else "has no target"
-        if self.classes is not None and self.classes.get(target) < 0:
-            return f"has the target {text!r}, which is not among the classes {sorted(self.classes)}"[:300]
-        return None
 
     def _leave_out(self, table: Table, problems: Mapping[int, str]) -> None:
         """Apply the policy to what cannot be used, in the order of the source."""

@@ -1,0 +1,163 @@
+"""A table that names files and says what each of them is; what `ImageTable` is made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+
+from dlkit.datasets.targets import TargetReader, TaskChoice
+from dlkit.errors import DataError, DataNotFoundError
+from dlkit.reading.cells import Strings, Table, text_of
+from dlkit.reading.policy import ReadOptions, TableArguments
+from dlkit.reading.reader import read_table
+from dlkit.storage.strings import PackedStrings
+
+__all__ = ["FileTable", "of_table", "open_table", "read_file_table"]
+
+
+@dataclass(frozen=True)
+class FileTable:
+    """What a table says of files: the first arguments of a `FileDataset`, and where they stood.
+
+    Attributes:
+        root: The folder that the names lead from.
+        names: The files' paths below it.
+        task: "classification", "regression", "multilabel"; "" without targets.
+        classes: The class names in the order of the targets.
+        targets: int64 [N], float32 [N] or [N, K]; None without targets.
+        input_columns: The column with the files' paths.
+        target_columns: Those with the targets.
+    """
+
+    root: Path
+    names: PackedStrings
+    task: str
+    classes: tuple[str, ...]
+    targets: Tensor | None
+    input_columns: tuple[str, ...]
+    target_columns: tuple[str, ...]
+
+
+def read_file_table(
+    source: Any,
+    file: str,
+    target: str | Sequence[str] | None,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    suffix: str = "",
+    task: TaskChoice = "auto",
+    classes: Mapping[str, int] | Sequence[str] | None = None,
+    label_separator: str | None = None,
+    reading: Mapping[str, Any] = MappingProxyType({}),
+) -> FileTable:
+    """Read which files there are, and the target of each.
+
+    Args:
+        source: A table as `CSVDataset` reads it: a path, an address or a DataFrame.
+        file: The column with the files' paths.
+        target: The column or columns with the targets; None for none.
+        root: The folder that the paths lead from; None for that of the table, for a DataFrame the current one.
+        suffix: Added to every path.
+        task: See `TargetReader`, as for the next two.
+        classes: See there.
+        label_separator: See there.
+        reading: Keyword arguments of `TableArguments`.
+
+    Raises:
+        DataError: a column or a value is missing; the message names row and column.
+        DataNotFoundError: there is no such table or folder, or none of the first files is in it.
+        ArgumentError: an argument that cannot be meant.
+
+    >>> import pandas as pd, tempfile; folder = Path(tempfile.mkdtemp()); (folder / "a.txt").touch()
+    >>> frame = pd.DataFrame({"file": ["a"], "label": [0.5]})
+    >>> table = read_file_table(frame, "file", "label", root=folder, suffix=".txt")
+    >>> table.task, table.targets
+    ('regression', tensor([0.5000]))
+    """
+    options = ReadOptions.of(reading)
+    table = open_table(source, options)
+    names = PackedStrings.of([f"{name}{suffix}" for name in _paths(table, file)])
+    reader = TargetReader(
+        task=task, classes=classes, label_separator=label_separator, missing=options.missing, decimal=table.decimal
+    )
+    columns = () if target is None else (target,) if isinstance(target, str) else tuple(target)
+    found: tuple[str, tuple[str, ...]] = ("", ())
+    targets = None
+    if columns:
+        read = {column: reader.spelled(_cells(table, column)) for column in columns}
+        for column, (_, problems) in read.items():
+            where = f" in column {column!r}" if len(columns) > 1 else ""
+            _refuse(table, {row: f"{why}{where}" for row, why in problems.items()})
+        cells = {column: cells for column, (cells, _) in read.items()}
+        meaning = reader.find(cells)
+        found = (meaning.task, meaning.classes)
+        targets, problems = meaning.encode(cells)
+        _refuse(table, problems)
+    folder = Path(os.path.abspath(root)) if root is not None else table.folder or Path.cwd()
+    if not folder.is_dir():
+        raise DataNotFoundError(f"root={folder} is not a folder; it is what the names in {file!r} are seen from")
+    _check_first(folder, names, table.origin, file)
+    return FileTable(folder, names, *found, targets, (file,), columns)
+
+
+def open_table(source: Any, options: ReadOptions | None = None) -> Table:
+    """A table whose cells, in a file, are the text that stands there.
+
+    Args:
+        source: A path, an address or a DataFrame.
+        options: How to read.
+
+    Raises:
+        DataError: it cannot be read, or has no rows.
+    """
+    table = read_table(source, replace(options or ReadOptions(), missing=()), as_text=None)
+    if not len(table):
+        raise DataError(f"{table.origin} has no rows")
+    return table
+
+
+def _cells(table: Table, column: str) -> Strings:
+    if column not in table.columns:
+        there = ", ".join(map(repr, table.columns))
+        raise DataError(f"{table.origin} has no column {column!r}; its columns are {there}")
+    return text_of(table.columns[column])
+
+
+def _paths(table: Table, column: str) -> list[str]:
+    paths = _cells(table, column).tolist()
+    empty = {row: f"names no file in column {column!r}" for row, path in enumerate(paths) if not (path or "").strip()}
+    _refuse(table, empty)
+    return [path or "" for path in paths]
+
+
+def _refuse(table: Table, problems: Mapping[int, str]) -> None:
+    if problems:
+        row = min(problems)
+        more = f" ({len(problems)} such rows in all)" if len(problems) > 1 else ""
+        raise DataError(f"{table.places(row)} {problems[row]}{more}")
+
+
+def _check_first(root: Path, names: Sequence[str], origin: str, column: str) -> None:
+    """A wrong root makes all files missing: said at once, not at the first batch."""
+    first = names[:100]
+    if not any(os.path.isfile(root / file) for file in first):
+        raise DataNotFoundError(
+            f"none of the first {len(first)} files in column {column!r} of {origin} is below {root} "
+            f"(such as {root / first[0]}); give root=, or suffix='.jpg' if the names have no ending"
+        )
+
+
+def of_table(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keyword arguments that say how a table is read, and the others.
+
+    Args:
+        options: Of a dataset whose files stand in a table.
+    """
+    reading = {name: options[name] for name in TableArguments.__annotations__ if name in options}
+    return reading, {name: value for name, value in options.items() if name not in reading}
