@@ -16,7 +16,7 @@ INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input
 DEMO_READY := $(VENV)/.$(if $(wildcard $(VENV)/.dev),dev,plots)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test quick times fuzz check format bench proof clean
+.PHONY: help venv demo test quick times fuzz check format bench proof dist clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,11 @@ bench: $(VENV)/.bench  ## run the measurements, against other libraries where th
 
 proof: $(VENV)/.dev  ## run the long tests: minutes each
 	$(PY) -m pytest -m proof $(ARGS)
+
+dist: $(VENV)/.dev  ## build the wheel and the source archive into dist; the same bytes wherever that is done
+	rm -rf dist
+	$(PY) -m hatchling build
+	cd dist && sha256sum *
 
 clean:  ## remove .venv and what tools left; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

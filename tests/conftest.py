@@ -49,6 +49,7 @@ SLOW = [
     "test_docs",
     "datasets/test_image_cache",
     "test_import_time",
+    "test_release",
     "training/test_rehearsal",
     "test_models",
     "test_transfer_groups",
