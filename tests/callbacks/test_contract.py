@@ -25,6 +25,7 @@ HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
 
 # How to make each public callback in a folder for a run. A new one must be added here.
 MAKERS: dict[str, Callable[[Path, object], Callback]] = {
+    "BackToBest": lambda folder, run: dlkit.callbacks.BackToBest(patience=1, times=1),
     "CSVLogger": lambda folder, run: dlkit.callbacks.CSVLogger(folder / "log.csv"),
     "Callback": lambda folder, run: Callback(),
     "CheckFrozen": lambda folder, run: dlkit.callbacks.CheckFrozen(),

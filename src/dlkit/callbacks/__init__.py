@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dlkit.callbacks.back_to_best import BackToBest
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.early_stopping import EarlyStopping
@@ -15,6 +16,7 @@ from dlkit.callbacks.progress import Progress
 from dlkit.callbacks.unfreeze import Unfreeze
 
 __all__ = [
+    "BackToBest",
     "CSVLogger",
     "Callback",
     "CheckFrozen",

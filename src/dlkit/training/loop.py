@@ -73,8 +73,10 @@ def _train_epoch(run: Run, routine: Routine, hooks: Hooks) -> None:
     steps = routine.validate_every.number if routine.validate_every.unit == "steps" and routine.validate else 0
     began = run.epoch_began = (cursor.step, cursor.batch)
     run.stream = rng.derive(run.seed, rng.STEP, cursor.epoch)
-    if steps and cursor.step and cursor.step % steps == 0:
+    if steps and cursor.step and cursor.step % steps == 0 and cursor.validated != cursor.step:
         _validate(run, routine, hooks)  # a run that was stopped in the middle of this validation
+        for hook in safe_point:
+            hook(run)
     batches = routine.prepare(routine.source.batches(cursor.epoch, cursor.batch))
     for planned in groups(batches, run.accumulate) if run.stop_reason is None else ():
         group = {n: batch for n, batch in enumerate(planned) if batch is not LEFT_OUT and batch is not ELSEWHERE}
