@@ -56,6 +56,7 @@ SLOW = [
     "recipes/test_tuning",
     "artifact/test_crafted",
     "recipes/test_training",
+    "test_tabular_models::test_it_predicts_from_its_file_and_as_onnx_what_it_predicted",
     "recipes/test_reading",
     "training/test_steps::test_a_compiled_model_keeps_clean_keys",
     "callbacks/test_loggers::test_a_process_that_is_really_killed",

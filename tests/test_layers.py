@@ -52,7 +52,7 @@ datasets/tables/__init__
 datasets/texts/packed datasets/texts/sources datasets/texts/rows
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/__init__
-models/convnet models/text models/tabular models/__init__ objective _measures metrics
+models/convnet models/text models/tabular models/ensemble models/__init__ objective _measures metrics
 transfer/_trace transfer/_adapters transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs
 transfer/backbones transfer/models
 transfer/_cut transfer/features transfer/__init__
@@ -60,7 +60,7 @@ artifact/header artifact/budget artifact/inputs artifact/weights artifact/openin
 artifact/saving artifact/__init__
 runs/every runs/history runs/snapshot runs/state runs/checking runs/judged runs/parts runs/modelfile
 runs/checkpointfile runs/store runs/__init__
-callbacks/base callbacks/checkpoint callbacks/early_stopping callbacks/ema callbacks/frozen
+callbacks/base callbacks/checkpoint callbacks/back_to_best callbacks/early_stopping callbacks/ema callbacks/frozen
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/sources training/windows

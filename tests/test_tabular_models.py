@@ -1,4 +1,4 @@
-"""The baseline for tables fits any schema, says what does not fit it, and learns."""
+"""The models for tables fit any schema, say what does not fit it, and learn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import dlkit
 from dlkit import DataLoader, Trainer
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, TrainingError
-from dlkit.models import TabularMLP
+from dlkit.models import TabularEnsemble, TabularMLP
 from dlkit.specs import Schema
 
 ROWS = 400
@@ -46,14 +46,21 @@ LOSSES: dict[str, Any] = {
 }
 
 
+MODELS: dict[str, Any] = {
+    "TabularMLP": lambda ds: TabularMLP(ds.schema, hidden=(32,), dropout=0),
+    "TabularEnsemble": lambda ds: TabularEnsemble.for_data(ds, members=3, width=16),
+}
+
+
+@pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("case", CASES)
-def test_it_fits_every_task_and_learns(case: str) -> None:
+def test_it_fits_every_task_and_learns(case: str, make: str) -> None:
     options, shape = CASES[case]
     ds = CSVDataset(table(), **options)
     assert ds.schema.target is not None
-    model = TabularMLP(ds.schema, hidden=(32,), dropout=0)
+    model = MODELS[make](ds)
     inputs, targets = next(iter(DataLoader(ds, 8)))
-    outputs = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+    outputs = model.eval()(**inputs) if isinstance(inputs, dict) else model.eval()(inputs)
     assert outputs.shape == shape
     loss = LOSSES[ds.schema.target.task]
     assert loss(outputs, targets).dim() == 0
@@ -112,3 +119,92 @@ def test_what_does_not_fit_is_named() -> None:
         TabularMLP(schema, hidden=())
     with pytest.raises(ArgumentError, match="dropout must be"):
         TabularMLP(schema, dropout=1.0)
+
+
+# ------------------------------------------------------------------------------------------------- the ensemble's own
+
+
+def small(case: str = "classes", **settings: Any) -> tuple[CSVDataset, TabularEnsemble]:
+    ds = CSVDataset(table(), **CASES[case][0])
+    return ds, TabularEnsemble.for_data(ds, members=3, width=8, **settings)
+
+
+@pytest.mark.parametrize("case", ["classes", "binary", "amount", "amounts"])
+def test_its_loss_is_the_mean_of_its_members_losses_and_its_prediction_their_mean(case: str) -> None:
+    ds, model = small(case)
+    inputs, targets = ds.take(torch.arange(50))
+    loss = LOSSES[ds.schema.target.task]  # type: ignore[union-attr]
+    each = model(**inputs).members
+    assert len(each) == 3
+    trainer = Trainer(model, loss, torch.optim.SGD(model.parameters(), 0.1), progress=False, device="cpu")
+    wanted = torch.stack([loss(member, targets) for member in each]).mean()
+    first = trainer.fit(DataLoader(torch.utils.data.Subset(ds, range(50)), 50), epochs=1)["train_loss"][0]
+    assert first == pytest.approx(wanted.item(), rel=1e-5)
+    each, mean = model.train()(**inputs).members, model.eval()(**inputs)
+    task = ds.schema.target.task  # type: ignore[union-attr]
+    if task == "regression":
+        wide = ds.targets.reshape(len(ds), -1)  # type: ignore[union-attr]
+        each = each.reshape(3, 50, -1).clamp(wide.amin(0), wide.amax(0)).mean(0)
+        assert torch.allclose(mean.reshape(50, -1), each, atol=1e-6)
+    else:
+        to_shares = torch.sigmoid if task == "binary" else lambda logits: logits.softmax(-1)
+        assert torch.allclose(to_shares(mean), to_shares(each).mean(0), atol=1e-6)
+
+
+def test_its_bins_are_quantiles_of_the_rows_it_was_given_alone() -> None:
+    x = np.concatenate([np.arange(100.0), [1e9]])
+    ds = CSVDataset(pd.DataFrame({"x": x, "y": x % 7}), target="y")
+    model = TabularEnsemble.for_data(ds, bins=4)
+    numbers, ends = model.numbers, ds.numeric
+    assert numbers is not None
+    assert ends is not None
+    assert float(numbers.mid) == float(ends[50, 0])
+    assert float(numbers.step.min()) > 0
+    model.eval()(ends)  # an outlier of 1e9 gives a number
+    assert bool(torch.isfinite(model(ends)).all())
+    few = CSVDataset(pd.DataFrame({"x": [0, 0, 1] * 13, "y": np.arange(39.0)}), target="y")
+    other = TabularEnsemble.for_data(few, bins=4).numbers
+    assert other is not None
+    assert other.most.tolist() == [[4, 0, 0, 0]]  # two values: one interval
+
+
+def test_it_predicts_from_its_file_and_as_onnx_what_it_predicted(tmp_path: Path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    ds, model = small()
+    inputs, _ = ds.take(torch.arange(5))
+    with torch.no_grad():
+        wanted = model.eval()(**inputs)
+    assert torch.equal(dlkit.load(dlkit.save(model, tmp_path / "m", preprocessing=ds)).logits(table()[:5]), wanted)
+    path = dlkit.save(model, tmp_path / "m.onnx", preprocessing=ds, format="onnx")
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(None, {name: value.numpy() for name, value in inputs.items()})[0]
+    assert np.abs(found - wanted.numpy()).max() < 1e-4
+
+
+def test_values_it_never_saw_change_nothing() -> None:
+    frame = pd.DataFrame({"c": ["a", "b"] * 20, "d": [f"v{n % 20}" for n in range(40)], "y": np.arange(40) % 3})
+    ds = CSVDataset(frame, target="y", categorical=["c", "d"], task="classification")
+    model = TabularEnsemble.for_data(ds).eval()
+    padding, missing, unseen, seen = model(categorical=torch.tensor([[0, 0], [1, 1], [2, 2], [3, 3]]))
+    assert torch.equal(padding, missing)
+    assert torch.equal(padding, unseen)
+    assert not torch.equal(padding, seen)
+
+
+def test_many_values_share_an_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlkit.models.ensemble._ONE_HOT", 2)
+    ds, model = small()
+    assert len(model.embeddings) == 1
+    assert len(model.value) == 0
+    inputs, _ = ds.take(torch.arange(4))
+    assert model.eval()(**inputs).shape == (4, 2)
+
+
+def test_what_the_ensemble_cannot_learn_is_named() -> None:
+    with pytest.raises(ArgumentError, match="the schema has no target"):
+        TabularEnsemble(CSVDataset(table(), drop="y").schema)
+    with pytest.raises(ArgumentError, match="members must be"):
+        TabularEnsemble(small()[0].schema, members=0)
+    unlabelled = CSVDataset(table().drop(columns=["y", "amount", "twice"]), schema=small()[0].schema)
+    with pytest.raises(ArgumentError, match="no rows with targets"):
+        TabularEnsemble.for_data(unlabelled)

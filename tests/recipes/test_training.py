@@ -66,7 +66,7 @@ def test_another_run_never_goes_on_in_the_folder(trained: Trained, members: Path
     with pytest.raises(ResumeError, match=r"holds another run:\n  target: there 'left', now 'plan'"):
         train(members, target="plan", drop=["price"], out=trained.folder, **QUIET)
     kept = json.loads((trained.folder / "recipe.json").read_text())
-    assert (kept["target"], kept["arch"]) == ("left", "mlp")
+    assert (kept["target"], kept["arch"]) == ("left", "ensemble")
 
 
 def test_beginning_anew_moves_the_earlier_run_aside(members: Path, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_pretrained_weights_are_never_left_out_silently(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"arch": "mpl"}, "arch='mpl': for tables there is 'mlp'"),
+        ({"arch": "mpl"}, "arch='mpl': for tables there are ensemble, mlp"),
         ({"views": 4}, "views=4: this is for images, and the data is a table"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
         ({"lr": -1.0}, "lr must be a number above 0, not -1.0"),

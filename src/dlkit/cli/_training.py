@@ -40,7 +40,9 @@ def train(
     pair: Pair = None,
     arch: Annotated[
         str | None,
-        typer.Option(help="Images: small, torchvision/NAME, timm/NAME; texts: bag, gru, transformer; tables: mlp."),
+        typer.Option(
+            help="Images: small, torchvision/NAME, timm/NAME; texts: bag, gru, transformer; tables: ensemble, mlp."
+        ),
     ] = None,
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights for the backbone.")] = None,
     pretrained: Annotated[bool, typer.Option(help="Begin with pretrained weights.")] = True,

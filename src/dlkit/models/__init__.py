@@ -6,7 +6,8 @@ Importing this room registers them, so that a model file finds them by their nam
 from __future__ import annotations
 
 from dlkit.models.convnet import SmallConvNet
+from dlkit.models.ensemble import TabularEnsemble
 from dlkit.models.tabular import TabularMLP
 from dlkit.models.text import TextClassifier
 
-__all__ = ["SmallConvNet", "TabularMLP", "TextClassifier"]
+__all__ = ["SmallConvNet", "TabularEnsemble", "TabularMLP", "TextClassifier"]

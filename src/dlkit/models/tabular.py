@@ -12,7 +12,7 @@ from dlkit.registry import register
 from dlkit.specs.columns import FIRST, PADDING
 from dlkit.specs.table import Schema
 
-__all__ = ["TabularMLP"]
+__all__ = ["TabularMLP", "check_columns", "check_inputs"]
 
 
 @register("dlkit.models.TabularMLP")
@@ -85,7 +85,7 @@ class TabularMLP(nn.Module):
         Returns:
             float [B, outputs], or [B] for a single output.
         """
-        self._check_inputs(numeric, categorical)
+        check_inputs(self.schema, numeric, categorical)
         parts = [] if numeric is None else [numeric]
         if categorical is not None:
             parts += [
@@ -94,25 +94,49 @@ class TabularMLP(nn.Module):
         outputs: Tensor = self.layers(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
         return outputs.squeeze(1) if self.single else outputs
 
-    def _check_inputs(self, numeric: Tensor | None, categorical: Tensor | None) -> None:
-        for name, given, wanted in (
-            ("numeric", numeric, len(self.schema.numeric_features)),
-            ("categorical", categorical, len(self.embeddings)),
-        ):
-            if (given is None) != (wanted == 0) or (given is not None and given.shape[1:] != (wanted,)):
-                shown = "none" if given is None else list(given.shape)
-                raise TrainingError(
-                    f"the schema has {wanted} columns of {name} inputs, so they must be "
-                    f"{'none' if not wanted else f'[B, {wanted}]'}, not {shown}"
-                )
+
+def check_inputs(schema: Schema, numeric: Tensor | None, categorical: Tensor | None) -> None:
+    """Refuse inputs that are not the schema's.
+
+    Args:
+        schema: The model's.
+        numeric: See `TabularMLP.forward`.
+        categorical: See `TabularMLP.forward`.
+
+    Raises:
+        TrainingError: one is missing, too much, or has another number of columns.
+    """
+    for name, given, wanted in (
+        ("numeric", numeric, len(schema.numeric_features)),
+        ("categorical", categorical, len(schema.categories)),
+    ):
+        if (given is None) != (wanted == 0) or (given is not None and given.shape[1:] != (wanted,)):
+            shown = "none" if given is None else list(given.shape)
+            raise TrainingError(
+                f"the schema has {wanted} columns of {name} inputs, so they must be "
+                f"{'none' if not wanted else f'[B, {wanted}]'}, not {shown}"
+            )
+
+
+def check_columns(schema: Schema, model: str) -> None:
+    """Refuse a schema with columns that a model of numbers and categories cannot look at.
+
+    Args:
+        schema: The model's.
+        model: Its name, for the message.
+
+    Raises:
+        ArgumentError: there are such.
+    """
+    if others := schema.of_kind("text", "image"):
+        raise ArgumentError(
+            f"{model} looks at numbers and categories, and the schema has the {others[0].kind} column "
+            f"{others[0].name!r}, too; drop it, or write a model that takes **inputs"
+        )
 
 
 def _check(schema: Schema, hidden: Sequence[int], dropout: float) -> None:
-    if others := schema.of_kind("text", "image"):
-        raise ArgumentError(
-            f"TabularMLP looks at numbers and categories, and the schema has the {others[0].kind} column "
-            f"{others[0].name!r}, too; drop it, or write a model that takes **inputs"
-        )
+    check_columns(schema, "TabularMLP")
     if not hidden or any(size < 1 for size in hidden):
         raise ArgumentError(f"hidden must be widths of at least 1, not {hidden!r}")
     if not 0 <= dropout < 1:

@@ -12,7 +12,7 @@ from torch import nn
 from dlkit import rng
 from dlkit._showing import Lines
 from dlkit.errors import ArgumentError, DownloadError
-from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
+from dlkit.models import SmallConvNet, TabularEnsemble, TabularMLP, TextClassifier
 from dlkit.recipes.reading import Data
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.groups import param_groups
@@ -62,7 +62,8 @@ class Choice:
         lr: The learning rate; of the head where there is a backbone.
         epochs: Of a usual training.
         batch_size: Of a usual training.
-        patience: Epochs without an improvement after which to stop.
+        patience: Epochs without an improvement after which to stop, or with `plateau` to go back to the best weights.
+        plateau: The rate stays until there is no improvement, see `BackToBest`; else it falls along half a cosine.
         frozen: Only the head is trained.
         why: The choices in sentences.
         preprocessing: Of images: for evaluation, and for the model file.
@@ -78,6 +79,7 @@ class Choice:
     epochs: int
     batch_size: int
     patience: int
+    plateau: bool = False
     frozen: bool = False
     why: list[str] = dataclasses.field(default_factory=list)
     preprocessing: Any = None
@@ -110,23 +112,63 @@ def _refuse(wish: Wish, *names: str, why: str) -> None:
 
 def _for_table(data: Data, wish: Wish) -> Choice:
     _refuse(wish, "weights", "freeze", "views", "image_size", why="this is for images, and the data is a table")
-    if wish.arch not in (None, "mlp"):
-        raise ArgumentError(f"arch={wish.arch!r}: for tables there is 'mlp' (dlkit.models.TabularMLP)")
-    few = len(data.train) < 5_000
-    hidden = (64, 32) if few else (256, 128)
+    if wish.arch not in (None, *_TABLE_MODELS):
+        raise ArgumentError(f"arch={wish.arch!r}: for tables there are {', '.join(_TABLE_MODELS)}")
     losses = {"classification": nn.CrossEntropyLoss, "regression": nn.MSELoss}
     metrics = {"regression": ["rmse", "mae", "r2"], "multilabel": ["f1"]}
+    return _TABLE_MODELS[wish.arch or "ensemble"](
+        data,
+        loss=losses.get(data.task, nn.BCEWithLogitsLoss)(),
+        metrics=metrics.get(data.task, ["accuracy"]),
+    )
+
+
+def _ensemble(data: Data, **settings: Any) -> Choice:
+    """Measured in `bench/defaults.py`: about 3,000 steps, at least 20 epochs, and a shorter path for large tables."""
+    rows, model = len(data.train), TabularEnsemble.for_data(data.train)
+    batch_size = next((size for limit, size in _TABLE_BATCHES if rows < limit), _LARGE_BATCH)
+    steps = -(-rows // batch_size)
+    large = batch_size == _LARGE_BATCH
+    epochs = max(3, 6_000 // steps) if large else min(100, max(20, -(-3_000 // steps)))
+    return Choice(
+        arch="ensemble",
+        model=model,
+        lr=3e-3,
+        epochs=epochs,
+        batch_size=batch_size,
+        patience=1 if large else 4,
+        plateau=True,
+        groups=lambda lr: _decaying(model, lr),
+        why=["model: TabularEnsemble, eight networks of two hidden layers side by side"],
+        **settings,
+    )
+
+
+def _decaying(model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """Weights, which decay, and biases, which do not."""
+    biases = [value for name, value in model.named_parameters() if name.endswith("bias")]
+    weights = [value for name, value in model.named_parameters() if not name.endswith("bias")]
+    return [{"params": weights, "lr": lr}, {"params": biases, "lr": lr, "weight_decay": 0.0}]
+
+
+def _mlp(data: Data, **settings: Any) -> Choice:
+    few = len(data.train) < 5_000
+    hidden = (64, 32) if few else (256, 128)
     return Choice(
         arch="mlp",
         model=TabularMLP(data.train.schema, hidden=hidden, dropout=0.3),
-        loss=losses.get(data.task, nn.BCEWithLogitsLoss)(),
-        metrics=metrics.get(data.task, ["accuracy"]),
         lr=3e-3 if few else 2e-3,
         epochs=60 if few else 15,
         batch_size=32 if few else 256,
         patience=10 if few else 4,
         why=[f"model: TabularMLP with hidden layers of {hidden[0]} and {hidden[1]}"],
+        **settings,
     )
+
+
+_TABLE_MODELS: dict[str, Callable[..., Choice]] = {"ensemble": _ensemble, "mlp": _mlp}
+_TABLE_BATCHES = ((1_000, 32), (3_000, 64), (8_000, 128), (100_000, 256))  # rows below which a step has so many
+_LARGE_BATCH = 1024
 
 
 def _for_texts(data: Data, wish: Wish) -> Choice:

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from dlkit._arguments import whole_number
 from dlkit._showing import Lines
 from dlkit.artifact import save
-from dlkit.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, LearningRate
+from dlkit.callbacks import BackToBest, Callback, Checkpoint, CSVLogger, EarlyStopping, LearningRate
 from dlkit.errors import ArgumentError, ResumeError
 from dlkit.loader import DataLoader
 from dlkit.recipes.choosing import Choice, Wish, choose
@@ -84,13 +84,13 @@ def train(
     """Train a model on a source of data, judge it, and write it to a model file.
 
     Images larger than 64 pixels get a pretrained backbone of which only the head learns, on features that are computed
-    once; smaller ones `SmallConvNet`, tables `TabularMLP`, texts a `TextClassifier`. The run is kept in `out`: the same
-    call goes on after any kind of end, and trains nothing when the run is finished.
+    once; smaller ones `SmallConvNet`, tables `TabularEnsemble`, texts a `TextClassifier`. The run is kept in `out`: the
+    same call goes on after any kind of end, and trains nothing when the run is finished.
 
     Args:
         data: What `read_data` gave, or what it takes.
-        arch: Images: "small", or a name for `dlkit.transfer.create_model`. Tables: "mlp". Texts: "bag", "gru" or
-            "transformer". None: see above.
+        arch: Images: "small", or a name for `dlkit.transfer.create_model`. Tables: "ensemble" or "mlp". Texts: "bag",
+            "gru" or "transformer". None: see above.
         weights: For a backbone, a file of weights instead of the library's own.
         pretrained: Whether a backbone begins with pretrained weights. They are never left out silently: without a
             network this is an error that names the ways out.
@@ -100,7 +100,8 @@ def train(
         epochs: In all; None for what is usual for this kind of data. Training stops before, when `patience` is over.
         batch_size: Samples per step.
         lr: The learning rate (AdamW), of the head where there is a backbone; the backbone's is a tenth.
-        patience: Epochs without a better validation loss after which training stops.
+        patience: Epochs without a better validation loss after which training stops; the default for tables goes back
+            to its best weights with a lower rate then, and stops the fourth time.
         out: The run's folder; None for `runs/<name of the data>`.
         seed: Of everything random, the split included.
         device: "auto", "cpu", "cuda" or "mps".
@@ -139,9 +140,8 @@ def train(
     if resume:
         note.refuse_another()
     loaders = _loaders(data, choice, num_workers)
-    callbacks = [
-        note, Checkpoint(folder), EarlyStopping(patience=choice.patience), CSVLogger(folder / "history.csv")
-    ]  # fmt: skip
+    patient = BackToBest if choice.plateau else EarlyStopping
+    callbacks = [note, Checkpoint(folder), patient(patience=choice.patience), CSVLogger(folder / "history.csv")]
     trainer = _trainer(
         choice,
         len(loaders["train"]),
@@ -258,14 +258,15 @@ def _trainer(choice: Choice, batches: int, **settings: Any) -> Trainer:
     learning = [parameter for parameter in choice.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(choice.groups(choice.lr) if choice.groups else learning, choice.lr, weight_decay=1e-2)
     steps = choice.epochs * batches
-    # Half a cosine from the full rate to nothing, after a short warm-up.
-    falling = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+    schedule = None
+    if not choice.plateau:  # half a cosine from the full rate to nothing, after a short warm-up
+        schedule = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
     return Trainer(
         choice.model,
         choice.loss,
         optimizer,
         metrics=choice.metrics,
-        scheduler=LearningRate(falling, every="step", warmup=min(20, steps // 10)),
+        scheduler=LearningRate(schedule, every="step", warmup=min(30 if choice.plateau else 20, steps // 10)),
         **settings,
     )
 

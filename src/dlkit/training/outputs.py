@@ -16,7 +16,7 @@ from dlkit._nested import tensors_in
 from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
 
-__all__ = ["auxiliary", "check_trained", "fields", "total"]
+__all__ = ["auxiliary", "check_trained", "fields", "members", "total"]
 
 # The names of all parts: weights of those that are trained beside the first.
 _AUXILIARY = {
@@ -48,6 +48,17 @@ def auxiliary(output: Any) -> list[tuple[float, Tensor]]:
     parts = fields(output)
     weights = _AUXILIARY.get(tuple(parts), {})
     return [(weight, parts[name]) for name, weight in weights.items() if parts[name] is not None]
+
+
+def members(output: Any) -> Tensor | None:
+    """The outputs [members, B, ...] of an ensemble, each of which is trained on the same target; None for others.
+
+    Args:
+        output: What a model gave: an object or dict whose only part is named "members", such as that of
+            `dlkit.models.TabularEnsemble` in training.
+    """
+    parts = {} if isinstance(output, Tensor) else fields(output)
+    return parts["members"] if parts.keys() == {"members"} and isinstance(parts["members"], Tensor) else None
 
 
 def total(output: Any) -> Any:

@@ -126,6 +126,10 @@ class Forward:
 
     def _loss_of_parts(self, output: Any, target: Any) -> Tensor:
         """The loss of an output that is not one tensor; auxiliary heads are trained, and not judged."""
+        if (several := outputs.members(output)) is not None and isinstance(target, Tensor):
+            # One mean over all members and samples is the mean of the members' losses, of weighted ones as well.
+            loss = self._loss_of(several.flatten(0, 1), torch.cat([target] * len(several)))
+            return loss / len(several) if self.counting.sums else loss
         main = self.prediction(output)
         if self.objective.kind is not None and not isinstance(main, Tensor):
             raise TrainingError(

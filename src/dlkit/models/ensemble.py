@@ -1,0 +1,282 @@
+"""`TabularEnsemble`: small networks side by side on numbers encoded piece by piece; the default for tables."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlkit._arguments import whole_number
+from dlkit.errors import ArgumentError
+from dlkit.models.tabular import check_columns, check_inputs
+from dlkit.registry import register
+from dlkit.specs.columns import FIRST, PADDING
+from dlkit.specs.table import Schema
+
+__all__ = ["Members", "TabularEnsemble"]
+
+_BELOW, _ABOVE = -3.0, 4.0  # how far the first and the last piece go on, in lengths of the piece
+_CLIP = 3.0  # interquartile ranges at which a number begins to count less
+_ROWS = 100_000  # of the training data that the pieces are fitted on; evenly spaced where there are more
+_ONE_HOT = 128  # values up to which a category has a place for each; more get an embedding that all members share
+_FEATURES = 1024  # that all numbers together become at most, so that wide tables stay affordable
+
+
+class Members(NamedTuple):
+    """What an ensemble gives in training: the outputs of its members, each to be trained on the same targets.
+
+    The Trainer takes the mean of the members' losses. In a loop of your own:
+    `loss(output.members.flatten(0, 1), torch.cat([target] * len(output.members)))`.
+
+    Attributes:
+        members: float [members, B, outputs], or [members, B] for a single output.
+    """
+
+    members: Tensor
+
+
+@register("dlkit.models.TabularEnsemble")
+class TabularEnsemble(nn.Module):
+    """The default for tables: independent networks of two hidden layers, whose predictions are averaged.
+
+    A number is scaled robustly, clipped smoothly, and encoded by how far it reaches into each of `bins` intervals
+    between quantiles of the training rows (Gorishniy, Rubachev and Babenko 2022, "On embeddings for numerical features
+    in tabular deep learning", arXiv:2203.05556); all members share these embeddings, as in TabM (Gorishniy, Kotelnikov
+    and Babenko 2025, arXiv:2410.24210), and are computed together, in one batched product. Categories are one-hot;
+    values that are missing or that training never saw are all zeros.
+
+    In training mode it gives `Members`, whose losses are averaged; in evaluation mode the logits of the members' mean
+    probability, or for a regression the mean of their values, each kept within the range of the training targets. So a
+    loss of torch is the loss of the prediction, and the model file, ONNX and metrics need to know nothing of it.
+
+    Args:
+        schema: A fitted schema with a target. `TabularEnsemble.for_data(train)` also fits the intervals on the
+            training rows; without that they are those of a normal distribution, and nothing is clipped.
+        members: How many networks.
+        width: Of each of the two hidden layers.
+        bins: Intervals per number.
+        size: What each number becomes; None for 8, and less in tables of more than 128 numbers.
+
+    Raises:
+        ArgumentError: the schema has text or images, or no target; or a number that cannot be meant.
+        TrainingError: in `forward`, inputs that are not the schema's.
+
+    >>> import pandas as pd
+    >>> from dlkit.datasets import CSVDataset
+    >>> frame = pd.DataFrame({"age": [30, 40, 50, 35], "sex": ["m", "f", "m", "f"], "y": ["no", "yes", "no", "no"]})
+    >>> train = CSVDataset(frame, target="y")
+    >>> model = TabularEnsemble.for_data(train, members=4).eval()
+    >>> inputs, targets = next(iter(torch.utils.data.DataLoader(train, 4)))
+    >>> model(**inputs).shape, model.train()(**inputs).members.shape
+    (torch.Size([4, 2]), torch.Size([4, 4, 2]))
+    """
+
+    low: Tensor
+    high: Tensor
+    column: Tensor
+    value: Tensor
+
+    def __init__(
+        self, schema: Schema, *, members: int = 8, width: int = 128, bins: int = 32, size: int | None = None
+    ) -> None:
+        super().__init__()
+        check_columns(schema, "TabularEnsemble")
+        if schema.target is None:
+            raise ArgumentError("the schema has no target, so it does not say what there is to learn")
+        for name, number in (("members", members), ("width", width), ("bins", bins)):
+            whole_number(name, number, least=1)
+        self.schema, self.task, outputs = schema, schema.target.task, schema.target.num_outputs
+        numbers = len(schema.numeric_features)
+        size = max(1, min(8, _FEATURES // max(numbers, 1))) if size is None else whole_number("size", size, least=1)
+        self.numbers = _Numbers(numbers, bins, size) if numbers else None
+        few = [place for place, column in enumerate(schema.categories) if len(column.vocabulary) <= _ONE_HOT]
+        values = [(place, code) for place in few for code in range(FIRST, schema.categories[place].num_codes)]
+        for name, numbers_of in (("column", [place for place, _ in values]), ("value", [code for _, code in values])):
+            # Not in the file: they follow from the schema.
+            self.register_buffer(name, torch.tensor(numbers_of, dtype=torch.int64), persistent=False)
+        self.many = [place for place in range(len(schema.categories)) if place not in few]
+        sizes = [schema.embedding_sizes()[place] for place in self.many]
+        self.embeddings = nn.ModuleList(_embedding(codes, dimensions) for codes, dimensions in sizes)
+        features = numbers * size + len(values) + sum(dimensions for _, dimensions in sizes)
+        self.first = _Shared(members, features, width)
+        self.second, self.last = _Layers(members, width, width), _Layers(members, width, outputs)
+        # A single number per row comes out as [B], as its targets are; [B, 1] would broadcast with them to [B, B].
+        self.single = outputs == 1 and self.task != "multilabel"
+        end = torch.finfo(torch.float32).max
+        self.register_buffer("low", torch.full((outputs,), -end))
+        self.register_buffer("high", torch.full((outputs,), end))
+
+    @classmethod
+    def for_data(cls, train: Any, **settings: Any) -> Self:
+        """A model whose intervals and range of targets are those of the training rows.
+
+        Args:
+            train: A labelled `CSVDataset` in memory: the training part alone.
+            **settings: See `TabularEnsemble`.
+
+        Raises:
+            ArgumentError: it is a stream, has no target, or cannot be learnt by this model.
+        """
+        model = cls(train.schema, **settings)
+        targets = getattr(train, "targets", None)
+        if targets is None or not len(targets):
+            raise ArgumentError("the training data has no rows with targets to fit the intervals of the numbers on")
+        if model.numbers is not None:
+            model.numbers.fit(train.numeric[:: -(-len(train) // _ROWS)])
+        if model.task == "regression":
+            wide = targets.float().reshape(len(targets), -1)
+            model.low.copy_(wide.amin(0))
+            model.high.copy_(wide.amax(0))
+        return model
+
+    def forward(self, numeric: Tensor | None = None, categorical: Tensor | None = None) -> Tensor | Members:
+        """Outputs for a batch of rows.
+
+        Args:
+            numeric: float [B, numbers]; None where the schema has none.
+            categorical: int64 [B, codes]; None where the schema has none.
+
+        Returns:
+            In evaluation mode float [B, outputs], or [B] for a single output; in training mode `Members`.
+        """
+        check_inputs(self.schema, numeric, categorical)
+        parts = [] if numeric is None or self.numbers is None else [self.numbers(numeric)]
+        if categorical is not None and len(self.value):
+            parts.append((categorical.index_select(1, self.column) == self.value).to(self.first.weight.dtype))
+        if categorical is not None:
+            parts += [table(categorical[:, place]) for place, table in zip(self.many, self.embeddings, strict=True)]
+        hidden = F.relu(self.first(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)))
+        outputs = self.last(F.relu(self.second(hidden)))
+        if self.training:
+            return Members(outputs.squeeze(2) if self.single else outputs)
+        mean = self._mean(outputs)
+        return mean.squeeze(1) if self.single else mean
+
+    def _mean(self, outputs: Tensor) -> Tensor:
+        """[members, B, outputs] to [B, outputs]; probabilities are averaged, and given as their logits."""
+        if self.task == "regression":
+            return torch.minimum(torch.maximum(outputs, self.low), self.high).mean(0)
+        if self.task == "classification":
+            return outputs.log_softmax(2).logsumexp(0).log_softmax(1)
+        return F.logsigmoid(outputs).logsumexp(0) - F.logsigmoid(-outputs).logsumexp(0)
+
+
+class _Numbers(nn.Module):
+    """Numbers to features: a linear function on each interval between quantiles, that all intervals add up to.
+
+    Args:
+        numbers: How many.
+        bins: Intervals per number.
+        size: Features per number.
+    """
+
+    mid: Tensor
+    scale: Tensor
+    begin: Tensor
+    step: Tensor
+    least: Tensor
+    most: Tensor
+
+    def __init__(self, numbers: int, bins: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(numbers, bins, size) / bins**0.5)
+        self.slope = nn.Parameter(torch.randn(numbers, size))
+        self.bias = nn.Parameter(torch.zeros(numbers, size))
+        self.register_buffer("mid", torch.zeros(numbers))
+        self.register_buffer("scale", torch.ones(numbers))
+        # Of the normal distribution, until `fit`: the schema has scaled the numbers already.
+        ends = torch.linspace(0.02, 0.98, bins + 1).logit() / 1.7
+        for name, values in (
+            ("begin", ends[:-1]),
+            ("step", ends.diff()),
+            ("least", F.pad(torch.zeros(bins - 1), (1, 0), value=_BELOW)),
+            ("most", F.pad(torch.ones(bins - 1), (0, 1), value=_ABOVE)),
+        ):
+            self.register_buffer(name, values.repeat(numbers, 1))
+
+    @torch.no_grad()
+    def fit(self, numeric: Tensor) -> None:
+        """Take scales and intervals from training rows.
+
+        Args:
+            numeric: float [N, numbers], without missing values.
+        """
+        bins = self.weight.shape[1]
+        for place, column in enumerate(numeric.double().unbind(1)):
+            first, mid, third = torch.quantile(column, torch.tensor([0.25, 0.5, 0.75], dtype=column.dtype)).tolist()
+            spread = float(column.amax() - column.amin())
+            width = third - first if third > first else spread / 2
+            self.mid[place], self.scale[place] = mid, 1 / width if width > 0 else 0
+            scaled = _clipped((column - float(self.mid[place])) * float(self.scale[place]))
+            ends = torch.quantile(scaled, torch.linspace(0, 1, bins + 1, dtype=column.dtype)).float().unique()
+            ends = ends if len(ends) > 1 else torch.stack([ends[0] - 0.5, ends[0] + 0.5])
+            count = len(ends) - 1
+            # A number with fewer different values has fewer intervals; the others stay at zero.
+            self.begin[place], self.step[place], self.least[place], self.most[place] = 0, 1, 0, 0
+            self.begin[place, :count], self.step[place, :count], self.most[place, :count] = ends[:-1], ends.diff(), 1
+            self.least[place, 0], self.most[place, count - 1] = _BELOW, _ABOVE
+
+    def forward(self, numeric: Tensor) -> Tensor:
+        """[B, numbers] to [B, numbers * size].
+
+        Args:
+            numeric: As the schema gives them.
+        """
+        scaled = _clipped((numeric - self.mid) * self.scale)[..., None]
+        reach = torch.minimum(torch.maximum((scaled - self.begin) / self.step, self.least), self.most)
+        pieces = torch.bmm(reach.transpose(0, 1), self.weight).transpose(0, 1)
+        return (pieces + scaled * self.slope + self.bias).flatten(1)
+
+
+def _clipped(values: Tensor) -> Tensor:
+    """Nearly the same within some interquartile ranges, and never above `_CLIP` of them."""
+    return values / (1 + (values / _CLIP) ** 2).sqrt()
+
+
+class _Layers(nn.Module):
+    """One linear layer per member: [members, B, inputs] to [members, B, outputs].
+
+    Args:
+        members: How many.
+        inputs: Features of each.
+        outputs: Of each.
+    """
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(members, inputs, outputs) * (2 / inputs) ** 0.5)
+        self.bias = nn.Parameter(torch.randn(members, 1, outputs) * 0.1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, inputs, self.weight)
+
+
+class _Shared(nn.Module):
+    """The first layer of all members on the same features, as one product: [B, inputs] to [members, B, width].
+
+    Args:
+        members: How many.
+        inputs: Features.
+        width: Outputs of each member.
+    """
+
+    def __init__(self, members: int, inputs: int, width: int) -> None:
+        super().__init__()
+        self.members = members
+        self.weight = nn.Parameter(torch.randn(inputs, members * width) * (2 / max(inputs, 1)) ** 0.5)
+        self.bias = nn.Parameter(torch.randn(members * width) * 0.1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        members: Tensor = torch.addmm(self.bias, inputs, self.weight).unflatten(1, (self.members, -1))
+        return members.transpose(0, 1)
+
+
+def _embedding(codes: int, dimensions: int) -> nn.Embedding:
+    """Missing and unseen values begin as zeros, as those of the one-hot categories are."""
+    table = nn.Embedding(codes, dimensions, padding_idx=PADDING)
+    nn.init.normal_(table.weight, std=0.1)
+    with torch.no_grad():
+        table.weight[:FIRST] = 0
+    return table
