@@ -32,8 +32,8 @@ tokens/_patterns tokens/cleaning tokens/tokenizers tokens/_encoded tokens/vocabu
 specs/builtin specs/__init__
 tokens/__init__
 reading/cells reading/parsing reading/targets reading/classes reading/bytes reading/policy
-reading/headers reading/delimited reading/excel reading/frames reading/columnar reading/_text_rows reading/plain
-reading/reader reading/blocks reading/__init__
+reading/decimals reading/headers reading/delimited reading/excel reading/frames reading/columnar reading/_text_rows
+reading/plain reading/reader reading/blocks reading/__init__
 datasets/base datasets/targets
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__

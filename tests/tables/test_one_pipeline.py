@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import dlkit
 from dlkit.datasets import CSVDataset
 from dlkit.errors import DlkitError
-from dlkit.reading import blocks
+from dlkit.reading import blocks, headers
 
 # What most cells of a column are, and the odd ones that may lie among them, anywhere.
 CELLS: dict[str, tuple[Any, list[str]]] = {
@@ -131,3 +131,35 @@ def test_a_code_far_from_the_beginning_still_makes_no_numbers_of_a_column(tmp_pa
     (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(rows) + "\n")
     assert CSVDataset(tmp_path / "t.csv").schema["a"].kind == "category"
     check((tmp_path / "t.csv").read_text(), {}, 5000)
+
+
+@settings(max_examples=25)
+@given(
+    before=st.integers(2, 80),
+    between=st.integers(0, 40),
+    first=st.sampled_from(["", "1.5", "0,5", "1.234", "7"]),
+    late=st.sampled_from(["0,5", "1.5", "1.234", "12,345", "1,5,5", "x"]),
+    torn=st.booleans(),
+    size=st.integers(40, 400),
+)
+@example(before=40, between=9, first="1.5", late="0,5", torn=False, size=60)
+@example(before=40, between=9, first="0,5", late="1.234", torn=True, size=60)
+def test_a_decimal_mark_that_shows_late_counts_alike(before, between, first, late, torn, size) -> None:
+    """In another column, wherever it stands, and whether or not yet another column makes a second pass necessary."""
+    many = 5  # rows that are looked at to find the decimal mark, so that most of a small file comes later
+    rows = [f"{first or i};{i};{i % 5};1.234" for i in range(many + before)]
+    rows += [f"{i};{late};{'a' if torn else 3};1.234" for i in range(3)] + [f"{i};{i};2;2.345" for i in range(between)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(headers, "_SAMPLE_ROWS", many)
+        check("\n".join(["a;b;c;d", *rows]) + "\n", {"scale": "none", "on_error": "skip", "max_errors": 1.0}, size)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_second_pass_reads_thousands_as_the_first(tmp_path: Path, streaming: bool) -> None:
+    """The last column is read anew as text, which must not turn "1.234" behind decimal commas into 1.234."""
+    rows = [f"{i},5;1.234;{i}" for i in range(30)] + ["7,5;2.345;word"] * 30
+    (tmp_path / "t.csv").write_text("a;b;c\n" + "\n".join(rows), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_BYTES", 100)
+        data = CSVDataset(tmp_path / "t.csv", scale="none", streaming=streaming)
+        assert {float(row["numeric"][1]) for row in data} == {1234.0, 2345.0}

@@ -171,6 +171,9 @@ def test_two_decimal_marks_are_an_error_that_names_both_cells(tmp_path, streamin
         CSVDataset(late, target="y", streaming=streaming)
     with pytest.raises(DataError, match=r"'1\.5' in column 'b' contradicts decimal=','"):
         CSVDataset(path, target="y", streaming=streaming, decimal=",")
+    one, other = write(tmp_path / "one.csv", "a;b\n0,5;1\n2,5;2\n"), write(tmp_path / "other.csv", "a;b\n0.5;1\n")
+    with pytest.raises(DataError, match=r"other\.csv: two decimal marks: '0\.5' in column 'a' contradicts '0,5'"):
+        CSVDataset([one, other], streaming=streaming)
 
 
 @both

@@ -17,7 +17,7 @@ from torch import Tensor
 from dlkit.errors import ArgumentError
 from dlkit.reading.cells import Array, Strings, strings_of
 from dlkit.reading.classes import few, stated_order
-from dlkit.reading.parsing import DEFAULT_MISSING, mostly_numbers, number_format, parse_number
+from dlkit.reading.parsing import DEFAULT_MISSING, mostly_numbers, number_format, parse_number, under_mark
 from dlkit.reading.targets import ClassNumbers, check_count, class_names, class_order, target_text, task_of
 
 __all__ = ["TargetReader", "Targets", "TaskChoice"]
@@ -40,7 +40,7 @@ class TargetReader:
         classes: Their names in the order of the numbers, or a mapping to these; None for those that occur.
         label_separator: Between the labels of one cell; None for one target each.
         missing: Marks that mean "no target".
-        decimal: "," where that is the decimal mark of the file; else "".
+        decimal: The decimal mark of the file; "" where nothing tells.
 
     Raises:
         ArgumentError: no such task, or classes that are not an order.
@@ -114,7 +114,7 @@ class TargetReader:
         if self.task == "multilabel" or (self.task == "auto" and self.label_separator is not None):
             labels = {label for text in counts for label in _labels(text, self._between)}
             return Targets("multilabel", tuple(self.classes or class_order(labels)), separator=self._between)
-        if self.task == "regression" or (self.task == "auto" and self.classes is None and _are_quantities(counts)):
+        if self.task == "regression" or (self.task == "auto" and self.classes is None and self._are_quantities(counts)):
             return Targets("regression", forms=(self._form(counts),))
         if self.classes is not None:
             return Targets("classification", tuple(self.classes))
@@ -122,9 +122,12 @@ class TargetReader:
         check_count(name, len(names), sum(counts.values()))
         return Targets("classification", names)
 
+    def _are_quantities(self, counts: Mapping[str, int]) -> bool:
+        return task_of(list(counts), list(counts.values()), self.decimal)[0] == "regression"
+
     def _form(self, counts: Mapping[str, int]) -> str:
-        comma = "decimal ," if self.decimal == "," else ""
-        return comma or number_format(list(counts)) or mostly_numbers(counts) or "plain"
+        found = number_format(list(counts), self.decimal) or mostly_numbers(counts, self.decimal)
+        return found or under_mark("plain", self.decimal)
 
     def _several(self, columns: Mapping[str, Strings]) -> Targets:
         if self.task == "classification":
@@ -203,10 +206,6 @@ def _counts(cells: Strings) -> dict[str, int]:
     """How often each target occurs."""
     every = zip(cells.pool.tolist(), cells.counts().tolist(), strict=True)
     return {text: count for text, count in every if count}
-
-
-def _are_quantities(counts: Mapping[str, int]) -> bool:
-    return task_of(list(counts), list(counts.values()))[0] == "regression"
 
 
 def _labels(text: str, separator: str) -> list[str]:

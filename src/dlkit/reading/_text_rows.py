@@ -17,7 +17,6 @@ from dlkit.reading.bytes import damage
 from dlkit.reading.cells import Array, Cells, Numbers, Skipped, Strings
 from dlkit.reading.delimited import Dialect, audit_quotes, records
 from dlkit.reading.frames import arrow_columns
-from dlkit.reading.headers import one_decimal_mark
 from dlkit.reading.parsing import CODE, exceeds_float, is_code, settled
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.strings import PackedStrings
@@ -81,11 +80,10 @@ def cell_by_cell(
     good = _good_records(data, dialect, origin, bad, bad_at, lines, first_line - 1)
     strings = _columns_of(good, len(dialect.names))
     cells: dict[str, Cells] = {
-        name: column if name in as_text else settled(column, options.missing, dialect.decimal)
+        name: column if name in as_text else settled(column, options.missing, dialect.decimal.sign)
         for name, column in zip(dialect.names, strings, strict=True)
         if name in dialect.read
     }
-    cells = one_decimal_mark(cells, dialect.decimal, dialect.proof, options, as_text, origin)
     return Parsed(cells, np.array(lines, dtype=np.int64), bad, bad_at)
 
 
@@ -136,7 +134,7 @@ def through_arrow(
     wrong |= _later_codes(rows, dialect, options, set(numbers) - wrong, multiline=multiline)
     if wrong:
         return through_arrow(data, dialect, options, texts | wrong, origin, first_line, threads=threads)
-    parsed = Parsed(one_decimal_mark(columns, dialect.decimal, dialect.proof, options, as_text, origin))
+    parsed = Parsed(columns)
     if odd:
         before = bytes(memoryview(data)[: dialect.start])
         line = first_line + (before.count(b"\n") or before.count(b"\r"))
@@ -203,7 +201,7 @@ def _arrow_table(
         arrow_csv.ConvertOptions(
             column_types=dict.fromkeys(as_text, pa.string()),
             include_columns=list(dialect.read),
-            decimal_point=dialect.decimal or ".",
+            decimal_point=dialect.decimal.sign or ".",
             null_values=marks,
             strings_can_be_null=False,
             # Equal strings are found while other threads still read; columns of more different ones stay plain text.

@@ -221,7 +221,7 @@ class TextFile:
             skipped_at=parsed.bad_at,
             folder=self.source.parent,
             header=() if self.dialect.headed else self.dialect.names,
-            decimal="," if self.dialect.decimal == "," else "",
+            decimal=self.dialect.decimal,
         )
 
     def _open(self) -> IO[bytes]:

@@ -18,6 +18,7 @@ __all__ = [
     "Block",
     "Cells",
     "Dates",
+    "DecimalMark",
     "Numbers",
     "Place",
     "Skipped",
@@ -278,6 +279,21 @@ class Block:
     line: int = 0
 
 
+@dataclass(frozen=True)
+class DecimalMark:
+    """The decimal mark of a table.
+
+    Attributes:
+        sign: "," or "."; "" where nothing tells, which is a point.
+        proof: What it is known by.
+        typed: Whether the cells of numbers had types already, so that no mark stands in them.
+    """
+
+    sign: str = ""
+    proof: str = ""
+    typed: bool = False
+
+
 @dataclass
 class Table:
     """A whole table as read.
@@ -293,7 +309,7 @@ class Table:
         folder: Where it lies, which paths in cells are relative to.
         first: For a piece of a block of a stream, the number of its first row in the block.
         header: The names of all columns of a file that has no header row; else empty.
-        decimal: "," where that is the decimal mark of the file; else "".
+        decimal: The decimal mark of its numbers.
     """
 
     columns: dict[str, Cells]
@@ -306,7 +322,7 @@ class Table:
     folder: Path | None = None
     first: int = 0
     header: tuple[str, ...] = ()
-    decimal: str = ""
+    decimal: DecimalMark = field(default_factory=DecimalMark)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0

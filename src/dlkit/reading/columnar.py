@@ -13,10 +13,10 @@ from typing import Any
 from dlkit._opening import open_regular
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
-from dlkit.reading.cells import Block, Cells, Place, Table
+from dlkit.reading.cells import Block, Place, Table
+from dlkit.reading.decimals import said_decimal
 from dlkit.reading.delimited import chosen_columns
 from dlkit.reading.frames import arrow_columns
-from dlkit.reading.headers import under_said_decimal
 from dlkit.reading.policy import ReadOptions
 
 __all__ = ["ColumnarFile", "columnar_kind"]
@@ -143,11 +143,8 @@ class ColumnarFile:
         names, origin = self.names, self.source.name
         with self._opened() as file:
             table = file.read(columns=names) if self.kind == "Parquet" else file.read_all().select(names)
-        return Table(self._cells(table, threads=True), origin, RowsFrom(0, origin), [self.note])
-
-    def _cells(self, table: Any, *, threads: bool = False) -> dict[str, Cells]:
-        columns = arrow_columns(table, self.source.name, threads=threads)
-        return under_said_decimal(columns, self.options, self.source.name)
+        columns, decimal = arrow_columns(table, origin, threads=True), said_decimal(self.options, typed=True)
+        return Table(columns, origin, RowsFrom(0, origin), [self.note], decimal=decimal)
 
     def tables(
         self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
@@ -166,9 +163,10 @@ class ColumnarFile:
         names = [name for name in self.names if needed is None or name in needed]
         with self._opened() as file:
             for batch in self._pieces(file, block.start, names, threads=threads):
-                cells = self._cells(pa.Table.from_batches([batch]).select(names))
+                cells = arrow_columns(pa.Table.from_batches([batch]).select(names), origin)
                 place = RowsFrom(block.line + first, origin)
-                yield Table(cells, origin, place, folder=self.source.parent, first=first)
+                decimal = said_decimal(self.options, typed=True)
+                yield Table(cells, origin, place, folder=self.source.parent, first=first, decimal=decimal)
                 first += len(batch)
         pa.default_memory_pool().release_unused()  # it would keep what the largest group took
 

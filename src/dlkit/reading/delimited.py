@@ -6,7 +6,7 @@ import csv
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from mmap import mmap
 from typing import TextIO
 
@@ -16,10 +16,11 @@ from dlkit._encodings import Buffer
 from dlkit._textfiles import LONGEST_LINE, control_in, csv_reader, csv_records, first_lines, line_at
 from dlkit.errors import DataError
 from dlkit.reading.bytes import text_stream
+from dlkit.reading.cells import DecimalMark
+from dlkit.reading.decimals import decimal_of
 from dlkit.reading.headers import (
     after_remarks,
     column_names,
-    decimal_of,
     first_row,
     is_row_of_data,
     sampled,
@@ -51,8 +52,7 @@ class Dialect:
         blanks: Whether blanks between a separator and a quote are to be passed over.
         headed: Whether the first row names the columns.
         read: The columns to read.
-        decimal: The decimal mark of its numbers; "" where nothing tells, which is a point.
-        proof: What the mark is known by.
+        decimal: The decimal mark of its numbers.
         comment: What lines begin with that are no rows.
     """
 
@@ -63,8 +63,7 @@ class Dialect:
     blanks: bool = False
     headed: bool = True
     read: tuple[str, ...] = ()
-    decimal: str = ""
-    proof: str = ""
+    decimal: DecimalMark = field(default_factory=DecimalMark)
     comment: str | None = None
 
     def __post_init__(self) -> None:
@@ -86,7 +85,7 @@ class Dialect:
         return (
             f"separator {shown}"
             + ("" if self.headed else ", no header row")
-            + (", decimal comma" if self.decimal == "," else "")
+            + (", decimal comma" if self.decimal.sign == "," else "")
             + ("" if self.quoted else ", quotes taken as ordinary characters")
         )
 
@@ -119,15 +118,13 @@ def find_dialect(data: Buffer, origin: str, options: ReadOptions) -> Dialect:
     else:
         names, rows = _names_of(first.cells, options, origin), [first.cells, *below]
     read = chosen_columns(names, options.columns, origin)
-    decimal, proof = decimal_of(rows, names, read, options, origin)
     return Dialect(
         separator,
         names,
         first.stop if headed else first.start,
         headed=headed,
         read=read,
-        decimal=decimal,
-        proof=proof,
+        decimal=decimal_of(rows, names, read, options, origin),
         comment=options.comment,
     )
 

@@ -1,4 +1,4 @@
-"""The first rows of a text table: remarks, titles, the header or none; and which decimal mark the cells show."""
+"""The first rows of a text table: remarks, titles, the header or none."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from dlkit._encodings import Buffer
 from dlkit._textfiles import check_width, csv_problem, csv_reader, first_lines
 from dlkit.errors import DataError
 from dlkit.reading.bytes import text_stream
-from dlkit.reading.cells import Cells, Numbers, Strings
-from dlkit.reading.parsing import by_decimal, date_format, decimal_mark, looks_like_number, whole_numbers
+from dlkit.reading.parsing import date_format, looks_like_number
 from dlkit.reading.policy import ReadOptions
 
 __all__ = [
     "FirstRow",
     "column_names",
-    "decimal_of",
     "first_row",
     "is_row_of_data",
     "plainly_names",
@@ -34,7 +30,6 @@ __all__ = [
 _SAMPLE = 1 << 18
 _SAMPLE_ROWS = 1000
 _LOOKED_AT = 200  # rows that tell whether the first one is like them
-_FEW = 20
 _LONG = 60  # characters that no name of a column has
 
 
@@ -242,129 +237,3 @@ def _counts_upwards(names: Sequence[str]) -> bool:
         return False
     numbers = [int(name) for name in names]
     return len({after - before for before, after in itertools.pairwise(numbers)}) == 1 and numbers[0] < numbers[1]
-
-
-def decimal_of(
-    rows: Sequence[Sequence[str]], names: Sequence[str], read: Sequence[str], options: ReadOptions, origin: str
-) -> tuple[str, str]:
-    """The decimal mark of a file, and what proves it: what the caller says, or a cell; "" where nothing tells.
-
-    Args:
-        rows: Its first rows.
-        names: Of its columns.
-        read: Of those that are read.
-        options: How to read.
-        origin: The file, for errors.
-
-    Raises:
-        DataError: one column proves a comma and another a point; both cells are named.
-    """
-    if options.said_decimal:
-        return said_decimal(options)
-    proofs: dict[str, str] = {}
-    for name, cells in zip(names, zip(*(row for row in rows if len(row) == len(names)), strict=True), strict=False):
-        together = "".join(cells)
-        if name not in read or not options.may_hold_numbers(name) or ("," not in together and "." not in together):
-            continue
-        # Where no cell has a comma, a few cells tell whether the points are those of numbers.
-        marks = _marks(cells if "," in together or options.thousands != "auto" else cells[:_FEW], options)
-        if len(marks) == 1:
-            mark, cell = marks.popitem()
-            proofs.setdefault(mark, f"{cell!r} in column {name!r}")
-    if len(proofs) == 2:
-        raise contradicting(origin, proofs[","], proofs["."])
-    if proofs:
-        return proofs.popitem()
-    return options.usual_decimal, "the data that was trained on" if options.usual_decimal else ""
-
-
-def _marks(cells: Sequence[str], options: ReadOptions) -> dict[str, str]:
-    """The marks that the numbers of a column prove, each with a cell; none where some cell is not a number."""
-    marks: dict[str, str] = {}
-    for cell in dict.fromkeys(cells):
-        text = cell.strip()
-        if text and text not in options.missing:
-            if not looks_like_number(text):
-                return {}
-            if mark := decimal_mark(text, options.thousands):
-                marks.setdefault(mark, text)
-    return marks
-
-
-def contradicting(origin: str, one: str, other: str) -> DataError:
-    """The error for a file with two decimal marks.
-
-    Args:
-        origin: The file.
-        one: A cell that proves a mark, and its column.
-        other: What proves the other.
-    """
-    return DataError(
-        f"{origin} has two decimal marks: {one} contradicts {other}, so one of them would be read wrong; name a "
-        "column that holds no numbers in categorical= or drop=, or leave it out by columns="
-    )
-
-
-def one_decimal_mark(
-    columns: dict[str, Cells],
-    decimal: str,
-    proof: str,
-    options: ReadOptions,
-    as_text: Collection[str],
-    origin: str,
-) -> dict[str, Cells]:
-    """The columns under the decimal mark of their file.
-
-    Args:
-        columns: As they were read.
-        decimal: The mark; "" where nothing tells.
-        proof: What it is known by.
-        options: How to read.
-        as_text: Columns that were kept as the text that stands there.
-        origin: The file, for errors.
-
-    Raises:
-        DataError: a column's numbers have the other one.
-    """
-    judged: dict[str, Cells] = {}
-    for name, cells in columns.items():
-        judged[name] = cells
-        known = options.usual_decimal == ","
-        if not isinstance(cells, Strings) or not options.may_hold_numbers(name) or (name in as_text and not known):
-            continue
-        respell = decimal == "," or (known and decimal == ".")
-        judged[name], wrong = by_decimal(cells, decimal, options.missing, options.thousands, respell=respell)
-        if wrong is not None and (other := proof or _fraction(columns)):
-            raise contradicting(origin, f"{wrong!r} in column {name!r}", other)
-    return judged
-
-
-def _fraction(columns: dict[str, Cells]) -> str:
-    """A number that was read with a decimal point, and its column; "" without any."""
-    for name, cells in columns.items():
-        if isinstance(cells, Numbers) and not whole_numbers(cells.values):
-            fractions = cells.values[np.isfinite(cells.values) & (cells.values != np.floor(cells.values))]
-            return f"'{fractions[0]:.15g}' in column {name!r}"
-    return ""
-
-
-def under_said_decimal(columns: dict[str, Cells], options: ReadOptions, origin: str) -> dict[str, Cells]:
-    """The columns of a table whose cells have types already: only its texts may be numbers with a mark.
-
-    Args:
-        columns: As they were read.
-        options: How to read.
-        origin: The table, for errors.
-    """
-    mark, proof = said_decimal(options)
-    return one_decimal_mark(columns, mark, proof, options, (), origin) if mark else columns
-
-
-def said_decimal(options: ReadOptions) -> tuple[str, str]:
-    """The decimal mark that the caller says, and in which words; "" without any.
-
-    Args:
-        options: How to read.
-    """
-    said = "decimal" if options.decimal != "auto" else "thousands"
-    return options.said_decimal, f"{said}={getattr(options, said)!r}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, strings_of
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings
 
 __all__ = [
     "CODE",
@@ -17,7 +17,6 @@ __all__ = [
     "as_dates",
     "as_numbers",
     "boolean_words",
-    "by_decimal",
     "date_format",
     "day_first",
     "decimal_mark",
@@ -30,6 +29,7 @@ __all__ = [
     "present",
     "settled",
     "spelled",
+    "under_mark",
     "unmistakable",
 ]
 
@@ -138,18 +138,35 @@ def spelled(string: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def fitting_form(cells: Strings, form: str, missing: Collection[str]) -> str:
+def fitting_form(texts: Collection[str], form: str, decimal: str) -> str:
     """A schema's way of writing numbers, unless this file plainly has another one; a sign may change what is meant.
 
     Args:
-        cells: The column in this file.
+        texts: Those of the column in this file, missing marks left out.
         form: The schema's, see `number_format`.
-        missing: Missing marks.
+        decimal: The decimal mark of this file; "" where nothing tells.
     """
+    form = under_mark(form, decimal)
     if form != "plain":
         return form
-    found = number_format([text for text in present(cells.pool.tolist(), missing) if text is not None])
+    found = number_format(list(texts), decimal)
     return form if found is None or found[-1] in _SIGNS else found
+
+
+def under_mark(form: str, decimal: str) -> str:
+    """A form of numbers in a file with this decimal mark: behind a decimal comma "1.234" is a thousand.
+
+    Args:
+        form: See `number_format`.
+        decimal: The decimal mark of the file; "" where nothing tells, and the form stays.
+
+    >>> under_mark("plain", ","), under_mark("decimal , €", "."), under_mark("plain", ".")
+    ('decimal ,', 'thousands , €', 'plain')
+    """
+    bare, sign = (form[:-2], form[-2:]) if form[-1] in _SIGNS else (form, "")
+    if decimal == "," and bare in ("plain", "thousands ,"):
+        return f"decimal ,{sign}"
+    return f"thousands ,{sign}" if decimal == "." and bare == "decimal ," else form
 
 
 def boolean_words(values: Collection[str]) -> bool:
@@ -167,15 +184,19 @@ def _is_true(text: str) -> float | None:
     return None
 
 
-def number_format(values: Sequence[str]) -> str | None:
+def number_format(values: Sequence[str], decimal: str = "") -> str | None:
     """How all of `values` are written as numbers: "plain", a name with the separator in it, or None.
 
     A sign that every value has, such as € or %, follows the name; the number before "%" stays as it stands there.
 
+    Args:
+        values: Texts, missing marks left out.
+        decimal: The decimal mark of their file; "" where nothing tells.
+
     >>> number_format(["1,234", "12"]), number_format(["0,5"]), number_format(["x"]), number_format(["01"])
     ('thousands ,', 'decimal ,', None, None)
-    >>> number_format(["€1,234.50", "€12"]), number_format(["3 %", "5 $"])
-    ('thousands , €', None)
+    >>> number_format(["€1,234.50", "€12"]), number_format(["3 %", "5 $"]), number_format(["1.234"], ",")
+    ('thousands , €', None, 'decimal ,')
     """
     if not all(_HAS_DIGIT.search(text) for text in _spread(values)):
         return None  # most columns of text are recognised by a few cells
@@ -183,16 +204,18 @@ def number_format(values: Sequence[str]) -> str | None:
         return None
     if sign := next((sign for sign in _SIGNS if sign in values[0]), ""):
         bare = [_without(text, sign) for text in values]
-        form = _format([text for text in bare if text is not None]) if None not in bare else None
+        form = _format([text for text in bare if text is not None], decimal) if None not in bare else None
         return None if form is None else f"{form} {sign}"
-    return _format(values)
+    return _format(values, decimal)
 
 
 def _without(text: str, sign: str) -> str | None:
     return text.replace(sign, "").strip() if text.count(sign) == 1 else None
 
 
-def _format(values: Sequence[str]) -> str | None:
+def _format(values: Sequence[str], decimal: str) -> str | None:
+    if decimal == "," and any("," in text or "." in text for text in values) and _comma_decimals(values):
+        return "decimal ,"
     odd = [text for text in values if not _PLAIN.fullmatch(text)]
     if not odd:
         return "plain"
@@ -202,13 +225,14 @@ def _format(values: Sequence[str]) -> str | None:
     return None
 
 
-def mostly_numbers(counts: Mapping[str, int]) -> str | None:
+def mostly_numbers(counts: Mapping[str, int], decimal: str = "") -> str | None:
     """The form of a column of numbers with a few cells that are none, or None where it is no such column.
 
     Few numbers that differ, as in "0", "1", "2", "3+", are names of categories like any others.
 
     Args:
         counts: Rows by text, missing marks left out.
+        decimal: The decimal mark of their file; "" where nothing tells.
 
     >>> cells = {f"{i / 4}": 1 for i in range(100)}
     >>> mostly_numbers(cells | {"unknown": 2}), mostly_numbers(cells | {"unknown": 20})
@@ -220,7 +244,8 @@ def mostly_numbers(counts: Mapping[str, int]) -> str | None:
     signs = {sign: sum(rows for text, rows in counts.items() if sign in text) for sign in _SIGNS}
     sign = max(signs, key=signs.__getitem__)
     ending = f" {sign}" if 2 * signs[sign] > sum(counts.values()) else ""
-    read = {form: [text for text in counts if parse_number(text, form + ending) is not None] for form in _FORMS}
+    forms = dict.fromkeys([under_mark("plain", decimal), *_FORMS])
+    read = {form: [text for text in counts if parse_number(text, form + ending) is not None] for form in forms}
     form = max(read, key=lambda form: len(read[form]))
     odd = sum(counts.values()) - sum(counts[text] for text in read[form])
     fits = len(read[form]) > _FEW_VALUES and odd <= _FEW_ODD * sum(counts.values())
@@ -257,46 +282,6 @@ def decimal_mark(text: str, thousands: str = "auto") -> str:
     if comma and point and thousands in (" ", "'"):
         return "," if "," in bare else "."
     return "" if comma == point else "," if comma else "."
-
-
-def by_decimal(
-    cells: Strings, decimal: str, missing: Collection[str], thousands: str, *, respell: bool
-) -> tuple[Strings, str | None]:
-    """A column under the decimal mark of its file.
-
-    Args:
-        cells: The column.
-        decimal: "," or "."; "" where the file did not tell.
-        missing: Missing marks.
-        thousands: What groups digits in the file, or "auto".
-        respell: Whether to spell "1.234" so that nobody takes it for the other number.
-
-    Returns:
-        The column, and a cell that proves the other mark where the column's numbers have no other.
-    """
-    step = max(1, len(cells.pool) // 50)  # most columns of text are recognised by a few cells
-    few = [text for text in present(cells.pool[::step], missing) if text is not None]
-    if not few or sum(map(looks_like_number, few)) < 0.8 * len(few):
-        return cells, None
-    texts = present(cells.pool.tolist(), missing)
-    marks: dict[str, str] = {}
-    for text in texts:
-        if text is not None and looks_like_number(text) and (mark := decimal_mark(text, thousands)):
-            marks.setdefault(mark, text)
-    if (wrong := marks.get("." if decimal == "," else ",")) is not None and len(marks) == 1:
-        return cells, wrong
-    if not respell or "," in marks:
-        return cells, None
-    spelled_out = ["" if text is None else _unmistakable(text, decimal) for text in texts]
-    found = strings_of(spelled_out)
-    return Strings(cells.mapped(found.codes, -1, np.int32), found.pool), None
-
-
-def _unmistakable(text: str, decimal: str) -> str:
-    """A number such as "€ 1.234" with a decimal comma behind it, or another digit; anything else as it is."""
-    if not looks_like_number(text) or "." not in text or decimal_mark(text):
-        return text
-    return re.sub(r"(\d)(?=\D*$)", r"\1,0" if decimal == "," else r"\g<1>0", text, count=1)
 
 
 def _comma_decimals(values: Sequence[str]) -> bool:

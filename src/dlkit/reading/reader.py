@@ -7,7 +7,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
 from dlkit.reading.bytes import local_path
 from dlkit.reading.cells import Array, Cells, Place, Table
 from dlkit.reading.columnar import ColumnarFile, columnar_kind
+from dlkit.reading.decimals import one_mark, said_decimal
 from dlkit.reading.delimited import Dialect, chosen_columns, find_dialect
 from dlkit.reading.frames import concatenated, table_of_frame
-from dlkit.reading.headers import under_said_decimal
 from dlkit.reading.plain import PlainText, plain_text
 from dlkit.reading.policy import ReadOptions
 
@@ -82,7 +82,8 @@ def read_table(source: Any, options: ReadOptions, as_text: Collection[str] | Non
 
 def _chosen(table: Table, options: ReadOptions) -> Table:
     names = chosen_columns(list(table.columns), options.columns, table.origin)
-    table.columns = under_said_decimal({name: table.columns[name] for name in names}, options, table.origin)
+    table.columns = {name: table.columns[name] for name in names}
+    table.decimal = said_decimal(options, typed=True)
     return table
 
 
@@ -113,7 +114,7 @@ def _stacked(tables: Sequence[Table], columns: dict[str, Cells]) -> Table:
         skipped=[skip for table in tables for skip in table.skipped],
         folder=tables[0].folder,
         header=tables[0].header,
-        decimal=tables[0].decimal,
+        decimal=reduce(lambda mark, table: one_mark(mark, table.decimal, table.origin), tables, tables[0].decimal),
     )
 
 
@@ -161,7 +162,7 @@ def _text_table(source: Path | bytes, options: ReadOptions, as_text: Collection[
         parsed.bad,
         parsed.bad_at,
         header=() if dialect.headed else dialect.names,
-        decimal="," if dialect.decimal == "," else "",
+        decimal=dialect.decimal,
     )
     if isinstance(source, Path):
         options.judge(parsed.bad, len(table) + len(parsed.bad), origin)

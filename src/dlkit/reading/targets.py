@@ -38,7 +38,7 @@ Task = Literal["classification", "regression"]
 _MOST_CLASSES = 20
 
 
-def task_of(values: Sequence[str], counts: Sequence[int]) -> tuple[Task, str, str]:
+def task_of(values: Sequence[str], counts: Sequence[int], decimal: str = "") -> tuple[Task, str, str]:
     """What a column of text is, why, and how its numbers are written.
 
     Words and truth values are classes, and so are at most 20 different whole numbers that occur twice on average or
@@ -48,13 +48,14 @@ def task_of(values: Sequence[str], counts: Sequence[int]) -> tuple[Task, str, st
     Args:
         values: The different texts, missing marks left out.
         counts: Rows of each.
+        decimal: The decimal mark of their file; "" where nothing tells.
 
     >>> task_of(["cat", "dog"], [1, 1])[0], task_of(["0.5", "1"], [1, 1])[0], task_of(["0", "1"], [9, 9])[0]
     ('classification', 'regression', 'classification')
     """
-    form = number_format(values)
+    form = number_format(values, decimal)
     if boolean_words(values) or form is None:
-        form = None if boolean_words(values) else mostly_numbers(dict(zip(values, counts, strict=True)))
+        form = None if boolean_words(values) else mostly_numbers(dict(zip(values, counts, strict=True)), decimal)
         if form is None:
             return "classification", "text in the target column", "plain"
         return "regression", "numbers in the target column", form

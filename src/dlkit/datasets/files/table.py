@@ -84,7 +84,7 @@ def read_file_table(
     table = open_table(source, options)
     names = PackedStrings.of([f"{name}{suffix}" for name in _paths(table, file)])
     reader = TargetReader(
-        task=task, classes=classes, label_separator=label_separator, missing=options.missing, decimal=table.decimal
+        task=task, classes=classes, label_separator=label_separator, missing=options.missing, decimal=table.decimal.sign
     )
     columns = () if target is None else (target,) if isinstance(target, str) else tuple(target)
     found: tuple[str, tuple[str, ...]] = ("", ())

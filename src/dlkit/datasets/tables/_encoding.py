@@ -15,7 +15,7 @@ from dlkit.datasets.tables._problems import Problem
 from dlkit.datasets.tables._targets import encode_target
 from dlkit.errors import DataError
 from dlkit.reading.cells import Array, Cells, Dates, Strings, Table, strings_of, text_of
-from dlkit.reading.parsing import as_dates, date_format, fitting_form, number_format, present, unmistakable
+from dlkit.reading.parsing import as_dates, date_format, fitting_form, number_format, present, under_mark, unmistakable
 from dlkit.reading.targets import ClassNumbers
 from dlkit.specs.columns import FIRST, MISSING, UNSEEN, CategoryColumn, Column, NumberColumn
 from dlkit.specs.table import Schema, Target
@@ -180,7 +180,10 @@ def _numbers_of(
     column: NumberColumn, table: Table, reading: Reading | None, marks: Collection[str], problems: list[Problem]
 ) -> list[_Number]:
     cells = table.columns[column.name]
-    read, bad = read_cells(cells, reading or Reading(column.kind, column.form), marks)
+    if reading is None:
+        numbers_in_text = column.kind == "number" and table.decimal.sign
+        reading = Reading(column.kind, under_mark(column.form, table.decimal.sign) if numbers_in_text else column.form)
+    read, bad = read_cells(cells, reading, marks)
     if bad is not None:
         problems.append(unreadable(column.name, column.kind, cells, np.flatnonzero(bad)))
     absent = read.missing() if column.indicator or not read.complete() else None
@@ -207,17 +210,18 @@ def unreadable(name: str, kind: str, cells: Cells, rows: Array) -> Problem:
     return Problem(rows, f"has no {kind} in column {name!r}", remedy, lambda row: f" but {shown(cells, row)!r}")
 
 
-def reading_in_file(column: NumberColumn, texts: Collection[str]) -> Reading:
+def reading_in_file(column: NumberColumn, texts: Collection[str], decimal: str) -> Reading:
     """How a file writes a fitted column, which as a whole may be another way than that of the training data.
 
     Args:
         column: The fitted one.
         texts: Those of the column in this file, missing marks left out.
+        decimal: The decimal mark of this file; "" where nothing tells.
     """
     if not texts or column.kind == "boolean":
         return Reading(column.kind, column.form)
     if column.kind == "number":
-        return Reading("number", fitting_form(strings_of(texts), column.form, ()))
+        return Reading("number", fitting_form(texts, column.form, decimal))
     # A date in another form is that row's mistake, and turns no other row around. Only a file in which no cell is
     # written as the schema says may be written in another way, if that way leaves no choice.
     if int(as_dates(strings_of(texts), column.form, ())[1].sum()) < len(texts):

@@ -272,6 +272,7 @@ class ColumnFacts:
         texts: The rows whose texts are kept, to know what they look like where they are too many to be counted.
         text: Whether the cells are to be taken as text whatever they are.
         countless: Whether more than `MOST_VALUES` texts are counted, too: where the caller says that it is a category.
+        decimal: The decimal mark of the table; "" where nothing tells.
     """
 
     def __init__(
@@ -283,9 +284,10 @@ class ColumnFacts:
         *,
         text: bool = False,
         countless: bool = False,
+        decimal: str = "",
     ) -> None:
         self.name, self._marks, self._sample, self._texts = name, frozenset(marks), sample, texts
-        self._text = text
+        self._text, self.decimal = text, decimal
         self.fixed = False  # whether the caller says all that is to be said of it
         self.raw: set[str] = set()  # what its pieces hold, see `sort_of`
         self._floats = False
@@ -389,6 +391,13 @@ class ColumnFacts:
         values = self._sample.values(self.name)
         values = values.astype(np.float64) if values.dtype == object else values
         return self._numbers.facts(values, self.rows, spread=spread)
+
+    def fraction(self) -> str:
+        """A number with a fraction as text, where some cells were read as numbers; "" without any."""
+        if self._text or "number" not in self.raw or (facts := self.numbers()).whole or not math.isfinite(facts.low):
+            return ""
+        numbers = [*self._sample.values(self.name).tolist(), facts.low, facts.high, facts.mean]
+        return next((f"{value:.15g}" for value in numbers if math.isfinite(value) and value != math.floor(value)), "")
 
     def dates(self, *, spread: bool = False) -> DateFacts:
         """What was counted of dates.

@@ -25,6 +25,7 @@ from dlkit.reading.parsing import (
     mostly_numbers,
     number_format,
     parse_number,
+    under_mark,
 )
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn, Part
 
@@ -186,7 +187,9 @@ def read_cells(cells: Cells, reading: Reading, marks: Collection[str]) -> tuple[
     return cells, bad if bad.any() else None
 
 
-def reading_of(sorts: Collection[str], text: TextFacts, *, forced: str | None = None, date_form: str = "") -> Reading:
+def reading_of(
+    sorts: Collection[str], text: TextFacts, *, decimal: str, forced: str | None = None, date_form: str = ""
+) -> Reading:
     """What a column holds, as all of its pieces together tell.
 
     All texts must be dates or truth values; a few cells among numbers are rows for the policy, not another kind of
@@ -195,6 +198,7 @@ def reading_of(sorts: Collection[str], text: TextFacts, *, forced: str | None = 
     Args:
         sorts: See `ColumnFacts`; not torn.
         text: Its texts.
+        decimal: The decimal mark of the file; "" where nothing tells.
         forced: "number", "date" or "text" where the caller says so.
         date_form: How dates are written, where the caller says so.
     """
@@ -205,7 +209,7 @@ def reading_of(sorts: Collection[str], text: TextFacts, *, forced: str | None = 
     values = list(text.counts)
     if forced != "date" and not text.more and boolean_words(values):
         return Reading("boolean", "boolean")
-    if forced != "date" and (form := number_format(values)) is not None:
+    if forced != "date" and (form := number_format(values, decimal)) is not None:
         return Reading("number", form)
     if date_form:
         return Reading("date", date_form) if _any_date(values, date_form) or not values else Reading("text")
@@ -213,11 +217,12 @@ def reading_of(sorts: Collection[str], text: TextFacts, *, forced: str | None = 
         return Reading("date", form)
     if forced == "number" and values:
         # Codes with leading zeros count as numbers only where the caller says so.
-        form = number_format([value.lstrip("0") or "0" for value in values]) or "plain"
+        form = number_format([value.lstrip("0") or "0" for value in values], decimal)
+        form = form or under_mark("plain", decimal)
         # Single bad cells are for the policy.
         return Reading("number", form) if any(parse_number(v, form) is not None for v in values) else Reading("text")
     counts = {value: text.counts[value] for value in sorted(values)}
-    form = mostly_numbers(counts) if forced is None else number_format(values)
+    form = mostly_numbers(counts, decimal) if forced is None else number_format(values, decimal)
     return Reading("text") if form is None else Reading("number", form)
 
 

@@ -40,7 +40,8 @@ from dlkit.datasets.tables._targets import (
     target_numbers,
 )
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.cells import Array, Cells, Numbers, Skipped, Strings, Table, sort_of, text_of
+from dlkit.reading.cells import Array, Cells, DecimalMark, Numbers, Skipped, Strings, Table, sort_of, text_of
+from dlkit.reading.decimals import MarksSeen, one_mark
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
 from dlkit.specs.table import Schema, Target
 from dlkit.storage.strings import PackedStrings
@@ -75,6 +76,7 @@ class Known:
         readings: How columns are read.
         target: What the target is, in the units of the file.
         target_readings: How its columns are read.
+        decimal: The decimal mark of the table.
     """
 
     text: set[str]
@@ -82,6 +84,7 @@ class Known:
     readings: dict[str, Reading] = field(default_factory=dict)
     target: Target | None = None
     target_readings: tuple[Reading, ...] = ()
+    decimal: DecimalMark = field(default_factory=DecimalMark)
 
     def all_readings(self) -> dict[str, Reading]:
         """How all columns are read, those of the target included."""
@@ -105,6 +108,7 @@ class Pass:
         unlabelled: The others.
         problems: Rows that cannot be used for another reason.
         values: The targets of the last piece.
+        decimal: The decimal mark of the table.
     """
 
     _fits_a_schema = True  # facts are only needed for one
@@ -119,6 +123,7 @@ class Pass:
         self.rows = self.labelled = 0
         self.unlabelled, self.problems = Problems(), Problems()
         self.values: Array | None = None
+        self.decimal = known.decimal
         self._sample, self._texts, self._target_texts = (RowSample(n) for n in (SAMPLED, SAMPLED_TEXTS, SAMPLED_TEXTS))
         self._fits: set[str] = set()  # columns with a cell that could be read
         self._counts: set[str] = set()  # columns of numbers besides 0 and 1 that should be truth values
@@ -171,7 +176,10 @@ class Pass:
             bool [N], which rows can be used; int64 [N], the part of each.
         """
         before, self.rows = self.rows, self.rows + len(piece)
+        unknown = not before and not self.decimal.sign
+        self.decimal = piece.decimal if unknown else one_mark(self.decimal, piece.decimal, piece.origin)
         if not before:
+            self.known.decimal = self.decimal
             self._begin(piece)
             looked = {*self.facts, *(column.name for column in self.targets)}
             self.known.text |= {name for name in looked if sort_of(piece.columns[name]) == "text"}
@@ -271,7 +279,10 @@ class Pass:
         columns = [*self.facts.values(), *self.targets]
         if torn := {column.name for column in columns if column.torn}:
             readings = {name: reading for name, reading in self.known.readings.items() if name not in torn}
-            return Known({*self.known.text, *torn}, {*self.known.torn, *torn}, readings)
+            text, torn = {*self.known.text, *torn}, {*self.known.torn, *torn}
+            return Known(text, torn, readings, decimal=self.decimal)
+        if self.decimal.sign != self.known.decimal.sign:  # a later file tells
+            return Known(self.known.text, self.known.torn, decimal=self.decimal)
         target, target_readings = self._find_target() if self.targets else (None, ())
         readings = {name: self._reading(facts) for name, facts in self.facts.items() if facts.raw and not facts.fixed}
         before, self.known.target = self.known.target, target
@@ -282,7 +293,18 @@ class Pass:
             and readings == {name: self.known.readings.get(name) for name in readings}
         ):
             return None
-        return Known(self.known.text, self.known.torn, readings, target, target_readings)
+        return Known(self.known.text, self.known.torn, readings, target, target_readings, self.decimal)
+
+    def _check_marks(self, origin: str) -> None:
+        """Refuse a table in which one column of numbers has a decimal comma and another one a point."""
+        if self.decimal.typed and not self.decimal.sign:
+            return
+        seen, readings = MarksSeen(self.settings.read), self.known.all_readings()
+        points = self._fits_a_schema and not self.decimal.typed and self.decimal.sign != ","
+        for facts in (*self.facts.values(), *self.targets):
+            if facts.name in readings and readings[facts.name].kind == "number":
+                seen.add(facts.name, facts.texts().counts, facts.fraction() if points else "")
+        seen.check(self.decimal, origin)
 
 
 def _kind(target: Target | None) -> Target | None:
@@ -297,14 +319,16 @@ class Fitting(Pass):
         roles.check(list(piece.columns), piece.origin)
         declared = [name for name in piece.categories if name not in roles.named()]
         self.roles = replace(roles, categorical=(*roles.categorical, *declared))
-        self.names, self.header, self.decimal = list(piece.columns), piece.header, piece.decimal
+        self.names, self.header = list(piece.columns), piece.header
         samples = self._sample, self._texts
         for name in self.names:
             if name not in roles.target:
                 text = name in {*self.roles.categorical, *self.known.torn, *roles.drop}
                 fixed = fixed_column(name, roles, 0, 0)
                 countless = name in self.roles.categorical
-                self.facts[name] = ColumnFacts(name, read.missing, *samples, text=text, countless=countless)
+                self.facts[name] = ColumnFacts(
+                    name, read.missing, *samples, text=text, countless=countless, decimal=self.decimal.sign
+                )
                 self.facts[name].fixed = fixed is not None
         torn, options = self.known.torn, self.settings.target
         self._classes_given = options.classes is not None or len(roles.target) > 1
@@ -312,7 +336,9 @@ class Fitting(Pass):
             options.label_separator
         )
         self.targets = [
-            TargetFacts(name, read.missing, self._sample, self._target_texts, text=name in torn)
+            TargetFacts(
+                name, read.missing, self._sample, self._target_texts, text=name in torn, decimal=self.decimal.sign
+            )
             for name in roles.target
         ]
 
@@ -322,20 +348,22 @@ class Fitting(Pass):
     def _reading(self, facts: ColumnFacts) -> Reading:
         name, roles = facts.name, self.roles
         forced = "text" if name in roles.categorical else forced_kind(name, roles)
-        return reading_of(facts.sorts, facts.texts(), forced=forced, date_form=roles.date_form(name) or "")
+        date_form = roles.date_form(name) or ""
+        return reading_of(facts.sorts, facts.texts(), decimal=facts.decimal, forced=forced, date_form=date_form)
 
     def _images(self) -> Iterable[str]:
         return self.settings.roles.image
 
     def finish(self, origin: str) -> tuple[Schema, list[Skipped]]:
         """See `Pass`."""
+        self._check_marks(origin)
         skipped = self.unlabelled.judge(self.settings.read, self.rows, origin)
         columns = tuple(self._column(name) for name in self.names if name not in self.roles.target)
         check_any_used(columns, origin)
         target = self.known.target
         if target is not None and target.task == "regression" and self.settings.target.scale_target:
             target = scaled_by(target, [column.numbers() for column in self.targets])
-        marks, header, decimal = tuple(self.marks), self.header, self.decimal
+        marks, header, decimal = tuple(self.marks), self.header, "," if self.decimal.sign == "," else ""
         return Schema(columns=columns, target=target, marks=marks, header=header, decimal=decimal), skipped
 
     def _column(self, name: str) -> Column:
@@ -385,11 +413,13 @@ class Applying(Pass):
         samples, torn = (self._sample, self._texts), self.known.torn
         for name, column in self._columns.items():
             text = isinstance(column, CategoryColumn) or name in torn
-            self.facts[name] = ColumnFacts(name, self.marks, *samples, text=text)
+            self.facts[name] = ColumnFacts(name, self.marks, *samples, text=text, decimal=self.decimal.sign)
         target = self._schema.target
         if target is not None and all(name in piece.columns for name in target.columns):
             self.targets = [
-                TargetFacts(name, self.marks, self._sample, self._target_texts, text=name in torn)
+                TargetFacts(
+                    name, self.marks, self._sample, self._target_texts, text=name in torn, decimal=self.decimal.sign
+                )
                 for name in target.columns
             ]
 
@@ -402,13 +432,16 @@ class Applying(Pass):
 
     def _reading(self, facts: ColumnFacts) -> Reading:
         column = self._columns[facts.name]
-        return reading_in_file(column, facts.texts().counts) if isinstance(column, NumberColumn) else Reading("text")
+        if isinstance(column, NumberColumn):
+            return reading_in_file(column, facts.texts().counts, facts.decimal)
+        return Reading("text")
 
     def _images(self) -> Iterable[str]:
         return [column.name for column in self._schema.of_kind("image")]
 
     def finish(self, origin: str) -> tuple[Schema, list[Skipped]]:
         """See `Pass`."""
+        self._check_marks(origin)
         for name, column in self._columns.items():
             check_kind(column, self.facts[name], origin, fits=name in self._fits - self._counts)
         return self._schema, []

@@ -52,9 +52,16 @@ class TargetFacts(ColumnFacts):
     """
 
     def __init__(
-        self, name: str, marks: Collection[str], sample: RowSample, texts: RowSample, *, text: bool = False
+        self,
+        name: str,
+        marks: Collection[str],
+        sample: RowSample,
+        texts: RowSample,
+        *,
+        text: bool = False,
+        decimal: str = "",
     ) -> None:
-        super().__init__(name, marks, sample, texts, text=text)
+        super().__init__(name, marks, sample, texts, text=text, decimal=decimal)
         self._different: dict[float, None] = {}  # finite numbers
         self._infinite: dict[float, None] = {}
         self._many = False
@@ -85,7 +92,7 @@ class TargetFacts(ColumnFacts):
         """What the column is if it holds no dates, and why."""
         if self.sorts & {"text", "truth"}:
             counts = self.texts().counts
-            return task_of(list(counts), list(counts.values()))[:2]
+            return task_of(list(counts), list(counts.values()), self.decimal)[:2]
         return task_of_numbers(self._numbers_seen(), self._there)
 
     def reading(self, forced: str | None = None) -> Reading:
@@ -94,7 +101,7 @@ class TargetFacts(ColumnFacts):
         Args:
             forced: "number" where it has to be one.
         """
-        return reading_of(self.sorts, self.texts(), forced=forced)
+        return reading_of(self.sorts, self.texts(), decimal=self.decimal, forced=forced)
 
     def are_flags(self, form: str) -> bool:
         """Whether there are no numbers but 0 and 1.
@@ -237,7 +244,7 @@ def readings_in_file(target: Target, facts: Sequence[TargetFacts]) -> tuple[Read
         form, texts = target.form(place), column.texts().counts
         if texts:
             truth = {text.lower() for text in texts} <= {"false", "true"}
-            form = "boolean" if truth else fitting_form(strings_of(texts), form, ())
+            form = "boolean" if truth else fitting_form(texts, form, column.decimal)
         readings.append(Reading("number", form))
     return tuple(readings)
 

@@ -1,0 +1,142 @@
+"""The one decimal mark of a file: what its first rows show, and whether all of it agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from dlkit.errors import DataError
+from dlkit.reading.cells import DecimalMark
+from dlkit.reading.parsing import decimal_mark, looks_like_number
+from dlkit.reading.policy import ReadOptions
+
+__all__ = ["MarksSeen", "decimal_of", "one_mark", "said_decimal"]
+
+_FEW = 20
+
+
+def decimal_of(
+    rows: Sequence[Sequence[str]], names: Sequence[str], read: Sequence[str], options: ReadOptions, origin: str
+) -> DecimalMark:
+    """The decimal mark of a file by what the caller says, or by a cell of its first rows.
+
+    Args:
+        rows: Its first rows.
+        names: Of its columns.
+        read: Of those that are read.
+        options: How to read.
+        origin: The file, for errors.
+
+    Raises:
+        DataError: one column proves a comma and another a point; both cells are named.
+    """
+    if options.said_decimal:
+        return said_decimal(options)
+    proofs: dict[str, str] = {}
+    for name, cells in zip(names, zip(*(row for row in rows if len(row) == len(names)), strict=True), strict=False):
+        together = "".join(cells)
+        if name not in read or not options.may_hold_numbers(name) or ("," not in together and "." not in together):
+            continue
+        # Where no cell has a comma, a few cells tell whether the points are those of numbers.
+        marks = _marks_of(cells if "," in together or options.thousands != "auto" else cells[:_FEW], options)
+        if len(marks) == 1:
+            mark, cell = marks.popitem()
+            proofs.setdefault(mark, f"{cell!r} in column {name!r}")
+    if len(proofs) == 2:
+        raise _contradicting(origin, proofs[","], proofs["."])
+    if proofs:
+        return DecimalMark(*proofs.popitem())
+    return DecimalMark(options.usual_decimal, "the data that was trained on" if options.usual_decimal else "")
+
+
+def _marks_of(cells: Sequence[str], options: ReadOptions) -> dict[str, str]:
+    """The marks that the numbers of a column prove, each with a cell; none where some cell is not a number."""
+    marks: dict[str, str] = {}
+    for cell in dict.fromkeys(cells):
+        text = cell.strip()
+        if text and text not in options.missing:
+            if not looks_like_number(text):
+                return {}
+            if mark := decimal_mark(text, options.thousands):
+                marks.setdefault(mark, text)
+    return marks
+
+
+class MarksSeen:
+    """The decimal marks that the columns of numbers of a whole table prove, asked at its end.
+
+    Args:
+        options: How it was read.
+    """
+
+    def __init__(self, options: ReadOptions) -> None:
+        self._options = options
+        self._proofs: dict[str, str] = {}
+
+    def add(self, name: str, texts: Iterable[str], fraction: str = "") -> None:
+        """Take in a column of numbers; one that has both marks proves nothing.
+
+        Args:
+            name: Of the column.
+            texts: Its cells that are text.
+            fraction: A number with a decimal point that was read as a number.
+        """
+        if not self._options.may_hold_numbers(name):
+            return
+        marks = {".": fraction} if fraction else {}
+        for text in texts:
+            if looks_like_number(text) and (mark := decimal_mark(text, self._options.thousands)):
+                marks.setdefault(mark, text)
+        if len(marks) == 1:
+            mark, cell = marks.popitem()
+            self._proofs.setdefault(mark, f"{cell!r} in column {name!r}")
+
+    def check(self, known: DecimalMark, origin: str) -> None:
+        """Refuse a table whose columns prove two marks, or another one than is known.
+
+        Args:
+            known: What was known from the beginning.
+            origin: The table, for errors.
+
+        Raises:
+            DataError: both cells are named.
+        """
+        proofs = {**self._proofs, **({known.sign: known.proof} if known.sign else {})}
+        if len(proofs) == 2:
+            found = "," if known.sign != "," else "."
+            raise _contradicting(origin, proofs.pop(found), *proofs.values())
+
+
+def one_mark(before: DecimalMark, here: DecimalMark, origin: str) -> DecimalMark:
+    """The mark of tables under each other.
+
+    Args:
+        before: That of the first ones.
+        here: That of another one.
+        origin: The other one, for errors.
+
+    Raises:
+        DataError: it has another mark.
+    """
+    if before.sign and here.sign and before.sign != here.sign:
+        raise _contradicting(origin, here.proof, before.proof)
+    return before if before.sign or not here.sign else here
+
+
+def _contradicting(origin: str, one: str, other: str) -> DataError:
+    return DataError(
+        f"{origin}: two decimal marks: {one} contradicts {other}, so one of them would be read wrong; name a "
+        "column that holds no numbers in categorical= or drop=, or leave it out by columns="
+    )
+
+
+def said_decimal(options: ReadOptions, *, typed: bool = False) -> DecimalMark:
+    """The decimal mark that the caller says.
+
+    Args:
+        options: How to read.
+        typed: Whether the cells of numbers have types already.
+    """
+    if not options.said_decimal:
+        return DecimalMark(typed=typed)
+    said = "decimal" if options.decimal != "auto" else "thousands"
+    return DecimalMark(options.said_decimal, f"{said}={getattr(options, said)!r}", typed)
