@@ -64,7 +64,8 @@ callbacks/base callbacks/checkpoint callbacks/back_to_best callbacks/early_stopp
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
 training/sources training/windows
-training/meaning training/units training/batches training/counting training/outputs training/summing training/exchanging
+training/meaning training/units training/batches training/counting training/dealing training/outputs
+training/summing training/exchanging
 training/optimizing training/steps
 training/closures
 training/judging training/loop training/signals training/handed training/identity training/schedules

@@ -22,7 +22,11 @@ _NAN = float("nan")
 
 
 class Tally(ABC):
-    """What is kept of all batches; several measures may be computed from one tally."""
+    """What is kept of all batches; several measures may be computed from one tally.
+
+    That of several batches is the tallies of single ones, joined in the order of the batches: wherever each of them was
+    counted, the bits are the same.
+    """
 
     @staticmethod
     @abstractmethod
@@ -30,8 +34,12 @@ class Tally(ABC):
         """Whether output and target, as the loss says they are, can be counted; True where the loss says nothing."""
 
     @abstractmethod
-    def add(self, output: Tensor, target: Tensor, objective: Objective) -> None:
-        """Take in a batch; see `dlkit.objective` for the shapes."""
+    def count(self, output: Tensor, target: Tensor, objective: Objective) -> None:
+        """Count a batch, in a tally that is empty; see `dlkit.objective` for the shapes."""
+
+    @abstractmethod
+    def join(self, batch: Any) -> None:
+        """Add the tally of the next batch, which is of the same class."""
 
 
 class Decisions(Tally):
@@ -50,15 +58,20 @@ class Decisions(Tally):
     def reads(objective: Objective) -> bool:
         return objective.kind != "numbers"
 
-    def add(self, output: Tensor, target: Tensor, objective: Objective) -> None:
+    def count(self, output: Tensor, target: Tensor, objective: Objective) -> None:
         read = classified(output, target, objective)
-        self.total += len(read.target)
-        self.labels, self.unclear = not read.one_of_many, self.unclear or read.unclear
-        self.undefined = read.scores.isnan().any() | self.undefined
-        hits, predicted, actual = _counted(read)
-        if isinstance(self.hits, Tensor) and len(self.hits) != len(hits):
-            raise TrainingError(f"the output has {len(hits)} classes, that of earlier batches {len(self.hits)}")
-        self.hits, self.predicted, self.actual = self.hits + hits, self.predicted + predicted, self.actual + actual
+        self.total, self.labels, self.unclear = len(read.target), not read.one_of_many, read.unclear
+        self.undefined = read.scores.isnan().any()
+        self.hits, self.predicted, self.actual = _counted(read)
+
+    def join(self, batch: Decisions) -> None:
+        if isinstance(self.hits, Tensor) and len(self.hits) != len(batch.hits):
+            raise TrainingError(f"the output has {len(batch.hits)} classes, that of earlier batches {len(self.hits)}")
+        self.total += batch.total
+        self.labels, self.unclear = batch.labels, self.unclear or batch.unclear
+        self.undefined = batch.undefined | self.undefined
+        self.hits, self.predicted = self.hits + batch.hits, self.predicted + batch.predicted
+        self.actual = self.actual + batch.actual
 
     def whole(self) -> _Counts:
         """All counts, as float64 on the CPU."""
@@ -146,15 +159,19 @@ class Ranks(Tally):
     def reads(objective: Objective) -> bool:
         return objective.kind != "numbers" and objective.form != "scores"
 
-    def add(self, output: Tensor, target: Tensor, objective: Objective) -> None:
+    def count(self, output: Tensor, target: Tensor, objective: Objective) -> None:
         read = classified(output, target, objective)
         if read.unclear:
             raise TrainingError("whether dimension 1 of the output [B, D, E] holds labels is not known")
         if read.one_of_many and read.form is None:
             raise TrainingError(f"the loss does not say how the outputs become probabilities; {WAY}")
         self.logits = read.one_of_many and read.form == "logits"
-        self.scores.append(read.scores.detach().cpu())
-        self.targets.append(read.target.cpu())
+        self.scores, self.targets = [read.scores.detach().cpu()], [read.target.cpu()]
+
+    def join(self, batch: Ranks) -> None:
+        self.logits = batch.logits
+        self.scores += batch.scores
+        self.targets += batch.targets
 
     def mean(self, of_two: Callable[[Tensor, Tensor], float]) -> float:
         """The mean of a binary measure over labels, or classes against the rest; undefined ones are left out."""
@@ -204,19 +221,26 @@ class Errors(Tally):
     def reads(objective: Objective) -> bool:
         return objective.kind in (None, "numbers")
 
-    def add(self, output: Tensor, target: Tensor, objective: Objective) -> None:
+    def count(self, output: Tensor, target: Tensor, objective: Objective) -> None:
         preds, target = (_exact(each) for each in numbers(output, target, objective))
         rows = target.reshape(len(target), -1) if target.dim() else target.reshape(1, 1)
         off = preds.reshape(rows.shape) - rows
         if not len(rows):
             return
-        self.absolute = self.absolute + off.abs().sum()
-        self.squared = self.squared + off.square().sum(0)
-        center = rows.mean(0)
-        moved, total = center - self.center, self.rows + len(rows)
-        spread = (rows - center).square().sum(0) + moved.square() * (self.rows * len(rows) / total)
-        self.spread, self.center = self.spread + spread, self.center + moved * (len(rows) / total)
-        self.rows, self.values = total, self.values + rows.numel()
+        self.rows, self.values = len(rows), rows.numel()
+        self.absolute, self.squared = off.abs().sum(), off.square().sum(0)
+        self.center = rows.mean(0)
+        self.spread = (rows - self.center).square().sum(0)
+
+    def join(self, batch: Errors) -> None:
+        if not batch.rows:
+            return
+        self.absolute = self.absolute + batch.absolute
+        self.squared = self.squared + batch.squared
+        moved, total = batch.center - self.center, self.rows + batch.rows
+        spread = batch.spread + moved.square() * (self.rows * batch.rows / total)
+        self.spread, self.center = self.spread + spread, self.center + moved * (batch.rows / total)
+        self.rows, self.values = total, self.values + batch.values
 
     def mean_squared(self) -> float:
         """Over all values."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import gc
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from dlkit.errors import ArgumentError, TrainingError
 
@@ -203,6 +206,16 @@ def _gathered(piece: Tensor, size: int) -> Tensor:
     return together
 
 
+_joins = itertools.count()
+
+
+@functools.cache
+def _meeting_place(world: World) -> Any:
+    """The store through which the processes find each other, one for as long as this process lives."""
+    store, _, _ = next(rendezvous("env://", rank=world.rank, world_size=world.size, timeout=_PATIENCE))
+    return store
+
+
 @contextlib.contextmanager
 def joined(world: World, device: torch.device) -> Iterator[None]:
     """Talk to the other processes while the block runs.
@@ -221,7 +234,9 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=_PATIENCE, rank=world.rank, world_size=world.size)
+        # Under names of its own each time: torchrun's store still holds the addresses of the group before.
+        store = dist.PrefixStore(f"dlkit {next(_joins)}", _meeting_place(world))
+        dist.init_process_group(backend, store=store, timeout=_PATIENCE, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"process {world.rank} of {world.size} did not find the others at "

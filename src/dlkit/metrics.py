@@ -7,8 +7,9 @@ classes, which targets are ignored, whether outputs are logits or probabilities.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from dlkit._shapes import shape_of
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.objective import WAY, Objective, logits_in, objective_of, unwrapped
 
-__all__ = ["Mean", "Metrics", "names"]
+__all__ = ["Mean", "Metrics", "Told", "names"]
 
 
 def names() -> list[str]:
@@ -63,6 +64,20 @@ class Mean:
     def reset(self) -> None:
         """Forget everything."""
         self._sum, self._count = 0.0, 0
+
+
+class Told(NamedTuple):
+    """What metrics have to know of a batch.
+
+    Attributes:
+        tallies: Of those by name.
+        preds: What those that are objects get.
+        target: What it should have been.
+    """
+
+    tallies: dict[type[Tally], Tally]
+    preds: Any
+    target: Any
 
 
 class Metrics:
@@ -153,29 +168,78 @@ class Metrics:
         Raises:
             TrainingError: a metric cannot take them, or how to read them is not known.
         """
+        told = self.told(preds, target)
+        self.take(told)
+        self.show(told)
+
+    def told(self, preds: Any, target: Any) -> Told:
+        """What these metrics have to know of a batch, so that another process may take it in.
+
+        Args:
+            preds: See `update`.
+            target: See `update`.
+
+        Raises:
+            TrainingError: how to read them is not known.
+        """
         objective, logits = self._objective, logits_in(preds)
         if logits is not None:
             preds = logits
             if objective.form is None:
                 objective = Objective(form="logits")
-        done: set[type[Tally]] = set()
+        tallies: dict[type[Tally], Tally] = {}
         for name, metric in self._wanted.items():
-            try:
-                if not isinstance(metric, str):
-                    _moved(metric, preds).update(*_fitted(metric, preds, target))
-                elif (kind := MEASURES[metric].tally) not in done:
-                    self._tallies.setdefault(kind, kind()).add(*_tensors(preds, target), objective)
-                    done.add(kind)
-            except (ValueError, RuntimeError, TypeError, TrainingError) as error:
-                raise TrainingError(
-                    f"metric {name!r} could not take a batch: "
-                    f"predictions {shape_of(preds)}, targets {shape_of(target)}: {error}"
-                ) from error
-        self._begun = True
+            if isinstance(metric, str) and (kind := MEASURES[metric].tally) not in tallies:
+                with _explained(name, preds, target):
+                    tallies[kind] = kind()
+                    tallies[kind].count(*_tensors(preds, target), objective)
+        return Told(tallies, preds, target)
 
-    def compute(self) -> dict[str, float]:
-        """The values over all batches since `reset`, as plain numbers; nothing where there was no batch."""
-        return {name: self._value(name, metric) for name, metric in self._wanted.items()} if self._begun else {}
+    def take(self, told: Told) -> None:
+        """Take in the tallies of the next batch.
+
+        Args:
+            told: What `told` gave, in this process or another.
+
+        Raises:
+            TrainingError: they do not fit those before.
+        """
+        self._begun = True
+        for name, metric in self._wanted.items():
+            if isinstance(metric, str) and (kind := MEASURES[metric].tally) in told.tallies:
+                with _explained(name, told.preds, told.target):
+                    self._tallies.setdefault(kind, kind()).join(told.tallies.pop(kind))
+
+    def show(self, told: Told) -> None:
+        """Show output and target of a batch to the metrics that were handed over as objects.
+
+        Args:
+            told: What `told` gave, in this process or another.
+
+        Raises:
+            TrainingError: one cannot take them.
+        """
+        for name, metric in self._wanted.items():
+            if not isinstance(metric, str):
+                with _explained(name, told.preds, told.target):
+                    _moved(metric, told.preds).update(*_fitted(metric, told.preds, told.target))
+
+    def compute(self, *, put_together: bool = False) -> dict[str, float]:
+        """The values over all batches since `reset`, as plain numbers; nothing where there was no batch.
+
+        Args:
+            put_together: Each process has shown other batches to torchmetrics' objects: let them sum their states up.
+                Else they are kept from it, as each has seen all.
+        """
+        if not self._begun:
+            return {}
+        with contextlib.nullcontext() if put_together else _by_themselves(self.objects.values()):
+            return {name: self._value(name, metric) for name, metric in self._wanted.items()}
+
+    @property
+    def sum_up(self) -> bool:
+        """Whether all objects among the metrics can put the states of several processes together themselves."""
+        return all(hasattr(metric, "distributed_available_fn") for metric in self.objects.values())
 
     def _value(self, name: str, metric: Any) -> float:
         if not isinstance(metric, str):
@@ -193,6 +257,36 @@ class Metrics:
         for metric in self._wanted.values():
             if not isinstance(metric, str):
                 metric.reset()
+
+
+@contextlib.contextmanager
+def _explained(name: str, preds: Any, target: Any) -> Iterator[None]:
+    """Say which metric could not take which batch."""
+    try:
+        yield
+    except (ValueError, RuntimeError, TypeError, TrainingError) as error:
+        raise TrainingError(
+            f"metric {name!r} could not take a batch: "
+            f"predictions {shape_of(preds)}, targets {shape_of(target)}: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _by_themselves(metrics: Iterable[Any]) -> Iterator[None]:
+    """Keep torchmetrics from summing over the processes of a run: it would count each batch as often as there are."""
+    parts: list[Any] = [part for metric in metrics if isinstance(metric, torch.nn.Module) for part in metric.modules()]
+    asked = [(part, part.distributed_available_fn) for part in parts if hasattr(part, "distributed_available_fn")]
+    try:
+        for part, _ in asked:
+            part.distributed_available_fn = _never
+        yield
+    finally:
+        for part, function in asked:
+            part.distributed_available_fn = function
+
+
+def _never() -> bool:
+    return False
 
 
 def _number(name: str, value: Any) -> float:

@@ -112,6 +112,103 @@ print(json.dumps({"weights": digest.hexdigest(), "rows": rows, "accuracy": train
 '''
 
 
+JUDGE = '''
+import hashlib, json, os, sys
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from dlkit import Trainer
+from dlkit.metrics import Mean
+from dlkit.training import dealing
+
+case = json.loads(sys.argv[1])
+torchs = case.get("torchmetrics")
+if torchs:  # importing it takes seconds
+    from torchmetrics import MeanSquaredError, SumMetric
+torch.manual_seed(0)
+torch.set_num_threads(1)
+
+
+class Noisy(nn.Module):
+    """Draws for its outputs, also while it is judged."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.layer(x) + 0.1 * torch.randn(*x.shape[:-1], 3)
+
+
+class Order:
+    """An own metric that knows nothing of processes, and whose value hangs on the order of the batches."""
+
+    higher_is_better = True
+
+    def reset(self):
+        self.value = 0.0
+
+    def update(self, preds, target):
+        self.value = 0.7 * self.value + float(preds.sum()) + len(target)
+
+    def compute(self):
+        return self.value
+
+
+class Stream:
+    """Batches that come one after the other; nobody knows how many there are."""
+
+    def __iter__(self):
+        yield from batches[:7]
+
+
+if torchs:
+
+    class Total(SumMetric):
+        """Twice as large where two processes put their states together that have seen the same."""
+
+        def update(self, preds, target):
+            super().update(preds)
+
+
+x, y = torch.randn(75, 6), torch.randint(0, 3, (75,))
+data = TensorDataset(x, y)
+batches = list(DataLoader(data, 4))
+rough = (lambda o, t: float((o.argmax(1) == t).float().mean()))
+metrics = {name: name for name in ("accuracy", "f1", "auroc")}
+metrics |= {"order": Order(), "mean": Mean(rough, higher_is_better=True), **({"sum": Total()} if torchs else {})}
+
+
+def sha(tensors):
+    return hashlib.sha256(b"".join(each.contiguous().numpy().tobytes() for each in tensors)).hexdigest()
+
+
+def trainer(model, loss, metrics):
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    return Trainer(model, loss, optimizer, metrics=metrics, accumulate=4, device="cpu")
+
+
+noisy = trainer(Noisy(), nn.CrossEntropyLoss(), metrics)
+history = noisy.fit(batches[:8], DataLoader(data, 4), epochs=2, validate_every="2 steps")
+results = {"rows": history.rows, "weights": sha(noisy.model.state_dict().values())}
+results["evaluated"] = [noisy.evaluate(each) for each in (batches[:1], batches[:2], batches, Stream())]
+results["tested"] = noisy.test(DataLoader(data, 10))
+results["predicted"] = [sha([noisy.predict(DataLoader(x, 4))]), sha([noisy.predict(batches[:1])])]
+results["ragged"] = sha(noisy.predict([x[:4, None], x[4:8, None].repeat(1, 2, 1)], has_targets=False))
+number = trainer(nn.Linear(6, 1), lambda o, t: (o - t).square().mean(), ["mae", "rmse", "r2"])
+wide = TensorDataset(x, 3 * x[:, :1] + 1)
+results["numbers"] = number.evaluate(DataLoader(wide, 4))
+if torchs:
+    dealing.LARGE = 10
+    results["own objects"] = noisy.evaluate(batches[:9])
+    summed = trainer(nn.Linear(6, 1), nn.MSELoss(), {"mse": MeanSquaredError()})
+    results["close"] = summed.evaluate(DataLoader(wide, 4))["mse"]
+print(json.dumps(results), flush=True)
+if torchs:
+    number.evaluate([(x[:4], x[:4, :1]), (x[:4, None], x[:4, None, :1])])
+'''
+
+
 def free_port() -> int:
     """A port of the loopback address that nobody has just now."""
     with socket.socket() as probe:
@@ -119,16 +216,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(size: int, case: dict[str, object], folder: Path) -> list[Program]:
+def start(size: int, case: dict[str, object], folder: Path, text: str = TRAIN) -> list[Program]:
     """Start the script in as many processes.
 
     Args:
         size: How many.
         case: What to train.
         folder: Where the script is put.
+        text: The script's.
     """
     script = folder / "train.py"
-    script.write_text(TRAIN, encoding="utf-8")
+    script.write_text(text, encoding="utf-8")
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
     own = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)] if size > 1 else [{}]
     return [Program([script, json.dumps(case)], env={**os.environ, "OMP_NUM_THREADS": "1", **each}) for each in own]
@@ -145,14 +243,15 @@ def ends(programs: list[Program], timeout: float = 120.0) -> list[tuple[int, str
     return [(program.returncode or 0, *text) for program, text in zip(programs, texts, strict=True)]
 
 
-def results(size: int, case: dict[str, object], folder: Path) -> list[dict[str, object]]:
-    """What every process has trained.
+def results(size: int, case: dict[str, object], folder: Path, text: str = TRAIN) -> list[dict[str, object]]:
+    """What every process has printed last.
 
     Args:
         size: How many.
         case: What to train.
         folder: Where the script is put.
+        text: The script's.
     """
-    found = ends(start(size, case, folder))
+    found = ends(start(size, case, folder, text))
     assert all(code == 0 for code, _, _ in found), found
     return [json.loads(out.splitlines()[-1]) for _, out, _ in found]

@@ -21,7 +21,7 @@ from dlkit._shapes import shape_of
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.objective import IGNORED, objective_of, unwrapped
 
-__all__ = ["Averaging", "Counting", "samples_of"]
+__all__ = ["Averaging", "Counting", "samples_of", "told"]
 
 _WAY = (
     "say what the loss of a batch is divided by with Trainer(..., count=function), for example "
@@ -122,21 +122,42 @@ class Averaging:
         Raises:
             TrainingError: the loss may divide it by something else than those before.
         """
+        count, unit = self.seen(batch)
+        self.put_beside(unit, batch)
+        return count
+
+    def seen(self, batch: Any) -> tuple[Any, Any]:
+        """What a batch counts, and what one of its samples is, as far as that matters.
+
+        Args:
+            batch: Any.
+        """
         if self.counting.known:
-            return self.counting(batch)
+            return self.counting(batch), None
         count, unit = _samples(batch)
-        if self._ignores(batch):
-            unit = _UNKNOWN
+        return count, _UNKNOWN if self._ignores(batch) else unit
+
+    def put_beside(self, unit: Any, batch: Any) -> None:
+        """Refuse the next batch where it may count otherwise than those before.
+
+        Args:
+            unit: What `seen` gave, in this process or another.
+            batch: The batch, or what `told` gave.
+
+        Raises:
+            TrainingError: it does.
+        """
+        if self.counting.known:
+            return
         if self._first is None:
             self._first = unit, batch
-            return count
+            return
         self._several = True
-        if unit is _UNKNOWN or unit != self._first[0]:
+        if unit == _UNKNOWN or unit != self._first[0]:
             raise TrainingError(
-                f"what a batch counts is not known: the loss is not one of torch's, and of the batches {_told(batch)} "
-                f"and {_told(self._first[1])} it may be a mean over samples, positions or what is not ignored; {_WAY}"
+                f"what a batch counts is not known: the loss is not one of torch's, and of the batches {told(batch)} "
+                f"and {told(self._first[1])} it may be a mean over samples, positions or what is not ignored; {_WAY}"
             )
-        return count
 
     def _ignores(self, batch: Any) -> bool:
         """Whether targets are ignored by torch's convention; a GPU is not waited for, `settle` tells."""
@@ -161,7 +182,7 @@ class Averaging:
             )
 
 
-_UNKNOWN = object()
+_UNKNOWN = "unknown"  # what else a sample can be is no text
 _READ_EVERY = 64
 
 
@@ -170,7 +191,14 @@ def _waits(flag: Tensor) -> bool:
     return flag.is_cpu
 
 
-def _told(batch: Any) -> str:
+def told(batch: Any) -> str:
+    """What an error says of a batch.
+
+    Args:
+        batch: Any; one of which it is said already stays as it is.
+    """
+    if isinstance(batch, str):
+        return batch
     ignored = any(bool((tensor == IGNORED).any()) for tensor in tensors_in(split(batch)[1]))
     return f"({shape_of(batch)}{f', with ignored targets ({IGNORED})' if ignored else ''})"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,16 @@ from dlkit._layer_errors import locate
 from dlkit._modes import in_mode
 from dlkit._nested import map_leaves
 from dlkit.callbacks.guards import watch_evaluation
+from dlkit.distributed import joined
 from dlkit.errors import TrainingError
-from dlkit.loader import LEFT_OUT
-from dlkit.metrics import Metrics
+from dlkit.loader import LEFT_OUT, Mine
+from dlkit.metrics import Metrics, Told
 from dlkit.runs.state import LossMeter, Run
 from dlkit.samplers import Shuffle
-from dlkit.training import meaning
-from dlkit.training.batches import on_device
+from dlkit.training import counting, dealing, meaning
+from dlkit.training.batches import on_device, to_device
 from dlkit.training.counting import Averaging, samples_of
+from dlkit.training.dealing import InTurns, to_send
 from dlkit.training.sources import Source, source_of
 from dlkit.training.steps import Forward
 from dlkit.training.units import Unit
@@ -90,13 +92,14 @@ class Judge:
         def validate() -> dict[str, float] | None:
             if run.stop_reason is not None:
                 return None
-            return self.measure(val.batches(0), unit, watch=watch, go_on=go_on)
+            with self._apart(val.seed):
+                return self.measure(functools.partial(val.batches, 0, 0), unit, watch=watch, go_on=go_on)
 
         return validate
 
     def measure(
         self,
-        batches: Iterable[Any],
+        batches: Callable[[Mine], Iterable[Any]],
         unit: Unit,
         *,
         go_on: Callable[[int], bool] = lambda done: True,
@@ -104,8 +107,10 @@ class Judge:
     ) -> dict[str, float] | None:
         """The mean loss and the metrics over all samples, however they are cut into batches; None if `go_on` said no.
 
+        Several processes share the batches. What each has found goes to all, so the values are the same, bit for bit.
+
         Args:
-            batches: As the loader gave them.
+            batches: `batches(mine)` gives them as the loader does.
             unit: Of what the metrics are told; the loss stays as it is.
             go_on: Called after each batch with the number of batches done; False ends the evaluation.
             watch: Sees the losses of the batches, see `LossMeter`.
@@ -113,35 +118,44 @@ class Judge:
         Raises:
             TrainingError: there was no batch at all, or what the batches count in the mean is not known.
         """
-        forward, model = self.forward, self._module()
-        meter, done, counted = LossMeter(), 0, Averaging(forward.counting)
+        meter, done, counted = LossMeter(), 0, Averaging(self.forward.counting)
         if watch is not None:
             meter.watchers.append(watch)
         self.metrics.reset()
+        look = _Look(self, unit, counted)
         with contextlib.ExitStack() as modes, torch.no_grad():
-            for module in (model, *forward.loss_modules):  # what a loss remembers is not to come from this data
+            for module in (self._module(), *self.forward.loss_modules):  # what a loss remembers is not of this data
                 modes.enter_context(in_mode(module, training=False))
-            for number, batch in enumerate(self.prepare(batches)):
-                if batch is LEFT_OUT:
+            turns = InTurns(self.run, lambda mine: self.prepare(batches(mine)), look)
+            for number, (own, found) in enumerate(turns):
+                look.by_states = by_states = self._by_states(turns.largest, said=look.by_states)
+                if found is None:
                     meter.flush()  # the losses that are read at once are those of batches in a row
                     continue
-                try:
-                    loss, output, target = forward(batch, model)
-                    count = counted(batch)
-                    meter.add(forward.counting.mean(loss, count), count, number)
-                    if len(self.metrics):
-                        judged = output if hasattr(output, "logits") else forward.prediction(output)
-                        self.metrics.update(*unit.pair(judged, target))
-                except Exception as error:
-                    locate(error, f"batch {number + 1} of the evaluation")
-                    raise
+                counted.put_beside(found.unit, found.batch)
+                meter.add(found.loss, found.count, number)
+                if found.told is not None:
+                    self.metrics.take(found.told)
+                    if found.shows and (own or not by_states):
+                        look.show(number, found.told)
                 done += 1
                 if not go_on(done):
                     return None
         counted.settle()
         if done == 0:
             raise TrainingError("the loader for the evaluation yielded no batch; is its dataset empty?")
-        return {"loss": float("nan"), **meter.mean(), **self.metrics.compute()}  # NaN where every target is ignored
+        measured = self.metrics.compute(put_together=look.by_states)
+        return {"loss": float("nan"), **meter.mean(), **measured}  # NaN where every target is ignored
+
+    def _by_states(self, largest: int, *, said: bool) -> bool:
+        """Whether outputs are so large that it is the states of torchmetrics' objects that are put together."""
+        by_states = largest > dealing.LARGE and bool(self.metrics.objects) and self.metrics.sum_up
+        if by_states and not said:
+            self.run.say(
+                f"outputs and targets of a batch take {largest / 1e6:.0f} MB: each process shows its own to the "
+                "metrics, whose states are then put together; their last digits may depend on the number of processes"
+            )
+        return by_states
 
     def evaluate(self, loader: Any) -> dict[str, float]:
         """See `Trainer.evaluate`.
@@ -150,8 +164,9 @@ class Judge:
             loader: Anything `fit` takes.
         """
         source = self._source(loader)
-        with rng.isolated(source.seed):
-            return self.measure(source.batches(0), self.unit(loader), watch=self._watch(source)) or {}
+        batches, watch = functools.partial(source.batches, 0, 0), self._watch(source)
+        with joined(self.run.world, self.run.device), self._apart(source.seed):
+            return self.measure(batches, self.unit(loader), watch=watch) or {}
 
     def predict(self, loader: Any, *, has_targets: bool | None, scaled: bool) -> Any:
         """See `Trainer.predict`.
@@ -161,13 +176,13 @@ class Judge:
             has_targets: Whether batches of two are inputs and target.
             scaled: Leave the outputs of a regression as the model gives them.
         """
-        source = self._source(loader)
-        if isinstance(getattr(getattr(source, "loader", None), "planner", None), Shuffle):
+        source, leads = self._source(loader), self.run.world.leads
+        if leads and isinstance(getattr(getattr(source, "loader", None), "planner", None), Shuffle):
             warnings.warn(
                 "the loader shuffles, and so are the predictions; pass one without shuffle=True", stacklevel=3
             )
         leaves_out = getattr(meaning.data_of(loader), "leaves_out", False)
-        with rng.isolated(source.seed):
+        with joined(self.run.world, self.run.device), self._apart(source.seed):
             outputs = _concatenated(self._outputs(source, has_targets, leaves_out=leaves_out))
         if _has_lists(outputs):
             self.run.say(
@@ -179,21 +194,27 @@ class Judge:
     def _outputs(self, source: Source, has_targets: bool | None, *, leaves_out: bool) -> list[Any]:
         """The outputs of all batches, in the loader's order, on the CPU."""
         outputs, short, model = list[Any](), list[int](), self._module()
+
+        def look(number: int, batch: Any) -> tuple[bool, list[Any]]:
+            planned = len(source.indices(0, number) or ()) if leaves_out else 0
+            if batch is LEFT_OUT:
+                return True, []
+            inputs = batch if has_targets is False else as_input(model, *split(batch))
+            self.start_stream(number)
+            try:
+                output = self.forward.output(inputs, model)
+            except Exception as error:
+                locate(error, f"batch {number + 1} of the prediction")
+                raise
+            found = map_leaves(getattr(output, "logits", output), _to_cpu)
+            return samples_of(batch) < planned, [found if self.run.world.size == 1 else to_send(found)]
+
         with in_mode(model, training=False), torch.no_grad():
-            for number, batch in enumerate(self.prepare(source.batches(0))):
-                planned = len(source.indices(0, number) or ()) if leaves_out else 0
-                if batch is LEFT_OUT or samples_of(batch) < planned:
-                    short.append(number + 1)
-                if batch is LEFT_OUT:
-                    continue
-                inputs = batch if has_targets is False else as_input(model, *split(batch))
-                try:
-                    output = self.forward.output(inputs, model)
-                except Exception as error:
-                    locate(error, f"batch {number + 1} of the prediction")
-                    raise
-                outputs.append(map_leaves(getattr(output, "logits", output), _to_cpu))
-        if short:
+            turns = InTurns(self.run, lambda mine: self.prepare(source.batches(0, 0, mine)), look)
+            for number, (_, (lacks, found)) in enumerate(turns):
+                short += [number + 1] * lacks
+                outputs += found
+        if short and self.run.world.leads:
             warnings.warn(
                 f"samples that cannot be read have no prediction, in batch {', '.join(map(str, short))}: there are "
                 "fewer predictions than samples. Read the data with on_error='raise', or predict on "
@@ -204,16 +225,104 @@ class Judge:
             raise TrainingError("the loader yielded no batch to predict; is its dataset empty?")
         return outputs
 
+    @contextlib.contextmanager
+    def _apart(self, seed: int) -> Iterator[None]:
+        """A block that draws from streams of its own: what a model draws in it moves nothing of the training."""
+        streams = rng.state_dict()
+        rng.set_streams(seed)
+        try:
+            yield
+        finally:
+            rng.load_state_dict(streams)
+
+    def start_stream(self, number: int, *path: int) -> None:
+        """Let what is drawn for a batch hang on nothing but its number, whichever process works on it.
+
+        Args:
+            number: From 0 on.
+            path: What for, beside the model's own draws.
+        """
+        rng.start_torch(rng.derive(self.run.seed, rng.EVALUATE, number, *path), self.run.device)
+
     def _source(self, loader: Any) -> Source:
         meaning.check(self.run, loader)
         return source_of(loader, rng.derive(self.run.seed, rng.EVALUATE))
 
     def _watch(self, source: Source) -> Any:
-        return watch_evaluation(functools.partial(source.indices, 0))
+        return watch_evaluation(functools.partial(source.indices, 0)) if self.run.world.leads else None
 
     def _module(self) -> nn.Module:
         """The averaged model where there is one, else the one that is called, compiled or not."""
         return self.forward.model if self.run.eval_model is self.run.model else self.run.eval_model
+
+
+class _Found(NamedTuple):
+    """What is found out about a batch of an evaluation.
+
+    Attributes:
+        loss: Its mean.
+        count: What it counts in the mean of all.
+        unit: What one of its samples is, see `Averaging`.
+        batch: It, or what an error says of it.
+        told: What the metrics have to know; None where there are none.
+        shows: Whether that holds output and target for the metrics that are objects.
+    """
+
+    loss: Tensor
+    count: Any
+    unit: Any
+    batch: Any
+    told: Told | None
+    shows: bool
+
+
+class _Look:
+    """Looks at one batch after the other, by the process whose batch it is."""
+
+    def __init__(self, judge: Judge, unit: Unit, counted: Averaging) -> None:
+        self._judge, self._unit, self._counted, self.by_states = judge, unit, counted, False
+        self._alone, self._objects = judge.run.world.size == 1, bool(judge.metrics.objects)
+
+    def __call__(self, number: int, batch: Any) -> _Found | None:
+        if batch is LEFT_OUT:
+            return None
+        forward, metrics = self._judge.forward, self._judge.metrics
+        self._judge.start_stream(number)
+        try:
+            loss, output, target = forward(batch, self._judge._module())
+            (count, unit), told = self._counted.seen(batch), None
+            if len(metrics):
+                judged = output if hasattr(output, "logits") else forward.prediction(output)
+                told = metrics.told(*self._unit.pair(judged, target))
+                if self.by_states:
+                    self.show(number, told)
+        except Exception as error:
+            locate(error, f"batch {number + 1} of the evaluation")
+            raise
+        loss = forward.counting.mean(loss, count)
+        if self._alone:
+            return _Found(loss, count, unit, batch, told, self._objects)
+        shows = self._objects and not self.by_states
+        told = told if shows or told is None else told._replace(preds=None, target=None)
+        known = forward.counting.known
+        found: _Found = to_send(_Found(loss, count, unit, "" if known else counting.told(batch), told, shows))
+        return found
+
+    def show(self, number: int, told: Told) -> None:
+        """Show a batch to the metrics that are objects, which may draw random numbers.
+
+        Args:
+            number: Of the batch.
+            told: Of any process.
+        """
+        if not self._objects:
+            return
+        self._judge.start_stream(number, 1)
+        try:
+            self._judge.metrics.show(told if self._alone else to_device(told, self._judge.run.device))
+        except Exception as error:
+            locate(error, f"batch {number + 1} of the evaluation")
+            raise
 
 
 def _to_cpu(leaf: Any) -> Any:

@@ -234,7 +234,7 @@ class Trainer:
             source, _ = self._sources(train, None)
             few = list(self._judge.prepare(rehearsal.first_batches(source, batches)))
             history = rehearsal.overfit(self.run, step, few, epochs=epochs)
-            measured = self._judge.measure(few, self._judge.unit()) or {}
+            measured = self._judge.measure(lambda _: few, self._judge.unit()) or {}
         history.rows[-1] |= {f"train_{name}": value for name, value in measured.items() if name != "loss"}
         first, last = history.rows[0]["train_loss"], history.rows[-1]["train_loss"]
         self.run.say(f"overfit: {len(few)} batches, {epochs} epochs: loss {first:.4g}, at the end {last:.4g}")

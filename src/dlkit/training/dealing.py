@@ -1,0 +1,95 @@
+"""Batches that are only looked at (validation, predictions), dealt to the processes and put together in their order.
+
+The processes take turns, so that none waits for the others' share of a long file. After a few batches each tells the
+others what it has found, and every process goes on with all of it: nothing is padded, nothing counted twice, and what
+follows from the batches is the same everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlkit._measures import Tally
+from dlkit._nested import map_leaves
+from dlkit.loader import ELSEWHERE, Mine
+from dlkit.runs.state import Run
+
+__all__ = ["InTurns", "to_send"]
+
+LARGE = 64 << 20  # bytes of a batch's outputs and targets above which the metrics' states travel in their place
+_MESSAGE = 8 << 20  # bytes that a process sends at once, as far as batches are not larger
+_MOST = 16  # batches of a process between two messages: until then nobody hears of a wish to stop
+
+
+class InTurns:
+    """What is found out about each batch, in the order of the batches, on every process of a run.
+
+    Args:
+        run: Its processes, which all do this.
+        batches: `batches(mine)` gives the batches, `ELSEWHERE` in the place of those of other processes.
+        work: `work(number, batch)` is done by the process whose batch it is. What it gives is sent, on the CPU, to the
+            others where there are any.
+
+    Attributes:
+        largest: Bytes of the largest of the first messages, each of one batch; 0 for a process alone, and where there
+            are fewer batches than processes.
+    """
+
+    def __init__(self, run: Run, batches: Callable[[Mine], Iterable[Any]], work: Callable[[int, Any], Any]) -> None:
+        self.run, self.world, self.batches, self.work = run, run.world, batches, work
+        self.largest = 0
+
+    def __iter__(self) -> Iterator[tuple[bool, Any]]:
+        """Whether it was this process's batch, and what was found."""
+        if self.world.size == 1:
+            for number, batch in enumerate(self.batches(None)):
+                yield True, self.work(number, batch)
+            return
+        size, rank = self.world.size, self.world.rank
+        batches = enumerate(self.batches(lambda number: number % size == rank))
+        start = 0
+        each = 1
+        while True:
+            found, seen = list[Any](), 0
+            for number, batch in itertools.islice(batches, each * size):
+                seen += 1
+                if batch is not ELSEWHERE:
+                    found.append(self.work(number, batch))
+            said = self.world.everybodys((seen, pickle.dumps(found)))
+            self.run.agree()
+            longest, message = max(there for there, _ in said), max(len(sent) for _, sent in said)
+            if start == 0 and longest == size:
+                self.largest = message
+            ready = [iter(pickle.loads(sent)) for _, sent in said]  # from ourselves
+            for place in range(longest):
+                owner = (start + place) % size
+                yield from ((owner == rank, one) for one in itertools.islice(ready[owner], 1))
+            if longest < each * size:
+                return
+            start += each * size
+            each = max(1, min(_MOST, _MESSAGE * each // max(1, message)))
+
+
+def to_send(value: Any) -> Any:
+    """Tensors on the CPU, without the memory of the larger ones that they are parts of.
+
+    Args:
+        value: Nested.
+    """
+    return map_leaves(value, _alone)
+
+
+def _alone(leaf: Any) -> Any:
+    if isinstance(leaf, Tally):
+        vars(leaf).update(to_send(vars(leaf)))
+    if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided or leaf.is_nested:
+        return leaf
+    leaf = leaf.detach().cpu()
+    whole = leaf.untyped_storage().nbytes() <= leaf.numel() * leaf.element_size()
+    return leaf if whole else leaf.clone()
