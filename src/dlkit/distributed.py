@@ -235,7 +235,8 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         # Under names of its own each time: torchrun's store still holds the addresses of the group before.
-        store = dist.PrefixStore(f"dlkit {next(_joins)}", _meeting_place(world))
+        prefix = f"dlkit {next(_joins)}"
+        store = dist.PrefixStore(prefix, _meeting_place(world))  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, timeout=_PATIENCE, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
