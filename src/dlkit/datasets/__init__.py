@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from dlkit._doors import door
 
 if TYPE_CHECKING:
+    from dlkit.datasets.audio.decoding import decode_audio as decode_audio
+    from dlkit.datasets.audio.folders import AudioFiles as AudioFiles
+    from dlkit.datasets.audio.folders import AudioFolder as AudioFolder
     from dlkit.datasets.base import InMemoryDataset as InMemoryDataset
     from dlkit.datasets.files.decoder import Decoder as Decoder
     from dlkit.datasets.files.folders import FileFolder as FileFolder
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = door(
     __name__,
     {
+        "AudioFiles": "dlkit.datasets.audio.folders",
+        "AudioFolder": "dlkit.datasets.audio.folders",
         "CSVDataset": "dlkit.datasets.tables.dataset",
         "Decoder": "dlkit.datasets.files.decoder",
         "FileFolder": "dlkit.datasets.files.folders",
@@ -34,6 +39,7 @@ __all__, __getattr__, __dir__ = door(
         "InMemoryDataset": "dlkit.datasets.base",
         "NotMNIST": "dlkit.datasets.letters.notmnist",
         "PackedTextDataset": "dlkit.datasets.texts.packed",
+        "decode_audio": "dlkit.datasets.audio.decoding",
         "decode_image": "dlkit.datasets.images.decoding",
         "inspect": "dlkit.datasets.images.inspecting",
         "TextDataset": "dlkit.datasets.texts.dataset",

@@ -15,7 +15,6 @@ from torch.utils.data import Dataset, default_collate
 from dlkit.datasets.base import Indices, Samples, as_index_tensor, several
 from dlkit.datasets.files.cache import ArrayCache, open_cache
 from dlkit.datasets.files.content import content_keys
-from dlkit.datasets.files.decoder import read_with_status
 from dlkit.datasets.files.fetching import Fetch, Uneven
 from dlkit.datasets.files.journal import ErrorJournal, handle, skipped_file, tell
 from dlkit.datasets.files.listing import Listing
@@ -236,7 +235,7 @@ class FileDataset(Dataset[Any]):
         Raises:
             TooManyErrorsError: with `on_error="skip"`, more than `max_errors` cannot be read.
         """
-        _, bad = self._of_all(self.settings.array, keep=False)
+        _, bad = self._of_all(self.settings.check)
         if self._journal is not None:
             self._journal.add(bad)
             self._check_share()
@@ -248,24 +247,21 @@ class FileDataset(Dataset[Any]):
         Raises:
             DataError: a file cannot be read; `without_errors` leaves such files out.
         """
-        found, bad = self._of_all(self.settings.shape, keep=True)
+        found, bad = self._of_all(self.settings.measure)
         if bad:
             raise DataError(bad[min(bad)])
         return found
 
-    def _of_all(self, read: Callable[[bytes, str], Any], *, keep: bool) -> tuple[list[Any], dict[int, str]]:
+    def _of_all(self, read: Callable[[Path], Any]) -> tuple[list[Any], dict[int, str]]:
         """Read every file in threads: what came of it, and what is wrong with which rows."""
         rows = self.indices.tolist()
         found, bad = [None] * len(rows), dict[int, str]()
 
         def work(place: int) -> None:
-            path = self._path(rows[place])
             try:
-                value = read(read_with_status(path)[0], str(path))
+                found[place] = read(self._path(rows[place]))
             except DataError as error:
                 bad[rows[place]] = str(error)
-            else:
-                found[place] = value if keep else None
 
         for_each(work, len(rows), self._threads())
         return found, dict(sorted(bad.items()))

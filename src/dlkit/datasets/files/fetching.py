@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlkit.datasets.base import Row, RowTensor
 from dlkit.datasets.files.cache import ArrayCache
-from dlkit.datasets.files.decoder import Array, read_with_status
+from dlkit.datasets.files.decoder import Array
 from dlkit.datasets.files.handover import sendable
 from dlkit.datasets.files.parallel import BatchMemory, for_each
 from dlkit.datasets.files.settings import FileSettings
@@ -113,8 +113,8 @@ class Fetch:
         if kept is not None:
             return kept
         path = self.path_of(row)
-        data, status = read_with_status(path)
-        array: Array = self.settings.array(data, str(path))
+        array: Array
+        array, status = self.settings.load(path)
         if self.cache is not None:
             self.cache.put(path, self.cache.key(path, status), array)
         return array
@@ -137,7 +137,7 @@ class Uneven(list[Any]):
         inputs: One tensor a sample.
         targets: Their targets, None for unlabelled data.
         noun: What errors call a sample.
-        advice: What makes their shapes equal.
+        advice: What to do about it.
     """
 
     def __init__(self, inputs: Sequence[Tensor], targets: Tensor | None, noun: str, advice: str) -> None:
@@ -157,6 +157,5 @@ class Uneven(list[Any]):
         inputs = [row[0] if isinstance(row, Row) else row for row in self]
         shapes = sorted({tuple(each.shape) for each in inputs})
         raise DataError(
-            f"the {self.noun}s of a batch have different shapes ({', '.join(map(str, shapes[:4]))}); {self.advice} "
-            "(collate_fn=PadCollate() pads them, batch_size=1 works without)"
+            f"the {self.noun}s of a batch have different shapes ({', '.join(map(str, shapes[:4]))}); {self.advice}"
         )

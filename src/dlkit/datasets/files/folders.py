@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Unpack
 
 from torch import Tensor
@@ -13,8 +14,9 @@ from dlkit.datasets.files.decoder import Decoder
 from dlkit.datasets.files.listing import Listing, empty, scan, with_classes
 from dlkit.datasets.files.settings import FileOptions, FileSettings
 from dlkit.errors import DataError
+from dlkit.storage.strings import PackedStrings
 
-__all__ = ["FileFolder"]
+__all__ = ["FileFolder", "FileList"]
 
 
 class FileFolder(FileDataset):
@@ -100,3 +102,23 @@ class FileFolder(FileDataset):
         if part is not None:
             self._rows = self._rows_of(part)
             self.parts = []
+
+
+class FileList(FileDataset):
+    """Files without labels; what `ImageFiles` and `AudioFiles` are made of."""
+
+    def _open(
+        self, files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], settings: Any, *, progress: bool
+    ) -> None:
+        """Make this the dataset of a folder with all that is below it, or of a list of files in the order given."""
+        listing: Listing | None = None
+        if isinstance(files, str | os.PathLike):
+            listing = scan(files, settings.kind, labelled=False, progress=progress)
+            root, names = listing.root, listing.names
+        else:
+            root, names = Path(os.path.abspath(".")), PackedStrings.of([os.path.abspath(file) for file in files])
+            if not len(names):
+                raise DataError(f"the list of {settings.kind.noun} files is empty")
+        super().__init__(root, names, None, (), settings)
+        self._listing = listing
+        self.left_out = dict(listing.left_out) if listing is not None else {}

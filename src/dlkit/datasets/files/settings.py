@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self, TypedDict
 import torch
 from torch import Tensor
 
-from dlkit.datasets.files.decoder import Array, Decoder
+from dlkit.datasets.files.decoder import Array, Decoder, read_with_status
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.policy import RowPolicy, check_known
 
@@ -116,6 +116,40 @@ class FileSettings(RowPolicy):
         """
         return self.kind.array(data, name)
 
+    def load(self, path: Path) -> tuple[Array, os.stat_result]:
+        """A file's array, and the file's status at the moment when it was read.
+
+        Args:
+            path: The file.
+
+        Raises:
+            DataError: the file cannot be read or decoded.
+        """
+        data, status = read_with_status(path)
+        return self.array(data, str(path)), status
+
+    def check(self, path: Path) -> None:
+        """Decode a file and keep nothing of it.
+
+        Args:
+            path: The file.
+
+        Raises:
+            DataError: the file cannot be read or decoded.
+        """
+        self.load(path)
+
+    def measure(self, path: Path) -> tuple[int, ...]:
+        """The shape of a file's array, see `shape`.
+
+        Args:
+            path: The file.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        return self.shape(read_with_status(path)[0], str(path))
+
     def shape(self, data: bytes, name: str) -> tuple[int, ...]:
         """The shape of a file's array, from its header where that tells.
 
@@ -135,8 +169,8 @@ class FileSettings(RowPolicy):
 
     @property
     def evened(self) -> str:
-        """What makes the shapes of samples equal, for the message."""
-        return "give a transform that makes them equal"
+        """What to do where the shapes of samples differ, for the message."""
+        return "give a transform that makes them equal (collate_fn=PadCollate() pads them, batch_size=1 works without)"
 
     def sample(self, array: Array, path: Path) -> Tensor:
         """One file through the transform.
@@ -169,7 +203,11 @@ class FileSettings(RowPolicy):
         """The same for a part that is not trained on: without augmentation and batch transform."""
         ours = getattr(self.transform, "for_evaluation", None)
         transform = ours() if callable(ours) else self.transform
-        return dataclasses.replace(self, transform=transform, batch_transform=None)
+        return dataclasses.replace(self._judging(), transform=transform)
+
+    def _judging(self) -> Self:
+        """The same without what is for training alone; the transform stays."""
+        return dataclasses.replace(self, batch_transform=None)
 
     def of_parts(self, count: int, transform: Sequence[Callable[[Any], Any] | None] | None) -> list[Self]:
         """The settings of each part of a split: only the first one, meant for training, keeps what is random.
@@ -193,4 +231,4 @@ class FileSettings(RowPolicy):
         if not isinstance(transform, Sequence) or len(transform) != count:
             raise ArgumentError(f"transform= of a split takes one transform or None for each of its {count} parts")
         parts = [dataclasses.replace(self, transform=own) for own in transform]
-        return [parts[0], *(dataclasses.replace(own, batch_transform=None) for own in parts[1:])]
+        return [parts[0], *(own._judging() for own in parts[1:])]

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Unpack
 
-from dlkit.datasets.files.folders import FileFolder
-from dlkit.datasets.files.listing import Listing, scan
+from dlkit.datasets.files.folders import FileFolder, FileList
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.settings import ImageOptions, ImageSettings
-from dlkit.errors import DataError
-from dlkit.storage.strings import PackedStrings
 
 __all__ = ["ImageFiles", "ImageFolder"]
 
@@ -53,7 +49,7 @@ class ImageFolder(FileFolder, ImageDataset):
         DataError: it has no class folders with images, or other classes than `classes`.
         ArgumentError: an argument that cannot be meant.
 
-    >>> import tempfile; from PIL import Image; folder = Path(tempfile.mkdtemp())
+    >>> import tempfile, pathlib; from PIL import Image; folder = pathlib.Path(tempfile.mkdtemp())
     >>> for name in ("10/a.png", "2/b.png"):
     ...     (folder / name).parent.mkdir(); Image.new("RGB", (40, 30)).save(folder / name)
     >>> ds = ImageFolder(folder, size=16); ds.classes, ds[0][0].shape
@@ -72,7 +68,7 @@ class ImageFolder(FileFolder, ImageDataset):
         self._open(root, ImageSettings.of("ImageFolder", options), classes, part, progress=progress)
 
 
-class ImageFiles(ImageDataset):
+class ImageFiles(FileList, ImageDataset):
     """Images without labels, for prediction: a folder with all that is below it, or a list of files.
 
     Samples are the images alone.
@@ -86,7 +82,7 @@ class ImageFiles(ImageDataset):
         DataNotFoundError: there is no such folder.
         DataError: it holds no images.
 
-    >>> import tempfile; from PIL import Image; folder = Path(tempfile.mkdtemp())
+    >>> import tempfile, pathlib; from PIL import Image; folder = pathlib.Path(tempfile.mkdtemp())
     >>> Image.new("RGB", (40, 30)).save(folder / "a.png")
     >>> ImageFiles(folder, size=16)[0].shape
     torch.Size([3, 16, 16])
@@ -99,15 +95,4 @@ class ImageFiles(ImageDataset):
         progress: bool = True,
         **options: Unpack[ImageOptions],
     ) -> None:
-        settings = ImageSettings.of("ImageFiles", options)
-        listing: Listing | None = None
-        if isinstance(files, str | os.PathLike):
-            listing = scan(files, settings.kind, labelled=False, progress=progress)
-            root, names = listing.root, listing.names
-        else:
-            root, names = Path(os.path.abspath(".")), PackedStrings.of([os.path.abspath(file) for file in files])
-            if not len(names):
-                raise DataError("the list of image files is empty")
-        super().__init__(root, names, None, (), settings)
-        self._listing = listing
-        self.left_out = dict(listing.left_out) if listing is not None else {}
+        self._open(files, ImageSettings.of("ImageFiles", options), progress=progress)

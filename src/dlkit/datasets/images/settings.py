@@ -132,7 +132,7 @@ class ImageSettings(FileSettings):
 
     @property
     def evened(self) -> str:
-        return "give size=224 or a transform that makes them equal"
+        return f"give size=224, or {super().evened.removeprefix('give ')}"
 
     def sample(self, array: Array, path: Path) -> Tensor:
         """One image through a transform of the user's own, which is given a PIL image."""

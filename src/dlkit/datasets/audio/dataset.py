@@ -1,0 +1,124 @@
+"""Recordings in files; what `AudioFolder`, `AudioFiles` and `AudioTable` are made of."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dlkit.collate import PadCollate
+from dlkit.datasets.audio.decoding import check_formats
+from dlkit.datasets.audio.fetching import AudioFetch
+from dlkit.datasets.audio.settings import AudioSettings
+from dlkit.datasets.files.dataset import FileDataset
+from dlkit.errors import DataError
+from dlkit.samplers import LengthBuckets
+from dlkit.samplers.order import Planner, Sequential
+from dlkit.storage.arrays import Kind, open_arrays, write_arrays
+from dlkit.storage.files import home_of, mark_used
+from dlkit.storage.identity import of_files, of_parts
+from dlkit.storage.strings import PackedStrings
+
+__all__ = ["AudioDataset"]
+
+_KIND = Kind("lengths of recordings", 1)
+#: Lengths of fewer files are not kept on the disk: reading the headers again takes a fraction of a second.
+KEEP_FROM = 2_000
+
+
+class AudioDataset(FileDataset):
+    """Recordings in files, with or without targets; made by `AudioFolder`, `AudioTable` and `AudioFiles`.
+
+    Args:
+        root: The folder that the names lead from.
+        names: The files' paths below it.
+        targets: int64 [N], float32 [N] or [N, K]; None for unlabelled recordings.
+        classes: The class names in the order of the targets; empty for regression and unlabelled recordings.
+        settings: What to do with the files.
+
+    Raises:
+        MissingExtraError: there are recordings that need a package which is not installed.
+    """
+
+    fetch = AudioFetch
+    settings: AudioSettings
+
+    def __init__(
+        self, root: Path, names: PackedStrings, targets: Tensor | None, classes: Sequence[str], settings: AudioSettings
+    ) -> None:
+        check_formats(names)
+        self._lengths: npt.NDArray[np.int64] | None = None
+        super().__init__(root, names, targets, classes, settings)
+
+    @property
+    def draws_random(self) -> bool:
+        return self.settings.crop == "random" or super().draws_random
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """How many samples each waveform has, int64 [N], for `LengthBuckets`; read from the headers once, and kept.
+
+        Those of a large dataset are kept for later runs, too. With `on_error="skip"`, 0 for a file that cannot be read.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        if self.settings.length is not None:
+            return np.full(len(self), self.settings.length, np.int64)
+        if self._lengths is None:
+            self._lengths = self._kept_lengths()
+        return self._lengths
+
+    @property
+    def collate(self) -> PadCollate | None:
+        """How `dlkit.DataLoader` makes batches: padded to the longest with a mask where lengths differ; else as usual.
+
+        A transform of your own may make them equal or not: say `collate_fn=` then.
+        """
+        return PadCollate(dim=-1) if self.settings.length is None and not self.settings.own_transform else None
+
+    @property
+    def planner(self) -> Callable[..., Planner] | None:
+        """How `dlkit.DataLoader` orders them: by length when it shuffles; None where all have the same length."""
+        return self._by_length if self.settings.length is None else None
+
+    def _by_length(self, batch_size: int, *, shuffle: bool, drop_last: bool) -> Planner:
+        if shuffle:
+            return LengthBuckets(self.lengths, batch_size, drop_last=drop_last)
+        return Sequential(len(self), batch_size, drop_last=drop_last)
+
+    def _kept_lengths(self) -> npt.NDArray[np.int64]:
+        files = of_files(self._paths()) if len(self) >= KEEP_FROM and self.settings.rule is not None else None
+        if files is None:
+            return self._read_lengths()
+        path = home_of("scans") / f"{of_parts(files, self.settings.rule)[:24]}.lengths"
+        with contextlib.suppress(DataError, OSError):
+            kept = open_arrays(path, _KIND)
+            mark_used(path)
+            lengths: npt.NDArray[np.int64] = kept["lengths"].numpy()
+            return lengths
+        lengths = self._read_lengths()
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_arrays(path, _KIND, {"lengths": torch.from_numpy(lengths)})
+        return lengths
+
+    def _read_lengths(self) -> npt.NDArray[np.int64]:
+        shapes, bad = self._of_all(self.settings.measure)
+        if bad and self._journal is None:
+            raise DataError(bad[min(bad)])
+        if self._journal is not None:
+            self._journal.add(bad)
+            self._check_share()
+        return np.array([shape[1] if shape else 0 for shape in shapes], np.int64)
+
+    def _with(self, **changes: Any) -> Any:
+        changed = super()._with(**changes)
+        changed._lengths = None
+        return changed

@@ -1,0 +1,68 @@
+"""From rows to a batch of waveforms: threads seek, decode, mix and resample, each recording into its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from dlkit.datasets.audio.decoding import Waveform
+from dlkit.datasets.files.fetching import Fetch, Fetched
+from dlkit.datasets.files.handover import sendable
+
+__all__ = ["AudioFetch"]
+
+
+class AudioFetch(Fetch):
+    """As `Fetch`; only the part of a recording that is used is read. What is random is drawn before the threads run."""
+
+    def read(self, rows: list[int]) -> Fetched:
+        settings, transform = self.settings, self.settings.transform
+        spots = torch.rand(len(rows), dtype=torch.float64).tolist() if settings.crop == "random" else [0.5] * len(rows)
+        table = transform.draw(len(rows)) if settings.draws else None
+        if settings.length is None or not settings.mono:
+            return self._one_by_one(rows, spots, table)
+        batch = self.memory.take((len(rows), 1, settings.length))
+        out = batch.numpy()
+
+        def work(place: int) -> None:
+            out[place] = self._part(rows[place], spots[place])
+
+        bad = self.in_threads(work, rows)
+        if not settings.own_transform:
+            return Fetched(sendable(self._applied(batch, table), batch), bad, whole=True)
+        good = [place for place in range(len(rows)) if place not in bad]
+        return Fetched(self._stacked([settings.sample(out[at], self.path_of(rows[at])) for at in good]), bad)
+
+    def _one_by_one(self, rows: list[int], spots: list[float], table: Any) -> Fetched:
+        """As many tensors, for waveforms that differ in length or channels."""
+        settings, found = self.settings, [np.empty(0, np.float32)] * len(rows)
+
+        def work(place: int) -> None:
+            found[place] = self._part(rows[place], spots[place])
+
+        bad = self.in_threads(work, rows)
+        good = [place for place in range(len(rows)) if place not in bad]
+        samples = [
+            self._applied(torch.from_numpy(found[at]), None if table is None else table[at])
+            if settings.draws
+            else settings.sample(found[at], self.path_of(rows[at]))
+            for at in good
+        ]
+        return Fetched(self._stacked(samples), bad)
+
+    def _applied(self, waveforms: torch.Tensor, numbers: Any) -> torch.Tensor:
+        made: torch.Tensor = self.settings.transform.apply(waveforms, numbers) if self.settings.draws else waveforms
+        return made
+
+    def _part(self, row: int, spot: float) -> Waveform:
+        """What of a recording is used, decoded alone or cut out of the whole that is kept."""
+        if self.cache is None:
+            part: Waveform = self.settings.part(self.path_of(row), spot)
+            return part
+        whole = self.array(row)
+        start, count = self.settings.span(whole.shape[1], spot)
+        part = np.zeros((whole.shape[0], count), np.float32)
+        part[:, : whole.shape[1] - start] = whole[:, start : start + count]
+        return part

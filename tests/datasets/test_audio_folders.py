@@ -1,0 +1,276 @@
+"""Folders of recordings as datasets: samples, batches, lengths, parts, bad files, the cache, transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.utils.data import DataLoader as StockLoader
+
+import dlkit
+from dlkit.collate import PadCollate
+from dlkit.datasets import AudioFiles, AudioFolder, Decoder, decode_audio
+from dlkit.datasets.audio import dataset as rooms
+from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
+from dlkit.samplers import LengthBuckets
+
+RATE = 8_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of twelve recordings by three people, of 0.1 to 0.65 s, in formats and rates that take turns."""
+    root, draws = tmp_path_factory.mktemp("sounds"), np.random.default_rng(0)
+    for number in range(24):
+        name = f"{'ab'[number % 2]}/{'xyz'[number // 2 % 3]}_{number}.{('wav', 'flac', 'ogg')[number % 3]}"
+        rate = (8_000, 11_025, 16_000)[number // 3 % 3]
+        (root / name).parent.mkdir(exist_ok=True)
+        samples = draws.uniform(-0.5, 0.5, (rate * (100 + 24 * number) // 1000, 1 + number % 2))
+        soundfile.write(root / name, samples, rate)
+    return root
+
+
+def content(batches: Any) -> list[bytes]:
+    return [tensor.numpy().tobytes() for batch in batches for tensor in _tensors(batch)]
+
+
+def _tensors(batch: Any) -> Iterator[torch.Tensor]:
+    if isinstance(batch, torch.Tensor):
+        yield batch
+    else:
+        for each in batch:
+            yield from _tensors(each)
+
+
+def batches(dataset: Any, workers: int = 0, **options: Any) -> Iterator[Any]:
+    context = {"multiprocessing_context": "forkserver"} if workers else {}
+    return iter(dlkit.DataLoader(dataset, 8, seed=3, num_workers=workers, **context, **options))
+
+
+def test_samples_are_waveforms_and_classes(folder: Path) -> None:
+    ds = AudioFolder(folder, sample_rate=RATE)
+    assert ds.classes == ["a", "b"]
+    assert ds.class_to_idx == {"a": 0, "b": 1}
+    assert len(ds) == 24
+    for index in (0, 13, 23):
+        waveform, target = ds[index]
+        assert (waveform.dtype, target.dtype) == (torch.float32, torch.int64)
+        assert torch.equal(waveform, torch.from_numpy(decode_audio(ds.path(index), sample_rate=RATE)))
+        assert ds.lengths[index] == waveform.shape[1]
+    assert ds.shapes()[0] == (1, ds.lengths[0])
+
+
+def test_a_fixed_length_is_cut_from_the_middle_or_filled_up(folder: Path) -> None:
+    whole, cut = AudioFolder(folder, sample_rate=RATE), AudioFolder(folder, sample_rate=RATE, seconds=0.3)
+    seen = set()
+    for index in range(24):
+        waveform, part = whole[index][0], cut[index][0]
+        spare = waveform.shape[1] - 2_400
+        seen.add(spare > 0)
+        wanted = torch.nn.functional.pad(waveform[:, max(0, spare + 1) // 2 :], (0, max(0, -spare)))[:, :2_400]
+        assert part.shape == (1, 2_400)
+        torch.testing.assert_close(part, wanted, rtol=0, atol=2e-6)
+    assert seen == {True, False}
+    assert cut.lengths.tolist() == [2_400] * 24
+
+
+def test_random_parts_come_from_the_stream_of_the_batch(folder: Path) -> None:
+    ds = AudioFolder(folder, sample_rate=RATE, seconds=0.05, crop="random")
+    assert ds.draws_random
+    assert not AudioFolder(folder, seconds=0.05).draws_random
+    torch.manual_seed(0)
+    first, again = ds[5][0], ds[5][0]
+    torch.manual_seed(0)
+    assert torch.equal(ds[5][0], first)
+    assert not torch.equal(first, again)
+
+
+@pytest.mark.parametrize("options", [{"seconds": 0.2, "crop": "random"}, {}, {"seconds": 0.2, "cache": "memory"}])
+def test_batches_are_the_same_for_any_number_of_workers(folder: Path, options: dict[str, Any]) -> None:
+    ds = AudioFolder(folder, sample_rate=RATE, **options)
+    here = content(batches(ds, shuffle=True))
+    for workers in (1, 2):
+        assert content(batches(ds, workers, shuffle=True)) == here
+    alone = AudioFolder(folder, sample_rate=RATE, threads=1, **options)
+    assert content(batches(alone, shuffle=True)) == here
+
+
+def test_lengths_that_differ_are_padded_and_sorted(folder: Path) -> None:
+    ds = AudioFolder(folder, sample_rate=RATE)
+    (waveforms, mask), _ = next(batches(ds))
+    assert waveforms.shape[1:] == (1, ds.lengths[:8].max())
+    assert mask.sum(1).tolist() == ds.lengths[:8].tolist()
+    assert isinstance(ds.planner(8, shuffle=True, drop_last=False), LengthBuckets)  # type: ignore[misc]
+    padded = sum((~mask).sum().item() for (_, mask), _ in batches(ds, shuffle=True))
+    assert padded < sum((~mask).sum().item() for (_, mask), _ in batches(ds, sampler=torch.randperm(24).tolist()))
+    with pytest.raises(DataError, match=r"recordings of a batch .*give seconds=.*PadCollate\(dim=-1\)"):
+        next(iter(StockLoader(ds, 8)))
+    (waveforms, _), _ = next(iter(StockLoader(ds, 8, collate_fn=PadCollate(dim=-1))))
+    assert len(waveforms) == 8
+
+
+def test_lengths_are_read_once_and_kept(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DLKIT_HOME", str(tmp_path))
+    monkeypatch.setattr(rooms, "KEEP_FROM", 2)
+    lengths = AudioFolder(folder, sample_rate=RATE).lengths
+    (kept,) = (tmp_path / "scans").glob("*.lengths")
+    before = kept.stat().st_ino
+    again = AudioFolder(folder, sample_rate=RATE)
+    assert np.array_equal(again.lengths, lengths)
+    assert again.lengths is again.lengths
+    assert kept.stat().st_ino == before
+    kept.write_bytes(b"damaged")
+    assert np.array_equal(AudioFolder(folder, sample_rate=RATE).lengths, lengths)
+    part = AudioFolder(folder, sample_rate=RATE).split(0.5)[1]
+    assert part.lengths.tolist() == [part[index][0].shape[1] for index in range(len(part))]
+
+
+def test_split_keeps_people_together_and_crops_at_random_in_training_alone(folder: Path) -> None:
+    ds = AudioFolder(folder, sample_rate=RATE, seconds=0.2, crop="random")
+    train, rest = ds.split(0.67, group=lambda path: path.name[0])
+    assert not {path.name[0] for path in train._paths()} & {path.name[0] for path in rest._paths()}
+    assert (train.settings.crop, rest.settings.crop) == ("random", "center")
+    assert train.counts.keys() == rest.counts.keys()
+    own = ds.split(0.5, transform=[None, None])
+    assert [part.settings.crop for part in own] == ["random", "center"]
+
+
+def test_channels_may_stay(folder: Path) -> None:
+    ds = AudioFolder(folder, sample_rate=RATE, mono=False, seconds=0.1)
+    assert [ds[index][0].shape for index in (0, 23)] == [(1, 800), (2, 800)]
+    assert ds.shapes()[::23] == [(1, 800), (2, 800)]
+    own_rates = AudioFolder(folder, sample_rate=None)
+    assert own_rates.lengths[1] == soundfile.info(own_rates.path(1)).frames
+
+
+def test_the_cache_gives_the_same_whether_full_or_empty(folder: Path, tmp_path: Path) -> None:
+    ds = AudioFolder(folder, sample_rate=RATE, seconds=0.25, cache=tmp_path)
+    first = [ds[index][0] for index in range(24)]
+    again = AudioFolder(folder, sample_rate=RATE, seconds=0.25, cache=tmp_path)
+    assert all(torch.equal(again[index][0], first[index]) for index in range(24))
+    bare = AudioFolder(folder, sample_rate=RATE, seconds=0.25)
+    for index in range(24):
+        torch.testing.assert_close(bare[index][0], first[index], rtol=0, atol=2e-6)
+    assert again._cache is not None
+    assert again._cache.used == 4 * AudioFolder(folder, sample_rate=RATE).lengths.sum()
+
+
+def test_bad_files_are_left_out_by_policy(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "ab"[number % 2] / f"{number}.wav", np.full(800, 0.1), RATE)
+    (tmp_path / "a" / "4.wav").write_bytes(b"")
+    (tmp_path / "b" / "5.wav").write_bytes((tmp_path / "b" / "7.wav").read_bytes()[:300])
+    strict = AudioFolder(tmp_path, seconds=0.1)
+    with pytest.raises(DataError, match=r"4\.wav: the file is empty.*on_error='skip'"):
+        list(batches(strict))
+    assert [Path(bad.file).name for bad in strict.verify()] == ["4.wav", "5.wav"]
+    ds = AudioFolder(tmp_path, on_error="skip", max_errors=0.5)
+    assert sorted(ds.lengths.tolist())[:3] == [0, 0, 1_600]
+    assert len(ds.without_errors()) == 10
+    with pytest.warns(UserWarning, match="left out for good"):
+        assert sum(len(targets) for _, targets in batches(AudioFolder(tmp_path, on_error="skip", seconds=0.1))) == 10
+    for number in range(6, 12):
+        (tmp_path / "ab"[number % 2] / f"{number}.wav").write_bytes(b"text")
+    for number in range(20):
+        (tmp_path / "a" / f"more{number}.wav").write_bytes(b"text")
+    with pytest.raises(TooManyErrorsError):
+        AudioFolder(tmp_path, on_error="skip").verify()
+
+
+def test_files_without_labels(folder: Path) -> None:
+    ds = AudioFiles(folder, sample_rate=RATE, seconds=0.1)
+    assert ds[0].shape == (1, 800)
+    assert len(ds) == 24
+    listed = AudioFiles([ds.path(3), ds.path(1)], sample_rate=RATE, seconds=0.1)
+    assert torch.equal(next(batches(listed))[0], ds[3])
+
+
+def test_a_transform_of_your_own_gets_waveforms(folder: Path) -> None:
+    ds = AudioFolder(folder, sample_rate=RATE, seconds=0.1, transform=lambda waveform: waveform.abs().mean(1))
+    inputs, _ = next(iter(StockLoader(ds, 8)))
+    assert inputs.shape == (8, 1)
+    with pytest.raises(DataError, match=r"must return a tensor, but returned float.*as_tensor"):
+        AudioFolder(folder, transform=lambda waveform: float(waveform.mean()))[0]
+
+
+@dataclass(frozen=True)
+class Louder:
+    """What `dlkit.transforms` has for waveforms, in small."""
+
+    sample_rate: int = RATE
+    mono: bool = True
+    seconds: float | None = 0.1
+    draws_random: bool = True
+
+    def draw(self, count: int) -> Any:
+        return torch.rand(count, dtype=torch.float64).numpy() if self.draws_random else None
+
+    def apply(self, waveforms: torch.Tensor, numbers: Any) -> torch.Tensor:
+        gains = 1.0 if numbers is None else torch.as_tensor(numbers, dtype=torch.float32)
+        return waveforms * (gains.view(-1, 1, 1) if waveforms.ndim == 3 and numbers is not None else gains)
+
+    def __call__(self, waveform: torch.Tensor) -> torch.Tensor:
+        numbers = self.draw(1)
+        return self.apply(waveform, None if numbers is None else numbers[0])
+
+    def for_evaluation(self) -> Louder:
+        return Louder(self.sample_rate, self.mono, self.seconds, draws_random=False)
+
+
+@pytest.mark.parametrize("seconds", [0.1, None])
+def test_a_spec_says_what_it_is_given_and_draws_for_the_batch(folder: Path, seconds: float | None) -> None:
+    ds = AudioFolder(folder, transform=Louder(seconds=seconds))
+    assert (ds.settings.sample_rate, ds.settings.seconds) == (RATE, seconds)
+    assert ds.draws_random
+    assert not ds.settings.own_transform
+    torch.manual_seed(0)
+    gains = torch.rand(3, dtype=torch.float64)
+    torch.manual_seed(0)
+    inputs = [sample[0] for sample in ds.__getitems__([0, 1, 2])]
+    plain = AudioFolder(folder, sample_rate=RATE, seconds=seconds)
+    for place in range(3):
+        torch.testing.assert_close(inputs[place], plain[place][0] * float(gains[place]))
+    rest = ds.split(0.5)[1]
+    assert not rest.draws_random
+    assert torch.equal(rest[0][0], plain[int(rest.indices[0])][0])
+
+
+def test_files_of_a_decoder_of_your_own(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    np.save(tmp_path / "a" / "1.npy", np.full((2, RATE), 1 << 14, np.int16))
+    ds = AudioFolder(tmp_path, decoder=Decoder(suffixes=["npy"], decode=_of_numpy, rule="1"), sample_rate=RATE)
+    assert torch.equal(ds[0][0], torch.full((1, RATE), 0.5))
+
+
+def _of_numpy(data: bytes) -> Any:
+    import io
+
+    return np.load(io.BytesIO(data)), RATE
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_rate": 0}, "sample_rate must be a whole number of Hz"),
+        ({"sample_rate": 16_000.0}, "sample_rate must be"),
+        ({"seconds": 0}, "seconds must be a number above 0"),
+        ({"seconds": -1.0}, "seconds must be a number above 0"),
+        ({"seconds": 1.0, "sample_rate": None}, "seconds= needs sample_rate="),
+        ({"seconds": 1e-9}, "less than one sample"),
+        ({"mono": 1}, "mono must be True or False"),
+        ({"crop": "left", "seconds": 1.0}, "crop must be 'center' or 'random'"),
+        ({"crop": "random"}, "crop='random' needs seconds="),
+        ({"transform": Louder(), "sample_rate": 11_025}, "the transform was made for sample_rate=8000"),
+        ({"size": 3}, "size"),
+    ],
+)
+def test_arguments_that_cannot_be_meant(folder: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((ArgumentError, TypeError), match=message):
+        AudioFolder(folder, **options)
