@@ -49,8 +49,7 @@ def _tensors(batch: Any) -> Iterator[torch.Tensor]:
 
 
 def batches(dataset: Any, workers: int = 0, **options: Any) -> Iterator[Any]:
-    context = {"multiprocessing_context": "forkserver"} if workers else {}
-    return iter(dlkit.DataLoader(dataset, 8, seed=3, num_workers=workers, **context, **options))
+    return iter(dlkit.DataLoader(dataset, 8, seed=3, num_workers=workers, **options))
 
 
 def test_samples_are_waveforms_and_classes(folder: Path) -> None:

@@ -27,7 +27,7 @@ from dlkit.datasets.files.decoder import Decoder
 from dlkit.errors import ArgumentError, DataError, DlkitError, MissingExtraError
 from dlkit.storage.strings import PackedStrings
 
-__all__ = ["EXTENSIONS", "MAX_SAMPLES", "SOUNDS", "OpenAudio", "check_formats", "decode_audio", "open_audio"]
+__all__ = ["EXTENSIONS", "MAX_SAMPLES", "OpenAudio", "SOUNDS", "check_formats", "decode_audio", "open_audio"]
 
 Waveform = npt.NDArray[np.float32]
 
