@@ -43,8 +43,8 @@ datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/f
 datasets/images/decoding datasets/images/settings datasets/images/fetching
 datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
-datasets/audio/decoding datasets/audio/settings datasets/audio/fetching datasets/audio/dataset datasets/audio/folders
-datasets/audio/__init__
+datasets/audio/readers datasets/audio/decoding datasets/audio/settings datasets/audio/fetching
+datasets/audio/dataset datasets/audio/folders datasets/audio/table datasets/audio/__init__
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_problems datasets/tables/_targets
 datasets/tables/_encoding datasets/tables/_images datasets/tables/_memory datasets/tables/_settings
 datasets/tables/_pipeline datasets/tables/_building datasets/tables/_describing datasets/tables/_index

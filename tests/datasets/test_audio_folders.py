@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader as StockLoader
 
 import dlkit
 from dlkit.collate import PadCollate
-from dlkit.datasets import AudioFiles, AudioFolder, Decoder, decode_audio
+from dlkit.datasets import AudioFiles, AudioFolder, AudioTable, Decoder, decode_audio
 from dlkit.datasets.audio import dataset as rooms
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.samplers import LengthBuckets
@@ -189,6 +190,32 @@ def test_files_without_labels(folder: Path) -> None:
     assert len(ds) == 24
     listed = AudioFiles([ds.path(3), ds.path(1)], sample_rate=RATE, seconds=0.1)
     assert torch.equal(next(batches(listed))[0], ds[3])
+
+
+def test_a_table_says_what_recordings_are(folder: Path, tmp_path: Path) -> None:
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*"))
+    table = pd.DataFrame({"file": names, "label": [name[0] for name in names]})
+    table["score"] = [number / 7 for number in range(24)]
+    table["heard"] = ["rain|wind", "wind"] * 12
+    table.to_csv(tmp_path / "table.csv", index=False)
+    options: dict[str, Any] = {"root": folder, "sample_rate": RATE, "seconds": 0.1}
+    ds = AudioTable(tmp_path / "table.csv", **options)
+    assert (ds.task, ds.classes, ds.input_columns, ds.target_columns) == (
+        "classification", ["a", "b"], ("file",), ("label",),
+    )  # fmt: skip
+    labelled = AudioFolder(folder, sample_rate=RATE, seconds=0.1)
+    assert torch.equal(ds[1][0], labelled[[str(labelled.path(at)) for at in range(24)].index(str(ds.path(1)))][0])
+    numbers = AudioTable(tmp_path / "table.csv", target="score", **options)
+    assert (numbers.task, numbers[2][1].item()) == ("regression", pytest.approx(2 / 7))
+    several = AudioTable(table, target="heard", label_separator="|", **options)
+    assert (several.task, several.classes, several[1][1].tolist()) == ("multilabel", ["rain", "wind"], [0, 1])
+    assert AudioTable(table, target=None, **options)[0].shape == (1, 800)
+    train, rest = ds.split(0.5, group=[name[2] for name in names])
+    assert not {path.name[0] for path in train._paths()} & {path.name[0] for path in rest._paths()}
+    with pytest.raises(DataError, match=r"row 0.* names no file in column 'file'"):
+        AudioTable(pd.DataFrame({"file": [""], "label": [1]}), root=folder)
+    with pytest.raises(ArgumentError, match="AudioTable has no argument 'size'"):
+        AudioTable(table, size=3, **options)
 
 
 def test_a_transform_of_your_own_gets_waveforms(folder: Path) -> None:

@@ -12,7 +12,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dlkit.datasets import CSVDataset, Glyphs, ImageFiles, ImageFolder, ImageTable, NotMNIST, TextDataset
+from dlkit.datasets import (
+    AudioFiles,
+    AudioFolder,
+    AudioTable,
+    CSVDataset,
+    Glyphs,
+    ImageFiles,
+    ImageFolder,
+    ImageTable,
+    NotMNIST,
+    TextDataset,
+)
 from dlkit.errors import ArgumentError
 from dlkit.splits import split_indices
 
@@ -22,7 +33,13 @@ ROWS = 5 * PEOPLE
 COMMON = {"fractions": None, "stratify": True, "group": None, "dedupe": None, "seed": 0}
 
 
-@pytest.mark.parametrize("kind", [CSVDataset, TextDataset, ImageFolder, ImageTable, ImageFiles, NotMNIST, Glyphs])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(CSVDataset, TextDataset, ImageFolder, ImageTable, ImageFiles, NotMNIST, Glyphs),
+        *(AudioFolder, AudioTable, AudioFiles),
+    ],
+)
 def test_all_have_one_signature(kind: Any) -> None:
     found = inspect.signature(kind.split).parameters
     names = [name for name in found if name in COMMON]

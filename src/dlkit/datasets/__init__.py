@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dlkit.datasets.audio.decoding import decode_audio as decode_audio
     from dlkit.datasets.audio.folders import AudioFiles as AudioFiles
     from dlkit.datasets.audio.folders import AudioFolder as AudioFolder
+    from dlkit.datasets.audio.table import AudioTable as AudioTable
     from dlkit.datasets.base import InMemoryDataset as InMemoryDataset
     from dlkit.datasets.files.decoder import Decoder as Decoder
     from dlkit.datasets.files.folders import FileFolder as FileFolder
@@ -29,6 +30,7 @@ __all__, __getattr__, __dir__ = door(
     {
         "AudioFiles": "dlkit.datasets.audio.folders",
         "AudioFolder": "dlkit.datasets.audio.folders",
+        "AudioTable": "dlkit.datasets.audio.table",
         "CSVDataset": "dlkit.datasets.tables.dataset",
         "Decoder": "dlkit.datasets.files.decoder",
         "FileFolder": "dlkit.datasets.files.folders",

@@ -8,14 +8,11 @@ floats bit for bit in a sixth of the time. torchcodec, where it imports, reads w
 from __future__ import annotations
 
 import functools
-import io
 import math
 import os
-import re
-import tempfile
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +20,9 @@ import numpy.typing as npt
 from dlkit._filekinds import HEAD, kind_of
 from dlkit._opening import open_regular, regular
 from dlkit._optional import require
+from dlkit.datasets.audio.readers import SNDFILE, TORCHCODEC, UNKNOWN, InMemory, Reader, ends, reader, torchcodec
 from dlkit.datasets.files.decoder import Decoder
-from dlkit.errors import ArgumentError, DataError, DlkitError, MissingExtraError
+from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.storage.strings import PackedStrings
 
 __all__ = ["EXTENSIONS", "MAX_SAMPLES", "OpenAudio", "SOUNDS", "check_formats", "decode_audio", "open_audio"]
@@ -35,30 +33,13 @@ Waveform = npt.NDArray[np.float32]
 MAX_SAMPLES = 1 << 28
 #: What a sample rate may be; a header that says something else lies.
 RATES = range(100, 1_000_001)
-_SNDFILE = "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64"
-_TORCHCODEC = "m4a aac webm weba wma"
 #: What a scan takes for a recording, by its name.
-EXTENSIONS = frozenset(f".{name}" for name in f"{_SNDFILE} {_TORCHCODEC}".split())
+EXTENSIONS = frozenset(f".{name}" for name in f"{SNDFILE} {TORCHCODEC}".split())
 
-# Which of libsndfile's formats and subtypes are read as integers. The others (floats, and codecs that compute with
-# them) as float32.
-_INTEGER_FORMATS = {"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF"}
-_AS_INT16 = {"PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW", "ALAC_16", "IMA_ADPCM", "MS_ADPCM"}
-_AS_INT32 = {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
 _SCALES = {"int16": np.float32(2.0**-15), "int32": np.float32(2.0**-31), "float32": None}
 
-_UNKNOWN = 1 << 62  # frames that libsndfile gives where a header does not say how many
 _BLOCK = 1 << 18
 _MARGIN = 256  # samples at the lower rate around a part that is resampled: more than soxr's filter looks at
-_MP3_LEAD = 10 * 1152
-_OGG_TAIL = 1 << 17  # bytes: two pages at least
-_OGG_PAGE = re.compile(rb"OggS\0.(.{8})", re.S)
-# How many samples may lack at the end: headers of MP3 count frames that encoders fill up differently, and containers
-# of video know the time alone.
-_SLACK = 4096
-# Sizes that writers to a pipe put into a header because they do not know better: the data goes on to the file's end.
-_OPEN_ENDED = (range(0x7FFFF000, 0x80001000), range(0xFFFFF000, 0x100000000))
-_CLAIM = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
 
 
 def decode_audio(
@@ -80,7 +61,7 @@ def decode_audio(
         DataNotFoundError: there is no such file.
         MissingExtraError: the extra `audio` is not installed.
 
-    >>> import soundfile; file = io.BytesIO()
+    >>> import io, soundfile; file = io.BytesIO()
     >>> soundfile.write(file, np.zeros((44_100, 2)), 44_100, format="WAV")
     >>> decode_audio(file.getvalue()).shape
     (1, 16000)
@@ -124,7 +105,7 @@ class OpenAudio:
         self._source: Any = source
         if not isinstance(source, bytes):
             regular(source, noun="sound file")
-        self._file = self._guarded(lambda: _reader(source))
+        self._file: Reader = self._guarded(lambda: reader(source))
         try:
             self.format, self.sample_rate, self.channels, self.frames = self._file.facts
             self._check_header()
@@ -152,7 +133,7 @@ class OpenAudio:
             )
         if samples.dtype.kind == "f":
             samples = samples.astype(np.float32)
-        audio.name, audio._source, audio._file = name, b"", _InMemory(samples.T, sample_rate)
+        audio.name, audio._source, audio._file = name, b"", InMemory(samples.T, sample_rate)
         audio.format, audio.sample_rate, audio.channels, audio.frames = audio._file.facts
         audio._check_header()
         return audio
@@ -172,7 +153,7 @@ class OpenAudio:
             raise DataError(
                 f"{self.name}: the header says {self.sample_rate:,} Hz; {RATES[0]} to {RATES[-1]:,} Hz can be true"
             )
-        if self.frames >= _UNKNOWN:
+        if self.frames >= UNKNOWN:
             raise DataError(
                 f"{self.name}: its header does not say how many samples there are; write it anew: ffmpeg -i old.flac "
                 "new.flac"
@@ -356,149 +337,6 @@ def _scaled(raw: npt.NDArray[Any], *, mono: bool) -> Waveform:
     return planes
 
 
-class _Facts(NamedTuple):
-    format: str
-    sample_rate: int
-    channels: int
-    frames: int
-
-
-def _reader(source: Any) -> Any:
-    """What reads a file: libsndfile, or torchcodec where the name says that libsndfile cannot."""
-    if isinstance(source, bytes):
-        return _SoundFile(source)
-    return (_TorchCodec if _ends(os.fspath(source), _TORCHCODEC) else _SoundFile)(os.fspath(source))
-
-
-class _SoundFile:
-    """A file opened by libsndfile: by its path, whose ending says what an MP3 is to it."""
-
-    def __init__(self, source: Any) -> None:
-        self._source, self._at = source, 0
-        self._file = file = self._opened()
-        stored = file.subtype if file.format in _INTEGER_FORMATS else ""
-        self._dtype = "int16" if stored in _AS_INT16 else "int32" if stored in _AS_INT32 else "float32"
-        self.floats, self.slack = self._dtype == "float32", _SLACK if file.format == "MP3" else 0
-        self.facts = _Facts(f"{file.format} {file.subtype}", file.samplerate, file.channels, file.frames)
-        for claim, found in _CLAIM.findall(file.extra_info):
-            if int(claim) > int(found) and not any(int(claim) in sizes for sizes in _OPEN_ENDED):
-                raise DataError(f"is cut off: its header promises {int(claim):,} bytes of sound, and {found} are there")
-
-    def _opened(self) -> Any:
-        module = require("soundfile", extra="audio")
-        if not isinstance(self._source, bytes):
-            return module.SoundFile(self._source)
-        try:
-            return module.SoundFile(io.BytesIO(self._source))
-        except module.LibsndfileError:
-            if not self._source.startswith((b"ID3", b"\xff")):
-                raise
-            with tempfile.TemporaryDirectory() as folder:  # an MP3, which it may not know by its content
-                path = os.path.join(folder, "sound.mp3")
-                with open(path, "wb") as file:
-                    file.write(self._source)
-                return module.SoundFile(path)
-
-    def read(self, start: int, count: int) -> npt.NDArray[Any]:
-        begin = start
-        if start != self._at:
-            if self._at:  # what a codec remembers of other samples would be heard
-                self._file.close()
-                self._file = self._opened()
-            begin = self._entrance(start)
-            if begin:
-                self._file.seek(begin)
-        raw: npt.NDArray[Any] = self._file.read(start - begin + count, dtype=self._dtype, always_2d=True)
-        self._at = begin + len(raw)
-        return raw[start - begin :]
-
-    def _entrance(self, start: int) -> int:
-        """Where to begin reading, so that samples from `start` on are those of a file that is read from its beginning.
-
-        An MP3 borrows bits from frames before. In the last page of a Vorbis stream libsndfile 1.2 misses the sample by
-        as much as the page is shortened.
-        """
-        if not self._file.seekable():
-            return 0
-        if self._file.format == "MP3":
-            return max(0, start - _MP3_LEAD)
-        if self._file.subtype == "VORBIS":
-            return min(start, self._before_last_page())
-        return start
-
-    def _before_last_page(self) -> int:
-        if isinstance(self._source, bytes):
-            tail = self._source[-_OGG_TAIL:]
-        else:
-            with open_regular(self._source) as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - _OGG_TAIL))
-                tail = file.read()
-        ends = [int.from_bytes(found.group(1), "little", signed=True) for found in _OGG_PAGE.finditer(tail)]
-        return max(0, ends[-2] - 1) if len(ends) > 1 else 0
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _TorchCodec:
-    """A file opened by torchcodec, which addresses parts by their time."""
-
-    floats, slack = True, _SLACK
-
-    def __init__(self, source: Any) -> None:
-        self._decoder = _torchcodec(source).AudioDecoder(source)
-        about = self._decoder.metadata
-        rate, seconds = int(about.sample_rate), about.duration_seconds_from_header
-        self._all = self._decoder.get_all_samples().data if seconds is None else None
-        frames = round(float(seconds) * rate) if self._all is None else self._all.shape[1]
-        self.facts = _Facts(str(about.codec), rate, int(about.num_channels), frames)
-
-    def read(self, start: int, count: int) -> npt.NDArray[Any]:
-        rate = self.facts.sample_rate
-        found = (
-            self._decoder.get_samples_played_in_range(start / rate, (start + count) / rate).data
-            if self._all is None
-            else self._all[:, start:]
-        )
-        samples: npt.NDArray[Any] = found.numpy().T[:count]
-        return samples
-
-    def close(self) -> None:
-        self._decoder = self._all = None
-
-
-class _InMemory:
-    """Samples [T, C] that a decoder of the user's own gave."""
-
-    slack = 0
-
-    def __init__(self, samples: npt.NDArray[Any], sample_rate: int) -> None:
-        self._samples, self.floats = samples, samples.dtype.kind == "f"
-        self.facts = _Facts("decoded", int(sample_rate), samples.shape[1], len(samples))
-
-    def read(self, start: int, count: int) -> npt.NDArray[Any]:
-        return self._samples[start : start + count]
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def _torchcodec(what: str) -> Any:
-    """torchcodec's decoders, or how to get them."""
-    try:
-        from torchcodec import decoders
-    except Exception as error:  # without FFmpeg it raises a RuntimeError
-        raise MissingExtraError(
-            f"{what}: needs torchcodec, which cannot be imported ({type(error).__name__}): pip install the torchcodec "
-            "that belongs to this torch, and FFmpeg; or convert such files: ffmpeg -i a.m4a a.flac"
-        ) from error
-    return decoders
-
-
-def _ends(name: str, suffixes: str) -> bool:
-    return name.lower().rpartition(".")[2] in suffixes.split()
-
-
 def check_formats(names: PackedStrings) -> None:
     """Say at once, and not in the middle of a training, that recordings need a package that cannot be imported.
 
@@ -510,9 +348,9 @@ def check_formats(names: PackedStrings) -> None:
     """
     require("soundfile", extra="audio")
     together = names.arrays()[0].tobytes().lower()
-    for suffix in _TORCHCODEC.split():
-        if f".{suffix}".encode() in together and any(_ends(name, suffix) for name in names):
-            _torchcodec(f".{suffix} files")
+    for suffix in TORCHCODEC.split():
+        if f".{suffix}".encode() in together and any(ends(name, suffix) for name in names):
+            torchcodec(f".{suffix} files")
             return
 
 

@@ -1,4 +1,4 @@
-"""A table that names files and says what each of them is; what `ImageTable` is made of."""
+"""A table that names files and says what each of them is; what `ImageTable` and `AudioTable` are made of."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dlkit.datasets.files.dataset import FileDataset
 from dlkit.datasets.targets import TargetReader, TaskChoice
 from dlkit.errors import DataError, DataNotFoundError
 from dlkit.reading.cells import Strings, Table, text_of
@@ -18,7 +19,7 @@ from dlkit.reading.policy import ReadOptions, TableArguments
 from dlkit.reading.reader import read_table
 from dlkit.storage.strings import PackedStrings
 
-__all__ = ["FileTable", "of_table", "open_table", "read_file_table"]
+__all__ = ["FileTable", "FilesInTable", "of_table", "open_table", "read_file_table"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _check_first(root: Path, names: Sequence[str], origin: str, column: str) -> 
     if not any(os.path.isfile(root / file) for file in first):
         raise DataNotFoundError(
             f"none of the first {len(first)} files in column {column!r} of {origin} is below {root} "
-            f"(such as {root / first[0]}); give root=, or suffix='.jpg' if the names have no ending"
+            f"(such as {root / first[0]}); give root=, or suffix= if the names have no ending"
         )
 
 
@@ -161,3 +162,19 @@ def of_table(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     """
     reading = {name: options[name] for name in TableArguments.__annotations__ if name in options}
     return reading, {name: value for name, value in options.items() if name not in reading}
+
+
+class FilesInTable(FileDataset):
+    """Files named in a table; what `ImageTable` and `AudioTable` are made of.
+
+    Attributes:
+        task: "classification", "regression", "multilabel", or "" without targets.
+        input_columns: The column with the files' paths, for the model file.
+        target_columns: Those with the targets.
+    """
+
+    def _open(self, source: Any, file: str, target: str | Sequence[str] | None, settings: Any, **options: Any) -> None:
+        """Make this the dataset of what `read_file_table` finds, which takes the options."""
+        table = read_file_table(source, file, target, **options)
+        super().__init__(table.root, table.names, table.targets, table.classes, settings)
+        self.task, self.input_columns, self.target_columns = table.task, table.input_columns, table.target_columns

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from dlkit.datasets.files.table import of_table, read_file_table
+from dlkit.datasets.files.table import FilesInTable, of_table
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.settings import ImageOptions, ImageSettings
 from dlkit.datasets.targets import TaskChoice
@@ -19,7 +19,7 @@ class ImageTableOptions(ImageOptions, TableArguments, total=False):
     """The options of every image dataset, and how a table is read."""
 
 
-class ImageTable(ImageDataset):
+class ImageTable(FilesInTable, ImageDataset):
     """Images named in a CSV file (or a DataFrame), with a class, a number or several labels each.
 
     Samples are `(image, target)`. The target is int64 for classification, float32 for regression (of one column a
@@ -75,11 +75,11 @@ class ImageTable(ImageDataset):
     ) -> None:
         check_known("ImageTable", options, ImageTableOptions)
         reading, others = of_table(options)
-        settings = ImageSettings(**others)
-        table = read_file_table(
+        self._open(
             csv,
             image,
             target,
+            ImageSettings(**others),
             root=root,
             suffix=suffix,
             task=task,
@@ -87,5 +87,3 @@ class ImageTable(ImageDataset):
             label_separator=label_separator,
             reading=reading,
         )
-        super().__init__(table.root, table.names, table.targets, table.classes, settings)
-        self.task, self.input_columns, self.target_columns = table.task, table.input_columns, table.target_columns

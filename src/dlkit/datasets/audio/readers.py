@@ -1,0 +1,246 @@
+"""What opens sound files: libsndfile (the extra `audio`), and torchcodec for what that cannot read.
+
+Each reader gives any run of samples [T, C] as the file stores them: int16, int32 or float32.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tempfile
+from typing import Any, NamedTuple, Protocol
+
+import numpy.typing as npt
+
+from dlkit._opening import open_regular
+from dlkit._optional import require
+from dlkit.errors import DataError, MissingExtraError
+
+__all__ = ["Facts", "InMemory", "Reader", "SNDFILE", "TORCHCODEC", "UNKNOWN", "ends", "reader", "torchcodec"]
+
+#: The endings of files that libsndfile reads.
+SNDFILE = "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64"
+#: And of those that torchcodec reads.
+TORCHCODEC = "m4a aac webm weba wma"
+# Which of libsndfile's formats and subtypes are read as integers. The others (floats, and codecs that compute with
+# them) as float32.
+_INTEGER_FORMATS = {"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF"}
+_AS_INT16 = {"PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW", "ALAC_16", "IMA_ADPCM", "MS_ADPCM"}
+_AS_INT32 = {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
+#: At least so many frames libsndfile gives where a header does not say how many there are.
+UNKNOWN = 1 << 62
+_MP3_LEAD = 10 * 1152
+_OGG_TAIL = 1 << 17  # bytes: two pages at least
+_OGG_PAGE = re.compile(rb"OggS\0.(.{8})", re.S)
+# How many samples may lack at the end: headers of MP3 count frames that encoders fill up differently, and containers
+# of video know the time alone.
+_SLACK = 4096
+# Sizes that writers to a pipe put into a header because they do not know better: the data goes on to the file's end.
+_OPEN_ENDED = (range(0x7FFFF000, 0x80001000), range(0xFFFFF000, 0x100000000))
+_CLAIM = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
+
+
+class Facts(NamedTuple):
+    """What a header says.
+
+    Attributes:
+        format: The format and how it stores samples, such as "WAV PCM_16".
+        sample_rate: In Hz.
+        channels: How many.
+        frames: Samples of each channel.
+    """
+
+    format: str
+    sample_rate: int
+    channels: int
+    frames: int
+
+
+class Reader(Protocol):
+    """An open sound file.
+
+    Attributes:
+        facts: What its header says.
+        floats: Whether it stores floats, which may be NaN or infinite.
+        slack: How many samples may lack at its end, because its header is not exact.
+    """
+
+    facts: Facts
+    floats: bool
+    slack: int
+
+    def read(self, start: int, count: int) -> npt.NDArray[Any]:
+        """Samples [count, C], fewer where the file ends; int16, int32 or float32.
+
+        Args:
+            start: The first one of each channel.
+            count: How many of each channel.
+        """
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def reader(source: str | os.PathLike[str] | bytes) -> Reader:
+    """Open a sound file: by libsndfile, or by torchcodec where the name says that libsndfile cannot read it.
+
+    Args:
+        source: A path to a regular file, or the content of a file.
+
+    Raises:
+        DataError: the file is shorter than its header says.
+        MissingExtraError: a package that reads it is not installed.
+    """
+    if isinstance(source, bytes):
+        return _SoundFile(source)
+    return (_TorchCodec if ends(os.fspath(source), TORCHCODEC) else _SoundFile)(os.fspath(source))
+
+
+class _SoundFile(Reader):
+    """A file opened by libsndfile: by its path, whose ending says what an MP3 is to it."""
+
+    def __init__(self, source: Any) -> None:
+        self._source, self._at = source, 0
+        self._file = file = self._opened()
+        stored = file.subtype if file.format in _INTEGER_FORMATS else ""
+        self._dtype = "int16" if stored in _AS_INT16 else "int32" if stored in _AS_INT32 else "float32"
+        self.floats, self.slack = self._dtype == "float32", _SLACK if file.format == "MP3" else 0
+        self.facts = Facts(f"{file.format} {file.subtype}", file.samplerate, file.channels, file.frames)
+        for claim, found in _CLAIM.findall(file.extra_info):
+            if int(claim) > int(found) and not any(int(claim) in sizes for sizes in _OPEN_ENDED):
+                raise DataError(f"is cut off: its header promises {int(claim):,} bytes of sound, and {found} are there")
+
+    def _opened(self) -> Any:
+        module = require("soundfile", extra="audio")
+        if not isinstance(self._source, bytes):
+            return module.SoundFile(self._source)
+        try:
+            return module.SoundFile(io.BytesIO(self._source))
+        except module.LibsndfileError:
+            if not self._source.startswith((b"ID3", b"\xff")):
+                raise
+            with tempfile.TemporaryDirectory(
+                ignore_cleanup_errors=True
+            ) as folder:  # an MP3, which it may not know by its content
+                path = os.path.join(folder, "sound.mp3")
+                with open(path, "wb") as file:
+                    file.write(self._source)
+                return module.SoundFile(path)
+
+    def read(self, start: int, count: int) -> npt.NDArray[Any]:
+        begin = start
+        if start != self._at:
+            if self._at:  # what a codec remembers of other samples would be heard
+                self._file.close()
+                self._file = self._opened()
+            begin = self._entrance(start)
+            if begin:
+                self._file.seek(begin)
+        raw: npt.NDArray[Any] = self._file.read(start - begin + count, dtype=self._dtype, always_2d=True)
+        self._at = begin + len(raw)
+        return raw[start - begin :]
+
+    def _entrance(self, start: int) -> int:
+        """Where to begin reading, so that samples from `start` on are those of a file that is read from its beginning.
+
+        An MP3 borrows bits from frames before. In the last page of a Vorbis stream libsndfile 1.2 misses the sample by
+        as much as the page is shortened.
+        """
+        if not self._file.seekable():
+            return 0
+        if self._file.format == "MP3":
+            return max(0, start - _MP3_LEAD)
+        if self._file.subtype == "VORBIS":
+            return min(start, self._before_last_page())
+        return start
+
+    def _before_last_page(self) -> int:
+        if isinstance(self._source, bytes):
+            tail = self._source[-_OGG_TAIL:]
+        else:
+            with open_regular(self._source) as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _OGG_TAIL))
+                tail = file.read()
+        ends = [int.from_bytes(found.group(1), "little", signed=True) for found in _OGG_PAGE.finditer(tail)]
+        return max(0, ends[-2] - 1) if len(ends) > 1 else 0
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _TorchCodec(Reader):
+    """A file opened by torchcodec, which addresses parts by their time."""
+
+    floats, slack = True, _SLACK
+
+    def __init__(self, source: Any) -> None:
+        self._decoder = torchcodec(source).AudioDecoder(source)
+        about = self._decoder.metadata
+        rate, seconds = int(about.sample_rate), about.duration_seconds_from_header
+        self._all = self._decoder.get_all_samples().data if seconds is None else None
+        frames = round(float(seconds) * rate) if self._all is None else self._all.shape[1]
+        self.facts = Facts(str(about.codec), rate, int(about.num_channels), frames)
+
+    def read(self, start: int, count: int) -> npt.NDArray[Any]:
+        rate = self.facts.sample_rate
+        found = (
+            self._decoder.get_samples_played_in_range(start / rate, (start + count) / rate).data
+            if self._all is None
+            else self._all[:, start:]
+        )
+        samples: npt.NDArray[Any] = found.numpy().T[:count]
+        return samples
+
+    def close(self) -> None:
+        self._decoder = self._all = None
+
+
+class InMemory(Reader):
+    """Samples in memory, as if they came from a file.
+
+    Args:
+        samples: [T, C] of int16, int32 or float32.
+        sample_rate: In Hz.
+    """
+
+    slack = 0
+
+    def __init__(self, samples: npt.NDArray[Any], sample_rate: int) -> None:
+        self._samples, self.floats = samples, samples.dtype.kind == "f"
+        self.facts = Facts("decoded", int(sample_rate), samples.shape[1], len(samples))
+
+    def read(self, start: int, count: int) -> npt.NDArray[Any]:
+        return self._samples[start : start + count]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def torchcodec(what: str) -> Any:
+    """torchcodec's decoders.
+
+    Args:
+        what: What needs them, for the error.
+
+    Raises:
+        MissingExtraError: it cannot be imported; the message says how to get it.
+    """
+    try:
+        from torchcodec import decoders
+    except Exception as error:  # without FFmpeg it raises a RuntimeError
+        raise MissingExtraError(
+            f"{what}: needs torchcodec, which cannot be imported ({type(error).__name__}): pip install the torchcodec "
+            "that belongs to this torch, and FFmpeg; or convert such files: ffmpeg -i a.m4a a.flac"
+        ) from error
+    return decoders
+
+
+def ends(name: str, suffixes: str) -> bool:
+    """Whether a file's name has one of the endings.
+
+    Args:
+        name: With or without folders.
+        suffixes: Such as `SNDFILE`.
+    """
+    return name.lower().rpartition(".")[2] in suffixes.split()
