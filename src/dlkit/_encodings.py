@@ -16,6 +16,7 @@ __all__ = ["Buffer", "detect_encoding", "find_encoding", "find_name_encoding", "
 Buffer = Any  # bytes, mmap or memoryview: whatever numpy and Arrow read without a copy
 
 _PIECE = 1 << 24
+_MOST = 1 << 26  # bytes that are looked at, beyond the question whether all are UTF-8
 _SAMPLE = 1 << 18
 _MIXED = 1 << 21  # bytes in which lines of another encoding are looked for, which takes as long as all else together
 _FEW = 8  # characters beyond ASCII that a language is not recognised by
@@ -75,12 +76,12 @@ def find_encoding(data: Buffer, origin: str) -> tuple[str, str | None]:
             return name, None
     if (wide := _utf16_without_mark(head)) is not None:
         return wide, None
-    if first_bad_byte(data) is None:
+    bad = first_bad_byte(data)
+    if bad is None:
         return "utf-8", None
-    raw = bytes(data)
+    raw = _around(data, bad)
     if _mostly_utf8(raw):
-        bad = first_bad_byte(data)
-        line = raw[:bad].count(b"\n") + 1
+        line = 1 + sum(bytes(data[at : min(at + _PIECE, bad)]).count(b"\n") for at in range(0, bad, _PIECE))
         raise DataError(
             f"{origin} is UTF-8 but for some damaged bytes, the first in line {line}; "
             "repair it, leave such lines out by encoding='utf-8' and on_error='skip', or give encoding='latin-1' (or "
@@ -92,6 +93,16 @@ def find_encoding(data: Buffer, origin: str) -> tuple[str, str | None]:
     name, doubt = (known, None) if known is not None else _guessed(raw, origin)
     _refuse_mixture(raw[:_MIXED], name, origin)
     return name, doubt
+
+
+def _around(data: Buffer, bad: int) -> bytes:
+    """All bytes, or of very many the first ones and whole lines around one that is not UTF-8."""
+    if len(data) <= _MOST:
+        return bytes(data)
+    half = _MOST // 2
+    start = max(half, min(bad - half // 2, len(data) - half))
+    piece = bytes(data[start : start + half])
+    return bytes(data[:half]).rpartition(b"\n")[0] + piece[piece.find(b"\n") : piece.rfind(b"\n") + 1]
 
 
 def _refuse_mixture(raw: bytes, name: str, origin: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import random
 import tempfile
@@ -81,7 +82,15 @@ def meaning(path: Path, options: dict[str, Any], schema: Any = None) -> tuple[An
             batches = list(dlkit.DataLoader(ds, 16))
         except DlkitError as error:
             return type(error).__name__, str(error)
-    return ds.schema, batches, len(ds), ds.skipped, ds.notes, repr(ds), [str(warning.message) for warning in caught]
+    return (
+        ds.schema,
+        batches,
+        len(ds),
+        ds.skipped,
+        ds.notes,
+        repr(ds),
+        list(dict.fromkeys(str(each.message) for each in caught)),
+    )
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -92,6 +101,16 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(equal, one, other))
     return bool(one == other)
+
+
+def check_bytes(content: bytes, options: dict[str, Any], size: int, name: str = "t.csv") -> tuple[Any, ...]:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_BYTES", size)
+        path = Path(folder) / name
+        path.write_bytes(content)
+        whole, stream = meaning(path, options), meaning(path, options | {"streaming": True})
+        assert equal(whole, stream), f"\n{whole}\n{stream}"
+        return whole
 
 
 def check(text: str, options: dict[str, Any], size: int) -> None:
@@ -163,3 +182,49 @@ def test_a_second_pass_reads_thousands_as_the_first(tmp_path: Path, streaming: b
         patch.setattr(blocks, "BLOCK_BYTES", 100)
         data = CSVDataset(tmp_path / "t.csv", scale="none", streaming=streaming)
         assert {float(row["numeric"][1]) for row in data} == {1234.0, 2345.0}
+
+
+LATE = {
+    "korean": "가나다 라마바".encode("cp949"),
+    "western": "déjà vu".encode("cp1252"),
+    "utf-8": "가나다".encode(),
+    "bad byte": b"word\xff",
+    "quote": b'a "b',
+    "cell in quotes": b'"a, b"',
+    "open quote": b'"never closed',
+    "lines in quotes": b'"one\ntwo"',
+    "blank and quote": b' "a, b"',
+    "control": b"a\x1b[31m",
+    "zero": b"a\x00b",
+    "more cells": b"a,b,c",
+    "semicolons": b"a;b;c;d",
+}
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    before=st.integers(0, 60),
+    odd=st.lists(st.sampled_from(sorted(LATE)), min_size=1, max_size=3),
+    times=st.sampled_from([1, 1, 30]),
+    options=st.sampled_from(
+        [{}, {}, {"encoding": "utf-8"}, {"encoding": "cp949"}, {"comment": "#"}, {"encoding": "utf-16"}]
+    ),
+    on_error=st.sampled_from(["raise", "skip"]),
+    packed=st.booleans(),
+    size=st.integers(40, 400),
+)
+@example(before=60, odd=["korean"], times=1, options={}, on_error="raise", packed=False, size=50)
+@example(before=60, odd=["korean"], times=30, options={}, on_error="raise", packed=True, size=50)
+@example(before=60, odd=["bad byte"], times=1, options={"encoding": "utf-8"}, on_error="skip", packed=False, size=50)
+@example(before=60, odd=["quote"], times=30, options={}, on_error="raise", packed=False, size=50)
+@example(before=60, odd=["blank and quote"], times=30, options={}, on_error="raise", packed=False, size=50)
+def test_what_contradicts_the_beginning_of_a_file_counts_alike(
+    before, odd, times, options, on_error, packed, size
+) -> None:
+    rows = [f"{i},w{i % 3},{i % 7}.5".encode() for i in range(before + 3)]
+    for number in range(times):
+        rows += [b"%d,%s,1.5" % (number, LATE[odd[number % len(odd)]])]
+    content = b"\n".join([b"a,b,c", *rows, *rows[: before // 3 + 3]]) + b"\n"
+    content = gzip.compress(content) if packed else content
+    name = "t.csv.gz" if packed else "t.csv"
+    check_bytes(content, options | {"on_error": on_error, "max_errors": 1.0}, size, name)

@@ -114,7 +114,7 @@ def through_arrow(
     rows = memoryview(data)[dialect.start :]
     if not dialect.separator.isascii() or has_controls(rows):
         return None
-    quotes = audit_quotes(data, dialect, origin)
+    quotes = dialect.audit or audit_quotes(data, dialect, origin)
     if not quotes.regular:
         return None
     texts, odd = {*as_text, *_code_columns(data, dialect)} & set(dialect.read), list[tuple[int, int]]()
@@ -263,8 +263,9 @@ def _may_hold_codes(rows: Buffer, separator: int) -> bool:
 
 def fitting_dialect(data: Buffer, dialect: Dialect, origin: str = "the text") -> Dialect:
     """The reading of quotes that leaves the fewest bad rows: as quotes, after blanks too, or as plain characters."""
-    if audit_quotes(data, dialect, origin).regular and dialect.quoted:
-        return dialect
+    audit = audit_quotes(data, dialect, origin)
+    if audit.regular and dialect.quoted:
+        return replace(dialect, audit=audit)
     best, fewest = dialect, _bad_rows(data, dialect, 100)
     for other in (replace(dialect, blanks=True), replace(dialect, quoted=False)):
         count = _bad_rows(data, other, fewest) if fewest else 0

@@ -12,9 +12,8 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from dlkit._encodings import first_bad_byte
 from dlkit._opening import open_regular
-from dlkit._textfiles import LONGEST_LINE, check_lines
+from dlkit._textfiles import LONGEST_LINE
 from dlkit.errors import DataError
 from dlkit.reading._text_rows import fitting_dialect, lines_of, parse_text
 from dlkit.reading.bytes import byte_stream
@@ -30,7 +29,6 @@ __all__ = ["Block", "BlockFile", "block_file", "read_once"]
 
 BLOCK_BYTES = 2 << 20
 _BUFFER = 1 << 20
-_HEAD = 1 << 20  # in which separator and header are found
 
 
 class BlockFile(Protocol):
@@ -73,14 +71,11 @@ def block_file(path: Path, options: ReadOptions) -> BlockFile:
     """
     if (columnar := ColumnarFile.of(path, options)) is not None:
         return columnar
-    plain, how, options, noun = plain_copy(path, options)
-    head = _head(plain)
-    mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
-    head = head[mark:]
-    dialect = fitting_dialect(head, find_dialect(head, str(path), options), str(path))
-    note = f"{path.name}: {how}, {dialect}" + ("" if plain == path else f", unpacked to {plain}")
-    line = head[: dialect.start].count(b"\n") + 1
-    return TextFile(plain, path, replace(dialect, start=0), options, dialect.start + mark, line, note, noun)
+    plain, text = plain_copy(path, options)
+    file = _text_file(path, text, options)
+    file.path, file.decoded, file.text = plain, False, None
+    file.start += _mark_of(plain)
+    return file
 
 
 def read_once(path: Path, options: ReadOptions, quotes: bool | None = None) -> BlockFile:
@@ -97,31 +92,25 @@ def read_once(path: Path, options: ReadOptions, quotes: bool | None = None) -> B
     if (columnar := ColumnarFile.of(path, options)) is not None:
         return columnar
     text = plain_text(path, options, str(path))
+    file = _text_file(path, text, options, quotes)
+    if isinstance(getattr(text.data, "obj", text.data), mmap.mmap):  # plain UTF-8: read it where it lies
+        file.decoded, file.text = False, None
+        file.start += _mark_of(path)
+    return file
+
+
+def _text_file(path: Path, text: PlainText, options: ReadOptions, quotes: bool | None = None) -> TextFile:
     dialect = find_dialect(text.data, str(path), text.options)
     dialect = fitting_dialect(text.data, dialect, str(path)) if quotes is None else replace(dialect, quoted=quotes)
     note, line = f"{path.name}: {text.how}, {dialect}", bytes(text.data[: dialect.start]).count(b"\n") + 1
     known = replace(text.options, encoding=text.how) if text.noun == "line" else options  # a guess is said once
-    file = TextFile(path, path, replace(dialect, start=0), known, dialect.start, line, note, text.noun, True, text)
-    if isinstance(getattr(text.data, "obj", text.data), mmap.mmap):  # plain UTF-8: read it where it lies
-        mark = len(codecs.BOM_UTF8) if isinstance(text.data, memoryview) else 0
-        file.start, file.decoded, file.text = dialect.start + mark, False, None
-    return file
+    return TextFile(path, path, replace(dialect, start=0), known, dialect.start, line, note, text.noun, True, text)
 
 
-def _head(path: Path) -> bytes:
-    """The first lines of a text: about `_HEAD` bytes, or more where its first line is longer."""
+def _mark_of(path: Path) -> int:
+    """How many bytes of a byte order mark a file of UTF-8 begins with."""
     with open_regular(path) as file:
-        head = file.read(_HEAD)
-        while not _ends(head) and (piece := file.read(len(head))):
-            head += piece
-            check_lines(head, path)
-        whole = not file.read(1)
-    return head if whole else head[: _ends(head)]
-
-
-def _ends(head: bytes) -> int:
-    """The byte after the last line end; 0 where there is none."""
-    return head.rfind(b"\n" if b"\n" in head else b"\r") + 1
+        return len(codecs.BOM_UTF8) if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else 0
 
 
 @dataclass
@@ -206,9 +195,6 @@ class TextFile:
     ) -> Table:
         """The rows of a block, whose content may be at hand."""
         data = self._read(block) if content is None else content
-        if not self.decoded and (bad := first_bad_byte(data)) is not None:
-            line = block.line + data.count(b"\n", 0, bad)
-            raise DataError(f"{self.origin}, line {line}: byte {data[bad]:#04x} is not utf-8; give encoding=...")
         read = self.dialect.read if needed is None else tuple(name for name in self.dialect.read if name in needed)
         dialect = replace(self.dialect, read=read)
         parsed = parse_text(data, dialect, self.options, as_text, self.origin, first_line=block.line, threads=threads)
@@ -269,7 +255,9 @@ def last_record_end(data: bytes, dialect: Dialect) -> int:
     if not dialect.quoted or b'"' not in data:
         return end
     end = _last_outside(data, mark)
-    return end if audit_quotes(data[:end], dialect).regular else _counted_end(data, dialect)
+    return (
+        end if dialect.audit is not None or audit_quotes(data[:end], dialect).regular else _counted_end(data, dialect)
+    )
 
 
 def _last_outside(data: bytes, mark: bytes) -> int:

@@ -29,6 +29,8 @@ __all__ = [
     "byte_stream",
     "contents",
     "damage",
+    "decoded",
+    "encoding_of",
     "is_packed",
     "known_codec",
     "local_path",
@@ -36,6 +38,7 @@ __all__ = [
     "text_stream",
     "to_utf8",
     "unpacked",
+    "without_mark",
 ]
 
 _UTF8 = ("utf-8", "utf-8-sig", "ascii")
@@ -43,6 +46,10 @@ _PIECE = 1 << 24
 # A table packs 3 to 30 times; an archive beyond this, and beyond 128 MB, is made to fill the memory.
 _MOST_RATIO, _ALWAYS_ALLOWED = 200, 1 << 27
 _MOST_DEFLATE = 1032  # times smaller is the most that gzip can make anything
+_MARKS = {
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+}
 _PACKERS = {"a gzip file": "gzip", "a bzip2 file": "bzip2", "an xz file": "xz", "a zip archive": "zip"}
 
 
@@ -69,23 +76,26 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     return path
 
 
-def contents(path: Path, wanted: str = "a table", allowed: Collection[str] = ()) -> Buffer:
+def contents(path: Path, wanted: str = "a table", allowed: Collection[str] = (), *, copy: Path | None = None) -> Buffer:
     """The bytes of a file of text, unpacked where it is gzip, bzip2, xz or a zip archive of one file.
 
     Args:
         path: The file.
         wanted: What errors say was expected.
         allowed: Families of `FileKind` that are text enough.
+        copy: Where its bytes lie unpacked already.
 
     Raises:
         DataError: it is empty, of another kind, or has a line that no text has.
     """
     if regular(path).st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
-    with open_regular(path) as file:
+    with open_regular(copy or path) as file:
         # Pages come from the system's cache as they are read, and the table is never in memory twice.
         data = (
-            _joined(unpacked(path, wanted)) if is_packed(file) else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            _joined(unpacked(path, wanted))
+            if copy is None and is_packed(file)
+            else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         )
     check_text(bytes(data[:HEAD]), path, wanted, allowed)
     check_lines(data, path)
@@ -196,17 +206,62 @@ def to_utf8(data: Buffer, encoding: str, origin: str, *, lenient: bool = False) 
     Raises:
         DataError: there are such bytes, and `lenient` is False.
     """
-    name = detect_encoding(data, origin) if encoding == "auto" else known_codec(encoding)
-    if name in _UTF8:
-        if (encoding != "auto" or name == "utf-8-sig") and not lenient:
-            _check_utf8(data, origin, name)
-        if not lenient or first_bad_byte(data) is None:
-            return (memoryview(data)[3:] if bytes(data[:3]) == codecs.BOM_UTF8 else data), name
+    name, plain = encoding_of(data, encoding, origin, lenient=lenient)
+    if plain:
+        return without_mark(data), name
+    return without_mark(b"".join(decoded(data, name, origin, lenient=lenient))), name
+
+
+def decoded(data: Buffer, name: str, origin: str, *, lenient: bool = False) -> Iterator[bytes]:
+    """A text as UTF-8, in pieces.
+
+    Args:
+        data: The file's bytes.
+        name: The codec.
+        origin: The file, for errors.
+        lenient: As for `to_utf8`.
+
+    Raises:
+        DataError: there are bytes that are not of that encoding, and `lenient` is False.
+    """
+    decoder = codecs.getincrementaldecoder(name)("surrogateescape" if lenient else "strict")
     try:
-        text = str(memoryview(data), name, "surrogateescape" if lenient else "strict")
+        for start in range(0, len(data), _PIECE):
+            text = decoder.decode(bytes(data[start : start + _PIECE]), start + _PIECE >= len(data))
+            yield text.encode("utf-8", "surrogatepass")
     except UnicodeError as error:
         raise DataError(f"{origin} is not {name}: {error}") from error
-    return text.removeprefix("\ufeff").encode("utf-8", "surrogatepass"), name
+
+
+def encoding_of(data: Buffer, encoding: str, origin: str, *, lenient: bool = False) -> tuple[str, bool]:
+    """The codec of a text, and whether its bytes are UTF-8 as they are, a byte order mark aside.
+
+    Args:
+        data: The file's bytes.
+        encoding: A codec's name, or "auto".
+        origin: The file, for errors.
+        lenient: Whether bytes that are not UTF-8 may stand in a text that is said to be.
+
+    Raises:
+        DataError: there are such bytes, and `lenient` is False.
+    """
+    name = detect_encoding(data, origin) if encoding == "auto" else known_codec(encoding)
+    if name in ("utf-16", "utf-32") and not bytes(data[:4]).startswith(_MARKS[name]):
+        name += "-le"  # as nearly all programs write it
+    if name not in _UTF8:
+        return name, False
+    if (encoding != "auto" or name == "utf-8-sig") and not lenient:
+        _check_utf8(data, origin, name)
+    return name, not lenient or first_bad_byte(data) is None
+
+
+def without_mark(data: Buffer) -> Buffer:
+    """UTF-8 bytes behind a byte order mark.
+
+    Args:
+        data: With one or without.
+    """
+    return memoryview(data)[3:] if bytes(data[:3]) == codecs.BOM_UTF8 else data
 
 
 def damage(text: str) -> str | None:

@@ -41,6 +41,19 @@ _QUOTE, _LF, _CR = 34, 10, 13
 
 
 @dataclass(frozen=True)
+class QuoteAudit:
+    """What a pass over all quotes found.
+
+    Attributes:
+        regular: Every quote opens a cell, closes one, or is doubled inside one, and all are closed.
+        multiline: Some quoted cell holds a line break.
+    """
+
+    regular: bool
+    multiline: bool
+
+
+@dataclass(frozen=True)
 class Dialect:
     """How a text table is written.
 
@@ -54,6 +67,7 @@ class Dialect:
         read: The columns to read.
         decimal: The decimal mark of its numbers.
         comment: What lines begin with that are no rows.
+        audit: Of the quotes in the whole text, where they are known to be regular.
     """
 
     separator: str
@@ -65,6 +79,7 @@ class Dialect:
     read: tuple[str, ...] = ()
     decimal: DecimalMark = field(default_factory=DecimalMark)
     comment: str | None = None
+    audit: QuoteAudit | None = None
 
     def __post_init__(self) -> None:
         if not self.read:
@@ -213,19 +228,6 @@ def _widths(text: str, separator: str, *, cut: bool) -> list[int]:
     except csv.Error:
         return []
     return widths[:-1] if cut and len(widths) > 1 else widths
-
-
-@dataclass(frozen=True)
-class QuoteAudit:
-    """What a pass over all quotes found.
-
-    Attributes:
-        regular: Every quote opens a cell, closes one, or is doubled inside one, and all are closed.
-        multiline: Some quoted cell holds a line break.
-    """
-
-    regular: bool
-    multiline: bool
 
 
 def audit_quotes(data: Buffer, dialect: Dialect, origin: str = "the text") -> QuoteAudit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import io
 from bisect import bisect_right
@@ -10,18 +9,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dlkit._encodings import Buffer, detect_encoding
+from dlkit._encodings import Buffer
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_text
 from dlkit.errors import DataError
-from dlkit.reading.bytes import contents, is_packed, known_codec, to_utf8, unpacked
+from dlkit.reading.bytes import contents, decoded, encoding_of, is_packed, to_utf8, unpacked, without_mark
 from dlkit.reading.excel import is_workbook, read_sheet
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.files import FileLock, atomic_write, home_of
 
 __all__ = ["PlainText", "plain_copy", "plain_text"]
-
-_UTF8 = ("utf-8", "utf-8-sig", "ascii")
 
 
 @dataclass(frozen=True)
@@ -94,33 +91,33 @@ def _without_remarks(lines: Iterable[bytes], options: ReadOptions) -> Iterator[b
             yield line
 
 
-def plain_copy(path: Path, options: ReadOptions) -> tuple[Path, str, ReadOptions, str]:
-    """A file with the same text in UTF-8: itself, or a copy in the cache folder where it is not plain.
+def plain_copy(path: Path, options: ReadOptions) -> tuple[Path, PlainText]:
+    """A file with the same text in UTF-8, and that text: itself, or a copy in the cache folder where it is not plain.
 
     Args:
         path: The file.
         options: How to read.
-
-    Returns:
-        The plain file, how it was read, how to read it, and what its rows stand in, "line" or "row".
     """
     if regular(path).st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
+    if (sheet := _sheet(path, options, str(path))) is not None:
+        how = ("excel", options.sheet, options.skip_rows, options.comment)
+        return _kept(path, how, lambda: [sheet.data]), sheet
     with open_regular(path) as file:
-        packed = is_packed(file)
-        workbook = file.read(4) == b"PK\x03\x04" and is_workbook(file)
-    if workbook:
-        sheet = plain_text(path, options, str(path))
-        copy = _kept(path, ("excel", options.sheet, options.skip_rows, options.comment), lambda: [sheet.data])
-        return copy, sheet.how, sheet.options, sheet.noun
-    head = next(unpacked(path))
-    check_text(head, path, "a table")
-    head = head[: head.rfind(b"\n") + 1] or head
-    name = detect_encoding(head, str(path)) if options.encoding == "auto" else known_codec(options.encoding)
-    if not packed and name in _UTF8 and options.comment is None:
-        return path, name, options, "line"
-    how = (name, options.comment, options.comment and options.skip_rows)
-    return _kept(path, how, lambda: _decoded(path, name, options)), name, options, "line"
+        plain = _kept(path, ("unpacked",), lambda: unpacked(path)) if is_packed(file) else path
+    lenient = options.on_error == "skip"
+    data = contents(path, copy=plain)
+    name, is_plain = encoding_of(data, options.encoding, str(path), lenient=lenient)
+    if not is_plain or options.comment is not None:
+        pieces = decoded(data, name, str(path), lenient=lenient)
+        remarks = (options.comment, options.comment and options.skip_rows)
+        plain = _kept(
+            path,
+            (name, lenient, *remarks),
+            lambda: pieces if options.comment is None else _without_remarks(_lines(pieces), options),
+        )
+        data = contents(path, copy=plain)
+    return plain, PlainText(without_mark(data), name, options)
 
 
 def _kept(path: Path, how: tuple[object, ...], pieces: Callable[[], Iterable[bytes]]) -> Path:
@@ -134,16 +131,6 @@ def _kept(path: Path, how: tuple[object, ...], pieces: Callable[[], Iterable[byt
                 for piece in pieces():
                     file.write(piece)
     return copy
-
-
-def _decoded(path: Path, encoding: str, options: ReadOptions) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)()
-    try:
-        pieces = (decoder.decode(piece).encode("utf-8", "surrogatepass") for piece in unpacked(path))
-        yield from pieces if options.comment is None else _without_remarks(_lines(pieces), options)
-        yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not {encoding}: {error}") from error
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
