@@ -23,7 +23,7 @@ download/disk download/urls download/http download/members download/archives dow
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng lending distributed
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets
-transforms/__init__
+transforms/audio/mel transforms/audio/augment transforms/audio/spec transforms/audio/__init__ transforms/__init__
 collate/padding collate/structure collate/collating collate/__init__
 samplers/order samplers/buckets samplers/share samplers/__init__ declared wrappers _loader_arguments _handout loader
 streams

@@ -40,6 +40,15 @@ STEPS = Range(0, 16)
 #: The side of a window that is moved over an image, and the deviation of its weights, in pixels.
 WINDOW = Range(3, 255)
 SIGMA = Range(1e-3, 1e3)
+#: Of recordings: samples per second, channels, seconds, and the samples of one in all channels (an hour at 16 kHz).
+RATE = Range(100, 1_000_000)
+TRACKS = Range(1, 64)
+SECONDS = Range(1e-3, 86_400)
+WAVEFORM = 1 << 26
+#: Of spectrograms: samples of a window, bands, and levels.
+FFT = Range(2, 1 << 15)
+MELS = Range(1, 1024)
+DECIBEL = Range(1e-3, 200)
 #: Of pixels in [0, 1]. Outside, normalised pixels are no numbers of float32 any more.
 MEAN = Range(-1e6, 1e6)
 STD = Range(1e-6, 1e6)
