@@ -5,9 +5,10 @@ Importing this room registers them, so that a model file finds them by their nam
 
 from __future__ import annotations
 
+from dlkit.models.audio import AudioClassifier
 from dlkit.models.convnet import SmallConvNet
 from dlkit.models.ensemble import TabularEnsemble
 from dlkit.models.tabular import TabularMLP
 from dlkit.models.text import TextClassifier
 
-__all__ = ["SmallConvNet", "TabularEnsemble", "TabularMLP", "TextClassifier"]
+__all__ = ["AudioClassifier", "SmallConvNet", "TabularEnsemble", "TabularMLP", "TextClassifier"]

@@ -170,7 +170,7 @@ class AudioPreprocessing(Spec):
         if sample_rate is not None and sample_rate != self.sample_rate:
             found = resample(found, sample_rate, self.sample_rate)
         length = self.length or found.shape[1]
-        start = max(0, found.shape[1] - length) // 2
+        start = (max(0, found.shape[1] - length) + 1) // 2  # as datasets cut
         part = found[:, start : start + length]
         out = torch.zeros(1, self.channels, length)
         out[0, :, : part.shape[1]] = torch.from_numpy(np.ascontiguousarray(part))
@@ -202,10 +202,15 @@ def resample(waveform: npt.NDArray[np.float32], rate: int, to: int) -> npt.NDArr
     """
     for name, value in (("rate", rate), ("to", to)):
         _bounds.whole(value, name, _bounds.RATE)
-    if rate == to or not waveform.shape[1]:
+    if rate == to:
         return waveform
-    made: npt.NDArray[np.float32] = require("soxr", extra="audio").resample(waveform.T, rate, to, quality="HQ")
-    return np.ascontiguousarray(made.T)
+    module = require("soxr", extra="audio")
+    # Rounded half up; a recording that is not empty has at least one sample.
+    made = np.zeros((len(waveform), max(1, (2 * waveform.shape[1] * to + rate) // (2 * rate))), np.float32)
+    for channel, out in zip(waveform, made, strict=True):
+        found = module.resample(np.ascontiguousarray(channel), rate, to, quality="HQ")[: len(out)]
+        out[: len(found)] = found
+    return made
 
 
 def _floats(waveform: Any) -> npt.NDArray[np.float32]:
