@@ -56,7 +56,7 @@ datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/__init__
 models/audio models/convnet models/text models/tabular models/ensemble models/__init__ objective _measures metrics
 transfer/_trace transfer/_adapters transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs
-transfer/backbones transfer/models
+transfer/backbones transfer/sounds transfer/models
 transfer/_cut transfer/features transfer/__init__
 artifact/header artifact/budget artifact/inputs artifact/weights artifact/opening artifact/exporting
 artifact/saving artifact/__init__

@@ -126,7 +126,8 @@ def _for_onnx(model: nn.Module, meaning: Meaning, document: Mapping[str, Any]) -
     names, example = _in_order(make_example(document["example"]["input"]))
     if names:
         return _OnNames(model, names), names, example
-    return model, [f"input_{number}" for number in range(len(example))], example
+    own = ["waveforms", "mask"] if meaning.kind == "audio" else [f"input_{number}" for number in range(len(example))]
+    return model, own[: len(example)], example
 
 
 def _in_order(example: Any) -> tuple[list[str], tuple[Tensor, ...]]:
@@ -154,11 +155,8 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], names: list[str], pa
 
 
 def _free_sizes(meaning: Meaning, module: nn.Module, example: tuple[Tensor, ...]) -> Any:
-    """Any number of inputs, and for texts of any length."""
-    sizes = {0: torch.export.Dim("batch")} | (
-        {1: torch.export.Dim("length")}
-        if meaning.preprocessing is not None and meaning.preprocessing.any_length
-        else {}
-    )
-    shapes = tuple(sizes for _ in example)
+    """Any number of inputs; texts and sounds of any length, which is the last size of each of their tensors."""
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
+    free = meaning.preprocessing is not None and meaning.preprocessing.any_length
+    shapes = tuple({0: batch, **({each.dim() - 1: length} if free else {})} for each in example)
     return (shapes,) if isinstance(module, _OnNames) else shapes

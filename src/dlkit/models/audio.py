@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -164,7 +162,7 @@ def _standardised(maps: Tensor, inside: Tensor | None) -> Tensor:
     return centred / deviation.clamp(min=_FLAT)
 
 
-def _mean(maps: Tensor, inside: Any) -> Tensor:
+def _mean(maps: Tensor, inside: Tensor | None) -> Tensor:
     """The mean over time of [B, C, M, T], over the frames of the recording: [B, C, M]."""
     if inside is None:
         return maps.mean(3)

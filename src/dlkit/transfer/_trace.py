@@ -132,6 +132,8 @@ def example_for(model: nn.Module) -> Iterator[Tensor]:
     prepared = getattr(model, "preprocessing", None)  # of create_model; a layer folded for grey does not tell
     if isinstance(prepared, Preprocessing):
         yield torch.zeros(2, *prepared.shape, device="meta")
+    if (heard := getattr(model, "log_mel", None)) is not None:
+        yield torch.zeros(2, 1, heard.sample_rate, device="meta")
     config = getattr(model, "pretrained_cfg", None) or {}
     if size := config.get("input_size"):
         yield torch.zeros(2, *size, device="meta")

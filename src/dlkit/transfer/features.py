@@ -62,7 +62,7 @@ def features_key(cut: Cut, identity: str, **settings: Any) -> str:
         settings: What else counts: number of views, seed, precision, device (a GPU rounds differently).
     """
     digest = hashlib.sha256()
-    tail = re.sub(r"\s+", " ", str(cut.model))
+    tail = re.sub(r"\s+", " ", str(cut.model)) + str(getattr(cut.model, "log_mel", ""))
     digest.update(json.dumps([_FORMAT, identity, cut.boundary, list(cut.still), tail, settings], default=str).encode())
     for name, tensor in sorted(frozen_tensors(cut.model).items()):
         value = tensor.detach().cpu().contiguous()

@@ -24,8 +24,10 @@ from dlkit.transfer.inputs import (
     preprocessing_of,
     take_channels,
 )
+from dlkit.transfer.sounds import hear
 from dlkit.transfer.weights import LoadReport, load_weights
 from dlkit.transforms import Preprocessing
+from dlkit.transforms.audio.mel import LogMel
 
 __all__ = ["create_model", "rebuild"]
 
@@ -40,6 +42,7 @@ def create_model(
     pretrained: bool = True,
     weights: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
+    log_mel: LogMel | None = None,
 ) -> nn.Module:
     """A backbone with a fresh head, ready to be frozen and trained.
 
@@ -61,6 +64,9 @@ def create_model(
         pretrained: Download the library's weights (unless `weights` are given); False for random ones.
         weights: A path or URL of weights of your own, see `load_weights`.
         image_size: Side of the images you will use, where it is not the backbone's; None for the backbone's own.
+        log_mel: For sounds: the model then takes waveforms [B, 1, T], and looks at this spectrogram of them as at a
+            grey image, such as `LogMel(sample_rate=16_000, num_mels=128)`. What waveforms it is given, the data says:
+            `preprocessing` is None.
 
     Raises:
         ArgumentError: no such model (close names are told), or it takes no images of this size.
@@ -72,6 +78,7 @@ def create_model(
     (['ant', 'bee'], (224, 224), 1026)
     """
     names = None if isinstance(classes, int) else [str(each) for each in classes]
+    in_chans = 1 if log_mel is not None else in_chans
     if image_size is not None and image_size < 1:
         raise ArgumentError(f"image_size is a number of pixels, not {image_size}")
     made = backbone(name, pretrained=pretrained and weights is None, image_size=image_size)
@@ -83,7 +90,12 @@ def create_model(
     if made.config:
         preprocessing = _adapted(model, config, in_chans, image_size, preprocessing)
     architecture = _architecture(made, classes if names is None else len(names), in_chans, image_size)
-    model.__dict__.update(preprocessing=preprocessing, classes=names, weights_report=report, architecture=architecture)
+    if log_mel is not None:
+        hear(model, log_mel)
+        own = made.library == "module"  # which a file could not make anew
+        architecture = None if own or architecture is None else {**architecture, "log_mel": log_mel.document()}
+    prepared = preprocessing if log_mel is None else None
+    model.__dict__.update(preprocessing=prepared, classes=names, weights_report=report, architecture=architecture)
     return model
 
 
@@ -124,6 +136,8 @@ def rebuild(architecture: Mapping[str, Any], *, trust_hub: bool = False) -> nn.M
             f"the model is {name!r} of torch.hub: making it runs the code of that repository; pass trust_hub=True if "
             "you trust it"
         )
+    heard = architecture.get("log_mel")
+    log_mel = None if heard is None else LogMel.from_document(heard)
     with torch.random.fork_rng(devices=[]):
         return create_model(
             f"{library}/{name}",
@@ -131,6 +145,7 @@ def rebuild(architecture: Mapping[str, Any], *, trust_hub: bool = False) -> nn.M
             in_chans=architecture["in_chans"],
             image_size=image_size,
             pretrained=False,
+            log_mel=log_mel,
         )
 
 
@@ -138,7 +153,7 @@ def _check_architecture(architecture: Any) -> None:
     """The document may come from a file of somebody else's."""
     number = {"num_classes": _bounds.OUTPUTS, "in_chans": _bounds.CHANNELS, "image_size": _bounds.SIDE}
     found = dict(architecture) if isinstance(architecture, Mapping) else {}
-    good = set(found) == {"library", "name", *number}
+    good = set(found) - {"log_mel"} == {"library", "name", *number}
     good = good and found["library"] in LIBRARIES and isinstance(found["name"], str)
     for key, bounds in number.items():
         value = found.get(key)
@@ -147,7 +162,7 @@ def _check_architecture(architecture: Any) -> None:
     if not good:
         raise ArgumentError(
             f"architecture must be what create_model wrote, with a library of {', '.join(LIBRARIES)}, a name, "
-            f"num_classes, in_chans and image_size, not {architecture!r:.300}"
+            f"num_classes, in_chans and image_size (and log_mel), not {architecture!r:.300}"
         )
 
 
