@@ -74,7 +74,8 @@ training/judging training/loop training/signals training/handed training/identit
 training/probing training/origin training/resuming training/continuing training/together
 training/watching training/reuse_settings training/reuse training/rehearsal training/setup
 training/fitting training/trainer training/__init__
-inference/outputs inference/batches inference/frames inference/images inference/tables inference/texts inference/inputs
+inference/outputs inference/batches inference/frames inference/filed inference/images inference/sounds
+inference/tables inference/texts inference/inputs
 inference/scoring inference/predictor inference/__init__
 recipes/tuning recipes/comparing recipes/reading recipes/choosing recipes/training recipes/using recipes/__init__
 demo

@@ -2,7 +2,7 @@
 
 =========== ==========================================================================================
 `outputs`   from logits to names, labels and values
-`inputs`    what a caller asks for, prepared as in validation: of `images`, `tables`, `texts`, in `batches`
+`inputs`    what a caller asks for, prepared as in validation: `images`, `sounds`, `tables`, `texts`, in `batches`
 `frames`    predictions as tables
 `scoring`   labelled data, its classes matched by name
 `predictor` `load` and `Predictor`

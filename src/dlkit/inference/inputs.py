@@ -75,6 +75,10 @@ def inputs_of(meaning: Meaning, given: Any, batch_size: int, options: Mapping[st
         from dlkit.inference.images import images
 
         return images(meaning, given, batch_size, options)
+    if meaning.kind == "audio":
+        from dlkit.inference.sounds import sounds
+
+        return sounds(meaning, given, batch_size, options)
     if meaning.kind == "table":
         from dlkit.inference.tables import rows
 

@@ -90,7 +90,7 @@ class Predictor:
         model: The module.
         classes: The classes' names in the order of the outputs; for regression those of the outputs.
         task: "classification", "binary", "multilabel" or "regression".
-        kind: "image", "table", "text" or "tensor".
+        kind: "image", "audio", "table", "text" or "tensor".
         preprocessing: The transform, `Schema` or `TextSpec`; None for tensors.
         info: What the file says of itself: architecture, metrics, versions.
         device: Where it computes.
@@ -137,7 +137,9 @@ class Predictor:
 
         Args:
             inputs: One input or an iterable of inputs. Images: a `Path` (of a file, or of a folder with all that is
-                below it), bytes, an open binary file, a picture of PIL, a uint8 array [H, W, C] or [H, W]. Tables: a
+                below it), bytes, an open binary file, a picture of PIL, a uint8 array [H, W, C] or [H, W]. Sounds: a
+                `Path`, bytes or an open file in the same way, or an array [T] or [C, T] with its rate in Hz,
+                `(array, 44_100)`; they are resampled to the model's rate. Tables: a
                 DataFrame, a dict (one row), dicts; the `Path` of a CSV or Parquet file, its bytes, or it, open in mode
                 "rb". Texts: strings, or pairs of them; a DataFrame or dicts with the column that the model was trained
                 on; the `Path` of a file of texts. Or prepared tensors [B, ...].
@@ -150,7 +152,7 @@ class Predictor:
                 `separator`, `encoding`, `header`, `quotes`, `format`, `pattern` as in `TextDataset`. Tables:
                 `separator`, `encoding`, `names`, `missing`, `image_root` as in `CSVDataset`. Images named in a table:
                 `image` for another column than the model's, `root` (needed with a DataFrame) and `suffix` as in
-                `ImageTable`.
+                `ImageTable`; sounds in the same way, with `audio`. Sounds: `sample_rate` of arrays that come without.
 
         Returns:
             For classes the columns `prediction` and `probability` (and `_2`, `_3` ... up to `top_k`); for several
@@ -185,7 +187,7 @@ class Predictor:
         """`predict` for a file, a folder or an address, which a string names here.
 
         Args:
-            path: An image, a folder of images, a list of images; a table (CSV, Parquet; also a list, and an address);
+            path: An image or a sound, a folder or a list of those; a table (CSV, Parquet; also a list, and an address);
                 a file or a folder of texts.
             top_k: See `predict`.
             batch_size: See `predict`.

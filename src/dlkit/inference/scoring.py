@@ -19,6 +19,9 @@ from dlkit.reading.targets import ClassNumbers
 
 __all__ = ["labelled", "score"]
 
+# Kinds whose inputs lie in files that a dataset prepares in one way or another, to what its classes are called.
+_OF_FILES = {"audio": "Audio", "image": "Image"}
+
 
 def labelled(meaning: Meaning, data: Any, options: Mapping[str, Any]) -> Any:
     """A labelled dataset that is prepared the model's way.
@@ -32,9 +35,9 @@ def labelled(meaning: Meaning, data: Any, options: Mapping[str, Any]) -> Any:
         ArgumentError: the dataset is prepared another way, and cannot be prepared anew.
     """
     made = _opened(meaning, data, options) if not hasattr(data, "__getitem__") or _is_raw(data) else data
-    if meaning.kind == "image" and spec_in(made) != meaning.preprocessing:
+    if meaning.kind in _OF_FILES and spec_in(made) != meaning.preprocessing:
         made = _prepared(made, meaning)
-    if meaning.kind in ("image", "tensor"):
+    if meaning.kind in (*_OF_FILES, "tensor"):
         return made
     own = spec_in(made)
     if own is None or own.compared() != meaning.preprocessing.compared():
@@ -48,13 +51,15 @@ def labelled(meaning: Meaning, data: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _prepared(data: Any, meaning: Meaning) -> Any:
-    """Images in files, prepared the model's way instead of their own."""
+    """Images or sounds in files, prepared the model's way instead of their own."""
+    from dlkit.datasets.audio.dataset import AudioDataset
     from dlkit.datasets.images.dataset import ImageDataset
 
-    if not isinstance(data, ImageDataset):
+    if not isinstance(data, AudioDataset if meaning.kind == "audio" else ImageDataset):
+        noun, name = meaning.preprocessing.noun, _OF_FILES[meaning.kind]
         raise ArgumentError(
-            f"{type(data).__name__} does not prepare its images as the model expects them, and cannot be told to; "
-            "give a folder of class folders, or an ImageFolder or ImageTable"
+            f"{type(data).__name__} does not prepare its {noun} as the model expects them, and cannot be told to; "
+            f"give a folder of class folders, or an {name}Folder or {name}Table"
         )
     return data.with_transform(meaning.preprocessing)
 
@@ -64,6 +69,10 @@ def _is_raw(data: Any) -> bool:
 
 
 def _opened(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> Any:
+    if meaning.kind == "audio":
+        from dlkit.datasets.audio.folders import AudioFolder
+
+        return AudioFolder(source, transform=meaning.preprocessing, **options)
     if meaning.kind == "image":
         from dlkit.datasets.images.folders import ImageFolder
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from dlkit.collate import PadCollate
 from dlkit.datasets.audio.decoding import check_formats
 from dlkit.datasets.audio.fetching import AudioFetch
 from dlkit.datasets.audio.settings import AudioSettings
-from dlkit.datasets.files.dataset import FileDataset
+from dlkit.datasets.files.dataset import FileDataset, Transform
 from dlkit.errors import DataError
 from dlkit.samplers import LengthBuckets
 from dlkit.samplers.order import Planner, Sequential
@@ -24,6 +25,7 @@ from dlkit.storage.arrays import Kind, open_arrays, write_arrays
 from dlkit.storage.files import home_of, mark_used
 from dlkit.storage.identity import of_files, of_parts
 from dlkit.storage.strings import PackedStrings
+from dlkit.transforms.audio.spec import AudioPreprocessing
 
 __all__ = ["AudioDataset"]
 
@@ -58,7 +60,28 @@ class AudioDataset(FileDataset):
 
     @property
     def draws_random(self) -> bool:
-        return self.settings.crop == "random" or super().draws_random
+        return self.settings.random_crop or super().draws_random
+
+    @property
+    def spec(self) -> AudioPreprocessing | None:
+        """What the waveforms are, for the model file; None where that is not known: kept channels, an own transform."""
+        settings = self.settings
+        if isinstance(settings.transform, AudioPreprocessing):
+            return settings.transform
+        if settings.transform is not None or settings.sample_rate is None or not settings.mono:
+            return None
+        return AudioPreprocessing(sample_rate=settings.sample_rate, seconds=settings.seconds)
+
+    def with_transform(self, transform: Transform | None) -> Self:
+        """The same recordings with another transform; what an `AudioPreprocessing` says of rate and length holds.
+
+        Args:
+            transform: See the options of the dataset.
+        """
+        if not isinstance(transform, AudioPreprocessing):
+            return super().with_transform(transform)
+        told = {name: getattr(transform, name) for name in ("sample_rate", "mono", "seconds")}
+        return self._with(settings=dataclasses.replace(self.settings, transform=transform, crop="center", **told))  # type: ignore[no-any-return]
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:

@@ -19,7 +19,7 @@ class AudioFetch(Fetch):
 
     def read(self, rows: list[int]) -> Fetched:
         settings, transform = self.settings, self.settings.transform
-        spots = torch.rand(len(rows), dtype=torch.float64).tolist() if settings.crop == "random" else [0.5] * len(rows)
+        spots = torch.rand(len(rows), dtype=torch.float64).tolist() if settings.random_crop else [0.5] * len(rows)
         table = transform.draw(len(rows)) if settings.draws else None
         if settings.length is None or not settings.mono:
             return self._one_by_one(rows, spots, table)

@@ -115,6 +115,11 @@ class AudioSettings(FileSettings):
         return None if self.seconds is None else round(self.seconds * (self.sample_rate or 0))
 
     @property
+    def random_crop(self) -> bool:
+        """Whether the part of a longer recording is drawn: asked for here, or by what the transform augments."""
+        return self.length is not None and "random" in (self.crop, getattr(self.transform, "crop", None))
+
+    @property
     def draws(self) -> bool:
         """Whether the transform is one of `dlkit.transforms`, which draws first and is applied to a whole batch."""
         return hasattr(self.transform, "draw") and hasattr(self.transform, "apply")

@@ -18,7 +18,7 @@ from dlkit import _bounds
 from dlkit._documents import Document
 from dlkit.errors import ArgumentError
 
-__all__ = ["MFCC", "LogMel", "SpectrogramMask"]
+__all__ = ["LogMel", "MFCC", "SpectrogramMask"]
 
 _SMALLEST = 1e-10  # power below which nothing is told apart: -100 dB
 _BREAK, _STEP = 1000.0, math.log(6.4) / 27  # Slaney's scale: 200/3 Hz per mel up to 1000 Hz, then logarithmic

@@ -18,7 +18,7 @@ from dlkit._optional import require
 from dlkit.errors import ArgumentError
 from dlkit.transforms.audio.augment import AudioAugment, Numbers
 
-__all__ = ["AudioPreprocessing", "resample"]
+__all__ = ["AudioPreprocessing", "as_waveform", "resample"]
 
 _LOUDNESS = 0.1  # what "rms" makes the root mean square: -20 dB
 _QUIET = 1e-5  # -100 dB; below, a recording is silence and stays it
@@ -166,7 +166,7 @@ class AudioPreprocessing(Spec):
         Raises:
             ArgumentError: something else, or another number of channels.
         """
-        found = self._channels(_floats(waveform))
+        found = self._channels(as_waveform(waveform))
         if sample_rate is not None and sample_rate != self.sample_rate:
             found = resample(found, sample_rate, self.sample_rate)
         length = self.length or found.shape[1]
@@ -213,8 +213,18 @@ def resample(waveform: npt.NDArray[np.float32], rate: int, to: int) -> npt.NDArr
     return made
 
 
-def _floats(waveform: Any) -> npt.NDArray[np.float32]:
-    """A recording in memory as float32 [C, T]."""
+def as_waveform(waveform: Any) -> npt.NDArray[np.float32]:
+    """A recording in memory as float32 [C, T].
+
+    Args:
+        waveform: [C, T] or [T], an array or a tensor; floats as they are, signed integers scaled by their full range.
+
+    Raises:
+        ArgumentError: something else, more channels than any recording has, NaN or infinity.
+
+    >>> as_waveform(np.array([-32768, 16384], np.int16))
+    array([[-1. ,  0.5]], dtype=float32)
+    """
     array = waveform.detach().cpu().numpy() if isinstance(waveform, Tensor) else np.asarray(waveform)
     array = array[None] if array.ndim == 1 else array
     if array.ndim != 2 or array.dtype.kind not in "if" or not array.size:

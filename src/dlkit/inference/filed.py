@@ -1,0 +1,217 @@
+"""Inputs that are files: one, several, a folder with all that is below it, those that a table names; or in memory."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlkit._frames import as_pandas
+from dlkit.artifact.inputs import Meaning
+from dlkit.datasets.files.decoder import MAX_BYTES, Decoder
+from dlkit.datasets.files.listing import scan
+from dlkit.datasets.files.table import open_table
+from dlkit.errors import ArgumentError, DataError
+from dlkit.inference.batches import Batch, check_options, index_of, readable, total_of
+from dlkit.reading.cells import text_of
+
+__all__ = ["Medium", "Source", "batch_of", "content", "source_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Medium:
+    """A kind of file that models take.
+
+    Attributes:
+        noun: What one is called.
+        option: The option that names the column of a table.
+        files: Those of a folder.
+        in_memory: Whether an object is one input by itself; files, bytes and open files are.
+        takes: What may be given, in words.
+    """
+
+    noun: str
+    option: str
+    files: Decoder
+    in_memory: Callable[[Any], bool]
+    takes: str
+
+    def refused(self, given: Any) -> ArgumentError:
+        """What is wrong with something that is not an input.
+
+        Args:
+            given: The caller's.
+        """
+        article = "an" if self.noun[0] in "aeiou" else "a"
+        if isinstance(given, str):
+            return ArgumentError(
+                f"a string is not {article} {self.noun}, and predict opens nothing that a string names: for the file, "
+                f"Path({given[:80]!r}) or predict_file({given[:80]!r})"
+            )
+        return ArgumentError(f"this model takes {self.noun}s: {self.takes}; got {type(given).__name__}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Inputs in order.
+
+    Attributes:
+        items: What to call each in the result, and the input itself or an error in its place.
+        total: How many there are, where that is known.
+        named: Whether they have names.
+        index: The caller's own labels.
+    """
+
+    items: Iterable[tuple[str | None, Any]]
+    total: int | None
+    named: bool = False
+    index: Any = None
+
+
+def source_of(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]) -> Source:
+    """The inputs that a caller gave.
+
+    Args:
+        medium: What the model takes.
+        meaning: The model's.
+        given: An input or an iterable of inputs: paths, bytes, open binary files, what the medium has in memory; a
+            folder, with all that is below it; a CSV file or a DataFrame with a column of file names.
+        options: For a table: the medium's option names the column, `root` the folder that the names are seen from,
+            `suffix` what is added to them.
+
+    Raises:
+        ArgumentError: something else; a string, which opens nothing.
+        DataNotFoundError: no such folder or table.
+    """
+    table = isinstance(given, os.PathLike) and Path(given).suffix.lower() == ".csv"
+    if table or hasattr(given, "columns"):
+        return _of_table(medium, meaning, Path(given) if table else given, options)
+    check_options(options, (), f"{medium.noun}s that stand in no table")
+    if isinstance(given, os.PathLike) and Path(given).expanduser().is_dir():
+        listing = scan(Path(given).expanduser(), medium.files, labelled=False)
+        paths = (listing.root / name for name in listing.names)
+        return Source(items=((str(path), path) for path in paths), total=len(listing), named=True)
+    if _is_one(medium, given):
+        return Source(items=[_named(given)], total=1, named=isinstance(given, os.PathLike))
+    if not isinstance(given, Iterable) or isinstance(given, Mapping):
+        raise medium.refused(given)
+    rest = iter(given)
+    first = list(itertools.islice(rest, 1))
+    return Source(
+        items=map(_named, itertools.chain(first, rest)),
+        total=total_of(given),
+        named=bool(first) and isinstance(first[0], os.PathLike),
+        index=index_of(given),
+    )
+
+
+def _is_one(medium: Medium, given: Any) -> bool:
+    if isinstance(given, str):
+        raise medium.refused(given)
+    filed = isinstance(given, os.PathLike | bytes | bytearray | memoryview) or hasattr(given, "read")
+    return filed or medium.in_memory(given)
+
+
+def _named(item: Any) -> tuple[str | None, Any]:
+    return (str(Path(item)) if isinstance(item, os.PathLike) else None), item
+
+
+def _of_table(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]) -> Source:
+    """The files that a column of a table names; of a DataFrame only with the folder they lie in."""
+    check_options(options, (medium.option, "root", "suffix"), f"tables of {medium.noun}s")
+    cells, name, folder = _cells(given)
+    asked = options.get(medium.option)
+    column = _column(medium, meaning, list(cells), name) if asked is None else asked
+    if column not in cells:
+        raise DataError(f"{name} has no column {column!r}; its columns are {', '.join(map(repr, cells))}")
+    root, suffix = options.get("root", folder), options.get("suffix", "")
+    items = cells[column]
+    return Source(
+        items=(_of_cell(medium, cell, column, root, suffix) for cell in items),
+        total=len(items),
+        named=True,
+        index=index_of(given),
+    )
+
+
+def _cells(given: Any) -> tuple[dict[str, list[Any]], str, Path | None]:
+    """The columns of a file or a DataFrame, whose cells may be paths and pictures; its name, and its folder."""
+    if not isinstance(given, Path):
+        frame = as_pandas(given)
+        return {str(name): cells.tolist() for name, cells in frame.items()}, "the DataFrame", None
+    table = open_table(given)
+    return {name: text_of(cells).tolist() for name, cells in table.columns.items()}, table.origin, table.folder
+
+
+def _column(medium: Medium, meaning: Meaning, there: Sequence[str], name: str) -> str:
+    listed = ", ".join(map(repr, there))
+    if not meaning.columns:
+        raise ArgumentError(
+            f"the model was trained on {medium.noun}s without a table; {name} has the columns {listed}: say which "
+            f"names the files, {medium.option}={there[0]!r}"
+        )
+    if meaning.columns[0] not in there:
+        raise DataError(
+            f"{name} has no column {meaning.columns[0]!r}, in which the model's {medium.noun}s stood; its columns are "
+            f"{listed}; {medium.option}=... names another"
+        )
+    return meaning.columns[0]
+
+
+def _of_cell(medium: Medium, cell: Any, column: str, root: Any, suffix: str) -> tuple[str | None, Any]:
+    if cell is None or cell != cell or cell == "":
+        return None, DataError(f"column {column!r} is empty")
+    if not isinstance(cell, str):
+        return _named(cell)
+    if root is None:
+        raise ArgumentError(
+            f"the column {column!r} names {medium.noun} files: say in which folder they lie, root='files' (or "
+            "root='.'); a string alone opens nothing"
+        )
+    return cell, Path(root).expanduser() / f"{cell}{suffix}"
+
+
+def content(file: Any, name: str, noun: str) -> bytes:
+    """What an open file, or a piece of memory, holds.
+
+    Args:
+        file: Open in mode "rb", or bytes.
+        name: What errors call it.
+        noun: What it should be.
+
+    Raises:
+        ArgumentError: it is open as text.
+        DataError: it is too long.
+    """
+    if isinstance(file, bytes | bytearray | memoryview):
+        return bytes(file)
+    data = file.read(MAX_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise ArgumentError(f"{name} is a file that is open as text; open it with mode 'rb'")
+    if len(data) > MAX_BYTES:
+        article = "an" if noun[0] in "aeiou" else "a"
+        raise DataError(f"{name}: is longer than the {MAX_BYTES:,} bytes {article} {noun} may have")
+    return data
+
+
+def batch_of(source: Source, some: Sequence[tuple[str | None, Any]], inputs: Any, errors: Mapping[int, str]) -> Batch:
+    """Some inputs of a source, made ready.
+
+    Args:
+        source: Where they came from.
+        some: Its items.
+        inputs: The good ones as the model takes them.
+        errors: What is wrong with the others, by place.
+    """
+    good = [place for place in range(len(some)) if place not in errors]
+    return Batch(
+        size=len(some),
+        inputs=inputs if good else None,
+        good=good,
+        errors=errors,
+        named={"file": [readable(name) for name, _ in some]} if source.named else {},
+        told=errors.__getitem__,
+    )
