@@ -39,12 +39,14 @@ datasets/letters/packfile datasets/letters/files datasets/letters/packed dataset
 datasets/letters/glyphs datasets/letters/__init__
 datasets/files/decoder datasets/files/listing datasets/files/handover datasets/files/parallel datasets/files/journal
 datasets/files/settings datasets/files/cachefile datasets/files/cache datasets/files/content
-datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/files/table datasets/files/__init__
+datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/files/table
+datasets/files/inspecting datasets/files/__init__
 datasets/images/decoding datasets/images/settings datasets/images/fetching
 datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
 datasets/audio/readers datasets/audio/decoding datasets/audio/settings datasets/audio/fetching
-datasets/audio/dataset datasets/audio/folders datasets/audio/table datasets/audio/__init__
+datasets/audio/dataset datasets/audio/folders datasets/audio/table datasets/audio/inspecting
+datasets/audio/__init__ datasets/inspecting
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_problems datasets/tables/_targets
 datasets/tables/_encoding datasets/tables/_images datasets/tables/_memory datasets/tables/_settings
 datasets/tables/_pipeline datasets/tables/_building datasets/tables/_describing datasets/tables/_index

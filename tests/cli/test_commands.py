@@ -278,7 +278,7 @@ def test_inspect_tells_what_is_in_a_folder(dlkit: Run, tmp_path: Path) -> None:
     assert "2 readable images, 1 unreadable" in dlkit("inspect", tmp_path / "colors").out
     document = dlkit("inspect", tmp_path / "colors", "--json").document
     assert document["classes"] == {"": {"blue": 1, "red": 2}}
-    assert document["unreadable"][0][0] == str(tmp_path / "colors/red/2.png")
+    assert document["unreadable"][0]["file"] == "red/2.png"
 
 
 def test_compare_puts_the_better_features_first(dlkit: Run, tmp_path: Path) -> None:

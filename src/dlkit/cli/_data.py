@@ -30,8 +30,8 @@ def inspect(
 ) -> None:
     """Say what is in DATA.
 
-    Of images: classes, sizes, broken files, duplicates, leaks between the parts. Of a table: kinds, gaps, columns that
-    know too much about the target. Of texts: lengths, classes, vocabulary.
+    Of images and sounds: classes, sizes or lengths, broken files, duplicates, leaks between the parts. Of a table:
+    kinds, gaps, columns that know too much about the target. Of texts: lengths, classes, vocabulary.
 
     \b
     Examples:
@@ -46,14 +46,12 @@ def inspect(
 
 
 def _document(found: Any) -> dict[str, Any]:
-    """What was found as plain data: of images, of a table, or of anything else that `look_at` reads."""
+    """What was found as plain data: of images or sounds, of a table, or of anything else that `look_at` reads."""
     if hasattr(found, "findings"):
         columns = found.columns.reset_index(names="column").to_dict("records")
         return {"kind": "table", "columns": columns, "findings": found.findings}
-    if hasattr(found, "near_duplicates"):
-        names = ("root", "classes", "modes", "unreadable", "left_out", "duplicates", "near_duplicates", "across")
-        measured = {"readable": len(found.sizes), "mean": found.mean, "std": found.std}
-        return {"kind": "images", **{name: getattr(found, name) for name in names}, **measured}
+    if hasattr(found, "to_dict"):
+        return {"kind": found.kind, **found.to_dict()}
     return {"kind": found.kind, "source": found.source, "classes": found.classes, "how": found.how}
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from dlkit.datasets.images.decoding import decode_image as decode_image
     from dlkit.datasets.images.folders import ImageFiles as ImageFiles
     from dlkit.datasets.images.folders import ImageFolder as ImageFolder
-    from dlkit.datasets.images.inspecting import inspect as inspect
     from dlkit.datasets.images.table import ImageTable as ImageTable
+    from dlkit.datasets.inspecting import inspect as inspect
     from dlkit.datasets.letters.glyphs import Glyphs as Glyphs
     from dlkit.datasets.letters.notmnist import NotMNIST as NotMNIST
     from dlkit.datasets.tables.dataset import CSVDataset as CSVDataset
@@ -43,7 +43,7 @@ __all__, __getattr__, __dir__ = door(
         "PackedTextDataset": "dlkit.datasets.texts.packed",
         "decode_audio": "dlkit.datasets.audio.decoding",
         "decode_image": "dlkit.datasets.images.decoding",
-        "inspect": "dlkit.datasets.images.inspecting",
+        "inspect": "dlkit.datasets.inspecting",
         "TextDataset": "dlkit.datasets.texts.dataset",
     },
 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from dlkit.datasets.images.inspecting import inspect
+from dlkit.datasets.inspecting import inspect
 from dlkit.datasets.tables.dataset import CSVDataset
 from dlkit.datasets.texts.dataset import TextOptions
 from dlkit.errors import ArgumentError
@@ -31,8 +31,8 @@ def look_at(source: Any, **options: Unpack[ReadOptions]) -> Any:
         **options: See `read_data`. A table needs no target here; with one, columns that know too much are told.
 
     Returns:
-        For a folder of images what `dlkit.datasets.inspect` found, for a table what `CSVDataset.describe` found, for
-        anything else the `Data`.
+        For a folder of images or sounds what `dlkit.datasets.inspect` found, for a table what `CSVDataset.describe`
+        found, for anything else the `Data`.
 
     Raises:
         DataError: it cannot be read.
@@ -42,10 +42,10 @@ def look_at(source: Any, **options: Unpack[ReadOptions]) -> Any:
     'y' is constant
     """
     kind = kind_of(source, text=options.get("text"))
-    if kind == "images":
-        return inspect(source)
-    if kind != "table":
+    if kind in ("letters", "text"):
         return read_data(source, **options)
+    if kind != "table":
+        return inspect(source)
     target = options.get("target")
     columns = None if target is None else str(target) if isinstance(target, str | int) else list(target)
     rows, drop = rows_of(options), tuple(options.get("drop", ()))

@@ -8,6 +8,6 @@
 `dataset`    `AudioDataset`: all of this behind `__getitems__`, and the lengths of the recordings
 `folders`    `AudioFolder` and `AudioFiles`
 `table`      `AudioTable`
-`inspecting` `inspect`: what is in a folder, before training
+`inspecting` `inspect_sounds`: what is in a folder, before training
 ============ =========================================================================================
 """

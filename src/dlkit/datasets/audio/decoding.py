@@ -218,26 +218,26 @@ class OpenAudio:
         self._check_size(count * self.channels)
         raw = self._guarded(lambda: self._file.read(start, count))
         if count - len(raw) > self._file.slack:
-            raise DataError(
-                f"{self.name}: is cut off: its header promises {self.frames:,} samples of each channel, and reading "
-                f"ends after {start + len(raw):,}"
-            )
-        samples: Waveform = self._finite(_scaled(raw, mono=mono), start)
+            self._refuse_end(start + len(raw))
+        samples: Waveform = self._finite(scaled(raw, mono=mono), start)
         return samples
 
     def blocks(self) -> Iterator[npt.NDArray[Any]]:
         """All of it in pieces, at the file's own rate, as [samples, C] of int16, int32 or float32.
 
         Raises:
-            DataError: it cannot be decoded.
+            DataError: it cannot be decoded, is cut off, or holds NaN or infinity.
         """
-        start = 0
-        while True:
-            block = self._guarded(functools.partial(self._file.read, start, min(_BLOCK, max(0, self.frames - start))))
+        done = 0
+        while done < self.frames:
+            block = self._guarded(functools.partial(self._file.read, done, min(_BLOCK, self.frames - done)))
             if not len(block):
+                if self.frames - done > self._file.slack:
+                    self._refuse_end(done)
                 return
+            self._finite(block.T, done)
             yield block
-            start += len(block)
+            done += len(block)
 
     def check(self) -> None:
         """Decode all of it and keep nothing; the memory for it does not grow with its length.
@@ -245,12 +245,14 @@ class OpenAudio:
         Raises:
             DataError: it cannot be decoded, or holds NaN or infinity.
         """
-        done = 0
-        for block in self.blocks():
-            self._finite(block.T, done)
-            done += len(block)
-        if self.frames - done > self._file.slack:
-            self.read(done)  # says so
+        for _ in self.blocks():
+            pass
+
+    def _refuse_end(self, end: int) -> None:
+        raise DataError(
+            f"{self.name}: is cut off: its header promises {self.frames:,} samples of each channel, and reading ends "
+            f"after {end:,}"
+        )
 
     def _finite(self, samples: Any, start: int) -> Any:
         """The samples [C, T] as they are, if they are numbers."""
@@ -321,8 +323,13 @@ def _length(frames: int, rate: int, wanted: int) -> int:
     return max(1, (2 * frames * wanted + rate) // (2 * rate))
 
 
-def _scaled(raw: npt.NDArray[Any], *, mono: bool) -> Waveform:
-    """float32 [C, T] of [T, C] as it is stored: what libsndfile's own floats are, and their mean."""
+def scaled(raw: npt.NDArray[Any], *, mono: bool) -> Waveform:
+    """float32 [C, T] of samples as they are stored: what libsndfile's own floats are, or their mean.
+
+    Args:
+        raw: [T, C] of int16, int32 or float32.
+        mono: The mean of the channels, float32 [1, T].
+    """
     scale, channels = _SCALES[raw.dtype.name], raw.shape[1]
     if not mono or channels == 1:
         planes = np.array(raw.T, np.float32, order="C")

@@ -13,5 +13,6 @@
 `content`    files of equal content, which a split keeps together
 `dataset`    `FileDataset`: all of this behind `__getitems__`
 `folders`    `FileFolder`
+`inspecting` `look`: every file of a dataset measured once, and what is told of it
 ============ =========================================================================================
 """

@@ -7,6 +7,6 @@
 `dataset`    `ImageDataset`: all of this behind `__getitems__`
 `folders`    `ImageFolder` and `ImageFiles`
 `table`      `ImageTable`
-`inspecting` `inspect`: what is in a folder, before training
+`inspecting` `inspect_images`: what is in a folder, before training
 ============ =========================================================================================
 """
