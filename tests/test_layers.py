@@ -48,7 +48,8 @@ datasets/audio/readers datasets/audio/decoding datasets/audio/settings datasets/
 datasets/audio/dataset datasets/audio/folders datasets/audio/table datasets/audio/inspecting
 datasets/audio/__init__ datasets/inspecting
 datasets/tables/_facts datasets/tables/_fitting datasets/tables/_problems datasets/tables/_targets
-datasets/tables/_encoding datasets/tables/_images datasets/tables/_memory datasets/tables/_settings
+datasets/tables/_encoding datasets/tables/_images datasets/tables/_memory datasets/tables/_straight
+datasets/tables/_settings
 datasets/tables/_pipeline datasets/tables/_building datasets/tables/_describing datasets/tables/_index
 datasets/tables/lanes datasets/tables/_streaming datasets/tables/unlabelled
 datasets/tables/dataset

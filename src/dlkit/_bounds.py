@@ -147,7 +147,8 @@ def parse(content: str | bytes, what: str) -> Any:
     if commas > _VALUES:  # parsed, a value takes up to a hundred bytes
         raise ArgumentError(f"{what} holds {commas:,} values, and {_VALUES:,} are allowed")
     try:
-        parsed = json.loads(content, parse_constant=_no_number, object_pairs_hook=_each_once)
+        text = content if isinstance(content, str) else content.decode(json.detect_encoding(content), "surrogatepass")
+        parsed = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise ArgumentError(f"{what} must be JSON: {error}") from error
     check_plain(parsed, what)
@@ -164,6 +165,9 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {twice!r:.80} is there twice")
     return made
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_each_once)
 
 
 def check_plain(value: Any, field: str) -> None:

@@ -67,15 +67,14 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(models: dict[s
         await until(lambda: gate.sizes)
         many = asyncio.create_task(post(application, ROWS[:6]).answer())  # counted in inputs
         await until(lambda: application.scheduler.waiting == 6)
-        refused = await post(application, ROWS[:3]).answer()
+        large = asyncio.create_task(post(application, ROWS).answer())  # of 40 rows: asks for a quarter of the queue
+        await until(lambda: application.scheduler.waiting == 46)
+        refused = await post(application, ROWS[:1]).answer()
         assert (refused.status, int(refused.headers["retry-after"]) >= 1) == (503, True)
-        assert "6 inputs wait" in refused.json["error"]
-        fitting = asyncio.create_task(post(application, ROWS[:2]).answer())
-        await until(lambda: application.scheduler.waiting == 8)
+        assert "46 inputs wait" in refused.json["error"]
         gate.open.set()
-        assert [(await task).status for task in (first, many, fitting)] == [200] * 3
-        large = await post(application, ROWS).answer()  # more than the queue, but nothing else waits
-        assert (large.status, len(large.json["predictions"])) == (200, 40)
+        assert [(await task).status for task in (first, many, large)] == [200] * 3
+        assert len((await large).json["predictions"]) == 40
         assert application.scheduler.waiting == application.scheduler.computing == 0
 
     asyncio.run(ask())

@@ -6,6 +6,7 @@ of a table names is ever opened, so what comes from a stranger may be handed to 
 
 from __future__ import annotations
 
+import functools
 import operator
 import os
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from dlkit.artifact.inputs import Meaning
 from dlkit.errors import ArgumentError
 from dlkit.inference.batches import Batch, Inputs, check_options
 
-__all__ = ["FileName", "files_named", "inputs_of"]
+__all__ = ["FileName", "Preparing", "files_named"]
 
 
 class FileName(os.PathLike[str]):
@@ -53,41 +54,57 @@ def files_named(path: Any) -> Any:
     return FileName(path) if isinstance(path, str) else path
 
 
-def inputs_of(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, Any]) -> Inputs:
-    """Prepare what was given for a model, batch by batch, exactly as validation did.
+class Preparing:
+    """Prepares inputs for one model, exactly as validation did; what its spec says is looked up once.
 
     Args:
         meaning: What the model takes.
-        given: See `Predictor.predict`.
-        batch_size: Inputs at a time.
-        options: More about a file or a table, such as `text="comment"` or `separator=";"`.
-
-    Raises:
-        ArgumentError: the model takes something else.
-        DataError: a file that cannot be read, or lacks the model's columns.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ArgumentError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
-    if _is_prepared(given, meaning.kind):
-        return _tensors(given, batch_size, options)
-    given = as_pandas(given)
-    if meaning.kind == "image":
-        from dlkit.inference.images import images
 
-        return images(meaning, given, batch_size, options)
-    if meaning.kind == "audio":
-        from dlkit.inference.sounds import sounds
+    def __init__(self, meaning: Meaning) -> None:
+        self._meaning = meaning
 
-        return sounds(meaning, given, batch_size, options)
-    if meaning.kind == "table":
-        from dlkit.inference.tables import rows
+    def __call__(self, given: Any, batch_size: int, options: Mapping[str, Any]) -> Inputs:
+        """Inputs, batch by batch.
 
-        return rows(meaning.preprocessing, given, batch_size, options)
-    if meaning.kind == "text":
-        from dlkit.inference.texts import texts
+        Args:
+            given: See `Predictor.predict`.
+            batch_size: Inputs at a time.
+            options: More about a file or a table, such as `text="comment"` or `separator=";"`.
 
-        return texts(meaning, given, batch_size, options)
-    raise ArgumentError(f"this model takes prepared tensors [B, ...], not {type(given).__name__}")
+        Raises:
+            ArgumentError: the model takes something else.
+            DataError: a file that cannot be read, or lacks the model's columns.
+        """
+        meaning = self._meaning
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ArgumentError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+        if _is_prepared(given, meaning.kind):
+            return _tensors(given, batch_size, options)
+        given = as_pandas(given)
+        if meaning.kind == "image":
+            from dlkit.inference.images import images
+
+            return images(meaning, given, batch_size, options)
+        if meaning.kind == "audio":
+            from dlkit.inference.sounds import sounds
+
+            return sounds(meaning, given, batch_size, options)
+        if meaning.kind == "table":
+            from dlkit.inference.tables import rows
+
+            return rows(self._rows, given, batch_size, options)
+        if meaning.kind == "text":
+            from dlkit.inference.texts import texts
+
+            return texts(meaning, given, batch_size, options)
+        raise ArgumentError(f"this model takes prepared tensors [B, ...], not {type(given).__name__}")
+
+    @functools.cached_property
+    def _rows(self) -> Any:
+        from dlkit.datasets.tables.unlabelled import RowReader
+
+        return RowReader(self._meaning.preprocessing)
 
 
 def _is_prepared(given: Any, kind: str) -> bool:

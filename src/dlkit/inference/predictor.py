@@ -22,7 +22,7 @@ from dlkit.artifact.opening import open_model
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, Inputs
 from dlkit.inference.frames import Layout, frame_of, joined
-from dlkit.inference.inputs import files_named, inputs_of
+from dlkit.inference.inputs import Preparing, files_named
 from dlkit.inference.outputs import (
     Prediction,
     check_top_k,
@@ -100,6 +100,7 @@ class Predictor:
         self.model, self.meaning, self.device = model.to(device), meaning, device
         self.classes, self.task, self.kind = list(meaning.classes), meaning.task, meaning.kind
         self.preprocessing = meaning.preprocessing
+        self._prepare = Preparing(meaning)
         document = header.document
         self.info: dict[str, Any] = {
             "file": str(header.path),
@@ -166,7 +167,7 @@ class Predictor:
             DataError: an input cannot be used, or a table lacks a column of the model's.
             TrainingError: prepared tensors do not fit the model; the layer and both shapes are named.
         """
-        asked = inputs_of(self.meaning, inputs, batch_size, options)
+        asked = self._prepare(inputs, batch_size, options)
         layout, size = self._layout(asked, top_k, on_error), 0
         parts = [layout.empty()]
         for batch, probabilities in self._each(asked, on_error, progress=progress):
@@ -226,7 +227,7 @@ class Predictor:
             Tables with the same columns and, where the caller's index is not kept, running numbers; at least one,
             which is empty where there was no input.
         """
-        asked = inputs_of(self.meaning, inputs, batch_size, options)
+        asked = self._prepare(inputs, batch_size, options)
         layout, start = self._layout(asked, top_k, on_error), 0
         for batch, probabilities in self._each(asked, on_error, progress=progress):
             yield frame_of(layout.columns(batch, probabilities), start, batch.size, asked)
@@ -272,7 +273,7 @@ class Predictor:
         """
         check_top_k(top_k)
         _check_on_error(on_error)
-        asked = inputs_of(self.meaning, inputs, batch_size, options)
+        asked = self._prepare(inputs, batch_size, options)
         for batch, probabilities in self._each(asked, on_error):
             answers = iter(() if probabilities is None else predictions_of(self.meaning, probabilities, top_k))
             for place in range(batch.size):
@@ -287,7 +288,7 @@ class Predictor:
             batch_size: Inputs per forward pass.
             **options: See `predict`.
         """
-        asked = inputs_of(self.meaning, inputs, batch_size, options)
+        asked = self._prepare(inputs, batch_size, options)
         found = [output for batch in asked.batches if (output := self._output(batch, "raise")) is not None]
         return torch.cat(found) if found else torch.zeros(0, *self._shape)
 

@@ -7,19 +7,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from dlkit.datasets.tables.unlabelled import OPTIONS, Piece, pieces_of, take_spans
+from dlkit.datasets.tables.unlabelled import OPTIONS, Piece, RowReader, take_spans
 from dlkit.errors import ArgumentError
 from dlkit.inference.batches import Batch, Inputs, check_options, index_of, total_of
-from dlkit.specs.table import Schema
 
 __all__ = ["rows"]
 
 
-def rows(schema: Schema, given: Any, batch_size: int, options: Mapping[str, Any]) -> Inputs:
+def rows(reader: RowReader, given: Any, batch_size: int, options: Mapping[str, Any]) -> Inputs:
     """Rows for a model of tables.
 
     Args:
-        schema: The model's.
+        reader: For the model's schema.
         given: A path (or a list of those), the content of a file or an open binary file; a DataFrame, a dict or a
             Series (one row), an iterable of dicts.
         batch_size: Rows at a time.
@@ -39,7 +38,7 @@ def rows(schema: Schema, given: Any, batch_size: int, options: Mapping[str, Any]
         )
     if isinstance(given, list | tuple) and any(isinstance(each, str) for each in given):
         raise ArgumentError("a list of strings holds no rows; predict_file takes the names of files")
-    spans = _cut(pieces_of(given, schema, options), batch_size)
+    spans = _cut(reader.pieces(given, options), batch_size)
     return Inputs(
         batches=_batches(spans),
         total=None if isinstance(given, bytes) or _are_paths(given) else total_of(given),

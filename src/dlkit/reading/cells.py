@@ -19,6 +19,7 @@ __all__ = [
     "Cells",
     "Dates",
     "DecimalMark",
+    "EXACT",
     "Numbers",
     "Place",
     "Skipped",
@@ -32,7 +33,8 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_EXACT = 1 << 53  # whole numbers up to here survive in a float64
+#: Whole numbers up to here survive in a float64.
+EXACT = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def sort_of(cells: Cells) -> str:
         return "nothing"
     if isinstance(cells, Numbers):
         whole = cells.values.dtype.kind == "i"
-        return "long" if whole and max(-int(cells.values.min()), int(cells.values.max())) >= _EXACT else "number"
+        return "long" if whole and max(-int(cells.values.min()), int(cells.values.max())) >= EXACT else "number"
     there = cells.values[~cells.missing()]
     # Arrow reads times as moments of the first day.
     return "time" if (there.astype("datetime64[D]") == np.datetime64(0, "D")).all() else "date"
@@ -259,7 +261,7 @@ def plain_text(value: Any) -> str:
     Args:
         value: A number or anything else; whole floats lose their point, as the integers they came from.
     """
-    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < _EXACT:
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < EXACT:
         return str(int(value))
     return str(value)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
-from dlkit.reading.cells import Array, Cells, Dates, Numbers, Place, Strings, Table, plain_text, strings_of
+from dlkit.reading.cells import EXACT, Array, Cells, Dates, Numbers, Place, Strings, Table, plain_text, strings_of
 from dlkit.reading.headers import column_names
 from dlkit.storage.strings import PackedStrings
 
@@ -28,7 +28,6 @@ __all__ = [
 
 _BOOLEAN_POOL = ("False", "True")
 _LONG, _SAMPLED = 50_000, 20_000  # among 20,000 of a million values that come twice, some hundred equal ones meet
-_EXACT = 1 << 53  # whole numbers up to here survive in a float64
 _NUMBERS = (int, float, np.integer, np.floating)
 
 
@@ -103,7 +102,7 @@ def cells_of_values(values: Sequence[Any]) -> Cells:
     """
     cells = [None if _is_missing(value) else value for value in values]
     there = [value for value in cells if value is not None]
-    if all(isinstance(value, _NUMBERS) and not (isinstance(value, int) and abs(value) >= _EXACT) for value in there):
+    if all(isinstance(value, _NUMBERS) and not (isinstance(value, int) and abs(value) >= EXACT) for value in there):
         return Numbers(np.array([np.nan if value is None else value for value in cells], dtype=np.float64))
     if all(isinstance(value, date | np.datetime64) for value in there):
         return Dates(np.array([_moment(value) for value in cells], dtype="datetime64[us]"))
@@ -151,7 +150,7 @@ def _whole(values: Array) -> Cells:
     if values.dtype.kind in "iu" and (not len(values) or int(values.max()) < 1 << 62):
         return Numbers(values.astype(np.int64))
     there = [int(value) for value in values if value is not None]
-    if all(abs(value) <= _EXACT for value in there):
+    if all(abs(value) <= EXACT for value in there):
         return Numbers(np.array([np.nan if value is None else value for value in values], dtype=np.float64))
     return strings_of(None if value is None else str(int(value)) for value in values)
 
@@ -224,7 +223,7 @@ def _integers(column: Any) -> Cells:
     largest = max(abs(bounds["min"] or 0), abs(bounds["max"] or 0))
     if not column.null_count and largest < 1 << 63:
         return Numbers(column.cast(pa.int64()).to_numpy())
-    if largest < _EXACT:
+    if largest < EXACT:
         return Numbers(column.cast(pa.float64()).to_numpy())
     return _strings(column.cast(pa.string()))
 

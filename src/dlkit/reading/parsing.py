@@ -26,10 +26,12 @@ __all__ = [
     "looks_like_number",
     "mostly_numbers",
     "number_format",
+    "parse_number",
     "present",
     "settled",
     "spelled",
     "under_mark",
+    "truth_of",
     "unmistakable",
 ]
 
@@ -78,6 +80,7 @@ _FORMS = ("plain", *_GROUPED)
 _SIGNS = "€$£¥₩₹₽%‰"  # one of them may stand before or after every number of a column
 _TABLES = {name: str.maketrans(change) for name, (_, change) in _GROUPED.items()}
 
+_LONGEST = 300  # letters of a whole number
 _FEW_VALUES = 20  # different numbers, up to which they may be names
 _FEW_ODD = 0.05  # of the rows, up to which cells that are no numbers are mistakes
 
@@ -176,7 +179,12 @@ def boolean_words(values: Collection[str]) -> bool:
     return {value.lower() for value in values} in [set(pair) for pair in _BOOLEANS]
 
 
-def _is_true(text: str) -> float | None:
+def truth_of(text: str) -> float | None:
+    """A word for false or true, in any case of letters, as 0 or 1; None for anything else.
+
+    Args:
+        text: Without blanks around it.
+    """
     word = text.lower()
     for false, true in (*_BOOLEANS, ("0", "1"), ("0.0", "1.0")):
         if word in (false, true):
@@ -307,6 +315,8 @@ def parse_number(text: str, form: str) -> float | int | None:
 
 
 def _plain_number(text: str) -> float | int:
+    if len(text) > _LONGEST:  # more digits than a float has room for, or than Python makes an integer of
+        return float(text)
     try:
         return int(text)
     except ValueError:
@@ -321,7 +331,7 @@ def as_numbers(cells: Strings, form: str, missing: Collection[str]) -> tuple[Num
         form: "boolean", or a form of `number_format`.
         missing: Missing marks.
     """
-    parse: Callable[[str], Any] = _is_true if form == "boolean" else lambda text: parse_number(text, form)
+    parse: Callable[[str], Any] = truth_of if form == "boolean" else lambda text: parse_number(text, form)
     texts = present(cells.pool.tolist(), missing)
     parsed = [None if text is None else parse(text) for text in texts]
     bad = np.array([value is None and text is not None for value, text in zip(parsed, texts, strict=True)], dtype=bool)

@@ -34,6 +34,7 @@ _PLACE = re.compile(r"^(?:image|row|text) \d+: ")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _CHARSETS = ("utf-8", "us-ascii", "utf-16", "iso-8859-1", "windows-1252", "euc-kr", "cp949", "shift_jis", "gb18030")
 _EMPTY = "the body is empty"
+_SMALL = 1 << 14
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class Takes:
         of_json: A value of JSON as an input, given what the model says of itself.
         check: What is wrong with an input, found before any work is done for it; empty if nothing is.
         gather: Inputs as `Predictor.predict` takes them.
+        small: Bytes of JSON up to which an input is little work; 0 for a kind of which a few bytes can be much.
         sample: An input, good or bad: asking for it once imports all that reads inputs, so that no client waits for it.
     """
 
@@ -60,6 +62,7 @@ class Takes:
     of_raw: Callable[[bytes, Mapping[str, str]], Any] = lambda body, parameters: body
     check: Callable[[Any, Limits], str] = lambda given, limits: ""
     gather: Callable[[list[Any]], Any] = lambda inputs: inputs
+    small: int = 0
     sample: Any = None
 
 
@@ -153,6 +156,7 @@ TAKES: dict[str, Takes] = {
         of_raw=_decoded,
         of_json=_of_text,
         check=_characters,
+        small=_SMALL,
         sample="",
     ),
     "table": Takes(
@@ -160,12 +164,14 @@ TAKES: dict[str, Takes] = {
         json="an object with a value for each column, null where it is missing",
         files=(_CSV,),
         of_json=_of_object,
+        small=_SMALL,
         sample={},
     ),
     "tensor": Takes(
         nouns="arrays of numbers",
         json="a list of numbers, or of such lists, in the shape of the model's input",
         of_json=_of_numbers,
+        small=_SMALL,
         gather=torch.stack,
     ),
 }
@@ -183,6 +189,7 @@ class Asked:
         file: The content of a table, in place of inputs.
         refused: Why inputs cannot be used, by place.
         top_k: How many classes are wanted, where the body says so.
+        small: Whether it is one input of few bytes, of a kind whose bytes say how much work it is.
     """
 
     takes: Takes
@@ -192,6 +199,7 @@ class Asked:
     file: bytes | None = None
     refused: Mapping[int, str] = dataclasses.field(default_factory=dict)
     top_k: int | None = None
+    small: bool = False
 
     @classmethod
     def joined(cls, several: Sequence[Asked]) -> Asked:
@@ -251,7 +259,7 @@ def asked_in(headers: Headers, body: bytes, predictor: Predictor, limits: Limits
     if not body:
         raise RefusedError(400, f"{_EMPTY}; {_wanted(takes)}")
     if media == "application/json":
-        return from_json(_parsed(body), predictor, limits)
+        return from_json(_parsed(body), predictor, limits, small=len(body) < takes.small)
     if media in takes.files:
         return _of_file(body, parameters, takes, limits)
     if _fits(media, takes.raw):
@@ -299,13 +307,14 @@ def _parsed(body: bytes) -> Any:
         raise RefusedError(400, str(error)) from error
 
 
-def from_json(value: Any, predictor: Predictor, limits: Limits) -> Asked:
+def from_json(value: Any, predictor: Predictor, limits: Limits, *, small: bool = False) -> Asked:
     """The inputs in a document of JSON: a list of them, one of them, or an object with "inputs" and "top_k".
 
     Args:
         value: What JSON gave.
         predictor: The model that is to answer.
         limits: What is allowed.
+        small: Whether the document has few bytes.
 
     Raises:
         RefusedError: it holds no inputs, or too many.
@@ -328,7 +337,8 @@ def from_json(value: Any, predictor: Predictor, limits: Limits) -> Asked:
         except ArgumentError as error:
             inputs.append(None)
             refused[place] = str(error)
-    return Asked(takes=takes, limits=limits, size=len(given), inputs=inputs, refused=refused, top_k=top_k)
+    small = small and len(given) == 1
+    return Asked(takes=takes, limits=limits, size=len(given), inputs=inputs, refused=refused, top_k=top_k, small=small)
 
 
 def _check_count(count: int, limits: Limits) -> None:

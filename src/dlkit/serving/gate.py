@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
-import os
+import random
 import re
 import time
 from collections.abc import Collection
@@ -24,6 +24,7 @@ from dlkit.serving.refusals import ClientGoneError, RefusedError
 
 __all__ = ["Gate", "body_in"]
 
+_ids = random.Random()  # of names, which protect nothing
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SAFE = [
     (b"x-content-type-options", b"nosniff"),
@@ -61,7 +62,7 @@ class Gate:
             return
         begun, headers = time.perf_counter(), Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        told: dict[str, Any] = {"id": given if _ID.fullmatch(given) else os.urandom(16).hex()}
+        told: dict[str, Any] = {"id": given if _ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"}
         scope["dlkit"], status = told, 0
 
         async def answer(message: Message) -> None:

@@ -30,7 +30,8 @@ def event(what: str, *, level: int = logging.INFO, **fields: Any) -> None:
     """
     if not _logger.isEnabledFor(level):
         return
-    _logger.log(level, "%s", line(what, level, fields))
+    # `log` would look through the stack for the caller's name first, at every request.
+    _logger.handle(_logger.makeRecord(LOGGER, level, "", 0, line(what, level, fields), (), None))
 
 
 def line(what: str, level: int, fields: Mapping[str, Any]) -> str:

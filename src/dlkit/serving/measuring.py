@@ -37,7 +37,7 @@ class Meters:
             "dlkit_request_seconds", "Time to the answer.", ("route",), buckets=_SECONDS, registry=registry
         )
         # Looking labels up takes longer than counting; routes and statuses are few.
-        self._of_route = functools.cache(self._labelled)
+        self._of_route, self._of_model = functools.cache(self._labelled), functools.cache(self._named)
         self._inputs = Counter("dlkit_inputs", "Inputs answered.", ("model",), registry=registry)
         self._batches = Histogram(
             "dlkit_batch_size", "Inputs computed together.", ("model",), buckets=_SIZES, registry=registry
@@ -54,6 +54,9 @@ class Meters:
 
     def _labelled(self, route: str, status: int) -> tuple[Counter, Histogram]:
         return self._requests.labels(route, status), self._seconds.labels(route)
+
+    def _named(self, model: str) -> tuple[Counter, Histogram]:
+        return self._inputs.labels(model), self._batches.labels(model)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count a request.
@@ -77,8 +80,9 @@ class Meters:
             inputs: How many.
             together: How many were computed together.
         """
-        self._inputs.labels(loaded.name).inc(inputs)
-        self._batches.labels(loaded.name).observe(together)
+        counter, histogram = self._of_model(loaded.name)
+        counter.inc(inputs)
+        histogram.observe(together)
 
     def reloaded(self, name: str, *, good: bool) -> None:
         """Count a changed file.

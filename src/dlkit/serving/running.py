@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import signal
 import socket
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
@@ -26,6 +26,7 @@ __all__ = ["log_to_stderr", "serve"]
 _HEAD_SECONDS = 10.0  # in which a connection must have sent a whole head, and after which a silent one is closed
 _LOOK = 1.0
 _LINES = 10_000  # of the log, that may wait for a slow reader; more are left out
+_LINGER = 0.02  # seconds that lines are gathered
 _CONNECTIONS = 1000
 _SWITCH = 0.0005  # seconds after which a thread that runs Python lets the one that answers have its turn
 
@@ -110,29 +111,38 @@ def _warned(
 
 
 class _Writer(logging.Handler):
-    """Writes lines in a thread of its own: whoever reads them may be slow or stand still, and the server goes on."""
+    """Writes lines in a thread of its own: whoever reads them may be slow or stand still, and the server goes on.
+
+    The thread takes all lines of some time at once. Woken for each, it would take the interpreter from the thread that
+    answers as often, which costs more than the answer to a small request.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines = queue.Queue[str | None](_LINES)
+        self._lines, self._there, self._ended = deque[str](), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._write, args=(sys.stderr,), name="dlkit-log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(queue.Full):  # then the reader stands still, and nothing else can be done
-            self._lines.put_nowait(self.format(record))
+        if len(self._lines) < _LINES:  # else the reader stands still, and nothing else can be done
+            self._lines.append(self.format(record))
+            if not self._there.is_set():
+                self._there.set()
 
     def _write(self, stream: TextIO) -> None:
-        while (text := self._lines.get()) is not None:
+        while not self._ended.is_set() or self._lines:
+            self._there.wait()
+            self._ended.wait(_LINGER)
+            self._there.clear()
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             with contextlib.suppress(OSError, ValueError):  # the reader has gone
-                stream.write(f"{text}\n")
-                if self._lines.empty():
-                    stream.flush()
+                stream.write("".join(f"{line}\n" for line in lines))
+                stream.flush()
 
     def close(self) -> None:
         """Write what is left, unless nobody reads it."""
-        with contextlib.suppress(queue.Full):
-            self._lines.put_nowait(None)
+        self._ended.set()
+        self._there.set()
         self._thread.join(1.0)
         super().close()
 

@@ -12,6 +12,7 @@ import logging
 import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,6 +30,8 @@ __all__ = ["Answer", "Deadline", "Job", "Scheduler"]
 
 _BATCH = 64
 _MEMORY = 0.9  # of the average time that an input takes
+_QUICK = 0.003  # seconds of the processor for a batch of single inputs, up to which no other thread is asked
+_SHARE = 0.25  # of the queue, the most that one request counts for: a table of many rows need not find it empty
 
 
 class Answer:
@@ -80,6 +83,11 @@ class Job:
         """How many inputs it has."""
         return self.asked.size
 
+    @property
+    def small(self) -> bool:
+        """Whether it is one input, whose bytes say how much work it is."""
+        return self.asked.small
+
     def dropped(self) -> RefusedError | None:
         """Why it need not be computed any more, if so."""
         if self.future.cancelled():
@@ -112,6 +120,8 @@ class Scheduler:
         self.queue, self.workers, self.threads, self._batch = queue, workers, threads, batch
         self.waiting = self.computing = 0
         self._jobs, self._ready, self._stopping = deque[Job](), threading.Condition(), False
+        self._quick = dict[asyncio.AbstractEventLoop, deque[Job]]()
+        self._pace = weakref.WeakKeyDictionary[Loaded, float]()  # seconds of the processor for a batch of single inputs
         self._seconds = 0.01  # that an input takes, on average over the last ones
         self._threads: list[threading.Thread] = []
 
@@ -141,7 +151,7 @@ class Scheduler:
             RefusedError: the queue is full; it says when to try again.
         """
         with self._ready:
-            if self.waiting and self.waiting + job.size > self.queue:
+            if self.waiting and self.waiting + min(job.size, math.ceil(self.queue * _SHARE)) > self.queue:
                 seconds = max(1, math.ceil(self.waiting * self._seconds / self.workers))
                 raise RefusedError(
                     503,
@@ -150,39 +160,72 @@ class Scheduler:
                     {"retry-after": str(seconds)},
                 )
             self.waiting += job.size
-            self._jobs.append(job)
-            self._ready.notify()
+            if job.small and self._pace.get(job.loaded, math.inf) < _QUICK:
+                loop = job.future.get_loop()
+                if loop not in self._quick:
+                    self._quick[loop] = deque()
+                    loop.call_soon(self._work_here, loop)
+                self._quick[loop].append(job)
+            else:
+                self._jobs.append(job)
+                self._ready.notify()
 
     def _work(self) -> None:
         torch.set_num_threads(self.threads)
-        while jobs := self._take():
-            begun, size = time.monotonic(), sum(job.size for job in jobs)
-            outcomes = self._answers(jobs)
-            with self._ready:
-                self.computing -= size
-                each = (time.monotonic() - begun) / max(1, size)
-                self._seconds = _MEMORY * self._seconds + (1 - _MEMORY) * each
-            _deliver(list(zip(jobs, outcomes, strict=True)))
+        while jobs := self._awaited():
+            _deliver(self._computed(jobs))
 
-    def _take(self) -> list[Job]:
+    def _work_here(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Compute what is quick in the event loop's own thread, when all that has arrived by now is in the queue.
+
+        Another thread would take the interpreter from this one and wait for it again at each of a model's layers, which
+        takes longer than a small model itself.
+        """
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        with self._ready:
+            jobs = self._quick.pop(loop)
+        while jobs:
+            with self._ready:
+                batch = self._next(jobs)
+            _settle(self._computed(batch))
+
+    def _computed(self, jobs: list[Job]) -> list[tuple[Job, Answer | RefusedError]]:
+        """What each request gets, and how long that took."""
+        begun, used, size = time.monotonic(), time.thread_time(), sum(job.size for job in jobs)
+        outcomes = self._answers(jobs)
+        took, used, first = time.monotonic() - begun, time.thread_time() - used, jobs[0]
+        with self._ready:
+            self.computing -= size
+            self._seconds = _MEMORY * self._seconds + (1 - _MEMORY) * took / max(1, size)
+            if first.small:
+                before = self._pace.get(first.loaded, used)
+                self._pace[first.loaded] = _MEMORY * before + (1 - _MEMORY) * used
+        return list(zip(jobs, outcomes, strict=True))
+
+    def _awaited(self) -> list[Job]:
         """The next requests to compute; none when the server stops and nothing waits."""
         with self._ready:
             while not self._jobs:
                 if self._stopping:
                     return []
                 self._ready.wait()
-            first = self._jobs.popleft()
-            jobs = [first]
-            if first.size == 1 and first.asked.file is None and (room := self.batch(first.loaded) - 1):
-                fitting = [job for job in self._jobs if _together(job, first)][:room]
-                jobs += fitting
-                if fitting:
-                    taken = set(map(id, fitting))
-                    self._jobs = deque(job for job in self._jobs if id(job) not in taken)
-            size = sum(job.size for job in jobs)
-            self.waiting -= size
-            self.computing += size
-            return jobs
+            return self._next(self._jobs)
+
+    def _next(self, waiting: deque[Job]) -> list[Job]:
+        """Take the first request, and those that are computed together with it."""
+        first = waiting.popleft()
+        jobs = [first]
+        if waiting and first.size == 1 and first.asked.file is None and (room := self.batch(first.loaded) - 1):
+            jobs += [job for job in waiting if _together(job, first)][:room]
+            taken = set(map(id, jobs))
+            left = [job for job in waiting if id(job) not in taken]
+            waiting.clear()
+            waiting.extend(left)
+        size = sum(job.size for job in jobs)
+        self.waiting -= size
+        self.computing += size
+        return jobs
 
     def batch(self, loaded: Loaded) -> int:
         """How many inputs of a model are computed together.

@@ -22,6 +22,7 @@ from dlkit.specs.table import Schema, Target
 
 __all__ = [
     "EncodedTable",
+    "bound",
     "check_columns",
     "check_kind",
     "encode",
@@ -168,12 +169,19 @@ def _numeric(table: Table, schema: Schema, readings: Mapping[str, Reading], prob
             with np.errstate(over="ignore", invalid="ignore"):
                 for place, number in enumerate(numbers):
                     number.write(rows[:, place], first, stop)
-                overflown = not np.isfinite(rows.sum())
-            if overflown:  # a float64 beyond what float32 holds; infinite inputs would make every weight NaN
-                np.clip(rows, -_LARGEST, _LARGEST, out=rows)
+                bound(rows)
 
     for_each(fill, -(-len(table) // _SHARE), default_threads())
     return matrix
+
+
+def bound(numbers: Array) -> Array:
+    """Numbers beyond what float32 holds become its largest ones: infinite inputs would make every weight NaN.
+
+    Args:
+        numbers: float32, which is changed.
+    """
+    return numbers if np.isfinite(numbers.sum()) else np.clip(numbers, -_LARGEST, _LARGEST, out=numbers)
 
 
 def _numbers_of(

@@ -18,6 +18,7 @@ from dlkit.datasets.tables._images import missing_files
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._problems import Problem
 from dlkit.datasets.tables._settings import Settings, settings_of, text_columns, under_schema
+from dlkit.datasets.tables._straight import StraightRows
 from dlkit.datasets.tables._streaming import together
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import block_file
@@ -26,7 +27,7 @@ from dlkit.reading.frames import cells_of_values, table_of_frame
 from dlkit.reading.reader import paths_of, table_of_content
 from dlkit.specs.table import Schema
 
-__all__ = ["OPTIONS", "Piece", "pieces_of", "take_spans"]
+__all__ = ["OPTIONS", "Piece", "RowReader", "take_spans"]
 
 #: What a caller may say about a source.
 OPTIONS = (
@@ -71,20 +72,38 @@ class Piece:
         return str(self.table.places(int(np.searchsorted(self.places, place))))
 
 
-def pieces_of(source: Any, schema: Schema, options: Mapping[str, Any]) -> Iterator[Piece]:
-    """The rows of a file, a DataFrame, or of dicts, in order.
+class RowReader:
+    """Reads rows for a model of tables; what a schema says is looked up once.
 
     Args:
-        source: A path or a list of paths (no strings); the content of a file; a DataFrame; an iterable of dicts.
         schema: Of the training data; its target is not looked for.
-        options: Some of `OPTIONS`.
-
-    Raises:
-        DataError: a column of the schema is missing, or a file cannot be read.
-        ArgumentError: an option that there is not.
     """
-    settings = settings_of({**options, "on_error": "skip", "max_errors": 1.0})
-    settings, schema = under_schema(settings, replace(schema, target=None))
+
+    def __init__(self, schema: Schema) -> None:
+        self._bare = replace(schema, target=None)
+        self._usual = self._settled({})
+        self._straight = StraightRows(schema)
+
+    def _settled(self, options: Mapping[str, Any]) -> tuple[Settings, Schema]:
+        return under_schema(settings_of({**options, "on_error": "skip", "max_errors": 1.0}), self._bare)
+
+    def pieces(self, source: Any, options: Mapping[str, Any]) -> Iterator[Piece]:
+        """The rows of a file, a DataFrame, or of dicts, in order.
+
+        Args:
+            source: A path or a list of paths (no strings); the content of a file; a DataFrame; an iterable of dicts.
+            options: Some of `OPTIONS`.
+
+        Raises:
+            DataError: a column of the schema is missing, or a file cannot be read.
+            ArgumentError: an option that there is not.
+        """
+        settings, schema = self._settled(options) if options else self._usual
+        straight = StraightRows(schema) if options else self._straight
+        yield from _pieces(source, schema, settings, straight)
+
+
+def _pieces(source: Any, schema: Schema, settings: Settings, straight: StraightRows) -> Iterator[Piece]:
     read = settings.read
     if hasattr(source, "iloc"):
         _check_image_root(schema, settings)
@@ -108,7 +127,10 @@ def pieces_of(source: Any, schema: Schema, options: Mapping[str, Any]) -> Iterat
         _check_image_root(schema, settings)
         rows = iter(source)
         while some := list(itertools.islice(rows, _DICTS)):
-            yield _of_dicts(some, schema, settings)
+            both = zip(map(straight.encoded, some), some, strict=True)
+            for odd, run in itertools.groupby(both, key=lambda pair: pair[0] is None):
+                pairs = list(run)
+                yield _of_dicts([row for _, row in pairs], schema, settings) if odd else _of_straight(pairs, straight)
 
 
 def _is_named(source: Any) -> bool:
@@ -149,6 +171,11 @@ def _errors(problems: Sequence[Problem], places: Array) -> dict[int, str]:
         for row in problem.rows.tolist():
             found.setdefault(int(places[row]), []).append(f"{problem.reason}{problem.example(row)}")
     return {place: "; ".join(reasons) for place, reasons in found.items()}
+
+
+def _of_straight(pairs: Iterable[tuple[Any, Any]], straight: StraightRows) -> Piece:
+    memory = straight.memory([encoded for encoded, _ in pairs])
+    return Piece(size=len(memory.rows), memory=memory, places=memory.rows.numpy(), errors={}, names={})
 
 
 def _of_dicts(rows: Sequence[Any], schema: Schema, settings: Settings) -> Piece:
