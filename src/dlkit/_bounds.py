@@ -72,6 +72,7 @@ EXAMPLE = 1 << 23
 SIZE = Range(0, 1 << 40)
 #: Any document: its levels, its values, and its whole numbers.
 _DEPTH, _VALUES = 64, 4_000_000
+_NESTED = (Mapping, list)
 _WHOLE = Range(-(1 << 63), (1 << 64) - 1)
 
 
@@ -186,11 +187,16 @@ def check_plain(value: Any, field: str) -> None:
 def _check_inside(items: Any, keys: Any, *path: Any) -> None:
     """One level; `path` leads to it. Strings, the bulk of a vocabulary, are passed over."""
     for key, item in zip(keys, items, strict=True):
-        if type(item) is int:
-            whole(item, _joined(path, key), _WHOLE)
-        elif type(item) is float and not math.isfinite(item):
-            raise ArgumentError(f"{_joined(path, key)} must be a finite number, not {item}")
-        elif isinstance(item, Mapping | list):
+        kind = type(item)
+        if kind is str:
+            continue
+        if kind is int:
+            if not _WHOLE.least <= item <= _WHOLE.most:
+                whole(item, _joined(path, key), _WHOLE)  # says what is wrong
+        elif kind is float:
+            if not math.isfinite(item):
+                raise ArgumentError(f"{_joined(path, key)} must be a finite number, not {item}")
+        elif isinstance(item, _NESTED):
             if len(path) == _DEPTH:
                 raise ArgumentError(f"{_joined(path, key)} lies more than {_DEPTH} levels deep")
             inner = (item.values(), item) if isinstance(item, Mapping) else (item, range(len(item)))

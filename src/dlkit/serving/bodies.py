@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.datastructures import Headers
 
 from dlkit import _bounds
 from dlkit._filekinds import HEAD, kind_of
@@ -238,7 +237,7 @@ class Asked:
             yield Prediction(error=_PLACE.sub("", answer.error)) if answer.error else answer
 
 
-def asked_in(headers: Headers, body: bytes, predictor: Predictor, limits: Limits) -> Asked:
+def asked_in(headers: Mapping[str, str], body: bytes, predictor: Predictor, limits: Limits) -> Asked:
     """The inputs in the body of a request.
 
     Args:
@@ -357,7 +356,7 @@ def _of_file(body: bytes, parameters: Mapping[str, str], takes: Takes, limits: L
     return Asked(takes=takes, limits=limits, size=max(1, rows), file=body)
 
 
-def _of_form(headers: Headers, body: bytes, takes: Takes, limits: Limits) -> Asked:
+def _of_form(headers: Mapping[str, str], body: bytes, takes: Takes, limits: Limits) -> Asked:
     """Every part is an input, in the order of the form; of a table there is one part, its file."""
     parts = _parts(headers.get("content-type", ""), body, limits)
     if not parts:

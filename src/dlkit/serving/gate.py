@@ -9,10 +9,9 @@ import logging
 import random
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,6 +40,17 @@ _SENTENCES = {
 }
 
 
+class Heads(dict[str, str]):
+    """A request's headers by name, in small letters; of one that comes twice the first. Read once, as several ask.
+
+    Args:
+        pairs: As ASGI gives them.
+    """
+
+    def __init__(self, pairs: Any) -> None:
+        super().__init__((name.decode("latin-1"), value.decode("latin-1")) for name, value in reversed(list(pairs)))
+
+
 class Gate:
     """The application around the routes.
 
@@ -60,10 +70,10 @@ class Gate:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        begun, headers = time.perf_counter(), Headers(scope=scope)
+        begun, headers = time.perf_counter(), Heads(scope["headers"])
         given = headers.get("x-request-id", "")
         told: dict[str, Any] = {"id": given if _ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"}
-        scope["dlkit"], status = told, 0
+        scope["dlkit"], scope["dlkit.heads"], status = told, headers, 0
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -85,7 +95,7 @@ class Gate:
             await _refuse(answer, fault, told["id"])
         self._note(scope, told, status, time.perf_counter() - begun)
 
-    def _check(self, scope: Scope, headers: Headers) -> None:
+    def _check(self, scope: Scope, headers: Heads) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if scope["method"] == "POST" and headers.get("sec-fetch-site") == "cross-site":
             raise RefusedError(403, "pages of other sites may not send requests to this server", closing=True)
@@ -106,7 +116,7 @@ class Gate:
         event("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 2), **told)
 
 
-async def body_in(headers: Headers, receive: Receive, limits: Limits) -> bytes:
+async def body_in(headers: Mapping[str, str], receive: Receive, limits: Limits) -> bytes:
     """The body of a request, which may neither be too long nor take too long.
 
     Args:

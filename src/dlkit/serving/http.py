@@ -193,16 +193,17 @@ class Application:
         loaded = self._asked_model(request)
         wanted = _whole(request, "top_k", most=_MOST_CLASSES)
         deadline = self._deadline(request)
-        body = await body_in(request.headers, request.receive, self._limits)
-        asked = await _off_loop(len(body), asked_in, request.headers, body, loaded.predictor, self._limits)
+        headers = request.scope["dlkit.heads"]
+        body = await body_in(headers, request.receive, self._limits)
+        asked = await _off_loop(len(body), asked_in, headers, body, loaded.predictor, self._limits)
         answer = await self._computed(request, loaded, asked, wanted or asked.top_k or 1, deadline)
         failed = [prediction.error for prediction in answer.predictions if prediction.error]
         document = body_of(loaded, answer.predictions)
         status = 200
         if len(failed) == len(answer.predictions):
             status, document["error"] = 422, failed[0] if failed else "the body holds no inputs"
-        headers = {"x-dlkit-version": loaded.version, "x-dlkit-batch": str(answer.together)}
-        return Response(as_json(document), status, headers, media_type="application/json")
+        told = {"x-dlkit-version": loaded.version, "x-dlkit-batch": str(answer.together)}
+        return Response(as_json(document), status, told, media_type="application/json")
 
     async def _computed(self, request: Request, loaded: Loaded, asked: Asked, top_k: int, deadline: Deadline) -> Answer:
         """Wait in the queue for the answer; a client that leaves meanwhile takes its request out of it."""
@@ -293,8 +294,9 @@ class Application:
     async def _v2_infer(self, request: Request) -> Response:
         """What a model says, by the Open Inference Protocol."""
         loaded, deadline = self._version(request), self._deadline(request)
-        body = await body_in(request.headers, request.receive, self._limits)
-        wish = await _off_loop(len(body), protocol.read, request.headers, body, loaded.predictor, self._limits)
+        headers = request.scope["dlkit.heads"]
+        body = await body_in(headers, request.receive, self._limits)
+        wish = await _off_loop(len(body), protocol.read, headers, body, loaded.predictor, self._limits)
         answer = await self._computed(request, loaded, wish.asked, len(loaded.predictor.classes) or 1, deadline)
         head, content = protocol.write(wish, loaded, answer.predictions)
         return Response(content, headers=head | {"x-dlkit-batch": str(answer.together)})

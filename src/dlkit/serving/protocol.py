@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from starlette.datastructures import Headers
 
 from dlkit import _bounds
 from dlkit._version import __version__
@@ -89,7 +88,7 @@ def _tensor(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": shape}
 
 
-def read(headers: Headers, body: bytes, predictor: Predictor, limits: Limits) -> Wish:
+def read(headers: Mapping[str, str], body: bytes, predictor: Predictor, limits: Limits) -> Wish:
     """A request of the protocol, from its body.
 
     Args:
