@@ -30,8 +30,8 @@ __all__ = [
     "present",
     "settled",
     "spelled",
-    "under_mark",
     "truth_of",
+    "under_mark",
     "unmistakable",
 ]
 
