@@ -303,7 +303,12 @@ def _spread(values: Sequence[str], count: int = 50) -> Sequence[str]:
 
 
 def parse_number(text: str, form: str) -> float | int | None:
-    """A number written in a form of `number_format`, or plainly; None where it is neither."""
+    """A number written in a form of `number_format`, or plainly; None where it is neither.
+
+    Args:
+        text: Without blanks around it.
+        form: See `number_format`.
+    """
     if form[-1] in _SIGNS:
         bare = _without(text, form[-1])
         return None if bare is None else parse_number(bare, form[:-2])

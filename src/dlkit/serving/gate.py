@@ -73,7 +73,7 @@ class Gate:
         begun, headers = time.perf_counter(), Heads(scope["headers"])
         given = headers.get("x-request-id", "")
         told: dict[str, Any] = {"id": given if _ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"}
-        scope["dlkit"], scope["dlkit.heads"], status = told, headers, 0
+        scope["dlkit"], scope["dlkit-heads"], status = told, headers, 0
 
         async def answer(message: Message) -> None:
             nonlocal status

@@ -193,7 +193,7 @@ class Application:
         loaded = self._asked_model(request)
         wanted = _whole(request, "top_k", most=_MOST_CLASSES)
         deadline = self._deadline(request)
-        headers = request.scope["dlkit.heads"]
+        headers = request.scope["dlkit-heads"]
         body = await body_in(headers, request.receive, self._limits)
         asked = await _off_loop(len(body), asked_in, headers, body, loaded.predictor, self._limits)
         answer = await self._computed(request, loaded, asked, wanted or asked.top_k or 1, deadline)
@@ -294,7 +294,7 @@ class Application:
     async def _v2_infer(self, request: Request) -> Response:
         """What a model says, by the Open Inference Protocol."""
         loaded, deadline = self._version(request), self._deadline(request)
-        headers = request.scope["dlkit.heads"]
+        headers = request.scope["dlkit-heads"]
         body = await body_in(headers, request.receive, self._limits)
         wish = await _off_loop(len(body), protocol.read, headers, body, loaded.predictor, self._limits)
         answer = await self._computed(request, loaded, wish.asked, len(loaded.predictor.classes) or 1, deadline)
