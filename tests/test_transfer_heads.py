@@ -86,6 +86,12 @@ def test_auxiliary_heads_are_found_in_training_mode() -> None:
     assert heads.auxiliary == ("aux1.fc2", "aux2.fc2")
 
 
+def test_a_norm_that_does_not_fit_its_input_is_found_without_numbers_too() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(3 * 64, 5))
+    with pytest.raises(ArgumentError, match="could not be run on an input of"):
+        find_heads(model, torch.zeros(2, 3, 8, 8))
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_all_of_torchvision(name: str, record_property: Any) -> None:

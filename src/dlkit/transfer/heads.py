@@ -93,6 +93,8 @@ def _outputs(output: Any) -> list[Tensor]:
 
 
 def _auxiliary(model: nn.Module, example: Any, main: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
+    if not any(_width(module) == num_classes and name not in main for name, module in model.named_modules()):
+        return ()
     try:
         trace = run_trace(model, example, training=True)
     except ArgumentError:
