@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -24,6 +22,7 @@ from pyarrow import parquet
 from torch.utils.data import DataLoader as Stock
 
 import dlkit
+import warm
 from dlkit import Trainer
 from dlkit._handout import Handout
 from dlkit.callbacks import Callback, Checkpoint
@@ -567,13 +566,18 @@ MEASURE = """
 import sys
 import dlkit
 from dlkit.datasets import CSVDataset
+
+def memory(key):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+
+with open("/proc/self/clear_refs", "w") as peak:
+    peak.write("5")  # the highest use so far is forgotten
+before = memory("VmRSS")
 train, test = CSVDataset.split(sys.argv[1], target="y", fractions=0.9, streaming=True)
 rows = 0
 for _, targets in dlkit.DataLoader(train, 1024, shuffle=True):
     rows += len(targets)
-# Not `ru_maxrss`: a child process inherits in it what its parent held when it was forked.
-peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(rows, len(train), len(test), peak)
+print(rows, len(train), len(test), memory("VmHWM") - before)
 """
 
 
@@ -603,26 +607,29 @@ def write_big(path: Path, size: int) -> int:
 
 def measure(path: Path, size: int) -> tuple[int, list[int]]:
     rows = write_big(path, size)
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    done = warm.run(["-c", MEASURE, path], check=True, timeout=7200)
     path.unlink()
     return rows, [int(number) for number in done.stdout.split()]
 
 
-def check_memory(path: Path, size: int) -> None:
+def check_memory(path: Path, size: int, limit: int) -> None:
+    """What reading takes above the idle process: 100 MB at 4 MB of text, 180 MB at 60 MB, as at 10 GB."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this system does not tell what a process used")
     rows, (seen, train, test, peak) = measure(path, size)
     assert seen == train
     assert train + test == rows
     assert test == pytest.approx(rows / 10, rel=0.05)
-    assert peak * 1024 < 1 << 30, f"{peak / 1024:.0f} MB"
-    print(f"{path.suffix[1:]}, {size / 1e9:g} GB as text, {rows:,} rows: {peak / 1024:.0f} MB resident at most")
+    assert peak * 1024 < limit, f"{peak / 1024:.0f} MB"
+    print(f"{path.suffix[1:]}, {size / 1e9:g} GB as text, {rows:,} rows: {peak / 1024:.0f} MB at most")
 
 
 def test_memory_stays_small(tmp_path: Path) -> None:
-    check_memory(tmp_path / "big.csv", 60 << 20)
+    check_memory(tmp_path / "big.csv", 24 << 20, 256 << 20)
 
 
 @pytest.mark.proof
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(("name", "gigabytes"), [("big.csv", 1), ("big.parquet", 1), ("big.csv", 10)])
 def test_memory_stays_small_whatever_the_size(tmp_path: Path, name: str, gigabytes: int) -> None:
-    check_memory(tmp_path / name, gigabytes * 10**9)
+    check_memory(tmp_path / name, gigabytes * 10**9, 800 << 20)

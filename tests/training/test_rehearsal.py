@@ -108,7 +108,7 @@ def loaders() -> tuple[DataLoader, DataLoader]:
     return DataLoader(Noisy(), 8, shuffle=True), DataLoader(Noisy(), 16)
 
 
-def everything(trainer: Trainer, folder: Path) -> str:
+def everything(trainer: Trainer, folder: Path) -> Any:
     """All that a rehearsal could change."""
     run = trainer.run
     memory = next(callback for callback in trainer.callbacks if isinstance(callback, Memory))
@@ -129,11 +129,16 @@ def everything(trainer: Trainer, folder: Path) -> str:
         "scaler": run.scaler.state_dict() if run.scaler is not None else None,
         "watchers": len(run.losses.watchers),
     }
-    torch.set_printoptions(precision=17, threshold=10**6)
-    try:
-        return repr(plain(state)) + repr(files)
-    finally:
-        torch.set_printoptions(profile="default")
+    return bits(plain(state)), files
+
+
+def bits(value: Any) -> Any:
+    """The same with tensors as their bytes, which can be compared with `==`, NaN included."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype, value.shape, value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: bits(item) for key, item in value.items()}
+    return [bits(item) for item in value] if isinstance(value, list | tuple) else repr(value)
 
 
 REHEARSALS = {
