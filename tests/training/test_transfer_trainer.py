@@ -290,10 +290,9 @@ def stage_run(folder: Path, *callbacks: Callback, epochs: int = 3, reuse: bool =
 @pytest.mark.parametrize("reuse", [False, True])
 def test_a_run_in_stages_resumes_bit_for_bit_at_any_step(tmp_path: Path, reuse: bool) -> None:
     whole = weights(stage_run(tmp_path / "whole", reuse=reuse))
-    for step in (1, 2, 3, 4, 5, 6, 7, 8):
-        folder = tmp_path / f"stopped-{step}"
-        stage_run(folder, StopAt(step), reuse=reuse)
-        assert_equal(whole, weights(stage_run(folder, reuse=reuse)))
+    for step in range(1, 9):  # each goes on from where the one before was stopped
+        stage_run(tmp_path / "stopped", StopAt(step), reuse=reuse)
+    assert_equal(whole, weights(stage_run(tmp_path / "stopped", reuse=reuse)))
 
 
 @pytest.mark.parametrize("views", [None, 2])
@@ -309,7 +308,7 @@ def test_a_run_on_stored_features_resumes_bit_for_bit_however_few_epochs_are_lef
 
     whole = run("whole")
     assert whole.stem[4].count < 3 * 12  # features were stored
-    for step in range(1, 9):
+    for step in (1, 3, 4, 6, 8):  # within each of the epochs, and between them
         run(f"stopped-{step}", StopAt(step))
         assert_equal(weights(whole), weights(run(f"stopped-{step}")))
     run("longer", epochs=1)
