@@ -18,10 +18,10 @@ _version _doors _showing errors _bounds _filekinds _textfiles _opening _optional
 storage/files storage/identity storage/arrays storage/strings storage/caches storage/__init__
 _documents _kinds specs/columns specs/table registry
 _modes _nested _calling
-_arguments _devices _shapes _layer_errors _encodings
+_arguments _shapes _layer_errors _encodings
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
 plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
-rng lending distributed
+rng lending distributed _devices launching
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets
 transforms/audio/mel transforms/audio/augment transforms/audio/spec transforms/audio/__init__ transforms/__init__
 collate/padding collate/structure collate/collating collate/__init__

@@ -16,6 +16,7 @@ _ROOMS = {
     "Trainer": "dlkit.training",
     "compare": "dlkit.recipes",
     "fine_tune": "dlkit.recipes",
+    "launch": "dlkit.launching",
     "load": "dlkit.inference",
     "register": "dlkit.registry",
     "save": "dlkit.artifact",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from dlkit.artifact import save as save
     from dlkit.inference import Predictor as Predictor
     from dlkit.inference import load as load
+    from dlkit.launching import launch as launch
     from dlkit.loader import DataLoader as DataLoader
     from dlkit.recipes import compare as compare
     from dlkit.recipes import fine_tune as fine_tune

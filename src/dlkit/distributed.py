@@ -23,10 +23,11 @@ from torch.distributed.rendezvous import rendezvous
 
 from dlkit.errors import ArgumentError, TrainingError
 
-__all__ = ["ALONE", "World", "joined"]
+__all__ = ["ALONE", "GONE", "World", "joined"]
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PATIENCE = datetime.timedelta(minutes=30)
+GONE = "another process of the run has ended or does not answer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class World:
     Attributes:
         rank: The number of this one, from 0.
         size: How many there are.
+        local_rank: The number of this one among those of its machine.
 
     >>> World().leads, World().any(True), World().everybodys("a")
     (True, True, ['a'])
@@ -43,6 +45,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    local_rank: int = 0
 
     @classmethod
     def of_environment(cls) -> World:
@@ -52,7 +55,7 @@ class World:
             ArgumentError: only a part of what is needed is set, or it is not a number.
         """
         if dist.is_available() and dist.is_initialized():
-            return cls(dist.get_rank(), dist.get_world_size())
+            return cls(dist.get_rank(), dist.get_world_size(), _local_rank(dist.get_rank()))
         given = {name: os.environ[name] for name in _NEEDED if name in os.environ}
         if "WORLD_SIZE" not in given or given["WORLD_SIZE"] == "1":
             return cls()
@@ -67,7 +70,7 @@ class World:
             raise ArgumentError(f"RANK and WORLD_SIZE must be whole numbers: {error}") from error
         if not 0 <= rank < size:
             raise ArgumentError(f"RANK={rank} of WORLD_SIZE={size} cannot be")
-        return cls(rank, size)
+        return cls(rank, size, _local_rank(rank))
 
     @property
     def leads(self) -> bool:
@@ -181,6 +184,12 @@ class World:
 ALONE = World()
 
 
+def _local_rank(rank: int) -> int:
+    """As torchrun or SLURM says; else all processes are taken to be on one machine."""
+    said = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", ""))
+    return int(said) if said.isdecimal() else rank
+
+
 @contextlib.contextmanager
 def _talking() -> Iterator[None]:
     """Explain what a backend says when a process has gone: the one that went says itself why."""
@@ -188,8 +197,7 @@ def _talking() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise TrainingError(
-            "another process of the run has ended or does not answer, so this one cannot go on; its own error says why "
-            f"({str(error).strip().splitlines()[0]:.200})"
+            f"{GONE}, so this one cannot go on; its own error says why ({str(error).strip().splitlines()[0]:.200})"
         ) from error
 
 
@@ -233,6 +241,8 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # where NCCL, and what names no device, works
     try:
         # Under names of its own each time: torchrun's store still holds the addresses of the group before.
         prefix = f"dlkit {next(_joins)}"

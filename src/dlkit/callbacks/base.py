@@ -203,7 +203,7 @@ def warn_unmeasured(callback: Callback, monitor: str, run: Run, row: Row) -> Non
         run: The run.
         row: A row without that value.
     """
-    measured = [name for name in row if name.startswith("val_")]
+    measured = [name for name in row if name.startswith("val_")] if run.world.leads else []
     if measured and monitor.startswith("val_") and monitor not in run.history and not hasattr(callback, "_told"):
         callback._told = True  # type: ignore[attr-defined]
         name = type(callback).__name__

@@ -88,12 +88,12 @@ class CheckFrozen(Callback):
         if twice:
             raise TrainingError(f"parameters in more than one group of the optimizers: {_listed(twice)}")
         without = [name for name, parameter in learning.items() if parameter.grad is None]
-        if without:
+        if without and run.world.leads:
             warnings.warn(
                 f"trainable, but without a gradient in the first step: {_listed(without)}; are they used in forward?",
                 stacklevel=2,
             )
-        if self._later:  # of the first stage the Trainer has told
+        if self._later and run.world.leads:  # of the first stage the Trainer has told
             warn_of_unheld(learning, run.optimizers)
 
 

@@ -67,7 +67,7 @@ class TellNaN(Callback):
     changes_numbers = False
 
     def on_fit_start(self, run: Run) -> None:
-        if any(isinstance(watcher, _Look) for watcher in run.losses.watchers):
+        if not run.world.leads or any(isinstance(watcher, _Look) for watcher in run.losses.watchers):
             return
 
         def tell(name: str, value: float, step: int) -> None:

@@ -16,7 +16,7 @@ import typer
 from dlkit._showing import Lines, escaped_json, safe, without_secrets
 from dlkit.errors import DlkitError
 
-__all__ = ["INTERRUPTED", "as_json_line", "guarded", "show", "tell"]
+__all__ = ["INTERRUPTED", "as_json_line", "guarded", "short_warnings", "show", "tell"]
 
 _P = ParamSpec("_P")
 
@@ -80,7 +80,7 @@ def guarded(command: Callable[_P, None]) -> Callable[_P, None]:
     @functools.wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
-            with _short_warnings():
+            with short_warnings():
                 command(*args, **kwargs)
         except KeyboardInterrupt:
             tell("interrupted")
@@ -111,7 +111,7 @@ def _told(error: Exception, *, as_json: bool) -> str:
 
 # Messages name the arguments of functions; on the command line those are options.
 _OPTIONS = (
-    "arch|batch_size|columns|comment|decimal|device|drop|encoding|epochs|fractions|freeze|header|image|image_size|lower|"
+    "accumulate|arch|batch_size|columns|comment|decimal|device|drop|encoding|epochs|fractions|freeze|header|image|image_size|lower|"
     "lr|missing|num_workers|on_error|out|pair|patience|pretrained|seed|separator|sheet|skip_rows|strip_html|target|text|"
     "thousands|tokenizer|views|weights"
 )
@@ -135,7 +135,7 @@ def _in_shell_words(message: str) -> str:
 
 
 @contextlib.contextmanager
-def _short_warnings() -> Iterator[None]:
+def short_warnings() -> Iterator[None]:
     """Warnings as one line, without the place in the source that raised them."""
 
     def formatted(message: Any, category: type[Warning], *place: Any, **more: Any) -> str:

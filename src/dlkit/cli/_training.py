@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from dlkit.cli._options import (
     reading,
     reads_tables,
 )
-from dlkit.cli._talking import INTERRUPTED, guarded, show, tell
+from dlkit.cli._talking import INTERRUPTED, guarded, short_warnings, show, tell
 
 __all__ = ["compare", "demo", "train"]
 
@@ -53,6 +54,11 @@ def train(
     views: Annotated[int | None, typer.Option(help="Random views of each image, kept as features.", min=1)] = None,
     epochs: Annotated[int | None, typer.Option(help="In all; ends before, when nothing improves.", min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per step.", min=1)] = None,
+    processes: Annotated[int, typer.Option(help="Processes that train together, each on its GPU or core.", min=1)] = 1,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(help="Batches that processes share in a step; as many as processes if not given.", min=1),
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     patience: Annotated[int | None, typer.Option(help="Epochs without improvement to wait.", min=1)] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=8)] = None,
@@ -89,37 +95,57 @@ def train(
       dlkit train messages.csv --text message --target label
       dlkit train reviews.csv --text title --text body --target stars --strip-html --lower
       dlkit train notmnist --out runs/letters
+      dlkit train photos --processes 4
     """
-    from dlkit import recipes
-
     texts = {"tokenizer": tokenizer, "strip_html": strip_html, "lower": lower}
     options = reading(target, text, drop, on_error, pair=pair, fractions=fractions, rows=rows, **texts)
-    found = recipes.read_data(data, seed=seed, **options)
-    tell(str(found))
-    trained = recipes.train(
-        found,
-        arch=arch,
-        weights=weights,
-        pretrained=pretrained,
-        freeze=freeze,
-        views=views,
-        image_size=image_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        patience=patience,
-        out=out,
-        seed=seed,
-        device=device,
-        num_workers=num_workers,
-        resume=resume,
-    )
-    if trained.path is None:
-        tell(f"interrupted; the same command goes on from here ({trained.folder})")
+    settings = {
+        "arch": arch,
+        "weights": weights,
+        "pretrained": pretrained,
+        "freeze": freeze,
+        "views": views,
+        "image_size": image_size,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "lr": lr,
+        "patience": patience,
+        "out": out,
+        "seed": seed,
+        "device": device,
+        "num_workers": num_workers,
+        "resume": resume,
+    }
+    if processes == 1:
+        kind, document = _trained(data, options, settings)
+    else:
+        from dlkit.launching import launch
+
+        kind, document = launch(_trained, data, options, settings, processes=processes)
+    if document["model"] is None:
+        tell(f"interrupted; the same command goes on from here ({document['folder']})")
         raise typer.Exit(INTERRUPTED)
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in trained.metrics.items())
-    use = f"dlkit predict {trained.path} {_EXAMPLES[found.kind]}"
-    document = {
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in document["metrics"].items())
+    use = f"dlkit predict {document['model']} {_EXAMPLES[kind]}"
+    show(
+        Lines.of(f"{document['judged_on']}: {figures}", f"model: {document['model']}", f"use it: {use}"),
+        document,
+        as_json=json,
+    )
+
+
+def _trained(data: str, options: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What kind of data it was, and the result as a document; done by each process that takes part."""
+    from dlkit import recipes
+    from dlkit.distributed import World
+
+    with short_warnings():
+        found = recipes.read_data(data, seed=settings["seed"], **options)
+        if World.of_environment().leads:
+            tell(str(found))
+        trained = recipes.train(found, **settings)
+    return found.kind, {
         "model": trained.path,
         "folder": trained.folder,
         "judged_on": trained.judged_on,
@@ -129,9 +155,6 @@ def train(
         "data": found.how,
         "history": trained.history.rows,
     }
-    show(
-        Lines.of(f"{trained.judged_on}: {figures}", f"model: {trained.path}", f"use it: {use}"), document, as_json=json
-    )
 
 
 @guarded

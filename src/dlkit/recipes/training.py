@@ -18,6 +18,7 @@ from dlkit._arguments import whole_number
 from dlkit._showing import Lines
 from dlkit.artifact import save
 from dlkit.callbacks import BackToBest, Callback, Checkpoint, CSVLogger, EarlyStopping, LearningRate
+from dlkit.distributed import World
 from dlkit.errors import ArgumentError, ResumeError
 from dlkit.loader import DataLoader
 from dlkit.recipes.choosing import Choice, Wish, choose
@@ -71,6 +72,7 @@ def train(
     image_size: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
+    accumulate: int | None = None,
     lr: float | None = None,
     patience: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -99,6 +101,8 @@ def train(
         image_size: Side of the images in pixels; None for the model's own.
         epochs: In all; None for what is usual for this kind of data. Training stops before, when `patience` is over.
         batch_size: Samples per step.
+        accumulate: Take a step in so many batches, which several processes share; the numbers are the same for any
+            number of processes. None: as the run in the folder did, or as many as there are processes.
         lr: The learning rate (AdamW), of the head where there is a backbone; the backbone's is a tenth.
         patience: Epochs without a better validation loss after which training stops; the default for tables goes back
             to its best weights with a lower rate then, and stops the fourth time.
@@ -136,15 +140,20 @@ def train(
     )
     choice = _with_numbers(choose(data, wish), epochs=epochs, batch_size=batch_size, lr=lr, patience=patience)
     folder = Path("runs") / data.name if out is None else Path(out)
-    note = _Note(folder, _settings(data, choice, wish))
-    if resume:
-        note.refuse_another()
-    loaders = _loaders(data, choice, num_workers)
+    saved = _saved_settings(folder) if resume else {}
+    if accumulate is None:
+        accumulate = int(saved.get("accumulate", 1)) if saved else World.of_environment().size
+    accumulate = whole_number("accumulate", accumulate, least=1)
+    note = _Note(folder, _settings(data, choice, wish) | {"accumulate": accumulate})
+    if saved:
+        note.refuse_another({"accumulate": 1, **saved})
+    loaders = _loaders(data, choice, num_workers, accumulate)
     patient = BackToBest if choice.plateau else EarlyStopping
     callbacks = [note, Checkpoint(folder), patient(patience=choice.patience), CSVLogger(folder / "history.csv")]
     trainer = _trainer(
         choice,
-        len(loaders["train"]),
+        -(-len(loaders["train"]) // accumulate),
+        accumulate=accumulate,
         callbacks=callbacks,
         reuse_features=ReuseFeatures(views=views),
         seed=seed,
@@ -164,7 +173,9 @@ def _finished(trainer: Trainer, loaders: Mapping[str, Any], data: Data, choice: 
     if not interrupted:
         metrics = trainer.evaluate(loaders[judged_on])
         reached = {f"{judged_on}_{name}": value for name, value in metrics.items()}
-        path = _saved(trainer.model, folder / MODEL_FILE, data, choice, reached)
+        path = folder / MODEL_FILE
+        if trainer.run.world.leads:
+            _save(trainer.model, path, data, choice, reached)
     return Trained(
         path=path,
         folder=folder,
@@ -206,6 +217,17 @@ def _settings(data: Data, choice: Choice, wish: Wish) -> dict[str, Any]:
     return {**settings, "seed": wish.seed}
 
 
+def _saved_settings(folder: Path) -> dict[str, Any]:
+    """Those of the run in a folder, if there is any."""
+    path = folder / _SETTINGS
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ResumeError(f"{path} cannot be read ({error}); choose another folder: out=") from error
+
+
 class _Note(Callback):
     """Keeps beside the checkpoints what they are of, so that no run goes on with other data or another model.
 
@@ -219,14 +241,12 @@ class _Note(Callback):
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.path, self.settings = folder / _SETTINGS, settings
 
-    def refuse_another(self) -> None:
-        """Compare with what is in the folder, if anything."""
-        if not self.path.is_file():
-            return
-        try:
-            saved = dict(json.loads(self.path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise ResumeError(f"{self.path} cannot be read ({error}); choose another folder: out=") from error
+    def refuse_another(self, saved: Mapping[str, Any]) -> None:
+        """Compare with what is in the folder.
+
+        Args:
+            saved: The settings there.
+        """
         names = [name for name in {**saved, **self.settings} if saved.get(name) != self.settings.get(name)]
         if names:
             raise ResumeError(
@@ -239,25 +259,32 @@ class _Note(Callback):
             )
 
     def on_fit_start(self, run: Any) -> None:
+        if not run.write_files:
+            return
         with atomic_write(self.path) as file:
             file.write(json.dumps(self.settings, indent=1, ensure_ascii=False).encode())
 
 
-def _loaders(data: Data, choice: Choice, num_workers: int) -> dict[str, DataLoader]:
+def _loaders(data: Data, choice: Choice, num_workers: int, accumulate: int) -> dict[str, DataLoader]:
     train, others = data.train, {"val": data.val} | ({"test": data.test} if data.test is not None else {})
     if data.kind == "images":
         train = train.with_transform(choice.training)
         others = {name: part.with_transform(choice.preprocessing) for name, part in others.items()}
-    loaders = {"train": DataLoader(train, choice.batch_size, shuffle=True, num_workers=num_workers)}
+    if choice.batch_size < accumulate:
+        raise ArgumentError(
+            f"a step of batch_size={choice.batch_size} samples cannot be taken in {accumulate} batches, one for each "
+            "process; use fewer processes, or a larger batch_size="
+        )
+    loaders = {"train": DataLoader(train, choice.batch_size // accumulate, shuffle=True, num_workers=num_workers)}
     # Larger batches where no gradients are kept; photos stay at the size of training, for the memory's sake.
     size = choice.batch_size if data.kind == "images" else max(choice.batch_size, 256)
     return loaders | {name: DataLoader(part, size, num_workers=num_workers) for name, part in others.items()}
 
 
-def _trainer(choice: Choice, batches: int, **settings: Any) -> Trainer:
+def _trainer(choice: Choice, steps: int, **settings: Any) -> Trainer:
     learning = [parameter for parameter in choice.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(choice.groups(choice.lr) if choice.groups else learning, choice.lr, weight_decay=1e-2)
-    steps = choice.epochs * batches
+    steps *= choice.epochs
     schedule = None
     if not choice.plateau:  # half a cosine from the full rate to nothing, after a short warm-up
         schedule = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
@@ -271,11 +298,11 @@ def _trainer(choice: Choice, batches: int, **settings: Any) -> Trainer:
     )
 
 
-def _saved(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Mapping[str, float]) -> Path:
+def _save(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Mapping[str, float]) -> None:
     preprocessing, task = choice.preprocessing, cast(Any, data.task)
     if data.kind in ("table", "text"):
         preprocessing = data.train
-    return save(
+    save(
         model.cpu(),
         path,
         classes=data.classes or None,

@@ -246,6 +246,7 @@ class Run:
         self.weights_from: int | None = None
         self.world = World.of_environment()
         self._asked: str | None = None
+        self._speaks = self.world.leads  # also while a rehearsal works for itself
 
     @property
     def optimizer(self) -> Optimizer:
@@ -352,11 +353,13 @@ class Run:
     def say(self, message: str) -> None:
         """Tell the user something, once: to the log `dlkit`, and unless `progress=False` to stderr.
 
-        Where logging is set up to show the log on the screen, it is left to it.
+        Where logging is set up to show the log on the screen, it is left to it. Of several processes one speaks.
 
         Args:
             message: One line, or several as `dlkit._showing.Lines`.
         """
+        if not self._speaks:
+            return
         message = safe(message)
         _log.info(message)
         if self.verbose and not _shown_by_logging():
@@ -371,7 +374,7 @@ class Run:
         Args:
             message: See `say`.
         """
-        if self.verbose:
+        if self.verbose or not self._speaks:
             self.say(message)
         else:
             _log.warning(safe(message))

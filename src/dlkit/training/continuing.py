@@ -54,7 +54,8 @@ def go_on(
         except DamagedCheckpointError as error:
             if script.names_file:
                 raise type(error)(f"{name} cannot be used: {error}") from error
-            warnings.warn(f"{name}: {error}; trying the one before", CheckpointWarning, stacklevel=5)
+            if run.world.leads:
+                warnings.warn(f"{name}: {error}; trying the one before", CheckpointWarning, stacklevel=5)
             continue
         run.trained = None  # the file knows better
         source.seed = run.seed

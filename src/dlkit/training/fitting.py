@@ -172,7 +172,8 @@ class Fitting:
             refuse_used(run, callbacks)
         if run.stop_reason is None:
             check_schedules(run, callbacks, before, wanted.epochs)
-            setup.warn_untrained(run)
+            if run.world.leads:
+                setup.warn_untrained(run)
         try:
             for hook in hooks["on_fit_start"]:
                 hook(run)
