@@ -446,6 +446,7 @@ def test_what_a_stream_is_not_for(path: Path, tmp_path: Path) -> None:
 
 def test_a_quote_that_never_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dlkit.reading.delimited.LONGEST_LINE", 10_000)
+    monkeypatch.setattr("dlkit.reading.delimited._PIECE", 4096)
     rows = numbered(5000)
     rows[300] = '300.5,"1,a'
     for streaming in (False, True):
