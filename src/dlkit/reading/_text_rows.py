@@ -217,6 +217,8 @@ def _arrow_table(
 def _code_columns(data: Buffer, dialect: Dialect) -> set[str]:
     found: set[str] = set()
     head = bytes(memoryview(data)[dialect.start : dialect.start + (1 << 18)])
+    if not _may_hold_codes(head, ord(dialect.separator)):
+        return found
     for _, record in itertools.islice(records(head, replace(dialect, start=0)), _SOME_ROWS):
         if not isinstance(record, csv.Error):
             found.update(name for name, cell in zip(dialect.names, record, strict=False) if is_code(cell.strip()))

@@ -72,23 +72,37 @@ class MarksSeen:
         self._options = options
         self._proofs: dict[str, str] = {}
 
-    def add(self, name: str, texts: Iterable[str], fraction: str = "") -> None:
-        """Take in a column of numbers; one that has both marks proves nothing.
+    @property
+    def commas(self) -> bool:
+        """Whether a column proves a decimal comma."""
+        return "," in self._proofs
+
+    def add(self, name: str, texts: Iterable[str]) -> None:
+        """Take in cells of a column of numbers; one that has both marks proves nothing.
 
         Args:
             name: Of the column.
             texts: Its cells that are text.
-            fraction: A number with a decimal point that was read as a number.
         """
         if not self._options.may_hold_numbers(name):
             return
-        marks = {".": fraction} if fraction else {}
+        marks: dict[str, str] = {}
         for text in texts:
             if looks_like_number(text) and (mark := decimal_mark(text, self._options.thousands)):
                 marks.setdefault(mark, text)
         if len(marks) == 1:
             mark, cell = marks.popitem()
             self._proofs.setdefault(mark, f"{cell!r} in column {name!r}")
+
+    def add_point(self, name: str, fraction: str) -> None:
+        """Take in a column whose cells were read as numbers with a decimal point.
+
+        Args:
+            name: Of the column.
+            fraction: One of them; "" where all are whole.
+        """
+        if fraction and self._options.may_hold_numbers(name):
+            self._proofs.setdefault(".", f"{fraction!r} in column {name!r}")
 
     def check(self, known: DecimalMark, origin: str) -> None:
         """Refuse a table whose columns prove two marks, or another one than is known.

@@ -223,6 +223,8 @@ def _agree(widths: list[int]) -> bool:
 
 
 def _widths(text: str, separator: str, *, cut: bool) -> list[int]:
+    if separator not in text:
+        return []
     try:
         widths = [len(record) for record in csv_reader(io.StringIO(text, newline=""), delimiter=separator) if record]
     except csv.Error:

@@ -393,11 +393,11 @@ class ColumnFacts:
         return self._numbers.facts(values, self.rows, spread=spread)
 
     def fraction(self) -> str:
-        """A number with a fraction as text, where some cells were read as numbers; "" without any."""
+        """A number with a fraction as text, of a column whose cells were read as numbers; "" where all are whole."""
         if self._text or "number" not in self.raw or (facts := self.numbers()).whole or not math.isfinite(facts.low):
             return ""
         numbers = [*self._sample.values(self.name).tolist(), facts.low, facts.high, facts.mean]
-        return next((f"{value:.15g}" for value in numbers if math.isfinite(value) and value != math.floor(value)), "")
+        return next((f"{value:.15g}" for value in numbers if math.isfinite(value) and value % 1), "")
 
     def dates(self, *, spread: bool = False) -> DateFacts:
         """What was counted of dates.

@@ -300,10 +300,13 @@ class Pass:
         if self.decimal.typed and not self.decimal.sign:
             return
         seen, readings = MarksSeen(self.settings.read), self.known.all_readings()
-        points = self._fits_a_schema and not self.decimal.typed and self.decimal.sign != ","
-        for facts in (*self.facts.values(), *self.targets):
-            if facts.name in readings and readings[facts.name].kind == "number":
-                seen.add(facts.name, facts.texts().counts, facts.fraction() if points else "")
+        columns = [facts for facts in (*self.facts.values(), *self.targets) if facts.name in readings]
+        numbers = [facts for facts in columns if readings[facts.name].kind == "number"]
+        for facts in numbers:
+            seen.add(facts.name, facts.texts().counts)
+        if self._fits_a_schema and not self.decimal.typed and not self.decimal.sign and seen.commas:
+            for facts in numbers:
+                seen.add_point(facts.name, facts.fraction())
         seen.check(self.decimal, origin)
 
 
