@@ -44,7 +44,7 @@ def test_train_says_how_it_read_the_data_and_what_to_do_next(dlkit: Run, table: 
     done = dlkit("train", table, "--target", "left", "--epochs", 2, "--out", tmp_path / "run", "--device", "cpu")
     assert done.code == 0, done.err
     assert "240 to train on, 30 to watch, 30 to judge by" in done.err
-    assert "model: TabularMLP" in done.err
+    assert "model: TabularEnsemble" in done.err
     assert "test: " in done.out
     assert f"use it: dlkit predict {tmp_path / 'run' / 'model.safetensors'} new.csv" in done.out
     again = dlkit("train", table, "--target", "left", "--epochs", 2, "--out", tmp_path / "run", "--json")

@@ -128,9 +128,10 @@ def train(
         raise typer.Exit(INTERRUPTED)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in document["metrics"].items())
     use = f"dlkit predict {document['model']} {_EXAMPLES[kind]}"
+    worth = document["standing"]
     show(
-        Lines.of(f"{document['judged_on']}: {figures}", f"model: {document['model']}", f"use it: {use}"),
-        document,
+        Lines.of(f"{document['judged_on']}: {figures}", str(worth), f"model: {document['model']}", f"use it: {use}"),
+        {**document, "standing": dataclasses.asdict(worth)},
         as_json=json,
     )
 
@@ -150,6 +151,7 @@ def _trained(data: str, options: Mapping[str, Any], settings: Mapping[str, Any])
         "folder": trained.folder,
         "judged_on": trained.judged_on,
         "metrics": trained.metrics,
+        "standing": trained.standing,
         "stopped": trained.stopped,
         "classes": found.classes,
         "data": found.how,

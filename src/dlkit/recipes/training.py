@@ -20,9 +20,12 @@ from dlkit.artifact import save
 from dlkit.callbacks import BackToBest, Callback, Checkpoint, CSVLogger, EarlyStopping, LearningRate
 from dlkit.distributed import World
 from dlkit.errors import ArgumentError, ResumeError
+from dlkit.inference.predictor import load
 from dlkit.loader import DataLoader
 from dlkit.recipes.choosing import Choice, Wish, choose
+from dlkit.recipes.outcome import outcome_of
 from dlkit.recipes.reading import Data, ReadOptions, read_data
+from dlkit.recipes.standing import Standing
 from dlkit.runs.history import History
 from dlkit.storage.files import atomic_write
 from dlkit.training.reuse_settings import ReuseFeatures
@@ -43,6 +46,8 @@ class Trained:
         folder: The run's folder, with checkpoints and settings.
         metrics: The figures of `judged_on`; regressions in the units of the data.
         judged_on: "test", or "val" where there is no test part.
+        standing: The main figure beside what an answer without a model reaches, with its interval and each class; None
+            after an interruption, and in all but the first of several processes.
         history: Row by row, what was measured while training.
         stopped: Why the training ended.
         interrupted: By Ctrl-C: the same call goes on from there.
@@ -54,6 +59,7 @@ class Trained:
     folder: Path
     metrics: Mapping[str, float]
     judged_on: str
+    standing: Standing | None
     history: History
     stopped: str
     interrupted: bool
@@ -169,18 +175,20 @@ def train(
 def _finished(trainer: Trainer, loaders: Mapping[str, Any], data: Data, choice: Choice, folder: Path) -> Trained:
     """Judge the best weights and write the model file, unless there is something left to train."""
     stopped, judged_on = trainer.run.stop_reason or "completed", "test" if "test" in loaders else "val"
-    interrupted, path, metrics = stopped == "interrupted", None, dict[str, float]()
+    interrupted, path, metrics, standing = stopped == "interrupted", None, dict[str, float](), None
     if not interrupted:
         metrics = trainer.evaluate(loaders[judged_on])
         reached = {f"{judged_on}_{name}": value for name, value in metrics.items()}
         path = folder / MODEL_FILE
         if trainer.run.world.leads:
             _save(trainer.model, path, data, choice, reached)
+            standing = outcome_of(load(path), data, getattr(data, judged_on)).standing
     return Trained(
         path=path,
         folder=folder,
         metrics=metrics,
         judged_on=judged_on,
+        standing=standing,
         history=trainer.history,
         stopped=stopped,
         interrupted=interrupted,

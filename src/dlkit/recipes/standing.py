@@ -1,0 +1,255 @@
+"""What a score is worth: how sure it is, what answering always the same would reach, and which classes pay for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dlkit._showing import Lines
+from dlkit.metrics import Metrics
+
+__all__ = ["ClassStanding", "Standing", "standing_of_classes", "standing_of_labels", "standing_of_values"]
+
+_Z = 1.959964  # of the normal distribution: 95 % lie within
+_DRAWS = 1000  # of the bootstrap
+_UNSURE = 0.1  # a score that may be so much higher and lower says little
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassStanding:
+    """How one class, or one label of several, comes off.
+
+    Attributes:
+        name: Of the class.
+        samples: Of it, among those that were judged.
+        predicted: How often it was the answer.
+        precision: The share of these answers that was right; NaN where there was none.
+        recall: The share of its samples that was found; NaN where there was none.
+        f1: The harmonic mean of both; NaN without samples and answers.
+        auroc: The probability that a sample of it gets a higher score for it than another one; NaN without both.
+    """
+
+    name: str
+    samples: int
+    predicted: int
+    precision: float
+    recall: float
+    f1: float
+    auroc: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A score beside its baseline, with an interval; `print` it for the sentences.
+
+    Attributes:
+        measure: "accuracy" (for several labels per label), or "r2".
+        score: Reached.
+        low: The lower end of its interval of 95 %: Wilson's (1927) for shares, of a bootstrap for r2.
+        high: The upper end.
+        samples: That were judged.
+        baseline: What `baseline_says` reaches on the same samples.
+        baseline_says: The answer that needs no model, in words.
+        others: More measures by name.
+        classes: Each class; empty for a regression.
+        warnings: What should be looked at, in sentences.
+
+    >>> answers = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    >>> found = standing_of_classes(answers, torch.tensor([0, 0, 0, 1]), ["no", "yes"], usual=0)
+    >>> print(str(found).splitlines()[0])
+    accuracy 0.75 (95 %: 0.3006 to 0.9544) on 4 samples; always answering 'no' gives 0.75
+    """
+
+    measure: str
+    score: float
+    low: float
+    high: float
+    samples: int
+    baseline: float
+    baseline_says: str
+    others: dict[str, float] = dataclasses.field(default_factory=dict)
+    classes: tuple[ClassStanding, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        sure = f"95 %: {self.low:.4g} to {self.high:.4g}"
+        said = f"{self.measure} {self.score:.4g} ({sure}) on {self.samples:,} samples"
+        return Lines.of(f"{said}; {self.baseline_says} gives {self.baseline:.4g}", *self.warnings)
+
+
+def standing_of_classes(probabilities: Tensor, targets: Tensor, classes: Sequence[str], *, usual: int) -> Standing:
+    """Of a classification.
+
+    Args:
+        probabilities: float [N, classes].
+        targets: int64 [N].
+        classes: Their names.
+        usual: The most frequent class of the training data.
+    """
+    answers, size = probabilities.argmax(1), len(targets)
+    each = tuple(_of_class(name, answers == n, targets == n, probabilities[:, n]) for n, name in enumerate(classes))
+    score, baseline = float((answers == targets).double().mean()), float((targets == usual).double().mean())
+    low, high = wilson(score, size)
+    present = [row for row in each if row.samples]
+    others = {
+        "balanced accuracy": _mean([row.recall for row in present]),
+        "f1 (mean of the classes)": _mean([row.f1 for row in each]),
+        "auroc (mean of the classes)": _mean([row.auroc for row in each]),
+    }
+    return Standing(
+        measure="accuracy",
+        score=score,
+        low=low,
+        high=high,
+        samples=size,
+        baseline=baseline,
+        baseline_says=f"always answering {classes[usual]!r}",
+        others=others,
+        classes=each,
+        warnings=(*_never(each), *_unsure("accuracy", low, high, size), *_no_better(low, baseline)),
+    )
+
+
+def standing_of_labels(probabilities: Tensor, targets: Tensor, names: Sequence[str], *, shares: Tensor) -> Standing:
+    """Of several labels, each of which is there or not.
+
+    Args:
+        probabilities: float [N, labels].
+        targets: 0 and 1, [N, labels].
+        names: Of the labels.
+        shares: float [labels], how often each is there in the training data.
+    """
+    answers, there, size = probabilities > 0.5, targets > 0.5, len(targets)
+    each = tuple(_of_class(name, answers[:, n], there[:, n], probabilities[:, n]) for n, name in enumerate(names))
+    score = float((answers == there).double().mean())
+    baseline = float((there == (shares > 0.5)).double().mean())
+    low, high = wilson(score, size)
+    return Standing(
+        measure="accuracy",
+        score=score,
+        low=low,
+        high=high,
+        samples=size,
+        baseline=baseline,
+        baseline_says="answering each label as it usually is",
+        others={"f1 (mean of the labels)": _mean([row.f1 for row in each])},
+        classes=each,
+        warnings=(*_never(each), *_unsure("accuracy", low, high, size), *_no_better(low, baseline)),
+    )
+
+
+def standing_of_values(predicted: Tensor, wanted: Tensor, names: Sequence[str], *, usual: Tensor) -> Standing:
+    """Of a regression.
+
+    Args:
+        predicted: [N, outputs], in the units of the data.
+        wanted: [N, outputs], in the same.
+        names: Of the outputs.
+        usual: [outputs], the mean of the training data.
+    """
+    predicted, wanted, usual = predicted.double(), wanted.double(), usual.double()
+    wrong, spread = (predicted - wanted) ** 2, (wanted - wanted.mean(0)) ** 2
+    by_mean, size = (wanted - usual) ** 2, len(wanted)
+    score, baseline = _r2(wrong.sum(0), spread.sum(0)), _r2(by_mean.sum(0), spread.sum(0))
+    low, high = _bootstrap(wrong, wanted)
+    others: dict[str, float] = {}
+    for n, name in enumerate(names):
+        of = f" of {name}" if len(names) > 1 else ""
+        others[f"rmse{of}"], others[f"rmse{of}, answering the mean"] = (
+            float(part[:, n].mean().sqrt()) for part in (wrong, by_mean)
+        )
+        others[f"mae{of}"] = float((predicted - wanted)[:, n].abs().mean())
+    return Standing(
+        measure="r2",
+        score=score,
+        low=low,
+        high=high,
+        samples=size,
+        baseline=baseline,
+        baseline_says="always answering the mean",
+        others=others,
+        warnings=(*_unsure("r2", low, high, size), *_no_better(low, baseline)),
+    )
+
+
+def wilson(share: float, size: int) -> tuple[float, float]:
+    """The interval of 95 % of a share (Wilson 1927, "Probable inference").
+
+    Args:
+        share: Seen.
+        size: Among so many.
+
+    >>> tuple(round(end, 3) for end in wilson(0.5, 100))
+    (0.404, 0.596)
+    """
+    if not size:
+        return 0.0, 1.0
+    middle = (share + _Z**2 / (2 * size)) / (1 + _Z**2 / size)
+    half = _Z / (1 + _Z**2 / size) * math.sqrt(share * (1 - share) / size + _Z**2 / (4 * size**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _of_class(name: str, answered: Tensor, there: Tensor, scores: Tensor) -> ClassStanding:
+    hits, samples, predicted = (int(part.sum()) for part in (answered & there, there, answered))
+    auroc = math.nan
+    if 0 < samples < len(there):
+        ranks = Metrics(["auroc"], loss=nn.BCELoss())
+        ranks.update(scores.double().clamp(0, 1), there.double())
+        auroc = ranks.compute()["auroc"]
+    return ClassStanding(
+        name=name,
+        samples=samples,
+        predicted=predicted,
+        precision=hits / predicted if predicted else math.nan,
+        recall=hits / samples if samples else math.nan,
+        f1=2 * hits / (samples + predicted) if samples + predicted else math.nan,
+        auroc=auroc,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _r2(wrong: Tensor, spread: Tensor) -> float:
+    """The mean over outputs, as `dlkit.metrics` has it; NaN where nothing varies."""
+    return float((1 - wrong / spread).mean()) if bool((spread > 0).all()) else math.nan
+
+
+def _bootstrap(wrong: Tensor, wanted: Tensor) -> tuple[float, float]:
+    """The interval of 95 % of r2 over samples drawn again (Efron 1979), the same for the same data."""
+    size, generator = len(wanted), torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(max(100, min(_DRAWS, 20_000_000 // max(size, 1)))):
+        drawn = torch.randint(size, (size,), generator=generator)
+        values = wanted[drawn]
+        found.append(_r2(wrong[drawn].sum(0), ((values - values.mean(0)) ** 2).sum(0)))
+    known = torch.tensor([value for value in found if not math.isnan(value)], dtype=torch.float64)
+    if not len(known):
+        return math.nan, math.nan
+    low, high = torch.quantile(known, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def _never(each: Sequence[ClassStanding]) -> list[str]:
+    return [
+        f"{row.name!r} is never the answer, though {row.samples:,} samples are it: "
+        "give rare classes more weight, or look for what tells them apart"
+        for row in each
+        if row.samples and not row.predicted
+    ][:5]
+
+
+def _unsure(measure: str, low: float, high: float, size: int) -> list[str]:
+    if not high - low > 2 * _UNSURE:
+        return []
+    return [f"{size:,} samples are few: the {measure} may as well be {low:.2f} or {high:.2f}"]
+
+
+def _no_better(low: float, baseline: float) -> list[str]:
+    return ["this is not surely better than an answer without a model"] if low <= baseline else []
