@@ -17,22 +17,30 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from dlkit._bounds import RATE
 from dlkit._filekinds import HEAD, kind_of
 from dlkit._opening import open_regular, regular
 from dlkit._optional import require
-from dlkit.datasets.audio.readers import SNDFILE, TORCHCODEC, UNKNOWN, InMemory, Reader, ends, reader, torchcodec
+from dlkit.datasets.audio.readers import (
+    MAX_SAMPLES,
+    SNDFILE,
+    TORCHCODEC,
+    UNKNOWN,
+    InMemory,
+    Reader,
+    ends,
+    reader,
+    torchcodec,
+)
 from dlkit.datasets.files.decoder import Decoder
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.storage.strings import PackedStrings
+from dlkit.transforms.audio.spec import as_waveform, resample, resampled_length
 
 __all__ = ["EXTENSIONS", "MAX_SAMPLES", "OpenAudio", "SOUNDS", "check_formats", "decode_audio", "open_audio"]
 
 Waveform = npt.NDArray[np.float32]
 
-#: No more samples of a file, counted over its channels, are decoded at once: 1.7 hours of one at 44.1 kHz.
-MAX_SAMPLES = 1 << 28
-#: What a sample rate may be; a header that says something else lies.
-RATES = range(100, 1_000_001)
 #: What a scan takes for a recording, by its name.
 EXTENSIONS = frozenset(f".{name}" for name in f"{SNDFILE} {TORCHCODEC}".split())
 
@@ -118,22 +126,19 @@ class OpenAudio:
         """Samples in memory as if they came from a file.
 
         Args:
-            value: [T] or [C, T]: floats, or int16 or int32, which are scaled.
+            value: [T] or [C, T]: floats, or signed integers, which are scaled.
             sample_rate: In Hz.
             name: What errors call it.
 
         Raises:
-            DataError: another type or shape.
+            DataError: another type or shape, NaN or infinity.
         """
-        audio, samples = cls.__new__(cls), np.atleast_2d(np.asarray(value))
-        if samples.ndim != 2 or (samples.dtype.kind != "f" and samples.dtype.name not in _SCALES):
-            raise DataError(
-                f"{name}: decode= must give samples [T] or [C, T] as floats, int16 or int32, not {samples.dtype} "
-                f"{list(np.shape(value))}"
-            )
-        if samples.dtype.kind == "f":
-            samples = samples.astype(np.float32)
-        audio.name, audio._source, audio._file = name, b"", InMemory(samples.T, sample_rate)
+        audio = cls.__new__(cls)
+        audio.name, audio._source = name, b""
+        try:
+            audio._file = InMemory(as_waveform(value).T, sample_rate)
+        except ArgumentError as error:
+            raise DataError(f"{name}: decode= gave what is not a recording: {error}") from error
         audio.format, audio.sample_rate, audio.channels, audio.frames = audio._file.facts
         audio._check_header()
         return audio
@@ -149,9 +154,9 @@ class OpenAudio:
         self._file.close()
 
     def _check_header(self) -> None:
-        if self.sample_rate not in RATES:
+        if not RATE.least <= self.sample_rate <= RATE.most:
             raise DataError(
-                f"{self.name}: the header says {self.sample_rate:,} Hz; {RATES[0]} to {RATES[-1]:,} Hz can be true"
+                f"{self.name}: the header says {self.sample_rate:,} Hz; {RATE.least} to {RATE.most:,} Hz can be true"
             )
         if self.frames >= UNKNOWN:
             raise DataError(
@@ -167,7 +172,7 @@ class OpenAudio:
         Args:
             sample_rate: In Hz; None for the file's own.
         """
-        return _length(self.frames, self.sample_rate, sample_rate or self.sample_rate)
+        return resampled_length(self.frames, self.sample_rate, sample_rate or self.sample_rate)
 
     def waveform(
         self, *, sample_rate: int | None = None, mono: bool = False, start: int = 0, count: int | None = None
@@ -196,7 +201,7 @@ class OpenAudio:
         periods = max(0, start * theirs // ours - margin) // theirs
         stop = min(self.frames, -(-(start + count) * theirs // ours) + margin)
         part = self.read(periods * theirs, stop - periods * theirs, mono=mono)
-        part = resampled(part, self.sample_rate, rate)[:, start - periods * ours :][:, :count]
+        part = resample(part, self.sample_rate, rate)[:, start - periods * ours :][:, :count]
         if part.shape[1] == count:
             return part
         padded = np.zeros((part.shape[0], count), np.float32)
@@ -294,33 +299,6 @@ class OpenAudio:
             return "is text, not a sound"
         reason = getattr(error, "error_string", "") or f"{type(error).__name__}: {error}"
         return f"cannot be decoded: {reason}"
-
-
-def resampled(waveform: Waveform, rate: int, wanted: int) -> Waveform:
-    """A waveform at another sample rate.
-
-    Args:
-        waveform: float32 [C, T].
-        rate: Its own, in Hz.
-        wanted: The other, in Hz.
-
-    Raises:
-        MissingExtraError: the extra `audio` is not installed.
-    """
-    if rate == wanted:
-        return waveform
-    resample = require("soxr", extra="audio").resample
-    length = _length(waveform.shape[1], rate, wanted)
-    result = np.zeros((len(waveform), length), np.float32)
-    for channel, out in zip(waveform, result, strict=True):
-        made = resample(np.ascontiguousarray(channel), rate, wanted, quality="HQ")[:length]
-        out[: len(made)] = made
-    return result
-
-
-def _length(frames: int, rate: int, wanted: int) -> int:
-    """Samples at another rate, rounded half up; a recording that is not empty has at least one."""
-    return max(1, (2 * frames * wanted + rate) // (2 * rate))
 
 
 def scaled(raw: npt.NDArray[Any], *, mono: bool) -> Waveform:

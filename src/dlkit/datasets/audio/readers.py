@@ -11,14 +11,28 @@ import re
 import tempfile
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from dlkit._opening import open_regular
 from dlkit._optional import require
 from dlkit.errors import DataError, MissingExtraError
 
-__all__ = ["Facts", "InMemory", "Reader", "SNDFILE", "TORCHCODEC", "UNKNOWN", "ends", "reader", "torchcodec"]
+__all__ = [
+    "Facts",
+    "InMemory",
+    "MAX_SAMPLES",
+    "Reader",
+    "SNDFILE",
+    "TORCHCODEC",
+    "UNKNOWN",
+    "ends",
+    "reader",
+    "torchcodec",
+]
 
+#: No more samples of a file, counted over its channels, are decoded at once: 1.7 hours of one at 44.1 kHz.
+MAX_SAMPLES = 1 << 28
 #: The endings of files that libsndfile reads.
 SNDFILE = "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64"
 #: And of those that torchcodec reads.
@@ -178,7 +192,11 @@ class _TorchCodec(Reader):
         self._decoder = torchcodec(source).AudioDecoder(source)
         about = self._decoder.metadata
         rate, seconds = int(about.sample_rate), about.duration_seconds_from_header
-        self._all = self._decoder.get_all_samples().data if seconds is None else None
+        # The header of an .aac is a guess.
+        guessed = seconds is None or ends(source, "aac")
+        if guessed and (seconds or 0) * rate * int(about.num_channels) > MAX_SAMPLES:
+            raise DataError(f"holds {seconds:,.0f} s in a format that is decoded as a whole; convert it to FLAC")
+        self._all = self._decoder.get_all_samples().data if guessed else None
         frames = round(float(seconds) * rate) if self._all is None else self._all.shape[1]
         self.facts = Facts(str(about.codec), rate, int(about.num_channels), frames)
 
@@ -200,14 +218,14 @@ class InMemory(Reader):
     """Samples in memory, as if they came from a file.
 
     Args:
-        samples: [T, C] of int16, int32 or float32.
+        samples: float32 [T, C].
         sample_rate: In Hz.
     """
 
-    slack = 0
+    floats, slack = False, 0
 
-    def __init__(self, samples: npt.NDArray[Any], sample_rate: int) -> None:
-        self._samples, self.floats = samples, samples.dtype.kind == "f"
+    def __init__(self, samples: npt.NDArray[np.float32], sample_rate: int) -> None:
+        self._samples = samples
         self.facts = Facts("decoded", int(sample_rate), samples.shape[1], len(samples))
 
     def read(self, start: int, count: int) -> npt.NDArray[Any]:

@@ -11,8 +11,9 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from dlkit._bounds import RATE
 from dlkit._opening import regular
-from dlkit.datasets.audio.decoding import RATES, SOUNDS, OpenAudio, Waveform, opened
+from dlkit.datasets.audio.decoding import SOUNDS, OpenAudio, Waveform, opened
 from dlkit.datasets.files.decoder import Array, Decoder, read_with_status
 from dlkit.datasets.files.settings import FileOptions, FileSettings
 from dlkit.errors import ArgumentError
@@ -68,10 +69,12 @@ class AudioSettings(FileSettings):
     def __post_init__(self) -> None:
         self._take_from_transform()
         super().__post_init__()
-        if self.sample_rate is not None and (type(self.sample_rate) is not int or self.sample_rate not in RATES):
+        if self.sample_rate is not None and (
+            type(self.sample_rate) is not int or not RATE.least <= self.sample_rate <= RATE.most
+        ):
             raise ArgumentError(
-                f"sample_rate must be a whole number of Hz, {RATES[0]} to {RATES[-1]:,}, or None for each file's own, "
-                f"not {self.sample_rate!r}"
+                f"sample_rate must be a whole number of Hz, {RATE.least} to {RATE.most:,}, or None for each file's "
+                f"own, not {self.sample_rate!r}"
             )
         if not isinstance(self.mono, bool):
             raise ArgumentError(f"mono must be True or False, not {self.mono!r}")

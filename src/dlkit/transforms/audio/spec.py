@@ -18,7 +18,7 @@ from dlkit._optional import require
 from dlkit.errors import ArgumentError
 from dlkit.transforms.audio.augment import AudioAugment, Numbers
 
-__all__ = ["AudioPreprocessing", "as_waveform", "resample"]
+__all__ = ["AudioPreprocessing", "as_waveform", "resample", "resampled_length"]
 
 _LOUDNESS = 0.1  # what "rms" makes the root mean square: -20 dB
 _QUIET = 1e-5  # -100 dB; below, a recording is silence and stays it
@@ -205,12 +205,25 @@ def resample(waveform: npt.NDArray[np.float32], rate: int, to: int) -> npt.NDArr
     if rate == to:
         return waveform
     module = require("soxr", extra="audio")
-    # Rounded half up; a recording that is not empty has at least one sample.
-    made = np.zeros((len(waveform), max(1, (2 * waveform.shape[1] * to + rate) // (2 * rate))), np.float32)
+    made = np.zeros((len(waveform), resampled_length(waveform.shape[1], rate, to)), np.float32)
     for channel, out in zip(waveform, made, strict=True):
         found = module.resample(np.ascontiguousarray(channel), rate, to, quality="HQ")[: len(out)]
         out[: len(found)] = found
     return made
+
+
+def resampled_length(samples: int, rate: int, to: int) -> int:
+    """How many samples `resample` makes: rounded half up, and of a recording that is not empty at least one.
+
+    Args:
+        samples: Of each channel.
+        rate: Its rate in Hz.
+        to: The rate that it gets.
+
+    >>> resampled_length(441, 44_100, 16_000)
+    160
+    """
+    return max(1, (2 * samples * to + rate) // (2 * rate))
 
 
 def as_waveform(waveform: Any) -> npt.NDArray[np.float32]:
