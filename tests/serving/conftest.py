@@ -16,9 +16,10 @@ from starlette.testclient import TestClient
 
 import dlkit
 from dlkit.datasets import CSVDataset, TextDataset
-from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
+from dlkit.models import AudioClassifier, SmallConvNet, TabularMLP, TextClassifier
 from dlkit.serving import app
 from dlkit.transforms import for_evaluation
+from dlkit.transforms.audio import AudioPreprocessing
 
 WORDS = ["call", "this", "number", "now", "please", "win", "a", "prize", "lunch", "at", "noon", "see", "you", "there"]
 
@@ -29,6 +30,17 @@ def picture(number: int, kind: str = "JPEG") -> bytes:
     height, width = drawn.integers(40, 90, 2)
     file = io.BytesIO()
     Image.fromarray(drawn.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+def recording(number: int, kind: str = "WAV") -> bytes:
+    """The bytes of a tone, of an odd length and rate."""
+    import soundfile
+
+    drawn = np.random.default_rng(number)
+    rate, file = int(drawn.choice([8_000, 11_025, 16_000])), io.BytesIO()
+    time = np.arange(int(rate * drawn.uniform(0.1, 0.4))) / rate
+    soundfile.write(file, 0.4 * np.sin(2 * np.pi * drawn.uniform(200, 3_000) * time), rate, format=kind)
     return file.getvalue()
 
 
@@ -57,12 +69,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     numbered, named = table.assign(price=table["fare"] * 3), table.assign(survived=["no", "yes"] * 100)
     messages = [" ".join(WORDS[number % 9 : number % 9 + 4]) for number in range(40)]
     texts = TextDataset(messages, target=["ham", "spam"] * 20, min_freq=1)
+    mails = TextDataset(
+        pd.DataFrame({"subject": messages, "kind": ["ham", "spam"] * 20}), text="subject", target="kind"
+    )
+    heard = AudioPreprocessing(sample_rate=8_000, seconds=0.25)
     priced, survived = CSVDataset(numbered, target="price"), CSVDataset(named, target="survived")
     ready = for_evaluation(32)
     made = {
         "insects": (SmallConvNet(3, in_chans=3), {"classes": ["ant", "bee", "fly"], "preprocessing": ready}),
         "titanic": (TabularMLP(survived.schema), {"preprocessing": survived}),
         "prices": (TabularMLP(priced.schema), {"preprocessing": priced}),
+        "mails": (TextClassifier(len(mails.vocabulary), 2), {"preprocessing": mails}),
+        "calls": (AudioClassifier(2, 8_000, width=4), {"classes": ["high", "low"], "preprocessing": heard}),
         "spam": (TextClassifier(len(texts.vocabulary), 2), {"preprocessing": texts}),
         "tags": (
             SmallConvNet(2, in_chans=3),

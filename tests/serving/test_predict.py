@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ import torch
 from starlette.testclient import TestClient
 
 import dlkit
+from dlkit.datasets import CSVDataset
+from dlkit.errors import ArgumentError
 from dlkit.inference import Prediction
-from serving.conftest import passengers, picture
+from dlkit.serving import Limits, app
+from serving.conftest import passengers, picture, recording
 
 Clients = dict[str, TestClient]
 Predictors = dict[str, dlkit.Predictor]
@@ -117,6 +121,62 @@ def test_texts(clients: Clients, predictors: Predictors) -> None:
     mixed = clients["spam"].post("/predict", json=["good", 3, None, "x" * 100_001]).json()["predictions"]
     assert ["error" in answer for answer in mixed] == [False, True, True, True]
     assert "100,000" in mixed[3]["error"]
+
+
+def test_texts_in_a_csv_file(clients: Clients, predictors: Predictors, tmp_path: Path) -> None:
+    content = 'kind,subject\nx,"win a, prize"\ny,\nz,see you at noon ☕\nq\n'.encode()
+    (tmp_path / "t.csv").write_bytes(content)
+    wanted = list(predictors["mails"].predict_each(tmp_path / "t.csv", on_error="skip"))
+    done = clients["mails"].post("/predict", content=content, headers={"content-type": "text/csv"})
+    for answer, prediction in zip(done.json()["predictions"], wanted, strict=True):
+        same(answer, prediction)
+    assert ["error" in each for each in done.json()["predictions"]] == [False, False, False, True]
+    lacking = clients["mails"].post("/predict", content=b"a,b\n1,2\n", headers={"content-type": "text/csv"})
+    assert (lacking.status_code, "'subject'" in lacking.json()["error"]) == (422, True)
+    # A model that knows no column takes the only one there is.
+    one = clients["spam"].post("/predict", content="comment\nwin a prize\n", headers={"content-type": "text/csv"})
+    same(one.json()["predictions"][0], predictors["spam"].predict_one("win a prize"))
+    long = clients["mails"].post(
+        "/predict", content=f"subject\n{'x' * 100_001}\nhello\n", headers={"content-type": "text/csv"}
+    )
+    assert ["error" in each for each in long.json()["predictions"]] == [True, False]
+
+
+def test_recordings(clients: Clients, predictors: Predictors) -> None:
+    sounds = [recording(0), b"no sound", recording(1, "FLAC"), recording(2, "OGG")]
+    wanted = list(predictors["calls"].predict_each(sounds, top_k=2, batch_size=1, on_error="skip"))
+    raw = clients["calls"].post("/predict?top_k=2", content=sounds[0], headers={"content-type": "audio/wav"})
+    same(raw.json()["predictions"][0], wanted[0])
+    form = [("file", (f"{number}.wav", data)) for number, data in enumerate(sounds)]
+    coded = [base64.b64encode(data).decode() for data in sounds]
+    for done in (
+        clients["calls"].post("/predict?top_k=2", files=form),
+        clients["calls"].post("/predict?top_k=2", json=coded),
+    ):
+        for answer, prediction in zip(done.json()["predictions"], wanted, strict=True):
+            same(answer, prediction)
+    limited = TestClient(app({"calls": predictors["calls"]}, limits=Limits(audio_seconds=0.05)))
+    done = limited.post("/predict", content=sounds[0], headers={"content-type": "audio/wav"})
+    assert (done.status_code, "s this server takes" in done.json()["error"]) == (422, True)
+
+
+def test_a_table_that_names_files_is_not_served(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.png").write_bytes(picture(ord(name), "PNG"))
+    (tmp_path / "t.csv").write_text(
+        "file,age,y\n" + "".join(f"{name}.png,{ord(name)},{name > 'b'}\n" for name in "abcd")
+    )
+    data = CSVDataset(tmp_path / "t.csv", target="y", image="file", image_size=8)
+
+    @dlkit.register("tests.serving.Pictured")
+    class Pictured(torch.nn.Linear):
+        def forward(self, numeric: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+            return super().forward(numeric + image.mean())
+
+    example = {name: part[None] for name, part in data[0][0].items()}
+    file = dlkit.save(Pictured(1, 2), tmp_path / "model", preprocessing=data, example=example)
+    with pytest.raises(ArgumentError, match="'file' names image files"):
+        app(file)
 
 
 def test_bare_numbers(clients: Clients, predictors: Predictors) -> None:

@@ -23,12 +23,15 @@ from serving.conftest import passengers, picture
 Clients = dict[str, TestClient]
 
 
-@pytest.mark.parametrize("name", ["insects", "titanic", "prices", "spam", "tags", "bare"])
+@pytest.mark.parametrize("name", ["insects", "titanic", "prices", "spam", "tags", "bare", "calls", "mails"])
 def test_the_document_of_openapi_is_valid_and_made_from_the_model(clients: Clients, name: str) -> None:
     document = clients[name].get("/openapi.json").json()
     validate(document)
     content = document["paths"]["/predict"]["post"]["requestBody"]["content"]
-    assert ("image/*" in content, "text/csv" in content) == (name in ("insects", "tags"), name in ("titanic", "prices"))
+    assert ("image/*" in content, "text/csv" in content) == (
+        name in ("insects", "tags"),
+        name in ("titanic", "prices", "spam", "mails"),
+    )
     if name == "titanic":
         one = document["components"]["schemas"]["Input-titanic"]
         assert list(one["properties"]) == one["required"] == ["age", "fare", "sex", "port", "alone"]

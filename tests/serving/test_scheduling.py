@@ -72,6 +72,8 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(models: dict[s
         refused = await post(application, ROWS[:1]).answer()
         assert (refused.status, int(refused.headers["retry-after"]) >= 1) == (503, True)
         assert "46 inputs wait" in refused.json["error"]
+        unread = await Client(application, "POST", "/predict").answer()  # of which no body has come
+        assert (unread.status, int(unread.headers["retry-after"]) >= 1) == (503, True)
         gate.open.set()
         assert [(await task).status for task in (first, many, large)] == [200] * 3
         assert len((await large).json["predictions"]) == 40

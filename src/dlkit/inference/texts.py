@@ -12,11 +12,12 @@ from dlkit.artifact.inputs import Meaning
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.datasets.texts.rows import texts_of
 from dlkit.datasets.texts.sources import Column, TextReading, TextSource, column_names, open_source
-from dlkit.errors import ArgumentError, DataError
+from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.inference.batches import Batch, Inputs, check_options, in_batches, index_of, readable, total_of
+from dlkit.reading.reader import table_of_content
 from dlkit.specs.text import TextSpec
 
-__all__ = ["columns_of", "texts"]
+__all__ = ["columns_of", "texts", "texts_in_table"]
 
 Columns = tuple[tuple[Column, ...], ...]
 _READING = ("encoding", "format", "header", "pattern", "quotes", "separator")
@@ -58,6 +59,30 @@ def texts(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, A
         total=total_of(given),
         index=index_of(given),
     )
+
+
+def texts_in_table(meaning: Meaning, content: bytes) -> Iterator[tuple[str, ...] | str]:
+    """The texts in the content of a table: of each row its text, or a pair, or as a string what is wrong with it.
+
+    Args:
+        meaning: The model's, which knows its column; the only column of a table needs no name that it knows.
+        content: Of a CSV file.
+
+    Raises:
+        ArgumentError: the column is not known.
+        DataError: the content is no table, or has no such column.
+    """
+    reading = _reading({})
+    table = table_of_content(content, reading, None)
+    try:
+        columns = columns_of(meaning, table, {})
+    except DlkitError:
+        if len(table.columns) > 1:
+            raise
+        columns = (tuple(table.columns),)
+    asked = tuple(str(column) for part in columns for column in part)
+    source = TextSource(table.origin, "", asked, True, [table], reading)
+    return (row for _, row in _rows(source, columns))
 
 
 def _opened(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> tuple[TextSource, Columns]:

@@ -20,7 +20,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from dlkit import _bounds
 from dlkit._filekinds import HEAD, kind_of
 from dlkit.datasets.images.decoding import open_image
-from dlkit.errors import ArgumentError, DataError
+from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.inference.outputs import Prediction
 from dlkit.inference.predictor import Predictor
 from dlkit.serving.limits import Limits
@@ -29,7 +29,7 @@ from dlkit.serving.refusals import RefusedError
 __all__ = ["Asked", "TAKES", "Takes", "asked_in", "from_json", "media_type"]
 
 _CSV = "text/csv"
-_PLACE = re.compile(r"^(?:image|row|text) \d+: ")
+_PLACE = re.compile(r"^(?:image|row|text|sound) \d+: ")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _CHARSETS = ("utf-8", "us-ascii", "utf-16", "iso-8859-1", "windows-1252", "euc-kr", "cp949", "shift_jis", "gb18030")
 _EMPTY = "the body is empty"
@@ -45,11 +45,14 @@ class Takes:
         json: What one is in JSON, in words.
         raw: The media types of a body that is one input; "image/*" for all of a family.
         files: The media types of a body that holds many.
+        of_file: What is in such a body, of each input or, as a string, why it cannot be used; None where `Predictor`
+            reads the body itself.
         of_raw: Such a body, and the parameters of its media type, as an input of `Predictor.predict`.
         of_json: A value of JSON as an input, given what the model says of itself.
         check: What is wrong with an input, found before any work is done for it; empty if nothing is.
         gather: Inputs as `Predictor.predict` takes them.
         small: Bytes of JSON up to which an input is little work; 0 for a kind of which a few bytes can be much.
+        alone: Whether a CPU computes inputs one by one, because many at once take as long.
         sample: An input, good or bad: asking for it once imports all that reads inputs, so that no client waits for it.
     """
 
@@ -58,10 +61,12 @@ class Takes:
     of_json: Callable[[Any, Predictor], Any]
     raw: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    of_file: Callable[[bytes, Predictor], Iterator[tuple[str, ...] | str]] | None = None
     of_raw: Callable[[bytes, Mapping[str, str]], Any] = lambda body, parameters: body
     check: Callable[[Any, Limits], str] = lambda given, limits: ""
     gather: Callable[[list[Any]], Any] = lambda inputs: inputs
     small: int = 0
+    alone: bool = False
     sample: Any = None
 
 
@@ -84,6 +89,25 @@ def _pixels(data: bytes, limits: Limits) -> str:
     if image.height * image.width <= limits.pixels:
         return ""
     return f"has {image.width:,} x {image.height:,} pixels, more than the {limits.pixels:,} this server takes"
+
+
+def _length(data: bytes, limits: Limits) -> str:
+    from dlkit.datasets.audio.decoding import open_audio
+
+    try:
+        with open_audio(data, name="it") as audio:
+            seconds: float = audio.frames / audio.sample_rate
+    except DataError:
+        return ""  # the model's own reader says what is wrong
+    if seconds <= limits.audio_seconds:
+        return ""
+    return f"lasts {seconds:,.0f} s, more than the {limits.audio_seconds:,.0f} s this server takes"
+
+
+def _texts(body: bytes, predictor: Predictor) -> Iterator[tuple[str, ...] | str]:
+    from dlkit.inference.texts import texts_in_table
+
+    return texts_in_table(predictor.meaning, body)
 
 
 def _of_text(value: Any, predictor: Predictor) -> Any:
@@ -146,12 +170,24 @@ TAKES: dict[str, Takes] = {
         raw=("image/*", "application/octet-stream"),
         of_json=_of_base64,
         check=_pixels,
+        alone=True,
+        sample=b"",
+    ),
+    "audio": Takes(
+        nouns="recordings",
+        json="the bytes of the file as a text in base64",
+        raw=("audio/*", "application/octet-stream"),
+        of_json=_of_base64,
+        check=_length,
+        alone=True,
         sample=b"",
     ),
     "text": Takes(
         nouns="texts",
         json="a string, or a list of two for a pair",
         raw=("text/plain",),
+        files=(_CSV,),
+        of_file=_texts,
         of_raw=_decoded,
         of_json=_of_text,
         check=_characters,
@@ -254,13 +290,13 @@ def asked_in(headers: Mapping[str, str], body: bytes, predictor: Predictor, limi
         raise RefusedError(415, "compressed bodies are not taken; send the body as it is, without Content-Encoding")
     media, parameters = media_type(headers.get("content-type", ""))
     if media == "multipart/form-data":
-        return _of_form(headers, body, takes, limits)
+        return _of_form(headers, body, predictor, limits)
     if not body:
         raise RefusedError(400, f"{_EMPTY}; {_wanted(takes)}")
     if media == "application/json":
         return from_json(_parsed(body), predictor, limits, small=len(body) < takes.small)
     if media in takes.files:
-        return _of_file(body, parameters, takes, limits)
+        return _of_file(body, parameters, predictor, limits)
     if _fits(media, takes.raw):
         return Asked(takes=takes, limits=limits, size=1, inputs=[takes.of_raw(body, parameters)])
     given = f"and the body is {media!r:.80}" if media else "and the request has no Content-Type"
@@ -345,7 +381,8 @@ def _check_count(count: int, limits: Limits) -> None:
         raise RefusedError(413, f"the request has {count:,} inputs, and this server takes {limits.inputs:,} at a time")
 
 
-def _of_file(body: bytes, parameters: Mapping[str, str], takes: Takes, limits: Limits) -> Asked:
+def _of_file(body: bytes, parameters: Mapping[str, str], predictor: Predictor, limits: Limits) -> Asked:
+    takes = TAKES[predictor.kind]
     if not body:
         raise RefusedError(400, "the table is empty (0 bytes)")
     if (kind := kind_of(body[:HEAD])) is not None:
@@ -353,18 +390,29 @@ def _of_file(body: bytes, parameters: Mapping[str, str], takes: Takes, limits: L
     body = _decoded(body, parameters).encode()
     rows = max(1, body.count(b"\n"), body.count(b"\r")) - 1  # without the header; a last line need not end
     _check_count(rows, limits)
-    return Asked(takes=takes, limits=limits, size=max(1, rows), file=body)
+    if takes.of_file is None:
+        return Asked(takes=takes, limits=limits, size=max(1, rows), file=body)
+    try:
+        found = list(takes.of_file(body, predictor))
+    except DlkitError as error:
+        raise RefusedError(422, str(error)) from error
+    if not found:
+        raise RefusedError(400, "the table has no rows")
+    refused = {place: row for place, row in enumerate(found) if isinstance(row, str)}
+    inputs = [None if isinstance(row, str) else row if row[1:] else row[0] for row in found]
+    return Asked(takes=takes, limits=limits, size=len(found), inputs=inputs, refused=refused)
 
 
-def _of_form(headers: Mapping[str, str], body: bytes, takes: Takes, limits: Limits) -> Asked:
+def _of_form(headers: Mapping[str, str], body: bytes, predictor: Predictor, limits: Limits) -> Asked:
     """Every part is an input, in the order of the form; of a table there is one part, its file."""
+    takes = TAKES[predictor.kind]
     parts = _parts(headers.get("content-type", ""), body, limits)
     if not parts:
         raise RefusedError(400, "the form has no parts; each part is an input")
-    if takes.files:
+    if not takes.raw and takes.files:
         if len(parts) > 1:
             raise RefusedError(400, f"the form has {len(parts)} parts; of a table it may have one, the CSV file")
-        return _of_file(parts[0], {}, takes, limits)
+        return _of_file(parts[0], {}, predictor, limits)
     if not takes.raw:
         raise RefusedError(415, _wanted(takes))
     return Asked(takes=takes, limits=limits, size=len(parts), inputs=[takes.of_raw(part, {}) for part in parts])

@@ -193,6 +193,8 @@ class Application:
         loaded = self._asked_model(request)
         wanted = _whole(request, "top_k", most=_MOST_CLASSES)
         deadline = self._deadline(request)
+        if self.scheduler.full:  # before anything is read, so that refusing costs little when there is no time
+            raise self.scheduler.refusal()
         headers = request.scope["dlkit-heads"]
         body = await body_in(headers, request.receive, self._limits)
         asked = await _off_loop(len(body), asked_in, headers, body, loaded.predictor, self._limits)
@@ -294,6 +296,8 @@ class Application:
     async def _v2_infer(self, request: Request) -> Response:
         """What a model says, by the Open Inference Protocol."""
         loaded, deadline = self._version(request), self._deadline(request)
+        if self.scheduler.full:
+            raise self.scheduler.refusal()
         headers = request.scope["dlkit-heads"]
         body = await body_in(headers, request.receive, self._limits)
         wish = await _off_loop(len(body), protocol.read, headers, body, loaded.predictor, self._limits)

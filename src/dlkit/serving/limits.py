@@ -21,6 +21,7 @@ class Limits:
         queue: Inputs that may wait in all, of all requests together. A request that is larger than the whole queue is
             taken only while nothing else waits.
         pixels: Height times width of an image, as its header says.
+        audio_seconds: Of one recording, as its header says.
         characters: Of one text.
         body_seconds: How long a body may take to come.
         seconds: How long a request may take in all. One whose time is over is dropped before it is computed.
@@ -34,6 +35,7 @@ class Limits:
     inputs: int = 10_000
     queue: int = 64
     pixels: int = 50_000_000
+    audio_seconds: float = 600.0
     characters: int = 100_000
     body_seconds: float = 20.0
     seconds: float = 30.0
@@ -41,7 +43,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("body", "inputs", "queue", "pixels", "characters"):
             whole_number(name, getattr(self, name), least=1)
-        for name in ("body_seconds", "seconds"):
+        for name in ("audio_seconds", "body_seconds", "seconds"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise ArgumentError(f"{name} must be a number of seconds above 0, not {value!r}")

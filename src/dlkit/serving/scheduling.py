@@ -21,7 +21,7 @@ import torch
 
 from dlkit.errors import DlkitError
 from dlkit.inference.outputs import Prediction
-from dlkit.serving.bodies import Asked
+from dlkit.serving.bodies import TAKES, Asked
 from dlkit.serving.logs import event, place_of
 from dlkit.serving.refusals import RefusedError
 from dlkit.serving.served import Loaded
@@ -152,13 +152,7 @@ class Scheduler:
         """
         with self._ready:
             if self.waiting and self.waiting + min(job.size, math.ceil(self.queue * _SHARE)) > self.queue:
-                seconds = max(1, math.ceil(self.waiting * self._seconds / self.workers))
-                raise RefusedError(
-                    503,
-                    f"the queue is full: {self.waiting} inputs wait, and at most {self.queue} may; try again after "
-                    f"{seconds} s",
-                    {"retry-after": str(seconds)},
-                )
+                raise self.refusal()
             self.waiting += job.size
             if job.small and self._pace.get(job.loaded, math.inf) < _QUICK:
                 loop = job.future.get_loop()
@@ -169,6 +163,20 @@ class Scheduler:
             else:
                 self._jobs.append(job)
                 self._ready.notify()
+
+    @property
+    def full(self) -> bool:
+        """Whether not even one input has room."""
+        return self.waiting >= self.queue
+
+    def refusal(self) -> RefusedError:
+        """What is said when the queue is full."""
+        seconds = max(1, math.ceil(self.waiting * self._seconds / self.workers))
+        return RefusedError(
+            503,
+            f"the queue is full: {self.waiting} inputs wait, and at most {self.queue} may; try again after {seconds} s",
+            {"retry-after": str(seconds)},
+        )
 
     def _work(self) -> None:
         torch.set_num_threads(self.threads)
@@ -236,7 +244,7 @@ class Scheduler:
         if self._batch is not None:
             return self._batch
         predictor = loaded.predictor
-        return 1 if predictor.kind == "image" and predictor.device.type == "cpu" else _BATCH
+        return 1 if TAKES[predictor.kind].alone and predictor.device.type == "cpu" else _BATCH
 
     def _answers(self, jobs: Sequence[Job]) -> list[Answer | RefusedError]:
         """What each request gets; what nobody waits for any more is not computed."""

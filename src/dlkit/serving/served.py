@@ -15,6 +15,7 @@ from dlkit._opening import open_regular
 from dlkit.errors import ArgumentError, DlkitError, ModelFileError
 from dlkit.inference.predictor import Predictor, load
 from dlkit.serving.logs import event
+from dlkit.specs.table import Schema
 
 __all__ = ["Loaded", "Served", "served"]
 
@@ -61,7 +62,7 @@ class Served:
         self.name, self._device = name, device
         if isinstance(source, Predictor):
             self._path, self._stamp = None, None
-            self.now = Loaded(name=name, version=_version(Path(source.info["file"])), predictor=source)
+            self.now = Loaded(name=name, version=_version(Path(source.info["file"])), predictor=_servable(name, source))
         else:
             self._path = Path(source).expanduser()
             self._stamp = _stamp(self._path)
@@ -73,7 +74,7 @@ class Served:
         assert self._path is not None
         for _ in range(_ATTEMPTS):
             version = _version(self._path)
-            predictor = load(self._path, device=self._device)
+            predictor = _servable(self.name, load(self._path, device=self._device))
             if _version(self._path) == version:
                 return Loaded(name=self.name, version=version, predictor=predictor)
         raise ModelFileError(f"{self._path.name} changes while it is read; move a finished file into its place")
@@ -137,6 +138,20 @@ def served(models: Any, *, device: str = "cpu") -> dict[str, Served]:
             )
         found[name] = Served(name, source, device=device)
     return found
+
+
+def _servable(name: str, predictor: Predictor) -> Predictor:
+    """A model that answers without opening what a client names.
+
+    Raises:
+        ArgumentError: it takes the names of files.
+    """
+    if isinstance(spec := predictor.preprocessing, Schema) and (columns := spec.of_kind("image")):
+        raise ArgumentError(
+            f"the model {name!r} takes tables whose column {columns[0].name!r} names image files, and a server opens "
+            "no file that a client names; predict with it where the files are: dlkit predict, Predictor.predict_file"
+        )
+    return predictor
 
 
 def _name(source: Any) -> str:
