@@ -1,9 +1,9 @@
 """What a step on several processes costs: dlkit beside torch's DistributedDataParallel with the same small batches.
 
-Each round starts every contender in turn: two processes over gloo, one thread each, `accumulate` batches a step. DDP
-adds gradients once a step (`no_sync` before), as one would write it by hand. Reported is the median over rounds of the
-median step, and its ratio to DDP's in the same round; and one process with dlkit to one without, for what the fixed
-tree costs alone.
+Two processes over gloo, one thread each, `accumulate` batches a step; in each round both contenders take their steps in
+turn in the same two processes. DDP adds gradients once a step (`no_sync` before), as one would write it by hand.
+Reported is the median over rounds of the median step, and of its ratio to DDP's in the same round; and one process with
+dlkit to one without, for what the fixed tree costs alone.
 
 Usage: python bench/distributed.py [--rounds 5] [--steps 40] [--accumulate 4] [--models mlp cnn resnet18]
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import itertools
 import json
@@ -82,7 +83,6 @@ def by_hand(name: str, steps: int, accumulate: int) -> list[float]:
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     model, shape, size = make(name)
     if world > 1:
-        dist.init_process_group("gloo")
         model = DistributedDataParallel(model)
     loss, optimizer, times = nn.CrossEntropyLoss(), torch.optim.AdamW(model.parameters(), 1e-3), []
     data = batches(shape, size, steps * accumulate)
@@ -96,29 +96,36 @@ def by_hand(name: str, steps: int, accumulate: int) -> list[float]:
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter())
-    if world > 1:
-        del model, optimizer
-        dist.barrier()
-        dist.destroy_process_group()
     return times
 
 
-def work(kind: str, name: str, steps: int, accumulate: int) -> None:
+def work(name: str, rounds: int, steps: int, accumulate: int) -> None:
+    """Print for each round the median step of the loop by hand and of dlkit."""
     torch.set_num_threads(1)
-    times = (with_dlkit if kind == "dlkit" else by_hand)(name, steps, accumulate)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several:
+        dist.init_process_group("gloo")
+    found = []
+    for _ in range(rounds):
+        took = [contender(name, steps, accumulate) for contender in (by_hand, with_dlkit)]
+        found.append([median(b - a for a, b in itertools.pairwise(times[4:])) for times in took])
+    if several:
+        gc.collect()  # what still holds the group would abort the process at its end
+        dist.barrier()
+        dist.destroy_process_group()
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(median(b - a for a, b in itertools.pairwise(times[4:]))))
+        print(json.dumps(found))
 
 
-def measured(kind: str, name: str, size: int, steps: int, accumulate: int) -> float:
-    command = [sys.executable, __file__, "--work", kind, "--models", name, "--steps", str(steps)]
+def measured(name: str, size: int, rounds: int, steps: int, accumulate: int) -> list[list[float]]:
+    command = [sys.executable, __file__, "--work", "--models", name, "--rounds", str(rounds), "--steps", str(steps)]
     command += ["--accumulate", str(accumulate)]
     if size > 1:
         command[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    return float(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -127,10 +134,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--accumulate", type=int, default=4)
     parser.add_argument("--models", nargs="+", default=["mlp", "cnn", "resnet18"])
-    parser.add_argument("--work")
+    parser.add_argument("--work", action="store_true")
     given = parser.parse_args()
     if given.work:
-        work(given.work, given.models[0], given.steps, given.accumulate)
+        work(given.models[0], given.rounds, given.steps, given.accumulate)
         return
     print(f"torch {torch.__version__}, {os.cpu_count()} cores ({platform.machine()}), gloo, one thread a process")
     print(f"{given.accumulate} batches a step, {given.rounds} rounds of {given.steps} steps\n")
@@ -138,17 +145,12 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for name in given.models:
         parameters = sum(p.numel() for p in make(name)[0].parameters())
-        rows = [
-            [measured(kind, name, size, given.steps, given.accumulate) for size in (2, 1) for kind in ("hand", "dlkit")]
-            for _ in range(given.rounds)
-        ]
-        ddp, two, hand, one = (median(column) * 1e3 for column in zip(*rows, strict=True))
-        ratios = median(row[1] / row[0] for row in rows), median(row[3] / row[2] for row in rows)
-        print(
-            f"| {name} ({parameters / 1e6:.2f} M) | {ddp:.2f} ms | {two:.2f} ms | {ratios[0]:.2f} "
-            f"| {hand:.2f} ms | {one:.2f} ms | {ratios[1]:.2f} |",
-            flush=True,
-        )
+        cells = []
+        for size in (2, 1):
+            rows = measured(name, size, given.rounds, given.steps, given.accumulate)
+            hand, own = (median(column) * 1e3 for column in zip(*rows, strict=True))
+            cells.append(f"{hand:.2f} ms | {own:.2f} ms | {median(row[1] / row[0] for row in rows):.2f}")
+        print(f"| {name} ({parameters / 1e6:.2f} M) | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class World:
         if self.size == 1:
             return [list(own)]
         mine = torch.tensor(own, dtype=torch.int64)
-        return _gathered(mine, self.size).view(self.size, -1).tolist()
+        return [each.tolist() for each in self.exchanged(mine, mine.new_empty(self.size - 1, len(own)))]
 
     def everybodys(self, value: Any) -> list[Any]:
         """A value of each process, by rank; all must ask. For small things: it is pickled by and for ourselves.
@@ -172,13 +172,32 @@ class World:
             dist.all_to_all_single(_bytes(dealt), _bytes(pieces), sizes, [own] * self.size)
         return dealt
 
-    def gathered(self, piece: Tensor) -> Tensor:
-        """The pieces of all processes, one after the other.
+    def gathered(self, piece: Tensor, room: Tensor) -> None:
+        """Put the pieces of all processes together, by rank.
 
         Args:
             piece: [m] on each.
+            room: [size * m], where to.
         """
-        return _gathered(piece, self.size)
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the older one warns
+        with _talking():
+            gather(_bytes(room), _bytes(piece.contiguous()))
+
+    def exchanged(self, message: Tensor, room: Tensor) -> list[Tensor]:
+        """The messages of all processes, by rank; all must ask, with messages of one length in the CPU's memory.
+
+        Gloo sends them straight from here to there, which is some two thirds of the time of its all_gather.
+
+        Args:
+            message: [m], this one's.
+            room: [size - 1, m], for those of the others.
+        """
+        sizes = [0 if rank == self.rank else message.numel() for rank in range(self.size)]
+        copies = message if self.size == 2 else message.repeat(self.size - 1)
+        with _talking():
+            dist.all_to_all_single(room.view(-1), copies, sizes, sizes)
+        others = list(room)
+        return [*others[: self.rank], message, *others[self.rank :]]
 
 
 ALONE = World()
@@ -204,14 +223,6 @@ def _talking() -> Iterator[None]:
 def _bytes(tensor: Tensor) -> Tensor:
     """The same memory as bytes: what is only moved has no type that a backend would have to know."""
     return tensor.reshape(-1).view(torch.uint8)
-
-
-def _gathered(piece: Tensor, size: int) -> Tensor:
-    together = piece.new_empty(size * piece.numel())
-    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the older one warns
-    with _talking():
-        gather(_bytes(together), _bytes(piece.contiguous()))
-    return together
 
 
 _joins = itertools.count()

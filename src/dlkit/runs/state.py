@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -202,6 +202,9 @@ class Run:
         data: The dataset that is trained on, without torch's wrappers; None where nobody knows.
         val_data: The dataset that validations read.
         outputs: What the model's outputs are, for its file; None where the loss does not say.
+        asked: Of several processes: 1 where this one was asked to stop, 2 where it is to end, and the others have not
+            heard of it.
+        all_end: Whether one of several processes was told to end, so that all of them do after the fit.
         seed: What all randomness of the run is derived from.
         verbose: Whether what the run says appears on the screen, too.
         parts: What else was handed over and has a state, by name, such as a loss with parameters: `dlkit.runs.parts`.
@@ -247,6 +250,8 @@ class Run:
         self.world = World.of_environment()
         self._asked: str | None = None
         self._speaks = self.world.leads  # also while a rehearsal works for itself
+        self.asked = self._heard = 0
+        self.all_end = False
 
     @property
     def optimizer(self) -> Optimizer:
@@ -277,24 +282,35 @@ class Run:
             self.cursor.finished = reason  # also when a signal came first: else the resumed run would go on
         self.keep_state = self.keep_state and keep_state
 
-    def ask_stop(self, reason: str) -> None:
+    def ask_stop(self, reason: str, *, ends: bool = False) -> None:
         """Ask for a stop that other processes of the run cannot see coming: after a signal, or a time.
 
         Alone it is `request_stop`; of several processes all stop after the same step, see `agree`.
 
         Args:
             reason: See `request_stop`.
+            ends: Whether the process is to end, too, after a signal for example: then all of them do.
         """
         if self.world.size == 1:
             self.request_stop(reason)
         else:
             self._asked = self._asked or reason
+            self.asked = max(self.asked, 2 if ends else 1)
+
+    def hear(self, asked: Iterable[int]) -> None:
+        """Take in what all processes have said; used where they talk to each other.
+
+        Args:
+            asked: Their `asked`.
+        """
+        self._heard = max(self._heard, *asked)
 
     def agree(self) -> None:
         """Stop if one of the processes was asked to; used by the loop, by all of them after each step."""
-        if self.world.any(self._asked is not None):
+        if self._heard:
             self.request_stop(self._asked or "another process of the run was asked to stop")
-            self._asked = None
+            self.all_end = self.all_end or self._heard > 1
+            self._asked, self.asked, self._heard = None, 0, 0
 
     def batches_of(self, step: int) -> list[int]:
         """Which batches of the current epoch the optimizer step `step` of this epoch was made of.

@@ -32,6 +32,10 @@ def needs_closure(optimizer: Optimizer) -> bool:
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
+class _NothingError(Exception):
+    """No process of the run has a batch, which the optimizer need not know."""
+
+
 class ClosureStep(StandardStep):
     """The standard step for an optimizer that is given a closure.
 
@@ -40,18 +44,23 @@ class ClosureStep(StandardStep):
     the first call, at the weights before the step.
     """
 
-    def __call__(self, run: Run, group: Group) -> Done:
+    def __call__(self, run: Run, group: Group) -> Done | None:
         optimizer, first = run.optimizer, list[Done]()
 
         def closure() -> Tensor:
             drop_gradients(optimizer)
             done = self._evaluated(run, group)
+            if done is None:
+                raise _NothingError
             for hook in self.on_gradients:
                 hook(run)
             first.append(done)
             return torch.as_tensor(done[0])
 
-        optimizer.step(closure)  # type: ignore[arg-type]  # torch says float, and documents the loss
+        try:
+            optimizer.step(closure)  # type: ignore[arg-type]  # torch says float, and documents the loss
+        except _NothingError:
+            return None
         drop_gradients(optimizer)
         if not first:
             raise TrainingError(f"{type(optimizer).__name__}.step did not call the closure that it demands")

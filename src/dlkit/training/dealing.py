@@ -61,12 +61,13 @@ class InTurns:
                 seen += 1
                 if batch is not ELSEWHERE:
                     found.append(self.work(number, batch))
-            said = self.world.everybodys((seen, pickle.dumps(found)))
+            said = self.world.everybodys((seen, self.run.asked, pickle.dumps(found)))
+            self.run.hear(asked for _, asked, _ in said)
             self.run.agree()
-            longest, message = max(there for there, _ in said), max(len(sent) for _, sent in said)
+            longest, message = max(there for there, _, _ in said), max(len(sent) for _, _, sent in said)
             if start == 0 and longest == size:
                 self.largest = message
-            ready = [iter(pickle.loads(sent)) for _, sent in said]  # from ourselves
+            ready = [iter(pickle.loads(sent)) for _, _, sent in said]  # from ourselves
             for place in range(longest):
                 owner = (start + place) % size
                 yield from ((owner == rank, one) for one in itertools.islice(ready[owner], 1))

@@ -120,7 +120,7 @@ class Fitting:
             listening(self.run) as signals,
         ):
             history = self._train(source, val, callbacks, wanted)
-        if signals - {2} and not in_notebook():  # 2 is Ctrl-C, which returns
+        if (signals - {2} or self.run.all_end) and not in_notebook():  # 2 is Ctrl-C, which returns
             raise SystemExit(EXIT_TERMINATED)
         return history
 

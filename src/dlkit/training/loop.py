@@ -80,15 +80,17 @@ def _train_epoch(run: Run, routine: Routine, hooks: Hooks) -> None:
     batches = routine.prepare(routine.source.batches(cursor.epoch, cursor.batch))
     for planned in groups(batches, run.accumulate) if run.stop_reason is None else ():
         group = {n: batch for n, batch in enumerate(planned) if batch is not LEFT_OUT and batch is not ELSEWHERE}
-        if not run.world.any(bool(group)):
-            run.pass_over(len(planned))
-            continue
         run.between_steps = False
         try:
-            values, count, samples = step(run, group)
+            done = step(run, group) if group or run.world.size > 1 else None
         except Exception as error:
             locate(error, run.place_of(cursor.step))
             raise
+        if done is None:
+            run.pass_over(len(planned))
+            run.between_steps = True
+            continue
+        values, count, samples = done
         losses.add(values, count, cursor.step)
         cursor.step += 1
         cursor.batch += len(planned)

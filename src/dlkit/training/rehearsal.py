@@ -163,7 +163,9 @@ def lr_find(run: Run, step: Step, batches: Iterable[Any], *, start: float, end: 
             rate = start * (end / start) ** (number / (steps - 1))
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
-            values = step(run, {number: batch})[0]
+            if (done := step(run, {number: batch})) is None:
+                continue
+            values = done[0]
             value = float(next(iter(values.values())) if isinstance(values, dict) else values)
             average = 0.9 * average + 0.1 * value if math.isfinite(value) else math.inf
             smoothed = average / (1 - 0.9 ** (number + 1))  # as Adam corrects its averages for their start at zero
@@ -189,8 +191,9 @@ def overfit(run: Run, step: Step, batches: Sequence[Any], *, epochs: int) -> His
     run.model.train()
     for epoch in range(epochs):
         for group in groups(batches, run.accumulate):
-            values, count, _ = step(run, dict(enumerate(group)))
-            run.losses.add(values, count, run.step)
+            if (done := step(run, dict(enumerate(group)))) is None:
+                continue
+            run.losses.add(done[0], done[1], run.step)
             run.cursor.step += 1
             run.cursor.batch += len(group)
         means = {f"train_{name}": value for name, value in run.losses.mean().items()}

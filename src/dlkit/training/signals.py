@@ -36,7 +36,9 @@ def listening(run: Run) -> Iterator[set[int]]:
         if number == signal.SIGINT and signal.SIGINT in came:
             raise KeyboardInterrupt
         came.add(number)
-        run.ask_stop("interrupted" if number == signal.SIGINT else f"{signal.Signals(number).name} received")
+        interrupted = number == signal.SIGINT
+        reason = "interrupted" if interrupted else f"{signal.Signals(number).name} received"
+        run.ask_stop(reason, ends=not interrupted)
 
     wanted = [signal.SIGINT, signal.SIGTERM]
     if sys.platform != "win32":

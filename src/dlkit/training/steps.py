@@ -20,9 +20,9 @@ from dlkit.runs.state import Run
 from dlkit.training import outputs
 from dlkit.training.batches import check_scalar, pieces
 from dlkit.training.counting import Averaging, Counting, samples_of
-from dlkit.training.exchanging import total_of
+from dlkit.training.exchanging import Exchange, Notice
 from dlkit.training.optimizing import drop_gradients, take_step
-from dlkit.training.summing import Buffers, Sum, power_of_two, times
+from dlkit.training.summing import Buffers, Leaf, Sum, power_of_two, times
 
 __all__ = ["CustomStep", "Forward", "Group", "StandardStep", "Step", "start_stream"]
 
@@ -41,8 +41,10 @@ Done = tuple[Any, Any, int]
 class Step(Protocol):
     """One optimizer step on a group of batches."""
 
-    def __call__(self, run: Run, group: Group) -> Done:
+    def __call__(self, run: Run, group: Group) -> Done | None:
         """Do it; returns the loss (or named ones), what it counts in a mean over steps, and the number of samples.
+
+        Returns None, and does nothing, if no process of the run has a batch.
 
         Args:
             run: The run.
@@ -219,10 +221,13 @@ class StandardStep(Step):
         self._counted_together = Averaging(self.counting)
         self._pieces = 1
         self._exponent: int | None = None
+        self._exchange: Exchange | None = None
         self._buffers = Buffers([forward.model, *forward.loss_modules])
 
-    def __call__(self, run: Run, group: Group) -> Done:
+    def __call__(self, run: Run, group: Group) -> Done | None:
         done = self._evaluated(run, group)
+        if done is None:
+            return None
         self._update(run)  # not tried again: an optimizer that fails may have moved half of the parameters
         return self._as_mean(*done)
 
@@ -232,28 +237,28 @@ class StandardStep(Step):
     def _as_mean(self, loss: Tensor, count: Any, samples: int) -> Done:
         return self.counting.mean(loss, count), count, samples
 
-    def _evaluated(self, run: Run, group: Group) -> Done:
+    def _evaluated(self, run: Run, group: Group) -> Done | None:
         """Gradients of a group, and what the step gives; in as many pieces as the memory asks for."""
-        while True:
+        if run.accumulate > 1:
+            return self._summed(run, group)
+        while self._pieces == 1:
             try:
-                return self._gradients(run, group)
+                (batch,) = group.values()
+                loss, _, _ = self.forward(batch)
+                self._backward(run, loss, batch)
+                return loss.detach(), self.counting(batch), samples_of(batch)
             except torch.OutOfMemoryError as error:
-                rows = [rows_of(batch) for batch in group.values()]
-                if None in rows:
-                    error.add_note("the batch has no first dimension that all its tensors share, to be cut along")
-                if run.world.size > 1:
-                    error.add_note("several processes do not cut batches into parts: use more and smaller ones")
-                if run.world.size > 1 or None in rows or self._pieces >= max(row or 1 for row in rows):
-                    raise
-            self._halve(run)
-
-    def _gradients(self, run: Run, group: Group) -> Done:
-        if run.accumulate == 1 and self._pieces == 1:
-            (batch,) = group.values()
-            loss, _, _ = self.forward(batch)
-            self._backward(run, loss, batch)
-            return loss.detach(), self.counting(batch), samples_of(batch)
+                self._check_halves(group, error)
+            self._halve(run, 2)
         return self._summed(run, group)
+
+    def _check_halves(self, group: Group, error: Exception) -> None:
+        """Raise what a device says whose memory is full, where smaller parts are not possible."""
+        rows = [rows_of(batch) for batch in group.values()]
+        if None in rows:
+            error.add_note("the batch has no first dimension that all its tensors share, to be cut along")
+        if None in rows or self._pieces >= max(row or 1 for row in rows):
+            raise error
 
     def _cut(self, batch: Any) -> list[Any]:
         if self._pieces == 1:
@@ -268,13 +273,38 @@ class StandardStep(Step):
                 )
         return parts
 
-    def _summed(self, run: Run, group: Group) -> Done:
-        """Sums over batches, or parts of such, that are divided once at the end; see `dlkit.training.summing`."""
+    def _summed(self, run: Run, group: Group) -> Done | None:
+        """Sums over batches, or parts of such, that are divided once at the end; see `dlkit.training.summing`.
+
+        None if no process of the run has a batch.
+        """
+        while True:
+            with Sum(trained_parameters(run), self._buffers) as step:
+                parts, samples, scale = self._leaves(run, group, step)
+                said, total = self._total(run, step, Notice(samples, run.asked, parts))
+                run.hear(each.asked for each in said)
+                wanted = max(each.parts for each in said)
+                if wanted == self._pieces:
+                    break
+                step.start()
+            self._halve(run, wanted)
+        if total is None:
+            return None
+        start_stream(run, _AFTER)
+        several = run.world.size > 1
+        done = step.settle(total, divide=not self.counting.sums, scale=scale, kept=several)
+        return *done, sum(each.samples for each in said)
+
+    def _leaves(self, run: Run, group: Group, step: Sum) -> tuple[int, int, float]:
+        """Forward and backward over this process's batches; gives into how many parts they must be cut, see `Notice`.
+
+        Also the number of samples, and the power of two that losses are divided by.
+        """
         parts = {place * self._pieces + n: part for place in group for n, part in enumerate(self._cut(group[place]))}
         self._counted_together.restart()
         counts = {place: self._counted_together(part) for place, part in parts.items()}
         scale = self._scale(run, next(iter(counts.values()), 1))
-        with Sum(trained_parameters(run), self._buffers) as step:
+        try:
             for place, part in parts.items():
                 step.start()
                 start_stream(run, place)
@@ -282,10 +312,17 @@ class StandardStep(Step):
                 summed = loss if self.counting.sums else times(loss, counts[place] / scale)
                 self._backward(run, summed, part)
                 step.take(place, summed, counts[place])
-            own = sum(map(samples_of, parts.values()))
-            total, samples = total_of(run.world, step.tree, step.like(run.device), own)
-        start_stream(run, _AFTER)
-        return *step.settle(total, divide=not self.counting.sums, scale=scale), samples
+        except torch.OutOfMemoryError as error:
+            self._check_halves(group, error)
+            return 2 * self._pieces, 0, scale
+        return self._pieces, sum(map(samples_of, parts.values())), scale
+
+    def _total(self, run: Run, step: Sum, notice: Notice) -> tuple[list[Notice], Leaf | None]:
+        if run.world.size == 1:
+            return [notice], step.tree.total() if step.tree.nodes else None
+        if self._exchange is None:
+            self._exchange = Exchange(run.world, run.accumulate)
+        return self._exchange(step.tree, step.like(run.device), notice)
 
     def _scale(self, run: Run, count: Any) -> float:
         """A power of two near to what a batch counts: the half precision of fp16 has no room for so large losses."""
@@ -319,8 +356,8 @@ class StandardStep(Step):
             run.scaler.update()
         drop_gradients(optimizer)
 
-    def _halve(self, run: Run) -> None:
-        self._pieces *= 2
+    def _halve(self, run: Run, pieces: int) -> None:
+        self._pieces = pieces
         run.optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

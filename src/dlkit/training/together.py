@@ -106,7 +106,9 @@ def leave_the_same(run: Run) -> None:
     if run.world.size == 1:
         return
     run.world.give([value for value in run.model.state_dict().values() if isinstance(value, torch.Tensor)])
-    (step, *_) = run.world.numbers([-1 if run.weights_from is None else run.weights_from])
-    run.weights_from = None if step[0] < 0 else step[0]
+    said = run.world.numbers([-1 if run.weights_from is None else run.weights_from, run.asked])
+    run.hear(asked for _, asked in said)  # of a signal since the last step
+    run.agree()
+    run.weights_from = None if said[0][0] < 0 else said[0][0]
     if run.weights_from is not None:
         run.eval_model = run.model
