@@ -29,6 +29,7 @@ __all__ = [
     "first_lines",
     "has_controls",
     "line_at",
+    "rare_controls",
 ]
 
 #: Bytes of one line, and of one record or cell that spans several.
@@ -98,6 +99,31 @@ def control_in(text: str, allowed: str = "") -> str | None:
     """
     found = next((sign for sign in _CONTROL.findall(text) if sign != allowed), None)
     return None if found is None else f"holds the control character {found!r}, which is not text"
+
+
+_RARE = re.compile(rb"[\x0b\x0c]|\xc2[\x80-\x9f]")  # in UTF-8
+
+
+def rare_controls(data: Buffer) -> str:
+    """Where a text holds a control character that texts of the web and of office programs have now and then.
+
+    Those are tabs and breaks of another kind, and U+0080 to U+009F, which nearly always were letters of Windows that
+    somebody read as latin-1. They are read as they stand, as well-known data sets have them; but it is said.
+
+    Args:
+        data: The whole text as UTF-8.
+
+    Returns:
+        The first, and its line, to follow what else is said of the file; "" where there is none.
+    """
+    if hasattr(data, "find") and all(data.find(sign) < 0 for sign in (b"\x0b", b"\x0c", b"\xc2")):
+        return ""
+    if (found := _RARE.search(data)) is None:
+        return ""
+    sign = found[0].decode()
+    letter = bytes([ord(sign)]).decode("cp1252", "ignore") if sign > "\x7f" else ""
+    meant = f" (in cp1252 {letter!r})" if letter else ""
+    return f", line {line_at(data, found.start())} holds the control character {sign!r}{meant}, read as it stands"
 
 
 def has_controls(data: Buffer) -> bool:

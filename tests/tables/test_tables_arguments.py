@@ -240,6 +240,57 @@ def test_arguments_that_cannot_be_meant(tmp_path, wrong, words):
         CSVDataset(write(tmp_path / "t.csv", priced("1", "2")), **wrong)
 
 
+TEXT_ONLY = {
+    "encoding": "cp949",
+    "separator": ";",
+    "header": False,
+    "skip_rows": 1,
+    "comment": "#",
+    "sheet": "a",
+    "decimal": ",",
+    "thousands": ",",
+}
+
+
+@pytest.mark.parametrize("option", sorted(TEXT_ONLY))
+@pytest.mark.parametrize("kind", ["frame", "parquet", "feather", "excel", "text"])
+def test_what_has_no_effect_is_refused(tmp_path, kind, option):
+    works = {
+        "excel": {"header", "skip_rows", "comment", "sheet", "decimal", "thousands"},
+        "text": set(TEXT_ONLY) - {"sheet"},
+    }
+    if option in works.get(kind, ()):
+        return
+    frame = pd.DataFrame({"a": [0.5, 1, 2] * 4, "y": [0, 1, 2] * 4})
+    path = tmp_path / f"t.{kind}"
+    writers = {"parquet": frame.to_parquet, "feather": frame.to_feather, "text": frame.to_csv}
+    writers.get(kind, lambda path: frame.to_excel(path, engine="openpyxl") if kind == "excel" else None)(
+        path if kind != "excel" else (path := tmp_path / "t.xlsx")
+    )
+    for streaming in (False, True) if kind != "frame" else (False,):
+        with pytest.raises(ArgumentError, match=rf"{option}=.* has no effect on .*"):
+            CSVDataset(
+                frame if kind == "frame" else path, target="y", streaming=streaming, **{option: TEXT_ONLY[option]}
+            )
+
+
+def test_a_schema_without_header_reads_frames(tmp_path):
+    """Its header counts for files of text, and must not be taken for what the caller says of a DataFrame."""
+    path = write(tmp_path / "t.csv", "".join(f"{i}.5,{i % 3}\n" for i in range(12)))
+    data = CSVDataset(path, target="y", header=["a", "y"])
+    assert len(CSVDataset(pd.DataFrame({"a": [1.5], "y": [0]}), schema=data.schema)) == 1
+    assert len(CSVDataset(path, schema=data.schema)) == 12
+
+
+@both
+@pytest.mark.parametrize(("sign", "meant"), [("\x0b", ""), ("\x0c", ""), ("\x96", " (in cp1252 '–')")])
+def test_rare_control_characters_are_said(tmp_path, sign, meant, streaming):
+    path = write(tmp_path / "t.csv", "a,b\n" + "".join(f"{i}.5,n{i % 3}{sign if i == 7 else ''}\n" for i in range(40)))
+    data = CSVDataset(path, streaming=streaming)
+    assert len(data) == 40
+    assert f"line 9 holds the control character {sign!r}{meant}, read as it stands" in repr(data)
+
+
 # --- control characters -----------------------------------------------------------------------------------------------
 
 

@@ -102,7 +102,7 @@ def read_once(path: Path, options: ReadOptions, quotes: bool | None = None) -> B
 def _text_file(path: Path, text: PlainText, options: ReadOptions, quotes: bool | None = None) -> TextFile:
     dialect = find_dialect(text.data, str(path), text.options)
     dialect = fitting_dialect(text.data, dialect, str(path)) if quotes is None else replace(dialect, quoted=quotes)
-    note, line = f"{path.name}: {text.how}, {dialect}", bytes(text.data[: dialect.start]).count(b"\n") + 1
+    note, line = f"{path.name}: {text.how}, {dialect}{text.remark}", bytes(text.data[: dialect.start]).count(b"\n") + 1
     known = replace(text.options, encoding=text.how) if text.noun == "line" else options  # a guess is said once
     return TextFile(path, path, replace(dialect, start=0), known, dialect.start, line, note, text.noun, True, text)
 

@@ -17,7 +17,7 @@ from dlkit.reading.cells import Block, Place, Table
 from dlkit.reading.decimals import said_decimal
 from dlkit.reading.delimited import chosen_columns
 from dlkit.reading.frames import arrow_columns
-from dlkit.reading.policy import ReadOptions
+from dlkit.reading.policy import OF_TEXT_FILES, ReadOptions
 
 __all__ = ["ColumnarFile", "columnar_kind"]
 
@@ -68,6 +68,10 @@ class ColumnarFile:
         with open_regular(path) as file:
             kind = columnar_kind(file.read(8))
         return None if kind is None else cls(path, kind, options)
+
+    def __post_init__(self) -> None:
+        way = "it says its columns, their types and the letters of its texts itself: leave it out"
+        self.options.refuse(OF_TEXT_FILES, f"{self.source} ({self.kind})", way)
 
     @property
     def note(self) -> str:

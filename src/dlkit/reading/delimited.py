@@ -127,7 +127,7 @@ def find_dialect(data: Buffer, origin: str, options: ReadOptions) -> Dialect:
     if not first.cells:
         raise DataError(f"{origin} has no header row: it holds nothing but blank lines")
     below = sampled(data, first.stop, separator)
-    headed = options.header is True or (options.header is None and not _is_data(first.cells, below, options, origin))
+    headed = options.heading is True or (options.heading is None and not _is_data(first.cells, below, options, origin))
     if headed:
         names, rows = column_names(first.cells), below
     else:
@@ -182,9 +182,9 @@ def _is_data(first: Sequence[str], below: Sequence[Sequence[str]], options: Read
 
 def _names_of(first: Sequence[str], options: ReadOptions, origin: str) -> tuple[str, ...]:
     """The names of the columns of a file without a header row: as given, or their numbers."""
-    if not isinstance(options.header, tuple):
+    if not isinstance(options.heading, tuple):
         return tuple(map(str, range(len(first))))
-    names = column_names(options.header)
+    names = column_names(options.heading)
     unlabelled = tuple(name for name in names if name not in options.optional)
     if len(first) == len(unlabelled) < len(names):
         return unlabelled

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dlkit._encodings import Buffer
 from dlkit._opening import open_regular, regular
-from dlkit._textfiles import check_text
+from dlkit._textfiles import check_text, rare_controls
 from dlkit.errors import DataError
 from dlkit.reading.bytes import contents, decoded, encoding_of, is_packed, to_utf8, unpacked, without_mark
 from dlkit.reading.excel import is_workbook, read_sheet
@@ -31,6 +31,7 @@ class PlainText:
         options: How to read this text.
         noun: What its rows stand in: "line", or "row" of a sheet.
         starts: The line that each row of a sheet begins in; None where lines count.
+        remark: What else is to be said of it.
     """
 
     data: Buffer
@@ -38,6 +39,7 @@ class PlainText:
     options: ReadOptions
     noun: str = "line"
     starts: list[int] | None = None
+    remark: str = ""
 
     def number(self, line: int) -> int:
         """The number of the line or row that begins in a line of the text.
@@ -64,14 +66,16 @@ def plain_text(source: Path | bytes, options: ReadOptions, origin: str) -> Plain
         check_text(source, origin, "a table")
     if options.comment is not None:
         data = b"".join(_without_remarks(bytes(data).splitlines(keepends=True), options))
-    return PlainText(data, encoding, options)
+    return PlainText(data, encoding, options, remark=rare_controls(data))
 
 
 def _sheet(source: Path | bytes, options: ReadOptions, origin: str) -> PlainText | None:
     """The sheet of a workbook; None for any other file."""
     with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file:
         if file.read(4) != b"PK\x03\x04" or not is_workbook(file):
+            options.refuse(("sheet",), f"{origin} (text)", "only workbooks of Excel have sheets: leave it out")
             return None
+        options.refuse(("encoding", "separator"), f"{origin} (Excel)", "its cells are no text file: leave it out")
         sheet = read_sheet(file, origin, options.sheet, options.skip_rows)
     options = replace(options, separator=",", encoding="utf-8")
     data = sheet.content
@@ -117,7 +121,8 @@ def plain_copy(path: Path, options: ReadOptions) -> tuple[Path, PlainText]:
             lambda: pieces if options.comment is None else _without_remarks(_lines(pieces), options),
         )
         data = contents(path, copy=plain)
-    return plain, PlainText(without_mark(data), name, options)
+    data = without_mark(data)
+    return plain, PlainText(data, name, options, remark=rare_controls(data))
 
 
 def _kept(path: Path, how: tuple[object, ...], pieces: Callable[[], Iterable[bytes]]) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict
 
@@ -11,7 +11,10 @@ from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.reading.cells import Skipped
 from dlkit.reading.parsing import DEFAULT_MISSING
 
-__all__ = ["ReadArguments", "ReadOptions", "RowPolicy", "TableArguments", "check_known"]
+__all__ = ["OF_TEXT_FILES", "ReadArguments", "ReadOptions", "RowPolicy", "TableArguments", "check_known"]
+
+#: Arguments that say how the text of a table is to be read, and mean nothing where there is none.
+OF_TEXT_FILES = ("encoding", "separator", "header", "skip_rows", "comment", "sheet")
 
 _ALWAYS_SKIPPED = 10  # bad rows that a small source may have whatever share of it they are
 
@@ -139,7 +142,8 @@ class ReadOptions(RowPolicy):
     Attributes:
         encoding, separator, header, columns, skip_rows: See `TableArguments`.
         comment, decimal, thousands, sheet, missing: See `TableArguments`.
-        optional: Of the names in `header` those that a file may lack, all together: targets, in new data.
+        usual_header: The names of the columns of data without a header row, where the training data had none.
+        optional: Of these names those that a file may lack, all together: targets, in new data.
         usual_decimal: The decimal mark of a file whose own cells leave it open; "" for a point.
         wordy: Columns whose cells are no numbers, whatever they look like.
         numeric: The only columns that hold numbers, where that is known.
@@ -155,6 +159,7 @@ class ReadOptions(RowPolicy):
     thousands: str = "auto"
     sheet: str | int | None = None
     missing: tuple[str, ...] = DEFAULT_MISSING
+    usual_header: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     usual_decimal: str = ""
     wordy: frozenset[str] = frozenset()
@@ -195,6 +200,28 @@ class ReadOptions(RowPolicy):
             raise ArgumentError(f"thousands must be ',', '.', ' ', \"'\" or 'auto', not {self.thousands!r}")
         if self.decimal == self.thousands != "auto":
             raise ArgumentError(f"decimal and thousands cannot both be {self.decimal!r}")
+
+    @property
+    def heading(self) -> bool | tuple[str, ...] | None:
+        """Whether the first row names the columns, or their names: what the caller says, else as in the training."""
+        return self.usual_header if self.usual_header and self.header in (None, False) else self.header
+
+    def refuse(self, names: Collection[str], source: str, way: str) -> None:
+        """Refuse what the caller says in vain of such a source.
+
+        Args:
+            names: Arguments that have no effect on it.
+            source: What it is.
+            way: What to do instead.
+
+        Raises:
+            ArgumentError: one of them was given.
+        """
+        usual = type(self)()
+        for name in names:
+            value = getattr(self, name)
+            if value != getattr(usual, name) and not (name == "header" and value is True):
+                raise ArgumentError(f"{name}={value!r} has no effect on {source}; {way}")
 
     def may_hold_numbers(self, column: str) -> bool:
         """Whether a column may hold numbers, whose decimal mark is that of the file.

@@ -21,7 +21,7 @@ from dlkit.reading.decimals import one_mark, said_decimal
 from dlkit.reading.delimited import Dialect, chosen_columns, find_dialect
 from dlkit.reading.frames import concatenated, table_of_frame
 from dlkit.reading.plain import PlainText, plain_text
-from dlkit.reading.policy import ReadOptions
+from dlkit.reading.policy import OF_TEXT_FILES, ReadOptions
 
 __all__ = [
     "Numbered",
@@ -82,6 +82,7 @@ def read_table(source: Any, options: ReadOptions, as_text: Collection[str] | Non
 
 def _chosen(table: Table, options: ReadOptions) -> Table:
     names = chosen_columns(list(table.columns), options.columns, table.origin)
+    options.refuse(OF_TEXT_FILES, table.origin, "it is read already: say it where the file is read into it")
     table.columns = {name: table.columns[name] for name in names}
     table.decimal = said_decimal(options, typed=True)
     return table
@@ -158,7 +159,7 @@ def _text_table(source: Path | bytes, options: ReadOptions, as_text: Collection[
         parsed.columns,
         name,
         place,
-        [f"{name}: {text.how}, {dialect}"],
+        [f"{name}: {text.how}, {dialect}{text.remark}"],
         parsed.bad,
         parsed.bad_at,
         header=() if dialect.headed else dialect.names,

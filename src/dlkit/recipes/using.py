@@ -47,13 +47,16 @@ def look_at(source: Any, **options: Unpack[ReadOptions]) -> Any:
     if kind != "table":
         return inspect(source)
     target = options.get("target")
-    columns = None if target is None else str(target) if isinstance(target, str | int) else list(target)
+    columns = str(target) if isinstance(target, str | int) else None if target is None else list(target)
     rows, drop = rows_of(options), tuple(options.get("drop", ()))
-    if columns is None:
-        return CSVDataset(source, drop=drop, **rows).describe()
     # The columns are what `train` makes of them, which looks at the training rows alone.
     shares: dict[str, Any] = {"fractions": options["fractions"]} if "fractions" in options else {}
-    train, *_ = CSVDataset.split(source, target=columns, drop=drop, **shares, **rows)
+    try:
+        train, *_ = CSVDataset.split(source, target=columns, drop=drop, **shares, **rows)
+    except ArgumentError:  # too few rows to be cut, which can be looked at all the same
+        if columns is not None:
+            raise
+        return CSVDataset(source, drop=drop, **rows).describe()
     return CSVDataset(source, schema=train.schema, **rows).describe()
 
 

@@ -297,11 +297,13 @@ class Pass:
 
     def _check_marks(self, origin: str) -> None:
         """Refuse a table in which one column of numbers has a decimal comma and another one a point."""
+        read, columns = self.settings.read, [*self.facts.values(), *self.targets]
+        if self.decimal.typed and not any("text" in facts.raw for facts in columns):
+            read.refuse(("decimal", "thousands"), f"{origin}, whose numbers are not text", "leave it out")
         if self.decimal.typed and not self.decimal.sign:
             return
         seen, readings = MarksSeen(self.settings.read), self.known.all_readings()
-        columns = [facts for facts in (*self.facts.values(), *self.targets) if facts.name in readings]
-        numbers = [facts for facts in columns if readings[facts.name].kind == "number"]
+        numbers = [facts for facts in columns if facts.name in readings and readings[facts.name].kind == "number"]
         for facts in numbers:
             seen.add(facts.name, facts.texts().counts)
         if self._fits_a_schema and not self.decimal.typed and not self.decimal.sign and seen.commas:

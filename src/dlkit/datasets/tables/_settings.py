@@ -107,11 +107,11 @@ def under_schema(settings: Settings, schema: Schema) -> tuple[Settings, Schema]:
     read = replace(
         settings.read,
         missing=schema.marks,
+        usual_header=schema.header,
         optional=tuple(name for name in schema.header if name not in known),
         usual_decimal=schema.decimal,
         numeric=frozenset(numeric),
     )
-    read = replace(read, header=schema.header) if schema.header and read.header in (None, False) else read
     return replace(settings, read=read), schema
 
 

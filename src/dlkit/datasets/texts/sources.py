@@ -16,14 +16,15 @@ from torch import Tensor
 from dlkit._encodings import Buffer
 from dlkit._frames import as_pandas
 from dlkit._opening import open_regular, regular
-from dlkit._textfiles import control_in, has_controls
+from dlkit._textfiles import control_in, has_controls, rare_controls
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import BlockFile, TextFile, read_once
 from dlkit.reading.bytes import contents, local_path, text_stream, to_utf8
 from dlkit.reading.cells import Place, Strings, Table, strings_of
+from dlkit.reading.columnar import ColumnarFile
 from dlkit.reading.frames import table_of_frame
 from dlkit.reading.headers import plainly_names
-from dlkit.reading.policy import ReadOptions
+from dlkit.reading.policy import OF_TEXT_FILES, ReadOptions
 from dlkit.reading.reader import Numbered
 from dlkit.reading.targets import target_text
 from dlkit.storage.strings import PackedStrings
@@ -60,6 +61,7 @@ _FORMATS = {
     ".pq": "parquet",
 }
 _PACKED = (".gz", ".bz2", ".xz", ".zip")
+_OF_TABLES = tuple(name for name in OF_TEXT_FILES if name != "encoding")
 _ROWS = 4096  # that are made into one table
 
 
@@ -145,11 +147,15 @@ def open_source(source: Any, columns: Sequence[Column], texts: int, options: Tex
         return _in_memory(source, columns, texts, options)
     path = Path(source).expanduser()
     if path.is_dir():
+        options.refuse([*_OF_TABLES, "quotes"], f"the folder {path}, of whose files each is one text", "leave it out")
         return _folder(path, columns, options)
     path = local_path(source)
+    options.refuse(["pattern"], str(path), "only a folder has files to choose from: leave it out")
     kind = _format_of(path, options, asked=len(columns) > texts or list(columns) != [0])
     if kind in ("delimited", "parquet"):
         return _table(path, columns, options)
+    what = "one text per line" if kind == "lines" else "JSON"
+    options.refuse([*_OF_TABLES, "quotes"], f"{path}, read as {what}", "format='delimited' reads it as a table")
     if kind == "lines" and list(columns) != [0]:
         raise ArgumentError(f"{path} is read as one text per line, which has no columns; format='delimited' has")
     how, noun, items = (_lines if kind == "lines" else _json)(path, options)
@@ -213,6 +219,8 @@ def _table(path: Path, columns: Sequence[Column], options: TextReading) -> TextS
 
 def _opened(path: Path, columns: Sequence[Column], options: TextReading) -> BlockFile:
     """The file, with a header where columns are asked for by name, or a first row plainly is one."""
+    if (columnar := ColumnarFile.of(path, options)) is not None:
+        return columnar
     by_name = any(isinstance(column, str) for column in columns)
     header = by_name if options.header is None else options.header
     file = read_once(path, replace(options, header=header), options.quotes)
@@ -245,7 +253,8 @@ def _places(columns: Sequence[Column], names: Sequence[str], origin: str) -> lis
 
 def _text_of(path: Path, options: TextReading) -> tuple[Buffer, str]:
     lenient = options.on_error == "skip"
-    return to_utf8(contents(path, "a file of texts"), options.encoding, str(path), lenient=lenient)
+    data, encoding = to_utf8(contents(path, "a file of texts"), options.encoding, str(path), lenient=lenient)
+    return data, encoding + rare_controls(data)
 
 
 def _lines(path: Path, options: TextReading) -> tuple[str, str, Items]:
@@ -438,6 +447,8 @@ def _whole(file: Path, options: TextReading) -> str:
 
 def _in_memory(source: Any, columns: Sequence[Column], texts: int, options: TextReading) -> TextSource:
     source = as_pandas(source)
+    way = "it is in memory already: say it where it is read from a file"
+    options.refuse([*OF_TEXT_FILES, "quotes", "pattern"], "texts in memory", way)
     if hasattr(source, "columns") and hasattr(source, "iloc"):
         return _frame(source, columns, texts, options)
     if not isinstance(source, Iterable):
