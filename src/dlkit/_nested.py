@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_flatten
 
-__all__ = ["leaves", "map_leaves", "tensors_in"]
+__all__ = ["leaves", "map_leaves", "same", "tensors_in"]
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -63,3 +66,30 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
         elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
             for field in dataclasses.fields(leaf):
                 yield from tensors_in(getattr(leaf, field.name))
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two batches are equal, NaN included, in nested containers of anything; what cannot be compared is not.
+
+    Args:
+        left: One.
+        right: The other.
+    """
+    (mine, shape), (theirs, other) = tree_flatten(left), tree_flatten(right)
+    return shape == other and all(map(_equal, mine, theirs))
+
+
+def _equal(left: Any, right: Any) -> bool:
+    if left is right:
+        return True
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, Tensor) and left.layout is torch.strided:
+        left, right = left.detach().cpu(), right.detach().cpu()
+        return left.dtype == right.dtype and torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)
+    try:
+        if isinstance(left, np.ndarray):
+            return left.dtype == right.dtype and np.array_equal(left, right, equal_nan=left.dtype.kind in "fc")
+        return bool(left == right)
+    except Exception:  # noqa: BLE001  (an object may refuse in any way)
+        return False

@@ -8,6 +8,7 @@ what your own loop draws does not depend on where the batch was fetched, nor on 
 
 from __future__ import annotations
 
+import copy
 import itertools
 import multiprocessing
 import warnings
@@ -32,9 +33,10 @@ from dlkit import lending, rng
 from dlkit._arguments import switch, whole_number
 from dlkit._handout import Handout, Owned
 from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
+from dlkit._nested import same
 from dlkit.distributed import World
 from dlkit.errors import DataError, EmptyBatchError
-from dlkit.samplers.order import Plan, Planner, index_batch, index_batches, planner_of
+from dlkit.samplers.order import Plan, Planner, index_batch, index_batches, planner_of, stateful_in
 from dlkit.samplers.share import Share
 from dlkit.wrappers import tensors_behind, view_of
 
@@ -241,6 +243,8 @@ class DataLoader:
         self._told = False
         self._inner: TorchDataLoader[Any] | None = None
         self._planned: tuple[tuple[int, int], Plan] | None = None
+        self._stateful = stateful_in(self.planner)
+        self._drawn_from: Any = None  # the sampler's own state before it gave what is planned
         self._epoch = self._done = self._next_epoch = self._next_batch = 0
 
     @classmethod
@@ -265,7 +269,14 @@ class DataLoader:
         return adopted
 
     def __len__(self) -> int:
-        return len(self._plan(self._next_epoch))
+        if self._stateful is None:
+            return len(self._plan(self._next_epoch))
+        if self._planned is None:  # drawn to be counted: its state is put back
+            count = len(self._plan(self._next_epoch))
+            self._stateful.load_state_dict(self._drawn_from)
+            self._planned = None
+            return count
+        return len(self._planned[1])
 
     def __iter__(self) -> Iterator[Any]:
         self._warn_of_same_samples()
@@ -334,19 +345,46 @@ class DataLoader:
         indices = index_batch(self._plan(epoch, seed)[number])
         return list(indices.tolist() if isinstance(indices, torch.Tensor) else indices)
 
-    def state_dict(self) -> dict[str, int]:
-        """Where your own loop stands, to go on after a restart: the epoch and the number of batches it has had."""
-        return {"epoch": self._epoch, "batch": self._done}
+    def state_dict(self) -> dict[str, Any]:
+        """Where your own loop stands, to go on after a restart: the epoch, the number of batches it has had, the order.
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        The order is the state of a sampler that has one (`order_state`), and left out for others.
+        """
+        order = self.order_state()
+        return {"epoch": self._epoch, "batch": self._done} | ({"order": order} if order else {})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration go on where `state_dict` was taken.
 
         Args:
             state: What `state_dict` returned.
         """
+        self.load_order_state(state.get("order", {}))
         epoch, batch = state["epoch"], state["batch"]
         finished = batch >= len(self._plan(epoch))
         self._next_epoch, self._next_batch = (epoch + 1, 0) if finished else (epoch, batch)
+
+    def order_state(self) -> dict[str, Any]:
+        """The state of a sampler that has one: before the epoch it was asked for last, and now; empty for others."""
+        if self._stateful is None or self._planned is None:
+            return {}
+        seed, epoch = self._planned[0]
+        now = copy.deepcopy(self._stateful.state_dict())
+        return {"seed": seed, "epoch": epoch, "before": self._drawn_from, "now": now}
+
+    def load_order_state(self, state: Mapping[str, Any]) -> None:
+        """Put such a sampler where it was: the epoch's order is drawn again, as it was the first time.
+
+        Args:
+            state: What `order_state` returned.
+        """
+        if self._stateful is None or not state:
+            return
+        self._stateful.load_state_dict(copy.deepcopy(state["before"]))
+        self._planned = None
+        self._plan(state["epoch"], state["seed"])
+        if not same(self._stateful.state_dict(), state["now"]):  # changed since, for example by what was learnt
+            self._stateful.load_state_dict(copy.deepcopy(state["now"]))
 
     def _warn_of_same_samples(self) -> None:
         shared = isinstance(self.planner, Share) or getattr(self.planner, "num_replicas", None)
@@ -366,6 +404,8 @@ class DataLoader:
     def _plan(self, epoch: int, seed: int | None = None) -> Plan:
         key = (self._seed(seed), epoch)
         if self._planned is None or self._planned[0] != key:
+            if self._stateful is not None:
+                self._drawn_from = copy.deepcopy(self._stateful.state_dict())
             self._planned = (key, self.planner.plan(*key))
         return self._planned[1]
 

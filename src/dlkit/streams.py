@@ -17,17 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_flatten
 from torch.utils.data import IterableDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from dlkit import rng
+from dlkit._nested import same
 from dlkit.errors import ArgumentError, EmptyBatchError
 from dlkit.lending import Lender
 from dlkit.loader import LEFT_OUT, Mine, dealt
 
-__all__ = ["Stream", "same"]
+__all__ = ["Stream"]
 
 _END = object()
 _FROM_ITS_STATE = "restored from its own state"
@@ -238,30 +237,3 @@ def _next(iterator: Iterator[Any]) -> Any:
         if isinstance(iterator, _BaseDataLoaderIter):
             return LEFT_OUT
         raise
-
-
-def same(left: Any, right: Any) -> bool:
-    """Whether two batches are equal, NaN included, in nested containers of anything; what cannot be compared is not.
-
-    Args:
-        left: One.
-        right: The other.
-    """
-    (mine, shape), (theirs, other) = tree_flatten(left), tree_flatten(right)
-    return shape == other and all(map(_equal, mine, theirs))
-
-
-def _equal(left: Any, right: Any) -> bool:
-    if left is right:
-        return True
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, Tensor) and left.layout is torch.strided:
-        left, right = left.detach().cpu(), right.detach().cpu()
-        return left.dtype == right.dtype and torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)
-    try:
-        if isinstance(left, np.ndarray):
-            return left.dtype == right.dtype and np.array_equal(left, right, equal_nan=left.dtype.kind in "fc")
-        return bool(left == right)
-    except Exception:  # noqa: BLE001  (an object may refuse in any way)
-        return False

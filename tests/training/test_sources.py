@@ -9,11 +9,11 @@ import pytest
 import torch
 from cases import StopAt
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, TensorDataset
 
 import dlkit
 from dlkit import Trainer
-from dlkit.callbacks import Checkpoint
+from dlkit.callbacks import Callback, Checkpoint
 from dlkit.errors import ArgumentError, DataError
 from dlkit.training.sources import source_of
 
@@ -125,6 +125,87 @@ def test_a_loader_that_yields_nothing(empty):
 def test_no_loader_at_all():
     with pytest.raises(ArgumentError, match="expected a DataLoader or an iterable of batches, not int"):
         source_of(3, seed=0)
+
+
+class Curriculum(Sampler[int]):
+    """A sampler with a memory: each epoch turns on from where the last one ended, by as much as it was told."""
+
+    def __init__(self) -> None:
+        self.first, self.by = 0, 1
+
+    def __iter__(self):
+        self.first += self.by
+        return iter([(self.first + place) % 12 for place in range(12)])
+
+    def __len__(self) -> int:
+        return 12
+
+    def state_dict(self):
+        return {"first": self.first, "by": self.by}
+
+    def load_state_dict(self, state):
+        self.first, self.by = state["first"], state["by"]
+
+
+class Learnt(Callback):
+    """What is learnt in the middle of an epoch changes the sampler's next ones."""
+
+    def __init__(self, sampler: Curriculum) -> None:
+        self.sampler = sampler
+
+    def on_step_end(self, run) -> None:
+        if run.step == 4:
+            self.sampler.by = 5
+
+
+WAYS = {
+    "sampler": lambda data, sampler: DataLoader(data, 4, sampler=sampler),
+    "in a batch sampler": lambda data, sampler: DataLoader(data, batch_sampler=BatchSampler(sampler, 4, False)),
+    "dlkit's loader": lambda data, sampler: dlkit.DataLoader(data, 4, sampler=sampler),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_sampler_with_a_state_goes_on_where_it_stood(way, tmp_path):
+    data = TensorDataset(torch.arange(24.0).reshape(12, 2), torch.arange(12) % 2)
+
+    def run(folder=None, stop=0):
+        torch.manual_seed(0)
+        model, sampler, seen = nn.Linear(2, 2), Curriculum(), []
+        loader = WAYS[way](data, sampler)
+        assert len(loader) == 3
+
+        def step(run, batch):
+            seen.append(batch[0][:, 0].tolist())
+            loss = nn.functional.cross_entropy(run.model(batch[0]), batch[1])
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.optimizer.step()
+            return loss
+
+        callbacks = [Learnt(sampler), *([StopAt(stop)] if stop else []), *([Checkpoint(folder)] if folder else [])]
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        trainer = Trainer(model, None, optimizer, step=step, callbacks=callbacks, progress=False, device="cpu")
+        trainer.fit(loader, epochs=4)
+        return seen
+
+    whole = run()
+    assert [batch[0] / 2 for batch in whole[::3]] == [1, 2, 7, 0]
+    for stop in range(1, 12):
+        head = run(tmp_path / str(stop), stop)
+        assert head + run(tmp_path / str(stop)) == whole, stop
+
+
+def test_a_loop_of_ones_own_goes_on_with_a_sampler_that_has_a_state():
+    loader = dlkit.DataLoader(range(12), 4, sampler=Curriculum())
+    next(iter(loader)), next(iter(loader))
+    batches = iter(loader)
+    next(batches)
+    state, rest = loader.state_dict(), [batch.tolist() for batch in [*batches, *loader]]
+    again = dlkit.DataLoader(range(12), 4, sampler=Curriculum())
+    assert len(again) == 3
+    again.load_state_dict(state)
+    assert [batch.tolist() for batch in [*again, *again]] == rest
 
 
 class Everything(IterableDataset):

@@ -20,7 +20,16 @@ from dlkit import rng
 from dlkit._arguments import whole_number
 from dlkit.errors import ArgumentError, DataError
 
-__all__ = ["Planner", "Sequential", "Shuffle", "SlicedPlan", "index_batch", "index_batches", "planner_of"]
+__all__ = [
+    "Planner",
+    "Sequential",
+    "Shuffle",
+    "SlicedPlan",
+    "index_batch",
+    "index_batches",
+    "planner_of",
+    "stateful_in",
+]
 
 Plan = Sequence[Any]
 _MOST_BATCHES = 50_000_000
@@ -242,6 +251,25 @@ def planner_of(sampler: Any, batch_size: int | None, *, drop_last: bool = False)
         salt = 0 if sampler.generator is None else sampler.generator.initial_seed()
         return Shuffle(len(sampler), batch_size, drop_last=drop_last, salt=salt)
     return _DrawnSamples(sampler, batch_size, drop_last=drop_last)
+
+
+def stateful_in(planner: Any) -> Any:
+    """The sampler behind a planner that has a state of its own (`state_dict`, `load_state_dict`), or None.
+
+    Args:
+        planner: What `planner_of` made, or a planner around one.
+
+    >>> stateful_in(Shuffle(3, 2)) is None
+    True
+    """
+    waiting = [planner]
+    while waiting:
+        each = waiting.pop(0)
+        if callable(getattr(each, "state_dict", None)) and callable(getattr(each, "load_state_dict", None)):
+            return each
+        inner = (getattr(each, name, None) for name in ("sampler", "batch_sampler", "planner"))
+        waiting += [part for part in inner if part is not None]
+    return None
 
 
 def _kept(batch: Any) -> Any:

@@ -131,6 +131,12 @@ class _Seekable(Source):
             "batches": len(self.loader),
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        return self.loader.order_state()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loader.load_order_state(state)
+
 
 class _Ready(Source):
     """A list or tuple of batches that already exist."""

@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import SequentialSampler, TensorDataset, default_collate
 
 from dlkit import rng
+from dlkit._nested import same
 from dlkit.loader import DataLoader
-from dlkit.streams import same
 from dlkit.wrappers import parts_of, view_of
 
 __all__ = ["Fetched", "in_order"]
