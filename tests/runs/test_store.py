@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -280,6 +281,31 @@ def test_a_disk_that_is_too_small_for_any_checkpoint(tmp_path):
         assert not list((folder / "run").glob("*.tmp"))
 
 
+def test_a_quota_is_said_loudly_and_training_goes_on(tmp_path, monkeypatch):
+    """What a file system with quotas answers, often only when a file is synced; few kernels let a test have one."""
+    real, full = os.fsync, False
+
+    def fsync(descriptor):
+        if full:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        real(descriptor)
+
+    class Fill(Callback):
+        def on_epoch_start(self, run):
+            nonlocal full
+            full = run.epoch in (1, 2)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    made = trainer(tmp_path / "run", background=False)
+    made.callbacks.append(Fill())
+    quota = r"could not save .*[Qq]uota exceeded.* is still good; training goes on"
+    with pytest.warns(CheckpointWarning, match=quota):
+        assert made.fit(loader(), epochs=4)["epoch"] == [1, 2, 3, 4]
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+    store = CheckpointStore(tmp_path / "run")
+    assert [load_checkpoint(store.folder / entry.file)["cursor"]["step"] for entry in store.entries] == [4, 16]
+
+
 def test_rights_that_are_taken_away_in_the_middle():
     class TakeAway(Callback):
         def on_epoch_start(self, run):
@@ -315,6 +341,28 @@ def test_a_lost_permission_is_said_loudly_and_training_goes_on(tmp_path):
     with pytest.warns(CheckpointWarning, match="could not save a checkpoint"):
         run.fit(loader(), epochs=1)
     assert (blocked / kept.name).exists()
+
+
+FILES = {
+    "PDF": (b"%PDF-1.7 ...", r"is a PDF document, not a checkpoint of dlkit; export"),
+    "page": (b"<!doctype html><html>", r"is an HTML page, not a checkpoint of dlkit; perhaps the answer of a server"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", r"is a Git LFS pointer, .*'git lfs pull'"),
+    "safetensors": (b"\x02" + bytes(7) + b"{}" + bytes(50), r"is a safetensors file, not a checkpoint of dlkit"),
+    "pickle": (b"\x80\x04" + bytes(60), r"is a Python pickle, not a checkpoint of dlkit; dlkit reads none"),
+    "PyTorch": (None, r"is truncated, or was not written by dlkit: .*dlkit\.transfer\.load_weights"),
+    "text": (b"epoch,loss\n", r"is truncated, or was not written by dlkit"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_another_kind_of_file_is_said_to_be_what_it_is(tmp_path, kind):
+    path, (content, message) = tmp_path / "checkpoint.pt", FILES[kind]
+    if content is None:
+        torch.save({"a": torch.ones(2)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DamagedCheckpointError, match=rf"checkpoint\.pt {message}"):
+        load_checkpoint(path)
 
 
 def test_a_run_that_no_longer_fits_is_refused_with_each_difference(tmp_path):

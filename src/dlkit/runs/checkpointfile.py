@@ -16,6 +16,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from dlkit._filekinds import HEAD, told
 from dlkit._opening import open_regular
 from dlkit.errors import CheckpointError, DamagedCheckpointError, DlkitError
 from dlkit.storage.files import atomic_write
@@ -97,9 +98,21 @@ def _verify(path: Path) -> None:
             left -= len(chunk)
         trailer = file.read(_TRAILER) if size >= _TRAILER else b""
     if not trailer.startswith(_MAGIC):
-        raise DamagedCheckpointError(f"{path} is truncated, or was not written by dlkit: its checksum is missing")
+        raise DamagedCheckpointError(f"{path} {_what_it_is(path)}")
     if trailer[len(_MAGIC) :] != digest.digest():
         raise DamagedCheckpointError(f"{path} was changed or damaged: its checksum does not fit its content")
+
+
+def _what_it_is(path: Path) -> str:
+    """What a file without a checksum is; a checkpoint of dlkit begins as any file of `torch.save`."""
+    with open_regular(path, DamagedCheckpointError) as file:
+        head = file.read(HEAD)
+    if head.startswith(b"PK") or not (what := told(head, "a checkpoint of dlkit")):
+        return (
+            "is truncated, or was not written by dlkit: its checksum is missing; weights from torch.save are for "
+            "dlkit.transfer.load_weights(model, path)"
+        )
+    return what
 
 
 class _HashingFile:
