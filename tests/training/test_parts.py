@@ -258,6 +258,49 @@ def test_class_weights_reach_the_device():
     assert weight.device.type == "cpu"
 
 
+class Attributes(nn.Module):
+    """Holds tensors as plain attributes, one of which moves with every batch, and some in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.tensor([1.0, 2.0, 3.0])
+        self.pull = nn.Module()
+        self.pull.center = torch.zeros(3)
+        self.more = [torch.ones(3)]
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        if self.training:
+            self.pull.center = 0.9 * self.pull.center + 0.1 * output.detach().mean(0)
+        return nn.functional.cross_entropy(output - self.pull.center, target, self.weights)
+
+
+def test_tensors_that_a_loss_holds_as_attributes_are_moved_or_named():
+    loss = Attributes()
+    named = r"^loss\.more\.0: not on meta, where the model is, .*register_buffer\('weights', tensor\)"
+    with pytest.warns(UserWarning, match=named):
+        parts_on_device(loss, {}, nn.Linear(4, 3), torch.device("meta"))
+    assert {loss.weights.device.type, loss.pull.center.device.type} == {"meta"}
+    assert loss.state_dict() == {}
+    weights = torch.ones(3)
+    with pytest.warns(UserWarning, match=r"^loss\.weights: not on meta"):
+        parts_on_device(lambda output, target: (output * weights).sum(), {}, nn.Linear(4, 3), torch.device("meta"))
+    plain = Plain()
+    plain.weights = {"a": weights}
+    with pytest.warns(UserWarning, match=r"^loss\.weights\.a: not on meta"):
+        parts_on_device(plain, {}, nn.Linear(4, 3), torch.device("meta"))
+
+
+def test_tensors_that_a_loss_holds_as_attributes_go_on_with_a_resumed_run(tmp_path):
+    whole = make(loss=Attributes())
+    whole.fit(*batches(), epochs=2)
+    make(StopAt(7), Checkpoint(tmp_path, restore_best=False), loss=Attributes()).fit(*batches(), epochs=2)
+    resumed = make(Checkpoint(tmp_path, restore_best=False), loss=Attributes())
+    resumed.fit(*batches(), epochs=2)
+    assert_same(everything(resumed), everything(whole))
+    assert torch.equal(resumed.run.parts["loss"].pull.center, whole.run.parts["loss"].pull.center)
+    assert resumed.history.rows == whole.history.rows
+
+
 def test_a_validation_teaches_the_loss_nothing():
     made = make()
     made.fit(batches()[0])

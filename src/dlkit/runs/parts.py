@@ -20,7 +20,17 @@ from dlkit.runs.checking import restoring
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.state import Run
 
-__all__ = ["buffers_of", "find_parts", "learning_parameters", "load_buffers", "load_parts", "parts_state", "remember"]
+__all__ = [
+    "buffers_of",
+    "elsewhere",
+    "find_parts",
+    "hold_tensors",
+    "learning_parameters",
+    "load_buffers",
+    "load_parts",
+    "parts_state",
+    "remember",
+]
 
 _DEPTH = 3
 
@@ -49,6 +59,49 @@ def find_parts(handed: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
             if not known and not (tensors and all(id(tensor) in own for tensor in tensors)):
                 parts[place] = part
     return parts
+
+
+def hold_tensors(part: nn.Module, model: nn.Module) -> None:
+    """Make buffers of the tensors that a module holds as plain attributes, so that they are moved and saved as it is.
+
+    They are not persistent: the module's own `state_dict` stays as it was. What learns, and what moves its tensors
+    itself (a metric of torchmetrics), is left alone.
+
+    Args:
+        part: A loss, for example.
+        model: Whose own modules are left alone, too.
+
+    >>> loss = nn.CrossEntropyLoss(); loss.margin = torch.ones(2)
+    >>> hold_tensors(loss, nn.Linear(1, 2)); dict(loss.named_buffers())
+    {'margin': tensor([1., 1.])}
+    """
+    own = {id(module) for module in model.modules()}
+    for module in part.modules():
+        if id(module) not in own and type(module)._apply is nn.Module._apply:
+            for name, value in list(vars(module).items()):
+                if isinstance(value, Tensor) and not value.requires_grad:
+                    delattr(module, name)
+                    module.register_buffer(name, value, persistent=False)
+
+
+def elsewhere(value: Any, name: str, device: torch.device) -> list[str]:
+    """The names of tensors that an object, its modules, lists and closures hold on another device.
+
+    Args:
+        value: A loss, for example, when its parts are on the device.
+        name: Its own.
+        device: Where they should be. A single number may be anywhere.
+    """
+    found = list[str]()
+    for place, held in _found(value, name, _DEPTH, nn.Module | Tensor):
+        tensors = [(place, held)] if isinstance(held, Tensor) else []
+        for prefix, module in held.named_modules() if isinstance(held, nn.Module) else ():
+            own = {
+                key: item for key, item in vars(module).items() if key not in ("_parameters", "_buffers", "_modules")
+            }
+            tensors += _found(own, f"{place}.{prefix}" if prefix else place, 2, Tensor)
+        found += [each for each, tensor in tensors if tensor.dim() and tensor.device.type != device.type]
+    return list(dict.fromkeys(found))
 
 
 def parts_state(run: Run) -> dict[str, Any]:
@@ -187,15 +240,15 @@ def _stateful(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     if callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None)):
         yield name, value
     else:
-        yield from _modules_in(value, name, _DEPTH)
+        yield from _found(value, name, _DEPTH, nn.Module)
 
 
-def _modules_in(value: Any, name: str, depth: int) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(value, nn.Module):
+def _found(value: Any, name: str, depth: int, kind: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, kind):
         yield name, value
     elif depth > 0:
         for part, item in _held(value):
-            yield from _modules_in(item, f"{name}.{part}", depth - 1)
+            yield from _found(item, f"{name}.{part}", depth - 1, kind)
 
 
 def _held(value: Any) -> Iterator[tuple[str, Any]]:
@@ -209,8 +262,8 @@ def _held(value: Any) -> Iterator[tuple[str, Any]]:
     elif inspect.isfunction(value):
         cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
         yield from ((name, cell.cell_contents) for name, cell in cells if _is_filled(cell))
-        names = (name for name in value.__code__.co_names if isinstance(value.__globals__.get(name), nn.Module))
-        yield from ((name, value.__globals__[name]) for name in names)
+        used = {name: value.__globals__.get(name) for name in value.__code__.co_names}
+        yield from ((name, item) for name, item in used.items() if isinstance(item, nn.Module | Tensor))
     elif isinstance(value, Mapping):
         yield from ((str(name), item) for name, item in list(value.items())[:100])
     elif isinstance(value, list | tuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from dlkit._arguments import callable_object, instance
 from dlkit.callbacks.base import Callback, overrides
 from dlkit.callbacks.learning_rate import LearningRate
 from dlkit.errors import ArgumentError
-from dlkit.runs.parts import find_parts, learning_parameters
+from dlkit.runs.parts import elsewhere, find_parts, hold_tensors, learning_parameters
 from dlkit.runs.state import Run
 from dlkit.training.batches import to_device
 from dlkit.training.closures import needs_closure
@@ -94,8 +95,8 @@ def parts_on_device(
     """The loss, and all that has a state beside the model, by name (`Run.parts`), on the device.
 
     Args:
-        loss: As given to the Trainer. Modules in it are moved where they are; tensors that a `functools.partial` holds,
-            such as class weights, make a new one.
+        loss: As given to the Trainer. Modules in it are moved where they are, with the tensors that they hold as plain
+            attributes; tensors that a `functools.partial` holds, such as class weights, make a new one.
         others: What else was given and may have a state, by name.
         model: The bare model.
         device: Where the model is.
@@ -104,9 +105,18 @@ def parts_on_device(
         arguments, named = to_device(loss.args, device), to_device(loss.keywords, device)
         loss = functools.partial(loss.func, *arguments, **named)
     parts = find_parts({"loss": loss, **others}, model)
-    for part in parts.values():
+    for name, part in parts.items():
         if isinstance(part, nn.Module):
+            if name.partition(".")[0] == "loss":
+                hold_tensors(part, model)
             part.to(device)
+    if left := elsewhere(loss, "loss", device):
+        warnings.warn(
+            f"{', '.join(left)}: not on {device.type}, where the model is, and neither moved nor saved; let the loss "
+            "be a torch.nn.Module that holds each such tensor by itself: self.register_buffer('weights', tensor), or "
+            "torch.nn.Parameter(tensor) where it learns",
+            stacklevel=3,
+        )
     return loss, parts
 
 
