@@ -80,7 +80,7 @@ training/fitting training/trainer training/__init__
 inference/outputs inference/batches inference/frames inference/filed inference/images inference/sounds
 inference/tables inference/texts inference/inputs
 inference/scoring inference/predictor inference/__init__
-recipes/standing recipes/tuning recipes/comparing recipes/reading recipes/choosing recipes/outcome
+recipes/standing recipes/tuning recipes/comparing recipes/folders recipes/reading recipes/choosing recipes/outcome
 recipes/training recipes/using recipes/__init__
 demo
 __init__

@@ -80,7 +80,7 @@ def download(
 @guarded
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of the project; made if needed.")],
-    task: Annotated[Literal["image", "tabular", "text"], typer.Option(help="What the project is about.")],
+    task: Annotated[Literal["audio", "image", "tabular", "text"], typer.Option(help="What the project is about.")],
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:

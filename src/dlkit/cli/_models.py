@@ -37,7 +37,8 @@ _ENDINGS = {"onnx": ".onnx", "torch.export": ".pt2", "state_dict": ".pth"}
 def predict(
     model: Model,
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="INPUT", help="Images, folders, a table; for a text model texts.")
+        list[str] | None,
+        typer.Argument(metavar="INPUT", help="Images, sounds, folders, a table; for a text model texts."),
     ] = None,
     file: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="A file of texts, or any other; again for several.")
@@ -48,6 +49,7 @@ def predict(
     text: Text = None,
     pair: Pair = None,
     image: Annotated[str | None, typer.Option(help="Column of image files, if not the one trained on.")] = None,
+    audio: Annotated[str | None, typer.Option(help="Column of sound files, if not the one trained on.")] = None,
     top_k: Annotated[int, typer.Option(help="So many classes for each input.", min=1)] = 1,
     batch_size: Annotated[int, typer.Option(help="Inputs at a time.", min=1)] = 64,
     on_error: OnError = "raise",
@@ -65,6 +67,7 @@ def predict(
     Examples:
       dlkit predict model.safetensors photo.jpg --top-k 3
       dlkit predict model.safetensors photos --out predictions.csv
+      dlkit predict model.safetensors sound.wav
       dlkit predict model.safetensors passengers.csv --out predictions.csv
       dlkit predict model.safetensors "call this number now"
       dlkit predict model.safetensors --file messages.csv --json
@@ -74,18 +77,19 @@ def predict(
     check_out(out, [model, *(inputs or ()), *(file or ())])
     predictor = dlkit.load(model, device=device)
     options: dict[str, Any] = rows | columns_of_texts(text, pair)
+    options |= {name: value for name, value in (("image", image), ("audio", audio)) if value is not None}
     tables = predictor.predict_batches(
         _asked(predictor.kind, inputs or [], file or [], bool(text or pair)),
         top_k=top_k,
         batch_size=batch_size,
         on_error=on_error,
         progress=out is not None or not sys.stdout.isatty(),  # else the lines show it
-        **options | ({} if image is None else {"image": image}),
+        **options,
     )
     written = Written()
     try:
         as_json = out.suffix == ".jsonl" if out is not None else json
-        named = tables if predictor.kind in ("image", "text") else map(_with_rows, tables)
+        named = tables if predictor.kind in ("audio", "image", "text") else map(_with_rows, tables)
         write_lines(named, out, written, as_json=as_json, skipping=on_error == "skip")
     finally:
         if out is not None and written.lines:
@@ -174,7 +178,7 @@ def _described(document: dict[str, Any]) -> list[str]:
     lines = {
         "file": f"{document['file']}, format {document['version']}, {document['bytes']:,} bytes",
         "model": f"{made.get('name')} ({made.get('library')}), {document['numbers']:,} numbers",
-        "takes": f"{means.get('kind')}s" + _shape(means),
+        "takes": ("sounds" if means.get("kind") == "audio" else f"{means.get('kind')}s") + _shape(means),
         "gives": f"{means.get('task')} of {', '.join(map(str, means.get('classes') or ()))[:300] or 'numbers'}",
         "reached": _listed(document.get("metrics")),
         "made with": _listed(document.get("versions")),
@@ -187,6 +191,9 @@ def _shape(means: dict[str, Any]) -> str:
     size, columns = spec.get("size"), spec.get("columns")
     if isinstance(size, list):
         return f" of {' x '.join(map(str, size))} pixels, {spec.get('color')}"
+    if isinstance(rate := spec.get("sample_rate"), int):
+        seconds = spec.get("seconds")
+        return f" at {rate:,} Hz" + (f", {seconds:g} seconds" if isinstance(seconds, float) else "")
     used = [str(column.get("name")) for column in columns if isinstance(column, dict)] if columns else []
     used = used or [str(name) for name in means.get("columns") or ()]
     return f" with the columns {', '.join(used)}"[:300] if used else ""

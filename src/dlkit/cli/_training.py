@@ -29,7 +29,13 @@ from dlkit.cli._talking import INTERRUPTED, guarded, short_warnings, show, tell
 
 __all__ = ["compare", "demo", "train"]
 
-_EXAMPLES = {"images": "photo.jpg", "letters": "letter.png", "table": "new.csv", "text": '"a text"'}
+_EXAMPLES = {
+    "images": "photo.jpg",
+    "sounds": "sound.wav",
+    "letters": "letter.png",
+    "table": "new.csv",
+    "text": '"a text"',
+}
 
 
 @guarded
@@ -42,7 +48,8 @@ def train(
     arch: Annotated[
         str | None,
         typer.Option(
-            help="Images: small, torchvision/NAME, timm/NAME; texts: bag, gru, transformer; tables: ensemble, mlp."
+            help="Images, sounds: small, torchvision/NAME, timm/NAME; texts: bag, gru, transformer; "
+            "tables: ensemble, mlp."
         ),
     ] = None,
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights for the backbone.")] = None,
@@ -62,6 +69,8 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     patience: Annotated[int | None, typer.Option(help="Epochs without improvement to wait.", min=1)] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=8)] = None,
+    sample_rate: Annotated[int | None, typer.Option(metavar="HERTZ", help="Of sounds, which are resampled.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Of sounds; longer ones are cut.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Of texts: words, whitespace, characters, jamo, ngrams, bytes or bpe.")
     ] = None,
@@ -83,14 +92,16 @@ def train(
 ) -> None:
     """Train a model on DATA and write it to a model file.
 
-    DATA is a folder with a folder of images for each class (or train, val and test folders of those), a table of
-    numbers and categories with --target, a table of texts with --text and --target, or notmnist, notmnist-large,
-    glyphs. Stop it when you like: the same command goes on where it was, and trains nothing when it is finished.
+    DATA is a folder with a folder of images or sounds for each class (or train, val and test folders of those), a
+    table of numbers and categories with --target, a table of texts with --text and --target, or notmnist,
+    notmnist-large, glyphs. Stop it when you like: the same command goes on where it was, and trains nothing when it is
+    finished.
 
     \b
     Examples:
       dlkit train photos --epochs 20
       dlkit train photos --arch timm/mobilenetv3_small_100 --no-freeze
+      dlkit train sounds --seconds 2
       dlkit train titanic.csv --target survived --drop alive
       dlkit train messages.csv --text message --target label
       dlkit train reviews.csv --text title --text body --target stars --strip-html --lower
@@ -106,6 +117,8 @@ def train(
         "freeze": freeze,
         "views": views,
         "image_size": image_size,
+        "sample_rate": sample_rate,
+        "seconds": seconds,
         "epochs": epochs,
         "batch_size": batch_size,
         "accumulate": accumulate,
@@ -173,9 +186,9 @@ def compare(
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Measure which backbone suits your images.
+    """Measure which backbone suits your images, or your sounds, at which it looks as spectrograms.
 
-    Each one runs once over the images; how well its features separate the classes says which to train.
+    Each one runs once over them; how well its features separate the classes says which to train.
 
     \b
     Examples:

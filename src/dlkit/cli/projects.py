@@ -11,7 +11,7 @@ from dlkit.errors import ArgumentError
 
 __all__ = ["TASKS", "create"]
 
-TASKS = ("image", "tabular", "text")
+TASKS = ("audio", "image", "tabular", "text")
 # What every kind of project has, and then its own; the latter wins.
 _COMMON = "common"
 
@@ -21,7 +21,7 @@ def create(folder: str | Path, task: str) -> list[Path]:
 
     Args:
         folder: Made if needed. It may hold other files; if one of the project's is among them, nothing is written.
-        task: "image", "tabular" or "text".
+        task: "audio", "image", "tabular" or "text".
 
     Raises:
         ArgumentError: no such task, or a file is there already.

@@ -12,17 +12,20 @@ from torch import nn
 from dlkit import rng
 from dlkit._showing import Lines
 from dlkit.errors import ArgumentError, DownloadError
-from dlkit.models import SmallConvNet, TabularEnsemble, TabularMLP, TextClassifier
+from dlkit.models import AudioClassifier, SmallConvNet, TabularEnsemble, TabularMLP, TextClassifier
 from dlkit.recipes.reading import Data
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.groups import param_groups
+from dlkit.transfer.inputs import SMALLEST
 from dlkit.transfer.models import create_model
 from dlkit.transforms import Augment, Preprocessing, for_evaluation
+from dlkit.transforms.audio import AudioAugment, AudioPreprocessing, LogMel
 
-__all__ = ["BACKBONE", "Choice", "Wish", "choose"]
+__all__ = ["BACKBONE", "Choice", "ENOUGH_HERTZ", "Wish", "choose", "listening_to"]
 
 #: Torchvision's, because its weights come with a hash that is checked; small, known to everybody, and good frozen.
 BACKBONE = "torchvision/resnet18"
+ENOUGH_HERTZ = 16_000  # speech, and most of what tells sounds apart, lies below the half of it
 SMALL_SIDE = 64  # pixels up to which a small network from scratch sees all there is
 _TEXT_RATES = {"bag": 1e-2, "gru": 2e-3, "transformer": 1e-3}
 
@@ -38,6 +41,8 @@ class Wish:
         freeze: See `train`.
         views: See `train`.
         image_size: See `train`.
+        sample_rate: See `train`.
+        seconds: See `train`.
         seed: See `train`.
     """
 
@@ -47,6 +52,8 @@ class Wish:
     freeze: bool | None = None
     views: int | None = None
     image_size: int | None = None
+    sample_rate: int | None = None
+    seconds: float | None = None
     seed: int = 0
 
 
@@ -66,8 +73,8 @@ class Choice:
         plateau: The rate stays until there is no improvement, see `BackToBest`; else it falls along half a cosine.
         frozen: Only the head is trained.
         why: The choices in sentences.
-        preprocessing: Of images: for evaluation, and for the model file.
-        training: Of images: for training.
+        preprocessing: Of images and sounds: for evaluation, and for the model file.
+        training: Of images and sounds: for training.
         groups: The optimizer's groups for a learning rate; None for those parameters that learn.
     """
 
@@ -101,6 +108,8 @@ def choose(data: Data, wish: Wish) -> Choice:
     with rng.isolated(rng.derive(wish.seed, rng.MODEL)):
         if data.kind == "table":
             return _for_table(data, wish)
+        if data.kind == "sounds":
+            return _for_sounds(data, wish)
         return _for_texts(data, wish) if data.kind == "text" else _for_images(data, wish)
 
 
@@ -192,6 +201,48 @@ def _for_texts(data: Data, wish: Wish) -> Choice:
     )
 
 
+def _for_sounds(data: Data, wish: Wish) -> Choice:
+    """From scratch, or a backbone for images that looks at spectrograms; both at a rate that the files have."""
+    _refuse(wish, "image_size", why="this is for images, and the data is sounds")
+    rate, seconds = wish.sample_rate or min(data.rate, ENOUGH_HERTZ), wish.seconds or data.seconds
+    prepared = AudioPreprocessing(sample_rate=rate, seconds=seconds)
+    heard = f"{seconds:g} seconds at {rate:,} Hz"
+    varied = dataclasses.replace(prepared, augment=AudioAugment(shift=min(0.1, seconds / 8), noise=(10, 40)))
+    if wish.arch not in (None, "small"):
+        choice = _backbone(data, wish, str(wish.arch), listening_to(prepared))
+        return dataclasses.replace(
+            choice,
+            preprocessing=prepared,
+            training=varied if wish.views is not None or not choice.frozen else prepared,
+            why=[f"{choice.why[0]}, {heard} as a spectrogram"],
+        )
+    _refuse(wish, "weights", "freeze", "views", why="the small network learns from scratch; choose a backbone: arch=")
+    steps = -(-len(data.train) // 32)
+    return Choice(
+        arch="small",
+        model=AudioClassifier(len(data.classes), rate),
+        loss=nn.CrossEntropyLoss(),
+        metrics=["accuracy"],
+        lr=3e-3,
+        epochs=min(60, max(15, -(-2_000 // steps))),
+        batch_size=32,
+        patience=15,
+        why=[f"model: AudioClassifier from scratch, {heard}"],
+        preprocessing=prepared,
+        training=varied,
+    )
+
+
+def listening_to(prepared: AudioPreprocessing) -> LogMel:
+    """The spectrogram that a backbone for images looks at: as many bands as it needs, each with a frequency of its own.
+
+    Args:
+        prepared: The waveforms.
+    """
+    rate = prepared.sample_rate
+    return LogMel(sample_rate=rate, num_mels=SMALLEST, window=rate // 20, hop=rate // 100)
+
+
 def _for_images(data: Data, wish: Wish) -> Choice:
     small = data.side <= SMALL_SIDE and wish.weights is None
     arch = wish.arch or ("small" if small else BACKBONE)
@@ -223,18 +274,19 @@ def _small(data: Data, wish: Wish) -> Choice:
     )
 
 
-def _backbone(data: Data, wish: Wish, arch: str) -> Choice:
+def _backbone(data: Data, wish: Wish, arch: str, log_mel: LogMel | None = None) -> Choice:
     loaded = wish.weights is not None or wish.pretrained
     frozen = loaded if wish.freeze is None else wish.freeze
     _check_backbone(wish, loaded, frozen)
     side = 28 if data.kind == "letters" else wish.image_size
-    model = _created(arch, data, wish, side)
+    model = _created(arch, data, wish, side, log_mel)
     prepared: Any = data.train.preprocessing if data.kind == "letters" else model.preprocessing
     if frozen:
         freeze(model)
     origin = f"weights of {wish.weights}" if wish.weights else "pretrained" if wish.pretrained else "random weights"
     learns = "only its head learns" if frozen else "all of it learns"
-    varied = data.kind != "letters" and (wish.views is not None or not frozen)
+    varied = data.kind == "images" and (wish.views is not None or not frozen)
+    shown = "" if log_mel is not None else f", {prepared.size[0]} x {prepared.size[1]} pixels"
     return Choice(
         arch=arch,
         model=model,
@@ -245,7 +297,7 @@ def _backbone(data: Data, wish: Wish, arch: str) -> Choice:
         batch_size=32,
         patience=5,
         frozen=frozen,
-        why=[f"model: {arch}, {origin}; {learns}, {prepared.size[0]} x {prepared.size[1]} pixels"],
+        why=[f"model: {arch}, {origin}; {learns}{shown}"],
         preprocessing=prepared,
         training=_augmented(prepared) if varied else prepared,
         groups=None if frozen else lambda lr: param_groups(model, lr, backbone_lr=lr / 10, layer_decay=0.8),
@@ -261,7 +313,7 @@ def _check_backbone(wish: Wish, loaded: bool, frozen: bool) -> None:
         )
 
 
-def _created(arch: str, data: Data, wish: Wish, side: int | None) -> nn.Module:
+def _created(arch: str, data: Data, wish: Wish, side: int | None, log_mel: LogMel | None) -> nn.Module:
     try:
         return create_model(
             arch,
@@ -270,6 +322,7 @@ def _created(arch: str, data: Data, wish: Wish, side: int | None) -> nn.Module:
             pretrained=wish.pretrained,
             weights=wish.weights,
             image_size=side,
+            log_mel=log_mel,
         )
     except DownloadError as error:
         raise type(error)(

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from dlkit._showing import Lines
-from dlkit.datasets.images.decoding import EXTENSIONS, open_image
+from dlkit.datasets.audio.decoding import EXTENSIONS as SOUNDS
+from dlkit.datasets.audio.folders import AudioFolder
+from dlkit.datasets.images.decoding import EXTENSIONS
 from dlkit.datasets.images.folders import ImageFolder
 from dlkit.datasets.letters.glyphs import Glyphs
 from dlkit.datasets.letters.notmnist import NotMNIST
@@ -24,12 +24,13 @@ from dlkit.declared import task_in
 from dlkit.download.urls import known_as
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.policy import ReadArguments
+from dlkit.recipes.folders import laid_out, root_of, usual_image, usual_sound
 from dlkit.splits import shares_of
 from dlkit.tokens.cleaning import Cleaning
 
 __all__ = ["Data", "Kind", "NAMES", "ReadOptions", "kind_of", "letters", "read_data"]
 
-Kind = Literal["letters", "images", "table", "text"]
+Kind = Literal["letters", "images", "sounds", "table", "text"]
 
 #: Data that is known by name, to what it is.
 NAMES = {
@@ -37,7 +38,6 @@ NAMES = {
     "notmnist-large": "529,114 of them; downloaded once (247 MB)",
     "glyphs": "letters A to J drawn from the fonts of this machine; no download",
 }
-_PROBED = 32  # images whose header says how large and how colourful the others will be
 _SUSPICIONS = 200_000  # rows up to which looking for columns that know too much takes a moment only
 
 
@@ -59,7 +59,7 @@ class Data:
     """What `read_data` found: datasets to train on, to watch and to judge by.
 
     Attributes:
-        kind: "images", "letters" (small grey images from a packed file), "table" or "text".
+        kind: "images", "letters" (small grey images from a packed file), "sounds", "table" or "text".
         name: Short, for the name of a run's folder.
         source: Where it came from: a full path, an address or a known name.
         how: How it was understood, in sentences.
@@ -70,6 +70,8 @@ class Data:
         seed: Of the split.
         side: For images, the shorter side of the usual one, in pixels.
         grey: For images, whether they have no colours.
+        rate: For sounds, the usual sample rate in Hz.
+        seconds: For sounds, a length that few exceed.
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"x": range(40), "y": ["a", "b"] * 20})
@@ -89,6 +91,8 @@ class Data:
     seed: int = 0
     side: int = 0
     grey: bool = False
+    rate: int = 0
+    seconds: float = 0.0
 
     @property
     def classes(self) -> list[str]:
@@ -107,11 +111,11 @@ class Data:
 def read_data(source: Any, *, seed: int = 0, **options: Unpack[ReadOptions]) -> Data:
     """Find out what `source` is, read it, and cut it into parts for training, validation and testing.
 
-    A folder with a folder per class is images (or texts, if its files are texts); `train`, `val` and `test` folders
-    are taken as they are. A table (CSV, TSV, Excel, Parquet, Feather, DataFrame, address) is numbers and categories,
-    or with `text` a column of texts. "notmnist", "notmnist-large" and "glyphs" are data by name. What is fitted
-    (scales, categories, vocabularies) is fitted on the training part alone; equal images and texts never fall into
-    different parts.
+    A folder with a folder per class is images (or sounds or texts, if its files are those); `train`, `val` and `test`
+    folders are taken as they are. A table (CSV, TSV, Excel, Parquet, Feather, DataFrame, address) is numbers and
+    categories, or with `text` a column of texts. "notmnist", "notmnist-large" and "glyphs" are data by name. What is
+    fitted (scales, categories, vocabularies) is fitted on the training part alone; equal files and texts never fall
+    into different parts.
 
     Args:
         source: A path, an address, a DataFrame, or one of `NAMES`.
@@ -138,7 +142,8 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[ReadOptions]) -> 
         raise TypeError(f"read_data() got an unexpected keyword argument {unknown[0]!r}")
     kind = kind_of(source, text=options.get("text"))
     _refuse_senseless(kind, options)
-    return {"letters": _letters, "images": _images, "table": _table, "text": _texts}[kind](source, options, seed)
+    read = {"letters": _letters, "images": _images, "sounds": _sounds, "table": _table, "text": _texts}
+    return read[kind](source, options, seed)
 
 
 def kind_of(source: Any, *, text: Any = None) -> Kind:
@@ -150,7 +155,7 @@ def kind_of(source: Any, *, text: Any = None) -> Kind:
 
     Raises:
         DataNotFoundError: there is no such file or folder.
-        DataError: a folder without images and texts.
+        DataError: a folder without images, sounds and texts.
         ArgumentError: a file that is no data.
     """
     if not isinstance(source, str | os.PathLike):
@@ -164,6 +169,8 @@ def kind_of(source: Any, *, text: Any = None) -> Kind:
         raise _not_found(path)
     if path.suffix.lower() in EXTENSIONS:
         raise ArgumentError(f"{path} is one image; give the folder that has a folder of images for each class")
+    if path.suffix.lower() in SOUNDS:
+        raise ArgumentError(f"{path} is one sound; give the folder that has a folder of sounds for each class")
     if path.suffix.lower() == ".safetensors":
         raise ArgumentError(f"{path} is a model file; give data: a folder, a table or one of {', '.join(NAMES)}")
     return "table" if text is None else "text"
@@ -175,10 +182,12 @@ def _kind_of_folder(folder: Path) -> Kind:
         endings = {Path(name).suffix.lower() for name in files if not name.startswith(".")}
         if endings & EXTENSIONS:
             return "images"
+        if endings & SOUNDS:
+            return "sounds"
         texts = texts or ".txt" in endings
     if texts:
         return "text"
-    raise DataError(f"the folder {folder} holds neither images nor .txt files, in it or below it")
+    raise DataError(f"the folder {folder} holds neither images nor sounds nor .txt files, in it or below it")
 
 
 def _not_found(path: Path) -> DataNotFoundError:
@@ -203,6 +212,7 @@ _OF_TEXTS = ("pair", "tokenizer", "strip_html", "lower")
 _SAID = {
     "letters": "letters in images",
     "images": "a folder of images, whose classes are its folders",
+    "sounds": "a folder of sounds, whose classes are its folders",
     "table": "a table",
     "text": "texts",
 }
@@ -252,52 +262,42 @@ def letters(name: str, root: Path | None = None) -> PackedImages:
 
 
 def _images(source: Any, options: ReadOptions, seed: int) -> Data:
-    root = Path(os.path.abspath(Path(source).expanduser()))
+    root = root_of(source)
     found = ImageFolder(root, on_error=options.get("on_error", "raise"))
-    fractions = _fractions(options)
-    if found.parts:
-        parts = dict(zip(found.parts, found.split(), strict=True))
-        laid_out = f"laid out in {', '.join(found.parts)}"
-        if "val" not in parts:
-            share = fractions[0] / (fractions[0] + fractions[1])
-            parts["train"], parts["val"] = parts["train"].split(share, seed=seed)
-            laid_out += f"; {1 - share:.0%} of train are kept for watching"
-    else:
-        parts = _parts(found.split(fractions, seed=seed))
-        laid_out = "split by chance, equal files on one side"
-    side, grey = _probed(parts["train"])
-    shades = "grey" if grey else "colour"
+    parts, how = laid_out(found, _fractions(options), seed)
+    side, grey = usual_image(parts["train"])
+    usual = f"{'grey' if grey else 'colour'} images, the shorter side usually {side} pixels"
+    return _of_folder("images", found, parts, (how, usual), options, seed, side=side, grey=grey)
+
+
+def _sounds(source: Any, options: ReadOptions, seed: int) -> Data:
+    found = AudioFolder(root_of(source), on_error=options.get("on_error", "raise"))
+    parts, how = laid_out(found, _fractions(options), seed)
+    rate, seconds = usual_sound(parts["train"])
+    usual = f"sounds at {rate:,} Hz, 19 in 20 no longer than {seconds:g} seconds"
+    return _of_folder("sounds", found, parts, (how, usual), options, seed, rate=rate, seconds=seconds)
+
+
+def _of_folder(
+    kind: Kind,
+    found: Any,
+    parts: Mapping[str, Any],
+    told: tuple[str, str],
+    options: ReadOptions,
+    seed: int,
+    **facts: Any,
+) -> Data:
+    """What was found in a folder with a folder for each class."""
+    root, (laid, usual) = found.root, told
     how = (
-        f"{root}: {len(found):,} images in {len(found.classes)} class folders ({_few(found.classes)})",
-        f"{_counted({name: parts.get(name) for name in ('train', 'val', 'test')})}, {laid_out}",
-        f"{shades} images, the shorter side usually {side} pixels",
-        *(f"left out: {count:,} {kind} ({', '.join(first)})" for kind, (count, first) in found.left_out.items()),
+        f"{root}: {len(found):,} {kind} in {len(found.classes)} class folders ({_few(found.classes)})",
+        f"{_counted({name: parts.get(name) for name in ('train', 'val', 'test')})}, {laid}",
+        usual,
+        *(f"left out: {count:,} {what} ({', '.join(first)})" for what, (count, first) in found.left_out.items()),
         *_without_test(parts),
     )
-    return Data(
-        kind="images",
-        name=root.name,
-        source=str(root),
-        how=how,
-        options=dict(options),
-        seed=seed,
-        side=side,
-        grey=grey,
-        **parts,
-    )
-
-
-def _probed(dataset: Any) -> tuple[int, bool]:
-    """The usual shorter side and whether all is grey, by some headers; those that cannot be read are told later."""
-    sides, modes = list[int](), set[str]()
-    for index in np.linspace(0, len(dataset) - 1, min(_PROBED, len(dataset))).astype(int).tolist():
-        try:
-            image = open_image(dataset.path(index))
-        except DataError:
-            continue
-        sides.append(min(image.height, image.width))
-        modes.add(image.mode)
-    return (int(np.median(sides)) if sides else 224), bool(modes) and modes <= {"L", "1", "I;16", "I", "F"}
+    settings: dict[str, Any] = {**facts, **parts}
+    return Data(kind=kind, name=root.name, source=str(root), how=how, options=dict(options), seed=seed, **settings)
 
 
 def _table(source: Any, options: ReadOptions, seed: int) -> Data:

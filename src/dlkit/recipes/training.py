@@ -30,6 +30,7 @@ from dlkit.runs.history import History
 from dlkit.storage.files import atomic_write
 from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.trainer import Trainer
+from dlkit.transforms.audio import AudioPreprocessing
 
 __all__ = ["MODEL_FILE", "Trained", "train"]
 
@@ -76,6 +77,8 @@ def train(
     freeze: bool | None = None,
     views: int | None = None,
     image_size: int | None = None,
+    sample_rate: int | None = None,
+    seconds: float | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     accumulate: int | None = None,
@@ -92,8 +95,8 @@ def train(
     """Train a model on a source of data, judge it, and write it to a model file.
 
     Images larger than 64 pixels get a pretrained backbone of which only the head learns, on features that are computed
-    once; smaller ones `SmallConvNet`, tables `TabularEnsemble`, texts a `TextClassifier`. The run is kept in `out`: the
-    same call goes on after any kind of end, and trains nothing when the run is finished.
+    once; smaller ones `SmallConvNet`, sounds `AudioClassifier`, tables `TabularEnsemble`, texts a `TextClassifier`. The
+    run is kept in `out`: the same call goes on after any kind of end, and trains nothing when the run is finished.
 
     Args:
         data: What `read_data` gave, or what it takes.
@@ -105,6 +108,9 @@ def train(
         freeze: Whether only the head learns; None for "yes, if the backbone is pretrained".
         views: Of a frozen backbone: so many random views (crops, mirror images) of each image, stored once.
         image_size: Side of the images in pixels; None for the model's own.
+        sample_rate: Of sounds, in Hz; None for that of the files, but no more than 16,000.
+        seconds: Of sounds: longer ones are cut, at random places in training. None for what 19 in 20 do not exceed, but
+            no more than five.
         epochs: In all; None for what is usual for this kind of data. Training stops before, when `patience` is over.
         batch_size: Samples per step.
         accumulate: Take a step in so many batches, which several processes share; the numbers are the same for any
@@ -142,6 +148,8 @@ def train(
         freeze=freeze,
         views=views,
         image_size=image_size,
+        sample_rate=sample_rate,
+        seconds=seconds,
         seed=seed,
     )
     choice = _with_numbers(choose(data, wish), epochs=epochs, batch_size=batch_size, lr=lr, patience=patience)
@@ -220,7 +228,7 @@ def _settings(data: Data, choice: Choice, wish: Wish) -> dict[str, Any]:
         "arch": choice.arch,
     }
     if choice.preprocessing is not None:
-        settings |= {"frozen": choice.frozen, "views": wish.views, "image_size": list(choice.preprocessing.size)}
+        settings |= {"frozen": choice.frozen, "views": wish.views, **_size_of(choice.preprocessing)}
         settings |= {"weights": None if wish.weights is None else str(wish.weights), "pretrained": wish.pretrained}
     return {**settings, "seed": wish.seed}
 
@@ -234,6 +242,12 @@ def _saved_settings(folder: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ResumeError(f"{path} cannot be read ({error}); choose another folder: out=") from error
+
+
+def _size_of(preprocessing: Any) -> dict[str, Any]:
+    if isinstance(preprocessing, AudioPreprocessing):
+        return {"sample_rate": preprocessing.sample_rate, "seconds": preprocessing.seconds}
+    return {"image_size": list(preprocessing.size)}
 
 
 class _Note(Callback):
@@ -275,7 +289,8 @@ class _Note(Callback):
 
 def _loaders(data: Data, choice: Choice, num_workers: int, accumulate: int) -> dict[str, DataLoader]:
     train, others = data.train, {"val": data.val} | ({"test": data.test} if data.test is not None else {})
-    if data.kind == "images":
+    filed = data.kind in ("images", "sounds")
+    if filed:
         train = train.with_transform(choice.training)
         others = {name: part.with_transform(choice.preprocessing) for name, part in others.items()}
     if choice.batch_size < accumulate:
@@ -285,7 +300,7 @@ def _loaders(data: Data, choice: Choice, num_workers: int, accumulate: int) -> d
         )
     loaders = {"train": DataLoader(train, choice.batch_size // accumulate, shuffle=True, num_workers=num_workers)}
     # Larger batches where no gradients are kept; photos stay at the size of training, for the memory's sake.
-    size = choice.batch_size if data.kind == "images" else max(choice.batch_size, 256)
+    size = choice.batch_size if filed else max(choice.batch_size, 256)
     return loaders | {name: DataLoader(part, size, num_workers=num_workers) for name, part in others.items()}
 
 

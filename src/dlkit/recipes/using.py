@@ -14,11 +14,13 @@ from dlkit.errors import ArgumentError
 from dlkit.inference import load
 from dlkit.loader import DataLoader
 from dlkit.reading.policy import ReadArguments
+from dlkit.recipes.choosing import ENOUGH_HERTZ, listening_to
 from dlkit.recipes.comparing import Comparison, compare
 from dlkit.recipes.reading import NAMES, ReadOptions, kind_of, letters, read_data, rows_of
 from dlkit.storage.files import home
 from dlkit.transfer.models import create_model
 from dlkit.transforms import for_evaluation
+from dlkit.transforms.audio import AudioPreprocessing
 
 __all__ = ["compare_backbones", "download", "evaluate_file", "look_at"]
 
@@ -73,12 +75,12 @@ def compare_backbones(
     progress: bool = True,
     **reading: Unpack[ReadOptions],
 ) -> list[Comparison]:
-    """How well the features of several backbones separate the classes of a folder of images, the best first.
+    """How well the features of several backbones separate the classes of a folder of images or sounds, the best first.
 
-    All get the same images, prepared as ImageNet's; see `dlkit.compare`.
+    All get the same images, prepared as ImageNet's, or the same spectrograms; see `dlkit.compare`.
 
     Args:
-        source: Images: a folder, or letters by name.
+        source: Images: a folder, or letters by name. Sounds: a folder.
         models: Names for `create_model`; "name=weights.pth" takes a file of weights instead of the library's own.
         pretrained: False takes random weights where no file is given: the baseline that nobody should be below.
         image_size: Side of the images in pixels.
@@ -94,16 +96,16 @@ def compare_backbones(
         DownloadError: weights could not be fetched.
     """
     data = read_data(source, seed=seed, **reading)
-    if data.kind not in ("images", "letters"):
-        raise ArgumentError(f"backbones look at images, and {data.name} is {data.kind}")
+    if data.kind not in ("images", "letters", "sounds"):
+        raise ArgumentError(f"backbones look at images and spectrograms, and {data.name} is {data.kind}")
     if not models:
         raise ArgumentError("name the backbones to compare, such as torchvision/resnet18 timm/mobilenetv3_small_100")
-    letters = data.kind == "letters"
-    parts = (
-        [data.train, data.val]
-        if letters
-        else [p.with_transform(for_evaluation(image_size)) for p in (data.train, data.val)]
-    )
+    letters, parts, log_mel = data.kind == "letters", [data.train, data.val], None
+    if data.kind == "sounds":
+        heard = AudioPreprocessing(sample_rate=min(data.rate, ENOUGH_HERTZ), seconds=data.seconds)
+        parts, log_mel = [part.with_transform(heard) for part in parts], listening_to(heard)
+    elif not letters:
+        parts = [part.with_transform(for_evaluation(image_size)) for part in parts]
     train, val = (DataLoader(part, batch_size, num_workers=num_workers) for part in parts)
     rows = []
     for name in models:
@@ -114,7 +116,8 @@ def compare_backbones(
             in_chans=1 if letters else 3,
             pretrained=pretrained,
             weights=weights or None,
-            image_size=28 if letters else image_size,
+            image_size=28 if letters else None if log_mel else image_size,
+            log_mel=log_mel,
         )
         rows += compare({arch: model}, train, val, classes=data.classes, device=device, progress=progress)
     return sorted(rows, key=lambda row: row.linear, reverse=True)
@@ -148,6 +151,7 @@ def evaluate_file(
     options: dict[str, Any] = {name: value for name, value in reading.items() if value is not None}
     fitting = {
         "image": {"on_error"},
+        "audio": {"on_error"},
         "table": {"target", *ReadArguments.__annotations__},
         "text": {
             "target",
@@ -161,8 +165,8 @@ def evaluate_file(
             raise ArgumentError(
                 f"{name}={options[name]!r}: the model takes {predictor.kind}s, which have no such thing"
             )
-    if part is not None and predictor.kind != "image":
-        raise ArgumentError(f"part={part!r}: only folders of images have parts")
+    if part is not None and predictor.kind not in ("image", "audio"):
+        raise ArgumentError(f"part={part!r}: only folders of images or sounds have parts")
     if predictor.kind == "table":
         _check_target(predictor.preprocessing, options.pop("target", None))
     if predictor.kind == "image" and kind_of(source) == "letters":
