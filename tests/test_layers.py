@@ -20,10 +20,10 @@ _documents _kinds specs/columns specs/table registry
 _modes _nested _calling
 _arguments _shapes _layer_errors _encodings
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
-plots/_canvas plots/grid plots/lines plots/matrix plots/__init__
 rng lending distributed _devices launching
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets
 transforms/audio/mel transforms/audio/augment transforms/audio/spec transforms/audio/__init__ transforms/__init__
+plots/_canvas plots/grid plots/lines plots/matrix plots/sound plots/__init__
 collate/padding collate/structure collate/collating collate/__init__
 samplers/order samplers/buckets samplers/share samplers/__init__ declared wrappers _loader_arguments _handout loader
 streams

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
+import wave
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +22,7 @@ from PIL import Image
 import warm
 from dlkit import plots
 from dlkit.errors import ArgumentError
+from dlkit.transforms.audio import LogMel
 
 ORANGE = "#d55e00"
 
@@ -349,3 +353,30 @@ def test_nothing_global_is_touched() -> None:
     )
     done = warm.run(["-c", code])
     assert done.returncode == 0, done.stderr
+
+
+def test_a_waveform_and_a_spectrogram_say_what_their_axes_are(tmp_path: Path) -> None:
+    samples = torch.sin(torch.arange(6_000) / 5).repeat(2, 1)
+    wavy = plots.waveform(samples, 8_000, title="a tone", path=tmp_path / "wave.png")
+    assert [axes.get_ylabel() for axes in wavy.axes] == ["channel 0", "channel 1"]
+    assert wavy.axes[1].get_xlim() == (0, 0.75)
+    levels = LogMel(sample_rate=8_000)(samples[0])
+    shown = plots.spectrogram(levels, seconds=0.75, highest=4_000, path=tmp_path / "levels.svg")
+    assert [axes.get_ylabel() for axes in shown.axes] == ["band, up to 4,000 Hz", "dB"]
+    assert shown.axes[0].images[0].get_array().shape == tuple(levels.shape)
+    assert {path.name for path in tmp_path.iterdir()} == {"wave.png", "levels.svg"}
+    with pytest.raises(ArgumentError, match=r"a spectrogram \[bands, frames\], not of shape \[2, 6000, 1\]"):
+        plots.spectrogram(samples[..., None])
+    with pytest.raises(ArgumentError, match="NaN or infinity"):
+        plots.waveform([float("nan")], 8_000)
+
+
+def test_a_player_holds_the_recording_as_a_wav_file() -> None:
+    player = plots.play(np.array([[0.5, -2.0, 0.0], [0.25, 0.0, 1.0]], np.float32), 8_000, title="<b>")
+    with wave.open(io.BytesIO(player.content)) as file:
+        assert (file.getnchannels(), file.getframerate(), file.getnframes()) == (2, 8_000, 3)
+        found = np.frombuffer(file.readframes(3), "<i2").reshape(3, 2)
+    assert found.T.tolist() == [[16_384, -32_767, 0], [8_192, 0, 32_767]]
+    shown = player._repr_html_()
+    assert shown.startswith("<div>&lt;b&gt;</div><audio controls ")
+    assert base64.b64encode(player.content).decode() in shown

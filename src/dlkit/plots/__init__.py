@@ -1,4 +1,5 @@
-"""Pictures of a training: samples with their predictions, curves over the epochs, the confusion matrix, learning rates.
+"""Pictures of a training: samples with their predictions, curves over the epochs, the confusion matrix, learning rates;
+and of recordings: waveforms, spectrograms, and a player for notebooks.
 
 Each function returns a `matplotlib.figure.Figure` and, given a `path`, also saves it, whole or not at all; the format
 comes from the file's ending. They never touch `pyplot` or its global state, so they work on servers, in threads and in
@@ -11,5 +12,6 @@ from __future__ import annotations
 from dlkit.plots.grid import sample_grid
 from dlkit.plots.lines import curves, lr_curve
 from dlkit.plots.matrix import confusion_matrix
+from dlkit.plots.sound import play, spectrogram, waveform
 
-__all__ = ["confusion_matrix", "curves", "lr_curve", "sample_grid"]
+__all__ = ["confusion_matrix", "curves", "lr_curve", "play", "sample_grid", "spectrogram", "waveform"]
