@@ -64,6 +64,7 @@ SLOW = [
     "test_text_examples",
     "test_examples",
     "tables/test_tables_examples",
+    "datasets/test_audio_examples",
     "datasets/test_image_examples",
     "tables/test_tables_streaming",
     "test_docs",

@@ -133,7 +133,7 @@ def test_what_is_not_there_is_told_with_close_names(table: Path) -> None:
 
 def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("nothing")
-    with pytest.raises(DataError, match=r"holds neither images nor \.txt files"):
+    with pytest.raises(DataError, match=r"holds neither images nor sounds nor \.txt files"):
         read_data(tmp_path)
 
 
