@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,13 @@ from dlkit.datasets import (
     NotMNIST,
     TextDataset,
 )
-from dlkit.errors import ArgumentError
+from dlkit.errors import ArgumentError, DataError
 from dlkit.splits import split_indices
 
 PEOPLE = 12
 ROWS = 5 * PEOPLE
 
-COMMON = {"fractions": None, "stratify": True, "group": None, "dedupe": None, "seed": 0}
+COMMON = {"fractions": None, "stratify": True, "group": None, "dedupe": None, "time": None, "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -43,9 +44,10 @@ COMMON = {"fractions": None, "stratify": True, "group": None, "dedupe": None, "s
 def test_all_have_one_signature(kind: Any) -> None:
     found = inspect.signature(kind.split).parameters
     names = [name for name in found if name in COMMON]
-    assert names == list(COMMON)
+    timeless = kind in (NotMNIST, Glyphs)  # letters from fonts have no past
+    assert names == [name for name in COMMON if name != "time" or not timeless]
     usual = COMMON | ({"group": "font"} if kind is Glyphs else {})  # which says so: else a letter's twin is easy
-    assert {name: found[name].default for name in names} == usual
+    assert {name: found[name].default for name in names} == {name: usual[name] for name in names}
     assert found["fractions"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert all(found[name].kind is inspect.Parameter.KEYWORD_ONLY for name in names[1:])
     assert next(iter(found)) in ("self", "source", "fractions")
@@ -53,7 +55,7 @@ def test_all_have_one_signature(kind: Any) -> None:
 
 def test_indices_are_split_with_the_same_names() -> None:
     found = inspect.signature(split_indices).parameters
-    assert [name for name in found if name in COMMON] == ["fractions", "stratify", "group", "dedupe", "seed"]
+    assert [name for name in found if name in COMMON] == list(COMMON)
     assert isinstance(split_indices(10), tuple)
     assert [len(part) for part in split_indices(10)] == [8, 1, 1]
 
@@ -189,3 +191,48 @@ def test_groups_stay_together(case: Case) -> None:
     assert all(len(part) % 5 == 0 for part in few)
     with pytest.raises((ArgumentError, ValueError), match=r"group|column"):
         case.split(0.5, group="nothing of the kind")
+
+
+@pytest.mark.parametrize("kind", ["table", "text", "files"])
+def test_the_past_is_trained_on_and_the_future_judges(frame: pd.DataFrame, kind: str) -> None:
+    days = [f"{1 + number * 7 % 28}.{1 + number * 5 % 12}.2024" for number in range(ROWS)]
+    timed = frame.assign(day=days, text=[f"text {number}" for number in range(ROWS)])
+    case = Case(timed, kind)
+    moments = [tuple(map(int, reversed(day.split(".")))) for day in days]
+    time = [f"{year}-{month:02}-{day:02}" for year, month, day in moments] if kind == "files" else "day"
+    parts = case.split(time=time, dedupe=False)
+    assert sum(map(len, parts)) == ROWS
+    assert len(parts[0]) == pytest.approx(48, abs=3)
+    seen = [[moments[number] for number in numbers(case, part)] for part in parts]
+    assert all(max(before) < min(after) for before, after in itertools.pairwise(seen))
+    if kind != "files":
+        with pytest.raises((ArgumentError, DataError), match="has no column 'nothing of the kind'"):
+            case.split(0.5, time="nothing of the kind")
+        with pytest.raises(DataError, match="neither dates nor numbers"):
+            case.split(0.5, time="person", dedupe=False)
+        case.frame = timed.assign(day=[f"{1 + number % 12}/{1 + number % 9}/2024" for number in range(ROWS)])
+        with pytest.raises(DataError, match="which are different orders in time"):
+            case.split(0.5, time="day", dedupe=False)
+
+
+def numbers(case: Case, part: Any) -> list[int]:
+    if case.kind == "files":
+        return [int(part.path(place).stem) for place in range(len(part))]
+    texts = part.texts if case.kind == "text" else [sample[0]["text"] for sample in part]
+    return [int(text.split()[1]) for text in texts]
+
+
+def test_what_belongs_together_goes_with_its_latest_moment() -> None:
+    train, test = split_indices(6, 0.5, time=[1, 2, 3, 4, 5, 6], group=["a", "b", "c", "a", "d", "e"])
+    assert (train.tolist(), test.tolist()) == ([1, 2], [0, 3, 4, 5])  # 0 goes with 3, behind the cut
+    with pytest.raises(ArgumentError, match="would be empty: the samples have only 1 moments"):
+        split_indices(6, 0.5, time=[1] * 6)
+    with pytest.raises(ArgumentError, match="time has no value for sample 1"):
+        split_indices(3, 0.5, time=[1.0, float("nan"), 2.0])
+    with pytest.raises(ArgumentError, match="time must hold dates or numbers"):
+        split_indices(3, 0.5, time=["a", "b", "c"])
+
+
+def test_a_stream_has_no_past(frame: pd.DataFrame) -> None:
+    with pytest.raises(ArgumentError, match="time= needs all rows in memory"):
+        Case(frame, "stream").split(time="x")

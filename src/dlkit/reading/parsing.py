@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dlkit.errors import DataError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "fitting_form",
     "is_code",
     "looks_like_number",
+    "moments",
     "mostly_numbers",
     "number_format",
     "parse_number",
@@ -412,6 +414,35 @@ def as_dates(cells: Strings, form: str, missing: Collection[str]) -> tuple[Dates
     parsed[there] = _dates([text for text in texts if text is not None], form)
     bad = there & np.isnat(parsed) & (cells.counts() > 0)
     return Dates(cells.mapped(parsed, np.datetime64("NaT", "us"), "datetime64[us]")), bad
+
+
+def moments(cells: Cells, missing: Collection[str], form: str = "") -> Array:
+    """A column of dates or numbers as values that have an order; NaT or NaN where there is none.
+
+    Args:
+        cells: The column.
+        missing: Missing marks.
+        form: How dates are written, where that is known.
+
+    Raises:
+        DataError: there are neither dates nor numbers, or dates that may have the day or the month first.
+    """
+    if not isinstance(cells, Strings):
+        return cells.values
+    texts = [text for text in present(cells.pool.tolist(), missing) if text is not None]
+    dates = form or date_format(texts)
+    if dates is not None:
+        other = None if form else day_first(dates)
+        if other is not None and fits(texts, other):
+            raise DataError(
+                f"{texts[0]!r} may be {dates} or {other}, which are different orders in time: say dates={{...: "
+                f"{other!r}}} of a table, or write such dates as 2024-12-31"
+            )
+        return as_dates(cells, dates, missing)[0].values
+    numbers = number_format(texts)
+    if numbers is None:
+        raise DataError(f"{next(iter(texts), '')!r} and others are neither dates nor numbers, which have an order")
+    return as_numbers(cells, numbers, missing)[0].values
 
 
 def settled(cells: Strings, missing: Collection[str], decimal: str = "") -> Cells:

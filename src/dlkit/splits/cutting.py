@@ -32,6 +32,7 @@ def split_indices(
     stratify: Values | None = None,
     group: Values | None = None,
     dedupe: Values | None = None,
+    time: Values | None = None,
     seed: int = 0,
     class_names: Sequence[str] | None = None,
 ) -> tuple[Ints, ...]:
@@ -51,6 +52,10 @@ def split_indices(
         group: [n] keys (a patient, a speaker, a font); samples with equal keys never fall into different parts.
         dedupe: [n] content keys, usually `content_keys(data)`; equal samples never fall into different parts. Joined
             with `group` where both are given.
+        time: [n] moments (dates or numbers): the first part has the earliest samples, the last one the latest, so that
+            the past is trained on and the future judges. `stratify` and `seed` mean nothing then. Equal moments stay
+            together; of samples that `group` or `dedupe` bind together the latest moment counts, so that no part holds
+            anything later than what the next one begins with.
         seed: Another seed gives another split of the same sizes.
         class_names: What warnings call the labels 0, 1, ... of `stratify`.
 
@@ -58,8 +63,8 @@ def split_indices(
         One int64 array of indices per part.
 
     Raises:
-        ArgumentError: shares that do not sum to 1, a wrong length, fewer groups than parts, or a part that would be
-            empty.
+        ArgumentError: shares that do not sum to 1, a wrong length, fewer groups than parts, moments that are missing or
+            none, or a part that would be empty.
 
     Warns:
         UserWarning: a class has fewer samples than there are parts; all of them go to the first part.
@@ -70,10 +75,15 @@ def split_indices(
     >>> labels = ["a", "b"] * 10
     >>> [sum(labels[i] == "a" for i in part) for part in split_indices(20, [0.5, 0.3, 0.2], stratify=labels)]
     [5, 3, 2]
+    >>> [part.tolist() for part in split_indices(4, 0.5, time=[2024, 2021, 2023, 2022])]
+    [[1, 3], [0, 2]]
     """
     shares = shares_of(fractions)
     if n < len(shares):
         raise ArgumentError(f"{n} samples cannot be cut into {len(shares)} parts")
+    if time is not None:
+        parts = _by_time(_moments(time, n), _bound_together(n, group, dedupe), shares)
+        return tuple(np.flatnonzero(parts == part) for part in range(len(shares)))
     classes = np.zeros(n, np.int64) if stratify is None else _codes(stratify, n, "stratify")
     sizes = np.bincount(classes)
     rare = np.zeros(len(sizes), dtype=bool) if stratify is None else sizes < len(shares)
@@ -136,6 +146,40 @@ def shares_of(fractions: Fractions = None) -> tuple[float, ...]:
             f"fractions must be one number between 0 and 1 or shares above 0 that sum to 1, not {fractions!r}"
         )
     return tuple(share / sum(shares) for share in shares)
+
+
+def _moments(time: Values, n: int) -> Ints:
+    """The rank of each moment, equal ones with the same."""
+    array = as_array(time)
+    if array.ndim != 1 or len(array) != n:
+        raise ArgumentError(f"time must have one value for each of the {n} samples, not shape {list(array.shape)}")
+    if array.dtype.kind in "OUS":
+        numbers = all(isinstance(value, int | float) for value in array.tolist())
+        try:
+            array = array.astype(np.float64 if numbers else "datetime64[us]")
+        except (ValueError, TypeError) as error:
+            raise ArgumentError(f"time must hold dates or numbers: {error}") from error
+    if (missing := array != array).any():
+        raise ArgumentError(f"time has no value for sample {int(np.argmax(missing))}")
+    return np.unique(array, return_inverse=True)[1].astype(np.int64)
+
+
+def _by_time(ranks: Ints, bound: Ints | None, shares: Sequence[float]) -> Ints:
+    """The part of each sample, cut between the moments at which the sizes come nearest to the shares."""
+    if bound is not None:
+        last = np.zeros(int(bound.max()) + 1, np.int64)
+        np.maximum.at(last, bound, ranks)
+        ranks = last[bound]
+    upto = np.cumsum(np.bincount(ranks))
+    wanted = np.cumsum(_apportion(len(ranks), shares))[:-1]
+    cuts = np.abs(upto - wanted[:, None]).argmin(1)
+    parts = np.searchsorted(np.sort(cuts), ranks, side="left").astype(np.int64)
+    if (empty := np.flatnonzero(np.bincount(parts, minlength=len(shares)) == 0)).size:
+        raise ArgumentError(
+            f"part {empty[0]} (share {shares[empty[0]]:g}) would be empty: the samples have only "
+            f"{len(np.unique(ranks))} moments that they can be cut at, or one of them has too many"
+        )
+    return parts
 
 
 def _rare(stratify: Any, classes: Ints, sizes: Ints, rare: Any, names: Sequence[str] | None) -> str:

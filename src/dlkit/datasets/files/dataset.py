@@ -306,6 +306,7 @@ class FileDataset(Dataset[Any]):
         stratify: bool = True,
         group: Any = None,
         dedupe: bool | None = None,
+        time: Any = None,
         seed: int = 0,
         transform: Sequence[Transform | None] | None = None,
     ) -> tuple[Self, ...]:
@@ -319,6 +320,8 @@ class FileDataset(Dataset[Any]):
                 fall into different parts.
             dedupe: Files of equal content never fall into different parts. Only files of equal size are read for it.
                 None is True for files.
+            time: One date or number per sample, or a function of its path: the first part has the earliest samples,
+                the last one the latest.
             seed: Another seed gives another split of the same sizes.
             transform: One transform (or None) for each part. By default all have this dataset's, without `augment` and
                 `batch_transform` from the second part on.
@@ -328,21 +331,23 @@ class FileDataset(Dataset[Any]):
         """
         if self.parts:
             return self._laid_out(fractions, transform)
-        if isinstance(group, str):
-            raise ArgumentError(f"group must be one key for each file, or a function of its path, not {group!r}")
-        if callable(group):
-            group = [group(path) for path in self._paths()]
         parts = split_indices(
             len(self),
             fractions,
             stratify=self.targets if stratify and self.counts else None,
             class_names=self.classes,
-            group=group,
+            group=self._one_each("group", group),
             dedupe=content_keys(self._paths(), self._threads()) if dedupe is None or dedupe else None,
+            time=self._one_each("time", time),
             seed=seed,
         )
         chosen = [self.indices.index_select(0, torch.from_numpy(part)) for part in parts]
         return self._parts(chosen, transform)
+
+    def _one_each(self, name: str, given: Any) -> Any:
+        if isinstance(given, str):
+            raise ArgumentError(f"{name} must be one key for each file, or a function of its path, not {given!r}")
+        return [given(path) for path in self._paths()] if callable(given) else given
 
     def _laid_out(self, fractions: Fractions, transform: Sequence[Transform | None] | None) -> tuple[Self, ...]:
         if fractions is not None:

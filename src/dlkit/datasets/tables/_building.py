@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,9 @@ from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._pipeline import Applying, Dealt, Fitting, Known, Pass
 from dlkit.datasets.tables._settings import Settings, text_columns, under_schema
+from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Skipped, Strings, Table, ranked, text_of
+from dlkit.reading.parsing import moments
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 from dlkit.specs.table import Schema, Target
@@ -54,6 +56,9 @@ class ExactSplit:
         seed: Another seed gives another split.
         dedupe: Whether rows that are equal in every column go together.
         strict: Whether rows that cannot be used stop everything.
+        time: A column whose order the parts follow.
+        marks: Missing marks.
+        date_form: How the caller says that its dates are written.
     """
 
     fractions: Fractions
@@ -62,6 +67,9 @@ class ExactSplit:
     seed: int
     dedupe: bool
     strict: bool
+    time: str | None = None
+    marks: Sequence[str] = ()
+    date_form: str = ""
 
     @property
     def num_parts(self) -> int:
@@ -83,12 +91,26 @@ class ExactSplit:
             class_names=target.classes if target is not None and named else None,
             group=None if self.group is None else _keys(piece, self.group)[rows],
             dedupe=row_keys(piece)[rows] if self.dedupe else None,
+            time=None if self.time is None else self._moments(piece, self.time, rows),
             seed=self.seed,
         )
         parts = np.full(len(piece), -1, dtype=np.int64)
         for number, part in enumerate(cut):
             parts[rows[part]] = number
         return parts
+
+    def _moments(self, piece: Table, column: str, rows: Array) -> Array:
+        if column not in piece.columns:
+            there = ", ".join(map(repr, piece.columns))
+            raise ArgumentError(f"time: {piece.origin} has no column {column!r}; its columns are {there}")
+        try:
+            found = moments(piece.columns[column], self.marks, self.date_form)[rows]
+        except DataError as error:
+            raise DataError(f"time: in column {column!r} of {piece.origin} {error}") from error
+        if (missing := found != found).any():
+            place = piece.places(int(rows[np.argmax(missing)]))
+            raise DataError(f"{place} has no time in column {column!r}, so it belongs to no part; leave it out first")
+        return found
 
 
 def row_keys(table: Table) -> Array:

@@ -64,9 +64,9 @@ class Roles:
     group: str | None = None
     date_forms: tuple[tuple[str, str], ...] = ()
 
-    def date_form(self, name: str) -> str | None:
+    def date_form(self, name: str | None) -> str | None:
         """How the caller says that a column's dates are written."""
-        return dict(self.date_forms).get(name)
+        return dict(self.date_forms).get(name or "")
 
     def check(self, names: Sequence[str], origin: str) -> None:
         """Every named column must be there, in one role only."""

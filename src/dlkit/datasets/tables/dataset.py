@@ -164,6 +164,7 @@ class CSVDataset(InMemoryDataset):
         stratify: bool = True,
         group: str | None = None,
         dedupe: bool | None = None,
+        time: str | None = None,
         seed: int = 0,
         streaming: bool = False,
         **options: Unpack[TableOptions],
@@ -180,6 +181,9 @@ class CSVDataset(InMemoryDataset):
                 out of the inputs.
             dedupe: Rows that are equal in every column never fall into different parts. None is False for tables, where
                 equal rows are usually different cases; texts and images are copies, and it is True.
+            time: A column of dates or numbers: the first part has the earliest rows, the last one the latest, so that
+                the past is trained on and the future judges; see `dlkit.splits.split_indices`. It stays an input
+                unless `drop` names it.
             seed: Another seed gives another split.
             streaming: As for the class. Each row (or group) is then dealt by a hash of its place (or value), so the
                 shares are met on average, and those of the classes as well, whatever `stratify` says.
@@ -197,11 +201,18 @@ class CSVDataset(InMemoryDataset):
         check_known("CSVDataset.split", options, TableOptions)
         settings = settings_of({**options, "group": group})
         if streaming:
+            if time is not None:
+                raise ArgumentError(
+                    "time= needs all rows in memory, as a stream is dealt row by row; leave out streaming=, or write "
+                    "past and future to two files"
+                )
             split = HashSplit(shares_of(fractions), seed, group, dedupe=bool(dedupe))
             found = index_of(source, settings, None, split)
             return tuple(cls._of_stream(Stream(found, part, settings)) for part in range(len(split.fractions)))
         strict = settings.read.on_error == "raise"
-        exact = ExactSplit(fractions, stratify, group, seed, dedupe=bool(dedupe), strict=strict)
+        form = settings.roles.date_form(time) or ""
+        marks = settings.read.missing
+        exact = ExactSplit(fractions, stratify, group, seed, bool(dedupe), strict, time, marks, form)
         return tuple(cls._of(part) for part in build(source, settings, None, exact))
 
     @classmethod

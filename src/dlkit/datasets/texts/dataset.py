@@ -17,7 +17,7 @@ from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.datasets.texts.rows import Roles, TextRows, read_rows
 from dlkit.datasets.texts.sources import Column, Format, TextReading
 from dlkit.errors import ArgumentError
-from dlkit.reading.parsing import DEFAULT_MISSING
+from dlkit.reading.parsing import DEFAULT_MISSING, moments
 from dlkit.reading.policy import check_known
 from dlkit.specs.text import TextSpec
 from dlkit.splits import Fractions, content_keys, split_indices
@@ -190,6 +190,7 @@ class TextDataset(PackedTextDataset):
         stratify: bool = True,
         group: Column | None = None,
         dedupe: bool | None = None,
+        time: Column | None = None,
         seed: int = 0,
         **options: Unpack[TextOptions],
     ) -> tuple[Self, ...]:
@@ -202,6 +203,7 @@ class TextDataset(PackedTextDataset):
             stratify: Keep the shares of the classes in every part.
             group: A column whose equal values never fall into different parts (an author, a conversation).
             dedupe: Equal texts never fall into different parts. None is True for texts.
+            time: A column of dates or numbers: the first part has the earliest texts, the last one the latest.
             seed: Another seed gives another split.
             **options: The arguments of the class, without `spec`.
 
@@ -214,7 +216,7 @@ class TextDataset(PackedTextDataset):
         (15, 5, True)
         """
         check_known("TextDataset.split", options, TextOptions)
-        rows, meaning = _read(source, options, group)
+        rows, meaning = _read(source, options, group, time)
         classes = meaning.classes if meaning is not None else ()
         parts = split_indices(
             len(rows),
@@ -225,6 +227,7 @@ class TextDataset(PackedTextDataset):
             dedupe=content_keys(rows.texts[0] if len(rows.texts) == 1 else list(zip(*rows.texts, strict=True)))
             if dedupe is None or dedupe
             else None,
+            time=None if rows.times is None else moments(rows.times, options.get("missing", DEFAULT_MISSING)),
             seed=seed,
         )
         chosen = [rows.select(part) for part in parts]
@@ -306,7 +309,9 @@ class TextDataset(PackedTextDataset):
         return Lines.of(told[0], *(f"  {line}" for line in told[1:]))
 
 
-def _read(source: Any, options: TextOptions, group: Column | None = None) -> tuple[TextRows, Targets | None]:
+def _read(
+    source: Any, options: TextOptions, group: Column | None = None, time: Column | None = None
+) -> tuple[TextRows, Targets | None]:
     """The rows that can be used, and what their targets are, which all rows together say."""
     texts = [_columns("text", options.get("text", 0))]
     if options.get("pair") is not None:
@@ -316,7 +321,7 @@ def _read(source: Any, options: TextOptions, group: Column | None = None) -> tup
     if task not in get_args(Task):
         raise ArgumentError(f"task must be one of {', '.join(get_args(Task))}, not {task!r}")
     reader = TargetReader(task=task, classes=options.get("classes"))
-    roles = Roles(texts=tuple(texts), target=options.get("target"), group=group)
+    roles = Roles(texts=tuple(texts), target=options.get("target"), group=group, time=time)
     rows = read_rows(source, roles, reading, reader, budget=options.get("memory_bytes", 1 << 30))
     if rows.targets is None:
         return rows, None

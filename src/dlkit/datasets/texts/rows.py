@@ -37,11 +37,13 @@ class Roles:
         texts: The columns of each text, which are joined: one text, or two for pairs.
         target: A column, or a value for each row.
         group: A column.
+        time: A column.
     """
 
     texts: tuple[tuple[Column, ...], ...]
     target: Any = None
     group: Column | None = None
+    time: Column | None = None
 
     @property
     def target_column(self) -> Column | None:
@@ -57,6 +59,7 @@ class TextRows:
         texts: One or, for pairs, two lists of texts.
         targets: The target of each row as text, None for unlabelled texts.
         groups: The group of each row, None where none was asked for.
+        times: The same of the moment, as text.
         numbers: int64 [N], of each row among all that were read.
         places: Maps such a number to where the row stands.
         notes: How the source was understood.
@@ -68,6 +71,7 @@ class TextRows:
     texts: tuple[PackedStrings, ...]
     targets: Strings | None
     groups: Strings | None
+    times: Strings | None
     numbers: Array
     places: Stacked
     notes: tuple[str, ...] = ()
@@ -89,6 +93,7 @@ class TextRows:
             texts=tuple(texts.select(indices) for texts in self.texts),
             targets=self.targets and self.targets.take(indices),
             groups=self.groups and self.groups.take(indices),
+            times=self.times and self.times.take(indices),
             numbers=self.numbers[indices],
         )
 
@@ -144,7 +149,7 @@ def read_rows(
         labelled = has_class_folders(Path(source).expanduser(), options.pattern)
         roles = replace(roles, target="class") if labelled else roles
     texts = [column for columns in roles.texts for column in columns]
-    others = [column for column in (roles.target_column, roles.group) if column is not None]
+    others = [column for column in (roles.target_column, roles.group, roles.time) if column is not None]
     opened = open_source(source, [*texts, *others], len(texts), options)
     collected = _Collected(opened, roles, targets, budget)
     given = roles.target is not None and roles.target_column is None
@@ -186,8 +191,9 @@ class _Collected:
         given = None if roles.target is None else _GIVEN
         self.target = given if roles.target_column is None else next(names)
         self.group = None if roles.group is None else next(names)
+        self.time = None if roles.time is None else next(names)
         self.texts = [StringsWriter(budget=budget, folder=home_of("text")) for _ in self.columns]
-        self.targets, self.groups = list[Cells](), list[Cells]()
+        self.targets, self.groups, self.times = list[Cells](), list[Cells](), list[Cells]()
         self.numbers, self.starts, self.places = list[Array](), [0], list[Any]()
         self.skipped: list[Skipped] = []
 
@@ -210,6 +216,8 @@ class _Collected:
             self.targets.append(targets.take(good))
         if self.group is not None:
             self.groups.append(text_of(table.columns[self.group]).take(good))
+        if self.time is not None:
+            self.times.append(text_of(table.columns[self.time]).take(good))
         self.numbers.append(self.starts[-1] + good)
         self.places.append(table.places)
         self.starts.append(self.starts[-1] + len(table))
@@ -234,6 +242,7 @@ class _Collected:
             texts=texts,
             targets=None if self.target is None else joined(self.targets),
             groups=None if self.group is None else joined(self.groups),
+            times=None if self.time is None else joined(self.times),
             numbers=np.concatenate(self.numbers),
             places=Stacked(self.starts[:-1], self.places),
             notes=(self.source.how,),
