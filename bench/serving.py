@@ -1,18 +1,21 @@
 """Requests per second and latency of `dlkit serve`, beside the bare loop, FastAPI and LitServe, in turn.
 
-    python bench/serving.py [--rounds 3] [--seconds 4] [--only images|tables]
+    python bench/serving.py [--rounds 2] [--seconds 3] [--only images|tables] [--peers PYTHON]
 
 All contenders decode and compute with the same `dlkit.Predictor`, on as many threads as there are cores, one of torch
-each; the bare loop does it without HTTP. Images: MobileNetV2 on JPEGs of 500x375 pixels; 1 and 16 clients in a closed
-loop, and twice as many requests as the bare loop manages, at fixed times, whoever has been answered. Tables: one row a
-request with 1 and 16 clients, and 1,000 rows a request as CSV beside `Predictor.predict`. The clients are one more
-process's worth of work on the same cores, for every contender alike. FastAPI and LitServe run where they are installed.
+each; the bare loop does it without HTTP. Every server is started once and stands still (SIGSTOP) while another one is
+measured. Images: MobileNetV2 on JPEGs of 500x375 pixels; 1 and 16 clients in a closed loop, then twice as many requests
+as the bare loop manages, at fixed times, whoever has been answered. Tables: one row a request with 1 and 16 clients,
+beside a Starlette application that answers a constant; overload is eight times as many clients, which ask again at
+once; and 1,000 rows a request as CSV beside `Predictor.predict`. The clients are one more process's worth of work on
+the same cores, for every contender alike. FastAPI and LitServe run where PYTHON (by default this one) has them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import contextlib
 import io
 import json
@@ -57,33 +60,59 @@ def predict(given=fastapi.Depends(read)): return {{"label": one(*given)}}
 uvicorn.run(app, port=int(sys.argv[2]), log_level="error")
 """
 LITSERVE = f"""{LOAD}
-import litserve, fastapi
+import fastapi, litserve, typing
+async def read(request: fastapi.Request): return await request.body(), request.headers["content-type"]
 class Api(litserve.LitAPI):
     def setup(self, device): torch.set_num_threads(1)
-    async def decode_request(self, request: fastapi.Request):
-        return await request.body(), request.headers["content-type"]
+    def decode_request(self, request: typing.Annotated[tuple, fastapi.Depends(read)]): return request
     def predict(self, given): return one(*given)
     def encode_response(self, label): return {{"label": label}}
 if __name__ == "__main__":
-    server = litserve.LitServer(Api(enable_async=False), accelerator="cpu", workers_per_device={CORES})
+    server = litserve.LitServer(Api(), accelerator="cpu", workers_per_device={CORES})
     server.run(port=int(sys.argv[2]), generate_client_file=False, log_level="error")
 """
+STARLETTE = """
+import sys, uvicorn
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+async def predict(request):
+    await request.body()
+    return Response(b'{"label": "a"}', media_type="application/json")
+async def ready(request): return Response()
+routes = [Route("/predict", predict, methods=["POST"]), Route("/ready", ready)]
+uvicorn.run(Starlette(routes=routes), port=int(sys.argv[2]), log_level="error", access_log=False)
+"""
+CLIENTS, MORE = 16, 128
 
 
 class Seen(NamedTuple):
-    """What clients saw."""
+    """What clients saw.
+
+    Attributes:
+        per_second: Requests answered.
+        seconds: Until each was answered.
+        refused: Seconds until each of the others was refused.
+    """
 
     per_second: float
     seconds: list[float]
     refused: list[float]
 
+    @classmethod
+    def joined(cls, parts: list[Seen]) -> Seen:
+        """Several rounds as one; the rate is the median."""
+        seconds, refused = ([one for part in parts for one in getattr(part, name)] for name in ("seconds", "refused"))
+        return cls(statistics.median(part.per_second for part in parts), seconds, refused)
+
+    def share(self, percent: float, *, refused: bool = False) -> float:
+        """A percentile of the latency, in milliseconds."""
+        return 1000 * float(np.percentile((self.refused if refused else self.seconds) or [np.nan], percent))
+
     def told(self) -> str:
         """One line."""
-        p50, p95 = (1000 * float(np.percentile(self.seconds or [np.nan], share)) for share in (50, 95))
-        refused = (
-            f", {len(self.refused)} refused in {1000 * statistics.median(self.refused):.1f} ms" if self.refused else ""
-        )
-        return f"{self.per_second:9.1f}/s  p50 {p50:7.1f} ms  p95 {p95:7.1f} ms{refused}"
+        last = f"   {len(self.refused)} refused, p95 {self.share(95, refused=True):.1f} ms" if self.refused else ""
+        return f"{self.per_second:9.1f}/s   p50 {self.share(50):7.1f} ms   p95 {self.share(95):7.1f} ms{last}"
 
 
 async def request(port: int, head: bytes, body: bytes, connection: list[Any]) -> int:
@@ -140,26 +169,53 @@ def head_of(media: str) -> bytes:
     return b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: " + media.encode() + b"\r\nContent-Length: %d\r\n\r\n"
 
 
-@contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[None]:
-    """A server in a process group of its own, which is ended whole: LitServe leaves processes behind."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(
-        [sys.executable, *command], start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet
-    )  # type: ignore[call-overload]
-    try:
-        until = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < until:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=2).close()
-                break
+class Server:
+    """A contender in a process group of its own, which is ended whole: LitServe leaves processes behind.
+
+    Args:
+        command: Without the port, which comes last.
+        ready: The path that answers 200 when it can be asked.
+    """
+
+    def __init__(self, command: list[str], ready: str) -> None:
+        self.port, quiet = free_port(), {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(  # type: ignore[call-overload]
+            [*command, str(self.port)], start_new_session=True, env=environment, **quiet
+        )
+        atexit.register(self.end)  # also of a bench that is broken off
+        until = time.monotonic() + 180
+        while not self._answers(ready):
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise SystemExit(f"this server does not answer: {command}")
             time.sleep(0.2)
-        yield
-    finally:
+        self._signal(signal.SIGSTOP)
+
+    def _answers(self, path: str) -> bool:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2).close()
+            return True
+        return False
+
+    def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(20)
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(self._process.pid, number)
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[int]:
+        """Its port, while it may work."""
+        self._signal(signal.SIGCONT)
+        yield self.port
+        self._signal(signal.SIGSTOP)
+
+    def end(self) -> None:
+        """End it and all that it started."""
+        atexit.unregister(self.end)
+        self._signal(signal.SIGCONT)
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(20)
+        self._signal(signal.SIGKILL)
 
 
 def bare(predict: Callable[[int], Any], seconds: float) -> float:
@@ -186,17 +242,19 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def contenders(file: Path, port: int, *, peers: bool) -> dict[str, list[str]]:
-    here = {"dlkit": ["-m", "dlkit", "serve", str(file), "--port", str(port), "--queue", "16"]}
-    for name, module, source in (("FastAPI", "fastapi", FASTAPI), ("LitServe", "litserve", LITSERVE)):
+def contenders(file: Path, options: Any, *, queue: int, peers: bool, constant: bool) -> dict[str, Server]:
+    command = [sys.executable, "-m", "dlkit", "serve", str(file), "--queue", str(queue), "--port"]
+    here = {"dlkit": Server(command, "/v2/health/ready")}
+    others = [("FastAPI", "fastapi", FASTAPI, "/openapi.json"), ("LitServe", "litserve", LITSERVE, "/health")]
+    others = others * peers + [("Starlette, a constant", "starlette", STARLETTE, "/ready")] * constant
+    for name, module, source, ready in others:
         script = file.with_name(f"{module}_server.py")
         script.write_text(source)
-        if not peers:
-            continue
-        if subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode == 0:
-            here[name] = [str(script), str(file), str(port)]
+        python = sys.executable if module == "starlette" else options.peers
+        if subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0:
+            here[name] = Server([python, str(script), str(file)], ready)
         else:
-            print(f"{name} is not installed")
+            print(f"{name} is not installed in {Path(python).name}; --peers names a Python that has it")
     return here
 
 
@@ -224,55 +282,85 @@ def table_model(folder: Path) -> tuple[Path, pd.DataFrame]:
     return dlkit.save(TabularMLP(data.schema), folder / "rows.safetensors", preprocessing=data), table
 
 
-def measure(file: Path, media: str, bodies: list[bytes], predict: Callable[[int], Any], options: Any) -> None:
-    """Every contender in turn, `rounds` times; medians of the rates, and the last round's latencies."""
-    rates, loops = dict[str, list[float]](), list[float]()
-    for number in range(options.rounds):
-        loops.append(bare(predict, options.seconds))
-        for name, command in contenders(file, port := free_port(), peers=media != "text/csv").items():
-            with running(command, port):
-                asyncio.run(closed(port, head_of(media), bodies, 4, 1.0))
-                for clients in (1, 16):
-                    seen = asyncio.run(closed(port, head_of(media), bodies, clients, options.seconds))
-                    rates.setdefault(f"{name}, {clients} clients", []).append(seen.per_second)
-                    print(f"round {number}: {name:9} {clients:2} clients {seen.told()}", flush=True)
-                seen = asyncio.run(opened(port, head_of(media), bodies, 2 * loops[-1], options.seconds))
-                print(f"round {number}: {name:9} overload   {seen.told()}", flush=True)
-    loop = statistics.median(loops)
-    print(f"bare loop of {CORES} threads: {loop:.1f}/s")
-    for name, found in rates.items():
-        print(f"{name:24} {statistics.median(found):9.1f}/s, {statistics.median(found) / loop:.2f} of the bare loop")
+def measure(servers: dict[str, Server], media: str, bodies: list[bytes], predict: Any, options: Any) -> None:
+    """Every contender in turn, round after round: medians of the rates, percentiles over all rounds."""
+    loops, seen = list[float](), dict[tuple[str, str], list[Seen]]()
+    head, seconds = head_of(media), options.seconds
+
+    def note(name: str, load: str, found: Any) -> None:
+        seen.setdefault((name, load), []).append(asyncio.run(found))
+
+    for _ in range(options.rounds):
+        loops.append(bare(predict, seconds))
+        for name, server in servers.items():
+            with server.awake() as port:
+                asyncio.run(closed(port, head, bodies, 4, 0.5))
+                for clients in (1, CLIENTS):
+                    note(name, f"{clients} clients", closed(port, head, bodies, clients, seconds))
+                if media.startswith("image"):
+                    note(name, "overload", opened(port, head, bodies, 2 * loops[-1], seconds))
+                elif media == "application/json":
+                    note(name, "overload", closed(port, head, bodies, MORE, seconds))
+    loop, whole = statistics.median(loops), {key: Seen.joined(parts) for key, parts in seen.items()}
+    print(f"{f'bare loop of {CORES} threads':34} {loop:9.1f}/s")
+    for (name, load), found in whole.items():
+        print(f"{f'{name}, {load}':34} {found.told()}   {found.per_second / loop:5.2f} of the bare loop")
+    _compared(whole, f"{CLIENTS} clients")
+    for server in servers.values():
+        server.end()
+
+
+def _compared(whole: dict[tuple[str, str], Seen], usual: str) -> None:
+    """The ratios that matter."""
+    mine = whole["dlkit", usual]
+    for name in dict.fromkeys(name for name, _ in whole if name != "dlkit"):
+        peer = whole[name, usual]
+        print(
+            f"dlkit / {name}, {usual}: {mine.per_second / peer.per_second:.2f} of its requests per second, "
+            f"{mine.share(95) / peer.share(95):.2f} of its p95"
+        )
+    if ("dlkit", "overload") in whole:
+        ratio = whole["dlkit", "overload"].share(95) / mine.share(95)
+        print(f"dlkit, p95 of what it takes under overload / with {usual}: {ratio:.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--only", choices=["images", "tables"])
+    parser.add_argument("--peers", default=sys.executable, metavar="PYTHON")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
         if options.only != "tables":
-            file, bodies = image_model(folder), photos()
-            predictor = dlkit.load(file)
-            print("== images: MobileNetV2, JPEG of 500x375")
-            measure(file, "image/jpeg", bodies, lambda n: predictor.predict_one(bodies[n % 8]), options)
+            images(Path(name), options)
         if options.only != "images":
-            file, table = table_model(folder)
-            rows = json.loads(table.head(64).to_json(orient="records"))
-            predictor = dlkit.load(file)
-            print("== tables: one row a request")
-            measure(
-                file,
-                "application/json",
-                [json.dumps(row).encode() for row in rows],
-                lambda n: predictor.predict_one(rows[n % 64]),
-                options,
-            )
-            print("== tables: 1,000 rows a request, as CSV")
-            content = table.to_csv(index=False).encode()
-            measure(file, "text/csv", [content], lambda n: predictor.predict(content, progress=False), options)
+            tables(Path(name), options)
+
+
+def images(folder: Path, options: Any) -> None:
+    file, bodies = image_model(folder), photos()
+    predictor = dlkit.load(file)
+    print("== images: MobileNetV2, JPEG of 500x375", flush=True)
+    servers = contenders(file, options, queue=CLIENTS, peers=True, constant=False)
+    measure(servers, "image/jpeg", bodies, lambda n: predictor.predict_one(bodies[n % 8]), options)
+
+
+def tables(folder: Path, options: Any) -> None:
+    file, table = table_model(folder)
+    predictor, rows = dlkit.load(file), json.loads(table.head(64).to_json(orient="records"))
+    print("== tables: one row a request", flush=True)
+    servers = contenders(file, options, queue=64, peers=True, constant=True)
+    bodies = [json.dumps(row).encode() for row in rows]
+    measure(servers, "application/json", bodies, lambda n: predictor.predict_one(rows[n % 64]), options)
+    print("== tables: 1,000 rows a request, as CSV", flush=True)
+    servers, content = (
+        contenders(file, options, queue=64, peers=False, constant=False),
+        table.to_csv(index=False).encode(),
+    )
+    measure(servers, "text/csv", [content], lambda n: predictor.predict(content, progress=False), options)
 
 
 if __name__ == "__main__":

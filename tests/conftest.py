@@ -69,6 +69,7 @@ SLOW = [
     "tables/test_tables_streaming",
     "test_docs",
     "datasets/test_image_cache",
+    "serving/test_load",
     "test_import_time",
     "test_release",
     "training/test_rehearsal",

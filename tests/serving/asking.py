@@ -1,11 +1,13 @@
-"""A client that sends a request piece by piece, without a socket, and a model that waits until it is let go."""
+"""A client that sends a request piece by piece, without a socket; a model that waits until it is let go; a server."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import socket
 import threading
+import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ import torch
 import uvicorn
 
 import dlkit
+import warm
 
 
 class Done(NamedTuple):
@@ -103,6 +106,43 @@ def gated(file: Any) -> tuple[dlkit.Predictor, Gated]:
     gate = Gated(predictor.model).eval()
     predictor.model = gate
     return predictor, gate
+
+
+class Server:
+    """A real `dlkit serve`."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.program = warm.Program(["-m", "dlkit", "serve", *arguments, "--port", "0", "--json"])
+        self._reading = threading.Thread(target=lambda: self.lines.extend(self.program.stderr))
+        self.lines = list[str]()
+        self._reading.start()
+        told = ""
+        while not told.rstrip().endswith("}"):
+            line = self.program.stdout.readline()
+            assert line, self.log()
+            told += line
+        self.address = json.loads(told)["address"]
+        self.port = int(self.address.rstrip("/").rpartition(":")[2])
+
+    def log(self) -> str:
+        """All that was logged, when it has ended."""
+        self.program.wait(20)
+        self._reading.join()
+        return "".join(self.lines)
+
+    def post(self, rows: Any, **headers: str) -> Any:
+        request = urllib.request.Request(
+            f"{self.address}predict",
+            json.dumps(rows).encode(),
+            {"content-type": "application/json", **headers},
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    def connect(self, first: bytes) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        connection.sendall(first)
+        return connection
 
 
 @contextlib.contextmanager

@@ -10,64 +10,25 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 import time
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import dlkit
-import warm
+from dlkit.errors import ModelFileError
+from dlkit.inference.predictor import load
 from dlkit.models import TabularMLP
 from dlkit.serving import app, running
 from dlkit.serving.logs import LOGGER, event
 from dlkit.serving.served import Served
-from serving.asking import listening
+from serving.asking import Server, listening
 from serving.conftest import passengers
 
 ROWS = json.loads(passengers(3).to_json(orient="records"))
-
-
-class Server:
-    """A real `dlkit serve`."""
-
-    def __init__(self, *arguments: object) -> None:
-        self.program = warm.Program(["-m", "dlkit", "serve", *arguments, "--port", "0", "--json"])
-        self._reading = threading.Thread(target=lambda: self.lines.extend(self.program.stderr))
-        self.lines = list[str]()
-        self._reading.start()
-        told = ""
-        while not told.rstrip().endswith("}"):
-            line = self.program.stdout.readline()
-            assert line, self.log()
-            told += line
-        self.address = json.loads(told)["address"]
-        self.port = int(self.address.rstrip("/").rpartition(":")[2])
-
-    def log(self) -> str:
-        """All that was logged, when it has ended."""
-        self.program.wait(20)
-        self._reading.join()
-        return "".join(self.lines)
-
-    def post(self, rows: Any, **headers: str) -> Any:
-        request = urllib.request.Request(
-            f"{self.address}predict",
-            json.dumps(rows).encode(),
-            {"content-type": "application/json", **headers},
-        )
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.load(answer)
-
-    def connect(self, first: bytes) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
-        connection.sendall(first)
-        return connection
 
 
 @pytest.fixture
@@ -189,3 +150,21 @@ def test_a_file_that_cannot_be_used_is_not_taken(
     assert served.renew() is False
     shutil.copy(models["spam"], file)
     assert [served.renew(), served.renew(), served.now] == [False, False, first]  # the same content again
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.safetensors"
+    shutil.copy(models["spam"], file)
+    served, right = Served("spam", file), load
+    shutil.copy(models["mails"], file)
+
+    def swapped(path: Path, **options: object) -> dlkit.Predictor:
+        monkeypatch.setattr("dlkit.serving.served.load", right)
+        os.replace(shutil.copy(models["spam"], tmp_path / "next"), path)
+        raise ModelFileError("the head of one file and the weights of the next")
+
+    monkeypatch.setattr("dlkit.serving.served.load", swapped)
+    assert [served.renew(), served.renew()] == [False, False]  # it is again what it was
+    assert served.now.predictor.predict_one("win a prize").label

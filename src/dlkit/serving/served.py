@@ -73,10 +73,16 @@ class Served:
         """The file as it is now: the version is that of the bytes that were loaded, also while somebody writes."""
         assert self._path is not None
         for _ in range(_ATTEMPTS):
-            version = _version(self._path)
-            predictor = _servable(self.name, load(self._path, device=self._device))
-            if _version(self._path) == version:
-                return Loaded(name=self.name, version=version, predictor=predictor)
+            version, fault = _version(self._path), None
+            try:
+                predictor = _servable(self.name, load(self._path, device=self._device))
+            except ModelFileError as error:  # also of the head of one file and the weights of the next
+                fault = error
+            if _version(self._path) != version:
+                continue
+            if fault is not None:
+                raise fault
+            return Loaded(name=self.name, version=version, predictor=predictor)
         raise ModelFileError(f"{self._path.name} changes while it is read; move a finished file into its place")
 
     def renew(self) -> bool | None:
