@@ -143,7 +143,13 @@ def train(
     use = f"dlkit predict {document['model']} {_EXAMPLES[kind]}"
     worth = document["standing"]
     show(
-        Lines.of(f"{document['judged_on']}: {figures}", str(worth), f"model: {document['model']}", f"use it: {use}"),
+        Lines.of(
+            f"{document['judged_on']}: {figures}",
+            str(worth),
+            f"model: {document['model']}",
+            f"report: {document['report']}",
+            f"use it: {use}",
+        ),
         {**document, "standing": dataclasses.asdict(worth)},
         as_json=json,
     )
@@ -162,6 +168,7 @@ def _trained(data: str, options: Mapping[str, Any], settings: Mapping[str, Any])
     return found.kind, {
         "model": trained.path,
         "folder": trained.folder,
+        "report": trained.report,
         "judged_on": trained.judged_on,
         "metrics": trained.metrics,
         "standing": trained.standing,

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from dlkit._showing import Lines
 from dlkit.metrics import Metrics
 
-__all__ = ["ClassStanding", "Standing", "standing_of_classes", "standing_of_labels", "standing_of_values"]
+__all__ = [
+    "ClassStanding",
+    "Standing",
+    "r2",
+    "standing_of_classes",
+    "standing_of_labels",
+    "standing_of_values",
+    "wilson",
+]
 
 _Z = 1.959964  # of the normal distribution: 95 % lie within
 _DRAWS = 1000  # of the bootstrap
@@ -214,6 +222,17 @@ def _of_class(name: str, answered: Tensor, there: Tensor, scores: Tensor) -> Cla
 def _mean(values: Sequence[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
+
+
+def r2(predicted: Tensor, wanted: Tensor) -> float:
+    """The mean over outputs of the share of the variance that is explained; NaN where nothing varies.
+
+    Args:
+        predicted: [N, outputs].
+        wanted: [N, outputs].
+    """
+    predicted, wanted = predicted.double(), wanted.double()
+    return _r2(((predicted - wanted) ** 2).sum(0), ((wanted - wanted.mean(0)) ** 2).sum(0))
 
 
 def _r2(wrong: Tensor, spread: Tensor) -> float:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -25,6 +25,7 @@ from dlkit.loader import DataLoader
 from dlkit.recipes.choosing import Choice, Wish, choose
 from dlkit.recipes.outcome import outcome_of
 from dlkit.recipes.reading import Data, ReadOptions, read_data
+from dlkit.recipes.reporting import write_report
 from dlkit.recipes.standing import Standing
 from dlkit.runs.history import History
 from dlkit.storage.files import atomic_write
@@ -35,6 +36,7 @@ from dlkit.transforms.audio import AudioPreprocessing
 __all__ = ["MODEL_FILE", "Trained", "train"]
 
 MODEL_FILE = "model.safetensors"
+REPORT_FILE = "report.html"
 _SETTINGS = "recipe.json"
 
 
@@ -44,6 +46,7 @@ class Trained:
 
     Attributes:
         path: The model file; None after an interruption, when there is still something to train.
+        report: What it came to, as one HTML file; None after an interruption.
         folder: The run's folder, with checkpoints and settings.
         metrics: The figures of `judged_on`; regressions in the units of the data.
         judged_on: "test", or "val" where there is no test part.
@@ -57,6 +60,7 @@ class Trained:
     """
 
     path: Path | None
+    report: Path | None
     folder: Path
     metrics: Mapping[str, float]
     judged_on: str
@@ -177,10 +181,12 @@ def train(
     for line in choice.why:
         trainer.run.say(line)
     trainer.fit(loaders["train"], loaders["val"], epochs=choice.epochs, resume="auto" if resume else False)
-    return _finished(trainer, loaders, data, choice, folder)
+    return _finished(trainer, loaders, data, choice, folder, note.settings)
 
 
-def _finished(trainer: Trainer, loaders: Mapping[str, Any], data: Data, choice: Choice, folder: Path) -> Trained:
+def _finished(
+    trainer: Trainer, loaders: Mapping[str, Any], data: Data, choice: Choice, folder: Path, settings: Mapping[str, Any]
+) -> Trained:
     """Judge the best weights and write the model file, unless there is something left to train."""
     stopped, judged_on = trainer.run.stop_reason or "completed", "test" if "test" in loaders else "val"
     interrupted, path, metrics, standing = stopped == "interrupted", None, dict[str, float](), None
@@ -190,9 +196,10 @@ def _finished(trainer: Trainer, loaders: Mapping[str, Any], data: Data, choice: 
         path = folder / MODEL_FILE
         if trainer.run.world.leads:
             _save(trainer.model, path, data, choice, reached)
-            standing = outcome_of(load(path), data, getattr(data, judged_on)).standing
+            standing = _reported(path, data, choice, judged_on, trainer.history.rows, settings)
     return Trained(
         path=path,
+        report=path and folder / REPORT_FILE,
         folder=folder,
         metrics=metrics,
         judged_on=judged_on,
@@ -203,6 +210,30 @@ def _finished(trainer: Trainer, loaders: Mapping[str, Any], data: Data, choice: 
         data=data,
         model=trainer.model.eval(),
     )
+
+
+def _reported(
+    path: Path,
+    data: Data,
+    choice: Choice,
+    judged_on: str,
+    rows: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+) -> Standing:
+    """Write the report of a model file, and say what its score is worth."""
+    predictor = load(path)
+    outcome = outcome_of(predictor, data, getattr(data, judged_on))
+    write_report(
+        path.with_name(REPORT_FILE),
+        outcome=outcome,
+        predictor=predictor,
+        data=data,
+        judged_on=judged_on,
+        history=rows,
+        choices=choice.why,
+        settings=settings,
+    )
+    return outcome.standing
 
 
 def _with_numbers(choice: Choice, **given: float | None) -> Choice:

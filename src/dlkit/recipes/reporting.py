@@ -1,0 +1,225 @@
+"""`report.html`: what a training came to, in one file that needs nothing else; its frame lies beside this file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import dlkit._version as version
+from dlkit._calling import call, evaluating, output_of
+from dlkit.inference.outputs import probabilities_of
+from dlkit.inference.predictor import Predictor
+from dlkit.recipes.charts import bars, escaped, heat_table, line_chart, number, table
+from dlkit.recipes.mistakes import mistakes
+from dlkit.recipes.outcome import Outcome
+from dlkit.recipes.reading import Data
+from dlkit.recipes.standing import r2
+from dlkit.storage.files import atomic_write
+
+__all__ = ["write_report"]
+
+_FRAME = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+_CLASSES = 30  # rows and columns of a confusion matrix; curves are drawn for fewer
+_CURVES = 6
+_POINTS = 200  # of a curve, and of a cloud of points
+_SHUFFLED = 2_000  # rows that importance is measured on
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    outcome: Outcome,
+    predictor: Predictor,
+    data: Data,
+    judged_on: str,
+    history: Sequence[Mapping[str, Any]],
+    choices: Sequence[str],
+    settings: Mapping[str, Any],
+) -> None:
+    """Write a report: one HTML file with everything in it, which runs no program and loads nothing.
+
+    Args:
+        path: Of the file.
+        outcome: What the model said of the samples that judge it.
+        predictor: The model.
+        data: What it was trained on.
+        judged_on: "test" or "val".
+        history: Rows of the training.
+        choices: What was chosen and why, in sentences.
+        settings: Of the run.
+    """
+    sections = {
+        "Result": _result(outcome, judged_on),
+        "Training": _curves(history),
+        "Values" if outcome.task == "regression" else "Classes": _classes(outcome),
+        "Missed most" if outcome.task == "regression" else "Mistakes": mistakes(outcome, data.kind),
+        "What the model looks at": _importance(outcome, predictor),
+        "Data": _list(data.how),
+        "Choices": _list(choices),
+        "Again": _again(data, predictor, settings),
+    }
+    body = "".join(f"<section><h2>{name}</h2>{text}</section>" for name, text in sections.items() if text)
+    before, after = _FRAME.replace("TITLE", escaped(data.name)).split("BODY")
+    with atomic_write(Path(path)) as file:
+        file.write(f"{before}{body}{after}".encode())
+
+
+def _list(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escaped(line)}</li>' for line in lines)}</ul>" if lines else ""
+
+
+def _result(outcome: Outcome, judged_on: str) -> str:
+    standing = outcome.standing
+    head = (
+        f'<p class="big">{standing.measure} {number(standing.score)}</p>'
+        f"<p>95 %: {number(standing.low)} to {number(standing.high)}, on {standing.samples:,} samples of the part "
+        f"<em>{judged_on}</em>. {escaped(standing.baseline_says[0].upper() + standing.baseline_says[1:])} gives "
+        f"{number(standing.baseline)}.</p>"
+    )
+    warnings = "".join(f'<p class="warning">{escaped(line)}</p>' for line in standing.warnings)
+    if judged_on == "val":
+        warnings += '<p class="warning">The same part chose the best epoch, so the figures flatter a little.</p>'
+    return head + warnings + table(["measure", "value"], list(standing.others.items()))
+
+
+def _curves(history: Sequence[Mapping[str, Any]]) -> str:
+    names = dict.fromkeys(name for row in history for name in row if name not in ("epoch", "step", "samples", "lr"))
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.removeprefix("train_").removeprefix("val_"), []).append(name)
+    pictures = []
+    for quantity, members in groups.items():
+        curves = {
+            name: [(float(row["epoch"]), float(row[name])) for row in history if isinstance(row.get(name), float)]
+            for name in members
+        }
+        pictures.append(line_chart(curves, across="epoch", up=quantity))
+    return f'<div class="grid">{"".join(pictures)}</div>' if any(pictures) else ""
+
+
+def _classes(outcome: Outcome) -> str:
+    """One row per class, who is taken for whom, and how far probabilities can be believed."""
+    if outcome.task == "regression":
+        return _values(outcome)
+    rows = [
+        (row.name, row.samples, row.predicted, row.precision, row.recall, row.f1, row.auroc)
+        for row in outcome.standing.classes
+    ]
+    text = table(["class", "samples", "predicted", "precision", "recall", "F1", "AUROC"], rows)
+    if outcome.task != "multilabel" and len(outcome.names) <= _CLASSES:
+        size = len(outcome.names)
+        counts = torch.bincount(outcome.true * size + outcome.said.argmax(1), minlength=size * size)
+        text += "<h3>Who is taken for whom</h3>" + heat_table(outcome.names, counts.view(size, size).tolist())
+    return text + f'<div class="grid">{"".join(_trust(outcome))}</div>'
+
+
+def _trust(outcome: Outcome) -> Iterator[str]:
+    there = outcome.true > 0.5 if outcome.task == "multilabel" else torch.eye(len(outcome.names))[outcome.true] > 0.5
+    shown = range(len(outcome.names)) if len(outcome.names) <= _CURVES else range(0)
+    if len(outcome.names) == 2 and outcome.task != "multilabel":
+        shown = range(1, 2)
+    roc, pr = dict[str, Any](), dict[str, Any]()
+    for place in shown:
+        if 0 < int(there[:, place].sum()) < len(there):
+            roc[outcome.names[place]], pr[outcome.names[place]] = _ranked(outcome.said[:, place], there[:, place])
+    if roc:
+        others = "share of the others taken for it"
+        yield line_chart(roc, across=others, up="share of it found (recall)", diagonal=True, square=True)
+        yield line_chart(pr, across="share of it found (recall)", up="share that is right (precision)", square=True)
+    if outcome.task == "multilabel":
+        surest, hits = outcome.said.flatten(), there.flatten()
+    else:
+        surest, answers = outcome.said.max(1)
+        hits = answers == outcome.true
+    name = "calibration: the diagonal is to be believed"
+    yield line_chart({name: _calibration(surest, hits)}, across="probability", up="share", diagonal=True, square=True)
+
+
+def _ranked(scores: Tensor, there: Tensor) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """The ROC and the precision-recall curve, at every score that occurs, thinned to what can be seen."""
+    order = scores.argsort(descending=True, stable=True)
+    scores, hits = scores[order], there[order].double()
+    last = torch.cat([scores[1:] != scores[:-1], torch.ones(1, dtype=torch.bool)])
+    right, taken = hits.cumsum(0)[last], torch.arange(1, len(hits) + 1)[last]
+    found, wrong = right / hits.sum(), (taken - right) / (1 - hits).sum()
+    some = torch.linspace(0, len(found) - 1, min(_POINTS, len(found))).round().long()
+    roc = [(0.0, 0.0), *zip(wrong[some].tolist(), found[some].tolist(), strict=True)]
+    return roc, list(zip(found[some].tolist(), (right / taken)[some].tolist(), strict=True))
+
+
+def _calibration(said: Tensor, hits: Tensor) -> list[tuple[float, float]]:
+    """Mean probability and share of hits of ten parts of equal size (Niculescu-Mizil and Caruana 2005)."""
+    order = said.argsort(stable=True)
+    parts = [part for part in torch.tensor_split(order, min(10, max(1, len(order) // 10))) if len(part)]
+    return [(float(said[part].mean()), float(hits[part].double().mean())) for part in parts]
+
+
+def _values(outcome: Outcome) -> str:
+    some = torch.linspace(0, len(outcome.true) - 1, min(_POINTS, len(outcome.true))).round().long()
+    pictures = []
+    for place, name in enumerate(outcome.names[:_CURVES]):
+        points = zip(outcome.true[some, place].tolist(), outcome.said[some, place].tolist(), strict=True)
+        picture = line_chart({name: list(points)}, across=f"true {name}", up="predicted", diagonal=True, dots=True)
+        pictures.append(picture)
+    return f'<div class="grid">{"".join(pictures)}</div>'
+
+
+def _importance(outcome: Outcome, predictor: Predictor) -> str:
+    """How much worse a table's model answers when one column is shuffled among its rows (Breiman 2001; Fisher 2019)."""
+    if predictor.kind != "table":
+        return ""
+    schema, part = predictor.preprocessing, outcome.part
+    rows = torch.linspace(0, len(part) - 1, min(_SHUFFLED, len(part))).round().long()
+    inputs = {name: getattr(part, name)[rows] for name in ("numeric", "categorical") if getattr(part, name) is not None}
+    if set(schema.parts) - inputs.keys():
+        return ""  # texts and images in a table are not in memory
+    drawn = torch.Generator().manual_seed(0)
+    before, found = _score(outcome, predictor, inputs, rows), dict[str, float]()
+    for name, kind, columns in _columns(schema):
+        other = inputs[kind].clone()
+        other[:, columns] = inputs[kind][torch.randperm(len(rows), generator=drawn)][:, columns]
+        found[name] = before - _score(outcome, predictor, {**inputs, kind: other}, rows)
+    ranked = dict(sorted(found.items(), key=lambda pair: -pair[1])[:20])
+    said = f"How much lower the {outcome.standing.measure} is when a column is shuffled among {len(rows):,} rows. "
+    return f"<p>{said}Columns that say the same share their worth.</p>" + bars(ranked)
+
+
+def _columns(schema: Any) -> Iterator[tuple[str, str, list[int]]]:
+    start = 0
+    for column in schema.numbers:
+        width = len(column.features())
+        yield column.name, "numeric", list(range(start, start + width))
+        start += width
+    for place, column in enumerate(schema.categories):
+        yield column.name, "categorical", [place]
+
+
+def _score(outcome: Outcome, predictor: Predictor, inputs: Mapping[str, Tensor], rows: Tensor) -> float:
+    parts = []
+    with evaluating(predictor.model):
+        for start in range(0, len(rows), 512):
+            some = {name: value[start : start + 512].to(predictor.device) for name, value in inputs.items()}
+            parts.append(output_of(call(predictor.model, some)).float().cpu())
+    said, true = probabilities_of(predictor.meaning, torch.cat(parts)), outcome.true[rows]
+    if outcome.task == "regression":
+        return r2(said, true)
+    answers = said > 0.5 if outcome.task == "multilabel" else said.argmax(1)
+    return float((answers == (true > 0.5 if outcome.task == "multilabel" else true)).double().mean())
+
+
+def _again(data: Data, predictor: Predictor, settings: Mapping[str, Any]) -> str:
+    file = Path(predictor.info["file"]).name
+    versions = {"dlkit": version.__version__, "torch": torch.__version__, **predictor.info["versions"]}
+    lines = (
+        f"The same command goes on with this run, or trains nothing when it is finished. The model is {file}; "
+        f"dlkit.load({file!r}) predicts with it."
+    )
+    text = json.dumps(dict(settings), indent=1, ensure_ascii=False, default=str)
+    shown = "\n".join(escaped(line) for line in text.splitlines())
+    return f"<p>{escaped(lines)}</p><pre>{shown}</pre>" + table(["package", "version"], list(versions.items()))
