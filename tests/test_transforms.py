@@ -447,3 +447,19 @@ def test_a_mix_is_usable_in_a_stock_collate_function() -> None:
 
 def test_the_margin_is_what_the_documentation_states() -> None:
     assert geometry.MARGIN == 1.5
+
+
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize(("short", "long"), [(1, 65535), (1, 65534), (3, 30_000)])
+def test_a_strip_is_not_enlarged_to_be_cut_off(short: int, long: int, upright: bool) -> None:
+    """Resized as a whole, 1 x 65535 pixels would take 10 GB at a shorter side of 224."""
+    pixels = np.random.default_rng(0).integers(0, 256, (short, long, 3), dtype=np.uint8)
+    prepare = transforms.for_evaluation(224, resize=240)
+    plan = prepare.plan(*(long, short) if upright else (short, long), None)
+    assert plan.height * plan.width < 2_000_000
+    found = prepare(pixels.transpose(1, 0, 2).copy() if upright else pixels)
+    # The middle as it is in a shorter strip, which is resized as a whole: what is far from it is in no pixel of it.
+    left = (long - 40 - long % 2) // 2
+    part = pixels[:, left : long - left]
+    expected = prepare(part.transpose(1, 0, 2).copy() if upright else part)
+    assert torch.allclose(found, expected, atol=0.02)

@@ -14,7 +14,17 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-__all__ = ["Box", "centered", "random_box", "reduction", "resized", "resized_part", "short_side_to", "snapped"]
+__all__ = [
+    "Box",
+    "centered",
+    "middle_of_strip",
+    "random_box",
+    "reduction",
+    "resized",
+    "resized_part",
+    "short_side_to",
+    "snapped",
+]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -137,6 +147,22 @@ def centered(height: int, width: int, wanted_height: int, wanted_width: int) -> 
     """
     top, left = round((height - wanted_height) / 2.0), round((width - wanted_width) / 2.0)
     return Box(top, left, wanted_height, wanted_width)
+
+
+def middle_of_strip(height: int, width: int) -> Box:
+    """The middle of an image, at most four times as long as it is broad: more than a square in it is made of.
+
+    Args:
+        height: Of the image.
+        width: Of the image.
+
+    >>> middle_of_strip(1, 65535), middle_of_strip(3, 7)
+    (Box(top=0, left=32765, height=1, width=5), Box(top=0, left=0, height=3, width=7))
+    """
+    most = 4 * min(height, width)
+    # Of the same parity as the image, so that the middle of it is the middle of the image.
+    h, w = (side if side <= most else most + (side - most) % 2 for side in (height, width))
+    return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
 def resized(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixels:

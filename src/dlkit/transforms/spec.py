@@ -25,6 +25,7 @@ from dlkit.transforms.geometry import (
     TRIES,
     Box,
     centered,
+    middle_of_strip,
     random_box,
     reduction,
     resized_part,
@@ -41,6 +42,8 @@ Interpolation = Literal["bilinear", "bicubic", "nearest"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _SMALL = 96
+# A resized image of more is a strip, or has sides of more than any model takes: 50 MB, and four times that in between.
+_MOST_PIXELS = int(_bounds.SIDE.most) ** 2
 
 # Which columns of the table of random numbers serve what.
 _CROP = slice(0, 2 * TRIES + 2)
@@ -232,8 +235,12 @@ class Preprocessing(Spec):
             )
         assert self.resize is not None
         h, w = short_side_to(height, width, self.resize)
+        strip = h * w > _MOST_PIXELS
+        if strip:  # most of it would be enlarged to be cut off
+            whole = middle_of_strip(height, width)
+            h, w = short_side_to(whole.height, whole.width, self.resize)
         top, left, _, _ = centered(h, w, *self.size)
-        return ImagePlan(reduction(height, width, h, w), whole, h, w, wanted, (top, left), numbers)
+        return ImagePlan(1 if strip else reduction(height, width, h, w), whole, h, w, wanted, (top, left), numbers)
 
     def write(self, pixels: Pixels, plan: ImagePlan, out: npt.NDArray[np.float32], *, reduce: int = 1) -> None:
         """Carry out a plan. Draws nothing and starts no threads, so that any thread may do it.
