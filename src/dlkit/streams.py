@@ -16,12 +16,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import IterableDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from dlkit import rng
-from dlkit._nested import same
+from dlkit._nested import same, tensors_in
 from dlkit.errors import ArgumentError, EmptyBatchError
 from dlkit.lending import Lender
 from dlkit.loader import LEFT_OUT, Mine, dealt
@@ -29,6 +30,7 @@ from dlkit.loader import LEFT_OUT, Mine, dealt
 __all__ = ["Stream"]
 
 _END = object()
+_FACTORS = np.random.default_rng(0).integers(1, 1 << 63, 1024, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 _FROM_ITS_STATE = "restored from its own state"
 #: Where iterators stand that are their own iterable (`iter(x) is x`): batches given since their start, 0 at an end.
 _stands: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
@@ -46,7 +48,7 @@ class Stream:
         self.iterable, self.seed = iterable, seed
         self._stateful = _stateful_part(iterable)
         self._inexact = "" if self._stateful is None else _loses(self._stateful)
-        self._given, self._compared, self._first = 0, False, None
+        self._given, self._repeats = 0, _repeats_of(iterable)
         self._saved: dict[str, Any] = {}
         self._lender = Lender(draws=True)  # an iterator cannot be asked for a batch twice
         self.how = "fast-forwarded"
@@ -84,10 +86,12 @@ class Stream:
             if batch is _END:
                 if iterator is self.iterable and number == 0 and (epoch > 0 or self._given):
                     raise _used_up(self.iterable, epoch)
+                if first == 0:
+                    self._look_for_repeats(_END)
                 return
             self._given = number + 1
-            if number < 2 and first == 0:
-                self._look_for_repeats(number, batch)
+            if first == 0:
+                self._look_for_repeats(batch)
             if number >= start:
                 yield batch
 
@@ -103,21 +107,21 @@ class Stream:
             _note(iterator, 0 if batch is _END else 1)
         return batch
 
-    def _look_for_repeats(self, number: int, batch: Any) -> None:
-        """Compare the first batches of two workers, once: an `IterableDataset` may give each of them everything."""
-        workers, dataset = getattr(self.iterable, "num_workers", 0), getattr(self.iterable, "dataset", None)
-        if number == 0:
-            self._first = batch
+    def _look_for_repeats(self, batch: Any) -> None:
+        """In the first epoch that is gone through whole: an `IterableDataset` may give each worker everything."""
+        if self._repeats is None:
             return
-        if not self._compared and workers > 1 and isinstance(dataset, IterableDataset) and same(self._first, batch):
+        found = self._repeats.found() if batch is _END else self._repeats.see(batch)
+        if found:
+            name, workers = type(self.iterable.dataset).__name__, self._repeats.workers  # type: ignore[attr-defined]
             warnings.warn(
-                f"two of the {workers} workers gave the same first batch: {type(dataset).__name__} seems to give all "
-                f"its samples to every worker, so each would count {workers} times. Let its __iter__ take every n-th, "
-                "itertools.islice(samples, info.id, None, info.num_workers) with torch.utils.data.get_worker_info(), "
-                "or use one worker",
+                f"{found}: {name} seems to give all its samples to every worker, so each would count {workers} times. "
+                "Let its __iter__ take every n-th, itertools.islice(samples, info.id, None, info.num_workers) with "
+                "torch.utils.data.get_worker_info(), or use one worker",
                 stacklevel=2,
             )
-        self._compared, self._first = True, None
+        if found or batch is _END:
+            self._repeats = None
 
     def _watched(self, fetch: Any) -> Any:
         before = _positions()
@@ -237,3 +241,60 @@ def _next(iterator: Iterator[Any]) -> Any:
         if isinstance(iterator, _BaseDataLoaderIter):
             return LEFT_OUT
         raise
+
+
+class _Repeats:
+    """Compares what each worker gives: its first batch, and all its samples, in whatever order each shuffles them.
+
+    A loader takes a batch of each worker in turn, and workers that give the same samples come to an end together. Of
+    each sample a number is made of its bytes; a sum of those does not depend on the order. What each worker changes in
+    its own way (augmentation, noise) is not found.
+
+    Args:
+        workers: More than one.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers, self._number = workers, 0
+        self._sums, self._counts, self._kinds = [0] * workers, [0] * workers, set[int]()
+        self._first: Any = None
+
+    def see(self, batch: Any) -> str:
+        """Take account of a batch; says what was found by its first two."""
+        number, self._number = self._number, self._number + 1
+        marks = _marks(batch)
+        self._sums[number % self.workers] = (self._sums[number % self.workers] + int(marks.sum())) % (1 << 64)
+        self._counts[number % self.workers] += len(marks)
+        if len(self._kinds) < 2:
+            self._kinds.update(marks[:2].tolist(), marks[-1:].tolist())
+        if number > 1:
+            return ""
+        first, self._first = self._first, batch if number == 0 else None
+        alike = number == 1 and len(self._kinds) > 1 and same(first, batch)
+        return f"two of the {self.workers} workers gave the same first batch" if alike else ""
+
+    def found(self) -> str:
+        """At the end of an epoch: says what was found by all batches."""
+        alike = len(set(zip(self._sums, self._counts, strict=True))) == 1 and self._number % self.workers == 0
+        if not alike or len(self._kinds) < 2:  # samples that are all the same tell nothing
+            return ""
+        return f"each of the {self.workers} workers gave the same {self._counts[0]} samples"
+
+
+def _repeats_of(iterable: Any) -> _Repeats | None:
+    workers, dataset = getattr(iterable, "num_workers", 0), getattr(iterable, "dataset", None)
+    known = workers > 1 and isinstance(dataset, IterableDataset) and getattr(iterable, "in_order", True)
+    return _Repeats(workers) if known else None
+
+
+def _marks(batch: Any) -> npt.NDArray[np.uint64]:
+    """A number for each sample of a batch, of up to 512 of its bytes in each tensor."""
+    marks = np.zeros(0, np.uint64)
+    for leaf in tensors_in(batch):
+        if leaf.dim() and len(leaf) and leaf.layout is torch.strided:
+            raw = leaf.detach().cpu().reshape(len(leaf), -1).contiguous().view(torch.uint8).numpy()
+            few = raw[:, :: max(1, raw.shape[1] // 512)].astype(np.uint64)
+            sums: npt.NDArray[np.uint64] = few @ _FACTORS[: few.shape[1]]
+            marks = (sums if len(marks) != len(sums) else marks * np.uint64(31) + sums) * _FACTORS[0]
+            marks ^= marks >> np.uint64(29)
+    return marks

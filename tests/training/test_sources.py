@@ -232,6 +232,37 @@ def test_a_stream_that_gives_every_worker_everything_is_told_once(workers, divid
     assert count == 2 * 24 * (workers if said else 1)
 
 
+class Shuffled(IterableDataset):
+    """Gives each worker everything in an order of its own, or a share; or the same sample again and again."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        order = list(range(24)) if self.kind != "shares" else list(range(info.id, 24, info.num_workers))
+        random.Random(info.id).shuffle(order)
+        for index in order:
+            value = torch.zeros(3) if self.kind == "constant" else torch.tensor([1.0, 2.0, float(index)])
+            target = 0 if self.kind == "constant" else index % 2
+            yield {"x": value + (info.id if self.kind == "augmented" else 0)}, torch.tensor(target)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("all", 1), ("shares", 0), ("constant", 0), ("augmented", 0)])
+def test_a_stream_that_every_worker_shuffles_in_its_own_way_is_told_at_the_end_of_an_epoch(kind, said):
+    source = source_of(DataLoader(Shuffled(kind), 5, num_workers=2), seed=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in source.batches(0):
+            pass
+        before = len(caught)
+        for _ in source.batches(1):
+            pass
+    message = "each of the 2 workers gave the same 24 samples: Shuffled seems to give all its samples to every worker"
+    assert [str(each.message).startswith(message) for each in caught] == [True] * said
+    assert before == said
+
+
 def test_a_run_on_such_a_stream_says_so():
     model = nn.Linear(2, 2)
     step = lambda run, batch: run.model(batch[0]["x"]).mean()  # noqa: E731
