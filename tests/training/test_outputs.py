@@ -200,3 +200,44 @@ def test_losses_that_a_model_returns_are_all_trained(name: str) -> None:
 def test_losses_that_would_be_left_out_are_refused(make: Any, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         train(Returns(make), None, [(X, Y)])
+
+
+# Real ones, which take seconds to import and to run; what is done with their outputs is in the tests above.
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("name", "side"), [("inception_v3", 299), ("googlenet", 96)])
+def test_torchvisions_models_with_auxiliary_heads_train_all_of_them(name: str, side: int) -> None:
+    make = torchvision.models.get_model
+    model = make(name, weights=None, num_classes=3, aux_logits=True, init_weights=False)
+    batches = [
+        (torch.randn(2, 3, side, side), torch.tensor([0, 1])),
+        (torch.randn(2, 3, side, side), torch.tensor([2, 0])),
+    ]
+    seen, row = train(model, nn.CrossEntropyLoss(), batches, metrics=["accuracy"])
+    assert all(each is not None and bool(each.any()) for each in seen[:4] + seen[-4:])
+    assert None not in [each if each is None else 1 for each in seen]
+    assert 0 <= row["val_accuracy"] <= 1
+    assert row["train_loss"] > row["val_loss"]  # with the auxiliary ones
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_model_of_transformers_is_trained_on_its_logits_or_on_its_own_loss(hidden: bool) -> None:
+    transformers = pytest.importorskip("transformers")
+    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.BertConfig(vocab_size=50, num_labels=3, output_hidden_states=hidden, **settings)
+    model = transformers.BertForSequenceClassification(config).eval()
+    ids, target = torch.randint(1, 50, (4, 8)), torch.arange(4) % 3
+    wanted = float(F.cross_entropy(model(ids).logits, target).detach())
+    for loss, batch in [
+        (nn.CrossEntropyLoss(), ({"input_ids": ids}, target)),
+        (None, {"input_ids": ids, "labels": target}),
+    ]:
+        seen, row = train(model, loss, [batch], metrics=["accuracy"])
+        assert None not in [each if each is None else 1 for each in seen]
+        assert row["val_loss"] == pytest.approx(wanted)
+    config.num_labels = 2
+    answering = transformers.BertForQuestionAnswering(config)
+    with pytest.raises(TrainingError, match=r"the model gave several outputs, \{start_logits.*end_logits"):
+        train(answering, nn.CrossEntropyLoss(), [({"input_ids": ids}, target)])
