@@ -13,6 +13,7 @@ import functools
 import gc
 import itertools
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = ["ALONE", "GONE", "World", "joined"]
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PATIENCE = datetime.timedelta(minutes=30)
+_LONG = 24 * 3600.0  # seconds that the others wait for what one process does for all
 GONE = "another process of the run has ended or does not answer"
 
 
@@ -146,12 +148,24 @@ class World:
 
     @contextlib.contextmanager
     def leader_first(self) -> Iterator[None]:
-        """A block that the leading process has gone through before the others enter it."""
+        """A block that the leading process has gone through before the others enter it.
+
+        They wait for a word in the processes' store, hours if it takes them, and not in a sum, which has a short time.
+        """
+        if self.size == 1:
+            yield
+            return
+        store, key = dist.distributed_c10d._get_default_store(), f"dlkit turn {next(_turns)}"
         if not self.leads:
-            self.wait()
-        yield
-        if self.leads:
-            self.wait()
+            _await(store, key)
+            yield
+            return
+        try:
+            yield
+        except BaseException:
+            store.set(key, "failed")
+            raise
+        store.set(key, _DONE)
 
     def deal(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """Give each process its piece of the columns of everybody's rows.
@@ -218,6 +232,23 @@ def _talking() -> Iterator[None]:
         raise TrainingError(
             f"{GONE}, so this one cannot go on; its own error says why ({str(error).strip().splitlines()[0]:.200})"
         ) from error
+
+
+_turns = itertools.count()
+_DONE = "done"
+
+
+def _await(store: Any, key: str) -> None:
+    """Look for a word in a store from time to time, so that signals are heard meanwhile."""
+    pause, end = 0.005, time.monotonic() + _LONG
+    with _talking():
+        while not store.check([key]):
+            if time.monotonic() > end:
+                raise RuntimeError(f"the leading process has worked for {_LONG / 3600:.0f} hours")
+            time.sleep(pause)
+            pause = min(1.0, 2 * pause)
+        if store.get(key) != _DONE.encode():
+            raise RuntimeError("the leading process has failed")
 
 
 def _bytes(tensor: Tensor) -> Tensor:

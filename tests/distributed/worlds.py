@@ -231,6 +231,90 @@ if torchs:
 '''
 
 
+SOURCES = """
+import csv, hashlib, json, os, sys
+import torch
+from torch import nn
+from torch.utils.data import DataLoader as Stock, IterableDataset, TensorDataset
+import dlkit
+from dlkit import DataLoader, Trainer
+from dlkit.callbacks import Checkpoint
+
+case = json.loads(sys.argv[1])
+rank, folder, kind = int(os.environ.get("RANK", 0)), case["folder"], case["kind"]
+torch.manual_seed(0)
+torch.set_num_threads(1)
+passed = [0]
+steps = None
+
+
+class Counting(nn.Module):
+    def forward(self, x):
+        passed[0] += 0 if x.is_meta else len(x)
+        return x
+
+
+class Numbers(IterableDataset):
+    def __iter__(self):
+        yield from ((x[n], y[n]) for n in range(case.get("samples", {}).get(str(rank), 75)))
+
+
+if kind == "rows":
+    from dlkit.datasets import CSVDataset
+    from dlkit.models import TabularMLP
+    from dlkit import reading
+    import dlkit.reading.blocks
+
+    reading.blocks.BLOCK_BYTES = 200
+    data = CSVDataset(f"{folder}/rows.csv", target="y", streaming=True)
+    model, loss = TabularMLP(data.schema), nn.CrossEntropyLoss()
+elif kind == "texts":
+    from dlkit.datasets import TextDataset
+    from dlkit.models import TextClassifier
+
+    texts = [" ".join(["good", "bad", "so"][number % 3] for number in range(place % 17 + 1)) for place in range(75)]
+    data = TextDataset(texts, target=[place % 2 for place in range(75)], min_freq=1, tokenizer="words")
+    model, loss = TextClassifier(len(data.vocabulary), 2, encoder="gru", width=8), nn.CrossEntropyLoss()
+elif kind == "features":
+    from dlkit.training import ReuseFeatures
+    from dlkit.transfer import freeze
+
+    class Images(TensorDataset):
+        draws_seeded, identity = True, "images"
+
+        def __getitem__(self, place):
+            image, target = super().__getitem__(place)
+            return (image.flip(-1) if torch.rand(()) < 0.5 else image) + 0.1 * torch.randn(()), target
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), Counting())
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.fc(self.body(x).mean((2, 3)))
+
+    data = Images(torch.randn(75, 3, 5, 5), torch.arange(75) % 3)
+    model, loss = freeze(Net()), nn.CrossEntropyLoss()
+else:
+    x, y = torch.randn(75, 6), torch.randint(0, 3, (75,))
+    model, loss = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.2), nn.Linear(8, 3)), nn.CrossEntropyLoss()
+    steps = 3 if kind == "windows" else None
+if kind in ("stream", "windows"):
+    train = val = Stock(Numbers(), 4)
+else:
+    seen = TensorDataset(*data.tensors) if kind == "features" else data
+    train, val = DataLoader(data, 4, shuffle=True), DataLoader(seen, 8)
+optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], 1e-2)
+reuse = kind != "features" or ReuseFeatures(views=3, cache=case.get("cache"))
+trainer = Trainer(model, loss, optimizer, metrics=["accuracy"], accumulate=4, device="cpu", reuse_features=reuse)
+history = trainer.fit(train, val, epochs=2, steps_per_epoch=steps)
+digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in model.state_dict().values())).hexdigest()
+print(json.dumps({"weights": digest, "rows": history.rows, "passed": passed[0]}))
+"""
+
+
 def free_port() -> int:
     """A port of the loopback address that nobody has just now."""
     with socket.socket() as probe:

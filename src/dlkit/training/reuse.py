@@ -16,13 +16,14 @@ from dlkit import rng
 from dlkit._calling import rows_of, split
 from dlkit._modes import in_mode
 from dlkit.errors import ArgumentError, DataError, DlkitError
-from dlkit.loader import DataLoader, Mine, dealt
+from dlkit.loader import LEFT_OUT, DataLoader, Mine, dealt
 from dlkit.runs.state import Run
 from dlkit.storage.caches import make_room
 from dlkit.storage.files import folder_for, home, home_of
 from dlkit.training.batches import to_device
+from dlkit.training.dealing import InTurns, to_send
 from dlkit.training.reuse_settings import ReuseFeatures
-from dlkit.training.sources import Source, Wrapping
+from dlkit.training.sources import Source, Wrapping, present
 from dlkit.training.steps import Forward
 from dlkit.training.watching import Fetched, in_order
 from dlkit.transfer._cut import Cut, SecondHalf, check_halves, check_training, find_cut, in_best_layout
@@ -206,8 +207,8 @@ class ReusingSource(Wrapping):
 
     def first_inputs(self) -> Tensor | None:
         """The inputs of the first batch, if they are one tensor."""
-        for batch, drew, _ in self._in_order(0, 0):
-            self._random, inputs = drew, split(batch)[0]
+        for fetched in present(self._in_order(0, 0)):
+            self._random, inputs = fetched.drew, split(fetched.batch)[0]
             return inputs if isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() > 1 else None
         return None
 
@@ -221,11 +222,15 @@ class ReusingSource(Wrapping):
             self.store = shared[place]
             return True
         self.store = self._new_store(identity)
-        opened = self.store.folder is not None and self.store.open()
-        if opened and not self._is_right():
-            self.store.discard()
+        opened = not run.world.any(self.store.folder is None or not self.store.open())
+        if opened and run.world.any(not self._is_right()):
+            if run.world.local_rank == 0:
+                self.store.discard()
             opened = False
             run.say("stored features are not what the model computes now; they are computed anew")
+            run.world.wait()
+        if not opened:
+            self.store.values = self.store.targets = None
         try:
             if not opened:
                 self.computed = True
@@ -251,32 +256,46 @@ class ReusingSource(Wrapping):
         assert self.store is not None
         streams = rng.state_dict()
         try:
-            self.store.fill(self._computed)
+            self.store.fill(self._computed, self.reuse.run.world)
         except DataError as error:
             raise _NotReusable(str(error)) from error
         finally:
             rng.load_state_dict(streams)
 
     def _computed(self, view: int, start: int) -> Iterator[tuple[Tensor, Any]]:
+        """Features and targets in order; of several processes each computes its share, and gets the others'."""
         assert self.store is not None
         size = int(self.loader.batch_size or 1)
         first = start // size  # a killed computation is continued at a whole batch
-        for number, fetched in enumerate(self._in_order(view, first), first):
-            self._check(fetched)
-            features, target = self.reuse.features(fetched.batch)
+
+        def batches(mine: Mine) -> Iterator[Any]:
+            return self._in_order(view, first, mine=mine and (lambda number: mine(number - first)))
+
+        for number, (_, found) in enumerate(InTurns(self.reuse.run, batches, self._compute), first):
+            if isinstance(found, str):
+                raise _NotReusable(found)
+            features, target = found
             if number == first and view == 0:
                 self._check_room(features)
             skip = start - first * size if number == first else 0
             yield features[skip:], _skipped(target, skip)
 
-    def _check(self, fetched: Fetched) -> None:
+    def _compute(self, number: int, fetched: Any) -> str | tuple[Tensor, Any]:
+        """Features and target of a batch, or why they cannot be stored."""
+        del number
+        if fetched is LEFT_OUT or (reason := self._refusal(fetched)):
+            return "some samples cannot be read" if fetched is LEFT_OUT else reason
+        found = self.reuse.features(fetched.batch)
+        return found if self.reuse.run.world.size == 1 else to_send(found)
+
+    def _refusal(self, fetched: Fetched) -> str:
         if not fetched.repeats:
-            raise _NotReusable(
+            return (
                 "fetched again from the same seed, the samples are others; a generator that is kept as an attribute "
                 "(self.rng), or the global streams of torch, numpy and random, could be seeded"
             )
         if fetched.drew and (not self.training or not self._random or self.reuse.settings.views is None):
-            raise _NotReusable(
+            return (
                 "they are prepared at random; reuse_features=ReuseFeatures(views=4) stores random views of each"
                 if self.training
                 else "they are prepared at random"
@@ -285,7 +304,8 @@ class ReusingSource(Wrapping):
         values = list(target.values()) if isinstance(target, dict) else [target]
         tensors = all(value is None or (isinstance(value, Tensor) and value.dim()) for value in values)
         if not tensors or rows_of(fetched.batch) is None:
-            raise _NotReusable("targets are not tensors with one row per sample")
+            return "targets are not tensors with one row per sample"
+        return ""
 
     def _check_room(self, features: Tensor) -> None:
         assert self.store is not None
@@ -294,7 +314,7 @@ class ReusingSource(Wrapping):
         if size > self.store.memory_bytes or self.store.folder is not None:
             make_room(2 * size, self.store.folder or home_of("features"))
             limit = min(limit, shutil.disk_usage(_existing(self.store.folder or home())).free // 2)
-        if size > limit:
+        if self.reuse.run.world.any(size > limit):
             raise _NotReusable(f"they would take {size / 1e9:.1f} GB, {limit / 1e9:.1f} GB are allowed")
 
     def _is_right(self) -> bool:
@@ -306,7 +326,7 @@ class ReusingSource(Wrapping):
         streams = rng.state_dict()
         try:
             for view, place in {(0, 0), (self._views - 1, self.store.samples - 1)}:
-                fetched = next(self._in_order(view, place // size, size))
+                fetched = next(present(self._in_order(view, place // size, size)))
                 fresh = self.reuse.features(_row(fetched.batch, place % size))[0][0]
                 kept = self.store.values[view * self.store.samples + place]
                 if fresh.shape != kept.shape or not torch.allclose(fresh, kept, rtol=1e-3, atol=1e-4):
@@ -317,10 +337,10 @@ class ReusingSource(Wrapping):
             rng.load_state_dict(streams)
         return True
 
-    def _in_order(self, view: int, first: int, size: int | None = None) -> Iterator[Fetched]:
+    def _in_order(self, view: int, first: int, size: int | None = None, mine: Mine = None) -> Iterator[Any]:
         """The samples in the dataset's order, each batch with what it depends on."""
         seed = rng.derive(self.source.seed, rng.VIEWS)
-        return in_order(self.loader, view, first, seed=seed, size=size or int(self.loader.batch_size or 1))
+        return in_order(self.loader, view, first, seed=seed, size=size or int(self.loader.batch_size or 1), mine=mine)
 
 
 class _NotReusable(Exception):  # noqa: N818  (not an error: the slow way is taken)

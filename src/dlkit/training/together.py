@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dlkit.errors import ArgumentError, TrainingError
-from dlkit.loader import Mine
+from dlkit.loader import ELSEWHERE, Mine
 from dlkit.runs.state import Run
 from dlkit.training.origin import Settings
 from dlkit.training.sources import Source, Wrapping
@@ -37,7 +38,18 @@ class Dealt(Wrapping):
         if world.size == 1:
             return self.source.batches(epoch, start, mine)
         own = frozenset(world.share(together))
-        return self.source.batches(epoch, start, lambda number: number % together in own)
+        batches = self.source.batches(epoch, start, lambda number: number % together in own)
+        return batches if self.source.how == "sought" else self._agreed(batches)
+
+    def _agreed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """A stream may end earlier in one process than in another: each has as many steps as that of the longest."""
+        world, together = self._run.world, self._run.accumulate
+        while True:
+            group = list(itertools.islice(batches, together))
+            longest = max(row[0] for row in world.numbers([len(group)]))
+            yield from [*group, *[ELSEWHERE] * (longest - len(group))]
+            if longest < together:
+                return
 
 
 def check(run: Run, settings: Settings, called: nn.Module, *, custom: bool) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import SequentialSampler, TensorDataset, default_collate
 
 from dlkit import rng
 from dlkit._nested import same
-from dlkit.loader import DataLoader
+from dlkit.loader import DataLoader, Mine
 from dlkit.wrappers import parts_of, view_of
 
 __all__ = ["Fetched", "in_order"]
@@ -32,8 +32,8 @@ class Fetched(NamedTuple):
     repeats: bool
 
 
-def in_order(loader: DataLoader, view: int, first: int, *, seed: int, size: int) -> Iterator[Fetched]:
-    """A loader's samples in the dataset's order, in batches.
+def in_order(loader: DataLoader, view: int, first: int, *, seed: int, size: int, mine: Mine = None) -> Iterator[Any]:
+    """A loader's samples in the dataset's order, in batches: `Fetched`, or what stands in the place of a batch.
 
     Args:
         loader: Its dataset, collate function and workers are used.
@@ -41,12 +41,13 @@ def in_order(loader: DataLoader, view: int, first: int, *, seed: int, size: int)
         first: The batch to begin with.
         seed: Of the random numbers.
         size: Of the batches.
+        mine: Which batches to fetch, see `DataLoader.planned`.
     """
     watched = _Watched(loader.dataset, loader.collate_fn)
     settings = {name: value for name, value in loader._settings.items() if name != "persistent_workers"}
     sampler = SequentialSampler(loader.dataset)
     ordered = DataLoader(watched, size, sampler=sampler, collate_fn=watched.collate, **settings)
-    return ordered.batches(view, first, seed=seed)
+    return ordered.planned(view, first, seed=seed, mine=mine)
 
 
 class _Watched:

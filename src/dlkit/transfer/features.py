@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from dlkit import rng
+from dlkit.distributed import ALONE, World
 from dlkit.errors import DataError
 from dlkit.storage.arrays import Arrays, Kind, open_arrays, write_arrays
 from dlkit.storage.files import FileLock, home_of, mapped, mark_used
@@ -183,12 +184,13 @@ class FeatureStore:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def fill(self, batches: Callable[[int, int], Any]) -> None:
+    def fill(self, batches: Callable[[int, int], Any], world: World = ALONE) -> None:
         """Compute all rows, view by view, from where an earlier computation was killed.
 
         Args:
             batches: `batches(view, start)` gives `(features, targets)` of a view in the dataset's order, from the
                 sample `start` on.
+            world: The processes that compute them together, and get all of them; each calls this.
 
         Raises:
             DataError: batches of different shapes, or fewer samples than promised.
@@ -197,30 +199,56 @@ class FeatureStore:
             self._fill(batches, None, 0, [])
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
-            if self.open():  # another process was faster
-                return
-            done, targets = self._progress()
-            self._fill(batches, self.folder / "features.bin", done, targets)
-            self._finish()
+        lock = FileLock(self.folder / ".lock")
+        if world.size == 1:
+            with lock:
+                if not self.open():  # else another process was faster
+                    self._write_all(batches, *self._progress())
+            return
+        # One process of each folder writes. Those that find it locked do their share all the same, and open it after.
+        writes = world.local_rank == 0 and lock.acquire(timeout=0)
+        try:
+            done, targets = self._progress() if writes else (0, [])
+            least = min([row[1] for row in world.numbers([int(writes), done]) if row[0]], default=None)
+            if writes:
+                self._write_all(batches, least or 0, [_first(each, least or 0) for each in targets if least])
+            elif least is not None:
+                self._fill(batches, None, least, [], keep=False)
+        finally:
+            lock.release()
+        with lock:
+            opened = writes or self.open()
+        if world.any(not opened):
+            raise DataError(f"what another process was to store in {self.folder} is not there")
 
-    def _fill(self, batches: Callable[[int, int], Any], file: Path | None, done: int, targets: list[Any]) -> None:
-        saved = time.monotonic()
+    def _write_all(self, batches: Callable[[int, int], Any], done: int, targets: list[Any]) -> None:
+        assert self.folder is not None
+        self._fill(batches, self.folder / "features.bin", done, targets)
+        self._finish()
+
+    def _fill(
+        self, batches: Callable[[int, int], Any], file: Path | None, done: int, targets: list[Any], *, keep: bool = True
+    ) -> None:
+        saved, shape = time.monotonic(), None if self.values is None else self.values.shape[1:]
         for features, target in self._remaining(batches, done):
-            if self.values is None:
-                self.values = self._room(file, features)
-            if features.shape[1:] != self.values.shape[1:]:
-                raise DataError(f"features of {list(features.shape)} among those of {list(self.values.shape)}")
-            self.values[done : done + len(features)] = features
-            targets.append(target)
+            shape = features.shape[1:] if shape is None else shape
+            if features.shape[1:] != shape:
+                whole = [self.samples * self.views, *shape]
+                raise DataError(f"features of {list(features.shape)} among those of {whole}")
+            if keep:
+                if self.values is None:
+                    self.values = self._room(file, features)
+                self.values[done : done + len(features)] = features
+                targets.append(target)
             done += len(features)
             if file is not None and time.monotonic() - saved > _SAVE_EVERY:
                 self._write("progress", _joined(targets), done)
                 saved = time.monotonic()
         if done != self.samples * self.views:
             raise DataError(f"{done} of {self.samples * self.views} samples came to be stored as features")
-        self.targets = _joined(targets)
-        self.mixes = self._can_mix()
+        if keep:
+            self.targets = _joined(targets)
+            self.mixes = self._can_mix()
 
     def _remaining(self, batches: Callable[[int, int], Any], done: int) -> Iterator[Any]:
         for view in range(done // self.samples if self.samples else 0, self.views):
@@ -344,6 +372,12 @@ def _joined(targets: list[Any]) -> Any:
     if isinstance(targets[0], Mapping):
         return {name: torch.cat([target[name] for target in targets]) for name in targets[0]}
     return torch.cat(targets)
+
+
+def _first(targets: Any, rows: int) -> Any:
+    if isinstance(targets, Mapping):
+        return {name: value[:rows] for name, value in targets.items()}
+    return None if targets is None else targets[:rows]
 
 
 def _selected(targets: Any, index: Tensor) -> Any:

@@ -1,0 +1,52 @@
+"""Where batches come from in several processes: streams, blocks of a file, lengths, stored features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worlds import SOURCES, ends, results, start
+
+
+def trained(size: int, tmp_path: Path, **case: object) -> list[dict[str, Any]]:
+    return results(size, {"folder": str(tmp_path), **case}, tmp_path, SOURCES)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("rows", 3), ("texts", 2), ("stream", 3), ("windows", 2)])
+def test_the_bits_of_one_process(kind: str, size: int, tmp_path: Path) -> None:
+    """A CSV file read in blocks, batches of texts by length, a stream without a length, epochs of so many steps."""
+    rows = (f"{n},{n % 7},{'ab'[n % 2]},{n % 3 > 1}" for n in range(75))
+    (tmp_path / "rows.csv").write_text("\n".join(["u,v,w,y", *rows]), encoding="utf-8")
+    (whole,) = trained(1, tmp_path, kind=kind)
+    assert trained(size, tmp_path, kind=kind) == [whole] * size
+
+
+def test_a_stream_that_ends_earlier_in_one_process_lets_the_others_go_on(tmp_path: Path) -> None:
+    """Nobody hangs, and all have as many steps as the longest."""
+    found = trained(3, tmp_path, kind="stream", samples={"1": 30})
+    assert found[0]["rows"] == found[1]["rows"] == found[2]["rows"]
+    assert found[0]["rows"][-1]["step"] == 10
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_each_process_computes_the_features_of_its_share(cache: bool, tmp_path: Path) -> None:
+    """With random views; what one process has stored is what three find, and the other way round."""
+    where = [str(tmp_path / name) if cache else None for name in ("one", "three")]
+    (whole,) = trained(1, tmp_path, kind="features", cache=where[0])
+    parts = trained(3, tmp_path, kind="features", cache=where[1])
+    few = 60  # for looking at first batches and comparing the halves of the model
+    assert 4 * 75 < whole.pop("passed") < 4 * 75 + few
+    assert all(each["passed"] < 4 * 75 / 3 + few for each in parts)
+    assert [each | {"passed": 0} for each in parts] == [whole | {"passed": 0}] * 3
+    if cache:
+        for size, place in ((1, where[1]), (3, where[0])):
+            found = trained(size, tmp_path, kind="features", cache=place)
+            assert all(each["passed"] < few for each in found)
+            assert [each | {"passed": 0} for each in found] == [whole | {"passed": 0}] * size
+
+
+def test_only_the_first_process_tells_of_features(tmp_path: Path) -> None:
+    first, second = ends(start(2, {"folder": str(tmp_path), "kind": "features"}, tmp_path, SOURCES))
+    assert "the frozen backbone runs once over 75 training samples (3 views of each" in first[2]
+    assert second[2] == ""
