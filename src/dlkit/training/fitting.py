@@ -120,7 +120,8 @@ class Fitting:
             listening(self.run) as signals,
         ):
             history = self._train(source, val, callbacks, wanted)
-        if (signals - {2} or self.run.all_end) and not in_notebook():  # 2 is Ctrl-C, which returns
+            ends = self.run.world.any(bool(signals - {2}) or self.run.all_end)  # 2 is Ctrl-C, which returns
+        if ends and not in_notebook():
             raise SystemExit(EXIT_TERMINATED)
         return history
 
