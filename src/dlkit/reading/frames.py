@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dlkit._cores import default_threads
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
 from dlkit.reading.cells import EXACT, Array, Cells, Dates, Numbers, Place, Strings, Table, plain_text, strings_of
@@ -198,12 +199,12 @@ def cells_of_arrow(column: Any, name: str, origin: str) -> Cells:
 
 
 def arrow_columns(table: Any, origin: str, *, threads: bool = False) -> dict[str, Cells]:
-    """The columns of an Arrow table as cells; with `threads` two at a time.
+    """The columns of an Arrow table as cells.
 
     Args:
         table: Of Arrow.
         origin: The file, for errors.
-        threads: Whether to take two columns at a time.
+        threads: Whether to take several columns at a time.
     """
 
     def convert(name: str, column: Any) -> Cells:
@@ -211,7 +212,9 @@ def arrow_columns(table: Any, origin: str, *, threads: bool = False) -> dict[str
 
     if not threads:
         return dict(zip(table.column_names, map(convert, table.column_names, table.columns), strict=True))
-    with ThreadPoolExecutor(max_workers=2) as pool:  # Arrow lets go of the interpreter while it looks for equal strings
+    with ThreadPoolExecutor(
+        default_threads()
+    ) as pool:  # Arrow lets go of the interpreter while it looks for equal strings
         return dict(zip(table.column_names, pool.map(convert, table.column_names, table.columns), strict=True))
 
 

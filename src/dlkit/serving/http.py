@@ -16,7 +16,7 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from dlkit._arguments import whole_number
-from dlkit.datasets.files.parallel import default_threads
+from dlkit._cores import default_threads
 from dlkit.errors import ArgumentError
 from dlkit.serving import protocol
 from dlkit.serving.answers import as_json, body_of

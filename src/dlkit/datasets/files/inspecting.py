@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from dlkit._cores import default_threads
 from dlkit._showing import Lines
 from dlkit.datasets.files.dataset import FileDataset
-from dlkit.datasets.files.parallel import default_threads, for_each
+from dlkit.datasets.files.parallel import for_each
 from dlkit.errors import DataError
 
 __all__ = ["FileInspection", "Seen", "few", "listed", "look", "span"]

@@ -18,20 +18,12 @@ from torch.utils.data import get_worker_info
 
 from dlkit.datasets.files.handover import Pieces, numpy_type
 
-__all__ = ["BatchMemory", "default_threads", "for_each"]
+__all__ = ["BatchMemory", "for_each"]
 
 Array = npt.NDArray[Any]
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _making = threading.Lock()
-
-
-def default_threads() -> int:
-    """The cores this process may use, divided among a DataLoader's workers."""
-    count = getattr(os, "sched_getaffinity", None)
-    cores = len(count(0)) if count is not None else (os.cpu_count() or 1)
-    worker = get_worker_info()
-    return max(1, cores // worker.num_workers) if worker is not None else cores
 
 
 def for_each(work: Callable[[int], None], count: int, threads: int) -> None:

@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dlkit.datasets.files.parallel import default_threads, for_each
+from dlkit._cores import default_threads
+from dlkit.datasets.files.parallel import for_each
 from dlkit.datasets.tables._facts import ColumnFacts, date_parts
 from dlkit.datasets.tables._fitting import Reading, read_cells
 from dlkit.datasets.tables._problems import Problem

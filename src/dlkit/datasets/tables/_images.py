@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlkit._cores import default_threads
 from dlkit.datasets.files.journal import ErrorJournal, handle, tell
-from dlkit.datasets.files.parallel import BatchMemory, default_threads
+from dlkit.datasets.files.parallel import BatchMemory
 from dlkit.datasets.images.fetching import ImageFetch
 from dlkit.datasets.images.settings import ImageSettings
 from dlkit.datasets.tables._problems import Problem

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dlkit._cores import default_threads
 from dlkit._frames import as_pandas
-from dlkit.datasets.files.parallel import default_threads
 from dlkit.datasets.tables._building import Whole, pass_over, row_keys
 from dlkit.datasets.tables._facts import Facts
 from dlkit.datasets.tables._fitting import Reading

@@ -14,7 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from dlkit.datasets.files.parallel import default_threads, for_each
+from dlkit._cores import default_threads
+from dlkit.datasets.files.parallel import for_each
 from dlkit.datasets.tables._encoding import check_columns, check_kind, reading_in_file, target_problems, unreadable
 from dlkit.datasets.tables._facts import SAMPLED, SAMPLED_TEXTS, ColumnFacts, Facts, RowSample, row_keys
 from dlkit.datasets.tables._fitting import (

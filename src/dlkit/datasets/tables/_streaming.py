@@ -50,7 +50,6 @@ class Stream:
         schema = self.index.schema
         self._needed = {column.name for column in schema.columns if column.used} | {self.settings.roles.group or ""}
         self._needed.update(() if schema.target is None else schema.target.columns)
-        self.decoded = 0  # blocks, by this process
         self._images = self.settings.images
         if self.images:
             self._images = self._images.policed(self.settings.read, len(self), self.index.origin)
@@ -131,7 +130,6 @@ class Stream:
         return memory
 
     def _decode(self, number: int) -> Memory:
-        self.decoded += 1
         index = self.index
         file, block = index.blocks[number]
         needed = None if isinstance(index.dealt, HashSplit) and index.dealt.dedupe else self._needed
