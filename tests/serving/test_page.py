@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import dlkit
 from dlkit.serving import app
 from dlkit.serving.page import PAGE, POLICY
 from serving.asking import listening
-from serving.conftest import passengers, picture
+from serving.conftest import passengers, picture, recording
 
+MODELS = ("insects", "titanic", "spam", "calls", "bare")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -35,16 +37,28 @@ def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here; apt install chromium")
     with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # one that beeps
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *microphone])
         yield chromium
         chromium.close()
 
 
 @pytest.fixture(scope="module")
 def address(predictors: dict[str, dlkit.Predictor]) -> Iterator[str]:
-    """A server of three models on a free port, with a token."""
-    with listening(app({name: predictors[name] for name in ("insects", "titanic", "spam")}, token="t0ken")) as found:
+    """A server of a model of every kind on a free port, with a token."""
+    with listening(app({name: predictors[name] for name in MODELS}, token="t0ken")) as found:
         yield found
+
+
+def serious(page: Any) -> list[str]:
+    """What axe-core finds that keeps people from using the page."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+    found = axe.Axe().run(page).response["violations"]
+    return [
+        f"{each['id']}: {[node['target'] for node in each['nodes']]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
 
 
 def opened(browser: Any, address: str, **options: Any) -> tuple[Any, list[str]]:
@@ -78,6 +92,7 @@ def test_every_kind_of_input(
     assert page.locator(".card .bad").count() == 1
     assert "curl" in page.locator("#curl").inner_text()
     assert "t0ken" not in page.locator("#curl").inner_text()
+    assert serious(page) == []
     page.screenshot(path=tmp_path / "images.png", full_page=True)
 
     page.select_option("#models", "titanic")
@@ -88,6 +103,7 @@ def test_every_kind_of_input(
     sent = json.loads(page.locator("#curl").inner_text().rsplit("--data-binary ", 1)[1].strip("'"))
     assert (sent["age"], sent["sex"]) == (33, "male")
     assert page.locator(".card strong").inner_text() == predictors["titanic"].predict_one(sent).label
+    assert serious(page) == []
     page.screenshot(path=tmp_path / "form.png", full_page=True)
 
     table = passengers(130, seed=9)
@@ -101,28 +117,82 @@ def test_every_kind_of_input(
     assert lines[0] == "age,fare,sex,port,alone,prediction,probability"
     labels = [each.label for each in predictors["titanic"].predict_each((tmp_path / "many.csv").read_bytes())]
     assert [line.split(",")[5] for line in lines[1:]] == labels
+    assert serious(page) == []
     page.screenshot(path=tmp_path / "sheet.png", full_page=True)
 
     page.select_option("#models", "spam")
+    assert serious(page) == []
     page.fill("textarea", "win a prize now")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")  # all of it goes without a mouse
     page.wait_for_selector("text=Done: 1")
     assert page.locator(".card strong").inner_text() == predictors["spam"].predict_one("win a prize now").label
+    (tmp_path / "texts.csv").write_text("comment\nwin a prize\nlunch at noon\n")
+    page.set_input_files(".drop input", str(tmp_path / "texts.csv"))
+    page.wait_for_selector("text=Done: 2")
+
+    page.select_option("#models", "calls")
+    for number in range(2):
+        (tmp_path / f"{number}.wav").write_bytes(recording(number))
+    page.set_input_files(".drop input", [str(tmp_path / f"{number}.wav") for number in range(2)])
+    page.wait_for_selector("text=Done: 2")
+    wanted = [predictors["calls"].predict_one(recording(number)).label for number in range(2)]
+    assert [each.inner_text() for each in page.locator(".card strong").all()] == wanted
+    assert page.locator(".card audio").count() == 2
+    page.click("text=Record with the microphone")
+    page.wait_for_selector("text=Recording …")
+    page.wait_for_timeout(400)  # something to hear
+    page.click("text=Stop and ask")
+    page.wait_for_selector("text=Done: 1")
+    assert page.locator(".card strong").inner_text() in predictors["calls"].classes
+    assert page.locator(".card .bad").count() == 0
+    assert serious(page) == []
+    page.screenshot(path=tmp_path / "sounds.png", full_page=True)
+
+    page.select_option("#models", "bare")
+    page.fill("textarea", json.dumps(torch.zeros(1, 1, 16, 16).tolist()))
+    page.click("button.main >> nth=-1")
+    page.wait_for_selector("text=Done: 1")
+    assert complaints == []
+
+
+@pytest.mark.proof
+def test_the_whole_page_without_a_mouse(browser: Any, address: str, predictors: dict[str, dlkit.Predictor]) -> None:
+    page, complaints = opened(browser, address, locale="en-US")
+    page.select_option("#models", "titanic")
+    reached = list[str]()
+    page.focus("#models")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        where = page.evaluate("document.activeElement.name || document.activeElement.id || document.activeElement.type")
+        seen = page.evaluate("getComputedStyle(document.activeElement).outlineStyle !== 'none'")
+        inside = page.evaluate("document.activeElement.closest('.drop') !== null")
+        assert seen or inside, f"{where} does not show that it has the focus"
+        reached.append(where)
+        if where == "file":
+            break
+    assert reached == ["age", "fare", "sex", "port", "alone", "submit", "file"]
+    page.focus("input[name=fare]")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("12.5")
+    page.keyboard.press("Enter")  # in a field of the form
+    page.wait_for_selector("text=Done: 1")
+    assert page.evaluate("document.getElementById('state').getAttribute('aria-live')") == "polite"
     assert complaints == []
 
 
 @pytest.mark.proof
 def test_a_phone_in_korean(browser: Any, address: str, tmp_path: Path) -> None:
     page, complaints = opened(
-        browser, address, locale="ko-KR", viewport={"width": 390, "height": 800}, is_mobile=True, has_touch=True
+        browser, address, locale="ko-KR", viewport={"width": 360, "height": 780}, is_mobile=True, has_touch=True
     )
     page.select_option("#models", "titanic")
     page.tap("button.main >> nth=-1")
     page.wait_for_selector("text=완료: 1개")
     assert page.evaluate("document.documentElement.lang") == "ko"
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390  # nothing sticks out
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360  # nothing sticks out
     unnamed = "[...document.querySelectorAll('input,select,textarea')].filter(e => !e.labels.length).length"
     assert page.evaluate(unnamed) == 0
+    assert serious(page) == []
     page.screenshot(path=tmp_path / "phone.png", full_page=True)
     assert complaints == []
