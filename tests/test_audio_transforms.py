@@ -67,6 +67,8 @@ def test_all_of_it_is_plain_data(document: Any) -> None:
         (LogMel, {"sample_rate": 8_000, "num_mels": 1 << 30}, "num_mels"),
         (LogMel, {"sample_rate": 8_000, "window": 1 << 30}, "window"),
         (LogMel, {"sample_rate": 8_000, "hop": 0}, "hop"),
+        (LogMel, {"sample_rate": 8_000, "hop": 7}, "hop must be at least 1 ms"),
+        (LogMel, {"sample_rate": 8_000, "window": 1 << 15}, "hop must be at least 1 ms and 1/32 of the window"),
         (LogMel, {"sample_rate": 8_000, "high": 5_000.0}, "high"),
         (LogMel, {"sample_rate": 8_000, "low": 4_000.0}, "low"),
         (MFCC, {"mel": {"kind": "LogMel", "sample_rate": 8_000}, "num_coefficients": 65}, "num_coefficients"),

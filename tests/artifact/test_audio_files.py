@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import dlkit
+from dlkit.errors import DataError
 from dlkit.models import AudioClassifier
-from dlkit.transforms.audio import AudioAugment, AudioPreprocessing
+from dlkit.transfer import create_model
+from dlkit.transforms.audio import AudioAugment, AudioPreprocessing, LogMel
 
 CLASSES = ["high", "low"]
 
@@ -47,3 +50,19 @@ def test_onnx_takes_waveforms_of_the_lengths_that_the_model_takes(tmp_path: Path
     (found,) = session.run(None, {name: value.numpy() for name, value in given.items()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), model(*given.values()), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("model", [AudioClassifier(2, 16_000, width=4), "backbone"], ids=["small", "backbone"])
+def test_a_model_and_data_of_another_rate_are_refused(model: Any, tmp_path: Path) -> None:
+    if model == "backbone":
+        mel = LogMel(sample_rate=16_000, num_mels=32)
+        model = create_model("torchvision/squeezenet1_1", classes=2, log_mel=mel, pretrained=False)
+    spec = AudioPreprocessing(sample_rate=8_000, seconds=0.5)
+    words = "sample_rate is 16000 in the model and 8000 in the"
+    with pytest.raises(DataError, match=words):
+        dlkit.save(model, tmp_path / "a.safetensors", classes=CLASSES, preprocessing=spec)
+    data = TensorDataset(torch.randn(4, 1, 4_000), torch.arange(4) % 2)
+    data.spec = spec  # type: ignore[attr-defined]
+    trainer = dlkit.Trainer(model, torch.nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters()), progress=False)
+    with pytest.raises(DataError, match=words):
+        trainer.fit(DataLoader(data, 2), epochs=1)

@@ -22,13 +22,15 @@ from torch import nn
 import dlkit
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, DataError, DlkitError, ModelFileError
-from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
+from dlkit.models import AudioClassifier, SmallConvNet, TabularMLP, TextClassifier
 from dlkit.specs import TextSpec
 from dlkit.tokens import PretrainedTokenizer, Vocabulary, train_bpe
 from dlkit.transfer import create_model
 from dlkit.transforms import for_evaluation
+from dlkit.transforms.audio import AudioPreprocessing
 
 GREY = for_evaluation(28, color="L", mean=0.0, std=1.0)
+HEARD = AudioPreprocessing(sample_rate=8_000, seconds=0.5)
 ENCODER = ("meaning", "spec", "encoder")
 
 
@@ -63,6 +65,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             preprocessing=words,
         ),
         "bpe": dlkit.save(TextClassifier(len(bpe.encoder), 2, width=8), folder / "bpe", preprocessing=bpe),
+        "sound": dlkit.save(
+            AudioClassifier(2, 8_000, width=2), folder / "sound", classes=["a", "b"], preprocessing=HEARD
+        ),
         "tensor": dlkit.save(Wide(), folder / "tensor", task="regression", example=torch.zeros(2, 1, 8, 8)),
     }
 
@@ -116,6 +121,15 @@ CRAFTED = [
     ),
     ("tensor", at("example", "input", "shape", value=[1] * 5000), r"example\.input is"),
     ("tensor", at("example", "input", "low", value=-(10**400)), "whole number|digits"),
+    # what sounds are made into, and what hears them
+    ("sound", at("meaning", "spec", "seconds", value=1e300), "seconds must be a number from 0.001 to 86400"),
+    ("sound", at("meaning", "spec", "seconds", value=80_000.0), "at 8,000 Hz must make 1 to"),
+    ("sound", at("meaning", "spec", "sample_rate", value=0), "sample_rate must be a whole number from 100"),
+    ("sound", at("meaning", "spec", "channels", value=10**9), "channels must be a whole number from 1 to 64"),
+    ("sound", at("architecture", "arguments", "num_mels", value=10**9), "num_mels must be a whole number from 1 to"),
+    ("sound", at("architecture", "arguments", "sample_rate", value=10**9), "sample_rate must be a whole number from"),
+    ("sound", at("architecture", "arguments", "time_mask", value=5), "time must be a number from 0 to 1"),
+    ("sound", at("architecture", "arguments", "width", value=10**9), "takes more than|in the file and"),
     # what images are made into
     ("image", at("meaning", "spec", "resize", value=65535), "resize, .* to 4096, not 65535"),
     ("image", at("meaning", "spec", "size", value=[65535, 65535]), "size must be .* from 1 to 4096"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dlkit import _bounds
 from dlkit._kinds import Spec, Task, values
-from dlkit.declared import classes_in, spec_in, task_in
+from dlkit.declared import check_same, classes_in, spec_in, task_in
 from dlkit.errors import ArgumentError, ModelFileError
 from dlkit.specs.builtin import KINDS
 
@@ -68,6 +68,7 @@ class Meaning:
 
         Raises:
             ArgumentError: something is missing or cannot be meant.
+            DataError: the model hears sounds of another rate.
         """
         data = preprocessing
         spec = spec_in(preprocessing if preprocessing is not None else model)
@@ -76,6 +77,8 @@ class Meaning:
                 "preprocessing must be a transform of dlkit.transforms, a Schema, a TextSpec, or a dataset that has "
                 f"one; {type(preprocessing).__name__} has none that a file can hold"
             )
+        if isinstance(heard := getattr(model, "spec", None), Spec):
+            check_same(heard, spec, there="the model", here="the preprocessing")
         names = classes if classes is not None else _names(spec, data, model)
         task = task or task_in(data) or task_in(spec) or "classification"
         if task not in _TASKS:

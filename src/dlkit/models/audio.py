@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.registry import register
 from dlkit.transforms.audio.mel import LogMel, SpectrogramMask
+from dlkit.transforms.audio.spec import Heard
 
 __all__ = ["AudioClassifier"]
 
@@ -65,6 +66,7 @@ class AudioClassifier(nn.Module):
         if not 0 <= dropout < 1:
             raise ArgumentError(f"dropout is a share from 0 up to, but not including, 1; got {dropout!r}")
         self.num_classes, self.in_chans = num_classes, in_chans
+        self.spec = Heard(sample_rate=sample_rate, channels=in_chans)
         self.mel = LogMel(sample_rate=sample_rate, num_mels=num_mels)
         self.masking = SpectrogramMask(time=time_mask, frequency=frequency_mask)
         self.blocks = nn.ModuleList(

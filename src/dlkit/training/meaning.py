@@ -15,7 +15,8 @@ __all__ = ["agreed", "check", "data_of", "target_of"]
 
 
 _MODEL = (
-    "make the model for the data (create_model(name, classes=train.classes), TabularMLP(train.schema)), or read the "
+    "make the model for the data (create_model(name, classes=train.classes), TabularMLP(train.schema), "
+    "AudioClassifier(len(train.classes), train.spec.sample_rate)), or read the "
     "data as the model's was (classes=model.classes, schema=model.schema)"
 )
 
@@ -70,7 +71,8 @@ def target_of(run: Run, loader: Any = None) -> Any:
 
 def _claims(model: nn.Module) -> Any:
     """What a model says of its outputs; its `preprocessing` is that of its first weights, which training may change."""
-    return SimpleNamespace(classes=getattr(model, "classes", None), schema=getattr(model, "schema", None))
+    said = {name: getattr(model, name, None) for name in ("classes", "schema", "spec")}  # the last of one that listens
+    return SimpleNamespace(**said)
 
 
 def data_of(loader: Any) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dlkit.errors import ArgumentError
 from dlkit.transfer.inputs import SMALLEST
 from dlkit.transforms.audio.mel import LogMel
+from dlkit.transforms.audio.spec import Heard
 
 __all__ = ["hear"]
 
@@ -29,7 +30,7 @@ def hear(model: nn.Module, log_mel: LogMel) -> nn.Module:
         log_mel: The spectrogram.
     """
     model.register_forward_pre_hook(functools.partial(_as_image, log_mel), prepend=True)
-    model.__dict__["log_mel"] = log_mel
+    model.__dict__.update(log_mel=log_mel, spec=Heard(sample_rate=log_mel.sample_rate))
     return model
 
 

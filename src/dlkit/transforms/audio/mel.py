@@ -20,6 +20,7 @@ from dlkit.errors import ArgumentError
 
 __all__ = ["LogMel", "MFCC", "SpectrogramMask"]
 
+_OVERLAP, _FRAMES = 32, 1_000  # no more spectra at once, and in a second: a file may say what takes all memory
 _SMALLEST = 1e-10  # power below which nothing is told apart: -100 dB
 _BREAK, _STEP = 1000.0, math.log(6.4) / 27  # Slaney's scale: 200/3 Hz per mel up to 1000 Hz, then logarithmic
 
@@ -65,6 +66,13 @@ class LogMel(Document):
         for name, share in (("window", 40), ("hop", 100)):
             value = round(self.sample_rate / share) if getattr(self, name) is None else getattr(self, name)
             object.__setattr__(self, name, _bounds.whole(value, name, _bounds.FFT))
+        assert self.window is not None
+        assert self.hop is not None
+        if self.hop < max(self.window / _OVERLAP, self.sample_rate / _FRAMES):
+            raise ArgumentError(
+                f"hop must be at least 1 ms and 1/{_OVERLAP} of the window of {self.window:,} samples, not "
+                f"{self.hop:,} at {self.sample_rate:,} Hz"
+            )
         most = self.sample_rate / 2
         low, high = self.low, most if self.high is None else self.high
         for name, value in (("low", low), ("high", high)):

@@ -18,7 +18,7 @@ from dlkit._optional import require
 from dlkit.errors import ArgumentError
 from dlkit.transforms.audio.augment import AudioAugment, Numbers
 
-__all__ = ["AudioPreprocessing", "as_waveform", "resample", "resampled_length"]
+__all__ = ["AudioPreprocessing", "Heard", "as_waveform", "resample", "resampled_length"]
 
 _LOUDNESS = 0.1  # what "rms" makes the root mean square: -20 dB
 _QUIET = 1e-5  # -100 dB; below, a recording is silence and stays it
@@ -183,6 +183,13 @@ class AudioPreprocessing(Spec):
             mixed: npt.NDArray[np.float32] = waveform.mean(0, keepdims=True, dtype=np.float32)
             return mixed
         raise ArgumentError(f"the model takes recordings of {self.channels} channels, and this one has {len(waveform)}")
+
+
+class Heard(AudioPreprocessing):
+    """What a model that listens says of its inputs: their rate and channels, and nothing of length and loudness."""
+
+    def compared(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("sample_rate", "channels")}
 
 
 def resample(waveform: npt.NDArray[np.float32], rate: int, to: int) -> npt.NDArray[np.float32]:
