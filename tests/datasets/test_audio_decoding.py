@@ -43,7 +43,7 @@ def wav(
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_samples_are_those_of_libsndfile_bit_for_bit(form: str) -> None:
+def test_samples_are_those_of_libsndfile_bit_for_bit(form: str, tmp_path: Path) -> None:
     tried = 0
     for subtype in soundfile.available_subtypes(form):
         for samples in (noise(), noise(channels=1)):
@@ -60,6 +60,9 @@ def test_samples_are_those_of_libsndfile_bit_for_bit(form: str) -> None:
                 continue
             got = decode_audio(data, sample_rate=None, mono=False)
             np.testing.assert_array_equal(got, wanted.T, err_msg=f"{form} {subtype}", strict=True)
+            (tmp_path / "a.wav").write_bytes(data)  # a usual WAV is read without libsndfile
+            if form in ("WAV", "WAVEX", "FLAC"):
+                np.testing.assert_array_equal(decode_audio(tmp_path / "a.wav", sample_rate=None, mono=False), got)
             mixed = decode_audio(data, sample_rate=None)
             np.testing.assert_array_equal(mixed, wanted.T.mean(0, keepdims=True), err_msg=f"{form} {subtype}")
             tried += 1
@@ -109,9 +112,32 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_odd_files_are_right(name: str) -> None:
+def test_odd_files_are_right(name: str, tmp_path: Path) -> None:
     data, frames = RIGHT[name]
     assert decode_audio(data, sample_rate=None).shape == (1, frames)
+    (tmp_path / "a.wav").write_bytes(data)
+    np.testing.assert_array_equal(decode_audio(tmp_path / "a.wav"), decode_audio(data))
+    with open_audio(tmp_path / "a.wav") as audio:
+        last = audio.waveform(mono=True, start=frames - 1, count=3)
+    assert last.tolist() == [[decode_audio(data, sample_rate=None)[0, -1], 0, 0]]
+
+
+@pytest.mark.parametrize("where", range(0, 48, 3))
+def test_a_header_with_a_wrong_byte_is_what_libsndfile_makes_of_it(where: int, tmp_path: Path) -> None:
+    for value in (0, 1, 0x7F, 0xFF):
+        data = bytearray(wav(PCM[:400], channels=2))
+        data[where] = value
+        (tmp_path / "a.wav").write_bytes(data)
+        (tmp_path / "a.flac").write_bytes(data)  # by this name, libsndfile reads it
+        assert _outcome(tmp_path / "a.wav") == _outcome(tmp_path / "a.flac"), value
+
+
+def _outcome(path: Path) -> Any:
+    try:
+        with open_audio(path) as audio:
+            return audio.sample_rate, audio.read().tolist()
+    except DataError as error:
+        return str(error).replace(path.name, "")
 
 
 FLOATS = np.array([0, 0.5, np.nan, np.inf], "<f4")

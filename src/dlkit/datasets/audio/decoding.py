@@ -44,7 +44,7 @@ Waveform = npt.NDArray[np.float32]
 #: What a scan takes for a recording, by its name.
 EXTENSIONS = frozenset(f".{name}" for name in f"{SNDFILE} {TORCHCODEC}".split())
 
-_SCALES = {"int16": np.float32(2.0**-15), "int32": np.float32(2.0**-31), "float32": None}
+_SCALES = {np.dtype(np.int16): np.float32(2.0**-15), np.dtype(np.int32): np.float32(2.0**-31)}
 
 _BLOCK = 1 << 18
 _MARGIN = 256  # samples at the lower rate around a part that is resampled: more than soxr's filter looks at
@@ -308,17 +308,19 @@ def scaled(raw: npt.NDArray[Any], *, mono: bool) -> Waveform:
         raw: [T, C] of int16, int32 or float32.
         mono: The mean of the channels, float32 [1, T].
     """
-    scale, channels = _SCALES[raw.dtype.name], raw.shape[1]
-    if not mono or channels == 1:
-        planes = np.array(raw.T, np.float32, order="C")
-    else:
-        planes = raw[:, :1].T.astype(np.float32, order="C")
-        for channel in range(1, channels):
-            planes += raw[:, channel].astype(np.float32, copy=False)
-    if scale is not None:
-        planes *= scale
+    scale, channels = _SCALES.get(raw.dtype, np.float32(1)), raw.shape[1]
     if mono and channels > 1:
-        planes /= np.float32(channels)
+        planes: Waveform = np.add(raw[:, 0], raw[:, 1], dtype=np.float32, casting="same_kind")[None]
+        for channel in range(2, channels):
+            np.add(planes, raw[:, channel], out=planes, dtype=np.float32, casting="same_kind")
+        if channels & (channels - 1):
+            planes *= scale
+            planes /= np.float32(channels)
+        else:  # in one pass, as both are powers of two
+            planes *= scale / np.float32(channels)
+        return planes
+    planes = np.array(raw.T, np.float32, order="C")
+    planes *= scale
     return planes
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import tempfile
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from dlkit._bounds import RATE
 from dlkit._opening import open_regular
 from dlkit._optional import require
 from dlkit.errors import DataError, MissingExtraError
@@ -44,6 +46,7 @@ _AS_INT16 = {"PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW", "ALAC_16", "IMA_ADPCM
 _AS_INT32 = {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
 #: At least so many frames libsndfile gives where a header does not say how many there are.
 UNKNOWN = 1 << 62
+_WAVE_HEAD = 1024
 _MP3_LEAD = 10 * 1152
 _OGG_TAIL = 1 << 17  # bytes: two pages at least
 _OGG_PAGE = re.compile(rb"OggS\0.(.{8})", re.S)
@@ -108,7 +111,64 @@ def reader(source: str | os.PathLike[str] | bytes) -> Reader:
     """
     if isinstance(source, bytes):
         return _SoundFile(source)
-    return (_TorchCodec if ends(os.fspath(source), TORCHCODEC) else _SoundFile)(os.fspath(source))
+    path = os.fspath(source)
+    if ends(path, TORCHCODEC):
+        return _TorchCodec(path)
+    return (_Wave.of(path) if ends(path, "wav wave") else None) or _SoundFile(path)
+
+
+class _Wave(Reader):
+    """A usual WAV file of 16 bits, read without libsndfile, which takes three times as long for a part of it."""
+
+    floats, slack = False, 0
+
+    def __init__(self, file: IO[bytes], facts: Facts, begin: int) -> None:
+        self._file, self.facts, self._begin = file, facts, begin
+
+    @classmethod
+    def of(cls, path: str) -> _Wave | None:
+        """The file, None if there is anything in its header that libsndfile should decide.
+
+        Args:
+            path: A regular file.
+        """
+        file = open_regular(path, noun="sound file", buffering=0)
+        found = _usual(file.read(_WAVE_HEAD), os.fstat(file.fileno()).st_size)
+        if found is None:
+            file.close()
+            return None
+        return cls(file, *found)
+
+    def read(self, start: int, count: int) -> npt.NDArray[Any]:
+        width = 2 * self.facts.channels
+        count = min(count, self.facts.frames - start)
+        self._file.seek(self._begin + start * width)
+        raw = np.empty((count, self.facts.channels), np.dtype("<i2"))
+        done, left = 0, raw.reshape(-1).view(np.uint8).data
+        while done < len(left) and (more := self._file.readinto(left[done:])):  # type: ignore[attr-defined]
+            done += more
+        return raw[: done // width]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _usual(head: bytes, size: int) -> tuple[Facts, int] | None:
+    """What the header of a WAV of 16 bits says, and where its samples begin; None for any other."""
+    if head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt ":
+        return None
+    length, form, channels, rate, _, width, bits = struct.unpack_from("<IHHIIHH", head.ljust(_WAVE_HEAD, b"\0"), 16)
+    place = 20 + length
+    while (name := head[place : place + 4]) != b"data":
+        if len(name) < 4:
+            return None
+        extent = int.from_bytes(head[place + 4 : place + 8], "little")
+        place += 8 + extent + extent % 2
+    extent = int.from_bytes(head[place + 4 : place + 8], "little")
+    fits = form == 1 and bits == 16 and 0 < channels <= 64 and 0 < rate <= RATE.most and width == 2 * channels
+    if not fits or extent % width or not 0 < extent <= size - place - 8:
+        return None
+    return Facts("WAV PCM_16", rate, channels, extent // width), place + 8
 
 
 class _SoundFile(Reader):
