@@ -212,7 +212,7 @@ def test_evaluate_measures(dlkit: Run, model: Path, table: Path) -> None:
     done = dlkit("evaluate", model, table, "--json")
     assert done.document["samples"] == 300
     assert done.document["accuracy"] > 0.9
-    assert "accuracy 0.9" in dlkit("evaluate", model, table, "--target", "left").out
+    assert "accuracy 1" in dlkit("evaluate", model, table, "--target", "left").out
     wrong = dlkit("evaluate", model, table, "--target", "plan")
     assert (wrong.code, wrong.out) == (1, "")
     assert "--target plan: the model predicts left; leave it out" in wrong.err
@@ -222,7 +222,7 @@ def test_evaluate_measures(dlkit: Run, model: Path, table: Path) -> None:
 def test_info_reads_the_head_alone(dlkit: Run, model: Path) -> None:
     done = dlkit("info", model)
     assert done.code == 0, done.err
-    assert "TabularMLP" in done.out
+    assert "TabularEnsemble" in done.out
     assert "tables with the columns visits, plan" in done.out
     assert "classification of no, yes" in done.out
     assert "test_accuracy" in done.out
@@ -314,7 +314,7 @@ def test_download_without_a_network_says_so(dlkit: Run, monkeypatch: pytest.Monk
         (["train", "nowhere"], 1, "error: there is no file or folder nowhere"),
         (["train", "{table}"], 1, "say which column to predict, --target ..., or which holds texts, --text ..."),
         (["train", "{table}", "--target", "levt"], 1, "do you mean 'left'"),
-        (["train", "{table}", "--target", "left", "--arch", "mpl"], 1, "--arch mpl: for tables there is 'mlp'"),
+        (["train", "{table}", "--target", "left", "--arch", "mpl"], 1, "--arch mpl: for tables there are ensemble"),
         (["train", "{table}", "--target", "left", "--epochs", "0"], 2, "'--epochs'"),
         (["train", "{table}", "--fractions", "a,b"], 2, "'a,b' are no shares"),
         (["predict", "nowhere.safetensors", "x"], 1, "there is no model file nowhere.safetensors"),
@@ -371,3 +371,10 @@ def test_messages_name_options_instead_of_arguments() -> None:
         ("num_workers=2", "--num-workers 2"),
     ):
         assert _in_shell_words(message) == told
+
+
+def test_compare_ranks_the_models_for_a_table(dlkit: Run, table: Path) -> None:
+    done = dlkit("compare", table, "boosting", "mlp", "--target", "left", "--json")
+    (first, second) = json.loads(done.out)
+    assert {first["name"], second["name"]} == {"boosting", "mlp"}
+    assert first["metrics"]["accuracy"] >= second["metrics"]["accuracy"]

@@ -49,7 +49,7 @@ def train(
         str | None,
         typer.Option(
             help="Images, sounds: small, torchvision/NAME, timm/NAME; texts: bag, gru, transformer; "
-            "tables: ensemble, mlp."
+            "tables: ensemble, boosting, mlp."
         ),
     ] = None,
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights for the backbone.")] = None,
@@ -180,9 +180,16 @@ def _trained(data: str, options: Mapping[str, Any], settings: Mapping[str, Any])
 
 
 @guarded
+@reads_tables
 def compare(
     data: Source,
-    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="NAME, or NAME=FILE with weights of yours.")],
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", help="NAME, or NAME=FILE with weights of yours.")
+    ] = None,
+    target: Target = None,
+    text: Text = None,
+    pair: Pair = None,
+    drop: Drop = None,
     pretrained: Annotated[bool, typer.Option(help="Pretrained weights where no FILE is given.")] = True,
     image_size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=8)] = 224,
     batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 64,
@@ -190,37 +197,53 @@ def compare(
     device: Device = "auto",
     num_workers: Workers = 0,
     seed: Seed = 0,
+    rows: Any = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Measure which backbone suits your images, or your sounds, at which it looks as spectrograms.
+    """Measure which backbone suits your images or sounds (seen as spectrograms), or which model your table or texts.
 
-    Each one runs once over them; how well its features separate the classes says which to train.
+    Each backbone runs once over them; how well its features separate the classes says which to train. The models for a
+    table (with --target) and for texts (with --text, too) are trained, all on the same rows, and ranked by the part
+    that judges; all there are if none is named.
 
     \b
     Examples:
       dlkit compare photos torchvision/resnet18 timm/mobilenetv3_small_100
       dlkit compare photos torchvision/mobilenet_v2=mobilenet_v2.pth
+      dlkit compare titanic.csv ensemble boosting --target survived --drop alive
     """
     from dlkit import recipes
 
-    rows = recipes.compare_backbones(
+    options = reading(target, text, drop, on_error, pair=pair, rows=rows)
+    if target or text:
+        ranked = recipes.compare_models(data, models or (), device=device, seed=seed, **options)
+        wide = max(len(row.name) for row in ranked)
+        named = list(ranked[0].metrics)
+        lines = [f"{'model':{wide}}  {'  '.join(f'{name:>9}' for name in named)}  seconds  (on {ranked[0].judged_on})"]
+        lines += [
+            f"{row.name:{wide}}  {'  '.join(f'{row.metrics[name]:9.4g}' for name in named)}  {row.seconds:7.1f}"
+            for row in ranked
+        ]
+        show(Lines.of(*lines), [dataclasses.asdict(row) for row in ranked], as_json=json)
+        return
+    found = recipes.compare_backbones(
         data,
-        models,
+        models or (),
         pretrained=pretrained,
         image_size=image_size,
         batch_size=batch_size,
         num_workers=num_workers,
         device=device,
-        on_error=on_error,
         seed=seed,
+        **options,
     )
-    width = max(len(row.name) for row in rows)
+    width = max(len(row.name) for row in found)
     lines = [f"{'backbone':{width}}  linear   k-NN  parameters  per image"]
-    for row in rows:
+    for row in found:
         scores = f"{row.linear:6.3f} {row.knn:6.3f}"
         lines.append(f"{row.name:{width}}  {scores}  {row.parameters:8.1f} M  {row.milliseconds:6.1f} ms")
-    show(Lines.of(*lines), [dataclasses.asdict(row) for row in rows], as_json=json)
+    show(Lines.of(*lines), [dataclasses.asdict(row) for row in found], as_json=json)
 
 
 @guarded

@@ -10,5 +10,6 @@ from dlkit.models.convnet import SmallConvNet
 from dlkit.models.ensemble import TabularEnsemble
 from dlkit.models.tabular import TabularMLP
 from dlkit.models.text import TextClassifier
+from dlkit.models.trees import TabularTrees
 
-__all__ = ["AudioClassifier", "SmallConvNet", "TabularEnsemble", "TabularMLP", "TextClassifier"]
+__all__ = ["AudioClassifier", "SmallConvNet", "TabularEnsemble", "TabularMLP", "TabularTrees", "TextClassifier"]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dlkit.recipes.training import train as train
     from dlkit.recipes.tuning import fine_tune as fine_tune
     from dlkit.recipes.using import compare_backbones as compare_backbones
+    from dlkit.recipes.using import compare_models as compare_models
     from dlkit.recipes.using import download as download
     from dlkit.recipes.using import evaluate_file as evaluate_file
     from dlkit.recipes.using import look_at as look_at
@@ -37,6 +38,7 @@ __all__, __getattr__, __dir__ = door(
         "Trained": "dlkit.recipes.training",
         "compare": "dlkit.recipes.comparing",
         "compare_backbones": "dlkit.recipes.using",
+        "compare_models": "dlkit.recipes.using",
         "download": "dlkit.recipes.using",
         "evaluate_file": "dlkit.recipes.using",
         "fine_tune": "dlkit.recipes.tuning",

@@ -12,7 +12,14 @@ from torch import nn
 from dlkit import rng
 from dlkit._showing import Lines
 from dlkit.errors import ArgumentError, DownloadError
-from dlkit.models import AudioClassifier, SmallConvNet, TabularEnsemble, TabularMLP, TextClassifier
+from dlkit.models import (
+    AudioClassifier,
+    SmallConvNet,
+    TabularEnsemble,
+    TabularMLP,
+    TabularTrees,
+    TextClassifier,
+)
 from dlkit.recipes.reading import Data
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.groups import param_groups
@@ -21,7 +28,7 @@ from dlkit.transfer.models import create_model
 from dlkit.transforms import Augment, Preprocessing, for_evaluation
 from dlkit.transforms.audio import AudioAugment, AudioPreprocessing, LogMel
 
-__all__ = ["BACKBONE", "Choice", "ENOUGH_HERTZ", "Wish", "choose", "listening_to"]
+__all__ = ["BACKBONE", "Choice", "ENOUGH_HERTZ", "Wish", "choose", "listening_to", "models_for"]
 
 #: Torchvision's, because its weights come with a hash that is checked; small, known to everybody, and good frozen.
 BACKBONE = "torchvision/resnet18"
@@ -76,6 +83,7 @@ class Choice:
         preprocessing: Of images and sounds: for evaluation, and for the model file.
         training: Of images and sounds: for training.
         groups: The optimizer's groups for a learning rate; None for those parameters that learn.
+        fit: Makes the fitted model in one go, instead of a training in steps; rate, epochs and so on then mean nothing.
     """
 
     arch: str
@@ -92,6 +100,7 @@ class Choice:
     preprocessing: Any = None
     training: Any = None
     groups: Callable[[float], Any] | None = None
+    fit: Callable[[], nn.Module] | None = None
 
 
 def choose(data: Data, wish: Wish) -> Choice:
@@ -113,6 +122,15 @@ def choose(data: Data, wish: Wish) -> Choice:
         return _for_texts(data, wish) if data.kind == "text" else _for_images(data, wish)
 
 
+def models_for(kind: str) -> list[str]:
+    """What `arch` may be for a table or for texts, the default first.
+
+    Args:
+        kind: "table" or "text".
+    """
+    return list(_TABLE_MODELS if kind == "table" else _TEXT_RATES)
+
+
 def _refuse(wish: Wish, *names: str, why: str) -> None:
     for name in names:
         if getattr(wish, name) not in (None, True if name == "pretrained" else None, False):
@@ -127,13 +145,15 @@ def _for_table(data: Data, wish: Wish) -> Choice:
     metrics = {"regression": ["rmse", "mae", "r2"], "multilabel": ["f1"]}
     return _TABLE_MODELS[wish.arch or "ensemble"](
         data,
+        wish,
         loss=losses.get(data.task, nn.BCEWithLogitsLoss)(),
         metrics=metrics.get(data.task, ["accuracy"]),
     )
 
 
-def _ensemble(data: Data, **settings: Any) -> Choice:
+def _ensemble(data: Data, wish: Wish, **settings: Any) -> Choice:
     """Measured in `bench/defaults.py`: about 3,000 steps, at least 20 epochs, and a shorter path for large tables."""
+    del wish
     rows, model = len(data.train), TabularEnsemble.for_data(data.train)
     batch_size = next((size for limit, size in _TABLE_BATCHES if rows < limit), _LARGE_BATCH)
     steps = -(-rows // batch_size)
@@ -160,7 +180,8 @@ def _decaying(model: nn.Module, lr: float) -> list[dict[str, Any]]:
     return [{"params": weights, "lr": lr}, {"params": biases, "lr": lr, "weight_decay": 0.0}]
 
 
-def _mlp(data: Data, **settings: Any) -> Choice:
+def _mlp(data: Data, wish: Wish, **settings: Any) -> Choice:
+    del wish
     few = len(data.train) < 5_000
     hidden = (64, 32) if few else (256, 128)
     return Choice(
@@ -175,7 +196,21 @@ def _mlp(data: Data, **settings: Any) -> Choice:
     )
 
 
-_TABLE_MODELS: dict[str, Callable[..., Choice]] = {"ensemble": _ensemble, "mlp": _mlp}
+def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
+    return Choice(
+        arch="boosting",
+        model=TabularTrees(data.train.schema),
+        lr=1.0,
+        epochs=1,
+        batch_size=1024,
+        patience=1,
+        fit=lambda: TabularTrees.for_data(data.train, seed=wish.seed),
+        why=["model: TabularTrees, scikit-learn's HistGradientBoosting with its own settings"],
+        **settings,
+    )
+
+
+_TABLE_MODELS: dict[str, Callable[..., Choice]] = {"ensemble": _ensemble, "boosting": _boosting, "mlp": _mlp}
 _TABLE_BATCHES = ((1_000, 32), (3_000, 64), (8_000, 128), (100_000, 256))  # rows below which a step has so many
 _LARGE_BATCH = 1024
 

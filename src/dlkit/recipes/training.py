@@ -22,14 +22,19 @@ from dlkit.distributed import World
 from dlkit.errors import ArgumentError, ResumeError
 from dlkit.inference.predictor import load
 from dlkit.loader import DataLoader
+from dlkit.metrics import Metrics
 from dlkit.recipes.choosing import Choice, Wish, choose
 from dlkit.recipes.outcome import outcome_of
 from dlkit.recipes.reading import Data, ReadOptions, read_data
 from dlkit.recipes.reporting import write_report
 from dlkit.recipes.standing import Standing
 from dlkit.runs.history import History
+from dlkit.runs.state import Run
+from dlkit.runs.store import move_aside
 from dlkit.storage.files import atomic_write
+from dlkit.training.judging import Judge
 from dlkit.training.reuse_settings import ReuseFeatures
+from dlkit.training.steps import Forward
 from dlkit.training.trainer import Trainer
 from dlkit.transforms.audio import AudioPreprocessing
 
@@ -104,8 +109,8 @@ def train(
 
     Args:
         data: What `read_data` gave, or what it takes.
-        arch: Images: "small", or a name for `dlkit.transfer.create_model`. Tables: "ensemble" or "mlp". Texts: "bag",
-            "gru" or "transformer". None: see above.
+        arch: Images: "small", or a name for `dlkit.transfer.create_model`. Tables: "ensemble", "boosting" (that of
+            scikit-learn, extra `boosting`) or "mlp". Texts: "bag", "gru" or "transformer". None: see above.
         weights: For a backbone, a file of weights instead of the library's own.
         pretrained: Whether a backbone begins with pretrained weights. They are never left out silently: without a
             network this is an error that names the ways out.
@@ -166,6 +171,9 @@ def train(
     if saved:
         note.refuse_another({"accumulate": 1, **saved})
     loaders = _loaders(data, choice, num_workers, accumulate)
+    if choice.fit is not None:
+        _refuse_steps(choice, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience)
+        return _fitted(data, choice, loaders, note, seed=seed, resume=resume, progress=progress)
     patient = BackToBest if choice.plateau else EarlyStopping
     callbacks = [note, Checkpoint(folder), patient(patience=choice.patience), CSVLogger(folder / "history.csv")]
     trainer = _trainer(
@@ -182,6 +190,53 @@ def train(
         trainer.run.say(line)
     trainer.fit(loaders["train"], loaders["val"], epochs=choice.epochs, resume="auto" if resume else False)
     return _finished(trainer, loaders, data, choice, folder, note.settings)
+
+
+def _refuse_steps(choice: Choice, **given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ArgumentError(f"{name}={value!r}: {choice.arch} is fitted at once, and has no such thing")
+
+
+def _fitted(
+    data: Data, choice: Choice, loaders: Mapping[str, Any], note: _Note, *, seed: int, resume: bool, progress: bool
+) -> Trained:
+    """Fit a model in one go, unless that is done already; judge it and write its file as after a training."""
+    folder, fit = note.path.parent, choice.fit
+    assert fit is not None
+    if not resume:
+        move_aside(folder)
+    run = Run(choice.model, {}, device=torch.device("cpu"), seed=seed, verbose=progress)
+    path = folder / MODEL_FILE
+    if note.path.is_file() and path.is_file():
+        run.say(f"nothing to fit: {path} is there; to begin anew use another folder or resume=False")
+        run.model = run.eval_model = load(path).model
+    else:
+        for line in choice.why:
+            run.say(line)
+        folder.mkdir(parents=True, exist_ok=True)
+        note.on_fit_start(run)
+        run.model = run.eval_model = fit()
+    forward = Forward(run.model, choice.loss, precision="fp32", device=run.device)
+    judge = Judge(run, forward, Metrics(choice.metrics, loss=choice.loss), channels_last=False)
+    figures = {name: judge.evaluate(loaders[name]) for name in ("val", "test") if name in loaders}
+    judged_on = "test" if "test" in loaders else "val"
+    reached = {f"{judged_on}_{name}": value for name, value in figures[judged_on].items()}
+    rows = [{"epoch": 1, "step": 1} | {f"val_{name}": value for name, value in figures["val"].items()}]
+    _save(run.model, path, data, choice, reached)
+    return Trained(
+        path=path,
+        folder=folder,
+        metrics=figures[judged_on],
+        judged_on=judged_on,
+        standing=_reported(path, data, choice, judged_on, rows, note.settings),
+        report=path.with_name(REPORT_FILE),
+        history=History(rows),
+        stopped="fitted",
+        interrupted=False,
+        data=data,
+        model=run.model.eval(),
+    )
 
 
 def _finished(

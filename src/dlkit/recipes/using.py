@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,16 +17,18 @@ from dlkit.datasets.texts.dataset import TextOptions
 from dlkit.errors import ArgumentError
 from dlkit.inference import load
 from dlkit.loader import DataLoader
+from dlkit.metrics import Metrics
 from dlkit.reading.policy import ReadArguments
-from dlkit.recipes.choosing import ENOUGH_HERTZ, listening_to
+from dlkit.recipes.choosing import ENOUGH_HERTZ, listening_to, models_for
 from dlkit.recipes.comparing import Comparison, compare
 from dlkit.recipes.reading import NAMES, ReadOptions, kind_of, letters, read_data, rows_of
+from dlkit.recipes.training import train
 from dlkit.storage.files import home
 from dlkit.transfer.models import create_model
 from dlkit.transforms import for_evaluation
 from dlkit.transforms.audio import AudioPreprocessing
 
-__all__ = ["compare_backbones", "download", "evaluate_file", "look_at"]
+__all__ = ["Ranked", "compare_backbones", "compare_models", "download", "evaluate_file", "look_at"]
 
 
 def look_at(source: Any, **options: Unpack[ReadOptions]) -> Any:
@@ -121,6 +127,76 @@ def compare_backbones(
         )
         rows += compare({arch: model}, train, val, classes=data.classes, device=device, progress=progress)
     return sorted(rows, key=lambda row: row.linear, reverse=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """One model's row in the table of `compare_models`.
+
+    Attributes:
+        name: The model, as in `arch=`.
+        metrics: Of the part that judges; the first one ranks.
+        judged_on: "test", or "val" where there is no test part.
+        seconds: That fitting and judging took.
+    """
+
+    name: str
+    metrics: dict[str, float]
+    judged_on: str
+    seconds: float
+
+
+def compare_models(
+    source: Any,
+    models: Sequence[str] = (),
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    progress: bool = True,
+    **reading: Unpack[ReadOptions],
+) -> list[Ranked]:
+    """Train several models on one split of a table or of texts, and rank them; the best first.
+
+    Each is trained as `train` trains it, in a temporary folder. All see the same rows, prepared the same way.
+
+    Args:
+        source: A table, or a table of texts (`text=`).
+        models: Names for `arch=`; all there are for this kind of data if none is given.
+        device: Where to compute.
+        seed: Of the split and of the models.
+        progress: Say each row on stderr as it is done.
+        **reading: See `read_data`.
+
+    Raises:
+        ArgumentError: images, or a name that is not known.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"x": range(100), "y": ["no", "yes"] * 50})
+    >>> [row.name for row in compare_models(frame, ["mlp"], target="y", progress=False)]
+    ['mlp']
+    """
+    data = read_data(source, seed=seed, **reading)
+    if data.kind not in ("table", "text"):
+        raise ArgumentError(f"{data.name} is {data.kind}: compare backbones on it, such as torchvision/resnet18")
+    known = models_for(data.kind)
+    if unknown := [name for name in models if name not in known]:
+        raise ArgumentError(f"{unknown[0]!r} is not a model for a {data.kind}; there are {', '.join(known)}")
+    rows, best_first = list[Ranked](), 1.0
+    for name in models or known:
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            trained = train(data, arch=name, out=folder, seed=seed, device=device, progress=False)
+        figures = {metric: value for metric, value in trained.metrics.items() if metric != "loss"}
+        figures |= {"loss": trained.metrics["loss"]}
+        best_first = -1.0 if Metrics([next(iter(figures))]).higher_is_better(next(iter(figures))) else 1.0
+        rows.append(
+            Ranked(
+                name=name, metrics=figures, judged_on=trained.judged_on, seconds=round(time.perf_counter() - began, 1)
+            )
+        )
+        if progress:
+            sys.stderr.write(f"{name}: {', '.join(f'{metric} {value:.4g}' for metric, value in figures.items())}\n")
+    return sorted(rows, key=lambda row: best_first * next(iter(row.metrics.values())))
 
 
 def evaluate_file(

@@ -29,7 +29,7 @@ from dlkit.errors import (
 from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint, save_checkpoint
 from dlkit.storage.files import FileLock, atomic_write, sync_folder
 
-__all__ = ["CheckpointStore", "Entry"]
+__all__ = ["CheckpointStore", "Entry", "move_aside"]
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d+)-step-(\d+)\.pt")
@@ -176,16 +176,7 @@ class CheckpointStore:
 
     def archive(self) -> Path | None:
         """Move what is here into a folder `earlier-N` beside it, so that nothing is lost; None if it is empty."""
-        if not self.entries:
-            return None
-        number = 1
-        while (target := self.folder / f"earlier-{number}").exists():
-            number += 1
-        target.mkdir()
-        for path in sorted(self.folder.iterdir()):
-            if path.is_file() and path.name != ".lock":
-                shutil.move(path, target / path.name)
-        sync_folder(self.folder)
+        target = move_aside(self.folder) if self.entries else None
         self.entries = []
         return target
 
@@ -268,3 +259,23 @@ def _entry(row: dict[str, Any]) -> Entry:
 
 def _number(entry: Entry) -> int:
     return entry.number
+
+
+def move_aside(folder: Path) -> Path | None:
+    """Move the files of a run's folder into a folder `earlier-N` in it; None if there are none.
+
+    Args:
+        folder: Of the run; it need not exist.
+    """
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [path for path in paths if path.is_file() and path.name != ".lock"]
+    if not files:
+        return None
+    number = 1
+    while (target := folder / f"earlier-{number}").exists():
+        number += 1
+    target.mkdir()
+    for path in files:
+        shutil.move(path, target / path.name)
+    sync_folder(folder)
+    return target
