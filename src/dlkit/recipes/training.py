@@ -204,6 +204,8 @@ def _fitted(
     """Fit a model in one go, unless that is done already; judge it and write its file as after a training."""
     folder, fit = note.path.parent, choice.fit
     assert fit is not None
+    if World.of_environment().size > 1:
+        raise ArgumentError(f"{choice.arch} is fitted by one process; start it without several")
     if not resume:
         move_aside(folder)
     run = Run(choice.model, {}, device=torch.device("cpu"), seed=seed, verbose=progress)
