@@ -61,6 +61,15 @@ def test_loudness_counts_for_nothing_and_silence_has_finite_logits() -> None:
         assert model(torch.zeros(2, 1, 4_000)).isfinite().all()
 
 
+def test_it_computes_in_half_precision() -> None:
+    model, (row,) = model_of(), recordings(4_000)
+    with torch.no_grad():
+        wanted = model(row[None])
+        found = model.to(torch.bfloat16)(row[None].to(torch.bfloat16))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, rtol=0.1, atol=0.1)
+
+
 def test_it_learns_to_tell_tones_apart() -> None:
     torch.manual_seed(0)
     times, targets = torch.arange(2_000) / RATE, torch.arange(48) % 3

@@ -39,6 +39,13 @@ def test_zeros_behind_a_recording_change_none_of_its_frames() -> None:
     torch.testing.assert_close(padded[..., : mel.frames(3_001)], alone, atol=1e-4, rtol=0)
 
 
+def test_half_precision_around_it_changes_nothing() -> None:
+    mel, waveform = LogMel(sample_rate=8_000), torch.randn(2, 2_000)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        halved = MFCC(mel=mel)(waveform)
+    assert torch.equal(halved, MFCC(mel=mel)(waveform))
+
+
 @pytest.mark.parametrize(
     "document",
     [

@@ -46,7 +46,7 @@ TRACKS = Range(1, 64)
 SECONDS = Range(1e-3, 86_400)
 WAVEFORM = 1 << 26
 #: Of spectrograms: samples of a window, bands, and levels.
-FFT = Range(2, 1 << 15)
+FFT = Range(1, 1 << 15)
 MELS = Range(1, 1024)
 DECIBEL = Range(1e-3, 200)
 #: Of pixels in [0, 1]. Outside, normalised pixels are no numbers of float32 any more.

@@ -99,7 +99,7 @@ class AudioClassifier(nn.Module):
         inside = None
         if frames is not None:
             inside = (torch.arange(maps.shape[-1], device=maps.device) < frames[:, None])[:, None, None]
-        maps = _standardised(maps, inside)
+        maps = _standardised(maps, inside).to(waveforms.dtype)
         if self.training:
             maps = self.masking(maps, frames=frames)
         for block in self.blocks:

@@ -45,4 +45,4 @@ def _as_image(log_mel: LogMel, model: nn.Module, args: tuple[Any, ...]) -> Any:
     size = max(image.shape[2], SMALLEST), max(image.shape[3], SMALLEST)
     if size != (image.shape[2], image.shape[3]):
         image = F.interpolate(image, size, mode="bilinear", align_corners=False)
-    return (image, *rest)
+    return (image.to(waveforms.dtype), *rest)

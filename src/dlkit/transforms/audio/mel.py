@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -122,9 +123,11 @@ class LogMel(Document):
         assert self.window is not None
         assert self.hop is not None
         flat = waveforms.float().reshape(-1, waveforms.shape[-1])
-        spectra = _power_spectra(flat, self.window, self.hop)
-        bank = _like(_filters(self.sample_rate, self.window, self.num_mels, self.low, self.high), spectra)
-        return (bank @ spectra).reshape(*waveforms.shape[:-1], self.num_mels, spectra.shape[-1])
+        filters = _filters(self.sample_rate, self.window, self.num_mels, self.low, self.high)
+        with _in_full():
+            spectra = _power_spectra(flat, self.window, self.hop)
+            bands = _like(filters, spectra) @ spectra
+        return bands.reshape(*waveforms.shape[:-1], self.num_mels, spectra.shape[-1])
 
     def decibels(self, power: Tensor) -> Tensor:
         """Power as dB, not more than `top_db` below the loudest place of each.
@@ -174,7 +177,8 @@ class MFCC(Document):
             waveforms: Floats [..., T].
         """
         levels = self.mel(waveforms)
-        return _like(_cosines(self.mel.num_mels, self.num_coefficients), levels) @ levels
+        with _in_full():
+            return _like(_cosines(self.mel.num_mels, self.num_coefficients), levels) @ levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +238,16 @@ def _stripes(numbers: Tensor, share: float, sizes: Tensor, width: int) -> Tensor
     begin = (numbers[..., 1] * (sizes - wide + 1)).floor()
     places = torch.arange(width, device=numbers.device)
     return ((places >= begin[..., None]) & (places < (begin + wide)[..., None])).any(1)
+
+
+@contextlib.contextmanager
+def _in_full() -> Iterator[None]:
+    """Without autocast: powers reach over more magnitudes than half precision has."""
+    with contextlib.ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def _power_spectra(flat: Tensor, window: int, hop: int) -> Tensor:
