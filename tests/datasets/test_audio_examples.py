@@ -21,6 +21,7 @@ def test_smoke(tmp_path: Path) -> None:
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(900)  # a minute on two cores that do nothing else
 @pytest.mark.parametrize(
     ("held_out", "least"),
     [
