@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from disks import as_nobody, open_folder, resize, small_disk
 from dlkit.download import Limits, Patience, fetch
 from dlkit.errors import ArchiveError, ArgumentError, DownloadError, IntegrityError, OfflineError, UnsafeArchiveError
+from screens import new_screen
 from servers import Reply, Server
 
 QUICK = Patience(connect=5, read=5, attempts=3, backoff=0)
@@ -115,14 +116,14 @@ def test_a_wrong_file_is_neither_used_nor_lost_if_the_new_one_fails(server: Serv
     assert names(tmp_path) == ["a.bin"]
 
 
-def test_the_bar_shows_only_if_wanted(server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_shows_only_if_wanted(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = new_screen(monkeypatch)
     get(server.url("/a.bin"), tmp_path / "silent.bin")
-    assert capfd.readouterr() == ("", "")
+    assert screen.shown == ""
     server.script("/a.bin", Reply(break_after=100_000))
     get(server.url("/a.bin"), tmp_path / "shown.bin", progress=True)
-    shown = capfd.readouterr().err
-    assert "shown.bin: 100%" in shown
-    assert "293k/293k" in shown
+    assert "shown.bin: 100%" in screen.shown
+    assert "293k/293k" in screen.shown
 
 
 # ---- refusals and retries

@@ -7,31 +7,13 @@ import re
 import sys
 import time
 
-import pytest
 import torch
 from feeding import Feed, new_run
 from tqdm import tqdm
 
 from dlkit.callbacks import Progress
 from dlkit.runs.state import LossMeter
-
-
-class Screen(io.StringIO):
-    """A stderr that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-    @property
-    def shown(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue())
-
-
-def new_screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    """To be called inside the test, because pytest puts its own stderr there before each."""
-    screen = Screen()
-    monkeypatch.setattr(sys, "stderr", screen)
-    return screen
+from screens import new_screen
 
 
 class CountingMeter(LossMeter):
@@ -66,7 +48,7 @@ def test_the_device_is_read_at_most_four_times_a_second(monkeypatch):
     assert 1 <= feed.run.losses.reads <= 5
     assert feed.run.step > 50
     feed.end()
-    assert "loss=0.25" in screen.shown
+    assert "loss 0.25" in screen.shown
     assert "epoch 1/3" in screen.shown
 
 
@@ -146,5 +128,5 @@ def test_a_stream_of_unknown_length(monkeypatch):
     run.num_batches = None
     feed.step()
     feed.end()
-    assert "epoch 1/1: 0batch" in screen.shown
+    assert "epoch 1/1: 0 batches" in screen.shown
     assert torch.isfinite(torch.tensor(run.losses.latest()))

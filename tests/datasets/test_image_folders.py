@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gc
 import json
 import os
@@ -25,6 +26,7 @@ from torchvision.transforms import v2
 import warm
 from dlkit import transforms
 from dlkit._cores import default_threads
+from dlkit._progress import Bar
 from dlkit.datasets import ImageFiles, ImageFolder, decode_image
 from dlkit.datasets.files import handover, listing
 from dlkit.datasets.files.listing import scan
@@ -34,6 +36,7 @@ from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErr
 from dlkit.loader import DataLoader
 from dlkit.reading.targets import natural
 from dlkit.transforms import Augment, MixUp
+from screens import new_screen
 
 
 def save(path: Path, number: int = 0, size: tuple[int, int] = (48, 40)) -> Path:
@@ -336,16 +339,15 @@ def test_one_class_alone_and_what_was_not_taken_are_told(tmp_path: Path) -> None
     assert "1 images, 1 classes; not taken: 1 not an image;" in repr(ds)
 
 
-def test_scanning_a_large_folder_shows_its_progress(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scanning_a_large_folder_shows_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
         save(tmp_path / "a" / f"{number}.png", number, (4, 4))
-    monkeypatch.setattr(listing, "SHOWN_AFTER", 0.0)
-    ImageFolder(tmp_path)
-    assert f"scanning {tmp_path.name}" in capsys.readouterr().err
+    screen = new_screen(monkeypatch)
+    monkeypatch.setattr(listing, "Bar", functools.partial(Bar, delay=0))  # two seconds of scanning take a large folder
     ImageFolder(tmp_path, progress=False)
-    assert capsys.readouterr().err == ""
+    assert screen.shown == ""
+    ImageFolder(tmp_path)
+    assert f"scanning {tmp_path.name}" in screen.shown
 
 
 def test_a_folder_that_changed_just_now_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

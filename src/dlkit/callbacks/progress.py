@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 from tqdm import tqdm
 
+from dlkit._progress import Bar
 from dlkit.callbacks.base import Callback
 from dlkit.runs.history import Row
 from dlkit.runs.state import Run
@@ -29,19 +29,16 @@ class Progress(Callback):
     changes_numbers = False
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        self._bar: Bar | None = None
         self._next = 0.0
 
     def on_epoch_start(self, run: Run) -> None:
-        self._bar = tqdm(
-            total=run.num_batches,
-            initial=run.cursor.batch,
+        self._bar = Bar(
+            run.num_batches,
             desc=f"epoch {run.epoch + 1}/{run.epochs}",
-            unit="batch",
-            leave=False,
-            file=sys.stderr,
-            dynamic_ncols=True,
-            disable=None,  # a log file gets the lines only
+            unit="batches",
+            initial=run.cursor.batch,
+            delay=0,
         )
         self._next = time.monotonic() + _SHOWN_EVERY
 
@@ -52,7 +49,7 @@ class Progress(Callback):
     def on_validation_step(self, run: Run, done: int, total: int | None) -> None:
         if self._bar is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + _SHOWN_EVERY
-            self._bar.set_postfix_str(f"validation {done}/{total or '?'}")
+            self._bar.at(self._bar.done, f"validation {done}/{total or '?'}")
 
     def on_log(self, run: Run, row: Row) -> None:
         values = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step"))
@@ -67,9 +64,8 @@ class Progress(Callback):
 
     def _show(self, run: Run) -> None:
         self._next = time.monotonic() + _SHOWN_EVERY
-        if self._bar is not None and not self._bar.disable:
-            self._bar.n = run.cursor.batch
-            self._bar.set_postfix({"loss": f"{run.losses.latest():.4g}"}, refresh=True)
+        if self._bar is not None and self._bar.due:
+            self._bar.at(run.cursor.batch, f"loss {run.losses.latest():.4g}")
 
     def _close(self) -> None:
         if self._bar is not None:

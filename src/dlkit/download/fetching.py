@@ -7,18 +7,17 @@ The empty `.<name>.lock` stays: removing it would let two processes hold two loc
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from dlkit._opening import open_regular
+from dlkit._progress import Bar
 from dlkit._showing import Lines, public, safe
 from dlkit.download.archives import USUAL_LIMITS, Limits, extract, put_in_place, staged, unpack_lock
 from dlkit.download.disk import disk_trouble, remove
@@ -248,7 +247,8 @@ def _download(job: _Job, urls: list[str]) -> None:
     waiting = [_Mirror(url) for url in urls]
     given_up: dict[str, AttemptError] = {}
     most = part.size
-    with _bar(job) as bar:
+    desc = safe(job.target.name, most=60)
+    with Bar(None, desc=desc, unit="B", delay=0, scaled=True, leave=True, enabled=job.progress) as bar:
         while waiting:
             mirror = _next_mirror(waiting, part, job.promise)
             mirror.wait()
@@ -274,7 +274,7 @@ def _next_mirror(waiting: list[_Mirror], part: Part, promise: _Promise) -> _Mirr
     return min(waiting, key=lambda mirror: mirror.ready_at)
 
 
-def _attempt(mirror: _Mirror, part: Part, job: _Job, bar: _Bar) -> None:
+def _attempt(mirror: _Mirror, part: Part, job: _Job, bar: Bar) -> None:
     promise, patience = job.promise, job.patience
     hashed = promise.sha256 is not None
     request = Request(
@@ -303,38 +303,6 @@ def _failure(job: _Job, given_up: dict[str, AttemptError], part: Part) -> Downlo
         told.append(f"the {part.size:,} bytes that arrived are kept in {part.path}; calling again goes on there")
     wrong = any(isinstance(trouble, WrongFileError) for trouble in given_up.values())
     return (IntegrityError if wrong else DownloadError)(Lines.of(*told))
-
-
-class _Bar:
-    """A tqdm bar over all attempts, or nothing."""
-
-    def __init__(self, bar: Any = None) -> None:
-        self._bar = bar
-
-    def start(self, offset: int, total: int | None) -> None:
-        """Go on from `offset`, which is not counted as speed."""
-        if self._bar is not None:
-            self._bar.reset(total)
-            self._bar.initial = self._bar.n = offset
-            self._bar.refresh()
-
-    def advance(self, num_bytes: int) -> None:
-        """Count bytes that arrived."""
-        if self._bar is not None:
-            self._bar.update(num_bytes)
-
-
-@contextlib.contextmanager
-def _bar(job: _Job) -> Iterator[_Bar]:
-    if not job.progress:
-        yield _Bar()
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(
-        desc=safe(job.target.name, most=60), unit="B", unit_scale=True, unit_divisor=1024, mininterval=0.3
-    ) as bar:
-        yield _Bar(bar)
 
 
 # ---- one folder

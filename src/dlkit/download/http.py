@@ -55,10 +55,10 @@ class StartOverError(AttemptError):
 class Listener(Protocol):
     """Who is told how the transfer goes."""
 
-    def start(self, offset: int, total: int | None) -> None:
-        """Bytes will follow from `offset` on, up to `total` where that is known."""
+    def restart(self, done: int, total: int | None) -> None:
+        """Bytes will follow from `done` on, up to `total` where that is known."""
 
-    def advance(self, num_bytes: int) -> None:
+    def update(self, number: int) -> None:
         """So many more bytes are in the part."""
 
 
@@ -150,7 +150,7 @@ class Part:
                 while rest:
                     rest = rest[file.write(rest) :]
                 size += len(chunk)
-                listener.advance(len(chunk))
+                listener.update(len(chunk))
                 if size > at_most:
                     return
                 if size >= look_at:
@@ -227,7 +227,7 @@ def _receive_file(url: str, part: Part, request: Request, listener: Listener) ->
     origin = Origin(url=known_as(url), total=total)
     _check_size(origin, request)
     part.begin(origin)
-    listener.start(0, origin.total)
+    listener.restart(0, origin.total)
     part.append(_file_chunks(source), listener, request)
 
 
@@ -254,7 +254,7 @@ def _receive_http(url: str, part: Part, request: Request, listener: Listener) ->
         else:
             offset = 0
             part.begin(None if decode else origin)
-        listener.start(offset, origin.total)
+        listener.restart(offset, origin.total)
         part.append(_body(response, request, decode=decode), listener, request)
 
 

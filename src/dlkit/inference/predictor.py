@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from dlkit._calling import call, cast, evaluating, output_of, split
 from dlkit._devices import pick_device
 from dlkit._layer_errors import explain
+from dlkit._progress import Bar
 from dlkit._showing import safe
 from dlkit.artifact.header import Header
 from dlkit.artifact.inputs import Meaning
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Predictor", "load"]
 
 OnError = Literal["raise", "skip"]
-
-_SHOWN_AFTER = 2.0  # seconds until a bar appears
 
 
 def load(
@@ -329,16 +326,7 @@ class Predictor:
         self, asked: Inputs, on_error: OnError, *, progress: bool = False
     ) -> Iterator[tuple[Batch, Tensor | None]]:
         """Each batch with the probabilities of its good inputs."""
-        with tqdm(
-            total=asked.total,
-            desc="predicting",
-            unit=" inputs",
-            delay=_SHOWN_AFTER,
-            leave=False,
-            file=sys.stderr,
-            dynamic_ncols=True,
-            disable=None if progress else True,  # a log file gets no bar
-        ) as bar:
+        with Bar(asked.total, desc="predicting", unit="inputs", enabled=progress) as bar:
             for batch in asked.batches:
                 output = self._output(batch, on_error)
                 yield batch, None if output is None else probabilities_of(self.meaning, output)

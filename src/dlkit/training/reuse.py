@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dlkit import rng
 from dlkit._calling import rows_of, split
 from dlkit._modes import in_mode
+from dlkit._progress import Bar
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.loader import LEFT_OUT, DataLoader, Mine, dealt
 from dlkit.runs.state import Run
@@ -271,14 +272,17 @@ class ReusingSource(Wrapping):
         def batches(mine: Mine) -> Iterator[Any]:
             return self._in_order(view, first, mine=mine and (lambda number: mine(number - first)))
 
-        for number, (_, found) in enumerate(InTurns(self.reuse.run, batches, self._compute), first):
-            if isinstance(found, str):
-                raise _NotReusable(found)
-            features, target = found
-            if number == first and view == 0:
-                self._check_room(features)
-            skip = start - first * size if number == first else 0
-            yield features[skip:], _skipped(target, skip)
+        desc = f"features{f' of view {view + 1}/{self._views}' if self._views > 1 else ''}"
+        with Bar(self.store.samples, desc=desc, unit="samples", initial=start, enabled=self.reuse.run.verbose) as bar:
+            for number, (_, found) in enumerate(InTurns(self.reuse.run, batches, self._compute), first):
+                if isinstance(found, str):
+                    raise _NotReusable(found)
+                features, target = found
+                if number == first and view == 0:
+                    self._check_room(features)
+                skip = start - first * size if number == first else 0
+                bar.update(len(features) - skip)
+                yield features[skip:], _skipped(target, skip)
 
     def _compute(self, number: int, fetched: Any) -> str | tuple[Tensor, Any]:
         """Features and target of a batch, or why they cannot be stored."""

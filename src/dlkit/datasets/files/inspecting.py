@@ -10,9 +10,9 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from dlkit._cores import default_threads
+from dlkit._progress import Bar
 from dlkit._showing import Lines
 from dlkit.datasets.files.dataset import FileDataset
 from dlkit.datasets.files.parallel import for_each
@@ -180,8 +180,7 @@ def look(dataset: FileDataset, measure: Callable[[Path], Any], *, threads: int |
     paths = [dataset._path(row) for row in rows]
     found: list[Any] = [None] * len(paths)
     bad: dict[int, str] = {}
-    unit = f" {dataset.settings.kind.noun}s"
-    bar = tqdm(total=len(paths), desc="inspecting", unit=unit, delay=2.0, disable=not progress, leave=False)
+    bar = Bar(len(paths), desc="inspecting", unit=f"{dataset.settings.kind.noun}s", enabled=progress)
 
     def work(place: int) -> None:
         try:

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from dlkit._progress import Bar
 from dlkit._showing import safe
 from dlkit.datasets.files.decoder import Decoder
 from dlkit.errors import DataError, DataNotFoundError
@@ -36,8 +36,6 @@ __all__ = ["Listing", "scan"]
 _KIND = Kind("scan of a folder", 4)
 #: Scans of fewer files are not kept: repeating them takes a fraction of a second.
 KEEP_FROM = 20_000
-#: Seconds after which a scan shows a bar.
-SHOWN_AFTER = 2.0
 # A folder that changed this shortly before its scan could change again within one tick of its time stamp.
 _TICK_NS = 50_000_000
 
@@ -129,13 +127,7 @@ class _Walk:
     def __init__(self, root: Path, kind: Decoder, *, progress: bool) -> None:
         self.root, self.kind, self.stamps, self._entered = root, kind, dict[str, int](), set[tuple[int, int]]()
         self._left_out: dict[str, tuple[int, tuple[str, ...]]] = {}
-        self._bar = tqdm(
-            desc=f"scanning {safe(root.name, most=60)}",
-            unit=" files",
-            delay=SHOWN_AFTER,
-            disable=not progress,
-            leave=False,
-        )
+        self._bar = Bar(None, desc=f"scanning {safe(root.name, most=60)}", unit="files", enabled=progress)
 
     def unlabelled(self) -> Listing:
         names = sorted(self._files(""), key=natural)
