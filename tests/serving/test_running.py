@@ -57,7 +57,7 @@ def test_a_server_from_its_start_to_its_end(
     model = TabularMLP(predictors["titanic"].preprocessing)
     newer = dlkit.save(model, tmp_path / "newer", preprocessing=predictors["titanic"].preprocessing)
     os.replace(newer, tmp_path / "titanic.safetensors")
-    until, versions = time.monotonic() + 20, {first["version"]}
+    until, versions = time.monotonic() + 60, {first["version"]}
     while len(versions) == 1 and time.monotonic() < until:
         found = server.post(ROWS, **token)
         versions.add(found["version"])

@@ -40,7 +40,7 @@ from dlkit.reading.reader import read_table
 from dlkit.samplers import Share
 from dlkit.splits import part_of_keys
 
-ROWS = 3000
+ROWS = 1800
 
 
 @pytest.fixture(autouse=True)
@@ -171,8 +171,8 @@ def test_workers_and_resuming_change_nothing(path: Path, workers: int) -> None:
     assert same(alone, list(loader.batches(0)))
     assert same(alone[17:], list(loader.batches(0, start=17)))
     again = dlkit.DataLoader(ds, 64, shuffle=True, seed=1)
-    again.load_state_dict({"epoch": 0, "batch": 30})
-    assert same(alone[30:], list(again))
+    again.load_state_dict({"epoch": 0, "batch": 20})
+    assert same(alone[20:], list(again))
 
 
 def test_workers_that_are_new_processes(path: Path) -> None:
@@ -518,7 +518,7 @@ class StopAfter(Callback):
 
 def test_a_split_of_a_stream(path: Path) -> None:
     train, val, test = CSVDataset.split(path, target="y", streaming=True, seed=1)
-    assert [len(part) for part in (train, val, test)] == pytest.approx([2400, 300, 300], abs=60)
+    assert [len(part) for part in (train, val, test)] == pytest.approx([1440, 180, 180], abs=50)
     keys = [keys_of(dlkit.DataLoader(part, 64, shuffle=True), part) for part in (train, val, test)]
     assert sorted(keys[0] + keys[1] + keys[2]) == sorted(frame().key.tolist())
     assert train.schema == val.schema

@@ -50,9 +50,9 @@ def test_cleaning_is_total_and_done_once(text: str) -> None:
 def test_cleaning_a_hostile_megabyte_takes_time_in_proportion() -> None:
     everything = Cleaning(html=True, urls=True, lower=True)
     for piece in ("<script", "<!--", "<a ", "http://", "www.!", "&#", "<b>"):
-        begin = time.perf_counter()
+        begin = time.process_time()
         everything(piece * (1_000_000 // len(piece)))
-        assert time.perf_counter() - begin < 5
+        assert time.process_time() - begin < 5
 
 
 def test_cleaning_says_what_it_is_and_refuses_what_it_is_not() -> None:
