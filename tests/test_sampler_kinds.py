@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import nn
 from torch.utils.data import BatchSampler, ConcatDataset, Dataset, SequentialSampler, Subset, TensorDataset
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 
 import dlkit
 from dlkit import Trainer
-from dlkit.datasets import CSVDataset, ImageFolder, PackedTextDataset, TextDataset
+from dlkit.datasets import AudioFolder, CSVDataset, ImageFolder, PackedTextDataset, TextDataset
 from dlkit.datasets.base import InMemoryDataset
 from dlkit.errors import ArgumentError, DataError
 from dlkit.samplers import planner_of
@@ -50,6 +51,7 @@ def datasets(tmp_path_factory) -> dict[str, Any]:
         folder = root / "ab"[number % 2]
         folder.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / f"{number}.png")
+        soundfile.write(folder / f"{number}.wav", np.full(40 + number, number / 8), 8_000)
     table = root / "table.csv"
     table.write_text("x,word,y\n" + "".join(f"{number}.5,w{number},{'ab'[number % 2]}\n" for number in range(6)))
     tensors = TensorDataset(torch.arange(6.0)[:, None], torch.arange(6))
@@ -62,12 +64,15 @@ def datasets(tmp_path_factory) -> dict[str, Any]:
         "texts": TextDataset([f"word{number} again" for number in range(6)], target=[0, 1] * 3, min_freq=1),
         "table": CSVDataset(table, target="y", drop=["word"]),
         "images": ImageFolder(root, size=8),
+        "sounds": AudioFolder(root, sample_rate=8_000, seconds=0.01),
+        "sounds of any length": AudioFolder(root, sample_rate=8_000),
         "subset": Subset(tensors, range(6)),
         "joined": ConcatDataset([Subset(tensors, range(3)), Subset(tensors, range(3, 6))]),
     }
 
 
-NAMES = ["tensors", "own", "own with __getitems__", "memory", "packed", "texts", "table", "images", "subset", "joined"]
+OURS = ["memory", "packed", "texts", "table", "images", "sounds", "sounds of any length"]
+NAMES = ["tensors", "own", "own with __getitems__", *OURS, "subset", "joined"]
 BATCHES: dict[str, Any] = {
     "lists": [[1, 2], [5]],
     "numpy integers": [[np.int64(1), np.int32(2)], [np.int64(5)]],
@@ -96,7 +101,7 @@ def equal(one: Any, two: Any) -> bool:
 @pytest.mark.parametrize("kind", BATCHES)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_batches_of_torch(datasets, name, kind):
-    if kind == "from the end" and name not in ("tensors", "memory", "packed", "texts", "table", "images"):
+    if kind == "from the end" and name not in ("tensors", *OURS):
         pytest.skip("what a place from the end means is the dataset's to say")
     dataset = datasets[name]
     plain = list(TorchDataLoader(dataset, batch_sampler=[[1, 2], [5]], collate_fn=getattr(dataset, "collate", None)))
@@ -112,7 +117,7 @@ def adopted(dataset: Any, batches: Any) -> dlkit.DataLoader:
 
 @pytest.mark.parametrize("kind", ["numpy integers", "arrays", "tensors", "tuples"])
 def test_stock_loaders_of_our_datasets(datasets, kind):
-    for name in ("memory", "packed", "texts", "table", "images"):
+    for name in OURS:
         collate = getattr(datasets[name], "collate", None)
         plain = list(TorchDataLoader(datasets[name], batch_sampler=[[1, 2], [5]], collate_fn=collate))
         found = list(TorchDataLoader(datasets[name], batch_sampler=BATCHES[kind], collate_fn=collate))

@@ -12,9 +12,12 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from cases import StopAt
+from torch import nn
 from torch.utils.data import DataLoader as StockLoader
 
 import dlkit
+from dlkit.callbacks import Checkpoint
 from dlkit.collate import PadCollate
 from dlkit.datasets import AudioFiles, AudioFolder, AudioTable, Decoder, decode_audio
 from dlkit.datasets.audio import dataset as rooms
@@ -99,6 +102,42 @@ def test_batches_are_the_same_for_any_number_of_workers(folder: Path, options: d
         assert content(batches(ds, workers, shuffle=True)) == here
     alone = AudioFolder(folder, sample_rate=RATE, threads=1, **options)
     assert content(batches(alone, shuffle=True)) == here
+
+
+class Ear(nn.Module):
+    """The level of each recording, weighed; of padded ones without the padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weigh = nn.Linear(1, 2)
+
+    def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        count = waveforms.shape[-1] if mask is None else mask.sum(1, keepdim=True)
+        return self.weigh(waveforms[:, 0].square().sum(1, keepdim=True) / count)
+
+
+@pytest.mark.parametrize("options", [{"seconds": 0.1, "crop": "random"}, {}])
+def test_a_run_stopped_at_every_step_is_the_run_that_was_not_stopped(
+    folder: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    def fit(stop: int, workers: int, place: Path | None) -> list[bytes]:
+        torch.manual_seed(0)
+        model = Ear()
+        loader = dlkit.DataLoader(
+            AudioFolder(folder, sample_rate=RATE, **options), 8, shuffle=True, seed=1, num_workers=workers
+        )
+        callbacks = [StopAt(stop), *([Checkpoint(place, every="1 steps")] if place is not None else [])]
+        optimizer = torch.optim.SGD(model.parameters(), 0.5)
+        trainer = dlkit.Trainer(
+            model, nn.CrossEntropyLoss(), optimizer, callbacks=callbacks, device="cpu", progress=False
+        )
+        trainer.fit(loader, epochs=2)
+        return [value.numpy().tobytes() for value in model.state_dict().values()]
+
+    whole = fit(99, 0, None)
+    for step in range(1, 6):
+        fit(step, (0, 1, 0, 2, 0)[step - 1], tmp_path)
+    assert fit(99, 0, tmp_path) == whole
 
 
 def test_lengths_that_differ_are_padded_and_sorted(folder: Path) -> None:

@@ -6,7 +6,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 from torch import nn
@@ -16,11 +18,11 @@ from torch.utils.data import Subset
 import dlkit
 from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint, StopOnNaN
-from dlkit.datasets import ImageFiles, ImageFolder, ImageTable
+from dlkit.datasets import AudioFolder, ImageFiles, ImageFolder, ImageTable
 from dlkit.errors import DataError, EmptyBatchError, TooManyErrorsError
 
 BAD = range(4, 8)  # of 16: with batches of 4 in order the second one is bad as a whole
-KINDS = ["folder", "table", "transform"]
+KINDS = ["folder", "table", "transform", "sounds"]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.new("RGB", (6, 6), (16 * number, 3, 200)).save(path)
         if number in BAD:
             path.write_bytes(path.read_bytes()[:40])
+        sound = folder.with_name("sounds") / "ab"[number // 8] / f"{number:02}.wav"
+        sound.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(sound, np.full(80, number / 20), 8_000)
+        if number in BAD:
+            sound.write_bytes(b"no sound")
         lines.append(f"{path.relative_to(folder)},{'ab'[number // 8]}")
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
     return folder
@@ -48,6 +55,8 @@ def dataset(root: Path, kind: str, **settings: Any) -> Any:
         return ImageTable(root / "table.csv", image="file", target="label", size=6, **settings)
     if kind == "transform":
         return ImageFolder(root, transform=tensor, **settings)
+    if kind == "sounds":
+        return AudioFolder(root.with_name("sounds"), sample_rate=8_000, seconds=0.01, **settings)
     return ImageFolder(root, size=6, **settings)
 
 
