@@ -64,7 +64,7 @@ transfer/backbones transfer/sounds transfer/models
 transfer/_cut transfer/features transfer/__init__
 artifact/header artifact/budget artifact/inputs artifact/weights artifact/opening artifact/exporting
 artifact/saving artifact/__init__
-runs/every runs/history runs/snapshot runs/state runs/checking runs/judged runs/parts runs/modelfile
+runs/every runs/history runs/snapshot runs/shards runs/state runs/checking runs/judged runs/parts runs/modelfile
 runs/checkpointfile runs/store runs/__init__
 callbacks/base callbacks/checkpoint callbacks/back_to_best callbacks/early_stopping callbacks/ema callbacks/frozen
 callbacks/gradients callbacks/guards
@@ -72,7 +72,7 @@ callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze 
 training/sources training/windows
 training/meaning training/units training/batches training/counting training/dealing training/outputs
 training/summing training/exchanging
-training/optimizing training/steps
+training/optimizing training/steps training/sharding
 training/closures
 training/judging training/loop training/signals training/handed training/identity training/schedules
 training/probing training/origin training/resuming training/continuing training/together

@@ -40,6 +40,8 @@ class World:
         rank: The number of this one, from 0.
         size: How many there are.
         local_rank: The number of this one among those of its machine.
+        turns: Whether they take turns, so that all work on the n-th of their batches at the same time; else each has an
+            unbroken run of batches.
 
     >>> World().leads, World().any(True), World().everybodys("a")
     (True, True, ['a'])
@@ -48,6 +50,7 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    turns: bool = dataclasses.field(default=False, compare=False)
 
     @classmethod
     def of_environment(cls) -> World:
@@ -80,7 +83,7 @@ class World:
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """Which of `count` places are this process's: an unbroken run, as long as the others' or one longer.
+        """Which of `count` places are this process's: as many as the others have, or one more.
 
         Args:
             count: Places, the batches of a step for example.
@@ -88,6 +91,8 @@ class World:
         >>> [list(World(rank, 3).share(4)) for rank in range(3)]
         [[0], [1], [2, 3]]
         """
+        if self.turns:
+            return range(self.rank, count, self.size)
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def any(self, flag: bool) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from warm import Program
 
 TRAIN = '''
-import hashlib, json, os, random, sys
+import gc, hashlib, json, os, random, sys
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -45,6 +45,16 @@ class Attention(nn.Module):
         return self.head(self.layer(x.flatten(2).transpose(1, 2)[:, :, :3].repeat(1, 1, 2)[:, :, :4]).mean(1))
 
 
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.norm2 = nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+
+    def forward(self, x):
+        return torch.relu(x + self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x))))))
+
+
 class Full(nn.Module):
     """Has no memory for more than two samples, if one of them is a certain one."""
 
@@ -65,6 +75,8 @@ MODELS = {
         nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(16, 3)
     ),
     "transformer": Attention,
+    "resnet": lambda: nn.Sequential(nn.Conv2d(3, 6, 1), Block(), Block(), nn.Flatten(), nn.Linear(24, 3)),
+    "wide": lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 256), nn.ReLU(), nn.Linear(256, 256), nn.Linear(256, 3)),
     "sometimes": Sometimes,
 }
 model = MODELS[case.get("model", "mlp")]()
@@ -96,6 +108,29 @@ class Stop(Callback):
 
 
 callbacks.append(Stop())
+
+
+class Memory(Callback):
+    """Bytes that tensors hold, by what there is at that moment."""
+
+    def __init__(self):
+        self.gradients = self.step = 0
+
+    def on_gradients(self, run):
+        self.gradients = self.held()
+
+    def on_step_end(self, run):
+        self.step = self.held()
+
+    def held(self):
+        found = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+        locals_ = [each.to_local() if hasattr(each, "to_local") else each for each in found]
+        return sum({s.data_ptr(): s.nbytes() for s in (each.untyped_storage() for each in locals_)}.values())
+
+
+if case.get("memory"):
+    memory = Memory()
+    callbacks.append(memory)
 samples = case.get("samples", {}).get(str(rank), 75)
 data = TensorDataset(x[:samples], y[:samples])
 batches = DataLoader(data, 4, shuffle=not case.get("ignored"), num_workers=case.get("workers", 0))
@@ -115,7 +150,7 @@ for name in ("all_to_all_single", "all_reduce", "all_gather_object", "broadcast"
     setattr(torch.distributed, name, sent)
 trainer = Trainer(
     model, nn.CrossEntropyLoss(weight=weight), optimizer, metrics=["accuracy"], callbacks=callbacks,
-    scheduler=scheduler, accumulate=case.get("accumulate", 4), device="cpu",
+    scheduler=scheduler, accumulate=case.get("accumulate", 4), device="cpu", parallel=case.get("parallel", "replicate"),
     seed=case.get("seeds", {}).get(str(rank), 0),
 )
 val = DataLoader(TensorDataset(x[:20], y[:20].clamp(0)), 8)
@@ -130,6 +165,8 @@ digest = hashlib.sha256()
 for value in [*model.state_dict().values(), *(v for s in optimizer.state.values() for v in s.values())]:
     digest.update(value.contiguous().numpy().tobytes())
 found = {"weights": digest.hexdigest(), "rows": history.rows, "accuracy": trainer.evaluate(list(batches))["loss"]}
+if case.get("memory"):
+    found["memory"] = memory.gradients, memory.step
 print(json.dumps({"messages": messages[0], **found} if case.get("counted") else found))
 '''
 

@@ -45,6 +45,8 @@ class BackToBest(Callback):
     #: After `Checkpoint`, whose best file must hold the weights that were judged, not those it goes back to.
     order = 2000
 
+    needs_whole_model = True
+
     def __init__(
         self,
         monitor: str = "val_loss",

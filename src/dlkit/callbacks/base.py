@@ -55,6 +55,8 @@ class Callback:
     changes_numbers = True
     #: Whether it changes which parts of the model are frozen while the run trains; the Trainer then looks after them.
     freezes = False
+    #: Whether it needs the whole model while the run trains, of which a process may hold a share (`parallel="shard"`).
+    needs_whole_model = False
     #: The folder that the run is kept in: a fit goes on from what is there.
     store: CheckpointStore | None = None
     #: The scheduler of torch that it steps: what that remembers is a part of the run.

@@ -116,12 +116,17 @@ class Checkpoint(Callback):
 
     def on_safe_point(self, run: Run) -> None:
         due = self._due(run)
+        if run.shards is not None and self.every.unit == "seconds":  # each has a clock of its own
+            due = run.world.any(due and run.world.leads)
         if not due and self._candidate is None and run.stop_reason is None:
             return  # after most steps
         value, self._candidate = self._candidate, None
         among_best = value is not None and self._among_best(value)
         stopping = run.stop_reason is not None and run.keep_state and self._saved_at != _place(run.cursor)
-        if (due or among_best or stopping) and run.write_files and run.keep_state:
+        save = (due or among_best or stopping) and run.write_files and run.keep_state
+        if run.shards is not None:
+            save = run.world.any(save)  # what is saved is put together from the shares of all
+        if save:
             self._save(run, value if among_best else None, regular=due or stopping)
 
     def on_fit_end(self, run: Run) -> None:
@@ -194,8 +199,8 @@ class Checkpoint(Callback):
     def _save(self, run: Run, value: float | None, *, regular: bool) -> None:
         self._join()  # the snapshot's memory is free again only when the file before is written
         state = run.capture()
-        if not run.keep_state:
-            return  # reading the last losses for it has shown that they are no numbers
+        if not run.keep_state or not run.write_files:
+            return  # reading the last losses for it has shown that they are no numbers; or another process writes
         state = self._snapshot.take(state)
         place = {"step": run.cursor.step, "epoch": run.cursor.epoch, "value": value, "regular": regular}
         self._saved_at = _place(run.cursor)

@@ -41,8 +41,7 @@ class EMA(Callback):
 
     def on_fit_start(self, run: Run) -> None:
         if self._average is None or self._saved is not None:
-            average = get_ema_multi_avg_fn(self.decay)
-            self._average = AveragedModel(run.model, multi_avg_fn=average, use_buffers=True)
+            self._average = AveragedModel(run.model, multi_avg_fn=_of_own_rows(self.decay), use_buffers=True)
         if self._saved is not None:
             self._average.module.load_state_dict(self._saved["average"])
             load_buffers(self._average.module, self._saved.get("buffers", {}))
@@ -64,3 +63,13 @@ class EMA(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved = state
+
+
+def _of_own_rows(decay: float) -> Any:
+    """torch's update; of a model that several processes share out each averages the rows that it holds."""
+    update = get_ema_multi_avg_fn(decay)
+
+    def own(tensors: Any) -> list[Any]:
+        return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+
+    return lambda averages, now, number: update(own(averages), own(now), number)

@@ -34,4 +34,12 @@ class ClipGradients(Callback):
     def on_gradients(self, run: Run) -> None:
         for optimizer in run.optimizers.values():
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.max_norm, self.norm_type)
+            if run.shards is None:
+                torch.nn.utils.clip_grad_norm_(parameters, self.max_norm, self.norm_type)
+                continue
+            # Whole gradients, one after the other: the norms of their parts would add up to other last digits.
+            wholes = (run.shards.whole(each, each.grad) for each in parameters if each.grad is not None)
+            norms = [torch._foreach_norm([whole], self.norm_type)[0] for whole in wholes]
+            if norms:
+                total = torch.linalg.vector_norm(torch.stack(norms), self.norm_type)
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, total)

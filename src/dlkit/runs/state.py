@@ -16,6 +16,7 @@ from dlkit._showing import safe
 from dlkit.distributed import World
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import History, Row
+from dlkit.runs.shards import Shards
 
 __all__ = ["Cursor", "LossMeter", "Run"]
 
@@ -198,6 +199,7 @@ class Run:
         trained: The weights that training goes on from, while the model holds those that were judged; else None.
         stream: What the model's draws in the current epoch are derived from.
         world: The processes that share the run; the leading one writes files and speaks.
+        shards: While each process holds a share of the model, which tensors are such; else None.
         weights_from: The step whose weights a callback has brought back into the model; None for those of `step`.
         data: The dataset that is trained on, without torch's wrappers; None where nobody knows.
         val_data: The dataset that validations read.
@@ -248,6 +250,7 @@ class Run:
         self.trained: Any = None
         self.weights_from: int | None = None
         self.world = World.of_environment()
+        self.shards: Shards | None = None
         self._asked: str | None = None
         self._speaks = self.world.leads  # also while a rehearsal works for itself
         self.asked = self._heard = 0

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlkit._calling import rows_of
 from dlkit._nested import map_leaves, tensors_in
 from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
 
-__all__ = ["ahead", "check_scalar", "groups", "on_device", "pieces", "to_device"]
+__all__ = ["ahead", "check_scalar", "groups", "is_channels_last", "on_device", "pieces", "to_device"]
 
 
 def pieces(batch: Any, count: int) -> list[Any]:
@@ -63,6 +63,18 @@ def groups(batches: Iterable[Any], count: int) -> Iterator[list[Any]]:
     iterator = iter(batches)
     while group := list(itertools.islice(iterator, count)):
         yield group
+
+
+def is_channels_last(model: nn.Module) -> bool:
+    """Whether the convolutions' kernels lie in channels-last order.
+
+    Args:
+        model: The bare model.
+    """
+    kernels = [parameter for parameter in model.parameters() if parameter.dim() == 4 and parameter.shape[1] > 1]
+    return any(
+        kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels if max(kernel.shape[2:]) > 1
+    )
 
 
 def to_device(batch: Any, device: torch.device, *, channels_last: bool = False) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dlkit._measures import Tally
 from dlkit._nested import map_leaves
+from dlkit.distributed import ALONE
 from dlkit.loader import ELSEWHERE, Mine
 from dlkit.runs.state import Run
 
@@ -42,7 +43,9 @@ class InTurns:
     """
 
     def __init__(self, run: Run, batches: Callable[[Mine], Iterable[Any]], work: Callable[[int, Any], Any]) -> None:
-        self.run, self.world, self.batches, self.work = run, run.world, batches, work
+        self.run, self.batches, self.work = run, batches, work
+        # a model in shares is called by all processes at the same time, and so each looks at all batches
+        self.world = run.world if run.shards is None else ALONE
         self.largest = 0
 
     def __iter__(self) -> Iterator[tuple[bool, Any]]:

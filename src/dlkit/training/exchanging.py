@@ -9,6 +9,7 @@ are put together: as many bytes as a ring needs.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -52,7 +53,8 @@ class Exchange:
 
     def __init__(self, world: World, accumulate: int) -> None:
         self._world, self._form = world, list[object]()
-        self._rows = max(len(_nodes_of(World(rank, world.size).share(accumulate))) for rank in range(world.size))
+        others = [dataclasses.replace(world, rank=rank) for rank in range(world.size)]
+        self._rows = max(len(_nodes_of(each.share(accumulate))) for each in others)
 
     def __call__(self, tree: Tree, like: Sequence[Tensor], notice: Notice) -> tuple[list[Notice], Leaf | None]:
         """What all processes say, by rank, and the sum over their leaves; no sum if nobody has any, or parts differ.
@@ -139,11 +141,12 @@ class Exchange:
         return said, places, present
 
     def _summed(self, messages: Sequence[Tensor], places: Sequence[Sequence[tuple[int, int]]]) -> Leaf:
-        tree = Tree()
-        for message, each in zip(messages, places, strict=True):
-            for (level, place), flats in zip(each, self._flats(message), strict=False):
-                tree.add(place, list(flats), level)
-        return tree.total()
+        nodes = [
+            (level, place, list[Tensor | None](flats))
+            for message, each in zip(messages, places, strict=True)
+            for (level, place), flats in zip(each, self._flats(message), strict=False)
+        ]
+        return _total(nodes)
 
 
 def _rest(row: Tensor, kinds: Sequence[_Kind]) -> list[int]:
@@ -165,6 +168,14 @@ def _nodes_of(places: Sequence[int]) -> list[tuple[int, int, Leaf]]:
     for place in places:
         tree.add(place, [])
     return tree.nodes
+
+
+def _total(nodes: list[tuple[int, int, Leaf]]) -> Leaf:
+    """The sum of nodes that came from several processes, in the order of their first leaves."""
+    tree = Tree()
+    for level, place, leaf in sorted(nodes, key=lambda node: node[1] << node[0]):
+        tree.add(place, leaf, level)
+    return tree.total()
 
 
 class _Kind:
@@ -219,11 +230,9 @@ class _Kind:
         rows, counts = self._filled(world, tree), [len(each) for each in places]
         width = max(_PIECE // self.like.dtype.itemsize // world.size, 1) * world.size
         for start in range(0, rows.shape[1], width):
-            dealt = iter(world.deal(rows[1:, start : start + width], counts))
-            sums = Tree()
-            for level, place in (node for each in places for node in each):
-                sums.add(place, [next(dealt)], level)
-            (summed,) = sums.total()
+            dealt = world.deal(rows[1:, start : start + width], counts)
+            nodes = (node for each in places for node in each)
+            (summed,) = _total([(*node, [row]) for node, row in zip(nodes, dealt, strict=True)])
             if summed is None:
                 raise AssertionError("a sum without leaves")
             world.gathered(summed, rows[0, start : start + width])

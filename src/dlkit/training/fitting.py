@@ -34,6 +34,7 @@ from dlkit.training.probing import marks_of
 from dlkit.training.reuse import Reuse
 from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.schedules import check_schedules
+from dlkit.training.sharding import ShardedStep, Sharding, sharded
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.sources import Source
 from dlkit.training.steps import CustomStep, StandardStep, Step
@@ -94,6 +95,7 @@ class Fitting:
     ) -> None:
         self.run, self.judge, self.origin = run, judge, origin
         self._custom, self._count, self._reuse = step, count, reuse
+        self._sharding: Sharding | None = None
 
     def fit(self, source: Source, val: Source | None, callbacks: Sequence[Callback], wanted: Request) -> History:
         """Train, with the run's folders locked and signals heard.
@@ -144,6 +146,8 @@ class Fitting:
         """
         if self._custom is not None:
             return CustomStep(self._custom, self._count)
+        if self._sharding is not None:
+            return ShardedStep(self.judge.forward, on_gradients, self._sharding)
         kind = ClosureStep if needs_closure(self.run.optimizer) else StandardStep
         return kind(self.judge.forward, on_gradients)
 
@@ -178,9 +182,10 @@ class Fitting:
         try:
             for hook in hooks["on_fit_start"]:
                 hook(run)
-            routine = self._routine(source, val, wanted.every, hooks)
-            run_epochs(run, routine, hooks)
-            routine.step.settle()
+            with sharded(run) as self._sharding:
+                routine = self._routine(source, val, wanted.every, hooks)
+                run_epochs(run, routine, hooks)
+                routine.step.settle()
         except Exception as error:
             run.stop_reason = run.stop_reason or f"{type(error).__name__}: {error}"
             if run.between_steps:  # such as a file that cannot be read: nothing is half done, so nothing need be lost
@@ -188,6 +193,7 @@ class Fitting:
                     hook(run)
             raise
         finally:
+            self._sharding = None
             leave_judged(run)
             for hook in hooks["on_fit_end"]:
                 hook(run)

@@ -26,7 +26,6 @@ __all__ = [
     "check_callbacks",
     "check_kinds",
     "gradient_hooks",
-    "is_channels_last",
     "listed_callbacks",
     "optimizers_of",
     "parts_on_device",
@@ -64,18 +63,6 @@ def optimizers_of(optim: Any) -> dict[str, Optimizer]:
         if not isinstance(name, str):
             raise ArgumentError(f"the name of an optimizer must be a string, not {name!r}")
     return optimizers
-
-
-def is_channels_last(model: nn.Module) -> bool:
-    """Whether the convolutions' kernels lie in channels-last order.
-
-    Args:
-        model: The bare model.
-    """
-    kernels = [parameter for parameter in model.parameters() if parameter.dim() == 4 and parameter.shape[1] > 1]
-    return any(
-        kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels if max(kernel.shape[2:]) > 1
-    )
 
 
 def schedule(scheduler: Any) -> list[LearningRate]:

@@ -24,7 +24,17 @@ from dlkit.training.exchanging import Exchange, Notice
 from dlkit.training.optimizing import drop_gradients, take_step
 from dlkit.training.summing import Buffers, Leaf, Sum, power_of_two, times
 
-__all__ = ["CustomStep", "Forward", "Group", "StandardStep", "Step", "start_stream"]
+__all__ = [
+    "CustomStep",
+    "Done",
+    "Forward",
+    "Group",
+    "Hook",
+    "StandardStep",
+    "Step",
+    "start_stream",
+    "trained_parameters",
+]
 
 #: The batches of a step by their place in it, on the device; those of which nothing is left are missing.
 Group = dict[int, Any]
@@ -279,9 +289,9 @@ class StandardStep(Step):
         None if no process of the run has a batch.
         """
         while True:
-            with Sum(trained_parameters(run), self._buffers) as step:
-                parts, samples, scale = self._leaves(run, group, step)
-                said, total = self._total(run, step, Notice(samples, run.asked, parts))
+            with Sum(self._parameters(run), self._buffers) as step:
+                notice, scale = self._leaves(run, group, step)
+                said, total = self._total(run, step, notice)
                 run.hear(each.asked for each in said)
                 wanted = max(each.parts for each in said)
                 if wanted == self._pieces:
@@ -292,13 +302,22 @@ class StandardStep(Step):
             return None
         start_stream(run, _AFTER)
         several = run.world.size > 1
-        done = step.settle(total, divide=not self.counting.sums, scale=scale, kept=several)
+        more = self._more_gradients(run)
+        done = step.settle(total, divide=not self.counting.sums, scale=scale, kept=several, more=more)
         return *done, sum(each.samples for each in said)
 
-    def _leaves(self, run: Run, group: Group, step: Sum) -> tuple[int, int, float]:
-        """Forward and backward over this process's batches; gives into how many parts they must be cut, see `Notice`.
+    def _parameters(self, run: Run) -> list[nn.Parameter]:
+        """Those whose gradients are entries of a leaf."""
+        return trained_parameters(run)
 
-        Also the number of samples, and the power of two that losses are divided by.
+    def _more_gradients(self, run: Run) -> Sequence[Tensor]:
+        """Sums of gradients that are no entries of a leaf."""
+        return ()
+
+    def _leaves(self, run: Run, group: Group, step: Sum) -> tuple[Notice, float]:
+        """Forward and backward over this process's batches; gives what the others must know of it.
+
+        Also the power of two that losses are divided by.
         """
         parts = {place * self._pieces + n: part for place in group for n, part in enumerate(self._cut(group[place]))}
         self._counted_together.restart()
@@ -314,8 +333,8 @@ class StandardStep(Step):
                 step.take(place, summed, counts[place])
         except torch.OutOfMemoryError as error:
             self._check_halves(group, error)
-            return 2 * self._pieces, 0, scale
-        return self._pieces, sum(map(samples_of, parts.values())), scale
+            return Notice(0, run.asked, 2 * self._pieces), scale
+        return Notice(sum(map(samples_of, parts.values())), run.asked, self._pieces), scale
 
     def _total(self, run: Run, step: Sum, notice: Notice) -> tuple[list[Notice], Leaf | None]:
         if run.world.size == 1:

@@ -219,7 +219,9 @@ class Sum:
         return [_numbers(device), *self._parameters, *self._buffers.like()]
 
     @torch.no_grad()
-    def settle(self, total: Leaf, *, divide: bool, scale: float, kept: bool) -> tuple[Tensor, Any]:
+    def settle(
+        self, total: Leaf, *, divide: bool, scale: float, kept: bool, more: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Any]:
         """Give parameters the gradients of the whole step; returns the loss, and what all batches count.
 
         Args:
@@ -227,6 +229,7 @@ class Sum:
             divide: Whether the losses are means, which were multiplied by what each counts over `scale`.
             scale: A power of two, which changes no bit.
             kept: Whether the sum lies in memory that is written into again, while gradients may be looked at.
+            more: Sums of gradients that are no entries of the leaves.
         """
         numbers, rest = total[0], total[1:]
         if numbers is None:
@@ -236,6 +239,8 @@ class Sum:
         below, gradients = _divisor(weight), rest[: len(self._parameters)]
         there = [gradient for gradient in gradients if gradient is not None]
         means = iter(torch._foreach_div(there, below) if kept and there else [each.div_(below) for each in there])
+        for each in more:
+            each.div_(below)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else next(means)
         self._buffers.settle(rest[len(self._parameters) :], count, leaves)

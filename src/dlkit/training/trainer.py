@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from dlkit._devices import pick_device
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.progress import Progress
 from dlkit.distributed import World
+from dlkit.errors import ArgumentError
 from dlkit.metrics import Metrics
 from dlkit.runs.checkpointfile import plain
 from dlkit.runs.every import Every
@@ -25,10 +27,12 @@ from dlkit.runs.history import History
 from dlkit.runs.modelfile import write_model_file
 from dlkit.runs.state import Run
 from dlkit.training import meaning, rehearsal, setup
+from dlkit.training.batches import is_channels_last
 from dlkit.training.fitting import Fitting, Request
 from dlkit.training.judging import Judge
 from dlkit.training.origin import Origin
 from dlkit.training.reuse_settings import ReuseFeatures
+from dlkit.training.sharding import check_shardable
 from dlkit.training.sources import Source, source_of
 from dlkit.training.steps import Forward
 
@@ -59,6 +63,10 @@ class Trainer:
         precision: "fp32", "bf16" or "fp16" (with a gradient scaler).
         accumulate: Batches per optimizer step; the gradient is that of one big batch. Processes that `torchrun` starts
             share them, and the bits are the same for any number of processes.
+        parallel: How several processes hold the model. "replicate": each has all of it. "shard": each has a share of
+            parameters, gradients and optimizer state while it is trained (torch's FSDP2), brought together for one
+            block at a time, and the bits are the same; at the end of a fit the model is whole in each process. Every
+            batch must then use all of the model, and optimizers work number by number (`SGD`, `AdamW` and so on).
         count: `count(batch)` gives what the loss of a batch is divided by, so that batches of different size are put
             together right. Not needed for the losses of torch, nor where a loss of your own, or of the model, is a mean
             over samples: the rows of the target, or the batch's own length.
@@ -95,6 +103,7 @@ class Trainer:
         device: str | torch.device = "auto",
         precision: str = "fp32",
         accumulate: int = 1,
+        parallel: str = "replicate",
         count: Callable[[Any], Any] | None = None,
         compile: bool = False,  # noqa: A002  (torch's own name for it)
         step: Callable[[Run, Any], Any] | None = None,
@@ -108,6 +117,8 @@ class Trainer:
         progress = progress and World.of_environment().leads
         optimizers, own = setup.optimizers_of(optim), setup.listed_callbacks(callbacks)
         reuse = ReuseFeatures.of(reuse_features)
+        if parallel not in ("replicate", "shard"):
+            raise ArgumentError(f"parallel must be 'replicate' or 'shard', not {parallel!r}")
         self.device = pick_device(device)
         self.model = bare(model).to(self.device)
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
@@ -122,13 +133,17 @@ class Trainer:
         self._forward.loss_modules = [part for part in modules if isinstance(part, nn.Module)]
         self.run = Run(self.model, optimizers, device=self.device, seed=seed, verbose=progress)
         self.run.accumulate = accumulate
+        if parallel == "shard":
+            check_shardable(self.run, self.callbacks, precision=precision, called=called)
+            self.run.world = dataclasses.replace(self.run.world, turns=True)
+            reuse = None  # parts of the model cannot be run by themselves
         self.run.parts = parts
         self.run.outputs = self.metrics.objective.outputs
         if precision == "fp16":
             self.run.scaler = torch.amp.GradScaler(self.device.type)
         views = {} if reuse is None or reuse.views is None else {"stored views": reuse.views}
         origin = Origin(self.run, self.callbacks, loss=loss, step=step, precision=precision, **views)
-        self._judge = Judge(self.run, self._forward, self.metrics, channels_last=setup.is_channels_last(self.model))
+        self._judge = Judge(self.run, self._forward, self.metrics, channels_last=is_channels_last(self.model))
         self._fitting = Fitting(self.run, self._judge, origin, step=step, count=count, reuse=reuse)
 
     @property
