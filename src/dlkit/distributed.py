@@ -230,13 +230,34 @@ def _local_rank(rank: int) -> int:
 
 @contextlib.contextmanager
 def _talking() -> Iterator[None]:
-    """Explain what a backend says when a process has gone: the one that went says itself why."""
+    """Explain what a backend says when a process has gone or hangs: which one, where that is known."""
     try:
         yield
     except RuntimeError as error:
-        raise TrainingError(
-            f"{GONE}, so this one cannot go on; its own error says why ({str(error).strip().splitlines()[0]:.200})"
-        ) from error
+        raise TrainingError(f"{GONE}, so this one cannot go on; {_reason(str(error))}") from error
+
+
+def _reason(said: str) -> str:
+    first = said.strip().splitlines()[0][:200]
+    with contextlib.suppress(RuntimeError):  # the process that kept the notes may have gone itself
+        if _notes and _notes[-1].check([_FAILED]):
+            return f"{_notes[-1].get(_FAILED).decode()}; its own error says more ({first})"
+    if "timed out" in said.lower():
+        return (
+            "nothing came from it for as long as processes wait for each other: it hangs, in its data for example, or "
+            "is that much slower (py-spy dump --pid ... shows where it is; torch.distributed.init_process_group("
+            f"timeout=...) before the fit makes the wait another one) ({first})"
+        )
+    return f"its own error says why ({first})"
+
+
+def _note_failure(world: World, error: BaseException) -> None:
+    """Let the others say who failed first, and with what; those that fail for it have nothing to say."""
+    if isinstance(error, SystemExit | GeneratorExit) or str(error).startswith(GONE) or not _notes:
+        return
+    lines = str(error).strip().splitlines() or [""]
+    with contextlib.suppress(RuntimeError):
+        _notes[-1].compare_set(_FAILED, "", f"process {world.rank} has failed: {type(error).__name__}: {lines[0]:.300}")
 
 
 _turns = itertools.count()
@@ -262,6 +283,8 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 _joins = itertools.count()
+_FAILED = "failed"
+_notes: list[Any] = []  # the store of the group that this process is in
 
 
 @functools.cache
@@ -300,7 +323,13 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
             f"process {world.rank} of {world.size} did not find the others at "
             f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {error}"
         ) from error
-    yield
+    _notes.append(store)
+    try:
+        yield
+    except BaseException as error:
+        _note_failure(world, error)
+        raise
     world.wait()
+    _notes.clear()
     gc.collect()  # what still holds the group would abort the process at its end
     dist.destroy_process_group()

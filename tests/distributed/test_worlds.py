@@ -64,12 +64,19 @@ WRONG = {
         r"process 1 does not train .* 0: .*seed \(7 instead of 0\)",
     ),
     "a sampler that shares the samples out": ({"sampler": True}, r"samples of the first batches \(leave out samplers"),
+    "a sparse gradient": ({"model": "sparse"}, "the gradients of words are sparse, .* sparse=False"),
+    "other code": ({"code": True}, r"process 1 does not train .*: code of loss criterion \(\w+ instead of \w+\)$"),
+    "a folder that one does not see": (
+        {"folder": "run", "end of folder": {"1": "-of-another-machine"}},
+        "process 1 does not see in .*run-of-another-machine what process 0 writes into .*run: give",
+    ),
     "other data": ({"samples": {"1": 60}}, r"batches \(15 instead of 19\)"),
 }
 
 
 @pytest.mark.parametrize(("case", "message"), WRONG.values(), ids=WRONG)
 def test_processes_that_do_not_fit_are_refused_before_the_first_step(case, message, tmp_path):
+    case = {**case, "folder": str(tmp_path / case["folder"])} if "folder" in case else case
     found = ends(start(2, case, tmp_path))
     assert all(code != 0 for code, _, _ in found)
     for _, _, errors in found:
@@ -81,6 +88,17 @@ def test_an_error_in_one_process_ends_all(tmp_path):
     assert all(code != 0 for code, _, _ in found)
     assert "broken in one process" in found[1][2]
     assert "another process of the run has ended" in found[0][2]
+    assert "process 1 has failed: RuntimeError: broken in one process" in found[0][2]
+
+
+def test_a_process_that_hangs_ends_the_others(tmp_path):
+    """After the time that processes wait for each other, which is cut short here."""
+    waits, hangs = start(2, {"hang at": 2, "folder": str(tmp_path / "run")}, tmp_path)
+    _, errors = waits.communicate(timeout=60)
+    hangs.kill()
+    hangs.communicate(timeout=10)
+    assert waits.returncode == 1
+    assert "nothing came from it for as long as processes wait for each other: it hangs" in errors
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 from warm import Program
 
 TRAIN = '''
-import gc, hashlib, json, os, random, sys
+import datetime, gc, hashlib, json, os, random, signal, sys
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -68,7 +68,17 @@ class Full(nn.Module):
         return self.layer(x.flatten(1))
 
 
+class Sparse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(9, 3, sparse=True), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.head(self.words((x.flatten(1) > 0).long()).mean(1))
+
+
 MODELS = {
+    "sparse": Sparse,
     "full": Full,
     "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)),
     "cnn": lambda: nn.Sequential(
@@ -96,13 +106,17 @@ if case.get("ema"):
 if case.get("stopping"):
     callbacks.append(EarlyStopping(patience=1, min_delta=5.0))
 if folder := case.get("folder"):
-    callbacks.append(Checkpoint(folder, every="2 steps"))
+    callbacks.append(Checkpoint(folder + case.get("end of folder", {}).get(str(rank), ""), every="2 steps"))
 
 
 class Stop(Callback):
     def on_step_end(self, run):
         if case.get("stop at") == run.step and rank == case.get("stop in", 0):
             os.kill(os.getpid(), 15)
+        if case.get("hang at"):
+            torch.distributed.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=2))
+            if case["hang at"] == run.step and rank == 1:
+                signal.pause()
         if case.get("fail at") == run.step and rank == case.get("stop in", 0):
             raise RuntimeError("broken in one process")
 
@@ -141,6 +155,9 @@ if case.get("sampler"):
     batches = DataLoader(data, 4, sampler=sampler)
 if case.get("list"):
     batches = list(batches)
+criterion = nn.CrossEntropyLoss(weight=weight)
+if case.get("code"):
+    exec(f"def criterion(output, target): return nn.functional.cross_entropy(output, target) * {rank + 1}")
 messages = [0]
 for name in ("all_to_all_single", "all_reduce", "all_gather_object", "broadcast", "all_gather_into_tensor"):
     def sent(*args, real=getattr(torch.distributed, name), **named):
@@ -149,7 +166,7 @@ for name in ("all_to_all_single", "all_reduce", "all_gather_object", "broadcast"
 
     setattr(torch.distributed, name, sent)
 trainer = Trainer(
-    model, nn.CrossEntropyLoss(weight=weight), optimizer, metrics=["accuracy"], callbacks=callbacks,
+    model, criterion, optimizer, metrics=["accuracy"], callbacks=callbacks,
     scheduler=scheduler, accumulate=case.get("accumulate", 4), device="cpu", parallel=case.get("parallel", "replicate"),
     seed=case.get("seeds", {}).get(str(rank), 0),
 )

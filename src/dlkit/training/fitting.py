@@ -121,6 +121,7 @@ class Fitting:
             same_threads(),
             listening(self.run) as signals,
         ):
+            together.check_folders(self.run, [store.folder for store in _stores(callbacks)])
             history = self._train(source, val, callbacks, wanted)
             ends = self.run.world.any(bool(signals - {2}) or self.run.all_end)  # 2 is Ctrl-C, which returns
         if ends and not in_notebook():
@@ -171,7 +172,8 @@ class Fitting:
         settings = self._set_up(source, val, callbacks, wanted)
         with run.world.leader_first():
             before = self._go_on(source, val, callbacks, wanted, settings) or before
-        together.check(run, settings, self.judge.forward.model, custom=self._custom is not None)
+        identity, called = self.origin.identity, self.judge.forward.model
+        together.check(run, settings, identity, called, custom=self._custom is not None)
         _begin(run, wanted.epochs)
         if not wanted.rehearsal:
             refuse_used(run, callbacks)

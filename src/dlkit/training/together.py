@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dlkit.errors import ArgumentError, TrainingError
+from dlkit._version import __version__
+from dlkit.errors import ArgumentError, CheckpointError, TrainingError
 from dlkit.loader import ELSEWHERE, Mine
 from dlkit.runs.state import Run
 from dlkit.training.origin import Settings
 from dlkit.training.sources import Source, Wrapping
 
-__all__ = ["Dealt", "check", "leave_the_same"]
+__all__ = ["Dealt", "check", "check_folders", "leave_the_same"]
+
+_SHOWN = 6
+_LATE = 5.0  # seconds after which a file on another machine is taken not to come
 
 
 class Dealt(Wrapping):
@@ -52,18 +59,19 @@ class Dealt(Wrapping):
                 return
 
 
-def check(run: Run, settings: Settings, called: nn.Module, *, custom: bool) -> None:
+def check(run: Run, settings: Settings, identity: Mapping[str, Any], called: nn.Module, *, custom: bool) -> None:
     """Refuse processes that do not train the same run, before the first step.
 
     Args:
         run: Fresh or resumed.
         settings: What the script says.
+        identity: What the run is known by.
         called: What is called in the model's place.
         custom: Whether the step is the user's own.
 
     Raises:
-        ArgumentError: there are more processes than batches in a step, the step is the user's own, or the model is
-            wrapped to be trained by several processes already.
+        ArgumentError: there are more processes than batches in a step, the step is the user's own, gradients are
+            sparse, or the model is wrapped to be trained by several processes already.
         TrainingError: names the process that differs, and in what.
     """
     world = run.world
@@ -75,16 +83,68 @@ def check(run: Run, settings: Settings, called: nn.Module, *, custom: bool) -> N
             f"accumulate={world.size} and batches of a {world.size}th of the size the step is the same"
         )
     if custom:
-        raise ArgumentError("a step of your own cannot be shared by several processes; leave out step=")
+        raise ArgumentError(
+            "a step of your own cannot be shared by several processes, which must add up the gradients between its "
+            "backward pass and its optimizer; leave out step= and say what the loss is with loss= and count=, or start "
+            "one process"
+        )
     if isinstance(called, DistributedDataParallel):
         raise ArgumentError("pass the model itself, without DistributedDataParallel: the Trainer adds the gradients")
-    said = world.everybodys(_described(run, settings))
+    if hasattr(called, "set_requires_gradient_sync"):
+        raise ArgumentError("pass the model itself, and parallel='shard' to the Trainer, which then uses fully_shard")
+    if sparse := [name for name, part in run.model.named_modules() if _has_sparse_gradients(part)]:
+        raise ArgumentError(
+            f"the gradients of {', '.join(sparse)} are sparse, which several processes cannot add up; make them with "
+            "sparse=False"
+        )
+    said = world.everybodys(_described(run, settings, identity))
     for rank, other in enumerate(said):
-        different = [
-            f"{name} ({other[name]} instead of {said[0][name]})" for name in other if other[name] != said[0][name]
-        ]
-        if different:
-            raise TrainingError(f"process {rank} does not train the same run as process 0: {'; '.join(different)}")
+        names = [name for name in {**said[0], **other} if other.get(name) != said[0].get(name)]
+        told = [f"{name} ({other.get(name)} instead of {said[0].get(name)})" for name in names[:_SHOWN]]
+        told += [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+        if told:
+            raise TrainingError(f"process {rank} does not train the same run as process 0: {'; '.join(told)}")
+
+
+def check_folders(run: Run, folders: Sequence[Path]) -> None:
+    """Refuse a run folder that not all processes see: they go on from what is in it.
+
+    Args:
+        run: Whose leading process has made the folders.
+        folders: Of the Checkpoints.
+
+    Raises:
+        CheckpointError: names the process and the folder.
+    """
+    world = run.world
+    for folder in folders if world.size > 1 else ():
+        mark, *_ = world.everybodys((folder, f".seen-{os.getpid()}-{time.time_ns()}"))
+        if world.leads:
+            (mark[0] / mark[1]).touch()
+        world.wait()
+        seen = world.everybodys((_appears(folder / mark[1]), str(folder)))
+        if world.leads:
+            (mark[0] / mark[1]).unlink(missing_ok=True)
+        for rank, (there, name) in enumerate(seen):
+            if not there:
+                raise CheckpointError(
+                    f"process {rank} does not see in {name} what process 0 writes into {mark[0]}: give all processes "
+                    "one folder, on a file system that their machines share"
+                )
+
+
+def _appears(path: Path) -> bool:
+    """Whether there is a file, which a network's file system may show late."""
+    end = time.monotonic() + _LATE
+    while not path.exists():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _has_sparse_gradients(part: nn.Module) -> bool:
+    return isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse and part.weight.requires_grad
 
 
 def _first_samples(run: Run) -> list[Any]:
@@ -92,13 +152,15 @@ def _first_samples(run: Run) -> list[Any]:
     return [None if (indices := run.indices(0, number)) is None else str(indices[:8]) for number in known]
 
 
-def _described(run: Run, settings: Settings) -> dict[str, Any]:
+def _described(run: Run, settings: Settings, identity: Mapping[str, Any]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for value in run.model.state_dict().values():
         if isinstance(value, torch.Tensor):
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return {
+        "dlkit": __version__,
         "torch": torch.__version__,
+        "Python": identity["python"],
         "threads of torch": torch.get_num_threads(),
         "seed": run.seed,
         "batches": run.num_batches,
@@ -106,6 +168,8 @@ def _described(run: Run, settings: Settings) -> dict[str, Any]:
         "samples of the first batches (leave out samplers that share them out)": _first_samples(run),
         "settings": json.dumps(settings.must, default=str, sort_keys=True),
         "weights": digest.hexdigest()[:12],
+        **{f"code of {name}": code for name, code in identity["code"].items()},
+        **{f"module {name}": module for name, module in identity["modules"].items()},
     }
 
 
