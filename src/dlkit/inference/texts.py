@@ -11,7 +11,7 @@ from typing import Any
 from dlkit.artifact.inputs import Meaning
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.datasets.texts.rows import texts_of
-from dlkit.datasets.texts.sources import Column, TextReading, TextSource, column_names, open_source
+from dlkit.datasets.texts.sources import ColumnName, TextReading, TextSource, column_names, open_source
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.inference.batches import Batch, Inputs, check_options, in_batches, index_of, readable, total_of
 from dlkit.reading.reader import table_of_content
@@ -19,7 +19,7 @@ from dlkit.specs.text import TextSpec
 
 __all__ = ["columns_of", "texts", "texts_in_table"]
 
-Columns = tuple[tuple[Column, ...], ...]
+Columns = tuple[tuple[ColumnName, ...], ...]
 _READING = ("encoding", "format", "header", "pattern", "quotes", "separator")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from dlkit._kinds import Task
 from dlkit.errors import DataError
 from dlkit.reading.cells import Array, ranked
 from dlkit.reading.parsing import (
@@ -31,8 +32,6 @@ __all__ = [
     "task_of",
     "task_of_numbers",
 ]
-
-Task = Literal["classification", "regression"]
 
 # So many different whole numbers or words are never too many for classes; more numbers are quantities.
 _MOST_CLASSES = 20

@@ -28,7 +28,7 @@ from dlkit.recipes.folders import laid_out, root_of, usual_image, usual_sound
 from dlkit.splits import shares_of
 from dlkit.tokens.cleaning import Cleaning
 
-__all__ = ["Data", "Kind", "NAMES", "ReadOptions", "kind_of", "letters", "read_data"]
+__all__ = ["Data", "Kind", "NAMES", "DataOptions", "kind_of", "letters", "read_data"]
 
 Kind = Literal["letters", "images", "sounds", "table", "text"]
 
@@ -41,7 +41,7 @@ NAMES = {
 _SUSPICIONS = 200_000  # rows up to which looking for columns that know too much takes a moment only
 
 
-class ReadOptions(ReadArguments, total=False):
+class DataOptions(ReadArguments, total=False):
     """The keyword arguments of `read_data`, which `train` takes too; see `ReadArguments` for how rows are read."""
 
     target: str | int | Sequence[str] | None
@@ -108,7 +108,7 @@ class Data:
         return Lines.of(*self.how)
 
 
-def read_data(source: Any, *, seed: int = 0, **options: Unpack[ReadOptions]) -> Data:
+def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> Data:
     """Find out what `source` is, read it, and cut it into parts for training, validation and testing.
 
     A folder with a folder per class is images (or sounds or texts, if its files are those); `train`, `val` and `test`
@@ -138,7 +138,7 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[ReadOptions]) -> 
     >>> read_data("glyphs").kind
     'letters'
     """
-    if unknown := sorted(set(options) - set(ReadOptions.__annotations__)):
+    if unknown := sorted(set(options) - set(DataOptions.__annotations__)):
         raise TypeError(f"read_data() got an unexpected keyword argument {unknown[0]!r}")
     kind = kind_of(source, text=options.get("text"))
     _refuse_senseless(kind, options)
@@ -197,7 +197,7 @@ def _not_found(path: Path) -> DataNotFoundError:
     return DataNotFoundError(f"there is no file or folder {path} (in {Path.cwd()}){hint}")
 
 
-def _refuse_senseless(kind: Kind, options: ReadOptions) -> None:
+def _refuse_senseless(kind: Kind, options: DataOptions) -> None:
     fitting = {"table": {"target", "drop"}, "text": {"strip_html", "lower"}}.get(kind, set())
     fitting |= {"table": set(ReadArguments.__annotations__), "text": set(TextOptions.__annotations__)}.get(kind, set())
     for name in options.keys() - {"fractions", "on_error"}:
@@ -218,7 +218,7 @@ _SAID = {
 }
 
 
-def _fractions(options: ReadOptions) -> tuple[float, ...]:
+def _fractions(options: DataOptions) -> tuple[float, ...]:
     shares = shares_of(options.get("fractions"))
     if len(shares) not in (2, 3):
         raise ArgumentError(f"fractions must be two or three shares that sum to 1, not {len(shares)}")
@@ -240,7 +240,7 @@ def _without_test(parts: Mapping[str, Any]) -> list[str]:
     return ["no part to judge by: the figures will be those of the part that chose the epoch, so a little flattering"]
 
 
-def _letters(source: Any, options: ReadOptions, seed: int) -> Data:
+def _letters(source: Any, options: DataOptions, seed: int) -> Data:
     name, found = str(source).lower(), letters(str(source))
     parts = _parts(found.split(_fractions(options), seed=seed))
     how = (f"{name}: {found!r}", _counted(parts), *_without_test(parts))
@@ -261,7 +261,7 @@ def letters(name: str, root: Path | None = None) -> PackedImages:
     return NotMNIST(root, subset="large" if name.lower().endswith("large") else "small", download=True)
 
 
-def _images(source: Any, options: ReadOptions, seed: int) -> Data:
+def _images(source: Any, options: DataOptions, seed: int) -> Data:
     root = root_of(source)
     found = ImageFolder(root, on_error=options.get("on_error", "raise"))
     parts, how = laid_out(found, _fractions(options), seed)
@@ -270,7 +270,7 @@ def _images(source: Any, options: ReadOptions, seed: int) -> Data:
     return _of_folder("images", found, parts, (how, usual), options, seed, side=side, grey=grey)
 
 
-def _sounds(source: Any, options: ReadOptions, seed: int) -> Data:
+def _sounds(source: Any, options: DataOptions, seed: int) -> Data:
     found = AudioFolder(root_of(source), on_error=options.get("on_error", "raise"))
     parts, how = laid_out(found, _fractions(options), seed)
     rate, seconds = usual_sound(parts["train"])
@@ -283,7 +283,7 @@ def _of_folder(
     found: Any,
     parts: Mapping[str, Any],
     told: tuple[str, str],
-    options: ReadOptions,
+    options: DataOptions,
     seed: int,
     **facts: Any,
 ) -> Data:
@@ -300,7 +300,7 @@ def _of_folder(
     return Data(kind=kind, name=root.name, source=str(root), how=how, options=dict(options), seed=seed, **settings)
 
 
-def _table(source: Any, options: ReadOptions, seed: int) -> Data:
+def _table(source: Any, options: DataOptions, seed: int) -> Data:
     target = options.get("target")
     if target is None:
         names = [column.name for column in CSVDataset(source, **rows_of(options)).schema.columns]
@@ -331,7 +331,7 @@ def _table(source: Any, options: ReadOptions, seed: int) -> Data:
     )
 
 
-def rows_of(options: ReadOptions) -> dict[str, Any]:
+def rows_of(options: DataOptions) -> dict[str, Any]:
     """The options of how rows are read, for the dataset.
 
     Args:
@@ -349,7 +349,7 @@ def _suspicions(train: CSVDataset) -> list[str]:
     return [finding for finding in told if not finding.startswith(tuple(left_out))][:5]
 
 
-def _texts(source: Any, options: ReadOptions, seed: int) -> Data:
+def _texts(source: Any, options: DataOptions, seed: int) -> Data:
     target, folder = options.get("target"), isinstance(source, str | os.PathLike) and Path(source).is_dir()
     if target is None and not folder:
         raise ArgumentError(f"{_name(source)}: say which column to predict: target=... (a name, or a number from 0)")

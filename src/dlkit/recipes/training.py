@@ -25,7 +25,7 @@ from dlkit.loader import DataLoader
 from dlkit.metrics import Metrics
 from dlkit.recipes.choosing import Choice, Wish, choose
 from dlkit.recipes.outcome import outcome_of
-from dlkit.recipes.reading import Data, ReadOptions, read_data
+from dlkit.recipes.reading import Data, DataOptions, read_data
 from dlkit.recipes.reporting import write_report
 from dlkit.recipes.standing import Standing
 from dlkit.runs.history import History
@@ -99,7 +99,7 @@ def train(
     num_workers: int = 0,
     resume: bool = True,
     progress: bool = True,
-    **reading: Unpack[ReadOptions],
+    **reading: Unpack[DataOptions],
 ) -> Trained:
     """Train a model on a source of data, judge it, and write it to a model file.
 

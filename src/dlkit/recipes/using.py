@@ -21,7 +21,7 @@ from dlkit.metrics import Metrics
 from dlkit.reading.policy import ReadArguments
 from dlkit.recipes.choosing import ENOUGH_HERTZ, listening_to, models_for
 from dlkit.recipes.comparing import Comparison, compare
-from dlkit.recipes.reading import NAMES, ReadOptions, kind_of, letters, read_data, rows_of
+from dlkit.recipes.reading import NAMES, DataOptions, kind_of, letters, read_data, rows_of
 from dlkit.recipes.training import train
 from dlkit.storage.files import home
 from dlkit.transfer.models import create_model
@@ -31,7 +31,7 @@ from dlkit.transforms.audio import AudioPreprocessing
 __all__ = ["Ranked", "compare_backbones", "compare_models", "download", "evaluate_file", "look_at"]
 
 
-def look_at(source: Any, **options: Unpack[ReadOptions]) -> Any:
+def look_at(source: Any, **options: Unpack[DataOptions]) -> Any:
     """What is in a source of data, before a night is spent on it; `print` the result.
 
     Args:
@@ -79,7 +79,7 @@ def compare_backbones(
     device: str = "auto",
     seed: int = 0,
     progress: bool = True,
-    **reading: Unpack[ReadOptions],
+    **reading: Unpack[DataOptions],
 ) -> list[Comparison]:
     """How well the features of several backbones separate the classes of a folder of images or sounds, the best first.
 
@@ -153,7 +153,7 @@ def compare_models(
     device: str = "auto",
     seed: int = 0,
     progress: bool = True,
-    **reading: Unpack[ReadOptions],
+    **reading: Unpack[DataOptions],
 ) -> list[Ranked]:
     """Train several models on one split of a table or of texts, and rank them; the best first.
 
@@ -206,7 +206,7 @@ def evaluate_file(
     part: str | None = None,
     device: str = "cpu",
     batch_size: int = 64,
-    **reading: Unpack[ReadOptions],
+    **reading: Unpack[DataOptions],
 ) -> dict[str, float]:
     """How right a model file is on labelled data; classes and columns are matched by name.
 

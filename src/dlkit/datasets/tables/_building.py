@@ -20,7 +20,7 @@ from dlkit.reading.reader import read_table
 from dlkit.specs.table import Schema, Target
 from dlkit.splits import Fractions, content_keys, shares_of, split_indices
 
-__all__ = ["Built", "ExactSplit", "Source", "Whole", "build", "pass_over"]
+__all__ = ["Built", "ExactSplit", "Rereadable", "Whole", "build", "pass_over"]
 
 _STRATA = 10  # a regression's target is cut into tenths to be stratified
 
@@ -141,7 +141,7 @@ def _strata(target: Target, values: Array, parts: int) -> Array | None:
     return np.where(counts[combinations] < parts, counts.argmax(), combinations) if counts.max() >= parts else None
 
 
-class Source(Protocol):
+class Rereadable(Protocol):
     """A table that can be passed over more than once."""
 
     def pieces(self, text: set[str]) -> Iterator[Table]:
@@ -161,7 +161,7 @@ class Source(Protocol):
         """
 
 
-def pass_over(source: Source, settings: Settings, dealt: Dealt, schema: Schema | None) -> Pass:
+def pass_over(source: Rereadable, settings: Settings, dealt: Dealt, schema: Schema | None) -> Pass:
     """Pass over a source until nothing in it contradicts what the pass began with.
 
     Args:

@@ -32,7 +32,7 @@ from dlkit.specs.columns import CategoryColumn, Column, NumberColumn, Part
 __all__ = [
     "FitOptions",
     "Reading",
-    "Roles",
+    "ColumnRoles",
     "category",
     "check_any_used",
     "decide",
@@ -51,7 +51,7 @@ _FEW_ROWS = 20  # below, differing values say nothing about a column's kind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Roles:
+class ColumnRoles:
     """What the caller says about columns; everything else is inferred."""
 
     numeric: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ def check_any_used(columns: Iterable[Column], origin: str) -> None:
         raise DataError(f"{origin} leaves nothing to learn from: {shown}; name columns in numeric= or categorical=")
 
 
-def fixed_column(name: str, roles: Roles, rows: int, missing: int) -> Column | None:
+def fixed_column(name: str, roles: ColumnRoles, rows: int, missing: int) -> Column | None:
     """A column that is what the caller says, whatever its cells hold."""
     if name == roles.group:
         return Column(name=name, kind="dropped", why="the group of the split", rows=rows)
@@ -141,7 +141,7 @@ def fixed_column(name: str, roles: Roles, rows: int, missing: int) -> Column | N
     return None
 
 
-def forced_kind(name: str, roles: Roles) -> str | None:
+def forced_kind(name: str, roles: ColumnRoles) -> str | None:
     """What the caller says that a column's cells are."""
     return "number" if name in roles.numeric else "date" if name in roles.dates else None
 

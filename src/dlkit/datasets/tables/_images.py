@@ -24,11 +24,11 @@ from dlkit.reading.cells import Skipped, Strings, Table
 from dlkit.reading.policy import ReadOptions
 from dlkit.transforms import for_evaluation
 
-__all__ = ["ImageOptions", "Leniency", "missing_files"]
+__all__ = ["ImageCells", "Leniency", "missing_files"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions:
+class ImageCells:
     """Where image files lie and what becomes of them; the arguments of `CSVDataset` with the prefix `image_`.
 
     Attributes:
@@ -49,11 +49,11 @@ class ImageOptions:
         if not isinstance(self.size, int) or self.size < 1:
             raise ArgumentError(f"image_size must be a number of pixels from 1 on, not {self.size!r}")
 
-    def beside(self, table: Table) -> ImageOptions:
+    def beside(self, table: Table) -> ImageCells:
         """The same with paths relative to a table's folder, unless the caller says otherwise."""
         return self if self.root is not None or table.folder is None else replace(self, root=table.folder)
 
-    def policed(self, read: ReadOptions, total: int, origin: str) -> ImageOptions:
+    def policed(self, read: ReadOptions, total: int, origin: str) -> ImageCells:
         """The same, where rows are left out, without files that cannot be decoded, which are found when asked for."""
         return self if read.on_error == "raise" else replace(self, lenient=Leniency(read, total, origin))
 
@@ -133,7 +133,7 @@ def _key(path: Path) -> int:
     return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), "big")
 
 
-def missing_files(column: str, cells: Strings, options: ImageOptions) -> Problem | None:
+def missing_files(column: str, cells: Strings, options: ImageCells) -> Problem | None:
     """Rows whose image file is not there."""
     names = cells.pool.tolist()
     used = cells.counts() > 0

@@ -103,7 +103,7 @@ class StreamIndex:
         return f"{self.files[0].source.name}{more}"
 
     def pieces(self, text: set[str]) -> Iterator[Table]:
-        """See `Source`."""
+        """See `Rereadable`."""
         self.blocks, self.rows, self.unusable, self.skipped = [], [], {}, []
         self._per_block: list[Array] = []
         first: Table | None = None
@@ -128,7 +128,7 @@ class StreamIndex:
         self.counts = np.array(self._per_block, dtype=np.int64).reshape(-1, self.num_parts)
 
     def record(self, piece: Table, good: Array, parts: Array) -> None:
-        """See `Source`."""
+        """See `Rereadable`."""
         number = len(self.blocks) - 1
         self._per_block[-1] += np.bincount(parts[good], minlength=self.num_parts)
         if not good.all():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlkit.datasets.tables._encoding import EncodedTable
-from dlkit.datasets.tables._images import ImageOptions
+from dlkit.datasets.tables._images import ImageCells
 from dlkit.errors import EmptyBatchError
 from dlkit.reading.cells import Array, Strings
 from dlkit.reading.frames import joined
@@ -40,10 +40,10 @@ class Memory:
     images: dict[str, Strings]
     targets: Tensor | None
     rows: Tensor
-    options: ImageOptions
+    options: ImageCells
 
     @classmethod
-    def of(cls, encoded: EncodedTable, schema: Schema, options: ImageOptions, rows: Array | None, count: int) -> Memory:
+    def of(cls, encoded: EncodedTable, schema: Schema, options: ImageCells, rows: Array | None, count: int) -> Memory:
         """Take over encoded rows; only `rows` of them where given."""
         kept = np.arange(count) if rows is None else rows
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from dlkit.datasets.tables._fitting import FitOptions, Roles
-from dlkit.datasets.tables._images import ImageOptions
+from dlkit.datasets.tables._fitting import ColumnRoles, FitOptions
+from dlkit.datasets.tables._images import ImageCells
 from dlkit.datasets.tables._targets import TargetOptions
 from dlkit.errors import ArgumentError
 from dlkit.reading.classes import stated_order
@@ -25,10 +25,10 @@ class Settings:
     """Everything that a caller may say, by what it is about."""
 
     read: ReadOptions
-    roles: Roles
+    roles: ColumnRoles
     fit: FitOptions
     target: TargetOptions
-    images: ImageOptions
+    images: ImageCells
     aliases: Mapping[str, str]
 
 
@@ -47,10 +47,10 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
     images = {name.removeprefix("image_"): value for name, value in options.items() if name.startswith("image_")}
     return Settings(
         read=replace(ReadOptions.of(options), wordy=frozenset(name for role in _WORDY for name in roles.get(role, ()))),
-        roles=Roles(**roles, group=options.get("group"), date_forms=tuple(_date_forms(forms).items())),
+        roles=ColumnRoles(**roles, group=options.get("group"), date_forms=tuple(_date_forms(forms).items())),
         fit=FitOptions(**pick("scale", "min_freq")),
         target=TargetOptions(**target),
-        images=ImageOptions(**images),
+        images=ImageCells(**images),
         aliases=dict(options.get("aliases") or {}),
     )
 
@@ -120,7 +120,7 @@ def _check_nothing_said_twice(settings: Settings, schema: Schema) -> None:
         has = () if schema.target is None else schema.target.columns
         if wanted != has:
             raise ArgumentError(f"target={list(wanted)} and the schema's target {list(has)} differ; leave target out")
-    if settings.roles != Roles(target=settings.roles.target):
+    if settings.roles != ColumnRoles(target=settings.roles.target):
         raise ArgumentError(
             "schema= says what the columns are; leave out numeric, categorical, dates, text, image, drop"
         )

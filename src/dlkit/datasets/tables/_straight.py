@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from dlkit.datasets.tables._encoding import bound
-from dlkit.datasets.tables._images import ImageOptions
+from dlkit.datasets.tables._images import ImageCells
 from dlkit.datasets.tables._memory import Memory
 from dlkit.reading.cells import EXACT, Array, plain_text
 from dlkit.reading.parsing import parse_number, spelled, truth_of
@@ -82,7 +82,7 @@ class StraightRows:
             images={},
             targets=None,
             rows=torch.arange(len(rows)),
-            options=ImageOptions(),
+            options=ImageCells(),
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dlkit.datasets.tables._encoding import encode
-from dlkit.datasets.tables._images import ImageOptions
+from dlkit.datasets.tables._images import ImageCells
 from dlkit.datasets.tables._index import HashSplit, StreamIndex
 from dlkit.datasets.tables._memory import Memory, nothing_decoded
 from dlkit.datasets.tables._pipeline import rename_classes
@@ -58,7 +58,7 @@ class Stream:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     @property
-    def options(self) -> ImageOptions:
+    def options(self) -> ImageCells:
         """How images are loaded."""
         return self._images
 

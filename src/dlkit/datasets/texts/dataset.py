@@ -14,8 +14,8 @@ from dlkit.collate import PadCollate
 from dlkit.datasets.targets import TargetReader, Targets
 from dlkit.datasets.texts._encoding import Storage, pack
 from dlkit.datasets.texts.packed import PackedTextDataset
-from dlkit.datasets.texts.rows import Roles, TextRows, read_rows
-from dlkit.datasets.texts.sources import Column, Format, TextReading
+from dlkit.datasets.texts.rows import TextRoles, TextRows, read_rows
+from dlkit.datasets.texts.sources import ColumnName, Format, TextReading
 from dlkit.errors import ArgumentError
 from dlkit.reading.parsing import DEFAULT_MISSING, moments
 from dlkit.reading.policy import check_known
@@ -31,14 +31,14 @@ from dlkit.tokens.vocabulary import Vocabulary
 
 __all__ = ["TextDataset", "TextOptions"]
 
-Task = Literal["auto", "classification", "regression"]
+TextTask = Literal["auto", "classification", "regression"]
 
 
 class TextOptions(TypedDict, total=False):
     """The keyword arguments of `TextDataset` that `TextDataset.split` takes too."""
 
-    text: Column | Sequence[Column]
-    pair: Column | Sequence[Column] | None
+    text: ColumnName | Sequence[ColumnName]
+    pair: ColumnName | Sequence[ColumnName] | None
     target: Any
     tokenizer: Any
     cleaning: Cleaning | None
@@ -46,7 +46,7 @@ class TextOptions(TypedDict, total=False):
     max_size: int | None
     add_start_end: bool
     max_length: int | None
-    task: Task
+    task: TextTask
     classes: Mapping[str, int] | Sequence[str] | None
     format: Format
     header: bool | Sequence[str] | None
@@ -147,8 +147,8 @@ class TextDataset(PackedTextDataset):
         self,
         source: Any,
         *,
-        text: Column | Sequence[Column] = 0,
-        pair: Column | Sequence[Column] | None = None,
+        text: ColumnName | Sequence[ColumnName] = 0,
+        pair: ColumnName | Sequence[ColumnName] | None = None,
         target: Any = None,
         spec: TextSpec | None = None,
         tokenizer: Any = "words",
@@ -158,7 +158,7 @@ class TextDataset(PackedTextDataset):
         add_start_end: bool = False,
         max_length: int | None = None,
         classes: Mapping[str, int] | Sequence[str] | None = None,
-        task: Task = "auto",
+        task: TextTask = "auto",
         format: Format = "auto",  # noqa: A002
         header: bool | Sequence[str] | None = None,
         separator: str = "auto",
@@ -188,9 +188,9 @@ class TextDataset(PackedTextDataset):
         fractions: Fractions = None,
         *,
         stratify: bool = True,
-        group: Column | None = None,
+        group: ColumnName | None = None,
         dedupe: bool | None = None,
-        time: Column | None = None,
+        time: ColumnName | None = None,
         seed: int = 0,
         **options: Unpack[TextOptions],
     ) -> tuple[Self, ...]:
@@ -310,7 +310,7 @@ class TextDataset(PackedTextDataset):
 
 
 def _read(
-    source: Any, options: TextOptions, group: Column | None = None, time: Column | None = None
+    source: Any, options: TextOptions, group: ColumnName | None = None, time: ColumnName | None = None
 ) -> tuple[TextRows, Targets | None]:
     """The rows that can be used, and what their targets are, which all rows together say."""
     texts = [_columns("text", options.get("text", 0))]
@@ -318,10 +318,10 @@ def _read(
         texts.append(_columns("pair", options["pair"]))
     reading = TextReading.of(options)
     task = options.get("task", "auto")
-    if task not in get_args(Task):
-        raise ArgumentError(f"task must be one of {', '.join(get_args(Task))}, not {task!r}")
+    if task not in get_args(TextTask):
+        raise ArgumentError(f"task must be one of {', '.join(get_args(TextTask))}, not {task!r}")
     reader = TargetReader(task=task, classes=options.get("classes"))
-    roles = Roles(texts=tuple(texts), target=options.get("target"), group=group, time=time)
+    roles = TextRoles(texts=tuple(texts), target=options.get("target"), group=group, time=time)
     rows = read_rows(source, roles, reading, reader, budget=options.get("memory_bytes", 1 << 30))
     if rows.targets is None:
         return rows, None
@@ -333,7 +333,7 @@ def _encoded(rows: TextRows, meaning: Targets | None) -> Tensor | None:
     return None if meaning is None else meaning.encode(rows.target_cells())[0]
 
 
-def _columns(argument: str, given: Any) -> tuple[Column, ...]:
+def _columns(argument: str, given: Any) -> tuple[ColumnName, ...]:
     columns = tuple(given) if isinstance(given, list | tuple) else (given,)
     if not columns or not all(isinstance(column, int | str) for column in columns):
         raise ArgumentError(f"{argument} must be a column, by name or number from 0, or several, not {given!r:.80}")

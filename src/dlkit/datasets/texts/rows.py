@@ -12,7 +12,14 @@ import numpy as np
 from torch import Tensor
 
 from dlkit.datasets.targets import TargetReader
-from dlkit.datasets.texts.sources import Column, TextReading, TextSource, has_class_folders, open_source, target_cells
+from dlkit.datasets.texts.sources import (
+    ColumnName,
+    TextReading,
+    TextSource,
+    has_class_folders,
+    open_source,
+    target_cells,
+)
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.bytes import damage
 from dlkit.reading.cells import Array, Cells, Skipped, Strings, Table, strings_of, text_of
@@ -22,7 +29,7 @@ from dlkit.reading.reader import Stacked
 from dlkit.storage.files import home_of
 from dlkit.storage.strings import PackedStrings, StringsWriter
 
-__all__ = ["BETWEEN", "Roles", "TextRows", "read_rows", "texts_of"]
+__all__ = ["BETWEEN", "TextRoles", "TextRows", "read_rows", "texts_of"]
 
 #: What stands between the columns of one text.
 BETWEEN = "\n"
@@ -30,7 +37,7 @@ _GIVEN = "\0target"  # what targets that the caller gives are called among the c
 
 
 @dataclass(frozen=True, kw_only=True)
-class Roles:
+class TextRoles:
     """Which columns are what.
 
     Attributes:
@@ -40,13 +47,13 @@ class Roles:
         time: A column.
     """
 
-    texts: tuple[tuple[Column, ...], ...]
+    texts: tuple[tuple[ColumnName, ...], ...]
     target: Any = None
-    group: Column | None = None
-    time: Column | None = None
+    group: ColumnName | None = None
+    time: ColumnName | None = None
 
     @property
-    def target_column(self) -> Column | None:
+    def target_column(self) -> ColumnName | None:
         """The target where it is a column of the source."""
         return self.target if isinstance(self.target, int | str) else None
 
@@ -130,7 +137,7 @@ class TextRows:
 
 
 def read_rows(
-    source: Any, roles: Roles, options: TextReading, targets: TargetReader, *, budget: int = 1 << 30
+    source: Any, roles: TextRoles, options: TextReading, targets: TargetReader, *, budget: int = 1 << 30
 ) -> TextRows:
     """Read a source to its end.
 
@@ -183,7 +190,7 @@ def _with_targets(tables: Iterable[Table], targets: list[Any]) -> Iterator[Table
 class _Collected:
     """Rows that were read so far."""
 
-    def __init__(self, source: TextSource, roles: Roles, reader: TargetReader, budget: int) -> None:
+    def __init__(self, source: TextSource, roles: TextRoles, reader: TargetReader, budget: int) -> None:
         self.source, self.options = source, source.options
         self.reader = replace(reader, missing=source.options.missing)
         names = iter(source.names)

@@ -30,7 +30,7 @@ from dlkit.reading.targets import target_text
 from dlkit.storage.strings import PackedStrings
 
 __all__ = [
-    "Column",
+    "ColumnName",
     "TextArguments",
     "TextReading",
     "TextSource",
@@ -40,7 +40,7 @@ __all__ = [
     "target_cells",
 ]
 
-Column = int | str
+ColumnName = int | str
 #: One row: the line, item or file, and the asked columns' values or, as a string, what is wrong, to follow the place.
 Row = tuple[int | str, tuple[Any, ...] | str]
 Items = Iterator[tuple[int, Any]]
@@ -130,7 +130,7 @@ class TextSource:
     options: TextReading
 
 
-def open_source(source: Any, columns: Sequence[Column], texts: int, options: TextReading) -> TextSource:
+def open_source(source: Any, columns: Sequence[ColumnName], texts: int, options: TextReading) -> TextSource:
     """Any source that `TextDataset` takes.
 
     Args:
@@ -163,7 +163,7 @@ def open_source(source: Any, columns: Sequence[Column], texts: int, options: Tex
 
 
 def _of_items(
-    items: Items, columns: Sequence[Column], texts: int, where: tuple[str, str], how: str, options: TextReading
+    items: Items, columns: Sequence[ColumnName], texts: int, where: tuple[str, str], how: str, options: TextReading
 ) -> TextSource:
     names = tuple(map(str, columns))
     named = all(isinstance(column, str) for column in columns)
@@ -209,7 +209,7 @@ def _format_of(path: Path, options: TextReading, *, asked: bool) -> str:
     return "delimited" if asked else "lines"
 
 
-def _table(path: Path, columns: Sequence[Column], options: TextReading) -> TextSource:
+def _table(path: Path, columns: Sequence[ColumnName], options: TextReading) -> TextSource:
     file = _opened(path, columns, options)
     names = [file.names[place] for place in _places(columns, file.names, str(path))]
     tables = (table for block, _ in file.blocks() for table in file.tables(block, names, needed=names))
@@ -217,7 +217,7 @@ def _table(path: Path, columns: Sequence[Column], options: TextReading) -> TextS
     return TextSource(str(path), file.note, tuple(names), named, tables, options)
 
 
-def _opened(path: Path, columns: Sequence[Column], options: TextReading) -> BlockFile:
+def _opened(path: Path, columns: Sequence[ColumnName], options: TextReading) -> BlockFile:
     """The file, with a header where columns are asked for by name, or a first row plainly is one."""
     if (columnar := ColumnarFile.of(path, options)) is not None:
         return columnar
@@ -231,7 +231,7 @@ def _opened(path: Path, columns: Sequence[Column], options: TextReading) -> Bloc
     return file
 
 
-def _places(columns: Sequence[Column], names: Sequence[str], origin: str) -> list[int]:
+def _places(columns: Sequence[ColumnName], names: Sequence[str], origin: str) -> list[int]:
     """Where the asked columns are."""
     places = []
     for column in columns:
@@ -284,7 +284,7 @@ def _json_value(text: str) -> Any:
         return ValueError(f"is not JSON: {error}")
 
 
-def _named(items: Items, columns: Sequence[Column]) -> Iterator[Row]:
+def _named(items: Items, columns: Sequence[ColumnName]) -> Iterator[Row]:
     """The asked columns of texts, tuples and dicts."""
     alone = list(columns) == [0]
     for place, item in items:
@@ -399,7 +399,7 @@ def _is_target(value: Any) -> bool:
     return isinstance(_plain(value), str | int | float) or target_text(value, ()) is None
 
 
-def _folder(path: Path, columns: Sequence[Column], options: TextReading) -> TextSource:
+def _folder(path: Path, columns: Sequence[ColumnName], options: TextReading) -> TextSource:
     """One text per file; the folder in `path` that a file lies in is its class."""
     if columns[0] != 0 or len(columns) > 2 or (len(columns) == 2 and isinstance(columns[1], int)):
         raise ArgumentError(
@@ -445,7 +445,7 @@ def _whole(file: Path, options: TextReading) -> str:
     return text_stream(to_utf8(data, options.encoding, str(file))[0]).read().removesuffix("\n")
 
 
-def _in_memory(source: Any, columns: Sequence[Column], texts: int, options: TextReading) -> TextSource:
+def _in_memory(source: Any, columns: Sequence[ColumnName], texts: int, options: TextReading) -> TextSource:
     source = as_pandas(source)
     way = "it is in memory already: say it where it is read from a file"
     options.refuse([*OF_TEXT_FILES, "quotes", "pattern"], "texts in memory", way)
@@ -456,7 +456,7 @@ def _in_memory(source: Any, columns: Sequence[Column], texts: int, options: Text
     return _of_items(enumerate(source), columns, texts, ("the list", "item"), "list", options)
 
 
-def _frame(source: Any, columns: Sequence[Column], texts: int, options: TextReading) -> TextSource:
+def _frame(source: Any, columns: Sequence[ColumnName], texts: int, options: TextReading) -> TextSource:
     places = _places(columns, [str(name) for name in source.columns], "the DataFrame")
     table = table_of_frame(source.iloc[:, sorted(set(places))])
     order = dict(zip(sorted(set(places)), table.columns, strict=True))
