@@ -17,7 +17,8 @@ from hypothesis.extra import numpy as hnp
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.cells import ranked, strings_of
-from dlkit.reading.parsing import date_format, number_format, parse_number
+from dlkit.reading.dates import date_format
+from dlkit.reading.parsing import number_format, parse_number
 from dlkit.specs import Schema
 from dlkit.specs.columns import CategoryColumn, NumberColumn
 from dlkit.storage.strings import PackedStrings

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 from dlkit.artifact.inputs import Meaning
+from dlkit.datasets.texts.items import ColumnName
+from dlkit.datasets.texts.opening import TextReading, TextSource, column_names, open_source
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.datasets.texts.rows import texts_of
-from dlkit.datasets.texts.sources import ColumnName, TextReading, TextSource, column_names, open_source
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.inference.batches import Batch, Inputs, check_options, in_batches, index_of, readable, total_of
 from dlkit.reading.reader import table_of_content

@@ -15,9 +15,10 @@ from dlkit._encodings import Buffer, first_bad_byte
 from dlkit._textfiles import control_in, csv_problem, has_controls
 from dlkit.reading.bytes import damage
 from dlkit.reading.cells import Array, Cells, Numbers, Skipped, Strings
+from dlkit.reading.dates import settled
 from dlkit.reading.delimited import Dialect, audit_quotes, records
 from dlkit.reading.frames import arrow_columns
-from dlkit.reading.parsing import CODE, exceeds_float, is_code, settled
+from dlkit.reading.parsing import CODE, exceeds_float, is_code
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.strings import PackedStrings
 

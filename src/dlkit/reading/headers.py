@@ -14,7 +14,8 @@ from dlkit._encodings import Buffer
 from dlkit._textfiles import check_width, csv_problem, csv_reader, first_lines
 from dlkit.errors import DataError
 from dlkit.reading.bytes import text_stream
-from dlkit.reading.parsing import date_format, looks_like_number
+from dlkit.reading.dates import date_format
+from dlkit.reading.parsing import looks_like_number
 from dlkit.reading.policy import ReadOptions
 
 __all__ = [

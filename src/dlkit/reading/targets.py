@@ -11,14 +11,7 @@ import numpy as np
 from dlkit._kinds import Task
 from dlkit.errors import DataError
 from dlkit.reading.cells import Array, ranked
-from dlkit.reading.parsing import (
-    boolean_words,
-    mostly_numbers,
-    number_format,
-    parse_number,
-    present,
-    whole_numbers,
-)
+from dlkit.reading.parsing import boolean_words, mostly_numbers, number_format, parse_number, present, whole_numbers
 
 __all__ = [
     "ClassNumbers",

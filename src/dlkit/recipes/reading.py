@@ -28,7 +28,7 @@ from dlkit.recipes.folders import laid_out, root_of, usual_image, usual_sound
 from dlkit.splits import shares_of
 from dlkit.tokens.cleaning import Cleaning
 
-__all__ = ["Data", "Kind", "NAMES", "DataOptions", "kind_of", "letters", "read_data"]
+__all__ = ["Data", "DataOptions", "Kind", "NAMES", "kind_of", "letters", "read_data"]
 
 Kind = Literal["letters", "images", "sounds", "table", "text"]
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._memory import Memory
-from dlkit.datasets.tables._pipeline import Applying, Dealt, Fitting, Known, Pass
+from dlkit.datasets.tables._pass import Dealt, Known, Pass
+from dlkit.datasets.tables._pipeline import Applying, Fitting
 from dlkit.datasets.tables._settings import Settings, text_columns, under_schema
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Skipped, Strings, Table, ranked, text_of
-from dlkit.reading.parsing import moments
+from dlkit.reading.dates import moments
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 from dlkit.specs.table import Schema, Target

@@ -10,12 +10,14 @@ import numpy as np
 
 from dlkit._showing import Lines
 from dlkit.datasets.tables._encoding import shown
-from dlkit.datasets.tables._facts import Facts, NumberFacts, TextFacts
+from dlkit.datasets.tables._facts import Facts, TextFacts
 from dlkit.datasets.tables._fitting import Reading
+from dlkit.datasets.tables._tally import NumberFacts
 from dlkit.datasets.tables._targets import encode_target
 from dlkit.errors import ArgumentError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
-from dlkit.reading.parsing import as_dates, as_numbers, present
+from dlkit.reading.dates import as_dates
+from dlkit.reading.parsing import as_numbers, present
 from dlkit.specs.columns import Column, NumberColumn
 from dlkit.specs.table import Schema
 from dlkit.splits import check_leaks

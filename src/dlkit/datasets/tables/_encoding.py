@@ -16,7 +16,8 @@ from dlkit.datasets.tables._problems import Problem
 from dlkit.datasets.tables._targets import encode_target
 from dlkit.errors import DataError
 from dlkit.reading.cells import Array, Cells, Dates, Strings, Table, strings_of, text_of
-from dlkit.reading.parsing import as_dates, date_format, fitting_form, number_format, present, under_mark, unmistakable
+from dlkit.reading.dates import as_dates, date_format, unmistakable
+from dlkit.reading.parsing import fitting_form, number_format, present, under_mark
 from dlkit.reading.targets import ClassNumbers
 from dlkit.specs.columns import FIRST, MISSING, UNSEEN, CategoryColumn, Column, NumberColumn
 from dlkit.specs.table import Schema, Target

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from dlkit.datasets.tables._tally import NumberFacts, NumberTally
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, sort_of, text_of
-from dlkit.reading.parsing import present, whole_numbers
+from dlkit.reading.parsing import present
 
 __all__ = [
     "MOST_VALUES",
     "ColumnFacts",
     "DateFacts",
     "Facts",
-    "NumberFacts",
     "RowSample",
     "SAMPLED",
     "SAMPLED_TEXTS",
@@ -32,35 +32,6 @@ __all__ = [
 
 MOST_VALUES = 100_000  # different texts that are counted; a column of more is not a category by itself
 SAMPLED, SAMPLED_TEXTS = 200_000, 10_000  # rows: medians come from the first, the look of countless texts from these
-_PIECE = 1 << 14  # rows whose numbers stay in the processor's cache
-_HUGE, _SMALLER = 1e140, 2.0**-600  # beyond the first, squares overflow; the second is exact to multiply by
-
-
-@dataclass(frozen=True, kw_only=True)
-class NumberFacts:
-    """Numbers: `rows` in all, `missing` of them; the rest describes the others.
-
-    Attributes:
-        whole: All are integers.
-        low: The smallest; NaN where all are missing, as in the next ones.
-        high: The largest.
-        mean: Their mean.
-        std: Their standard deviation (of the population).
-        median: The value in the middle, of at most 200,000 rows.
-        spread: The distance between the quartiles of the same rows; NaN where it is not asked for.
-        distinct: Whether they are whole, and no two of those rows are equal.
-    """
-
-    rows: int
-    missing: int
-    whole: bool = False
-    low: float = math.nan
-    high: float = math.nan
-    mean: float = math.nan
-    std: float = math.nan
-    median: float = math.nan
-    spread: float = math.nan
-    distinct: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,88 +149,6 @@ def row_keys(rows: Array) -> Array:
     return keys
 
 
-class _NumberTally:
-    """Sums of numbers that come in pieces (Chan, Golub and LeVeque 1983 for the variance)."""
-
-    def __init__(self) -> None:
-        self.rows = self.count = 0
-        self.whole, self.low, self.high = True, math.inf, -math.inf
-        self._mean = self._squares = 0.0
-        self._unit = 1.0
-        self._rest = np.zeros(0)
-
-    def add(self, values: Array) -> None:
-        """Count numbers; NaN and infinite ones are missing."""
-        self.rows += len(values)
-        if len(self._rest):
-            values = np.concatenate([self._rest, values])
-        whole = len(values) - len(values) % _PIECE
-        for start in range(0, whole, _PIECE):
-            self._count(values[start : start + _PIECE])
-        self._rest = values[whole:].astype(np.float64)
-
-    def _count(self, values: Array) -> None:
-        there = values.astype(np.float64)
-        with np.errstate(over="ignore"):
-            if not math.isfinite(float(there.sum())):
-                there = there[np.isfinite(there)]
-        if not len(there):
-            return
-        low, high = float(there.min()), float(there.max())
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        self.whole = self.whole and (values.dtype.kind in "iu" or whole_numbers(there))
-        if self._unit == 1 and max(high, -low) > _HUGE:
-            self._unit, self._mean, self._squares = (
-                _SMALLER,
-                self._mean * _SMALLER,
-                self._squares * _SMALLER * _SMALLER,
-            )
-        there = there if self._unit == 1 else there * self._unit
-        mean = low * self._unit if low == high else float(there.sum()) / len(there)
-        centred = there - mean
-        squares = float(np.square(centred, out=centred).sum())  # `@` would wake BLAS's threads for each piece
-        distance, share = mean - self._mean, len(there) / (self.count + len(there))
-        self._mean += distance * share
-        self._squares += squares + distance * distance * self.count * share
-        self.count += len(there)
-
-    def facts(self, sample: Array, rows: int, *, spread: bool) -> NumberFacts:
-        """What was counted, with quantiles from a sample; `rows` that held nothing may not have been counted."""
-        if len(self._rest):
-            self._count(self._rest)
-            self._rest = self._rest[:0]
-        if not self.count:
-            return NumberFacts(rows=rows, missing=rows)
-        sample = sample[np.isfinite(sample)]
-        shares = (0.5, 0.25, 0.75) if spread else (0.5,)
-        middle, *quartiles = _quantiles(sample, shares) if len(sample) else [self.low] * len(shares)
-        differ = self.whole and self.high - self.low + 1 >= len(sample) and len(np.unique(sample)) == len(sample)
-        return NumberFacts(
-            rows=rows,
-            missing=rows - self.count,
-            whole=self.whole,
-            low=self.low,
-            high=self.high,
-            mean=self._mean / self._unit,
-            std=math.sqrt(self._squares / self.count) / self._unit,
-            median=middle,
-            spread=quartiles[1] - quartiles[0] if spread else math.nan,
-            distinct=differ,
-        )
-
-
-def _quantiles(values: Array, shares: Sequence[float]) -> list[float]:
-    """As `numpy.quantile` gives them, none of which overflow in between."""
-    places = [share * (len(values) - 1) for share in shares]
-    values = np.partition(values, sorted({around(place) for place in places for around in (math.floor, math.ceil)}))
-    results = []
-    for place in places:
-        low, high = float(values[math.floor(place)]), float(values[math.ceil(place)])
-        part = place - math.floor(place)
-        results.append(low + (high - low) * part if part else low)
-    return results
-
-
 class ColumnFacts:
     """The facts of a column of whatever kind, gathered from its pieces.
 
@@ -297,8 +186,8 @@ class ColumnFacts:
         self._counts: dict[str, int] = {}
         self.more = False
         self._without = 0
-        self._numbers = _NumberTally()
-        self._parts: dict[str, _NumberTally] = {}
+        self._numbers = NumberTally()
+        self._parts: dict[str, NumberTally] = {}
 
     @property
     def torn(self) -> bool:
@@ -358,7 +247,7 @@ class ColumnFacts:
             self._sample.add(self.name, cells.values[chosen])
         elif isinstance(cells, Dates) and not self.torn:
             for part, values in date_parts(cells.values[~cells.missing()]).items():
-                self._parts.setdefault(part, _NumberTally()).add(values)
+                self._parts.setdefault(part, NumberTally()).add(values)
             self._sample.add(self.name, cells.values[chosen])
         else:
             self._sample.add(self.name, np.full(len(chosen), None))

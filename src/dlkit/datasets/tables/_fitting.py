@@ -11,22 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from dlkit.datasets.tables._facts import MOST_VALUES, DateFacts, Facts, NumberFacts, TextFacts
+from dlkit.datasets.tables._facts import MOST_VALUES, DateFacts, Facts, TextFacts
+from dlkit.datasets.tables._tally import NumberFacts
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, strings_of
+from dlkit.reading.dates import as_dates, date_format, day_first, fits
 from dlkit.reading.delimited import ROW_NAMES
-from dlkit.reading.parsing import (
-    as_dates,
-    as_numbers,
-    boolean_words,
-    date_format,
-    day_first,
-    fits,
-    mostly_numbers,
-    number_format,
-    parse_number,
-    under_mark,
-)
+from dlkit.reading.parsing import as_numbers, boolean_words, mostly_numbers, number_format, parse_number, under_mark
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn, Part
 
 __all__ = [

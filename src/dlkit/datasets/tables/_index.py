@@ -15,7 +15,8 @@ from dlkit._frames import as_pandas
 from dlkit.datasets.tables._building import Whole, pass_over, row_keys
 from dlkit.datasets.tables._facts import Facts
 from dlkit.datasets.tables._fitting import Reading
-from dlkit.datasets.tables._pipeline import Dealt, Fitting
+from dlkit.datasets.tables._pass import Dealt
+from dlkit.datasets.tables._pipeline import Fitting
 from dlkit.datasets.tables._settings import Settings, under_schema
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import Block, BlockFile, TextFile, block_file

@@ -15,7 +15,7 @@ from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._images import ImageCells
 from dlkit.datasets.tables._index import HashSplit, StreamIndex
 from dlkit.datasets.tables._memory import Memory, nothing_decoded
-from dlkit.datasets.tables._pipeline import rename_classes
+from dlkit.datasets.tables._pass import rename_classes
 from dlkit.datasets.tables._settings import Settings, class_column
 from dlkit.datasets.tables.lanes import InOrder, Lanes
 from dlkit.errors import ArgumentError, DataError

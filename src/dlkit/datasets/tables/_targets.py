@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dlkit._kinds import Task
-from dlkit.datasets.tables._facts import MOST_VALUES, ColumnFacts, NumberFacts, RowSample
+from dlkit.datasets.tables._facts import MOST_VALUES, ColumnFacts, RowSample
 from dlkit.datasets.tables._fitting import Reading, read_cells, reading_of
+from dlkit.datasets.tables._tally import NumberFacts
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Cells, Numbers, Strings, Table, plain_text, ranked, strings_of, text_of
 from dlkit.reading.parsing import as_numbers, fitting_form, present

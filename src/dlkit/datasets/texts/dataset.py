@@ -13,11 +13,13 @@ from dlkit._showing import Lines
 from dlkit.collate import PadCollate
 from dlkit.datasets.targets import TargetReader, Targets
 from dlkit.datasets.texts._encoding import Storage, pack
+from dlkit.datasets.texts.items import ColumnName
+from dlkit.datasets.texts.opening import Format, TextReading
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.datasets.texts.rows import TextRoles, TextRows, read_rows
-from dlkit.datasets.texts.sources import ColumnName, Format, TextReading
 from dlkit.errors import ArgumentError
-from dlkit.reading.parsing import DEFAULT_MISSING, moments
+from dlkit.reading.dates import moments
+from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.reading.policy import check_known
 from dlkit.specs.text import TextSpec
 from dlkit.splits import Fractions, content_keys, split_indices

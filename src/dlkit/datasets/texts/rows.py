@@ -12,14 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from dlkit.datasets.targets import TargetReader
-from dlkit.datasets.texts.sources import (
-    ColumnName,
-    TextReading,
-    TextSource,
-    has_class_folders,
-    open_source,
-    target_cells,
-)
+from dlkit.datasets.texts.items import ColumnName, target_cells
+from dlkit.datasets.texts.opening import TextReading, TextSource, has_class_folders, open_source
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.bytes import damage
 from dlkit.reading.cells import Array, Cells, Skipped, Strings, Table, strings_of, text_of
