@@ -67,15 +67,16 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(models: dict[s
         await until(lambda: gate.sizes)
         many = asyncio.create_task(post(application, ROWS[:6]).answer())  # counted in inputs
         await until(lambda: application.scheduler.waiting == 6)
-        large = asyncio.create_task(post(application, ROWS).answer())  # of 40 rows: asks for a quarter of the queue
-        await until(lambda: application.scheduler.waiting == 46)
+        large = asyncio.create_task(post(application, ROWS).answer())  # of 40 rows, but counts for a quarter: 2
+        pairs = [asyncio.create_task(post(application, ROWS[:2]).answer()) for _ in range(2)]
+        await until(lambda: application.scheduler.waiting == 50)
         refused = await post(application, ROWS[:1]).answer()
         assert (refused.status, int(refused.headers["retry-after"]) >= 1) == (503, True)
-        assert "46 inputs wait" in refused.json["error"]
+        assert "50 inputs wait" in refused.json["error"]
         unread = await Client(application, "POST", "/predict").answer()  # of which no body has come
         assert (unread.status, int(unread.headers["retry-after"]) >= 1) == (503, True)
         gate.open.set()
-        assert [(await task).status for task in (first, many, large)] == [200] * 3
+        assert [(await task).status for task in (first, many, large, *pairs)] == [200] * 5
         assert len((await large).json["predictions"]) == 40
         assert application.scheduler.waiting == application.scheduler.computing == 0
 

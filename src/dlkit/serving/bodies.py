@@ -24,7 +24,7 @@ from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.inference.outputs import Prediction
 from dlkit.inference.predictor import Predictor
 from dlkit.serving.limits import Limits
-from dlkit.serving.refusals import RefusedError
+from dlkit.serving.refusals import RefusedError, sentence_of
 
 __all__ = ["Asked", "TAKES", "Takes", "asked_in", "from_json", "media_type"]
 
@@ -34,6 +34,7 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _CHARSETS = ("utf-8", "us-ascii", "utf-16", "iso-8859-1", "windows-1252", "euc-kr", "cp949", "shift_jis", "gb18030")
 _EMPTY = "the body is empty"
 _SMALL = 1 << 14
+_STRING: dict[str, Any] = {"type": "string"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class Takes:
     Attributes:
         nouns: What they are called.
         json: What one is in JSON, in words.
+        schema: The same as JSON Schema, as far as that can say it.
         raw: The media types of a body that is one input; "image/*" for all of a family.
         files: The media types of a body that holds many.
         of_file: What is in such a body, of each input or, as a string, why it cannot be used; None where `Predictor`
@@ -59,6 +61,7 @@ class Takes:
     nouns: str
     json: str
     of_json: Callable[[Any, Predictor], Any]
+    schema: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     raw: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     of_file: Callable[[bytes, Predictor], Iterator[tuple[str, ...] | str]] | None = None
@@ -167,6 +170,7 @@ TAKES: dict[str, Takes] = {
     "image": Takes(
         nouns="images",
         json="the bytes of the file as a text in base64",
+        schema=_STRING | {"contentEncoding": "base64"},
         raw=("image/*", "application/octet-stream"),
         of_json=_of_base64,
         check=_pixels,
@@ -176,6 +180,7 @@ TAKES: dict[str, Takes] = {
     "audio": Takes(
         nouns="recordings",
         json="the bytes of the file as a text in base64",
+        schema=_STRING | {"contentEncoding": "base64"},
         raw=("audio/*", "application/octet-stream"),
         of_json=_of_base64,
         check=_length,
@@ -185,6 +190,7 @@ TAKES: dict[str, Takes] = {
     "text": Takes(
         nouns="texts",
         json="a string, or a list of two for a pair",
+        schema={"anyOf": [_STRING, {"type": "array", "items": _STRING, "minItems": 2, "maxItems": 2}]},
         raw=("text/plain",),
         files=(_CSV,),
         of_file=_texts,
@@ -395,7 +401,7 @@ def _of_file(body: bytes, parameters: Mapping[str, str], predictor: Predictor, l
     try:
         found = list(takes.of_file(body, predictor))
     except DlkitError as error:
-        raise RefusedError(422, str(error)) from error
+        raise RefusedError(422, sentence_of(error)) from error
     if not found:
         raise RefusedError(400, "the table has no rows")
     refused = {place: row for place, row in enumerate(found) if isinstance(row, str)}

@@ -249,7 +249,7 @@ def _contents(models: Sequence[Loaded]) -> dict[str, Any]:
     envelope = {
         "type": "object",
         "required": ["inputs"],
-        "properties": {"inputs": many, "top_k": {"type": "integer", "minimum": 1}},
+        "properties": {"inputs": many, "top_k": {"type": ["integer", "null"], "minimum": 1}},
         "additionalProperties": False,
     }
     found["application/json"] = {"schema": {"anyOf": [many, envelope, one_of]}}
@@ -278,7 +278,7 @@ def _schemas(models: Sequence[Loaded]) -> dict[str, Any]:
         "required": ["name", "shape", "datatype"],
         "properties": {
             "name": {"type": "string"},
-            "shape": {"type": "array", "items": {"type": "integer"}},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
             "datatype": {"type": "string", "enum": ["BYTES", *DATATYPES]},
             "data": {"type": "array"},
         },
@@ -314,7 +314,7 @@ def _input(loaded: Loaded) -> dict[str, Any]:
     """One input of a model in JSON."""
     predictor = loaded.predictor
     if not isinstance(spec := predictor.preprocessing, Schema):
-        return {"description": TAKES[predictor.kind].json}
+        return {"description": TAKES[predictor.kind].json, **TAKES[predictor.kind].schema}
     used = [column for column in spec.columns if column.used]
     return {
         "type": "object",
@@ -327,7 +327,7 @@ def _input(loaded: Loaded) -> dict[str, Any]:
 
 def _schema_of(column: Column) -> dict[str, Any]:
     if isinstance(column, CategoryColumn):
-        return {"type": ["string", "number", "null"], "examples": list(column.vocabulary[:10])}
+        return {"type": ["string", "number", "boolean", "null"], "examples": list(column.vocabulary[:10])}
     if column.kind == "number":
         return {"type": ["number", "string", "null"]}
     return {"type": ["string", "number", "boolean", "null"]}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ClientGoneError", "RefusedError"]
+__all__ = ["ClientGoneError", "RefusedError", "sentence_of"]
+
+_LONGEST = 600
 
 
 class RefusedError(Exception):
@@ -27,3 +29,13 @@ class RefusedError(Exception):
 
 class ClientGoneError(Exception):
     """The client went away; there is nobody to answer."""
+
+
+def sentence_of(error: Exception) -> str:
+    """What an error says, without the end of a list of a hundred thousand names.
+
+    Args:
+        error: One of the library's.
+    """
+    told = str(error)
+    return told if len(told) <= _LONGEST else f"{told[:_LONGEST]} ..."

@@ -23,7 +23,7 @@ from dlkit.errors import DlkitError
 from dlkit.inference.outputs import Prediction
 from dlkit.serving.bodies import TAKES, Asked
 from dlkit.serving.logs import event, place_of
-from dlkit.serving.refusals import RefusedError
+from dlkit.serving.refusals import RefusedError, sentence_of
 from dlkit.serving.served import Loaded
 
 __all__ = ["Answer", "Deadline", "Job", "Scheduler"]
@@ -31,7 +31,7 @@ __all__ = ["Answer", "Deadline", "Job", "Scheduler"]
 _BATCH = 64
 _MEMORY = 0.9  # of the average time that an input takes
 _QUICK = 0.003  # seconds of the processor for a batch of single inputs, up to which no other thread is asked
-_SHARE = 0.25  # of the queue, the most that one request counts for: a table of many rows need not find it empty
+_SHARE = 0.25  # of the queue, the most that one request counts for: a table of many rows keeps nobody out
 
 
 class Answer:
@@ -118,7 +118,7 @@ class Scheduler:
 
     def __init__(self, *, queue: int, workers: int, threads: int, batch: int | None = None) -> None:
         self.queue, self.workers, self.threads, self._batch = queue, workers, threads, batch
-        self.waiting = self.computing = 0
+        self.waiting = self.computing = self._taken = 0
         self._jobs, self._ready, self._stopping = deque[Job](), threading.Condition(), False
         self._quick = dict[asyncio.AbstractEventLoop, deque[Job]]()
         self._pace = weakref.WeakKeyDictionary[Loaded, float]()  # seconds of the processor for a batch of single inputs
@@ -151,9 +151,10 @@ class Scheduler:
             RefusedError: the queue is full; it says when to try again.
         """
         with self._ready:
-            if self.waiting and self.waiting + min(job.size, math.ceil(self.queue * _SHARE)) > self.queue:
+            if self._taken and self._taken + self._places(job) > self.queue:
                 raise self.refusal()
             self.waiting += job.size
+            self._taken += self._places(job)
             if job.small and self._pace.get(job.loaded, math.inf) < _QUICK:
                 loop = job.future.get_loop()
                 if loop not in self._quick:
@@ -167,14 +168,18 @@ class Scheduler:
     @property
     def full(self) -> bool:
         """Whether not even one input has room."""
-        return self.waiting >= self.queue
+        return self._taken >= self.queue
+
+    def _places(self, job: Job) -> int:
+        """How much of the queue a request takes while it waits: its inputs, and no more than its share."""
+        return min(job.size, math.ceil(self.queue * _SHARE))
 
     def refusal(self) -> RefusedError:
         """What is said when the queue is full."""
         seconds = max(1, math.ceil(self.waiting * self._seconds / self.workers))
         return RefusedError(
             503,
-            f"the queue is full: {self.waiting} inputs wait, and at most {self.queue} may; try again after {seconds} s",
+            f"the queue is full: {self.waiting} inputs wait; try again after {seconds} s",
             {"retry-after": str(seconds)},
         )
 
@@ -232,6 +237,7 @@ class Scheduler:
             waiting.extend(left)
         size = sum(job.size for job in jobs)
         self.waiting -= size
+        self._taken -= sum(map(self._places, jobs))
         self.computing += size
         return jobs
 
@@ -283,7 +289,7 @@ def _singles(jobs: Sequence[Job]) -> list[Answer | RefusedError] | None:
 def _failure(error: Exception) -> RefusedError:
     """An error of the library is the request's fault; any other one is ours, and its text stays here."""
     if isinstance(error, DlkitError):
-        return RefusedError(422, str(error))
+        return RefusedError(422, sentence_of(error))
     event("failed", level=logging.ERROR, error=type(error).__name__, at=place_of(error))
     return RefusedError(500, "the model failed on this input; the server's log says where")
 
