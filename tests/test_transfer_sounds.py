@@ -46,6 +46,13 @@ def test_it_takes_waveforms_of_any_length_and_no_notice_of_their_loudness(model:
         model(torch.zeros(3, 1, 64, 64))
 
 
+def test_a_backbone_of_one_size_gets_a_spectrogram_of_that_size(caplog: pytest.LogCaptureFixture) -> None:
+    vit = create_model("timm/vit_tiny_patch16_224", classes=2, log_mel=MEL, pretrained=False).eval()
+    with torch.no_grad():
+        assert vit(tones(2)[0]).shape == (2, 2)
+    assert "enlarges images" not in caplog.text
+
+
 def test_the_architecture_makes_it_anew_and_a_hostile_one_is_refused(model: nn.Module) -> None:
     waves, _ = tones(2)
     document = json.loads(json.dumps(model.architecture))

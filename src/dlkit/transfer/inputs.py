@@ -163,7 +163,7 @@ def _enlarged(
     target = _target(height, width, size, fixed=fixed)
     if target == (height, width):
         return None
-    if not told and not image.is_meta:
+    if not told and not image.is_meta and not hasattr(model, "log_mel"):  # a spectrogram is no image in a file
         told["told"] = True
         _log.warning(
             "%s enlarges images of %d x %d to %d x %d by itself: it was made for %d x %d, and needs a shorter side of "
