@@ -48,7 +48,7 @@ LOSSES: dict[str, Any] = {
 
 MODELS: dict[str, Any] = {
     "TabularMLP": lambda ds: TabularMLP(ds.schema, hidden=(32,), dropout=0),
-    "TabularEnsemble": lambda ds: TabularEnsemble.for_data(ds, members=3, width=16),
+    "TabularEnsemble": lambda ds: TabularEnsemble(ds.schema, members=3, width=16),
 }
 
 
@@ -149,6 +149,19 @@ def test_its_loss_is_the_mean_of_its_members_losses_and_its_prediction_their_mea
     else:
         to_shares = torch.sigmoid if task == "binary" else lambda logits: logits.softmax(-1)
         assert torch.allclose(to_shares(mean), to_shares(each).mean(0), atol=1e-6)
+
+
+def test_it_begins_at_the_linear_model() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (300, 3))
+    frame = pd.DataFrame(x, columns=list("abc")).assign(y=x @ [1.0, -2.0, 0.5])
+    ds = CSVDataset(frame, target="y")
+    model = TabularEnsemble.for_data(ds, members=2, width=8).eval()
+    error = (model(ds.numeric) - ds.targets).square().mean()
+    assert error.item() < 0.02  # of a variance of 1, and nothing is trained yet
+    classes = CSVDataset(frame.assign(y=np.where(frame.y > 0, "yes", "no")), target="y")
+    start = TabularEnsemble.for_data(classes, members=2, width=8).eval()
+    assert (start(classes.numeric).argmax(1) == classes.targets).float().mean().item() > 0.95
 
 
 def test_its_bins_are_quantiles_of_the_rows_it_was_given_alone() -> None:

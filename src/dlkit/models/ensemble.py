@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from dlkit._arguments import whole_number
 from dlkit.errors import ArgumentError
+from dlkit.models.linear import fit_linear
 from dlkit.models.tabular import check_columns, check_inputs
 from dlkit.registry import register
 from dlkit.specs.columns import FIRST, PADDING
@@ -21,6 +22,7 @@ _BELOW, _ABOVE = -3.0, 4.0  # how far the first and the last piece go on, in len
 _CLIP = 3.0  # interquartile ranges at which a number begins to count less
 _ROWS = 100_000  # of the training data that the pieces are fitted on; evenly spaced where there are more
 _ONE_HOT = 128  # values up to which a category has a place for each; more get an embedding that all members share
+_LINE_ROWS = 20_000  # that the linear start is fitted on
 _FEATURES = 1024  # that all numbers together become at most, so that wide tables stay affordable
 
 
@@ -47,13 +49,18 @@ class TabularEnsemble(nn.Module):
     and Babenko 2025, arXiv:2410.24210), and are computed together, in one batched product. Categories are one-hot;
     values that are missing or that training never saw are all zeros.
 
+    Beside its layers each member has a direct, linear way from the numbers and categories to the outputs. `for_data`
+    fits it by itself (logistic or ridge regression) and lets the layers begin at zero, so that training begins at the
+    linear model and goes on from there: on small tables, and where there is little but lines, that is worth most.
+
     In training mode it gives `Members`, whose losses are averaged; in evaluation mode the logits of the members' mean
     probability, or for a regression the mean of their values, each kept within the range of the training targets. So a
     loss of torch is the loss of the prediction, and the model file, ONNX and metrics need to know nothing of it.
 
     Args:
-        schema: A fitted schema with a target. `TabularEnsemble.for_data(train)` also fits the intervals on the
-            training rows; without that they are those of a normal distribution, and nothing is clipped.
+        schema: A fitted schema with a target. `TabularEnsemble.for_data(train)` also fits the intervals and
+            the linear start on the training rows; without that the intervals are those of a normal distribution, the
+            start is zero, and nothing is clipped.
         members: How many networks.
         width: Of each of the two hidden layers.
         bins: Intervals per number.
@@ -101,6 +108,9 @@ class TabularEnsemble(nn.Module):
         self.embeddings = nn.ModuleList(_embedding(codes, dimensions) for codes, dimensions in sizes)
         features = numbers * size + len(values) + sum(dimensions for _, dimensions in sizes)
         self.first = _Shared(members, features, width)
+        self.direct = _Shared(members, numbers + len(values), outputs)
+        nn.init.zeros_(self.direct.weight)
+        nn.init.zeros_(self.direct.bias)
         self.second, self.last = _Layers(members, width, width), _Layers(members, width, outputs)
         # A single number per row comes out as [B], as its targets are; [B, 1] would broadcast with them to [B, B].
         self.single = outputs == 1 and self.task != "multilabel"
@@ -125,6 +135,7 @@ class TabularEnsemble(nn.Module):
             raise ArgumentError("the training data has no rows with targets to fit the intervals of the numbers on")
         if model.numbers is not None:
             model.numbers.fit(train.numeric[:: -(-len(train) // _ROWS)])
+        model._begin_at_a_line(train.numeric, train.categorical, targets)
         if model.task == "regression":
             wide = targets.float().reshape(len(targets), -1)
             model.low.copy_(wide.amin(0))
@@ -142,17 +153,39 @@ class TabularEnsemble(nn.Module):
             In evaluation mode float [B, outputs], or [B] for a single output; in training mode `Members`.
         """
         check_inputs(self.schema, numeric, categorical)
-        parts = [] if numeric is None or self.numbers is None else [self.numbers(numeric)]
-        if categorical is not None and len(self.value):
-            parts.append((categorical.index_select(1, self.column) == self.value).to(self.first.weight.dtype))
-        if categorical is not None:
-            parts += [table(categorical[:, place]) for place, table in zip(self.many, self.embeddings, strict=True)]
-        hidden = F.relu(self.first(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)))
-        outputs = self.last(F.relu(self.second(hidden)))
+        flat, embedded = self._features(numeric, categorical)
+        hidden = F.relu(self.first(_joined(embedded)))
+        outputs = self.last(F.relu(self.second(hidden))) + self.direct(_joined(flat))
         if self.training:
             return Members(outputs.squeeze(2) if self.single else outputs)
         mean = self._mean(outputs)
         return mean.squeeze(1) if self.single else mean
+
+    def _features(self, numeric: Tensor | None, categorical: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+        """Numbers and one-hot categories as they are, and with the numbers and larger categories embedded."""
+        flat, embedded = list[Tensor](), list[Tensor]()
+        if numeric is not None and self.numbers is not None:
+            flat.append(self.numbers.scaled(numeric))
+            embedded.append(self.numbers(flat[0]))
+        if categorical is not None:
+            if len(self.value):
+                flat.append((categorical.index_select(1, self.column) == self.value).to(self.first.weight.dtype))
+                embedded.append(flat[-1])
+            embedded += [table(categorical[:, place]) for place, table in zip(self.many, self.embeddings, strict=True)]
+        return flat or [embedded[0][:, :0]], embedded
+
+    @torch.no_grad()
+    def _begin_at_a_line(self, numeric: Tensor | None, categorical: Tensor | None, targets: Tensor) -> None:
+        every = -(-len(targets) // _LINE_ROWS)
+        parts = [None if each is None else each[::every] for each in (numeric, categorical)]
+        flat = _joined(self._features(parts[0], None if parts[1] is None else parts[1].long())[0])
+        losses: dict[str, nn.Module] = {"regression": nn.MSELoss(), "classification": nn.CrossEntropyLoss()}
+        loss, targets = losses.get(self.task, nn.BCEWithLogitsLoss()), targets[::every]
+        weight, bias = fit_linear(flat, targets, loss, len(self.low), decay=1 / len(targets))
+        self.direct.weight.copy_(weight.repeat(1, self.direct.members))
+        self.direct.bias.copy_(bias.repeat(self.direct.members))
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
 
     def _mean(self, outputs: Tensor) -> Tensor:
         """[members, B, outputs] to [B, outputs]; probabilities are averaged, and given as their logits."""
@@ -209,8 +242,8 @@ class _Numbers(nn.Module):
             spread = float(column.amax() - column.amin())
             width = third - first if third > first else spread / 2
             self.mid[place], self.scale[place] = mid, 1 / width if width > 0 else 0
-            scaled = _clipped((column - float(self.mid[place])) * float(self.scale[place]))
-            ends = torch.quantile(scaled, torch.linspace(0, 1, bins + 1, dtype=column.dtype)).float().unique()
+            clipped = _clipped((column - float(self.mid[place])) * float(self.scale[place]))
+            ends = torch.quantile(clipped, torch.linspace(0, 1, bins + 1, dtype=column.dtype)).float().unique()
             ends = ends if len(ends) > 1 else torch.stack([ends[0] - 0.5, ends[0] + 0.5])
             count = len(ends) - 1
             # A number with fewer different values has fewer intervals; the others stay at zero.
@@ -218,16 +251,28 @@ class _Numbers(nn.Module):
             self.begin[place, :count], self.step[place, :count], self.most[place, :count] = ends[:-1], ends.diff(), 1
             self.least[place, 0], self.most[place, count - 1] = _BELOW, _ABOVE
 
-    def forward(self, numeric: Tensor) -> Tensor:
+    def scaled(self, numeric: Tensor) -> Tensor:
+        """In interquartile ranges around the median, clipped smoothly.
+
+        Args:
+            numeric: float [B, numbers], as the schema gives them.
+        """
+        return _clipped((numeric - self.mid) * self.scale)
+
+    def forward(self, scaled: Tensor) -> Tensor:
         """[B, numbers] to [B, numbers * size].
 
         Args:
-            numeric: As the schema gives them.
+            scaled: See `scaled`.
         """
-        scaled = _clipped((numeric - self.mid) * self.scale)[..., None]
+        scaled = scaled[..., None]
         reach = torch.minimum(torch.maximum((scaled - self.begin) / self.step, self.least), self.most)
         pieces = torch.bmm(reach.transpose(0, 1), self.weight).transpose(0, 1)
         return (pieces + scaled * self.slope + self.bias).flatten(1)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _clipped(values: Tensor) -> Tensor:
