@@ -44,7 +44,7 @@ datasets/files/inspecting datasets/files/__init__
 datasets/images/decoding datasets/images/settings datasets/images/fetching
 datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
-datasets/audio/readers datasets/audio/decoding datasets/audio/settings datasets/audio/fetching
+datasets/audio/mp3 datasets/audio/readers datasets/audio/decoding datasets/audio/settings datasets/audio/fetching
 datasets/audio/dataset datasets/audio/folders datasets/audio/table datasets/audio/inspecting
 datasets/audio/__init__ datasets/inspecting
 datasets/tables/_tally datasets/tables/_facts datasets/tables/_fitting datasets/tables/_problems

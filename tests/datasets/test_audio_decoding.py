@@ -16,6 +16,7 @@ import soxr
 
 from dlkit.datasets import decode_audio
 from dlkit.datasets.audio.decoding import EXTENSIONS, open_audio
+from dlkit.datasets.audio.mp3 import frame_length
 from dlkit.errors import DataError, DataNotFoundError, DlkitError, MissingExtraError
 
 FORMATS = sorted(set(soundfile.available_formats()) - {"RAW", "SD2"})
@@ -203,6 +204,25 @@ def test_id3_and_a_cover_image_are_passed_over(form: str, tmp_path: Path) -> Non
 def test_an_mp3_is_known_by_its_content_and_by_its_name(rate: int, channels: int, tmp_path: Path) -> None:
     (tmp_path / "a.mp3").write_bytes(data := encoded(noise(20_000, channels), rate, format="MP3"))
     np.testing.assert_array_equal(decode_audio(tmp_path / "a.mp3"), decode_audio(data))
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_an_mp3_without_a_header_that_says_its_length(mode: str, rate: int, tmp_path: Path) -> None:
+    """libsndfile takes the bit rate of the first frame for that of all, and reads no further than that makes."""
+    path, loud = tmp_path / "a.mp3", np.concatenate([noise(rate, 1), np.zeros((9 * rate, 1))])
+    with soundfile.SoundFile(path, "w", rate, 1, bitrate_mode=mode, compression_level=0.5) as file:
+        for start in range(0, len(loud), 4096):
+            file.write(loud[start : start + 4096])
+    whole = decode_audio(path, sample_rate=None)
+    assert whole.shape[1] == 10 * rate
+    data = path.read_bytes()
+    path.write_bytes(data[frame_length(int.from_bytes(data[:4], "big")) :])
+    if mode == "VARIABLE":
+        with pytest.raises(DataError, match=r"a\.mp3: is an MP3 of varying bit rate without a header"):
+            decode_audio(path)
+    else:
+        assert decode_audio(path, sample_rate=None).shape[1] == pytest.approx(10 * rate, abs=5_000)
 
 
 def test_ten_hours_are_not_read_for_a_second(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """From sound files to batches of waveforms; what any file needs is in `dlkit.datasets.files`.
 
 ============ =========================================================================================
+`mp3`        whether the length of an MP3 is known
 `readers`    libsndfile and torchcodec: any run of samples as a file stores them
 `decoding`   one file, or a part of it, to a float32 waveform at any sample rate
 `settings`   what the caller can choose

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dlkit._bounds import RATE
 from dlkit._opening import open_regular
 from dlkit._optional import require
+from dlkit.datasets.audio.mp3 import length_is_a_guess
 from dlkit.errors import DataError, MissingExtraError
 
 __all__ = [
@@ -181,6 +182,13 @@ class _SoundFile(Reader):
         self._dtype = "int16" if stored in _AS_INT16 else "int32" if stored in _AS_INT32 else "float32"
         self.floats, self.slack = self._dtype == "float32", _SLACK if file.format == "MP3" else 0
         self.facts = Facts(f"{file.format} {file.subtype}", file.samplerate, file.channels, file.frames)
+        if file.format == "MP3":
+            with self._bytes() as content:
+                if length_is_a_guess(content):
+                    raise DataError(
+                        "is an MP3 of varying bit rate without a header that says how long it is, of which libsndfile "
+                        "reads a part; convert it: ffmpeg -i old.mp3 new.flac"
+                    )
         for claim, found in _CLAIM.findall(file.extra_info):
             if int(claim) > int(found) and not any(int(claim) in sizes for sizes in _OPEN_ENDED):
                 raise DataError(f"is cut off: its header promises {int(claim):,} bytes of sound, and {found} are there")
@@ -229,13 +237,13 @@ class _SoundFile(Reader):
             return min(start, self._before_last_page())
         return start
 
+    def _bytes(self) -> IO[bytes]:
+        return io.BytesIO(self._source) if isinstance(self._source, bytes) else open_regular(self._source)
+
     def _before_last_page(self) -> int:
-        if isinstance(self._source, bytes):
-            tail = self._source[-_OGG_TAIL:]
-        else:
-            with open_regular(self._source) as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - _OGG_TAIL))
-                tail = file.read()
+        with self._bytes() as content:
+            content.seek(max(0, content.seek(0, os.SEEK_END) - _OGG_TAIL))
+            tail = content.read()
         ends = [int.from_bytes(found.group(1), "little", signed=True) for found in _OGG_PAGE.finditer(tail)]
         return max(0, ends[-2] - 1) if len(ends) > 1 else 0
 
