@@ -81,8 +81,8 @@ training/fitting training/trainer training/__init__
 inference/outputs inference/batches inference/frames inference/filed inference/images inference/sounds
 inference/tables inference/texts inference/inputs
 inference/scoring inference/predictor inference/__init__
-recipes/standing recipes/charts recipes/tuning recipes/comparing recipes/folders recipes/reading recipes/choosing
-recipes/outcome recipes/mistakes recipes/reporting recipes/training recipes/using recipes/__init__
+recipes/standing recipes/charts recipes/tuning recipes/comparing recipes/folders recipes/samples recipes/reading
+recipes/choosing recipes/outcome recipes/mistakes recipes/reporting recipes/training recipes/using recipes/__init__
 demo
 __init__
 serving/limits serving/refusals serving/logs serving/served serving/bodies serving/scheduling serving/answers

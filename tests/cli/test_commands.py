@@ -216,7 +216,7 @@ def test_evaluate_measures(dlkit: Run, model: Path, table: Path) -> None:
     wrong = dlkit("evaluate", model, table, "--target", "plan")
     assert (wrong.code, wrong.out) == (1, "")
     assert "--target plan: the model predicts left; leave it out" in wrong.err
-    assert "only folders of images have parts" in dlkit("evaluate", model, table, "--part", "test").err
+    assert "only folders of images or sounds have parts" in dlkit("evaluate", model, table, "--part", "test").err
 
 
 def test_info_reads_the_head_alone(dlkit: Run, model: Path) -> None:

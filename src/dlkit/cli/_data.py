@@ -57,9 +57,11 @@ def _document(found: Any) -> dict[str, Any]:
 
 @guarded
 def download(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="notmnist, notmnist-large, or the name of a model.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="notmnist, notmnist-large, titanic, penguins, or a model.")
+    ],
     to: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for notMNIST; the cache folder if not given.")
+        Path | None, typer.Option(metavar="PATH", help="Where to put data; the cache folder if not given.")
     ] = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
@@ -69,6 +71,7 @@ def download(
     \b
     Examples:
       dlkit download notmnist
+      dlkit download titanic --to titanic.csv
       dlkit download torchvision/resnet18
     """
     from dlkit import recipes

@@ -25,19 +25,22 @@ from dlkit.download.urls import known_as
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.policy import ReadArguments
 from dlkit.recipes.folders import laid_out, root_of, usual_image, usual_sound
+from dlkit.recipes.samples import SAMPLES, sampled
 from dlkit.splits import shares_of
 from dlkit.tokens.cleaning import Cleaning
 
-__all__ = ["Data", "DataOptions", "Kind", "NAMES", "kind_of", "letters", "read_data"]
+__all__ = ["Data", "DataOptions", "Kind", "LETTERS", "NAMES", "kind_of", "letters", "read_data"]
 
 Kind = Literal["letters", "images", "sounds", "table", "text"]
 
-#: Data that is known by name, to what it is.
-NAMES = {
+#: Letters that are known by name, to what they are.
+LETTERS = {
     "notmnist": "letters A to J in 18,724 small grey images; downloaded once (8 MB)",
     "notmnist-large": "529,114 of them; downloaded once (247 MB)",
     "glyphs": "letters A to J drawn from the fonts of this machine; no download",
 }
+#: All data that is known by name.
+NAMES = {**LETTERS, **{name: sample.about for name, sample in SAMPLES.items()}}
 _SUSPICIONS = 200_000  # rows up to which looking for columns that know too much takes a moment only
 
 
@@ -140,6 +143,7 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
     """
     if unknown := sorted(set(options) - set(DataOptions.__annotations__)):
         raise TypeError(f"read_data() got an unexpected keyword argument {unknown[0]!r}")
+    source, options = sampled(source, options)
     kind = kind_of(source, text=options.get("text"))
     _refuse_senseless(kind, options)
     read = {"letters": _letters, "images": _images, "sounds": _sounds, "table": _table, "text": _texts}
@@ -162,7 +166,7 @@ def kind_of(source: Any, *, text: Any = None) -> Kind:
         return "table" if text is None else "text"
     path = Path(source).expanduser()
     if str(source).lower() in NAMES and not path.exists():
-        return "letters"
+        return "letters" if str(source).lower() in LETTERS else "table"
     if path.is_dir():
         return _kind_of_folder(path)
     if not path.exists() and "://" not in str(source):
@@ -253,7 +257,7 @@ def letters(name: str, root: Path | None = None) -> PackedImages:
     """Data that is known by name, fetched if need be.
 
     Args:
-        name: One of `NAMES`.
+        name: One of `LETTERS`.
         root: Where notMNIST is, or is to be; None for the cache folder.
     """
     if name.lower() == "glyphs":

@@ -21,7 +21,8 @@ from dlkit.metrics import Metrics
 from dlkit.reading.policy import ReadArguments
 from dlkit.recipes.choosing import ENOUGH_HERTZ, listening_to, models_for
 from dlkit.recipes.comparing import Comparison, compare
-from dlkit.recipes.reading import NAMES, DataOptions, kind_of, letters, read_data, rows_of
+from dlkit.recipes.reading import LETTERS, DataOptions, kind_of, letters, read_data, rows_of
+from dlkit.recipes.samples import SAMPLES, sampled, table_of
 from dlkit.recipes.training import train
 from dlkit.storage.files import home
 from dlkit.transfer.models import create_model
@@ -49,6 +50,7 @@ def look_at(source: Any, **options: Unpack[DataOptions]) -> Any:
     >>> print(*look_at(pd.DataFrame({"x": range(9), "y": [1] * 9})).findings)
     'y' is constant
     """
+    source, options = sampled(source, options)
     kind = kind_of(source, text=options.get("text"))
     if kind in ("letters", "text"):
         return read_data(source, **options)
@@ -261,14 +263,18 @@ def download(name: str, to: str | os.PathLike[str] | None = None) -> str:
     """Fetch something for later, when there may be no network; says what there is now.
 
     Args:
-        name: "notmnist", "notmnist-large", or a model whose pretrained weights are meant ("torchvision/resnet18").
-        to: A folder for notMNIST; None for the cache folder. Weights always go to the cache folder of their library.
+        name: "notmnist", "notmnist-large", "titanic", "penguins", or a model whose pretrained weights are meant
+            ("torchvision/resnet18").
+        to: A folder for notMNIST, a file or folder for a table; None for the cache folder. Weights always go to
+            the cache folder of their library.
 
     Raises:
         DownloadError: no address gave it.
         ArgumentError: there is nothing of this name.
     """
-    if name.lower() in NAMES:
+    if name.lower() in SAMPLES:
+        return str(table_of(name, None if to is None else Path(to)))
+    if name.lower() in LETTERS:
         return repr(letters(name, None if to is None else Path(to)))
     if to is not None:
         raise ArgumentError(f"weights go to the cache folder ({home()}, set by DLKIT_HOME), so leave out where to")
