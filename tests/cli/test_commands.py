@@ -321,7 +321,7 @@ def test_download_without_a_network_says_so(dlkit: Run, monkeypatch: pytest.Monk
         (["predict", "{table}", "x"], 1, "is no safetensors file"),
         (["info", "{table}"], 1, "is no safetensors file"),
         (["download", "nothing-like-it"], 1, "no model 'nothing-like-it'"),
-        (["new", "project", "--task", "audio"], 2, "'--task'"),
+        (["new", "project", "--task", "music"], 2, "'--task'"),
         (["trian", "x"], 2, "No such command 'trian'"),
         (["train", "{table}", "--tagret", "left"], 2, "No such option"),
     ],
