@@ -116,13 +116,16 @@ def test_classes_with_probabilities(tmp_path):
     assert predictor.evaluate(data)["loss"] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_an_assumption_is_told(tmp_path, capsys):
+def test_an_assumption_is_told_with_the_ways_to_say_it_otherwise_also_without_progress(tmp_path, caplog):
     for loss, told in ((own(nn.CrossEntropyLoss()), True), (nn.CrossEntropyLoss(), False)):
         _, _, trainer = saved(loss, "three", Ending(3), tmp_path)
-        trainer.run.verbose = True
-        capsys.readouterr()
+        caplog.clear()
         trainer.save(tmp_path / "model.safetensors")
-        assert ("does not say what the outputs are; they are taken for logits" in capsys.readouterr().err) is told
+        text = "does not say what the outputs are; they are taken for logits. If they are something else, name the loss"
+        assert (text in caplog.text) is told
+        caplog.clear()
+        trainer.save(tmp_path / "model.safetensors", outputs="logits")
+        assert "taken for logits" not in caplog.text
 
 
 def test_what_a_file_may_say(tmp_path):

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torchmetrics
 from test_parts import Centers, Learned
 from torch import nn
 from torch.optim import lr_scheduler as schedules
@@ -98,6 +97,8 @@ def test_a_loss_and_a_metric_that_have_learned_are_refused():
 
 
 def test_what_remembers_nothing_may_be_used_as_often_as_one_likes(tmp_path):
+    import torchmetrics  # takes seconds, and other tests of this process may do without
+
     callbacks = [
         ClipGradients(1.0),
         StopOnNaN(),
