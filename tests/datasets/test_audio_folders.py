@@ -23,6 +23,7 @@ from dlkit.datasets import AudioFiles, AudioFolder, AudioTable, Decoder, decode_
 from dlkit.datasets.audio import dataset as rooms
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.samplers import LengthBuckets
+from dlkit.transforms.audio import AudioAugment, AudioPreprocessing
 
 RATE = 8_000
 
@@ -94,7 +95,20 @@ def test_random_parts_come_from_the_stream_of_the_batch(folder: Path) -> None:
     assert not torch.equal(first, again)
 
 
-@pytest.mark.parametrize("options", [{"seconds": 0.2, "crop": "random"}, {}, {"seconds": 0.2, "cache": "memory"}])
+VARIED = AudioAugment(shift=0.05, gain=6, noise=(5, 20))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seconds": 0.2, "crop": "random"},
+        {},
+        {"seconds": 0.2, "cache": "memory"},
+        {"transform": AudioPreprocessing(sample_rate=RATE, seconds=0.2, normalize="rms", augment=VARIED)},
+        {"transform": AudioPreprocessing(sample_rate=RATE, augment=VARIED)},
+    ],
+    ids=["random parts", "whole", "kept", "varied parts", "varied whole"],
+)
 def test_batches_are_the_same_for_any_number_of_workers(folder: Path, options: dict[str, Any]) -> None:
     ds = AudioFolder(folder, sample_rate=RATE, **options)
     here = content(batches(ds, shuffle=True))

@@ -1,4 +1,7 @@
-"""What happens to an image between file and model: plain data that JSON can hold. Names load when first used."""
+"""What happens to an image between file and model: plain data that JSON can hold. Names load when first used.
+
+What happens to a recording is in `dlkit.transforms.audio`.
+"""
 
 from __future__ import annotations
 
