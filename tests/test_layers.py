@@ -64,8 +64,8 @@ transfer/backbones transfer/sounds transfer/models
 transfer/_cut transfer/features transfer/__init__
 artifact/header artifact/budget artifact/inputs artifact/weights artifact/opening artifact/exporting
 artifact/saving artifact/__init__
-runs/every runs/history runs/snapshot runs/shards runs/state runs/checking runs/judged runs/parts runs/modelfile
-runs/checkpointfile runs/store runs/__init__
+runs/every runs/history runs/snapshot runs/rows runs/shards runs/state runs/checking runs/judged runs/parts
+runs/modelfile runs/checkpointfile runs/store runs/consolidating runs/__init__
 callbacks/base callbacks/checkpoint callbacks/back_to_best callbacks/early_stopping callbacks/ema callbacks/frozen
 callbacks/gradients callbacks/guards
 callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze callbacks/__init__
@@ -88,8 +88,8 @@ __init__
 serving/limits serving/refusals serving/logs serving/served serving/bodies serving/scheduling serving/answers
 serving/measuring serving/protocol serving/describing serving/gate serving/page serving/http serving/running
 serving/__init__
-cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_serving cli/_data cli/_cache cli/app
-cli/__init__ __main__
+cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_serving cli/_data cli/_cache
+cli/_checkpoints cli/app cli/__init__ __main__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 
 # Who may import a module by a name that is not written in the same place: the doors, whose tables are read here as

@@ -30,13 +30,22 @@ def test_shares_give_the_bits_of_one_process(size, case, tmp_path):
 
 
 def test_a_run_on_shares_goes_on_with_any_number_of_processes(tmp_path):
-    """Stopped by a signal to one process of three, gone on with on shares by two, then by one with all of it."""
+    """Stopped by a signal to one process of three, gone on with on shares by two, then by one with all of it.
+
+    What one of the three has saved last is damaged, so that the checkpoint before is taken.
+    """
     whole = results(1, {"model": "resnet", "clip": True, "folder": str(tmp_path / "whole")}, tmp_path)
     case = {"model": "resnet", "clip": True, "folder": str(tmp_path / "run")}
     for size, step in ((3, 2), (2, 5)):
         found = ends(start(size, case | {"parallel": "shard", "stop at": step, "stop in": 1}, tmp_path))
         assert [code for code, _, _ in found] == [143] * size, found
+        if size == 3:
+            *_, newest = sorted((tmp_path / "run").glob("*.rows-2-of-3.safetensors"))
+            newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+        else:
+            assert "its checksum is wrong); trying the one before" in found[0][2]
     assert results(1, case, tmp_path)[0]["weights"] == whole[0]["weights"]
+    assert not [*(tmp_path / "run").glob("*.rows-*")], "rows whose checkpoints are gone"
 
 
 def test_parameters_gradients_and_optimizer_of_a_process_are_a_share(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any
 from dlkit._arguments import whole_number
 from dlkit.callbacks.base import Callback, warn_unmeasured
 from dlkit.errors import CheckpointError
+from dlkit.runs import rows
 from dlkit.runs.checking import check_weights
 from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint
 from dlkit.runs.every import Every
@@ -199,16 +201,42 @@ class Checkpoint(Callback):
     def _save(self, run: Run, value: float | None, *, regular: bool) -> None:
         self._join()  # the snapshot's memory is free again only when the file before is written
         state = run.capture()
-        if not run.keep_state or not run.write_files:
-            return  # reading the last losses for it has shown that they are no numbers; or another process writes
-        state = self._snapshot.take(state)
+        if not run.keep_state:
+            return  # reading the last losses for it has shown that they are no numbers
         place = {"step": run.cursor.step, "epoch": run.cursor.epoch, "value": value, "regular": regular}
         self._saved_at = _place(run.cursor)
+        if run.shards is not None:
+            self._save_rows(run, state, place)
+            return
+        state = self._snapshot.take(state)
         if self.background:
             self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="dlkit-checkpoint")
             self._writing = self._writer.submit(self.store.save, state, **place)  # type: ignore[arg-type]
         else:
             self._report(lambda: self.store.save(state, **place))  # type: ignore[arg-type]
+
+    def _save_rows(self, run: Run, state: dict[str, Any], place: dict[str, Any]) -> None:
+        """Each process writes what it holds; the leading one the rest, and the index, when all have done so."""
+        world, held = run.world, state.pop(rows.FIELD)
+        stem, save = world.everybodys((self.store.next_stem(run.cursor.step), secrets.token_hex(8)))[0]
+        path, failed = self.dir / rows.name_of(stem, world.rank, world.size), None
+        try:
+            rows.write_rows(path, held, save)
+        except OSError as error:
+            failed = f"process {world.rank}: {error}"
+        reasons = [reason for reason in world.everybodys(failed) if reason is not None]
+        if reasons:
+            path.unlink(missing_ok=True)
+        if not world.leads:
+            return
+
+        def write() -> None:
+            if reasons:
+                raise OSError("; ".join(reasons))
+            files = [rows.name_of(stem, rank, world.size) for rank in range(world.size)]
+            self.store.save({**state, rows.FIELD: {"files": files, "save": save}}, **place)
+
+        self._report(write)
 
     def _join(self) -> None:
         if self._writing is not None:

@@ -11,6 +11,7 @@ import typer
 
 import dlkit
 from dlkit.cli import _cache as cache
+from dlkit.cli import _checkpoints as checkpoints
 from dlkit.cli import _data as data
 from dlkit.cli import _models as models
 from dlkit.cli import _serving as serving
@@ -38,6 +39,7 @@ for command in (
     training.demo,
     data.new,
     cache.cache,
+    checkpoints.checkpoint,
 ):
     app.command()(command)
 

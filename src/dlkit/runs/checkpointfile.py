@@ -19,6 +19,7 @@ from torch import Tensor
 from dlkit._filekinds import HEAD, told
 from dlkit._opening import open_regular
 from dlkit.errors import CheckpointError, DamagedCheckpointError, DlkitError
+from dlkit.runs import rows
 from dlkit.storage.files import atomic_write
 
 __all__ = ["CheckpointWarning", "load_checkpoint", "plain", "save_checkpoint"]
@@ -66,7 +67,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         CheckpointError: there is no such file.
-        DamagedCheckpointError: it is truncated, changed, no checkpoint, or holds more than plain data.
+        DamagedCheckpointError: it is truncated, changed, no checkpoint, or holds more than plain data; or the files
+            of rows beside it are, which processes on shares have written.
     """
     path = Path(path)
     if not path.exists():
@@ -85,7 +87,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict):
         raise DamagedCheckpointError(f"{path} holds a {type(state).__name__}, not a checkpoint's dict")
-    return state
+    return rows.whole(state, path) if rows.FIELD in state else state
 
 
 def _verify(path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlkit._nested import map_leaves
 from dlkit.distributed import World
+from dlkit.runs.rows import FIELD, mark
 
 __all__ = ["Shards"]
 
@@ -67,35 +68,36 @@ class Shards:
         self.world.gathered(own.view(-1), room)
         return room.view(-1, *size[1:])[: size[0]]
 
-    def state_of(self, state: Mapping[str, Any], optimizers: Mapping[str, Any]) -> dict[str, Any]:
-        """What a checkpoint holds, with whole tensors on the CPU of the leading process; all processes call this.
+    def in_rows(self, state: Mapping[str, Any], optimizers: Mapping[str, Any]) -> dict[str, Any]:
+        """What a checkpoint holds: marks in the place of shares, which are listed under `rows.FIELD`.
 
         Args:
             state: What `run.capture` gave, with shares in it.
             optimizers: Those of the run, which work on shares.
         """
-        whole = dict(map_leaves(state, self._unsharded))
+        held: dict[str, Tensor] = {}
+
+        def listed(share: Tensor) -> dict[str, str]:
+            held[str(len(held))] = share.detach().cpu()
+            return mark(str(len(held) - 1))
+
+        marked = dict(map_leaves(state, lambda leaf: listed(leaf.to_local()) if hasattr(leaf, "to_local") else leaf))
         for name, optimizer in optimizers.items():
             shares = [share for group in optimizer.param_groups for share in group["params"]]
-            held = {
-                number: {key: self._like(shares[number], value) for key, value in entry.items()}
-                for number, entry in state["optimizers"][name]["state"].items()
+            saved = marked["optimizers"][name]
+            saved["state"] = {
+                number: {
+                    key: listed(value) if self._is_like(shares[number], value) else value
+                    for key, value in entry.items()
+                }
+                for number, entry in saved["state"].items()
             }
-            whole["optimizers"][name] = {**whole["optimizers"][name], "state": held}
-        return whole
+        return {**marked, FIELD: held}
 
-    def _like(self, share: Tensor, value: Any) -> Any:
-        """What an optimizer remembers for a share: number by number, or one for all of it."""
-        known = id(share) in self._sizes and isinstance(value, Tensor) and value.dim() and value.shape == share.shape
-        return self._kept(self.whole(share, value)) if known else value
-
-    def _unsharded(self, leaf: Any) -> Any:
-        if not hasattr(leaf, "to_local"):
-            return leaf
-        return self._kept(self.joined(leaf.to_local().detach(), leaf.shape))
-
-    def _kept(self, whole: Tensor) -> Tensor | None:
-        return whole.cpu() if self.world.leads else None
+    def _is_like(self, share: Tensor, value: Any) -> bool:
+        """Whether an optimizer remembers something for each number of a share, and not one thing for all of it."""
+        known = id(share) in self._sizes and isinstance(value, Tensor)
+        return known and value.dim() > 0 and value.shape == share.shape
 
     def _rows(self, size: torch.Size) -> int:
         return -(-size[0] // self.world.size)

@@ -148,8 +148,7 @@ class CheckpointStore:
         Raises:
             OSError: it could not be written; all older files are still there.
         """
-        number = 1 + max((entry.number for entry in self.entries), default=0)
-        name = f"checkpoint-{number:06d}-step-{step:08d}.pt"
+        number, name = self._next(step)
         self.folder.mkdir(parents=True, exist_ok=True)
         save_checkpoint(state, self.folder / name)
         entry = Entry(file=name, number=number, step=step, epoch=epoch, value=value, regular=regular)
@@ -163,8 +162,16 @@ class CheckpointStore:
             raise
         self.entries = kept
         for old in gone:
-            (self.folder / old.file).unlink(missing_ok=True)
+            self._remove(old.file)
         return self.folder / name
+
+    def next_stem(self, step: int) -> str:
+        """The name of the next checkpoint without its ending, for files that are written before it.
+
+        Args:
+            step: Optimizer steps.
+        """
+        return Path(self._next(step)[1]).stem
 
     def loadable(self) -> Iterator[tuple[Entry, dict[str, Any]]]:
         """The good checkpoints, newest first; a damaged or missing one is named in a warning and passed over."""
@@ -179,6 +186,16 @@ class CheckpointStore:
         target = move_aside(self.folder) if self.entries else None
         self.entries = []
         return target
+
+    def _next(self, step: int) -> tuple[int, str]:
+        number = 1 + max((entry.number for entry in self.entries), default=0)
+        return number, f"checkpoint-{number:06d}-step-{step:08d}.pt"
+
+    def _remove(self, name: str) -> None:
+        """A checkpoint, then what lies beside it in rows."""
+        (self.folder / name).unlink(missing_ok=True)
+        for path in self.folder.glob(f"{Path(name).stem}.rows-*.safetensors"):
+            path.unlink(missing_ok=True)
 
     def _sorted_out(self) -> tuple[list[Entry], list[Entry]]:
         newest = sorted((entry for entry in self.entries if entry.regular), key=_number)[-self.keep_last :]
@@ -198,7 +215,7 @@ class CheckpointStore:
         with contextlib.suppress(OSError):  # the caller raises what came first
             index = self.folder / "index.json"
             if not index.is_file() or name.encode() not in index.read_bytes():
-                (self.folder / name).unlink()
+                self._remove(name)
 
     @contextlib.contextmanager
     def _usable(self) -> Iterator[None]:
@@ -239,7 +256,10 @@ class CheckpointStore:
             known = {entry.file for entry in self.entries}
             for entry in self._from_names():
                 if entry.file not in known:
-                    (self.folder / entry.file).unlink()
+                    self._remove(entry.file)
+            for path in self.folder.glob("checkpoint-*.rows-*.safetensors"):
+                if f"{path.name.partition('.')[0]}.pt" not in known:
+                    path.unlink(missing_ok=True)
         for pattern in (".checkpoint-*.tmp", ".index.json.*.tmp"):
             for path in self.folder.glob(pattern):
                 path.unlink()

@@ -303,7 +303,7 @@ def sharded(run: Run) -> Iterator[Sharding | None]:
     for module in {id(module): module for module in (run.model, run.eval_model)}.values():
         sharding.shard(module, mesh)
     sharding.hand_over(list(run.optimizers.values()))
-    run.capture = lambda: sharding.shards.state_of(capture(), run.optimizers)
+    run.capture = lambda: sharding.shards.in_rows(capture(), run.optimizers)
     try:
         yield sharding
     except BaseException as error:

@@ -1,0 +1,39 @@
+"""The command `checkpoint`: one file out of what several processes have saved in shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlkit.cli._options import DebugFlag, JsonFlag
+from dlkit.cli._talking import guarded, show
+
+__all__ = ["checkpoint"]
+
+
+@guarded
+def checkpoint(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or one of its checkpoints.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The checkpoint to write, whole.")],
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the model's weights as safetensors.")
+    ] = None,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Put a checkpoint that several processes have saved in shares into one file.
+
+    The newest good one of a folder is taken. A run goes on from such a file with fit(resume=FILE).
+
+    \b
+    Examples:
+      dlkit checkpoint runs/large --out whole.pt
+      dlkit checkpoint runs/large --out whole.pt --weights weights.safetensors
+    """
+    from dlkit.runs.consolidating import consolidate
+
+    read = consolidate(source, out, weights=weights)
+    written = [str(path) for path in (out, weights) if path is not None]
+    show(f"{read} is now {' and '.join(written)}", {"checkpoint": str(read), "written": written}, as_json=json)
