@@ -13,12 +13,19 @@ from dlkit.errors import ArgumentError
 from dlkit.training.sharding import units
 
 CASES = {
-    "mlp with clipping, schedule, average": (2, {"model": "mlp", "clip": True, "schedule": True, "ema": True}),
-    "cnn with batchnorm and workers": (3, {"model": "cnn", "workers": 1, "ema": True}),
+    "blocks with skips, clipping, schedule, average": (
+        2,
+        {"model": "resnet", "clip": True, "schedule": True, "ema": True},
+    ),
     "transformer, ignored targets, a second fit": (
-        4,
+        3,
         {"model": "transformer", "ignored": True, "weights": True, "epochs": 1, "longer": 2},
     ),
+}
+LONG = {
+    "mlp with clipping, schedule, average": (2, {"model": "mlp", "clip": True, "schedule": True, "ema": True}),
+    "cnn with batchnorm and workers": (3, {"model": "cnn", "workers": 1, "ema": True}),
+    "transformer in four": (4, {"model": "transformer", "ignored": True, "weights": True}),
     "blocks with skips, early stopping": (2, {"model": "resnet", "stopping": True, "epochs": 3}),
 }
 
@@ -26,6 +33,12 @@ CASES = {
 @pytest.mark.parametrize(("size", "case"), CASES.values(), ids=CASES)
 def test_shares_give_the_bits_of_one_process(size, case, tmp_path):
     """Weights, optimizer and history, all whole again in every process; the last step has 3 batches for 2 to 4."""
+    assert results(size, case | {"parallel": "shard"}, tmp_path) == results(1, case, tmp_path) * size
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("size", "case"), LONG.values(), ids=LONG)
+def test_shares_give_the_bits_of_one_process_in_more_cases(size, case, tmp_path):
     assert results(size, case | {"parallel": "shard"}, tmp_path) == results(1, case, tmp_path) * size
 
 

@@ -20,6 +20,7 @@ CASES = {
     "rehearsed before, and a second fit": (2, {"model": "cnn", "epochs": 1, "rehearsed": True, "longer": 2}),
     "a part that few batches use, in a list": (4, {"model": "sometimes", "list": True, "accumulate": 5}),
     "a memory that is full in one process": (2, {"model": "full"}),
+    "blocks with skips, in four": (4, {"model": "resnet", "epochs": 1}),
 }
 
 
