@@ -34,7 +34,7 @@ from typing import Any, NoReturn
 __all__ = ["Program", "run", "spent"]
 
 # Without some of them a program runs as well, and imports them itself.
-PRELOADED = ["torch.utils.data", "torchvision", "timm", "numpy", "pandas", "pyarrow", "PIL.Image"]
+PRELOADED = ["torch.utils.data", "torch._dynamo", "torchvision", "timm", "numpy", "pandas", "pyarrow", "PIL.Image"]
 PRELOADED += ["safetensors.torch", "tokenizers", "simplejpeg", "matplotlib.figure", "matplotlib.backends.backend_agg"]
 PRELOADED += ["sklearn.ensemble", "sklearn.linear_model", "typer", "requests", "pytest"]
 SOURCE = Path(__file__).resolve().parent.parent / "src"

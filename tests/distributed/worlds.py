@@ -10,7 +10,7 @@ from pathlib import Path
 from warm import Program
 
 TRAIN = '''
-import datetime, gc, hashlib, json, os, random, signal, sys
+import datetime, gc, hashlib, json, os, random, signal, sys, time
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -110,7 +110,12 @@ if folder := case.get("folder"):
 
 
 class Stop(Callback):
+    def on_epoch_start(self, run):
+        if case.get("pace"):
+            print(f"world {run.world.size}, epoch {run.epoch}", flush=True)
+
     def on_step_end(self, run):
+        time.sleep(case.get("pace", 0))
         if case.get("stop at") == run.step and rank == case.get("stop in", 0):
             os.kill(os.getpid(), 15)
         if case.get("hang at"):
