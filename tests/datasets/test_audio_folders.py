@@ -154,6 +154,15 @@ def test_a_run_stopped_at_every_step_is_the_run_that_was_not_stopped(
     assert fit(99, 0, tmp_path) == whole
 
 
+def test_other_parts_of_the_files_are_other_samples(folder: Path) -> None:
+    """Stored features are found again by this name."""
+    made = [{}, {"seconds": 0.2}, {"seconds": 0.3}, {"seconds": 0.3, "crop": "random"}, {"sample_rate": 9_000}]
+    names = [AudioFolder(folder, **{"sample_rate": RATE, **options}).identity for options in made]
+    assert None not in names
+    assert len(set(names)) == len(made)
+    assert AudioFolder(folder, sample_rate=RATE, seconds=0.2).identity == names[1]
+
+
 def test_lengths_that_differ_are_padded_and_sorted(folder: Path) -> None:
     ds = AudioFolder(folder, sample_rate=RATE)
     (waveforms, mask), _ = next(batches(ds))

@@ -63,6 +63,11 @@ class AudioDataset(FileDataset):
         return self.settings.random_crop or super().draws_random
 
     @property
+    def identity(self) -> str | None:
+        known, settings = super().identity, self.settings
+        return None if known is None else of_parts(known, f"{settings.seconds} {settings.crop}")
+
+    @property
     def spec(self) -> AudioPreprocessing | None:
         """What the waveforms are, for the model file; None where that is not known: kept channels, an own transform."""
         settings = self.settings
