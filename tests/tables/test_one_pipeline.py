@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
@@ -228,3 +229,17 @@ def test_what_contradicts_the_beginning_of_a_file_counts_alike(
     content = gzip.compress(content) if packed else content
     name = "t.csv.gz" if packed else "t.csv"
     check_bytes(content, options | {"on_error": on_error, "max_errors": 1.0}, size, name)
+
+
+def test_rows_of_a_sheet_and_lines_behind_carriage_returns_are_named_alike(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [0.5, 1, 2] * 8, "t": ["two\nlines", *["z"] * 23], "y": [0, 1, None] * 8})
+    frame.to_excel(tmp_path / "t.xlsx", index=False)
+    text = frame.drop(columns="t").to_csv(index=False, lineterminator="\r")
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_BYTES", 50)
+        for name in ("row 4 of t.xlsx", "line 4 of t.csv"):
+            path = tmp_path / name.rpartition(" ")[2]
+            whole, stream = (meaning(path, {"target": "y", "streaming": streaming}) for streaming in (False, True))
+            assert whole == stream
+            assert name in whole[1]

@@ -22,7 +22,7 @@ from dlkit.reading.parsing import CODE, exceeds_float, is_code
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.strings import PackedStrings
 
-__all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "line_of", "lines_of", "parse_text", "through_arrow"]
+__all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "lines_of", "parse_text", "through_arrow"]
 
 _SOME_ROWS = 1000  # in which codes with leading zeros are looked for, as Arrow would read those as numbers
 _LOOK = 1 << 18  # bytes looked at at once, which stay in the processor's cache
@@ -86,11 +86,6 @@ def cell_by_cell(
         if name in dialect.read
     }
     return Parsed(cells, np.array(lines, dtype=np.int64), bad, bad_at)
-
-
-def line_of(data: Buffer, dialect: Dialect, row: int) -> int | None:
-    """The line in which a row begins, by reading up to it; None where there are not so many rows."""
-    return next(itertools.islice(lines_of(data, dialect), row, None), None)
 
 
 def lines_of(data: Buffer, dialect: Dialect) -> Iterator[int]:

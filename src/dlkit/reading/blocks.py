@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import mmap
+from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from dlkit._encodings import Buffer
 from dlkit._opening import open_regular
 from dlkit._textfiles import LONGEST_LINE
 from dlkit.errors import DataError
@@ -21,11 +23,11 @@ from dlkit.reading.cells import Block, Place, Table
 from dlkit.reading.columnar import ColumnarFile
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect, records
 from dlkit.reading.headers import sampled
+from dlkit.reading.places import Numbered
 from dlkit.reading.plain import PlainText, plain_copy, plain_text
 from dlkit.reading.policy import ReadOptions
-from dlkit.reading.reader import Numbered
 
-__all__ = ["Block", "BlockFile", "block_file", "read_once"]
+__all__ = ["Block", "BlockFile", "block_file", "read_once", "whole_text"]
 
 BLOCK_BYTES = 2 << 20
 _BUFFER = 1 << 20
@@ -93,18 +95,52 @@ def read_once(path: Path, options: ReadOptions, quotes: bool | None = None) -> B
         return columnar
     text = plain_text(path, options, str(path))
     file = _text_file(path, text, options, quotes)
-    if isinstance(getattr(text.data, "obj", text.data), mmap.mmap):  # plain UTF-8: read it where it lies
-        file.decoded, file.text = False, None
-        file.start += _mark_of(path)
+    if isinstance(getattr(text.data, "obj", text.data), mmap.mmap):
+        _leave_to_the_disk(file, text)
     return file
+
+
+def whole_text(source: Path | bytes, options: ReadOptions, as_text: Collection[str] | None, origin: str) -> Table:
+    """A whole file of text as one block.
+
+    Args:
+        source: The file, or its content.
+        options: How to read.
+        as_text: Columns to keep as the text that stands there; None for all.
+        origin: What errors call it.
+    """
+    path, text = source if isinstance(source, Path) else Path(origin), plain_text(source, options, origin)
+    file = _text_file(path, text, options)
+    rows = memoryview(text.data)[file.start :]
+    if isinstance(source, Path):
+        _leave_to_the_disk(file, text)
+    block = Block(file.start, file.start + len(rows), file.line)
+    table = file.table(block, file.dialect.read if as_text is None else as_text, rows, threads=True)
+    table.notes = [file.note]
+    table.folder = path.parent if isinstance(source, Path) else None
+    return table
 
 
 def _text_file(path: Path, text: PlainText, options: ReadOptions, quotes: bool | None = None) -> TextFile:
     dialect = find_dialect(text.data, str(path), text.options)
     dialect = fitting_dialect(text.data, dialect, str(path)) if quotes is None else replace(dialect, quoted=quotes)
-    note, line = f"{path.name}: {text.how}, {dialect}{text.remark}", bytes(text.data[: dialect.start]).count(b"\n") + 1
+    note, line = f"{path.name}: {text.how}, {dialect}{text.remark}", 1 + _line_ends(bytes(text.data[: dialect.start]))
     known = replace(text.options, encoding=text.how) if text.noun == "line" else options  # a guess is said once
-    return TextFile(path, path, replace(dialect, start=0), known, dialect.start, line, note, text.noun, True, text)
+    return TextFile(
+        path, path, replace(dialect, start=0), known, dialect.start, line, note, text.noun, text.starts, True, text
+    )
+
+
+def _leave_to_the_disk(file: TextFile, text: PlainText) -> None:
+    """Let go of the text; plain UTF-8 is read where it lies."""
+    file.text = None
+    if isinstance(getattr(text.data, "obj", text.data), mmap.mmap):
+        file.decoded = False
+        file.start += _mark_of(file.path)
+
+
+def _line_ends(data: bytes, stop: int | None = None) -> int:
+    return data.count(b"\n", 0, stop) or data.count(b"\r", 0, stop)
 
 
 def _mark_of(path: Path) -> int:
@@ -126,6 +162,7 @@ class TextFile:
         line: The line in which they begin.
         note: How it was read.
         noun: What its rows stand in: "line", or "row" of a sheet.
+        starts: The line that each row of a sheet begins in; None where lines count.
         decoded: Whether `path` is packed or in another encoding, and the text is in memory while it is read.
         text: That text.
     """
@@ -138,6 +175,7 @@ class TextFile:
     line: int
     note: str
     noun: str = "line"
+    starts: list[int] | None = None
     decoded: bool = False
     text: PlainText | None = None
 
@@ -172,7 +210,7 @@ class TextFile:
                     )
                 if end:
                     yield Block(position, position + end, line), data[:end]
-                    position, line = position + end, line + data.count(b"\n", 0, end)
+                    position, line = position + end, line + _line_ends(data, end)
                 rest = data[end:]
         if rest.strip():
             yield Block(position, position + len(rest), line), rest
@@ -188,7 +226,7 @@ class TextFile:
         self,
         block: Block,
         as_text: Collection[str],
-        content: bytes | None = None,
+        content: Buffer | None = None,
         *,
         needed: Collection[str] | None = None,
         threads: bool = False,
@@ -218,7 +256,7 @@ class TextFile:
         return byte_stream(self.text.data)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"text": None}
+        return self.__dict__ | {"text": None, "starts": None}
 
     def _read(self, block: Block) -> bytes:
         with self._open() as file:
@@ -240,7 +278,8 @@ class _BlockLines:
     def __call__(self, row: int) -> Place:
         if self.lines is None:
             self.lines = list(lines_of(self.file._read(self.block), self.file.dialect))
-        return Place(self.file.origin, self.lines[row] + self.block.line - 1, self.file.noun)
+        line, starts = self.lines[row] + self.block.line - 1, self.file.starts
+        return Place(self.file.origin, line if starts is None else bisect_right(starts, line), self.file.noun)
 
 
 def _next_size(rest: int) -> int:

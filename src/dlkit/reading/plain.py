@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,14 +39,6 @@ class PlainText:
     noun: str = "line"
     starts: list[int] | None = None
     remark: str = ""
-
-    def number(self, line: int) -> int:
-        """The number of the line or row that begins in a line of the text.
-
-        Args:
-            line: Of the text, 1 for the first.
-        """
-        return line if self.starts is None else bisect_right(self.starts, line)
 
 
 def plain_text(source: Path | bytes, options: ReadOptions, origin: str) -> PlainText:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import itertools
 import os
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial, reduce
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from dlkit._frames import as_pandas
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading._text_rows import fitting_dialect, line_of, parse_text
+from dlkit.reading.blocks import whole_text
 from dlkit.reading.bytes import local_path
-from dlkit.reading.cells import Array, Cells, Place, Table
+from dlkit.reading.cells import Cells, Table
 from dlkit.reading.columnar import ColumnarFile, columnar_kind
 from dlkit.reading.decimals import one_mark, said_decimal
-from dlkit.reading.delimited import Dialect, chosen_columns, find_dialect
+from dlkit.reading.delimited import chosen_columns
 from dlkit.reading.frames import concatenated, table_of_frame
-from dlkit.reading.plain import PlainText, plain_text
+from dlkit.reading.places import Stacked
 from dlkit.reading.policy import OF_TEXT_FILES, ReadOptions
 
 __all__ = [
-    "Numbered",
-    "Stacked",
     "check_same_columns",
     "paths_of",
     "read_table",
@@ -121,7 +117,11 @@ def _stacked(tables: Sequence[Table], columns: dict[str, Cells]) -> Table:
 
 def _read_file(path: Path, options: ReadOptions, as_text: Collection[str] | None) -> Table:
     columnar = ColumnarFile.of(path, options)
-    table = _text_table(path, options, as_text, str(path)) if columnar is None else columnar.whole()
+    if columnar is None:
+        table = whole_text(path, options, as_text, str(path))
+        options.judge(table.skipped, len(table) + len(table.skipped), str(path))
+    else:
+        table = columnar.whole()
     if len(table) == 0:
         raise DataError(f"{path} has a header with {len(table.columns)} columns but no rows")
     table.folder = path.parent
@@ -144,80 +144,4 @@ def table_of_content(content: bytes, options: ReadOptions, as_text: Collection[s
         raise DataError(f"{name} is empty (0 bytes)")
     if (kind := columnar_kind(content[:8])) is not None:
         return ColumnarFile(Path(name), kind, options, content).whole()
-    return _text_table(content, options, as_text, name)
-
-
-def _text_table(source: Path | bytes, options: ReadOptions, as_text: Collection[str] | None, origin: str) -> Table:
-    text = plain_text(source, options, origin)
-    dialect = fitting_dialect(text.data, find_dialect(text.data, origin, text.options), origin)
-    name = source.name if isinstance(source, Path) else origin
-    parsed = parse_text(text.data, dialect, options, dialect.read if as_text is None else as_text, name)
-    known = replace(options, encoding=text.how) if text.noun == "line" else options  # a guess is said once
-    again = partial(plain_text, source, known, origin) if isinstance(source, Path) else partial(_same, text)
-    place = _Lines(again, dialect, name) if parsed.lines is None else Numbered(parsed.lines, name)
-    table = Table(
-        parsed.columns,
-        name,
-        place,
-        [f"{name}: {text.how}, {dialect}{text.remark}"],
-        parsed.bad,
-        parsed.bad_at,
-        header=() if dialect.headed else dialect.names,
-        decimal=dialect.decimal,
-    )
-    if isinstance(source, Path):
-        options.judge(parsed.bad, len(table) + len(parsed.bad), origin)
-    return table
-
-
-def _same(text: PlainText) -> PlainText:
-    return text
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """Names the line of a row by reading up to it again: only errors ask, so neither lines nor the file are kept."""
-
-    read: Callable[[], PlainText]
-    dialect: Dialect
-    origin: str
-
-    def __call__(self, row: int) -> Place:
-        text = self.read()
-        line = line_of(text.data, self.dialect, row)
-        return Place(self.origin, row) if line is None else Place(self.origin, text.number(line), text.noun)
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """Names rows whose lines or other numbers are known.
-
-    Attributes:
-        lines: The number of each row.
-        origin: The file.
-        noun: What the numbers count.
-    """
-
-    lines: Array
-    origin: str
-    noun: str = "line"
-
-    def __call__(self, row: int) -> Place:
-        return Place(self.origin, int(self.lines[row]), self.noun)
-
-
-@dataclass(frozen=True)
-class Stacked:
-    """Names a row of several tables under each other.
-
-    Attributes:
-        starts: The number of the first row of each.
-        places: Those of each.
-    """
-
-    starts: Sequence[int]
-    places: Sequence[Callable[[int], Place]]
-
-    def __call__(self, row: int) -> Place:
-        part = bisect_right(self.starts, row) - 1
-        return self.places[part](row - self.starts[part])
+    return whole_text(content, options, as_text, name)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlkit.errors import ArgumentError
 from dlkit.reading.cells import Place, Strings, Table, strings_of
-from dlkit.reading.reader import Numbered
+from dlkit.reading.places import Numbered
 from dlkit.reading.targets import target_text
 from dlkit.storage.strings import PackedStrings
 

@@ -18,8 +18,8 @@ from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.bytes import damage
 from dlkit.reading.cells import Array, Cells, Skipped, Strings, Table, strings_of, text_of
 from dlkit.reading.frames import joined
+from dlkit.reading.places import Stacked
 from dlkit.reading.policy import RowPolicy
-from dlkit.reading.reader import Stacked
 from dlkit.storage.files import home_of
 from dlkit.storage.strings import PackedStrings, StringsWriter
 
