@@ -13,7 +13,9 @@ import pytest
 import soundfile
 
 from dlkit.datasets import AudioFolder, inspect
+from dlkit.datasets.inspecting import kind_of_files
 from dlkit.errors import DataError
+from dlkit.recipes.using import look_at
 
 RATE = 8_000
 TIME = np.arange(RATE) / RATE
@@ -78,6 +80,18 @@ def test_the_table_and_plain_data_say_it_all(layout: Path) -> None:
     assert plain["rates"] == {"8000": 7, "16000": 1}
     assert plain["clipped"] == ["train/b/clipped.wav"]
     assert plain["seconds"]["max"] == 1
+
+
+def test_covers_beside_songs_are_no_images_to_learn_from(layout: Path, tmp_path: Path) -> None:
+    assert kind_of_files(layout) == "sounds"
+    assert kind_of_files(tmp_path) is None
+    (tmp_path / "photo.png").touch()
+    assert kind_of_files(tmp_path) == "images"
+
+
+def test_the_command_looks_at_sounds(layout: Path) -> None:
+    assert str(look_at(layout)) == str(inspect(layout))
+    assert look_at(layout / "train").to_dict()["rates"] == {"8000": 6}
 
 
 def test_files_without_classes_and_folders_without_files(tmp_path: Path) -> None:

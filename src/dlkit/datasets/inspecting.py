@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from typing import Literal
 
 from dlkit.datasets.audio.dataset import AudioDataset
 from dlkit.datasets.audio.decoding import SOUNDS
@@ -15,7 +15,7 @@ from dlkit.datasets.images.folders import ImageFiles, ImageFolder
 from dlkit.datasets.images.inspecting import ImageInspection, inspect_images
 from dlkit.errors import DataError, DataNotFoundError
 
-__all__ = ["inspect"]
+__all__ = ["inspect", "kind_of_files"]
 
 
 def inspect(
@@ -28,8 +28,8 @@ def inspect(
     clipped or silent; `duplicates` are those that sound the same, in whatever format.
 
     Args:
-        data: A folder with classes, with train/val/test, or with files only; or a dataset of images or recordings. In a
-            folder that holds both, what there is more of counts.
+        data: A folder with classes, with train/val/test, or with files only; or a dataset of images or recordings. See
+            `kind_of_files` for one that holds both.
         threads: How many threads decode; None for all cores.
         progress: Show a bar when it takes longer than two seconds.
 
@@ -52,7 +52,7 @@ def inspect(
 
 def _opened(root: str | os.PathLike[str], progress: bool) -> ImageDataset | AudioDataset:
     """The folder as whatever it is: with classes, else as plain files."""
-    with_classes, without = (AudioFolder, AudioFiles) if _sounds(root) else (ImageFolder, ImageFiles)
+    with_classes, without = (AudioFolder, AudioFiles) if kind_of_files(root) == "sounds" else (ImageFolder, ImageFiles)
     try:
         return with_classes(root, progress=progress)
     except DataNotFoundError:
@@ -61,10 +61,15 @@ def _opened(root: str | os.PathLike[str], progress: bool) -> ImageDataset | Audi
         return without(root, progress=progress)
 
 
-def _sounds(root: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds more recordings than images."""
-    found = Counter[str]()
+def kind_of_files(root: str | os.PathLike[str]) -> Literal["images", "sounds"] | None:
+    """What a folder holds, by the endings in the first folder in it or below that has such files; None for neither.
+
+    Args:
+        root: The folder. Where both lie side by side, as covers beside songs, what there is more of counts.
+    """
     for _, _, files in os.walk(root):
-        found["sounds"] += sum(SOUNDS.fits(name) for name in files)
-        found["images"] += sum(IMAGES.fits(name) for name in files)
-    return found["sounds"] > found["images"]
+        names = [name for name in files if not name.startswith(".")]
+        images, sounds = (sum(kind.fits(name) for name in names) for kind in (IMAGES, SOUNDS))
+        if images or sounds:
+            return "sounds" if sounds > images else "images"
+    return None

@@ -15,6 +15,7 @@ from dlkit.datasets.audio.decoding import EXTENSIONS as SOUNDS
 from dlkit.datasets.audio.folders import AudioFolder
 from dlkit.datasets.images.decoding import EXTENSIONS
 from dlkit.datasets.images.folders import ImageFolder
+from dlkit.datasets.inspecting import kind_of_files
 from dlkit.datasets.letters.glyphs import Glyphs
 from dlkit.datasets.letters.notmnist import NotMNIST
 from dlkit.datasets.letters.packed import PackedImages
@@ -181,15 +182,9 @@ def kind_of(source: Any, *, text: Any = None) -> Kind:
 
 
 def _kind_of_folder(folder: Path) -> Kind:
-    texts = False
-    for _, _, files in os.walk(folder):
-        endings = {Path(name).suffix.lower() for name in files if not name.startswith(".")}
-        if endings & EXTENSIONS:
-            return "images"
-        if endings & SOUNDS:
-            return "sounds"
-        texts = texts or ".txt" in endings
-    if texts:
+    if (found := kind_of_files(folder)) is not None:
+        return found
+    if any(Path(name).suffix.lower() == ".txt" for _, _, files in os.walk(folder) for name in files):
         return "text"
     raise DataError(f"the folder {folder} holds neither images nor sounds nor .txt files, in it or below it")
 
