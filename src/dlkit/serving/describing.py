@@ -237,7 +237,7 @@ def _contents(models: Sequence[Loaded]) -> dict[str, Any]:
             media: {"schema": {"type": "string", "minLength": 1}} for media in takes.files
         }
         if takes.raw or takes.files:
-            part = {"type": "string", "contentMediaType": "application/octet-stream"}
+            part = {"contentMediaType": "application/octet-stream"}  # bytes, which have no type in JSON
             parts = {
                 "type": "object",
                 "properties": {"file": part if takes.files else {"type": "array", "items": part}},
