@@ -6,9 +6,10 @@ All contenders decode and compute with the same `dlkit.Predictor`, on as many th
 each; the bare loop does it without HTTP. Every server is started once and stands still (SIGSTOP) while another one is
 measured. Images: MobileNetV2 on JPEGs of 500x375 pixels; 1 and 16 clients in a closed loop, then twice as many requests
 as the bare loop manages, at fixed times, whoever has been answered. Tables: one row a request with 1 and 16 clients,
-beside a Starlette application that answers a constant; overload is eight times as many clients, which ask again at
-once; and 1,000 rows a request as CSV beside `Predictor.predict`. The clients are one more process's worth of work on
-the same cores, for every contender alike. FastAPI and LitServe run where PYTHON (by default this one) has them.
+beside a Starlette application that answers a constant; overload is twice as many clients, which ask again at once, as
+twice the rate of such a server is more than one process of clients can send; and 1,000 rows a request as CSV beside
+`Predictor.predict`. The clients are one more process's worth of work on the same cores, for every contender alike.
+FastAPI and LitServe run where PYTHON (by default this one) has them.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ async def ready(request): return Response()
 routes = [Route("/predict", predict, methods=["POST"]), Route("/ready", ready)]
 uvicorn.run(Starlette(routes=routes), port=int(sys.argv[2]), log_level="error", access_log=False)
 """
-CLIENTS, MORE = 16, 128
+CLIENTS = 16
 
 
 class Seen(NamedTuple):
@@ -300,7 +301,7 @@ def measure(servers: dict[str, Server], media: str, bodies: list[bytes], predict
                 if media.startswith("image"):
                     note(name, "overload", opened(port, head, bodies, 2 * loops[-1], seconds))
                 elif media == "application/json":
-                    note(name, "overload", closed(port, head, bodies, MORE, seconds))
+                    note(name, "overload", closed(port, head, bodies, 2 * CLIENTS, seconds))
     loop, whole = statistics.median(loops), {key: Seen.joined(parts) for key, parts in seen.items()}
     print(f"{f'bare loop of {CORES} threads':34} {loop:9.1f}/s")
     for (name, load), found in whole.items():
@@ -352,7 +353,7 @@ def tables(folder: Path, options: Any) -> None:
     file, table = table_model(folder)
     predictor, rows = dlkit.load(file), json.loads(table.head(64).to_json(orient="records"))
     print("== tables: one row a request", flush=True)
-    servers = contenders(file, options, queue=64, peers=True, constant=True)
+    servers = contenders(file, options, queue=CLIENTS, peers=True, constant=True)
     bodies = [json.dumps(row).encode() for row in rows]
     measure(servers, "application/json", bodies, lambda n: predictor.predict_one(rows[n % 64]), options)
     print("== tables: 1,000 rows a request, as CSV", flush=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 import dlkit
 from dlkit.errors import ArgumentError
-from dlkit.serving import Limits, app
+from dlkit.serving import Limits, app, scheduling
 from serving.asking import Client, gated, post, until
 from serving.conftest import passengers, picture
 
@@ -37,6 +39,32 @@ def test_what_waits_is_batched_without_a_timer(models: dict[str, Path]) -> None:
         assert found == [each.probability for each in wanted]  # bit for bit
 
     asyncio.run(ask())
+    application.scheduler.stop()
+
+
+@pytest.mark.parametrize("quick", [math.inf, 0.0])
+def test_a_small_model_is_computed_where_requests_are_answered(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, quick: float
+) -> None:
+    monkeypatch.setattr(scheduling, "_QUICK", quick)
+    predictor, threads = dlkit.load(models["titanic"]), list[int]()
+    predictor.model.register_forward_pre_hook(lambda *_: threads.append(threading.get_ident()))
+    application = app(predictor, workers=1)
+
+    async def ask() -> None:
+        assert (await post(application, ROWS[0]).answer()).status == 200  # how long it takes is not known yet
+        many = await asyncio.gather(*(post(application, row).answer() for row in ROWS[:8]))
+        if quick:
+            assert {done.headers["x-dlkit-batch"] for done in many} == {"8"}  # all that had arrived
+        wanted = list(predictor.predict_each(ROWS[:8], batch_size=8))
+        for done, prediction in zip(many, wanted, strict=True):
+            found = done.json["predictions"][0]["probability"]
+            assert found == pytest.approx(prediction.probability, abs=0 if quick else 1e-6)
+        assert (await post(application, ROWS[:3]).answer()).status == 200  # several rows are another thread's
+
+    asyncio.run(ask())
+    mine = [thread == threading.get_ident() for thread in threads]
+    assert mine == ([False, True, True, False] if quick else [False] * (len(mine) - 2) + [True, False])
     application.scheduler.stop()
 
 

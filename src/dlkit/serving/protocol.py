@@ -1,7 +1,7 @@
 """The Open Inference Protocol, version 2, as KServe and Triton speak it, with its extension for binary tensors.
 
-A model of images or texts takes one tensor of BYTES (in JSON, images are base64); a table takes a tensor for each of
-its columns. Classes come as "label" and "probabilities", a regression as one tensor for each output.
+A model of images, recordings or texts takes one tensor of BYTES (in JSON, files are base64); a table takes a tensor for
+each of its columns. Classes come as "label" and "probabilities", a regression as one tensor for each output.
 """
 
 from __future__ import annotations
