@@ -46,7 +46,7 @@ import dlkit
 from dlkit.recipes import train
 
 ROOT = Path(__file__).resolve().parent.parent
-LARGEST = 4_000  # rows that are drawn of a larger table, so that all fits into minutes
+LARGEST = 2_000  # rows that are drawn of a larger table, so that all fits into minutes
 
 
 def _sklearn(load: Callable[..., Any], target: str) -> Callable[[Path], pd.DataFrame]:

@@ -57,12 +57,12 @@ def test_train_says_how_it_read_the_data_and_what_to_do_next(dlkit: Run, table: 
 def test_train_texts_by_number_of_the_column(dlkit: Run, tmp_path: Path) -> None:
     rows = [f"{label}\t{word} message {n}" for n in range(40) for label, word in (("ham", "dear"), ("spam", "win"))]
     (tmp_path / "sms.tsv").write_text("\n".join([*rows, "broken"]) + "\n")
-    command = ["train", tmp_path / "sms.tsv", "--text", 1, "--target", 0, "--out", tmp_path / "run", "--epochs", 3]
+    command = ["train", tmp_path / "sms.tsv", "--text", 1, "--target", 0, "--out", tmp_path / "run"]
     refused = dlkit(*command)
     assert refused.code == 1
     assert "line 81" in refused.err
     assert "--on-error skip leaves such rows out" in refused.err
-    done = dlkit(*command, "--on-error", "skip", "--fractions", "0.75,0.25", "--lr", "0.02")
+    done = dlkit(*command, "--on-error", "skip", "--fractions", "0.75,0.25")
     assert done.code == 0, done.err
     assert "no part to judge by" in done.err
     told = dlkit("predict", tmp_path / "run" / "model.safetensors", "win win", "--json")
@@ -82,7 +82,7 @@ def test_train_on_several_columns_of_texts_cleaned_as_was_said(dlkit: Run, tmp_p
     data, model = tmp_path / "t.csv", tmp_path / "run" / "model.safetensors"
     data.write_text("\n".join(["title,body,question,mood", *rows]) + "\n")
     columns = ["--text", "title", "--text", "body", "--pair", "question"]
-    how = ["--strip-html", "--lower", "--tokenizer", "whitespace", "--epochs", 2, "--out", tmp_path / "run"]
+    how = ["--strip-html", "--lower", "--tokenizer", "whitespace", "--out", tmp_path / "run"]
     done = dlkit("train", data, *columns, "--target", "mood", *how, "--device", "cpu", "--json")
     assert done.code == 0, done.err
     spec = library.load(model).preprocessing

@@ -48,7 +48,7 @@ def train(
     arch: Annotated[
         str | None,
         typer.Option(
-            help="Images, sounds: small, torchvision/NAME, timm/NAME; texts: bag, gru, transformer; "
+            help="Images, sounds: small, torchvision/NAME, timm/NAME; texts: linear, bag, gru, transformer; "
             "tables: ensemble, boosting, mlp."
         ),
     ] = None,
@@ -72,7 +72,10 @@ def train(
     sample_rate: Annotated[int | None, typer.Option(metavar="HERTZ", help="Of sounds, which are resampled.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Of sounds; longer ones are cut.")] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Of texts: words, whitespace, characters, jamo, ngrams, bytes or bpe.")
+        str | None,
+        typer.Option(
+            help="Of texts: words, words-and-pairs, whitespace, characters, jamo, ngrams, runs, bytes or bpe."
+        ),
     ] = None,
     strip_html: Annotated[bool, typer.Option("--strip-html", help="Take tags and entities out of texts.")] = False,
     lower: Annotated[bool, typer.Option("--lower", help="Texts in lower case.")] = False,

@@ -10,6 +10,15 @@ from dlkit.models.convnet import SmallConvNet
 from dlkit.models.ensemble import TabularEnsemble
 from dlkit.models.tabular import TabularMLP
 from dlkit.models.text import TextClassifier
+from dlkit.models.tfidf import TfidfLinear
 from dlkit.models.trees import TabularTrees
 
-__all__ = ["AudioClassifier", "SmallConvNet", "TabularEnsemble", "TabularMLP", "TabularTrees", "TextClassifier"]
+__all__ = [
+    "AudioClassifier",
+    "SmallConvNet",
+    "TabularEnsemble",
+    "TabularMLP",
+    "TabularTrees",
+    "TextClassifier",
+    "TfidfLinear",
+]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn import functional as F
 
 from dlkit import rng
 from dlkit._showing import Lines
 from dlkit.errors import ArgumentError, DownloadError
+from dlkit.loader import DataLoader
 from dlkit.models import (
     AudioClassifier,
     SmallConvNet,
@@ -19,8 +23,10 @@ from dlkit.models import (
     TabularMLP,
     TabularTrees,
     TextClassifier,
+    TfidfLinear,
 )
-from dlkit.recipes.reading import Data
+from dlkit.recipes.reading import Data, encoded_by
+from dlkit.tokens import Vocabulary
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.groups import param_groups
 from dlkit.transfer.inputs import SMALLEST
@@ -84,6 +90,7 @@ class Choice:
         training: Of images and sounds: for training.
         groups: The optimizer's groups for a learning rate; None for those parameters that learn.
         fit: Makes the fitted model in one go, instead of a training in steps; rate, epochs and so on then mean nothing.
+            Gives the data as this model takes it, too, and what was chosen, in a sentence.
     """
 
     arch: str
@@ -100,7 +107,7 @@ class Choice:
     preprocessing: Any = None
     training: Any = None
     groups: Callable[[float], Any] | None = None
-    fit: Callable[[], nn.Module] | None = None
+    fit: Callable[[], tuple[nn.Module, Data, str]] | None = None
 
 
 def choose(data: Data, wish: Wish) -> Choice:
@@ -128,7 +135,7 @@ def models_for(kind: str) -> list[str]:
     Args:
         kind: "table" or "text".
     """
-    return list(_TABLE_MODELS if kind == "table" else _TEXT_RATES)
+    return list(_TABLE_MODELS) if kind == "table" else ["linear", *_TEXT_RATES]
 
 
 def _refuse(wish: Wish, *names: str, why: str) -> None:
@@ -204,7 +211,7 @@ def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
         epochs=1,
         batch_size=1024,
         patience=1,
-        fit=lambda: TabularTrees.for_data(data.train, seed=wish.seed),
+        fit=lambda: (TabularTrees.for_data(data.train, seed=wish.seed), data, ""),
         why=["model: TabularTrees, scikit-learn's HistGradientBoosting with its own settings"],
         **settings,
     )
@@ -217,12 +224,25 @@ _LARGE_BATCH = 1024
 
 def _for_texts(data: Data, wish: Wish) -> Choice:
     _refuse(wish, "weights", "freeze", "views", "image_size", why="this is for images, and the data is texts")
-    encoder = wish.arch or "bag"
-    if encoder not in _TEXT_RATES:
-        raise ArgumentError(f"arch={encoder!r}: for texts there are {', '.join(_TEXT_RATES)}")
+    encoder = wish.arch or "linear"
+    if encoder not in models_for("text"):
+        raise ArgumentError(f"arch={encoder!r}: for texts there are {', '.join(models_for('text'))}")
     if not data.classes:
         raise ArgumentError("the targets of the texts are amounts, not classes; dlkit has no ready recipe for those")
     vocabulary, types = len(data.train.vocabulary), 1 if data.train.pairs is None else 2
+    if encoder == "linear":
+        return Choice(
+            arch=encoder,
+            model=TfidfLinear(vocabulary, len(data.classes), num_types=types),
+            loss=nn.CrossEntropyLoss(),
+            metrics=["accuracy"],
+            lr=1.0,
+            epochs=1,
+            batch_size=256,
+            patience=1,
+            fit=lambda: _fitted_to_texts(data),
+            why=["model: TfidfLinear, logistic regression on TF-IDF"],
+        )
     return Choice(
         arch=encoder,
         model=TextClassifier(vocabulary, len(data.classes), encoder=encoder, num_types=types),  # type: ignore[arg-type]
@@ -276,6 +296,47 @@ def listening_to(prepared: AudioPreprocessing) -> LogMel:
     """
     rate = prepared.sample_rate
     return LogMel(sample_rate=rate, num_mels=SMALLEST, window=rate // 20, hop=rate // 100)
+
+
+def _fitted_to_texts(data: Data) -> tuple[nn.Module, Data, str]:
+    """Of several ways to cut a text, and strengths, what has the smallest loss on the validation part."""
+    found: list[tuple[float, str, nn.Module, Data]] = []
+    for name, cut in _cuts(data):
+        for strength, fitted in zip(_STRENGTHS, TfidfLinear.path(cut.train, _STRENGTHS), strict=True):
+            value = _loss_on(fitted, cut.val)
+            found.append((value, f"{name}, strength {strength:g} (validation loss {value:.4g})", fitted, cut))
+            if len(found) > 1 and found[-2][3] is cut and value > found[-2][0]:
+                break
+    _, told, model, cut = min(found, key=lambda row: row[0])
+    return model, cut, told
+
+
+def _cuts(data: Data) -> Iterator[tuple[str, Data]]:
+    """The data as it was cut on demand; else in lower case by words and pairs, and where they are few by characters."""
+    if data.options.get("tokenizer"):
+        yield f"tokens: {data.options['tokenizer']}", data
+        return
+    train = data.train
+    parts = [train.texts, *([] if train.pairs is None else [train.pairs])]
+    for name in ("words-and-pairs", "runs"):
+        if name == "runs" and sum(each.num_bytes for each in parts) > _MANY_BYTES:
+            return
+        cleaning = dataclasses.replace(train.vocabulary.cleaning, lower=True)
+        texts = itertools.chain.from_iterable(parts)
+        vocabulary = Vocabulary.fit(texts, tokenizer=name, cleaning=cleaning, min_freq=2)
+        yield f"tokens: {name}", encoded_by(data, dataclasses.replace(train.spec, encoder=vocabulary))
+
+
+@torch.no_grad()
+def _loss_on(model: nn.Module, part: Any) -> float:
+    total = 0.0
+    for inputs, targets in DataLoader(part, 256):
+        total += float(F.cross_entropy(model(**inputs), targets, reduction="sum"))
+    return total / len(part)
+
+
+_STRENGTHS = (1, 4, 16, 64)
+_MANY_BYTES = 3_000_000  # of texts, of which runs of characters would be too many; and long texts gain least by them
 
 
 def _for_images(data: Data, wish: Wish) -> Choice:

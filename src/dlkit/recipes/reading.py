@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.policy import ReadArguments
 from dlkit.recipes.folders import laid_out, root_of, usual_image, usual_sound
 from dlkit.recipes.samples import SAMPLES, sampled
+from dlkit.specs.text import TextSpec
 from dlkit.splits import shares_of
 from dlkit.tokens.cleaning import Cleaning
 
@@ -149,6 +150,17 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
     _refuse_senseless(kind, options)
     read = {"letters": _letters, "images": _images, "sounds": _sounds, "table": _table, "text": _texts}
     return read[kind](source, options, seed)
+
+
+def encoded_by(data: Data, spec: TextSpec) -> Data:
+    """The same texts, turned into numbers by another spec.
+
+    Args:
+        data: Of texts.
+        spec: Of the same classes.
+    """
+    parts = {"train": data.train, "val": data.val} | ({} if data.test is None else {"test": data.test})
+    return replace(data, **{name: part.with_spec(spec) for name, part in parts.items()})
 
 
 def kind_of(source: Any, *, text: Any = None) -> Kind:

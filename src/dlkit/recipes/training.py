@@ -25,7 +25,7 @@ from dlkit.loader import DataLoader
 from dlkit.metrics import Metrics
 from dlkit.recipes.choosing import Choice, Wish, choose
 from dlkit.recipes.outcome import outcome_of
-from dlkit.recipes.reading import Data, DataOptions, read_data
+from dlkit.recipes.reading import Data, DataOptions, encoded_by, read_data
 from dlkit.recipes.reporting import write_report
 from dlkit.recipes.standing import Standing
 from dlkit.runs.history import History
@@ -104,13 +104,14 @@ def train(
     """Train a model on a source of data, judge it, and write it to a model file.
 
     Images larger than 64 pixels get a pretrained backbone of which only the head learns, on features that are computed
-    once; smaller ones `SmallConvNet`, sounds `AudioClassifier`, tables `TabularEnsemble`, texts a `TextClassifier`. The
+    once; smaller ones `SmallConvNet`, sounds `AudioClassifier`, tables `TabularEnsemble`, texts `TfidfLinear`. The
     run is kept in `out`: the same call goes on after any kind of end, and trains nothing when the run is finished.
 
     Args:
         data: What `read_data` gave, or what it takes.
         arch: Images: "small", or a name for `dlkit.transfer.create_model`. Tables: "ensemble", "boosting" (that of
-            scikit-learn, extra `boosting`) or "mlp". Texts: "bag", "gru" or "transformer". None: see above.
+            scikit-learn, extra `boosting`) or "mlp". Texts: "linear", "bag", "gru" or
+            "transformer". None: see above.
         weights: For a backbone, a file of weights instead of the library's own.
         pretrained: Whether a backbone begins with pretrained weights. They are never left out silently: without a
             network this is an error that names the ways out.
@@ -173,7 +174,7 @@ def train(
     loaders = _loaders(data, choice, num_workers, accumulate)
     if choice.fit is not None:
         _refuse_steps(choice, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience)
-        return _fitted(data, choice, loaders, note, seed=seed, resume=resume, progress=progress)
+        return _fitted(data, choice, num_workers, note, seed=seed, resume=resume, progress=progress)
     patient = BackToBest if choice.plateau else EarlyStopping
     callbacks = [note, Checkpoint(folder), patient(patience=choice.patience), CSVLogger(folder / "history.csv")]
     trainer = _trainer(
@@ -193,13 +194,14 @@ def train(
 
 
 def _refuse_steps(choice: Choice, **given: Any) -> None:
+    hint = "; arch='bag' is trained in steps" if choice.arch == "linear" else ""
     for name, value in given.items():
         if value is not None:
-            raise ArgumentError(f"{name}={value!r}: {choice.arch} is fitted at once, and has no such thing")
+            raise ArgumentError(f"{name}={value!r}: {choice.arch} is fitted at once, and has no such thing{hint}")
 
 
 def _fitted(
-    data: Data, choice: Choice, loaders: Mapping[str, Any], note: _Note, *, seed: int, resume: bool, progress: bool
+    data: Data, choice: Choice, num_workers: int, note: _Note, *, seed: int, resume: bool, progress: bool
 ) -> Trained:
     """Fit a model in one go, unless that is done already; judge it and write its file as after a training."""
     folder, fit = note.path.parent, choice.fit
@@ -212,16 +214,23 @@ def _fitted(
     path = folder / MODEL_FILE
     if note.path.is_file() and path.is_file():
         run.say(f"nothing to fit: {path} is there; to begin anew use another folder or resume=False")
-        run.model = run.eval_model = load(path).model
+        predictor = load(path)
+        run.model = run.eval_model = predictor.model
+        data = encoded_by(data, predictor.preprocessing) if data.kind == "text" else data
     else:
         for line in choice.why:
             run.say(line)
         folder.mkdir(parents=True, exist_ok=True)
         note.on_fit_start(run)
-        run.model = run.eval_model = fit()
+        model, data, told = fit()
+        run.model = run.eval_model = model
+        if told:
+            run.say(told)
+            choice.why.append(told)
+    loaders = _loaders(data, choice, num_workers, 1)
     forward = Forward(run.model, choice.loss, precision="fp32", device=run.device)
     judge = Judge(run, forward, Metrics(choice.metrics, loss=choice.loss), channels_last=False)
-    figures = {name: judge.evaluate(loaders[name]) for name in ("val", "test") if name in loaders}
+    figures = {name: judge.evaluate(loader) for name, loader in loaders.items() if name != "train"}
     judged_on = "test" if "test" in loaders else "val"
     reached = {f"{judged_on}_{name}": value for name, value in figures[judged_on].items()}
     rows = [{"epoch": 1, "step": 1} | {f"val_{name}": value for name, value in figures["val"].items()}]

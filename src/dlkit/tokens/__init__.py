@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from dlkit.tokens.tokenizers import characters as characters
     from dlkit.tokens.tokenizers import jamo as jamo
     from dlkit.tokens.tokenizers import ngrams as ngrams
+    from dlkit.tokens.tokenizers import runs as runs
     from dlkit.tokens.tokenizers import utf8_bytes as utf8_bytes
     from dlkit.tokens.tokenizers import words as words
+    from dlkit.tokens.tokenizers import words_and_pairs as words_and_pairs
     from dlkit.tokens.vocabulary import Coverage as Coverage
     from dlkit.tokens.vocabulary import Vocabulary as Vocabulary
 
@@ -28,8 +30,10 @@ __all__, __getattr__, __dir__ = door(
         "characters": "dlkit.tokens.tokenizers",
         "jamo": "dlkit.tokens.tokenizers",
         "ngrams": "dlkit.tokens.tokenizers",
+        "runs": "dlkit.tokens.tokenizers",
         "train_bpe": "dlkit.tokens.pretrained",
         "utf8_bytes": "dlkit.tokens.tokenizers",
         "words": "dlkit.tokens.tokenizers",
+        "words_and_pairs": "dlkit.tokens.tokenizers",
     },
 )

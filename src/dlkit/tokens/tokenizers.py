@@ -10,7 +10,17 @@ from collections.abc import Callable, Sequence
 
 from dlkit.errors import ArgumentError
 
-__all__ = ["TOKENIZERS", "Tokenizer", "characters", "jamo", "ngrams", "utf8_bytes", "words"]
+__all__ = [
+    "TOKENIZERS",
+    "Tokenizer",
+    "characters",
+    "jamo",
+    "ngrams",
+    "runs",
+    "utf8_bytes",
+    "words",
+    "words_and_pairs",
+]
 
 Tokenizer = Callable[[str], Sequence[str]]
 
@@ -90,6 +100,40 @@ def ngrams(text: str) -> list[str]:
     return [text[start:stop] for start in range(len(text)) for stop in ends[start : start + 3]]
 
 
+def words_and_pairs(text: str) -> list[str]:
+    """Words as `words` finds them, and after each the pair that it makes with the next one.
+
+    What a linear model of texts looks at: "not good" is a token beside "not" and "good".
+
+    Args:
+        text: Any text.
+
+    >>> words_and_pairs("not so good")
+    ['not', 'not so', 'so', 'so good', 'good']
+    """
+    single = words(text)
+    return [token for word, after in itertools.zip_longest(single, single[1:]) for token in _with_next(word, after)]
+
+
+def _with_next(word: str, after: str | None) -> tuple[str, ...]:
+    return (word,) if after is None else (word, f"{word} {after}")
+
+
+def runs(text: str) -> list[str]:
+    """Every run of two to five characters, blanks included, in the order in which they begin.
+
+    For a linear model of short or noisy texts and of languages with many endings: more and longer ones than `ngrams`.
+
+    Args:
+        text: Any text.
+
+    >>> runs("a bc")
+    ['a ', 'a b', 'a bc', ' b', ' bc', 'bc']
+    """
+    ends = range(len(text) + 1)
+    return [text[start:stop] for start in range(len(text)) for stop in ends[start + 2 : start + 6]]
+
+
 def jamo(text: str) -> list[str]:
     """Every character, Hangul syllables taken apart into their letters (Unicode's conjoining jamo).
 
@@ -121,8 +165,10 @@ TOKENIZERS: dict[str, Tokenizer] = {
     "characters": characters,
     "jamo": jamo,
     "ngrams": ngrams,
+    "runs": runs,
     "whitespace": str.split,
     "words": words,
+    "words-and-pairs": words_and_pairs,
 }
 
 

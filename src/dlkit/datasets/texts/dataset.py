@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
 from os import PathLike
@@ -259,6 +260,31 @@ class TextDataset(PackedTextDataset):
         self.input_columns = tuple(name for columns in rows.columns for name in columns)
         self.target_columns = () if rows.target_column is None else (rows.target_column,)
         self._source: TextRows | None = rows
+
+    def with_spec(self, spec: TextSpec) -> Self:
+        """The same texts and targets, turned into numbers by another spec.
+
+        Args:
+            spec: Of the same classes: `dataclasses.replace(ds.spec, encoder=...)`.
+
+        Raises:
+            ArgumentError: it has other classes.
+        """
+        if spec.classes != self.spec.classes:
+            raise ArgumentError(f"the spec has the classes {spec.classes!r:.200}, the texts {self.spec.classes!r:.200}")
+        made, rows = copy.copy(self), self._rows_read()
+        packed = pack(spec.encoder, rows.texts, spec.max_length, Storage(folder=folder_for("auto", "text")))
+        PackedTextDataset.__init__(
+            made,
+            packed.ids,
+            packed.lengths,
+            self.targets,
+            types=packed.types,
+            pad_id=spec.encoder.pad_id,
+            padding_side=spec.encoder.padding_side,
+        )
+        made.spec = spec
+        return made
 
     @property
     def vocabulary(self) -> Encoder:

@@ -106,6 +106,16 @@ class PackedTextDataset(InMemoryDataset):
         self.collate = collate or PadCollate(pad_value=pad_id, side=side, input_name="input_ids")
 
     @property
+    def ids(self) -> Array:
+        """The numbers of all texts, one after the other, int32 [total]."""
+        return self._ids.array
+
+    @property
+    def types(self) -> Array | None:
+        """For pairs, 0 and 1 for each of `ids`, int8 [total]; else None."""
+        return None if self._types is None else self._types.array
+
+    @property
     def lengths(self) -> Array:
         """The number of tokens of each text, int64 [N]."""
         return self._lengths

@@ -1,0 +1,176 @@
+"""`TfidfLinear`: weighted counts of tokens and a linear layer; the default for texts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlkit._arguments import whole_number
+from dlkit.errors import ArgumentError, TrainingError
+from dlkit.models.linear import fit_linear
+from dlkit.registry import register
+
+__all__ = ["TfidfLinear"]
+
+_UNKNOWN = 1  # of the numbers before the tokens, 0 is padding, and this one stands for what is not known
+
+
+@register("dlkit.models.TfidfLinear")
+class TfidfLinear(nn.Module):
+    """Logistic regression on TF-IDF, as one model that takes the padded batches of `TextDataset`: `model(**inputs)`.
+
+    A text is the counts of its tokens, each times log((1 + texts) / (1 + texts with it)) + 1 (Sparck Jones 1972),
+    scaled to the length 1; tokens that training never saw count for nothing. Fitted by `for_data` to its one optimum,
+    without rates and epochs. What a token is, words, pairs of them, or runs of characters, says the vocabulary.
+
+    Args:
+        num_tokens: Rows of the weights: `len(train.vocabulary)`.
+        num_classes: How many scores (logits) come out per text.
+        num_types: 2 for pairs of texts, whose batches have `token_type_ids`.
+
+    Raises:
+        ArgumentError: a count below 1.
+        TrainingError: in `forward`, inputs of another shape, or tokens that the model does not have.
+
+    >>> from dlkit.datasets import TextDataset
+    >>> frame = {"text": ["so good", "good film", "so bad", "bad film"], "label": ["pos", "pos", "neg", "neg"]}
+    >>> import pandas as pd
+    >>> train = TextDataset(pd.DataFrame(frame), target="label", min_freq=1)
+    >>> model = TfidfLinear.for_data(train)
+    >>> train.classes[int(model(**train.collate([train[0]])[0]).argmax())]
+    'pos'
+    """
+
+    idf: Tensor
+
+    def __init__(self, num_tokens: int, num_classes: int, *, num_types: int = 1) -> None:
+        super().__init__()
+        for name, value in (("num_tokens", num_tokens), ("num_classes", num_classes), ("num_types", num_types)):
+            whole_number(name, value, least=1)
+        self.num_tokens, self.num_types = num_tokens, num_types
+        self.weight = nn.Parameter(torch.zeros(num_tokens * num_types, num_classes))
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+        self.register_buffer("idf", torch.zeros(num_tokens * num_types))
+
+    @classmethod
+    def for_data(cls, train: Any, *, strength: float = 10.0) -> Self:
+        """A fitted model.
+
+        Args:
+            train: A `TextDataset` with classes: the training part alone.
+            strength: The inverse of the L2 penalty, scikit-learn's C.
+
+        Raises:
+            ArgumentError: there are no classes, or the strength cannot be meant.
+        """
+        return next(cls.path(train, [strength]))
+
+    @classmethod
+    def path(
+        cls, train: Any, strengths: Sequence[float], loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> Iterator[Self]:
+        """Fitted models of rising strength, each begun where the one before ended.
+
+        Args:
+            train: See `for_data`.
+            strengths: See `for_data`.
+            loss: For logits; cross entropy by default.
+
+        Raises:
+            ArgumentError: see `for_data`.
+        """
+        if not getattr(train, "classes", None):
+            raise ArgumentError("the texts have no classes to learn")
+        if not all(0 < strength < float("inf") for strength in strengths):
+            raise ArgumentError(f"strength must be above 0, not {list(strengths)!r}")
+        model = cls(len(train.vocabulary), len(train.classes), num_types=1 if train.pairs is None else 2)
+        inputs, transposed = model._counted(train)
+        start = None
+        for strength in strengths:
+            start = fit_linear(
+                inputs,
+                train.targets,
+                loss or nn.CrossEntropyLoss(),
+                len(train.classes),
+                decay=1 / (strength * len(train)),
+                transposed=transposed,
+                start=start,
+            )
+            fitted = cls(model.num_tokens, len(train.classes), num_types=model.num_types).eval()
+            fitted.load_state_dict({"weight": start[0], "bias": start[1], "idf": model.idf})
+            yield fitted
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Score texts.
+
+        Args:
+            input_ids: int64 [B, L].
+            attention_mask: bool [B, L], True where a token is; None when nothing is padding.
+            token_type_ids: int64 [B, L], 0 in the first text of a pair and 1 in the second.
+
+        Returns:
+            The logits, float [B, num_classes].
+        """
+        mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        if input_ids.dim() != 2 or mask.shape != input_ids.shape:
+            raise TrainingError(
+                f"TfidfLinear takes input_ids [B, L] and a mask of that shape; got {list(input_ids.shape)} and "
+                f"{list(mask.shape)}"
+            )
+        if not input_ids.shape[1]:
+            return self.bias.expand(len(input_ids), -1)
+        ids = input_ids
+        if token_type_ids is not None and self.num_types > 1:
+            ids = ids + token_type_ids * self.num_tokens
+        ids = ids.masked_fill(~mask, -1)
+        ordered = ids.sort(1).values
+        counts = torch.searchsorted(ordered, ordered, right=True) - torch.searchsorted(ordered, ordered)
+        there, ordered = ordered >= 0, ordered.clamp_min(0)
+        try:
+            each = self.idf[ordered] * there
+        except IndexError as error:
+            raise TrainingError(
+                f"a token number is outside 0 to {self.num_tokens - 1} (the batch has {int(input_ids.min())} to "
+                f"{int(input_ids.max())}): make the model with num_tokens=len(train.vocabulary)"
+            ) from error
+        # A token that is there n times adds its weight n times here, and n squared to the length, once for each.
+        length = (each.square() * counts).sum(1, keepdim=True).sqrt()
+        scores = F.embedding_bag(ordered, self.weight, per_sample_weights=each.to(self.weight.dtype), mode="sum")
+        return scores / length.clamp_min(1e-12) + self.bias
+
+    def _counted(self, train: Any) -> tuple[Tensor, Tensor]:
+        """The texts as rows of a sparse matrix, and its transpose; sets `idf`."""
+        ids, size = train.ids.astype(np.int64), self.idf.numel()
+        if train.types is not None:
+            ids = ids + train.types.astype(np.int64) * self.num_tokens
+        rows = np.repeat(np.arange(len(train)), train.lengths)
+        known = ids % self.num_tokens > _UNKNOWN
+        places, counts = np.unique(rows[known] * size + ids[known], return_counts=True)
+        rows, columns = places // size, places % size
+        with_it = np.bincount(columns, minlength=size)
+        idf = np.where(with_it > 0, np.log((1 + len(train)) / (1 + with_it)) + 1, 0.0)
+        self.idf.copy_(torch.from_numpy(idf))
+        values = counts * idf[columns]
+        lengths = np.sqrt(np.bincount(rows, values**2, minlength=len(train)))
+        values = (values / lengths[rows]).astype(np.float32)
+        by_column = np.argsort(columns, kind="stable")
+        return (
+            _sparse(rows, columns, values, (len(train), size)),
+            _sparse(columns[by_column], rows[by_column], values[by_column], (size, len(train))),
+        )
+
+
+def _sparse(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> Tensor:
+    starts = np.append(0, np.bincount(rows, minlength=shape[0]).cumsum())
+    first, second, numbers = (torch.from_numpy(each) for each in (starts, columns, values))
+    with warnings.catch_warnings():  # torch calls the format, which is eight times as fast as the other one, a beta
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(first, second, numbers, shape, check_invariants=False)
