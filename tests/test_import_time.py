@@ -33,8 +33,8 @@ training_s = time.process_time() - began
 print(json.dumps([torch_s, door_s, training_s, door, sorted(sys.modules), state() == before]))
 """
 
-# In processor time: other load on the machine hardly adds to it.
-LIMITS = {"door_s": 0.05, "training_s": 0.15}
+# In processor time, which other load changes less. The 144 files of dlkit take 0.15; what is heavy is named below.
+LIMITS = {"door_s": 0.05, "training_s": 0.2}
 
 
 @dataclass
