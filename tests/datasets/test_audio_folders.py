@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,6 +222,39 @@ def test_the_cache_gives_the_same_whether_full_or_empty(folder: Path, tmp_path: 
         torch.testing.assert_close(bare[index][0], first[index], rtol=0, atol=2e-6)
     assert again._cache is not None
     assert again._cache.used == 4 * AudioFolder(folder, sample_rate=RATE).lengths.sum()
+
+
+def test_what_is_too_long_to_keep_is_read_in_parts(tmp_path: Path) -> None:
+    size = 5 * 3600 * 16_000 * 2
+    soundfile.write(tmp_path / "long.wav", np.full(1_000, 0.5), 16_000, subtype="PCM_16")
+    head = bytearray((tmp_path / "long.wav").read_bytes()[:44])
+    head[40:44], head[4:8] = size.to_bytes(4, "little"), (size + 36).to_bytes(4, "little")
+    (tmp_path / "long.wav").write_bytes(head)
+    os.truncate(tmp_path / "long.wav", 44 + size)
+    soundfile.write(tmp_path / "short.wav", np.full(1_000, 0.5), 16_000)
+    ds = AudioFiles(tmp_path, seconds=0.05, cache="memory")
+    assert [float(ds[index].abs().max()) for index in (0, 1)] == [0, 0.5]
+    assert ds._cache is not None
+    assert ds._cache.used == 4_000
+    with pytest.raises(DataError, match=r"long\.wav: .* are more than"):
+        AudioFiles(tmp_path, cache="memory")[0]
+
+
+def test_what_is_stored_of_a_dataset_is_found_by_what_it_gives(folder: Path) -> None:
+    known = [
+        AudioFolder(folder, **options).identity
+        for options in (
+            {},
+            {"seconds": 0.1},
+            {"seconds": 0.2},
+            {"sample_rate": RATE},
+            {"seconds": 0.1, "crop": "random"},
+        )
+    ]
+    assert None not in known
+    assert len(set(known)) == len(known)
+    assert AudioFolder(folder, seconds=0.1).identity == known[1]
+    assert AudioFolder(folder, transform=lambda waveform: waveform).identity is None
 
 
 def test_bad_files_are_left_out_by_policy(tmp_path: Path) -> None:

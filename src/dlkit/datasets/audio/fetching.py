@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from dlkit.datasets.audio.decoding import Waveform
+from dlkit.datasets.audio.settings import AudioSettings
 from dlkit.datasets.files.fetching import Fetch, Fetched
 from dlkit.datasets.files.handover import sendable
 
@@ -58,11 +59,12 @@ class AudioFetch(Fetch):
 
     def _part(self, row: int, spot: float) -> Waveform:
         """What of a recording is used, decoded alone or cut out of the whole that is kept."""
-        if self.cache is None:
-            part: Waveform = self.settings.part(self.path_of(row), spot)
-            return part
+        settings: AudioSettings = self.settings
+        cache = self.cache
+        if cache is None or (cache.get(row, self.path_of) is None and settings.too_long(self.path_of(row))):
+            return settings.part(self.path_of(row), spot)
         whole = self.array(row)
-        start, count = self.settings.span(whole.shape[1], spot)
+        start, count = settings.span(whole.shape[1], spot)
         part = np.zeros((whole.shape[0], count), np.float32)
         part[:, : whole.shape[1] - start] = whole[:, start : start + count]
         return part

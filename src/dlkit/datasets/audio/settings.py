@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlkit._bounds import RATE
 from dlkit._opening import regular
-from dlkit.datasets.audio.decoding import SOUNDS, OpenAudio, Waveform, opened
+from dlkit.datasets.audio.decoding import MAX_SAMPLES, SOUNDS, OpenAudio, Waveform, opened
 from dlkit.datasets.files.decoder import Array, Decoder, read_with_status
 from dlkit.datasets.files.settings import FileOptions, FileSettings
 from dlkit.errors import ArgumentError
@@ -164,6 +164,21 @@ class AudioSettings(FileSettings):
         with self.open(path) as audio:
             start, count = self.span(audio.length(self.sample_rate), spot)
             return audio.waveform(sample_rate=self.sample_rate, mono=self.mono, start=start, count=count)
+
+    def too_long(self, path: Path) -> bool:
+        """Whether a recording, of which parts are used, is too long to be decoded and kept as a whole.
+
+        Args:
+            path: The file.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if self.length is None:
+            return False
+        with self.open(path) as audio:
+            longest: int = audio.channels * max(audio.frames, audio.length(self.sample_rate))
+        return longest > MAX_SAMPLES
 
     def span(self, length: int, spot: float) -> tuple[int, int]:
         """The first sample and the number of samples that are used of a recording.
