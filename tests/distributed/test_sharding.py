@@ -24,7 +24,7 @@ CASES = {
 }
 LONG = {
     "mlp with clipping, schedule, average": (2, {"model": "mlp", "clip": True, "schedule": True, "ema": True}),
-    "cnn with batchnorm and workers": (3, {"model": "cnn", "workers": 1, "ema": True}),
+    "cnn with batchnorm and workers, rehearsed": (3, {"model": "cnn", "workers": 1, "ema": True, "rehearsed": True}),
     "transformer in four": (4, {"model": "transformer", "ignored": True, "weights": True}),
     "blocks with skips, early stopping": (2, {"model": "resnet", "stopping": True, "epochs": 3}),
 }
