@@ -72,7 +72,7 @@ callbacks/learning_rate callbacks/loggers callbacks/progress callbacks/unfreeze 
 training/sources training/windows
 training/meaning training/units training/batches training/counting training/dealing training/outputs
 training/summing training/exchanging
-training/optimizing training/steps training/sharding
+training/forward training/optimizing training/steps training/sharding training/rounds
 training/closures
 training/judging training/loop training/signals training/handed training/identity training/schedules
 training/probing training/origin training/resuming training/continuing training/together

@@ -32,9 +32,9 @@ from dlkit.runs.history import History
 from dlkit.runs.state import Run
 from dlkit.runs.store import move_aside
 from dlkit.storage.files import atomic_write
+from dlkit.training.forward import Forward
 from dlkit.training.judging import Judge
 from dlkit.training.reuse_settings import ReuseFeatures
-from dlkit.training.steps import Forward
 from dlkit.training.trainer import Trainer
 from dlkit.transforms.audio import AudioPreprocessing
 

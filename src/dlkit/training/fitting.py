@@ -33,8 +33,9 @@ from dlkit.training.origin import Origin, Settings
 from dlkit.training.probing import marks_of
 from dlkit.training.reuse import Reuse
 from dlkit.training.reuse_settings import ReuseFeatures
+from dlkit.training.rounds import ShardedStep
 from dlkit.training.schedules import check_schedules
-from dlkit.training.sharding import ShardedStep, Sharding, sharded
+from dlkit.training.sharding import Sharding, sharded
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.sources import Source
 from dlkit.training.steps import CustomStep, StandardStep, Step

@@ -27,8 +27,8 @@ from dlkit.training import counting, dealing, meaning
 from dlkit.training.batches import on_device, to_device
 from dlkit.training.counting import Averaging, samples_of
 from dlkit.training.dealing import InTurns, to_send
+from dlkit.training.forward import Forward
 from dlkit.training.sources import Source, source_of
-from dlkit.training.steps import Forward
 from dlkit.training.units import Unit
 
 __all__ = ["Judge"]

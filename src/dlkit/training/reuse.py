@@ -23,9 +23,9 @@ from dlkit.storage.caches import make_room
 from dlkit.storage.files import folder_for, home, home_of
 from dlkit.training.batches import to_device
 from dlkit.training.dealing import InTurns, to_send
+from dlkit.training.forward import Forward
 from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.sources import Source, Wrapping, present
-from dlkit.training.steps import Forward
 from dlkit.training.watching import Fetched, in_order
 from dlkit.transfer._cut import Cut, SecondHalf, check_halves, check_training, find_cut, in_best_layout
 from dlkit.transfer.features import Features, FeatureStore, features_key, identity_of

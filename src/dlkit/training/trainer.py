@@ -29,12 +29,12 @@ from dlkit.runs.state import Run
 from dlkit.training import meaning, rehearsal, setup
 from dlkit.training.batches import is_channels_last
 from dlkit.training.fitting import Fitting, Request
+from dlkit.training.forward import Forward
 from dlkit.training.judging import Judge
 from dlkit.training.origin import Origin
 from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.sharding import check_shardable
 from dlkit.training.sources import Source, source_of
-from dlkit.training.steps import Forward
 
 __all__ = ["Trainer"]
 
