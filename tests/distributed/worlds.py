@@ -318,6 +318,23 @@ class Numbers(IterableDataset):
         yield from ((x[n], y[n]) for n in range(case.get("samples", {}).get(str(rank), 75)))
 
 
+class Shards(IterableDataset):
+    # files of uneven length, of which each share has some
+
+    def __init__(self, names=range(7)):
+        self.names = names
+
+    def share(self, place, of):
+        return Shards(self.names[place::of])
+
+    def __iter__(self):
+        for name in self.names:
+            read.add(name)
+            rows = slice(name * name, (name + 1) * (name + 1))
+            yield from zip(x[rows] + 0.1 * torch.randn(()), y[rows])
+
+
+read = set()
 if kind == "rows":
     from dlkit.datasets import CSVDataset
     from dlkit.models import TabularMLP
@@ -362,6 +379,8 @@ else:
     steps = 3 if kind == "windows" else None
 if kind in ("stream", "windows"):
     train = val = Stock(Numbers(), 4)
+elif kind == "shares":
+    train, val = Stock(Shards(), 3), [(x[:9], y[:9])]
 else:
     seen = TensorDataset(*data.tensors) if kind == "features" else data
     train, val = DataLoader(data, 4, shuffle=True), DataLoader(seen, 8)
@@ -370,7 +389,7 @@ reuse = kind != "features" or ReuseFeatures(views=3, cache=case.get("cache"))
 trainer = Trainer(model, loss, optimizer, metrics=["accuracy"], accumulate=4, device="cpu", reuse_features=reuse)
 history = trainer.fit(train, val, epochs=2, steps_per_epoch=steps)
 digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in model.state_dict().values())).hexdigest()
-print(json.dumps({"weights": digest, "rows": history.rows, "passed": passed[0]}))
+print(json.dumps({"weights": digest, "rows": history.rows, "passed": passed[0], "read": sorted(read)}))
 """
 
 

@@ -15,6 +15,7 @@ import dlkit
 from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint
 from dlkit.errors import ArgumentError, DataError
+from dlkit.loader import ELSEWHERE, LEFT_OUT
 from dlkit.training.sources import source_of
 
 
@@ -269,3 +270,27 @@ def test_a_run_on_such_a_stream_says_so():
     trainer = Trainer(model, None, torch.optim.SGD(model.parameters(), 0.1), step=step, progress=False, device="cpu")
     with pytest.warns(UserWarning, match=r"so each would count 2 times. Let its __iter__ take every n-th, itertools"):
         trainer.fit(DataLoader(Everything(divides=False), 4, num_workers=2))
+
+
+class Cut(IterableDataset):
+    """Numbers of which a share takes every n-th."""
+
+    def __init__(self, numbers: range = range(11)) -> None:
+        self.numbers = numbers
+
+    def share(self, place: int, of: int) -> Cut:
+        return Cut(self.numbers[place::of])
+
+    def __iter__(self):
+        yield from (number + round(100 * float(torch.rand(()))) for number in self.numbers)
+
+
+def test_shares_of_a_stream_begin_anywhere_and_leave_to_others_what_is_theirs():
+    source = source_of(DataLoader(Cut(), 2), 0, shares=3)
+    whole = list(source.batches(1))
+    assert [LEFT_OUT if batch is LEFT_OUT else len(batch) for batch in whole] == [2, 2, 2, 2, 2, 1]
+    for start in (3, 6):
+        assert [each.tolist() for each in source.batches(1, start)] == [each.tolist() for each in whole[start:]]
+    mine = list(source.batches(1, 3, lambda number: number % 3 == 1))
+    assert mine[0] is mine[2] is ELSEWHERE
+    assert torch.equal(mine[1], whole[4])

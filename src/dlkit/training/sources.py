@@ -17,8 +17,9 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, IterableDataset
 
+from dlkit import rng
 from dlkit.errors import ArgumentError, DataError
-from dlkit.loader import LEFT_OUT, DataLoader, Mine, dealt
+from dlkit.loader import ELSEWHERE, LEFT_OUT, DataLoader, Mine, dealt
 from dlkit.streams import Stream
 
 __all__ = ["Source", "Wrapping", "source_of"]
@@ -158,6 +159,41 @@ class _Ready(Source):
         return {"batches": len(self.ready)}
 
 
+class _Shares(Source):
+    """A stream whose dataset says how it is cut: a step takes one batch of each of so many shares of it.
+
+    A process opens the shares of its own batches only. Where one ends earlier, the steps go on with the others.
+    """
+
+    how, num_batches = "fast-forwarded", None
+
+    def __init__(self, loader: TorchDataLoader[Any], seed: int, count: int) -> None:
+        settings = {name: getattr(loader, name) for name in _STREAM_SETTINGS}
+        dataset: Any = loader.dataset
+        self.seed = seed
+        self._shares = [
+            Stream(TorchDataLoader(dataset.share(place, count), **settings), seed) for place in range(count)
+        ]
+
+    def batches(self, epoch: int, start: int = 0, mine: Mine = None) -> Iterator[Any]:
+        count = len(self._shares)
+        running = dict[int, Iterator[Any]]()
+        for place, stream in enumerate(self._shares):
+            if mine is None or mine(place):
+                stream.seed = rng.derive(self.seed, place)
+                running[place] = stream.batches(epoch, max(0, -(-(start - place) // count)))
+        while True:
+            step: list[Any] = [ELSEWHERE] * count
+            for place, batches in running.items():
+                step[place] = next(batches, LEFT_OUT)
+            if all(step[place] is LEFT_OUT for place in running):
+                return
+            yield from step
+
+    def describe(self) -> dict[str, Any]:
+        return {"shares": len(self._shares)}
+
+
 _STREAM_SETTINGS = (
     "batch_size",
     "drop_last",
@@ -171,13 +207,14 @@ _STREAM_SETTINGS = (
 )
 
 
-def source_of(loader: Any, seed: int, *, pin_memory: bool = False) -> Source:
+def source_of(loader: Any, seed: int, *, pin_memory: bool = False, shares: int = 1) -> Source:
     """Whatever the user hands over, as a `Source`.
 
     Args:
         loader: A `dlkit.DataLoader`, a stock `DataLoader`, or any iterable of batches.
         seed: What order and augmentation are derived from, unless a `dlkit.DataLoader` has its own.
         pin_memory: Put batches of rebuilt loaders into page-locked memory.
+        shares: Into how many shares a stream is cut, where its dataset says how: `share(place, of)` gives one of them.
 
     >>> list(source_of([1, 2, 3], seed=0).batches(epoch=0, start=1))
     [2, 3]
@@ -190,6 +227,8 @@ def source_of(loader: Any, seed: int, *, pin_memory: bool = False) -> Source:
     _check_no_name(loader)
     if isinstance(loader, list | tuple):
         return _Ready(loader)
+    if isinstance(loader, TorchDataLoader) and shares > 1 and callable(getattr(loader.dataset, "share", None)):
+        return _Shares(loader, seed, shares)
     if isinstance(loader, TorchDataLoader) and loader.persistent_workers:
         # Workers that live on draw on where the last epoch ended, so a resumed epoch could not be the same.
         settings = {name: getattr(loader, name) for name in _STREAM_SETTINGS}

@@ -350,7 +350,7 @@ class Trainer:
 
     def _sources(self, train: Any, val: Any) -> tuple[Source, Source | None]:
         pin, seed = self.device.type == "cuda", self.run.seed
-        source = source_of(train, seed, pin_memory=pin)
+        source = source_of(train, seed, pin_memory=pin, shares=self.run.accumulate)
         val_source = None if val is None else source_of(val, rng.derive(seed, rng.EVALUATE), pin_memory=pin)
         self.run.data, self.run.val_data = meaning.agreed(self.run.model, train, val)
         self._judge.unit()  # refuses a loss that does not fit the target

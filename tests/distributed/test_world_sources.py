@@ -29,6 +29,18 @@ def test_a_stream_that_ends_earlier_in_one_process_lets_the_others_go_on(tmp_pat
     assert found[0]["rows"][-1]["step"] == 10
 
 
+def test_a_stream_that_says_how_is_read_in_shares(tmp_path: Path) -> None:
+    """Each process reads its files only, whichever end first; 1 to 4 processes, the same bits."""
+    (whole,) = trained(1, tmp_path, kind="shares")
+    assert whole.pop("read") == list(range(7))
+    assert whole["rows"][0]["step"] == 6  # the longest share has 5 + 13 rows, in batches of 3
+    for size in (2, 3, 4):
+        found = trained(size, tmp_path, kind="shares")
+        read = [each.pop("read") for each in found]
+        assert sorted(name for names in read for name in names) == list(range(7))
+        assert found == [whole] * size
+
+
 @pytest.mark.parametrize("cache", [True, False])
 def test_each_process_computes_the_features_of_its_share(cache: bool, tmp_path: Path) -> None:
     """With random views; what one process has stored is what three find, and the other way round."""
