@@ -232,7 +232,7 @@ class Application:
         return answer
 
     def _asked_model(self, request: Request) -> Loaded:
-        name = request.query_params.get("model")
+        name = _query(request).get("model")
         if name is None and len(self.models) == 1:
             return next(iter(self.models.values())).now
         if name is None:
@@ -246,7 +246,7 @@ class Application:
 
     def _deadline(self, request: Request) -> Deadline:
         """When the time of a request is over: the server's limit, or less if the client says so."""
-        given, most = request.query_params.get("timeout"), self._limits.seconds
+        given, most = _query(request).get("timeout"), self._limits.seconds
         try:
             seconds = most if given is None else float(given)
         except ValueError:
@@ -331,8 +331,13 @@ async def _off_loop(size: int, function: Any, *arguments: Any) -> Any:
     return await asyncio.to_thread(functools.partial(function, *arguments))
 
 
+def _query(request: Request) -> Mapping[str, str]:
+    """What stands behind the question mark, if anything does."""
+    return request.query_params if request.scope["query_string"] else {}
+
+
 def _whole(request: Request, name: str, *, most: int) -> int | None:
-    given = request.query_params.get(name)
+    given = _query(request).get(name)
     if given is None:
         return None
     if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= most):

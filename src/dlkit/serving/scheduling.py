@@ -31,6 +31,7 @@ __all__ = ["Answer", "Deadline", "Job", "Scheduler"]
 _BATCH = 64
 _MEMORY = 0.9  # of the average time that an input takes
 _QUICK = 0.003  # seconds of the processor for a batch of single inputs, up to which no other thread is asked
+_SAMPLE = 16  # of so many batches one is timed: asking for the processor's time takes longer than a row
 _SHARE = 0.25  # of the queue, the most that one request counts for: a table of many rows keeps nobody out
 
 
@@ -118,7 +119,8 @@ class Scheduler:
 
     def __init__(self, *, queue: int, workers: int, threads: int, batch: int | None = None) -> None:
         self.queue, self.workers, self.threads, self._batch = queue, workers, threads, batch
-        self.waiting = self.computing = self._taken = 0
+        self.waiting = self.computing = self._taken = self._batches = 0
+        self._most = math.ceil(queue * _SHARE)  # places in the queue that one request takes
         self._jobs, self._ready, self._stopping = deque[Job](), threading.Condition(), False
         self._quick = dict[asyncio.AbstractEventLoop, deque[Job]]()
         self._pace = weakref.WeakKeyDictionary[Loaded, float]()  # seconds of the processor for a batch of single inputs
@@ -172,7 +174,7 @@ class Scheduler:
 
     def _places(self, job: Job) -> int:
         """How much of the queue a request takes while it waits: its inputs, and no more than its share."""
-        return min(job.size, math.ceil(self.queue * _SHARE))
+        return min(job.size, self._most)
 
     def refusal(self) -> RefusedError:
         """What is said when the queue is full."""
@@ -205,15 +207,18 @@ class Scheduler:
 
     def _computed(self, jobs: list[Job]) -> list[tuple[Job, Answer | RefusedError]]:
         """What each request gets, and how long that took."""
-        begun, used, size = time.monotonic(), time.thread_time(), sum(job.size for job in jobs)
+        begun, size, first = time.monotonic(), sum(job.size for job in jobs), jobs[0]
+        self._batches += 1
+        timed = first.small and (first.loaded not in self._pace or not self._batches % _SAMPLE)
+        used = time.thread_time() if timed else 0.0
         outcomes = self._answers(jobs)
-        took, used, first = time.monotonic() - begun, time.thread_time() - used, jobs[0]
+        if timed:
+            used = time.thread_time() - used
+            self._pace[first.loaded] = (self._pace.get(first.loaded, used) + used) / 2
         with self._ready:
             self.computing -= size
-            self._seconds = _MEMORY * self._seconds + (1 - _MEMORY) * took / max(1, size)
-            if first.small:
-                before = self._pace.get(first.loaded, used)
-                self._pace[first.loaded] = _MEMORY * before + (1 - _MEMORY) * used
+            each = (time.monotonic() - begun) / max(1, size)
+            self._seconds = _MEMORY * self._seconds + (1 - _MEMORY) * each
         return list(zip(jobs, outcomes, strict=True))
 
     def _awaited(self) -> list[Job]:
