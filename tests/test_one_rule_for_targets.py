@@ -112,6 +112,16 @@ def test_any_labels_mean_the_same_to_all(labels, images, tmp_path):
     assert others == [first] * 3, labels
 
 
+def test_another_columns_decimal_mark_counts_for_the_target_of_all(images, tmp_path):
+    """Beside "0,5" a "1.234" is a thousand, whoever reads the file."""
+    rows = [f"img/{number - 100}.png;{number},5;1.{number}" for number in range(100, 140)]
+    (tmp_path / "t.csv").write_text("file;x;label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    first, *others = meanings(tmp_path / "t.csv", images)
+    assert first[0] == "regression"
+    assert first[2][:2] == [1100.0, 1101.0]
+    assert others == [first] * 3
+
+
 @pytest.mark.parametrize(
     ("values", "task", "classes"),
     [
@@ -209,7 +219,7 @@ def test_the_model_file_keeps_what_the_datasets_said(name, images, tmp_path):
 def test_train_and_its_command_write_the_same_meaning(name, tmp_path, capfd):
     task, classes, _ = meanings(CASES / name, tmp_path, only=TextDataset)[0]
     path = with_a_number(CASES / name, tmp_path)
-    reading = {"target": "label"} if task == "regression" else {"target": "label", "text": "file"}
+    reading = {"target": "label"} if task == "regression" else {"target": "label", "text": "file", "arch": "bag"}
     done = train(path, epochs=1, out=tmp_path / "a", device="cpu", progress=False, **reading)
     options = [f"--{option}={value}" for option, value in reading.items()]
     with pytest.raises(SystemExit) as left:

@@ -133,15 +133,6 @@ class ColumnarFile:
                 yield Block(number, number + 1, before), None
             before += rows
 
-    def total(self, block: Block, table: Table) -> float:
-        """See `BlockFile`.
-
-        Args:
-            block: Makes no difference.
-            table: Makes no difference.
-        """
-        return float(sum(self._groups()))
-
     def whole(self) -> Table:
         """All rows."""
         names, origin = self.names, self.source.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
 from os import PathLike
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
@@ -353,7 +354,7 @@ def _read(
     rows = read_rows(source, roles, reading, reader, budget=options.get("memory_bytes", 1 << 30))
     if rows.targets is None:
         return rows, None
-    meaning = reader.find(rows.target_cells())
+    meaning = replace(reader, decimal=rows.decimal).find(rows.target_cells())
     return rows.without(meaning.encode(rows.target_cells())[1], reading), meaning
 
 

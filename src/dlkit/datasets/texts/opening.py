@@ -67,13 +67,11 @@ class TextReading(ReadOptions):
         format: See `TextArguments`.
         quotes: See `TextArguments`.
         pattern: See `TextArguments`.
-        numeric: None of the columns: texts are no numbers, and targets are read as text.
     """
 
     format: Format = "auto"
     quotes: bool | None = None
     pattern: str = "*.txt"
-    numeric: frozenset[str] | None = frozenset()
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Self:

@@ -61,6 +61,7 @@ class TextRows:
         targets: The target of each row as text, None for unlabelled texts.
         groups: The group of each row, None where none was asked for.
         times: The same of the moment, as text.
+        decimal: The decimal mark of the source's numbers; "" where nothing tells.
         numbers: int64 [N], of each row among all that were read.
         places: Maps such a number to where the row stands.
         notes: How the source was understood.
@@ -78,6 +79,7 @@ class TextRows:
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = field(default=(), repr=False)
     columns: tuple[tuple[str, ...], ...] = ()
+    decimal: str = ""
     target_column: str | None = None
 
     def __len__(self) -> int:
@@ -197,6 +199,7 @@ class _Collected:
         self.targets, self.groups, self.times = list[Cells](), list[Cells](), list[Cells]()
         self.numbers, self.starts, self.places = list[Array](), [0], list[Any]()
         self.skipped: list[Skipped] = []
+        self.decimal = ""
 
     def add(self, table: Table) -> None:
         """Take the rows of a table, or stop at the first bad one, or leave the bad ones out.
@@ -204,6 +207,7 @@ class _Collected:
         Args:
             table: With all columns that were asked for.
         """
+        self.decimal = self.decimal or table.decimal.sign
         texts, problems = texts_of(table, self.columns)
         if self.target is not None:
             targets, wrong = self.reader.spelled(text_of(table.columns[self.target]))
@@ -249,6 +253,7 @@ class _Collected:
             notes=(self.source.how,),
             skipped=tuple(skipped),
             columns=self.columns if named else (),
+            decimal=self.decimal,
             target_column=self.target if named and self.target != _GIVEN else None,
         )
 
