@@ -100,6 +100,45 @@ def test_errors_of_a_regression_come_in_the_units_of_the_file(members: Path, tmp
     assert trained.metrics["mae"] < prices.std()
 
 
+@pytest.fixture(scope="module")
+def imbalanced() -> pd.DataFrame:
+    """Of some hundred rows a few are "yes", which no column tells for sure."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=600)
+    return pd.DataFrame({"x": x, "rare": np.where(x + 0.7 * rng.normal(size=600) > 2.1, "yes", "no")})
+
+
+@pytest.mark.parametrize("arch", ["mlp", "boosting"])
+def test_weights_make_the_model_answer_with_a_rare_class(imbalanced: pd.DataFrame, tmp_path: Path, arch: str) -> None:
+    options: dict[str, Any] = {"target": "rare", "arch": arch} | ({"epochs": 8} if arch == "mlp" else {}) | QUIET
+    plain = train(imbalanced, out=tmp_path / "plain", **options)
+    weighed = train(imbalanced, out=tmp_path / "weighed", class_weights="balanced", **options)
+    found = [run.standing.classes[1].predicted for run in (plain, weighed) if run.standing is not None]
+    assert found[1] > found[0] or (arch == "boosting" and weighed.metrics["loss"] != plain.metrics["loss"])
+    with pytest.raises(ResumeError, match="class_weights: there 'balanced', now None"):
+        train(imbalanced, out=tmp_path / "weighed", **options)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("even", "class_weights must be 'balanced' or a weight for each class, not 'even'"),
+        ({"yes": 2.0}, r"must have a weight for each class \(no, yes\), and has them for yes"),
+        ({"yes": 2.0, "no": 0.0}, "must be numbers above 0"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_classes_are_refused(
+    imbalanced: pd.DataFrame, tmp_path: Path, weights: Any, message: str
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        train(imbalanced, target="rare", class_weights=weights, out=tmp_path, **QUIET)
+
+
+def test_a_regression_has_no_classes_to_weigh(members: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="this is a regression, which has no classes"):
+        train(members, target="price", class_weights="balanced", out=tmp_path, **QUIET)
+
+
 def test_texts_become_a_model_file(tmp_path: Path) -> None:
     rows = [
         (f"number {n}: {word}", verdict) for n in range(60) for word, verdict in (("great", "good"), ("dull", "bad"))

@@ -69,6 +69,10 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     patience: Annotated[int | None, typer.Option(help="Epochs without improvement to wait.", min=1)] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=8)] = None,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(metavar="WEIGHTS", help="balanced: rare classes count as much; or no=1,yes=20."),
+    ] = None,
     sample_rate: Annotated[int | None, typer.Option(metavar="HERTZ", help="Of sounds, which are resampled.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Of sounds; longer ones are cut.")] = None,
     tokenizer: Annotated[
@@ -120,6 +124,7 @@ def train(
         "freeze": freeze,
         "views": views,
         "image_size": image_size,
+        "class_weights": _weights(class_weights),
         "sample_rate": sample_rate,
         "seconds": seconds,
         "epochs": epochs,
@@ -156,6 +161,16 @@ def train(
         {**document, "standing": dataclasses.asdict(worth)},
         as_json=json,
     )
+
+
+def _weights(given: str | None) -> Any:
+    if given is None or "=" not in given:
+        return given
+    try:
+        named = [each.rpartition("=") for each in given.split(",")]
+        return {name: float(weight) for name, _, weight in named}
+    except ValueError as error:
+        raise typer.BadParameter(f"{given!r} are no weights; they look like no=1,yes=20") from error
 
 
 def _trained(data: str, options: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlkit import rng
@@ -34,7 +35,7 @@ from dlkit.transfer.models import create_model
 from dlkit.transforms import Augment, Preprocessing, for_evaluation
 from dlkit.transforms.audio import AudioAugment, AudioPreprocessing, LogMel
 
-__all__ = ["BACKBONE", "Choice", "ENOUGH_HERTZ", "Wish", "choose", "listening_to", "models_for"]
+__all__ = ["BACKBONE", "Choice", "ENOUGH_HERTZ", "Wish", "choose", "class_weights", "listening_to", "models_for"]
 
 #: Torchvision's, because its weights come with a hash that is checked; small, known to everybody, and good frozen.
 BACKBONE = "torchvision/resnet18"
@@ -56,6 +57,7 @@ class Wish:
         image_size: See `train`.
         sample_rate: See `train`.
         seconds: See `train`.
+        class_weights: See `train`.
         seed: See `train`.
     """
 
@@ -67,6 +69,7 @@ class Wish:
     image_size: int | None = None
     sample_rate: int | None = None
     seconds: float | None = None
+    class_weights: str | Mapping[str, float] | None = None
     seed: int = 0
 
 
@@ -121,12 +124,55 @@ def choose(data: Data, wish: Wish) -> Choice:
         ArgumentError: what was said does not go together, or is not known.
         DownloadError: pretrained weights are needed and could not be fetched; the message says what to do without.
     """
+    weights = None if wish.class_weights is None else class_weights(data, wish.class_weights)
     with rng.isolated(rng.derive(wish.seed, rng.MODEL)):
-        if data.kind == "table":
-            return _for_table(data, wish)
-        if data.kind == "sounds":
-            return _for_sounds(data, wish)
-        return _for_texts(data, wish) if data.kind == "text" else _for_images(data, wish)
+        choice = _chosen(data, wish)
+    if weights is not None:
+        choice.loss = nn.CrossEntropyLoss(weight=weights)
+        told = ", ".join(f"{name} {weight:.4g}" for name, weight in zip(data.classes, weights.tolist(), strict=True))
+        choice.why.append(f"weights of the classes in the loss: {told}"[:500])
+    return choice
+
+
+def _chosen(data: Data, wish: Wish) -> Choice:
+    if data.kind == "table":
+        return _for_table(data, wish)
+    if data.kind == "sounds":
+        return _for_sounds(data, wish)
+    return _for_texts(data, wish) if data.kind == "text" else _for_images(data, wish)
+
+
+def class_weights(data: Data, given: str | Mapping[str, float]) -> Tensor:
+    """What each class counts in the loss.
+
+    Args:
+        data: Of a classification.
+        given: "balanced", so that all classes together count the same, however rare: samples / (classes * samples of
+            the class), as scikit-learn has it; or a weight above 0 for each class by its name.
+
+    Returns:
+        float32 [classes].
+
+    Raises:
+        ArgumentError: there are no classes, or the weights are not theirs.
+    """
+    if data.task != "classification":
+        raise ArgumentError(
+            f"class_weights={given!r}: this is a {data.task}, which has no classes of which one is right"
+        )
+    if isinstance(given, str):
+        if given != "balanced":
+            raise ArgumentError(f"class_weights must be 'balanced' or a weight for each class, not {given!r}")
+        counts = torch.bincount(data.train.targets.long(), minlength=len(data.classes))
+        return (len(data.train.targets) / (len(data.classes) * counts.clamp_min(1))).float()
+    if set(given) != set(data.classes):
+        raise ArgumentError(
+            f"class_weights must have a weight for each class ({', '.join(data.classes)[:300]}), and has them for "
+            f"{', '.join(map(str, given))[:300]}"
+        )
+    if not all(0 < float(weight) < math.inf for weight in given.values()):
+        raise ArgumentError(f"class_weights must be numbers above 0, not {dict(given)!r:.300}")
+    return torch.tensor([float(given[name]) for name in data.classes])
 
 
 def models_for(kind: str) -> list[str]:
@@ -204,6 +250,9 @@ def _mlp(data: Data, wish: Wish, **settings: Any) -> Choice:
 
 
 def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
+    weights: dict[str, Any] = {}
+    if wish.class_weights is not None:
+        weights = {"class_weight": dict(enumerate(class_weights(data, wish.class_weights).tolist()))}
     return Choice(
         arch="boosting",
         model=TabularTrees(data.train.schema),
@@ -211,7 +260,7 @@ def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
         epochs=1,
         batch_size=1024,
         patience=1,
-        fit=lambda: (TabularTrees.for_data(data.train, seed=wish.seed), data, ""),
+        fit=lambda: (TabularTrees.for_data(data.train, seed=wish.seed, **weights), data, ""),
         why=["model: TabularTrees, scikit-learn's HistGradientBoosting with its own settings"],
         **settings,
     )
@@ -240,7 +289,7 @@ def _for_texts(data: Data, wish: Wish) -> Choice:
             epochs=1,
             batch_size=256,
             patience=1,
-            fit=lambda: _fitted_to_texts(data),
+            fit=lambda: _fitted_to_texts(data, wish),
             why=["model: TfidfLinear, logistic regression on TF-IDF"],
         )
     return Choice(
@@ -298,12 +347,14 @@ def listening_to(prepared: AudioPreprocessing) -> LogMel:
     return LogMel(sample_rate=rate, num_mels=SMALLEST, window=rate // 20, hop=rate // 100)
 
 
-def _fitted_to_texts(data: Data) -> tuple[nn.Module, Data, str]:
+def _fitted_to_texts(data: Data, wish: Wish) -> tuple[nn.Module, Data, str]:
     """Of several ways to cut a text, and strengths, what has the smallest loss on the validation part."""
     found: list[tuple[float, str, nn.Module, Data]] = []
+    weights = None if wish.class_weights is None else class_weights(data, wish.class_weights)
+    loss = nn.CrossEntropyLoss(weight=weights)
     for name, cut in _cuts(data):
-        for strength, fitted in zip(_STRENGTHS, TfidfLinear.path(cut.train, _STRENGTHS), strict=True):
-            value = _loss_on(fitted, cut.val)
+        for strength, fitted in zip(_STRENGTHS, TfidfLinear.path(cut.train, _STRENGTHS, loss), strict=True):
+            value = _loss_on(fitted, cut.val, weights)
             found.append((value, f"{name}, strength {strength:g} (validation loss {value:.4g})", fitted, cut))
             if len(found) > 1 and found[-2][3] is cut and value > found[-2][0]:
                 break
@@ -328,11 +379,10 @@ def _cuts(data: Data) -> Iterator[tuple[str, Data]]:
 
 
 @torch.no_grad()
-def _loss_on(model: nn.Module, part: Any) -> float:
-    total = 0.0
-    for inputs, targets in DataLoader(part, 256):
-        total += float(F.cross_entropy(model(**inputs), targets, reduction="sum"))
-    return total / len(part)
+def _loss_on(model: nn.Module, part: Any, weights: Tensor | None) -> float:
+    batches = [(model(**inputs), targets) for inputs, targets in DataLoader(part, 256)]
+    outputs, targets = (torch.cat(each) for each in zip(*batches, strict=True))
+    return float(F.cross_entropy(outputs, targets, weight=weights))
 
 
 _STRENGTHS = (1, 4, 16, 64)

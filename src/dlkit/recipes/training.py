@@ -86,6 +86,7 @@ def train(
     freeze: bool | None = None,
     views: int | None = None,
     image_size: int | None = None,
+    class_weights: str | Mapping[str, float] | None = None,
     sample_rate: int | None = None,
     seconds: float | None = None,
     epochs: int | None = None,
@@ -118,6 +119,8 @@ def train(
         freeze: Whether only the head learns; None for "yes, if the backbone is pretrained".
         views: Of a frozen backbone: so many random views (crops, mirror images) of each image, stored once.
         image_size: Side of the images in pixels; None for the model's own.
+        class_weights: What each class counts in the loss: "balanced" makes up for rare ones, so that the model answers
+            with them, at the cost of plain accuracy; or a weight for each class by its name. None: each sample as much.
         sample_rate: Of sounds, in Hz; None for that of the files, but no more than 16,000.
         seconds: Of sounds: longer ones are cut, at random places in training. None for what 19 in 20 do not exceed, but
             no more than five.
@@ -158,6 +161,7 @@ def train(
         freeze=freeze,
         views=views,
         image_size=image_size,
+        class_weights=class_weights,
         sample_rate=sample_rate,
         seconds=seconds,
         seed=seed,
@@ -327,6 +331,9 @@ def _settings(data: Data, choice: Choice, wish: Wish) -> dict[str, Any]:
     if choice.preprocessing is not None:
         settings |= {"frozen": choice.frozen, "views": wish.views, **_size_of(choice.preprocessing)}
         settings |= {"weights": None if wish.weights is None else str(wish.weights), "pretrained": wish.pretrained}
+    if wish.class_weights is not None:
+        said = wish.class_weights
+        settings["class_weights"] = said if isinstance(said, str) else dict(said)
     return {**settings, "seed": wish.seed}
 
 
