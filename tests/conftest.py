@@ -135,15 +135,8 @@ SLOW = [
     "training/test_continuing",
     "training/test_judged",
     "datasets/test_batches_left_out",
-    "distributed/test_worlds",
-    "distributed/test_sharding",
-    "distributed/test_judging",
-    "distributed/test_world_sources",
-    "distributed/test_launching",
-    "distributed/test_world_kills",
     "serving/test_running",
     "tables/test_one_pipeline::test_a_file_means_the_same_in_memory_and_in_blocks_of_any_size",
-    "serving/test_running::test_a_server_from_its_start_to_its_end",
 ]
 
 # Workers that are new processes ("forkserver") are forked from one that has imported what takes seconds; dlkit treats

@@ -434,12 +434,16 @@ def test_a_copy_in_the_background_is_not_reached_by_training(tmp_path):
     assert snapshot.take(tied)["a"].data_ptr() == first, "its memory is used again"
 
 
+# Read what the processes of a run send each other, in memory or in a temporary folder of the user's alone.
+FROM_OURSELVES = {"launching.py", "training/dealing.py"}
+
+
 def test_pickle_is_never_a_way_in():
-    """`torch.load` without `weights_only=True`, and pickle itself, are not used anywhere in the library."""
+    """`torch.load` without `weights_only=True`, and pickle itself, read nothing but what a run's own processes send."""
     source = Path(load_checkpoint.__code__.co_filename).parents[1]
     for path in source.rglob("*.py"):
         text = "\n".join(line for line in path.read_text().splitlines() if ">>>" not in line)
         assert "weights_only=False" not in text, path
-        assert "pickle.load" not in text, path
+        assert "pickle.load" not in text or path.relative_to(source).as_posix() in FROM_OURSELVES, path
         for call in text.split("torch.load(")[1:]:
             assert "weights_only=True" in call[:120] or call.startswith(("...", "`")), path

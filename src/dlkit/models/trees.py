@@ -49,7 +49,7 @@ class TabularTrees(nn.Module):
 
     >>> import pandas as pd
     >>> from dlkit.datasets import CSVDataset
-    >>> train = CSVDataset(pd.DataFrame({"x": range(80), "y": ["no"] * 40 + ["yes"] * 40}), target="y")
+    >>> train = CSVDataset(pd.DataFrame({"x": [n / 2 for n in range(80)], "y": ["no"] * 40 + ["yes"] * 40}), target="y")
     >>> TabularTrees.for_data(train)(train.numeric[:2]).argmax(1)
     tensor([0, 0])
     """
