@@ -7,7 +7,8 @@ places of WAV files; the same out of what is kept decoded; whole FLAC files; who
 threads in this process and with one worker; a plain `Dataset` over soundfile (as torchaudio's tutorials have it: seek,
 read floats, mix, resample with soxr, log-mel, one by one) with as many workers as cores; the same with librosa's own
 functions; Hugging Face datasets (whose decoder is torchcodec); SPDL (its threads, and its own parser for WAV). It says
-which of them do not load: the last two need FFmpeg. All but librosa compute log-mel by the same code.
+which of them do not load (pip install librosa datasets torchcodec spdl-core spdl-io; torchcodec needs FFmpeg, and so
+does SPDL for FLAC and MP3). All but librosa compute log-mel by the same code.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ KINDS = {
     "decoded": "pixels and other arrays decoded from files, for later epochs and runs",
     "features": "what the frozen part of a model gave for each sample",
     "notmnist": "the data set notMNIST",
-    "scans": "which files a large folder holds",
+    "scans": "which files a large folder holds, and how long recordings are",
     "tables": "tables fetched from addresses, and copies in UTF-8",
     "text": "texts as the numbers of a vocabulary",
     "weights": "downloaded weights of models",

@@ -31,6 +31,7 @@ from dlkit.datasets.audio.readers import (
     ends,
     reader,
     torchcodec,
+    usual_wave,
 )
 from dlkit.datasets.files.decoder import Decoder
 from dlkit.errors import ArgumentError, DataError, DlkitError
@@ -108,12 +109,19 @@ class OpenAudio:
         frames: Samples of each channel.
     """
 
+    format: str
+    sample_rate: int
+    channels: int
+    frames: int
+    _file: Reader
+
     def __init__(self, source: str | os.PathLike[str] | bytes, name: str) -> None:
         self.name = name
         self._source: Any = source
-        if not isinstance(source, bytes):
+        found: Reader | None = None if isinstance(source, bytes) else usual_wave(source)
+        if found is None and not isinstance(source, bytes):
             regular(source, noun="sound file")
-        self._file: Reader = self._guarded(lambda: reader(source))
+        self._file = found or self._guarded(lambda: reader(source))
         try:
             self.format, self.sample_rate, self.channels, self.frames = self._file.facts
             self._check_header()

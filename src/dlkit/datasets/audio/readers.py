@@ -10,6 +10,7 @@ import os
 import re
 import struct
 import tempfile
+import threading
 from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -48,6 +49,7 @@ _AS_INT32 = {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
 #: At least so many frames libsndfile gives where a header does not say how many there are.
 UNKNOWN = 1 << 62
 _WAVE_HEAD = 1024
+_SCRATCH = 1 << 20
 _MP3_LEAD = 10 * 1152
 _OGG_TAIL = 1 << 17  # bytes: two pages at least
 _OGG_PAGE = re.compile(rb"OggS\0.(.{8})", re.S)
@@ -113,9 +115,20 @@ def reader(source: str | os.PathLike[str] | bytes) -> Reader:
     if isinstance(source, bytes):
         return _SoundFile(source)
     path = os.fspath(source)
-    if ends(path, TORCHCODEC):
-        return _TorchCodec(path)
-    return (_Wave.of(path) if ends(path, "wav wave") else None) or _SoundFile(path)
+    return _TorchCodec(path) if ends(path, TORCHCODEC) else _SoundFile(path)
+
+
+def usual_wave(path: str | os.PathLike[str]) -> Reader | None:
+    """A usual WAV file of 16 bits, open; None for any other file, and where libsndfile should decide.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataNotFoundError: there is none.
+        DataError: what is there is not a file.
+    """
+    return _Wave.of(os.fspath(path)) if ends(os.fspath(path), "wav wave") else None
 
 
 class _Wave(Reader):
@@ -144,14 +157,28 @@ class _Wave(Reader):
         width = 2 * self.facts.channels
         count = min(count, self.facts.frames - start)
         self._file.seek(self._begin + start * width)
-        raw = np.empty((count, self.facts.channels), np.dtype("<i2"))
-        done, left = 0, raw.reshape(-1).view(np.uint8).data
+        # Memory that is used again: fresh one costs more than the copying. All that is read is converted at once.
+        left = _scratch(count * width)
+        raw = np.frombuffer(left, "<i2").reshape(count, self.facts.channels)
+        done = 0
         while done < len(left) and (more := self._file.readinto(left[done:])):  # type: ignore[attr-defined]
             done += more
         return raw[: done // width]
 
     def close(self) -> None:
         self._file.close()
+
+
+_kept = threading.local()
+
+
+def _scratch(size: int) -> memoryview:
+    """Bytes of this thread, with arbitrary content; the next call in the thread gives the same ones."""
+    if size > _SCRATCH:
+        return memoryview(bytearray(size))
+    if not hasattr(_kept, "bytes"):
+        _kept.bytes = bytearray(_SCRATCH)
+    return memoryview(_kept.bytes)[:size]
 
 
 def _usual(head: bytes, size: int) -> tuple[Facts, int] | None:

@@ -212,10 +212,13 @@ def resample(waveform: npt.NDArray[np.float32], rate: int, to: int) -> npt.NDArr
     if rate == to:
         return waveform
     module = require("soxr", extra="audio")
-    made = np.zeros((len(waveform), resampled_length(waveform.shape[1], rate, to)), np.float32)
-    for channel, out in zip(waveform, made, strict=True):
-        found = module.resample(np.ascontiguousarray(channel), rate, to, quality="HQ")[: len(out)]
-        out[: len(found)] = found
+    length = resampled_length(waveform.shape[1], rate, to)
+    found = [module.resample(np.ascontiguousarray(channel), rate, to, quality="HQ")[:length] for channel in waveform]
+    if len(found) == 1 and len(found[0]) == length:
+        return np.asarray(found[0])[None]
+    made = np.zeros((len(waveform), length), np.float32)
+    for channel, out in zip(found, made, strict=True):
+        out[: len(channel)] = channel
     return made
 
 
