@@ -49,6 +49,8 @@ class Stream:
         self._stateful = _stateful_part(iterable)
         self._inexact = "" if self._stateful is None else _loses(self._stateful)
         self._given, self._repeats = 0, _repeats_of(iterable)
+        #: The first batch, for who compares it with that of other processes, and then lets it go.
+        self.begins: Any = None
         self._saved: dict[str, Any] = {}
         self._lender = Lender(draws=True)  # an iterator cannot be asked for a batch twice
         self.how = "fast-forwarded"
@@ -90,6 +92,8 @@ class Stream:
                     self._look_for_repeats(_END)
                 return
             self._given = number + 1
+            if number == 0:
+                self.begins = batch
             if first == 0:
                 self._look_for_repeats(batch)
             if number >= start:

@@ -29,6 +29,13 @@ def test_a_stream_that_ends_earlier_in_one_process_lets_the_others_go_on(tmp_pat
     assert found[0]["rows"][-1]["step"] == 10
 
 
+def test_a_stream_that_is_split_by_rank_already_is_refused(tmp_path: Path) -> None:
+    case = {"folder": str(tmp_path), "kind": "stream", "split": True}
+    for code, _, errors in ends(start(2, case, tmp_path, SOURCES)):
+        assert code == 1
+        assert "process 1 reads another stream than process 0: leave out what splits it by rank" in errors
+
+
 def test_a_stream_that_says_how_is_read_in_shares(tmp_path: Path) -> None:
     """Each process reads its files only, whichever end first; 1 to 4 processes, the same bits."""
     (whole,) = trained(1, tmp_path, kind="shares")

@@ -315,7 +315,8 @@ class Counting(nn.Module):
 
 class Numbers(IterableDataset):
     def __iter__(self):
-        yield from ((x[n], y[n]) for n in range(case.get("samples", {}).get(str(rank), 75)))
+        first = rank if case.get("split") else 0
+        yield from ((x[n], y[n]) for n in range(first, case.get("samples", {}).get(str(rank), 75)))
 
 
 class Shards(IterableDataset):

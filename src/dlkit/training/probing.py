@@ -26,7 +26,7 @@ from dlkit.loader import DataLoader
 from dlkit.training.sources import Source
 from dlkit.wrappers import unwrap
 
-__all__ = ["differing", "marks_of"]
+__all__ = ["alike", "differing", "mark_of", "marks_of"]
 
 _SAMPLES = 5
 _PARTS = 8
@@ -80,6 +80,25 @@ def differing(saved: Mapping[str, Any] | None, now: Mapping[str, Any] | None) ->
     if not _alike(saved.get("samples"), now["samples"]):
         return "training data: other samples (some of the first epoch were compared), or prepared otherwise"
     return None
+
+
+def mark_of(value: Any) -> Any:
+    """The mark of a sample or a batch, as plain data.
+
+    Args:
+        value: Any.
+    """
+    return _mark(value)
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two marks are those of one sample or batch.
+
+    Args:
+        one: From `mark_of`.
+        other: From `mark_of`, in this process or another.
+    """
+    return _alike(one, other)
 
 
 def _spread(count: int) -> list[int]:

@@ -19,7 +19,9 @@ from dlkit._version import __version__
 from dlkit.errors import ArgumentError, CheckpointError, TrainingError
 from dlkit.loader import ELSEWHERE, Mine
 from dlkit.runs.state import Run
+from dlkit.streams import Stream
 from dlkit.training.origin import Settings
+from dlkit.training.probing import alike, mark_of
 from dlkit.training.sources import Source, Wrapping
 
 __all__ = ["Dealt", "check", "check_folders", "leave_the_same"]
@@ -38,7 +40,7 @@ class Dealt(Wrapping):
 
     def __init__(self, source: Source, run: Run) -> None:
         super().__init__(source)
-        self._run = run
+        self._run, self._compared = run, False
 
     def batches(self, epoch: int, start: int = 0, mine: Mine = None) -> Iterator[Any]:
         world, together = self._run.world, self._run.accumulate
@@ -54,9 +56,28 @@ class Dealt(Wrapping):
         while True:
             group = list(itertools.islice(batches, together))
             longest = max(row[0] for row in world.numbers([len(group)]))
+            self._check_same()
             yield from [*group, *[ELSEWHERE] * (longest - len(group))]
             if longest < together:
                 return
+
+    def _check_same(self) -> None:
+        """Once: refuse a stream of which each process reads another part; most of it would be passed over."""
+        stream: Any = self.source
+        while (inner := getattr(stream, "source", None)) is not None:
+            stream = inner
+        if self._compared or not isinstance(stream, Stream):
+            return
+        marks = self._run.world.everybodys(None if stream.begins is None else mark_of(stream.begins))
+        self._compared, stream.begins = True, None
+        known = [(rank, mark) for rank, mark in enumerate(marks) if mark is not None]
+        for rank, mark in known:
+            if not alike(known[0][1], mark):
+                raise TrainingError(
+                    f"process {rank} reads another stream than process {known[0][0]}: leave out what splits it by "
+                    "rank (split_dataset_by_node, for example), as the Trainer deals the batches; or let the dataset "
+                    "say how it is cut, with a method share(place, of)"
+                )
 
 
 def check(run: Run, settings: Settings, identity: Mapping[str, Any], called: nn.Module, *, custom: bool) -> None:
