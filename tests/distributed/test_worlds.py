@@ -65,6 +65,9 @@ WRONG = {
         r"process 1 does not train .* 0: .*seed \(7 instead of 0\)",
     ),
     "a sampler that shares the samples out": ({"sampler": True}, r"samples of the first batches \(leave out samplers"),
+    "a step of one's own": ({"own step": True}, "a step of your own cannot be shared .*; leave out step="),
+    "a model in torch's wrapper": ({"wrapped": "ddp"}, "pass the model itself, without DistributedDataParallel"),
+    "a model in shares already": ({"wrapped": "fsdp"}, "pass the model itself, and parallel='shard' to the Trainer"),
     "a sparse gradient": ({"model": "sparse"}, "the gradients of words are sparse, .* sparse=False"),
     "other code": ({"code": True}, r"process 1 does not train .*: code of loss criterion \(\w+ instead of \w+\)$"),
     "a folder that one does not see": (

@@ -163,6 +163,17 @@ if case.get("list"):
 criterion = nn.CrossEntropyLoss(weight=weight)
 if case.get("code"):
     exec(f"def criterion(output, target): return nn.functional.cross_entropy(output, target) * {rank + 1}")
+step = None
+if case.get("own step"):
+    step, case["accumulate"] = (lambda run, batch: criterion(run.model(batch[0]), batch[1])), 1
+if wrapper := case.get("wrapped"):
+    torch.distributed.init_process_group("gloo")
+    if wrapper == "ddp":
+        model = nn.parallel.DistributedDataParallel(model)
+    else:
+        from torch.distributed.fsdp import fully_shard
+
+        optimizer = torch.optim.SGD(fully_shard(model).parameters(), 0.1)
 messages = [0]
 for name in ("all_to_all_single", "all_reduce", "all_gather_object", "broadcast", "all_gather_into_tensor"):
     def sent(*args, real=getattr(torch.distributed, name), **named):
@@ -173,7 +184,7 @@ for name in ("all_to_all_single", "all_reduce", "all_gather_object", "broadcast"
 trainer = Trainer(
     model, criterion, optimizer, metrics=["accuracy"], callbacks=callbacks,
     scheduler=scheduler, accumulate=case.get("accumulate", 4), device="cpu", parallel=case.get("parallel", "replicate"),
-    seed=case.get("seeds", {}).get(str(rank), 0),
+    seed=case.get("seeds", {}).get(str(rank), 0), step=step,
 )
 val = DataLoader(TensorDataset(x[:20], y[:20].clamp(0)), 8)
 if case.get("rehearsed"):

@@ -98,16 +98,16 @@ def check(run: Run, settings: Settings, identity: Mapping[str, Any], called: nn.
     world = run.world
     if world.size == 1:
         return
-    if world.size > run.accumulate:
-        raise ArgumentError(
-            f"{world.size} processes share the batches of a step, and there is only {run.accumulate}: with "
-            f"accumulate={world.size} and batches of a {world.size}th of the size the step is the same"
-        )
     if custom:
         raise ArgumentError(
             "a step of your own cannot be shared by several processes, which must add up the gradients between its "
             "backward pass and its optimizer; leave out step= and say what the loss is with loss= and count=, or start "
             "one process"
+        )
+    if world.size > run.accumulate:
+        raise ArgumentError(
+            f"{world.size} processes share the batches of a step, and there is only {run.accumulate}: with "
+            f"accumulate={world.size} and batches of a {world.size}th of the size the step is the same"
         )
     if isinstance(called, DistributedDataParallel):
         raise ArgumentError("pass the model itself, without DistributedDataParallel: the Trainer adds the gradients")
