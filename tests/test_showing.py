@@ -232,7 +232,7 @@ def test_what_a_run_says_is_safe_in_the_log_and_on_the_screen(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Speaker:
-        verbose = True
+        verbose = _speaks = True
 
     speaker: Any = Speaker()
     with caplog.at_level(logging.INFO, "dlkit"):

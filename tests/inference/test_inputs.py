@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
@@ -17,6 +18,7 @@ import torch
 from PIL import Image, ImageOps
 
 import dlkit
+from dlkit._progress import Bar
 from dlkit.artifact.inputs import Meaning
 from dlkit.datasets import CSVDataset, ImageTable, TextDataset
 from dlkit.errors import ArgumentError, DataError, ModelFileError, TrainingError
@@ -295,7 +297,7 @@ class TestOneLinePerInput:
     def test_a_bar_on_a_terminal_and_none_in_a_log(
         self, prices: dlkit.Predictor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("dlkit.inference.predictor._SHOWN_AFTER", 0)
+        monkeypatch.setattr("dlkit.inference.predictor.Bar", functools.partial(Bar, delay=0))
         for screen, progress, shown in ((Screen(), True, True), (Screen(), False, False), (io.StringIO(), True, False)):
             monkeypatch.setattr(sys, "stderr", screen)
             prices.predict(ROWS, batch_size=5, progress=progress)
