@@ -5,6 +5,7 @@
 `refusals`   what is wrong with a request, as a status and a sentence
 `served`     a model under a name, its version, and the change to a newer file
 `scheduling` one queue, and the threads that compute
+`kinds`      what each kind of model takes: one table
 `bodies`     from the bytes of a request to inputs
 `answers`    from predictions to JSON
 `describing` what a model takes and gives, and the document of OpenAPI

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dlkit._version import __version__
-from dlkit.serving.bodies import TAKES
+from dlkit.serving.kinds import TAKES
 from dlkit.serving.limits import Limits
 from dlkit.serving.protocol import DATATYPES
 from dlkit.serving.served import Loaded

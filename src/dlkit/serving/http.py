@@ -20,9 +20,10 @@ from dlkit._cores import default_threads
 from dlkit.errors import ArgumentError
 from dlkit.serving import protocol
 from dlkit.serving.answers import as_json, body_of
-from dlkit.serving.bodies import TAKES, Asked, asked_in
+from dlkit.serving.bodies import Asked, asked_in
 from dlkit.serving.describing import described, openapi
 from dlkit.serving.gate import Gate, body_in
+from dlkit.serving.kinds import TAKES
 from dlkit.serving.limits import Limits
 from dlkit.serving.measuring import Meters
 from dlkit.serving.page import PAGE, POLICY

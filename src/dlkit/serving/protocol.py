@@ -20,7 +20,8 @@ from dlkit.errors import ArgumentError
 from dlkit.inference.outputs import Prediction
 from dlkit.inference.predictor import Predictor
 from dlkit.serving.answers import as_json
-from dlkit.serving.bodies import TAKES, Asked, from_json
+from dlkit.serving.bodies import Asked, from_json
+from dlkit.serving.kinds import TAKES
 from dlkit.serving.limits import Limits
 from dlkit.serving.refusals import RefusedError
 from dlkit.serving.served import Loaded

@@ -21,7 +21,8 @@ import torch
 
 from dlkit.errors import DlkitError
 from dlkit.inference.outputs import Prediction
-from dlkit.serving.bodies import TAKES, Asked
+from dlkit.serving.bodies import Asked
+from dlkit.serving.kinds import TAKES
 from dlkit.serving.logs import event, place_of
 from dlkit.serving.refusals import RefusedError, sentence_of
 from dlkit.serving.served import Loaded
