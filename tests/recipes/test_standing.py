@@ -9,8 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
-from sklearn.metrics import balanced_accuracy_score, f1_score, r2_score, roc_auc_score
 
 from dlkit import recipes
 from dlkit.recipes.standing import standing_of_classes, standing_of_labels, standing_of_values, wilson
@@ -18,6 +16,8 @@ from dlkit.recipes.standing import standing_of_classes, standing_of_labels, stan
 
 @given(hits=st.integers(0, 50), more=st.integers(0, 50))
 def test_the_interval_of_a_share_is_wilsons(hits: int, more: int) -> None:
+    from scipy.stats import binomtest  # here: collecting the tests must not import it in every process
+
     size = hits + more
     if size:
         expected = binomtest(hits, size).proportion_ci(method="wilson")
@@ -25,6 +25,8 @@ def test_the_interval_of_a_share_is_wilsons(hits: int, more: int) -> None:
 
 
 def test_classes_are_measured_as_scikit_learn_does() -> None:
+    from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+
     drawn = torch.Generator().manual_seed(1)
     targets = torch.randint(0, 3, (200,), generator=drawn)
     said = (torch.randn(200, 3, generator=drawn) + torch.eye(3)[targets]).softmax(1)
@@ -60,6 +62,8 @@ def test_few_samples_say_little() -> None:
 
 
 def test_values_stand_beside_the_mean() -> None:
+    from sklearn.metrics import r2_score
+
     wanted = torch.linspace(0, 10, 101)[:, None]
     said = wanted + 0.5 * torch.randn(101, 1, generator=torch.Generator().manual_seed(0))
     found = standing_of_values(said, wanted, ["price"], usual=torch.tensor([4.0]))

@@ -170,7 +170,7 @@ class _Walk:
     def _layout(self) -> dict[str, str]:
         """The folders of a train/val/test layout by part, in this order; empty where the folders are classes."""
         folders, files = _entries(self.root)
-        parts = {_PART_OF[folder.lower()]: folder for folder in folders if folder.lower() in _PART_OF}
+        parts = {_PART_OF[folder.lower()]: folder for folder in sorted(folders) if folder.lower() in _PART_OF}
         if "train" not in parts or not _entries(self.root / parts["train"])[0]:
             return {}
         if beside := sorted(set(folders) - set(parts.values())):
