@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -245,3 +246,17 @@ def test_the_checks_find_wrong_doors() -> None:
 def test_the_checks_find_names_that_do_not_exist() -> None:
     text = "`dlkit.errors.DataError`, dlkit.errors.Gone, see dlkit.nowhere.x() and ~/dlkit.cache, dlkit.json."
     assert [name for name in named(text) if not exists(name)] == ["dlkit.errors.Gone", "dlkit.nowhere.x"]
+
+
+def test_public_names_and_signatures_are_those_that_are_kept() -> None:
+    """What users write changes only together with this file, and with the changelog."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import public_names
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+    kept = (ROOT / "tests/golden/public-names.txt").read_text(encoding="utf-8").splitlines()
+    now = list(public_names.names())
+    changed = [*(f"- {line}" for line in kept if line not in now), *(f"+ {line}" for line in now if line not in kept)]
+    assert not changed, "python tools/public_names.py > tests/golden/public-names.txt"
+    assert now == kept
