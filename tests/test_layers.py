@@ -82,7 +82,8 @@ inference/outputs inference/batches inference/frames inference/filed inference/i
 inference/tables inference/texts inference/inputs
 inference/scoring inference/predictor inference/__init__
 recipes/standing recipes/charts recipes/tuning recipes/comparing recipes/folders recipes/samples recipes/reading
-recipes/choosing recipes/outcome recipes/mistakes recipes/reporting recipes/training recipes/using recipes/__init__
+recipes/choices recipes/for_tables recipes/for_texts recipes/for_pictures recipes/choosing recipes/identity
+recipes/outcome recipes/mistakes recipes/reporting recipes/training recipes/using recipes/__init__
 demo
 __init__
 serving/limits serving/refusals serving/logs serving/served serving/kinds serving/bodies serving/scheduling

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -15,15 +14,16 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from dlkit._arguments import whole_number
-from dlkit._showing import Lines
 from dlkit.artifact import save
-from dlkit.callbacks import BackToBest, Callback, Checkpoint, CSVLogger, EarlyStopping, LearningRate
+from dlkit.callbacks import BackToBest, Checkpoint, CSVLogger, EarlyStopping, LearningRate
 from dlkit.distributed import World
-from dlkit.errors import ArgumentError, ResumeError
+from dlkit.errors import ArgumentError
 from dlkit.inference.predictor import load
 from dlkit.loader import DataLoader
 from dlkit.metrics import Metrics
-from dlkit.recipes.choosing import Choice, Wish, choose
+from dlkit.recipes.choices import Choice, Wish
+from dlkit.recipes.choosing import choose
+from dlkit.recipes.identity import Note, saved_settings, settings_of
 from dlkit.recipes.outcome import outcome_of
 from dlkit.recipes.reading import Data, DataOptions, encoded_by, read_data
 from dlkit.recipes.reporting import write_report
@@ -31,18 +31,15 @@ from dlkit.recipes.standing import Standing
 from dlkit.runs.history import History
 from dlkit.runs.state import Run
 from dlkit.runs.store import move_aside
-from dlkit.storage.files import atomic_write
 from dlkit.training.forward import Forward
 from dlkit.training.judging import Judge
 from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.trainer import Trainer
-from dlkit.transforms.audio import AudioPreprocessing
 
 __all__ = ["MODEL_FILE", "Trained", "train"]
 
 MODEL_FILE = "model.safetensors"
 REPORT_FILE = "report.html"
-_SETTINGS = "recipe.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,11 +165,11 @@ def train(
     )
     choice = _with_numbers(choose(data, wish), epochs=epochs, batch_size=batch_size, lr=lr, patience=patience)
     folder = Path("runs") / data.name if out is None else Path(out)
-    saved = _saved_settings(folder) if resume else {}
+    saved = saved_settings(folder) if resume else {}
     if accumulate is None:
         accumulate = int(saved.get("accumulate", 1)) if saved else World.of_environment().size
     accumulate = whole_number("accumulate", accumulate, least=1)
-    note = _Note(folder, _settings(data, choice, wish) | {"accumulate": accumulate})
+    note = Note(folder, settings_of(data, choice, wish) | {"accumulate": accumulate})
     if saved:
         note.refuse_another({"accumulate": 1, **saved})
     loaders = _loaders(data, choice, num_workers, accumulate)
@@ -205,7 +202,7 @@ def _refuse_steps(choice: Choice, **given: Any) -> None:
 
 
 def _fitted(
-    data: Data, choice: Choice, num_workers: int, note: _Note, *, seed: int, resume: bool, progress: bool
+    data: Data, choice: Choice, num_workers: int, note: Note, *, seed: int, resume: bool, progress: bool
 ) -> Trained:
     """Fit a model in one go, unless that is done already; judge it and write its file as after a training."""
     folder, fit = note.path.parent, choice.fit
@@ -314,81 +311,6 @@ def _with_numbers(choice: Choice, **given: float | None) -> Choice:
         elif not (isinstance(value, int | float) and 0 < value < math.inf):
             raise ArgumentError(f"{name} must be a number above 0, not {value!r}")
     return dataclasses.replace(choice, **said)
-
-
-def _settings(data: Data, choice: Choice, wish: Wish) -> dict[str, Any]:
-    """What makes this run another one than that in the folder."""
-    options = {name: value for name, value in data.options.items() if value is not None and name != "on_error"}
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
-    settings = {
-        "data": data.source,
-        "kind": data.kind,
-        **plain,
-        "split_seed": data.seed,
-        "classes": data.classes,
-        "arch": choice.arch,
-    }
-    if choice.preprocessing is not None:
-        settings |= {"frozen": choice.frozen, "views": wish.views, **_size_of(choice.preprocessing)}
-        settings |= {"weights": None if wish.weights is None else str(wish.weights), "pretrained": wish.pretrained}
-    if wish.class_weights is not None:
-        said = wish.class_weights
-        settings["class_weights"] = said if isinstance(said, str) else dict(said)
-    return {**settings, "seed": wish.seed}
-
-
-def _saved_settings(folder: Path) -> dict[str, Any]:
-    """Those of the run in a folder, if there is any."""
-    path = folder / _SETTINGS
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ResumeError(f"{path} cannot be read ({error}); choose another folder: out=") from error
-
-
-def _size_of(preprocessing: Any) -> dict[str, Any]:
-    if isinstance(preprocessing, AudioPreprocessing):
-        return {"sample_rate": preprocessing.sample_rate, "seconds": preprocessing.seconds}
-    return {"image_size": list(preprocessing.size)}
-
-
-class _Note(Callback):
-    """Keeps beside the checkpoints what they are of, so that no run goes on with other data or another model.
-
-    Args:
-        folder: Of the run.
-        settings: What makes it this run.
-    """
-
-    changes_numbers = False
-
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.path, self.settings = folder / _SETTINGS, settings
-
-    def refuse_another(self, saved: Mapping[str, Any]) -> None:
-        """Compare with what is in the folder.
-
-        Args:
-            saved: The settings there.
-        """
-        names = [name for name in {**saved, **self.settings} if saved.get(name) != self.settings.get(name)]
-        if names:
-            raise ResumeError(
-                Lines.of(
-                    f"{self.path.parent} holds another run:",
-                    *(f"  {name}: there {saved.get(name)!r}, now {self.settings.get(name)!r}" for name in names),
-                    "choose another folder, out=, or begin anew with resume=False (what is there is moved aside, "
-                    "not deleted)",
-                )
-            )
-
-    def on_fit_start(self, run: Any) -> None:
-        if not run.write_files:
-            return
-        with atomic_write(self.path) as file:
-            file.write(json.dumps(self.settings, indent=1, ensure_ascii=False).encode())
 
 
 def _loaders(data: Data, choice: Choice, num_workers: int, accumulate: int) -> dict[str, DataLoader]:

@@ -19,8 +19,9 @@ from dlkit.inference import load
 from dlkit.loader import DataLoader
 from dlkit.metrics import Metrics
 from dlkit.reading.policy import ReadArguments
-from dlkit.recipes.choosing import ENOUGH_HERTZ, listening_to, models_for
+from dlkit.recipes.choosing import models_for
 from dlkit.recipes.comparing import Comparison, compare
+from dlkit.recipes.for_pictures import ENOUGH_HERTZ, listening_to
 from dlkit.recipes.reading import LETTERS, DataOptions, kind_of, letters, read_data, rows_of
 from dlkit.recipes.samples import SAMPLES, sampled, table_of
 from dlkit.recipes.training import train

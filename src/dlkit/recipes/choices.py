@@ -1,0 +1,135 @@
+"""What a caller has said about the model, and what was chosen: a model with all it takes to train it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlkit.errors import ArgumentError
+from dlkit.recipes.reading import Data
+
+__all__ = ["Choice", "Wish", "class_weights", "refuse"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the caller has said about the model; None where dlkit is to choose.
+
+    Attributes:
+        arch: See `train`.
+        weights: See `train`.
+        pretrained: See `train`.
+        freeze: See `train`.
+        views: See `train`.
+        image_size: See `train`.
+        sample_rate: See `train`.
+        seconds: See `train`.
+        class_weights: See `train`.
+        seed: See `train`.
+    """
+
+    arch: str | None = None
+    weights: str | Path | None = None
+    pretrained: bool = True
+    freeze: bool | None = None
+    views: int | None = None
+    image_size: int | None = None
+    sample_rate: int | None = None
+    seconds: float | None = None
+    class_weights: str | Mapping[str, float] | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Choice:
+    """A model and how to train it.
+
+    Attributes:
+        arch: Its name.
+        model: With fresh or pretrained weights, frozen where that was chosen.
+        loss: For logits.
+        metrics: Names.
+        lr: The learning rate; of the head where there is a backbone.
+        epochs: Of a usual training.
+        batch_size: Of a usual training.
+        patience: Epochs without an improvement after which to stop, or with `plateau` to go back to the best weights.
+        plateau: The rate stays until there is no improvement, see `BackToBest`; else it falls along half a cosine.
+        frozen: Only the head is trained.
+        why: The choices in sentences.
+        preprocessing: Of images and sounds: for evaluation, and for the model file.
+        training: Of images and sounds: for training.
+        groups: The optimizer's groups for a learning rate; None for those parameters that learn.
+        fit: Makes the fitted model in one go, instead of a training in steps; rate, epochs and so on then mean nothing.
+            Gives the data as this model takes it, too, and what was chosen, in a sentence.
+    """
+
+    arch: str
+    model: nn.Module
+    loss: nn.Module
+    metrics: list[str]
+    lr: float
+    epochs: int
+    batch_size: int
+    patience: int
+    plateau: bool = False
+    frozen: bool = False
+    why: list[str] = dataclasses.field(default_factory=list)
+    preprocessing: Any = None
+    training: Any = None
+    groups: Callable[[float], Any] | None = None
+    fit: Callable[[], tuple[nn.Module, Data, str]] | None = None
+
+
+def class_weights(data: Data, given: str | Mapping[str, float]) -> Tensor:
+    """What each class counts in the loss.
+
+    Args:
+        data: Of a classification.
+        given: "balanced", so that all classes together count the same, however rare: samples / (classes * samples of
+            the class), as scikit-learn has it; or a weight above 0 for each class by its name.
+
+    Returns:
+        float32 [classes].
+
+    Raises:
+        ArgumentError: there are no classes, or the weights are not theirs.
+    """
+    if data.task != "classification":
+        raise ArgumentError(
+            f"class_weights={given!r}: this is a {data.task}, which has no classes of which one is right"
+        )
+    if isinstance(given, str):
+        if given != "balanced":
+            raise ArgumentError(f"class_weights must be 'balanced' or a weight for each class, not {given!r}")
+        counts = torch.bincount(data.train.targets.long(), minlength=len(data.classes))
+        return (len(data.train.targets) / (len(data.classes) * counts.clamp_min(1))).float()
+    if set(given) != set(data.classes):
+        raise ArgumentError(
+            f"class_weights must have a weight for each class ({', '.join(data.classes)[:300]}), and has them for "
+            f"{', '.join(map(str, given))[:300]}"
+        )
+    if not all(0 < float(weight) < math.inf for weight in given.values()):
+        raise ArgumentError(f"class_weights must be numbers above 0, not {dict(given)!r:.300}")
+    return torch.tensor([float(given[name]) for name in data.classes])
+
+
+def refuse(wish: Wish, *names: str, why: str) -> None:
+    """Refuse what was said and means nothing for this kind of data or model.
+
+    Args:
+        wish: What the caller has said.
+        *names: Of the wishes that mean nothing here.
+        why: In words.
+
+    Raises:
+        ArgumentError: one of them was said.
+    """
+    for name in names:
+        if getattr(wish, name) not in (None, True if name == "pretrained" else None, False):
+            raise ArgumentError(f"{name}={getattr(wish, name)!r}: {why}")

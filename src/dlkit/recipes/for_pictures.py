@@ -1,0 +1,187 @@
+"""Models for images and sounds: small ones from scratch, and pretrained backbones, which see spectrograms of sounds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch import nn
+
+from dlkit._showing import Lines
+from dlkit.errors import ArgumentError, DownloadError
+from dlkit.models import (
+    AudioClassifier,
+    SmallConvNet,
+)
+from dlkit.recipes.choices import Choice, Wish, refuse
+from dlkit.recipes.reading import Data
+from dlkit.transfer.freezing import freeze
+from dlkit.transfer.groups import param_groups
+from dlkit.transfer.inputs import SMALLEST
+from dlkit.transfer.models import create_model
+from dlkit.transforms import Augment, Preprocessing, for_evaluation
+from dlkit.transforms.audio import AudioAugment, AudioPreprocessing, LogMel
+
+__all__ = ["BACKBONE", "ENOUGH_HERTZ", "for_images", "for_sounds", "listening_to"]
+
+#: Torchvision's, because its weights come with a hash that is checked; small, known to everybody, and good frozen.
+BACKBONE = "torchvision/resnet18"
+
+
+ENOUGH_HERTZ = 16_000  # speech, and most of what tells sounds apart, lies below the half of it
+
+
+SMALL_SIDE = 64  # pixels up to which a small network from scratch sees all there is
+
+
+def for_images(data: Data, wish: Wish) -> Choice:
+    """Small images get a network from scratch, larger ones a pretrained backbone.
+
+    Args:
+        data: From `read_data`: images or letters.
+        wish: What the caller has said.
+    """
+    small = data.side <= SMALL_SIDE and wish.weights is None
+    arch = wish.arch or ("small" if small else BACKBONE)
+    return _small(data, wish) if arch == "small" else _backbone(data, wish, arch)
+
+
+def _small(data: Data, wish: Wish) -> Choice:
+    refuse(wish, "weights", "freeze", "views", why="the small network learns from scratch; choose a backbone: arch=")
+    tiny = data.side <= SMALL_SIDE
+    side = wish.image_size or (data.side if tiny else SMALL_SIDE)
+    side = max(side, 8)
+    prepared = data.train.preprocessing if data.kind == "letters" else _own_size(side, stretch=tiny, grey=data.grey)
+    if data.kind == "letters" and wish.image_size not in (None, 28):
+        raise ArgumentError(f"image_size={wish.image_size}: these letters are 28 x 28 pixels as they are")
+    reason = f"images of {data.side} pixels are too small for pretrained ones" if wish.arch is None else "as asked for"
+    return Choice(
+        arch="small",
+        model=SmallConvNet(len(data.classes), in_chans=1 if data.grey else 3),
+        loss=nn.CrossEntropyLoss(),
+        metrics=["accuracy"],
+        lr=3e-3 if tiny else 1e-3,
+        epochs=8 if len(data.train) > 5_000 else 20,
+        batch_size=128 if len(data.train) > 5_000 else 32,
+        patience=5,
+        why=[f"model: SmallConvNet from scratch ({reason}), {side} x {side} pixels"],
+        preprocessing=prepared,
+        # A mirrored or cut letter may be another one, so small images stay as they are.
+        training=prepared if tiny else _augmented(prepared),
+    )
+
+
+def _backbone(data: Data, wish: Wish, arch: str, log_mel: LogMel | None = None) -> Choice:
+    loaded = wish.weights is not None or wish.pretrained
+    frozen = loaded if wish.freeze is None else wish.freeze
+    _check_backbone(wish, loaded, frozen)
+    side = 28 if data.kind == "letters" else wish.image_size
+    model = _created(arch, data, wish, side, log_mel)
+    prepared: Any = data.train.preprocessing if data.kind == "letters" else model.preprocessing
+    if frozen:
+        freeze(model)
+    origin = f"weights of {wish.weights}" if wish.weights else "pretrained" if wish.pretrained else "random weights"
+    learns = "only its head learns" if frozen else "all of it learns"
+    varied = data.kind == "images" and (wish.views is not None or not frozen)
+    shown = "" if log_mel is not None else f", {prepared.size[0]} x {prepared.size[1]} pixels"
+    return Choice(
+        arch=arch,
+        model=model,
+        loss=nn.CrossEntropyLoss(),
+        metrics=["accuracy"],
+        lr=1e-3,
+        epochs=20 if frozen else 10,
+        batch_size=32,
+        patience=5,
+        frozen=frozen,
+        why=[f"model: {arch}, {origin}; {learns}{shown}"],
+        preprocessing=prepared,
+        training=_augmented(prepared) if varied else prepared,
+        groups=None if frozen else lambda lr: param_groups(model, lr, backbone_lr=lr / 10, layer_decay=0.8),
+    )
+
+
+def _check_backbone(wish: Wish, loaded: bool, frozen: bool) -> None:
+    if frozen and not loaded:
+        raise ArgumentError("freeze=True with pretrained=False would train a head on random features; leave one out")
+    if wish.views is not None and not frozen:
+        raise ArgumentError(
+            f"views={wish.views} are stored features of a frozen backbone; with freeze=False leave it out"
+        )
+
+
+def _created(arch: str, data: Data, wish: Wish, side: int | None, log_mel: LogMel | None) -> nn.Module:
+    try:
+        return create_model(
+            arch,
+            classes=data.classes,
+            in_chans=1 if data.grey else 3,
+            pretrained=wish.pretrained,
+            weights=wish.weights,
+            image_size=side,
+            log_mel=log_mel,
+        )
+    except DownloadError as error:
+        raise type(error)(
+            Lines.of(
+                str(error),
+                f"Without a network: weights= takes a file of weights for {arch}; arch='small' is a small network "
+                "that learns from scratch; pretrained=False begins with random weights, and needs much more data",
+            )
+        ) from error
+
+
+def _own_size(side: int, *, stretch: bool, grey: bool) -> Preprocessing:
+    return for_evaluation(side, fit="stretch" if stretch else "crop", color="L" if grey else "RGB")
+
+
+def _augmented(prepared: Preprocessing) -> Preprocessing:
+    """Random crops and mirror images, gentler than ImageNet's, because few photos are the usual case."""
+    return dataclasses.replace(prepared, augment=Augment(scale=(0.3, 1.0)))
+
+
+def for_sounds(data: Data, wish: Wish) -> Choice:
+    """From scratch, or a backbone for images that looks at spectrograms; both at a rate that the files have.
+
+    Args:
+        data: From `read_data`: sounds.
+        wish: What the caller has said.
+    """
+    refuse(wish, "image_size", why="this is for images, and the data is sounds")
+    rate, seconds = wish.sample_rate or min(data.rate, ENOUGH_HERTZ), wish.seconds or data.seconds
+    prepared = AudioPreprocessing(sample_rate=rate, seconds=seconds)
+    heard = f"{seconds:g} seconds at {rate:,} Hz"
+    varied = dataclasses.replace(prepared, augment=AudioAugment(shift=min(0.1, seconds / 8), noise=(10, 40)))
+    if wish.arch not in (None, "small"):
+        choice = _backbone(data, wish, str(wish.arch), listening_to(prepared))
+        return dataclasses.replace(
+            choice,
+            preprocessing=prepared,
+            training=varied if wish.views is not None or not choice.frozen else prepared,
+            why=[f"{choice.why[0]}, {heard} as a spectrogram"],
+        )
+    refuse(wish, "weights", "freeze", "views", why="the small network learns from scratch; choose a backbone: arch=")
+    steps = -(-len(data.train) // 32)
+    return Choice(
+        arch="small",
+        model=AudioClassifier(len(data.classes), rate),
+        loss=nn.CrossEntropyLoss(),
+        metrics=["accuracy"],
+        lr=3e-3,
+        epochs=min(60, max(15, -(-2_000 // steps))),
+        batch_size=32,
+        patience=15,
+        why=[f"model: AudioClassifier from scratch, {heard}"],
+        preprocessing=prepared,
+        training=varied,
+    )
+
+
+def listening_to(prepared: AudioPreprocessing) -> LogMel:
+    """The spectrogram that a backbone for images looks at: as many bands as it needs, each with a frequency of its own.
+
+    Args:
+        prepared: The waveforms.
+    """
+    rate = prepared.sample_rate
+    return LogMel(sample_rate=rate, num_mels=SMALLEST, window=rate // 20, hop=rate // 100)

@@ -1,0 +1,110 @@
+"""Models for tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from dlkit.errors import ArgumentError
+from dlkit.models import (
+    TabularEnsemble,
+    TabularMLP,
+    TabularTrees,
+)
+from dlkit.recipes.choices import Choice, Wish, class_weights, refuse
+from dlkit.recipes.reading import Data
+
+__all__ = ["TABLE_MODELS", "for_table"]
+
+
+def _ensemble(data: Data, wish: Wish, **settings: Any) -> Choice:
+    """Measured in `bench/defaults.py`: about 3,000 steps, at least 20 epochs, and a shorter path for large tables."""
+    del wish
+    rows, model = len(data.train), TabularEnsemble.for_data(data.train)
+    batch_size = next((size for limit, size in _TABLE_BATCHES if rows < limit), _LARGE_BATCH)
+    steps = -(-rows // batch_size)
+    large = batch_size == _LARGE_BATCH
+    epochs = max(3, 6_000 // steps) if large else min(100, max(20, -(-3_000 // steps)))
+    return Choice(
+        arch="ensemble",
+        model=model,
+        lr=3e-3,
+        epochs=epochs,
+        batch_size=batch_size,
+        patience=1 if large else 4,
+        plateau=True,
+        groups=lambda lr: _decaying(model, lr),
+        why=["model: TabularEnsemble, eight networks of two hidden layers side by side"],
+        **settings,
+    )
+
+
+def _decaying(model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """Weights, which decay, and biases, which do not."""
+    biases = [value for name, value in model.named_parameters() if name.endswith("bias")]
+    weights = [value for name, value in model.named_parameters() if not name.endswith("bias")]
+    return [{"params": weights, "lr": lr}, {"params": biases, "lr": lr, "weight_decay": 0.0}]
+
+
+def _mlp(data: Data, wish: Wish, **settings: Any) -> Choice:
+    del wish
+    few = len(data.train) < 5_000
+    hidden = (64, 32) if few else (256, 128)
+    return Choice(
+        arch="mlp",
+        model=TabularMLP(data.train.schema, hidden=hidden, dropout=0.3),
+        lr=3e-3 if few else 2e-3,
+        epochs=60 if few else 15,
+        batch_size=32 if few else 256,
+        patience=10 if few else 4,
+        why=[f"model: TabularMLP with hidden layers of {hidden[0]} and {hidden[1]}"],
+        **settings,
+    )
+
+
+def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
+    weights: dict[str, Any] = {}
+    if wish.class_weights is not None:
+        weights = {"class_weight": dict(enumerate(class_weights(data, wish.class_weights).tolist()))}
+    return Choice(
+        arch="boosting",
+        model=TabularTrees(data.train.schema),
+        lr=1.0,
+        epochs=1,
+        batch_size=1024,
+        patience=1,
+        fit=lambda: (TabularTrees.for_data(data.train, seed=wish.seed, **weights), data, ""),
+        why=["model: TabularTrees, scikit-learn's HistGradientBoosting with its own settings"],
+        **settings,
+    )
+
+
+TABLE_MODELS: dict[str, Callable[..., Choice]] = {"ensemble": _ensemble, "boosting": _boosting, "mlp": _mlp}
+
+
+_TABLE_BATCHES = ((1_000, 32), (3_000, 64), (8_000, 128), (100_000, 256))  # rows below which a step has so many
+
+
+_LARGE_BATCH = 1024
+
+
+def for_table(data: Data, wish: Wish) -> Choice:
+    """The default is `TabularEnsemble`.
+
+    Args:
+        data: From `read_data`: a table.
+        wish: What the caller has said.
+    """
+    refuse(wish, "weights", "freeze", "views", "image_size", why="this is for images, and the data is a table")
+    if wish.arch not in (None, *TABLE_MODELS):
+        raise ArgumentError(f"arch={wish.arch!r}: for tables there are {', '.join(TABLE_MODELS)}")
+    losses = {"classification": nn.CrossEntropyLoss, "regression": nn.MSELoss}
+    metrics = {"regression": ["rmse", "mae", "r2"], "multilabel": ["f1"]}
+    return TABLE_MODELS[wish.arch or "ensemble"](
+        data,
+        wish,
+        loss=losses.get(data.task, nn.BCEWithLogitsLoss)(),
+        metrics=metrics.get(data.task, ["accuracy"]),
+    )
