@@ -49,7 +49,12 @@ class Seen:
     headers: dict[str, str]
     status: int = 0
     sent: int = 0
-    whole: bool = False  # whether every byte of the file went out with this one answer
+    length: int = -1  # of the file
+
+    @property
+    def whole(self) -> bool:
+        """Whether every byte of the file went out with this one answer."""
+        return self.sent == self.length
 
 
 class Server:
@@ -165,9 +170,9 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Transfer-Encoding"] = "chunked"
         else:
             headers["Content-Length"] = str(len(body) if reply.claim_length is None else reply.claim_length)
+        seen.length = len(content)
         self._start(seen, 206 if start else 200, headers, reply)
         self._send(seen, body, reply)
-        seen.whole = seen.sent == len(content)
 
     def _range_start(self, etag: str, reply: Reply) -> int | None:
         condition = self.headers.get("If-Range")
@@ -199,8 +204,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _write(self, seen: Seen, body: bytes, reply: Reply) -> None:
         for piece in _pieces(body):
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if reply.chunked else piece)
-            seen.sent += len(piece)
+            seen.sent += len(piece)  # before the client has it, and may ask how much was sent
+            try:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if reply.chunked else piece)
+            except ConnectionError:
+                seen.sent -= len(piece)
+                raise
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:
