@@ -101,25 +101,14 @@ def standing_of_classes(probabilities: Tensor, targets: Tensor, classes: Sequenc
     answers, size = probabilities.argmax(1), len(targets)
     each = tuple(_of_class(name, answers == n, targets == n, probabilities[:, n]) for n, name in enumerate(classes))
     score, baseline = float((answers == targets).double().mean()), float((targets == usual).double().mean())
-    low, high = wilson(score, size)
     present = [row for row in each if row.samples]
     others = {
         "balanced accuracy": _mean([row.recall for row in present]),
         "f1 (mean of the classes)": _mean([row.f1 for row in each]),
         "auroc (mean of the classes)": _mean([row.auroc for row in each]),
     }
-    return Standing(
-        measure="accuracy",
-        score=score,
-        low=low,
-        high=high,
-        samples=size,
-        baseline=baseline,
-        baseline_says=f"always answering {classes[usual]!r}",
-        others=others,
-        classes=each,
-        warnings=(*_never(each), *_unsure("accuracy", low, high, size), *_no_better(low, baseline)),
-    )
+    says = f"always answering {classes[usual]!r}"
+    return _weighed("accuracy", score, wilson(score, size), size, baseline, says, others, each)
 
 
 def standing_of_labels(probabilities: Tensor, targets: Tensor, names: Sequence[str], *, shares: Tensor) -> Standing:
@@ -135,19 +124,8 @@ def standing_of_labels(probabilities: Tensor, targets: Tensor, names: Sequence[s
     each = tuple(_of_class(name, answers[:, n], there[:, n], probabilities[:, n]) for n, name in enumerate(names))
     score = float((answers == there).double().mean())
     baseline = float((there == (shares > 0.5)).double().mean())
-    low, high = wilson(score, size)
-    return Standing(
-        measure="accuracy",
-        score=score,
-        low=low,
-        high=high,
-        samples=size,
-        baseline=baseline,
-        baseline_says="answering each label as it usually is",
-        others={"f1 (mean of the labels)": _mean([row.f1 for row in each])},
-        classes=each,
-        warnings=(*_never(each), *_unsure("accuracy", low, high, size), *_no_better(low, baseline)),
-    )
+    says, others = "answering each label as it usually is", {"f1 (mean of the labels)": _mean([row.f1 for row in each])}
+    return _weighed("accuracy", score, wilson(score, size), size, baseline, says, others, each)
 
 
 def standing_of_values(predicted: Tensor, wanted: Tensor, names: Sequence[str], *, usual: Tensor) -> Standing:
@@ -163,7 +141,6 @@ def standing_of_values(predicted: Tensor, wanted: Tensor, names: Sequence[str], 
     wrong, spread = (predicted - wanted) ** 2, (wanted - wanted.mean(0)) ** 2
     by_mean, size = (wanted - usual) ** 2, len(wanted)
     score, baseline = _r2(wrong.sum(0), spread.sum(0)), _r2(by_mean.sum(0), spread.sum(0))
-    low, high = _bootstrap(wrong, wanted)
     others: dict[str, float] = {}
     for n, name in enumerate(names):
         of = f" of {name}" if len(names) > 1 else ""
@@ -171,16 +148,33 @@ def standing_of_values(predicted: Tensor, wanted: Tensor, names: Sequence[str], 
             float(part[:, n].mean().sqrt()) for part in (wrong, by_mean)
         )
         others[f"mae{of}"] = float((predicted - wanted)[:, n].abs().mean())
+    interval = _bootstrap(wrong, wanted)
+    return _weighed("r2", score, interval, size, baseline, "always answering the mean", others)
+
+
+def _weighed(
+    measure: str,
+    score: float,
+    interval: tuple[float, float],
+    size: int,
+    baseline: float,
+    says: str,
+    others: dict[str, float],
+    each: tuple[ClassStanding, ...] = (),
+) -> Standing:
+    """A score with its interval beside its baseline, and what should be looked at."""
+    low, high = interval
     return Standing(
-        measure="r2",
+        measure=measure,
         score=score,
         low=low,
         high=high,
         samples=size,
         baseline=baseline,
-        baseline_says="always answering the mean",
+        baseline_says=says,
         others=others,
-        warnings=(*_unsure("r2", low, high, size), *_no_better(low, baseline)),
+        classes=each,
+        warnings=(*_never(each), *_unsure(measure, low, high, size), *_no_better(low, baseline)),
     )
 
 
