@@ -80,6 +80,16 @@ def test_the_report_of_a_table(table: recipes.Trained) -> None:
     assert abs(float(dict(ranked)["noise"])) < 0.15
 
 
+def test_the_surest_mistakes_come_first(table: recipes.Trained) -> None:
+    text = parsed(table).text
+    rows = text[text.index("Mistakes") : text.index("What the model looks at")]
+    sure = [float(found[1]) for cell in rows if (found := re.search(r"(?:>|31m) (0\.\d{3}|1\.000)$", cell))]
+    assert table.standing is not None
+    wrong = round((1 - table.standing.score) * table.standing.samples)
+    assert len(sure) == min(wrong, 12) > 1
+    assert sure == sorted(sure, reverse=True)
+
+
 def test_the_matrix_adds_up_to_the_test_part(table: recipes.Trained) -> None:
     assert table.report is not None
     heat = re.search(r'<table class="heat">(.*?)</table>', table.report.read_text(encoding="utf-8"))
