@@ -280,7 +280,7 @@ def table_model(folder: Path) -> tuple[Path, pd.DataFrame]:
     table = pd.DataFrame({f"number{n}": drawn.normal(n, 3, count).round(3) for n in range(8)})
     table = table.assign(**{f"kind{n}": drawn.choice(list("abcdef"), count) for n in range(4)})
     data = CSVDataset(table.assign(target=drawn.choice(["no", "yes"], count)), target="target")
-    return dlkit.save(TabularMLP(data.schema), folder / "rows.safetensors", preprocessing=data), table
+    return dlkit.save(TabularMLP(data.spec), folder / "rows.safetensors", preprocessing=data), table
 
 
 def measure(servers: dict[str, Server], media: str, bodies: list[bytes], predict: Any, options: Any) -> None:

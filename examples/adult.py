@@ -67,12 +67,12 @@ def datasets(folder: Path | None) -> tuple[CSVDataset, CSVDataset, CSVDataset]:
     form: Any = {"header": names, "on_error": "skip"}
     train, val = CSVDataset.split(folder / "adult.data", target="classification", fractions=0.9, **form)
     aliases = {"<=50K.": "<=50K", ">50K.": ">50K"}
-    return train, val, CSVDataset(folder / "adult.test", schema=train.schema, aliases=aliases, **form)
+    return train, val, CSVDataset(folder / "adult.test", spec=train.spec, aliases=aliases, **form)
 
 
 def train_mlp(train: CSVDataset, val: CSVDataset, epochs: int) -> Trainer:
     torch.manual_seed(0)
-    model = TabularMLP(train.schema, dropout=0.3)
+    model = TabularMLP(train.spec, dropout=0.3)
     loader = DataLoader(train, 256, shuffle=True)
     optim = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=1e-2)
     rate = LearningRate(OneCycleLR(optim, 2e-3, total_steps=epochs * len(loader)), every="step")
@@ -84,7 +84,7 @@ def train_mlp(train: CSVDataset, val: CSVDataset, epochs: int) -> Trainer:
 
 def sklearn_models(train: CSVDataset) -> dict[str, Any]:
     """The same columns, with the usual preprocessing of each."""
-    numbers, categories = [column.name for column in train.schema.numbers], train.schema.categorical_features
+    numbers, categories = [column.name for column in train.spec.numbers], train.spec.categorical_features
     scaled = make_column_transformer((StandardScaler(), numbers), (OneHotEncoder(handle_unknown="ignore"), categories))
     boosting = HistGradientBoostingClassifier(categorical_features="from_dtype", random_state=0)
     return {
@@ -94,9 +94,9 @@ def sklearn_models(train: CSVDataset) -> dict[str, Any]:
 
 
 def frame(ds: CSVDataset, like: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The columns that the schema uses; categories as such, with the values of `like`."""
-    data = ds.to_pandas()[[column.name for column in ds.schema.columns if column.used]]
-    for name in ds.schema.categorical_features:
+    """The columns that the spec uses; categories as such, with the values of `like`."""
+    data = ds.to_pandas()[[column.name for column in ds.spec.columns if column.used]]
+    for name in ds.spec.categorical_features:
         data[name] = pd.Categorical(data[name], None if like is None else like[name].cat.categories)
     return data
 
@@ -111,7 +111,7 @@ def main() -> None:
         options.folder, options.epochs = made_up(), 2
 
     train, val, test = datasets(options.folder)
-    print(train, train.schema, train.describe(test), sep="\n\n")
+    print(train, train.spec, train.describe(test), sep="\n\n")
     began = time.perf_counter()
     trainer = train_mlp(train, val, options.epochs)
     accuracy = trainer.evaluate(DataLoader(test, 2048))["accuracy"]

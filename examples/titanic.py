@@ -54,7 +54,7 @@ def made_up() -> Path:
 
 def train_mlp(train: CSVDataset, val: CSVDataset, epochs: int) -> Trainer:
     torch.manual_seed(0)
-    model = TabularMLP(train.schema, hidden=(64, 32), dropout=0.3)
+    model = TabularMLP(train.spec, hidden=(64, 32), dropout=0.3)
     optim = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=1e-2)
     stop = EarlyStopping(patience=10)
     trainer = Trainer(model, torch.nn.CrossEntropyLoss(), optim, metrics=["accuracy"], callbacks=[stop], progress=False)
@@ -64,8 +64,8 @@ def train_mlp(train: CSVDataset, val: CSVDataset, epochs: int) -> Trainer:
 
 def sklearn_models(train: CSVDataset) -> dict[str, Any]:
     """The same columns, with the usual preprocessing of each."""
-    numbers = [column.name for column in train.schema.numbers]
-    categories = train.schema.categorical_features
+    numbers = [column.name for column in train.spec.numbers]
+    categories = train.spec.categorical_features
     scaled = make_column_transformer(
         (make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler()), numbers),
         (OneHotEncoder(handle_unknown="ignore"), categories),
@@ -78,9 +78,9 @@ def sklearn_models(train: CSVDataset) -> dict[str, Any]:
 
 
 def frame(ds: CSVDataset, like: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The columns that the schema uses; categories as such, with the values of `like`."""
-    data = ds.to_pandas()[[column.name for column in ds.schema.columns if column.used]]
-    for name in ds.schema.categorical_features:
+    """The columns that the spec uses; categories as such, with the values of `like`."""
+    data = ds.to_pandas()[[column.name for column in ds.spec.columns if column.used]]
+    for name in ds.spec.categorical_features:
         data[name] = pd.Categorical(data[name], None if like is None else like[name].cat.categories)
     return data
 
@@ -100,7 +100,7 @@ def main() -> None:
         parts = CSVDataset.split(options.table, target="survived", drop=DROP, fractions=(0.7, 0.1, 0.2), seed=seed)
         train, val, test = parts
         if seed == 0:
-            print(train, train.schema, CSVDataset(options.table, target="survived").describe(), sep="\n\n")
+            print(train, train.spec, CSVDataset(options.table, target="survived").describe(), sep="\n\n")
         trainer = train_mlp(train, val, options.epochs)
         results.setdefault("TabularMLP", []).append(trainer.evaluate(DataLoader(test, 256))["accuracy"])
         known = frame(train)

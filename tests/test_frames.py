@@ -44,13 +44,13 @@ def polars(columns: dict[str, Any]) -> Any:
 def test_a_frame_means_what_pandas_means(make: Any, tmp_path: Path) -> None:
     frame, plain = make(COLUMNS), pd.DataFrame(COLUMNS)
     mine, wanted = (CSVDataset(each, target="label", drop=["text"]) for each in (frame, plain))
-    assert mine.schema == wanted.schema
+    assert mine.spec == wanted.spec
     assert all(torch.equal(mine.take(torch.arange(24))[0][k], v) for k, v in wanted.take(torch.arange(24))[0].items())
     texts, others = (TextDataset(each, text="text", target="label") for each in (frame, plain))
     assert texts.spec == others.spec
     assert texts.classes == ["no", "yes"]
     assert str(check_leaks(frame, plain)) == str(check_leaks(plain, plain))
-    model = TabularMLP(mine.schema, hidden=[4])
+    model = TabularMLP(mine.spec, hidden=[4])
     predictor = dlkit.load(dlkit.save(model, tmp_path / "model.safetensors", preprocessing=mine))
     pd.testing.assert_frame_equal(predictor.predict(frame), predictor.predict(plain))
 

@@ -147,7 +147,7 @@ def test_typed_columns_of_a_frame_mean_the_same_to_all(values, task, classes, im
         assert list(data.classes) == classes
         assert np.allclose([float(sample[1]) for sample in data], expected)
         assert data[0][1].dtype == (torch.int64 if classes else torch.float32)
-    assert table.schema.target.task == pictures.task == task
+    assert table.spec.target.task == pictures.task == task
 
 
 def meaning_of_parts(data: Any) -> tuple[str, list[str], list[str]]:
@@ -181,7 +181,7 @@ def test_recipes_read_the_tables_of_the_report_alike(name, tmp_path):
             continue
         data = read_data(path, target="label", **options)
         task, classes, targets = known
-        if "text" not in options and task == "regression":  # of a table it is scaled; its unit is in the schema
+        if "text" not in options and task == "regression":  # of a table it is scaled; its unit is in the spec
             assert (data.task, data.classes) == (task, classes)
             continue
         assert meaning_of_parts(data) == (task, classes, sorted(t if classes else f"{t:g}" for t in targets))
@@ -201,7 +201,7 @@ def test_the_model_file_keeps_what_the_datasets_said(name, images, tmp_path):
     outputs = max(1, len(classes))
     made = {
         "t": (TextClassifier(len(texts.vocabulary), outputs, width=8), texts),
-        "r": (TabularMLP(rows.schema, hidden=(8,)), rows),
+        "r": (TabularMLP(rows.spec, hidden=(8,)), rows),
         "p": (SmallConvNet(outputs), pictures),
     }
     for short, (model, data) in made.items():

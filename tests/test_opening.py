@@ -33,7 +33,7 @@ from dlkit.download.archives import extract
 from dlkit.errors import DataError, DataNotFoundError, DlkitError, ModelFileError
 from dlkit.recipes import read_data
 from dlkit.runs.store import CheckpointStore
-from dlkit.specs import Schema
+from dlkit.specs import TableSpec
 from dlkit.training import CheckpointWarning, load_checkpoint
 from dlkit.transfer import load_weights
 
@@ -110,7 +110,7 @@ OPENERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "csv in a list": ("x.csv", lambda path: CSVDataset([path, path])),
     "csv that streams": ("x.csv", lambda path: CSVDataset(path, streaming=True)),
     "csv split": ("x.csv", lambda path: CSVDataset.split(path)),
-    "schema": ("x.json", Schema.load),
+    "spec": ("x.json", TableSpec.load),
     "texts": ("x.csv", lambda path: TextDataset(path, text=0)),
     "text lines": ("x.txt", lambda path: TextDataset(path)),
     "texts without an ending": ("x", lambda path: TextDataset(path)),

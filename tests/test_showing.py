@@ -221,7 +221,7 @@ def test_names_of_columns_cannot_act(tmp_path: Path) -> None:
     assert is_harmless(str(refused.value))
     frame = pd.DataFrame({name: [1.5, 2.5] * 9, "label": ["a", "b"] * 9})
     dataset = CSVDataset(frame, target="label")
-    for text in (repr(dataset), str(dataset.schema), str(dataset.describe())):
+    for text in (repr(dataset), str(dataset.spec), str(dataset.describe())):
         assert is_harmless(text)
     with pytest.raises(DlkitError, match=r"\\x1b\[31ma") as caught:
         CSVDataset(frame, target="gone")

@@ -18,7 +18,7 @@ from artifact.rewriting import at, rewritten
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, ModelFileError
 from dlkit.models import SmallConvNet, TabularMLP, TextClassifier
-from dlkit.specs import Schema, Spec, TextSpec, values
+from dlkit.specs import Spec, TableSpec, TextSpec, values
 from dlkit.specs.builtin import KINDS
 from dlkit.tokens import Vocabulary
 from dlkit.transforms import for_evaluation
@@ -94,7 +94,7 @@ def test_dlkits_own_models_load_in_a_process_that_imported_dlkit_alone(tmp_path:
     grey = for_evaluation(28, color="L", mean=0.0, std=1.0)
     made = {
         "image": dlkit.save(SmallConvNet(2), tmp_path / "i", classes=["a", "b"], preprocessing=grey),
-        "table": dlkit.save(TabularMLP(table.schema, hidden=(8,)), tmp_path / "t", preprocessing=table),
+        "table": dlkit.save(TabularMLP(table.spec, hidden=(8,)), tmp_path / "t", preprocessing=table),
         "text": dlkit.save(TextClassifier(len(words.encoder), 2, width=8), tmp_path / "w", preprocessing=words),
     }
     script = tmp_path / "fresh.py"
@@ -110,7 +110,7 @@ def test_dlkits_own_models_load_in_a_process_that_imported_dlkit_alone(tmp_path:
     assert loaded == []
 
 
-SPECS = {"image": for_evaluation(8), "table": Schema(columns=()), "text": TextSpec(encoder=Vocabulary(["a"]))}
+SPECS = {"image": for_evaluation(8), "table": TableSpec(columns=()), "text": TextSpec(encoder=Vocabulary(["a"]))}
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)

@@ -1,4 +1,4 @@
-"""The models for tables fit any schema, say what does not fit it, and learn."""
+"""The models for tables fit any spec, say what does not fit it, and learn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dlkit import DataLoader, Trainer
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.models import TabularEnsemble, TabularMLP
-from dlkit.specs import Schema
+from dlkit.specs import TableSpec
 
 ROWS = 400
 
@@ -47,8 +47,8 @@ LOSSES: dict[str, Any] = {
 
 
 MODELS: dict[str, Any] = {
-    "TabularMLP": lambda ds: TabularMLP(ds.schema, hidden=(32,), dropout=0),
-    "TabularEnsemble": lambda ds: TabularEnsemble(ds.schema, members=3, width=16),
+    "TabularMLP": lambda ds: TabularMLP(ds.spec, hidden=(32,), dropout=0),
+    "TabularEnsemble": lambda ds: TabularEnsemble(ds.spec, members=3, width=16),
 }
 
 
@@ -57,12 +57,12 @@ MODELS: dict[str, Any] = {
 def test_it_fits_every_task_and_learns(case: str, make: str) -> None:
     options, shape = CASES[case]
     ds = CSVDataset(table(), **options)
-    assert ds.schema.target is not None
+    assert ds.spec.target is not None
     model = MODELS[make](ds)
     inputs, targets = next(iter(DataLoader(ds, 8)))
     outputs = model.eval()(**inputs) if isinstance(inputs, dict) else model.eval()(inputs)
     assert outputs.shape == shape
-    loss = LOSSES[ds.schema.target.task]
+    loss = LOSSES[ds.spec.target.task]
     assert loss(outputs, targets).dim() == 0
     trainer = Trainer(model, loss, torch.optim.AdamW(model.parameters(), 1e-2), progress=False)
     losses = trainer.fit(DataLoader(ds, 32, shuffle=True), epochs=8)["train_loss"]
@@ -71,7 +71,7 @@ def test_it_fits_every_task_and_learns(case: str, make: str) -> None:
 
 def test_a_value_that_training_never_saw_changes_nothing_at_first() -> None:
     ds = CSVDataset(table(), target="y", drop=["amount", "twice"])
-    model = TabularMLP(ds.schema).eval()
+    model = TabularMLP(ds.spec).eval()
     x = torch.zeros(3, 1)
     padding, missing, unseen = model(x, torch.tensor([[0], [1], [2]]))
     assert torch.equal(padding, missing)
@@ -80,45 +80,45 @@ def test_a_value_that_training_never_saw_changes_nothing_at_first() -> None:
 
 
 def test_a_schema_from_json_makes_the_same_model() -> None:
-    schema = CSVDataset(table(), target="y", drop=["amount", "twice"]).schema
-    first = TabularMLP(schema)
-    second = TabularMLP(Schema.from_json(schema.to_json()))
+    spec = CSVDataset(table(), target="y", drop=["amount", "twice"]).spec
+    first = TabularMLP(spec)
+    second = TabularMLP(TableSpec.from_json(spec.to_json()))
     second.load_state_dict(first.state_dict())
     x, c = torch.randn(5, 1), torch.randint(3, 6, (5, 1))
     assert torch.equal(first.eval()(x, c), second.eval()(x, c))
-    assert copy.deepcopy(first).schema == schema
+    assert copy.deepcopy(first).spec == spec
 
 
 def test_the_schema_travels_in_the_model_file(tmp_path: Path) -> None:
     data = table().drop(columns=["amount", "twice"])
     ds = CSVDataset(data, target="y")
-    model = TabularMLP(ds.schema).eval()
+    model = TabularMLP(ds.spec).eval()
     dlkit.save(model, tmp_path / "model.safetensors")
     predictor = dlkit.load(tmp_path / "model.safetensors")
-    assert predictor.preprocessing == ds.schema
+    assert predictor.preprocessing == ds.spec
     new = pd.DataFrame({"more": [1, 2], "c": ["a", "new"], "x": [0.5, np.nan]})
-    inputs = CSVDataset(new, schema=ds.schema).take(torch.arange(2))[0]
+    inputs = CSVDataset(new, spec=ds.spec).take(torch.arange(2))[0]
     with torch.no_grad():
         assert torch.equal(predictor.logits(new), model(**inputs))
 
 
 def test_what_does_not_fit_is_named() -> None:
-    schema = CSVDataset(table(), target="y", drop=["amount", "twice"]).schema
-    model = TabularMLP(schema)
+    spec = CSVDataset(table(), target="y", drop=["amount", "twice"]).spec
+    model = TabularMLP(spec)
     with pytest.raises(TrainingError, match=r"1 columns of numeric inputs, so they must be \[B, 1\], not \[4, 2\]"):
         model(torch.zeros(4, 2), torch.zeros(4, 1, dtype=torch.int64))
     with pytest.raises(TrainingError, match=r"1 columns of categorical inputs, so they must be \[B, 1\], not none"):
         model(torch.zeros(4, 1))
     with pytest.raises(ArgumentError, match="the text column 'c', too; drop it"):
-        TabularMLP(CSVDataset(table(), target="y", text="c", drop=["amount", "twice"]).schema)
-    unlabelled = CSVDataset(table(), drop="y").schema
+        TabularMLP(CSVDataset(table(), target="y", text="c", drop=["amount", "twice"]).spec)
+    unlabelled = CSVDataset(table(), drop="y").spec
     with pytest.raises(ArgumentError, match="num_outputs="):
         TabularMLP(unlabelled)
     assert TabularMLP(unlabelled, num_outputs=7).num_outputs == 7
     with pytest.raises(ArgumentError, match="hidden must be"):
-        TabularMLP(schema, hidden=())
+        TabularMLP(spec, hidden=())
     with pytest.raises(ArgumentError, match="dropout must be"):
-        TabularMLP(schema, dropout=1.0)
+        TabularMLP(spec, dropout=1.0)
 
 
 # ------------------------------------------------------------------------------------------------- the ensemble's own
@@ -133,7 +133,7 @@ def small(case: str = "classes", **settings: Any) -> tuple[CSVDataset, TabularEn
 def test_its_loss_is_the_mean_of_its_members_losses_and_its_prediction_their_mean(case: str) -> None:
     ds, model = small(case)
     inputs, targets = ds.take(torch.arange(50))
-    loss = LOSSES[ds.schema.target.task]  # type: ignore[union-attr]
+    loss = LOSSES[ds.spec.target.task]  # type: ignore[union-attr]
     each = model(**inputs).members
     assert len(each) == 3
     trainer = Trainer(model, loss, torch.optim.SGD(model.parameters(), 0.1), progress=False, device="cpu")
@@ -141,7 +141,7 @@ def test_its_loss_is_the_mean_of_its_members_losses_and_its_prediction_their_mea
     first = trainer.fit(DataLoader(torch.utils.data.Subset(ds, range(50)), 50), epochs=1)["train_loss"][0]
     assert first == pytest.approx(wanted.item(), rel=1e-5)
     each, mean = model.train()(**inputs).members, model.eval()(**inputs)
-    task = ds.schema.target.task  # type: ignore[union-attr]
+    task = ds.spec.target.task  # type: ignore[union-attr]
     if task == "regression":
         wide = ds.targets.reshape(len(ds), -1)  # type: ignore[union-attr]
         each = each.reshape(3, 50, -1).clamp(wide.amin(0), wide.amax(0)).mean(0)
@@ -214,10 +214,10 @@ def test_many_values_share_an_embedding(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_the_ensemble_cannot_learn_is_named() -> None:
-    with pytest.raises(ArgumentError, match="the schema has no target"):
-        TabularEnsemble(CSVDataset(table(), drop="y").schema)
+    with pytest.raises(ArgumentError, match="the spec has no target"):
+        TabularEnsemble(CSVDataset(table(), drop="y").spec)
     with pytest.raises(ArgumentError, match="members must be"):
-        TabularEnsemble(small()[0].schema, members=0)
-    unlabelled = CSVDataset(table().drop(columns=["y", "amount", "twice"]), schema=small()[0].schema)
+        TabularEnsemble(small()[0].spec, members=0)
+    unlabelled = CSVDataset(table().drop(columns=["y", "amount", "twice"]), spec=small()[0].spec)
     with pytest.raises(ArgumentError, match="no rows with targets"):
         TabularEnsemble.for_data(unlabelled)

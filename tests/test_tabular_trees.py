@@ -58,7 +58,7 @@ def test_it_gives_what_scikit_learn_gives_also_from_its_file(case: str, tmp_path
     given, outputs = model.features(**inputs).double().numpy(), model(**inputs)
     assert np.isnan(given[:, 1]).any()  # what was missing is missing again
     settings: dict[str, Any] = {**FEW, "categorical_features": [0], "random_state": 0}
-    if ds.schema.target.task == "regression":  # type: ignore[union-attr]
+    if ds.spec.target.task == "regression":  # type: ignore[union-attr]
         columns = targets.numpy().reshape(ROWS, -1).T
         wanted = [HistGradientBoostingRegressor(**settings).fit(given, each).predict(given) for each in columns]
         found = outputs.reshape(ROWS, -1).numpy()
@@ -103,18 +103,18 @@ def trees() -> TabularTrees:
 
 
 def test_sizes_that_a_file_states_are_bounded() -> None:
-    schema = data("two classes").schema
+    spec = data("two classes").spec
     with pytest.raises(ArgumentError, match="depth must be a whole number from 0 to 512"):
-        TabularTrees(schema, depth=10**6)
+        TabularTrees(spec, depth=10**6)
     with pytest.raises(ArgumentError, match="nodes must be a whole number"):
-        TabularTrees(schema, nodes=-1)
+        TabularTrees(spec, nodes=-1)
 
 
 def test_what_trees_cannot_learn_is_named() -> None:
-    with pytest.raises(ArgumentError, match="the schema has no target"):
-        TabularTrees(CSVDataset(table(), drop=TARGETS).schema)
+    with pytest.raises(ArgumentError, match="the spec has no target"):
+        TabularTrees(CSVDataset(table(), drop=TARGETS).spec)
     with pytest.raises(ArgumentError, match="no rows with targets"):
-        TabularTrees.for_data(CSVDataset(table().drop(columns=TARGETS), schema=data("two classes").schema))
+        TabularTrees.for_data(CSVDataset(table().drop(columns=TARGETS), spec=data("two classes").spec))
 
 
 def test_the_recipe_fits_judges_and_writes_it_once(tmp_path: Path) -> None:

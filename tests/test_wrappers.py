@@ -41,7 +41,7 @@ def test_a_wrapper_with_classes_of_its_own_speaks_for_itself():
 def test_joined_data_that_mean_different_things_are_refused():
     first, other = CSVDataset(table(), target="y"), CSVDataset(table("ac"), target="y")
     with pytest.raises(
-        DataError, match=r"the first part and another part of the ConcatDataset .*: class 1 is 'b' .* 'c' .*schema="
+        DataError, match=r"the first part and another part of the ConcatDataset .*: class 1 is 'b' .* 'c' .*spec="
     ):
         unwrap(ConcatDataset([first, Subset(other, [1])]))
     scaled = CSVDataset(table().assign(x=lambda frame: frame.x * 9), target="y")
@@ -50,14 +50,14 @@ def test_joined_data_that_mean_different_things_are_refused():
         match=r"column 'x': parts 0 center is 2.75 in the first part and 24.75 in another part of the ConcatDataset",
     ):
         unwrap(ConcatDataset([first, scaled]))
-    alike = CSVDataset(table().assign(x=lambda frame: frame.x * 9), target="y", schema=first.schema)
+    alike = CSVDataset(table().assign(x=lambda frame: frame.x * 9), target="y", spec=first.spec)
     assert unwrap(ConcatDataset([first, alike])) is first
 
 
 def test_the_model_file_of_a_joined_training_knows_its_data(tmp_path):
     first = CSVDataset(table(), target="y")
-    joined = ConcatDataset([first, CSVDataset(table(rows=8), target="y", schema=first.schema)])
-    model = TabularMLP(first.schema, hidden=[4])
+    joined = ConcatDataset([first, CSVDataset(table(rows=8), target="y", spec=first.spec)])
+    model = TabularMLP(first.spec, hidden=[4])
     trainer = dlkit.Trainer(
         model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1), progress=False, device="cpu"
     )
@@ -91,8 +91,8 @@ FIRST = CSVDataset(table(), target="y")
 BOTH = table(rows=30)
 JOINED: dict[str, tuple[Any, Any]] = {  # a wrapper, and what it is to give
     "table": (
-        ConcatDataset([FIRST, Subset(CSVDataset(BOTH[24:], target="y", schema=FIRST.schema), [5, 0, 3])]),
-        CSVDataset(pd.concat([BOTH[:24], BOTH.iloc[[29, 24, 27]]]), target="y", schema=FIRST.schema),
+        ConcatDataset([FIRST, Subset(CSVDataset(BOTH[24:], target="y", spec=FIRST.spec), [5, 0, 3])]),
+        CSVDataset(pd.concat([BOTH[:24], BOTH.iloc[[29, 24, 27]]]), target="y", spec=FIRST.spec),
     ),
     "texts": (ConcatDataset([lines(TEXTS[:3]), lines(TEXTS[3:], 3)]), lines(TEXTS)),
     "parts of texts": (

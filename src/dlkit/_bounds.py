@@ -1,7 +1,7 @@
 """How large what a file says may be: the one place with bounds for numbers, names and lists that come from elsewhere.
 
 A file of a kilobyte can state any number. Whoever makes an object of a document (the model file, a transform, a text
-spec, a table schema) asks here before any work is done, and the error names the field.
+spec, a table spec) asks here before any work is done, and the error names the field.
 """
 
 from __future__ import annotations

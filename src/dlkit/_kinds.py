@@ -18,7 +18,7 @@ KINDS: dict[str, type[Spec]] = {}
 
 
 class Spec(Document):
-    """How raw inputs became a model's inputs: a table's `Schema`, a `TextSpec`, an image's `Preprocessing`.
+    """How raw inputs became a model's inputs: a table's `TableSpec`, a `TextSpec`, an image's `Preprocessing`.
 
     The model file and the registry of models know this class alone. A kind of your own is a frozen dataclass that is
     derived from it, with a `kind` and an `example`; a model file that was saved with it loads wherever the module that

@@ -1,4 +1,4 @@
-"""What data (or a model) says of its samples: classes, schema, text spec, image preprocessing; and whether two agree.
+"""What data (or a model) says of its samples: classes, spec, image preprocessing; and whether two agree.
 
 The one place that is asked by training, evaluation, joined datasets and model files. What does not say anything is not
 compared: a `TensorDataset` fits everything.
@@ -24,7 +24,7 @@ _CLASSES = "open the data with the same classes: classes=train.classes, or cut o
 
 
 def spec_in(given: Any) -> Any:
-    """The `Preprocessing`, `Schema` or other `Spec` that this is, or that this dataset has; None where there is none.
+    """The `Preprocessing`, `TableSpec` or other `Spec` that this is or has; None where there is none.
 
     Args:
         given: Any object.
@@ -33,7 +33,7 @@ def spec_in(given: Any) -> Any:
     >>> spec_in(for_training(32)).augment is None
     True
     """
-    for each in (given, *(getattr(given, name, None) for name in ("schema", "spec", "preprocessing", "transform"))):
+    for each in (given, *(getattr(given, name, None) for name in ("spec", "preprocessing", "transform"))):
         if isinstance(each, Spec):
             return each.for_evaluation()
     return None
@@ -53,7 +53,7 @@ def classes_in(given: Any) -> list[str] | None:
     """The names of the classes in the order of their numbers; None for numbers, unlabelled data, and unknown ones.
 
     Args:
-        given: A dataset (also of torchvision or Hugging Face), a model, a schema.
+        given: A dataset (also of torchvision or Hugging Face), a model, a spec.
 
     >>> from types import SimpleNamespace
     >>> classes_in(SimpleNamespace(classes=("ant", "bee"))), classes_in(SimpleNamespace(classes=2))
@@ -69,10 +69,10 @@ def classes_in(given: Any) -> list[str] | None:
 
 
 def target_in(given: Any) -> Any:
-    """The `Target` of a table's schema: task, classes, scale; None where there is none.
+    """The `Target` of a table's spec: task, classes, scale; None where there is none.
 
     Args:
-        given: A dataset, a model or a schema.
+        given: A dataset, a model or a spec.
     """
     return getattr(spec_in(given), "target", None)
 
@@ -80,11 +80,11 @@ def target_in(given: Any) -> Any:
 def task_in(given: Any) -> str | None:
     """What there is to learn: classification, binary, multilabel or regression; None where nothing says so.
 
-    What its schema or the dataset itself says, else what its targets are: `reading.targets` has made whole numbers of
+    What its spec or the dataset itself says, else what its targets are: `reading.targets` has made whole numbers of
     classes and floats of quantities when it was read.
 
     Args:
-        given: A dataset, a model or a schema.
+        given: A dataset, a model or a spec.
 
     >>> from types import SimpleNamespace
     >>> from torch import ones

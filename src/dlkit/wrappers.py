@@ -1,6 +1,6 @@
 """What torch's wrappers hide: a `Subset` or a `ConcatDataset` answers here as the data behind it does.
 
-`random_split` gives `Subset`s. A wrapper has no classes, no schema and no way of batching of its own, so whoever asks a
+`random_split` gives `Subset`s. A wrapper has no classes, no spec and no way of batching of its own, so whoever asks a
 dataset what its samples mean, or how they are fetched, asks through this file.
 """
 
@@ -24,7 +24,7 @@ from dlkit.samplers.order import Planner, Sequential, SlicedPlan
 __all__ = ["View", "parts_of", "tensors_behind", "unwrap", "view_of"]
 
 #: Where a dataset says what its samples mean.
-_MEANING = ("classes", "schema", "spec", "transform")
+_MEANING = ("classes", "spec", "transform")
 
 
 def parts_of(data: Any) -> Sequence[Any]:
@@ -44,7 +44,7 @@ def parts_of(data: Any) -> Sequence[Any]:
 def unwrap(data: Any) -> Any:
     """The dataset that says what the samples mean: the data itself, or the data behind torch's wrappers.
 
-    A wrapper with `classes`, a `schema`, a `spec` or a `transform` of its own speaks for itself. Of several datasets
+    A wrapper with `classes`, a `spec` or a `transform` of its own speaks for itself. Of several datasets
     behind a `ConcatDataset` the first is given, if all of them mean the same.
 
     Args:

@@ -54,7 +54,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.manual_seed(0)
     return {
         "image": dlkit.save(SmallConvNet(3), folder / "image", classes=list("ABC"), preprocessing=GREY),
-        "table": dlkit.save(TabularMLP(table.schema, hidden=(8,)), folder / "table", preprocessing=table),
+        "table": dlkit.save(TabularMLP(table.spec, hidden=(8,)), folder / "table", preprocessing=table),
         "text": dlkit.save(TextClassifier(len(words.encoder), 2, width=8), folder / "text", preprocessing=words),
         "gru": dlkit.save(
             TextClassifier(len(words.encoder), 2, width=8, encoder="gru"), folder / "gru", preprocessing=words
@@ -158,7 +158,7 @@ CRAFTED = [
     ("bpe", at(*ENCODER, "json", value=7), "json of this tokenizer must be a text"),
     # tables
     ("table", at("meaning", "spec", "columns", value=[{"type": "Column"}] * 200_000), "a list of at most 131,072"),
-    ("table", at("meaning", "spec", "version", value=-1), "version of the table schema must be 1, not -1"),
+    ("table", at("meaning", "spec", "version", value=-1), "version of the table spec must be 1, not -1"),
     # the document itself
     ("image", at("version", value=-3), "needs a version, a whole number of at least 1"),
     ("image", at("version", value=True), "needs a version"),
@@ -205,7 +205,7 @@ def test_scaling_of_a_column(saved: dict[str, Path], tmp_path: Path) -> None:
             column["parts"][0]["scale"] = scale
 
         path.write_bytes(saved["table"].read_bytes())
-        with pytest.raises(ModelFileError, match="scale of column 'x' of the table schema must be a number from"):
+        with pytest.raises(ModelFileError, match="scale of column 'x' of the table spec must be a number from"):
             dlkit.load(rewritten(path, change))
 
 

@@ -142,8 +142,8 @@ class TestRoundTrip:
     def test_a_table_brings_its_schema_and_a_text_its_vocabulary(self, tmp_path: Path) -> None:
         frame = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "c": list("abab"), "y": list("pqpq")})
         table = CSVDataset(frame, target="y")
-        again = dlkit.load(dlkit.save(TabularMLP(table.schema), tmp_path / "t", preprocessing=table))
-        assert again.preprocessing == table.schema
+        again = dlkit.load(dlkit.save(TabularMLP(table.spec), tmp_path / "t", preprocessing=table))
+        assert again.preprocessing == table.spec
         assert (again.classes, again.kind) == (["p", "q"], "table")
         spec = TextSpec(encoder=Vocabulary.fit(["good film", "bad film"], min_freq=1), classes=("neg", "pos"))
         model = TextClassifier(len(spec.encoder), 2)

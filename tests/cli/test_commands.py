@@ -247,7 +247,7 @@ def test_export_for_other_programs_computes_the_same(dlkit: Run, model: Path, ta
 
     runtime = pytest.importorskip("onnxruntime")
     predictor = library.load(model)
-    inputs, _ = next(iter(library.DataLoader(CSVDataset(table, schema=predictor.preprocessing), 5)))
+    inputs, _ = next(iter(library.DataLoader(CSVDataset(table, spec=predictor.preprocessing), 5)))
     wanted = predictor.logits(table)[:5]
     for kind, name in (("onnx", "m.onnx"), ("torch.export", "m.pt2")):
         done = dlkit("export", model, "--to", kind, "--out", tmp_path / name)

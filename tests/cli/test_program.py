@@ -106,7 +106,7 @@ def test_a_stopped_training_goes_on_with_the_same_command(
 def noise_model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = dlkit.datasets.CSVDataset(table, target="y")
     path = tmp_path_factory.mktemp("models") / "noise.safetensors"
-    return dlkit.save(dlkit.models.TabularMLP(data.schema), path, preprocessing=data)
+    return dlkit.save(dlkit.models.TabularMLP(data.spec), path, preprocessing=data)
 
 
 def lasting(table: Path, folder: Path, times: int = 60) -> Path:

@@ -98,15 +98,15 @@ def test_inspect_and_train_agree_on_every_column(path: Path) -> None:
     if isinstance(inspected, str) or isinstance(trained, str):
         assert trained == inspected
         return
-    schema = trained.train.schema
-    kinds = {column.name: column.kind for column in schema.columns} | {target: "target"}
+    spec = trained.train.spec
+    kinds = {column.name: column.kind for column in spec.columns} | {target: "target"}
     assert inspected["kind"].to_dict() == kinds
     assert set(kinds) == set(names)
     assert {name: kind for name, kind in alone.items() if name != target} == {
         name: kind for name, kind in kinds.items() if name != target
     }
     told = "\n".join(trained.how)
-    for column in schema.columns:
+    for column in spec.columns:
         if not column.used:
             assert column.name in told
             assert column.why in told

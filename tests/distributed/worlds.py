@@ -355,7 +355,7 @@ if kind == "rows":
 
     reading.blocks.BLOCK_BYTES = 200
     data = CSVDataset(f"{folder}/rows.csv", target="y", streaming=True)
-    model, loss = TabularMLP(data.schema), nn.CrossEntropyLoss()
+    model, loss = TabularMLP(data.spec), nn.CrossEntropyLoss()
 elif kind == "texts":
     from dlkit.datasets import TextDataset
     from dlkit.models import TextClassifier

@@ -45,7 +45,7 @@ ROWS = pd.DataFrame({"size": np.arange(20) / 3, "kind": ["a", "b"] * 10, "price"
 def prices(save: Callable[..., dlkit.Predictor]) -> dlkit.Predictor:
     torch.manual_seed(0)
     data = CSVDataset(ROWS, target="price")
-    return save(TabularMLP(data.schema), data)
+    return save(TabularMLP(data.spec), data)
 
 
 @pytest.fixture(scope="module")
@@ -225,14 +225,14 @@ class TestOneLinePerInput:
         assert odd["error"].tolist() == ["has no number in column 'size' but '1,234'"]
         dated = pd.DataFrame({"day": ["25.01.2020", "26.02.2021"] * 10, "y": np.arange(20.0)})
         data = CSVDataset(dated, target="y")
-        again = dlkit.load(dlkit.save(TabularMLP(data.schema), tmp_path / "m", preprocessing=data))
+        again = dlkit.load(dlkit.save(TabularMLP(data.spec), tmp_path / "m", preprocessing=data))
         found = again.predict([{"day": "03.02.2020"}, {"day": "2020-02-03"}, {"day": "13/02/2020"}], on_error="skip")
         assert [bool(error) for error in found["error"]] == [False, True, True]
 
     def test_decimal_commas_stay_what_they_are_in_a_file_without_any(self, tmp_path: Path) -> None:
         german = pd.DataFrame({"x": ["1.234,5", "2.000,25", "7,5"] * 10, "y": np.arange(30.0)})
         data = CSVDataset(german, target="y")
-        again = dlkit.load(dlkit.save(TabularMLP(data.schema), tmp_path / "m", preprocessing=data))
+        again = dlkit.load(dlkit.save(TabularMLP(data.spec), tmp_path / "m", preprocessing=data))
         (tmp_path / "new.csv").write_text("x\n1.234\n2.500\n")
         wanted = again.predict(pd.DataFrame({"x": [1234.0, 2500.0]}))
         assert again.predict(tmp_path / "new.csv")["y"].tolist() == wanted["y"].tolist()
@@ -449,12 +449,12 @@ class TestColumns:
     def test_outputs_named_like_other_columns_keep_their_names(self, save: Callable[..., dlkit.Predictor]) -> None:
         frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], "error": [0.5, 1.5, 2.5], "prediction": [5.5, 2.25, 1.5]})
         data = CSVDataset(frame, target=["error", "prediction"])
-        both = save(TabularMLP(data.schema), data)
+        both = save(TabularMLP(data.spec), data)
         assert list(both.predict(frame, on_error="skip")) == ["error", "prediction", "error_"]
         assert set(both.predict_one({"x": 1}).values) == {"error", "prediction"}
         labels = pd.DataFrame({"x": [1.0, 2.0, 3.0], "prediction": [0, 1, 1], "late": [1, 0, 1]})
         several = CSVDataset(labels, target=["prediction", "late"], task="multilabel")
-        tagged = save(TabularMLP(several.schema), several)
+        tagged = save(TabularMLP(several.spec), several)
         found = tagged.predict(labels)
         assert list(found) == ["prediction_", "prediction", "late"]
         torch.testing.assert_close(
@@ -492,7 +492,7 @@ class TestColumns:
     def test_several_targets_come_in_their_own_units(self, save: Callable[..., dlkit.Predictor]) -> None:
         frame = pd.DataFrame({"x": np.arange(9.0), "euros": np.arange(9.0) * 1000, "days": np.arange(9.0) / 100})
         data = CSVDataset(frame, target=["euros", "days"])
-        both = save(TabularMLP(data.schema), data)
+        both = save(TabularMLP(data.spec), data)
         found = both.predict(frame)
         assert list(found) == ["euros", "days"]
         for place, name in enumerate(found):

@@ -127,7 +127,7 @@ def table() -> pd.DataFrame:
 class TestTables:
     def test_rows_files_and_frames_with_the_target_or_without(self, table: pd.DataFrame, tmp_path: Path) -> None:
         data = CSVDataset(table.drop(columns="price"), target="y", task="classification")
-        again = dlkit.load(dlkit.save(TabularMLP(data.schema), tmp_path / "m", preprocessing=data))
+        again = dlkit.load(dlkit.save(TabularMLP(data.spec), tmp_path / "m", preprocessing=data))
         with torch.inference_mode():
             seen = again.model(**next(iter(DataLoader(data, 60)))[0])
         assert torch.equal(again.logits(table), seen)
@@ -143,13 +143,13 @@ class TestTables:
 
     def test_a_missing_column_is_named(self, table: pd.DataFrame, tmp_path: Path) -> None:
         data = CSVDataset(table.drop(columns="price"), target="y")
-        again = dlkit.load(dlkit.save(TabularMLP(data.schema), tmp_path / "m", preprocessing=data))
+        again = dlkit.load(dlkit.save(TabularMLP(data.spec), tmp_path / "m", preprocessing=data))
         with pytest.raises(DataError, match="'group'"):
             again.predict(table.drop(columns="group"))
 
     def test_regression_comes_back_in_its_own_units(self, table: pd.DataFrame, tmp_path: Path) -> None:
         data = CSVDataset(table.drop(columns="y"), target="price")
-        again = dlkit.load(dlkit.save(TabularMLP(data.schema), tmp_path / "m", preprocessing=data))
+        again = dlkit.load(dlkit.save(TabularMLP(data.spec), tmp_path / "m", preprocessing=data))
         found = again.predict(table)
         assert list(found) == ["price"]
         with torch.inference_mode():
@@ -162,7 +162,7 @@ class TestTables:
 
     def test_binary_and_several_labels(self, table: pd.DataFrame, tmp_path: Path) -> None:
         data = CSVDataset(table.drop(columns="price"), target="y", task="binary")
-        again = dlkit.load(dlkit.save(TabularMLP(data.schema), tmp_path / "m", preprocessing=data))
+        again = dlkit.load(dlkit.save(TabularMLP(data.spec), tmp_path / "m", preprocessing=data))
         assert again.task == "binary"
         shares = again.probabilities(table)
         assert shares.shape == (60, 2)
@@ -170,7 +170,7 @@ class TestTables:
         torch.testing.assert_close(shares[:, 1], again.logits(table).sigmoid().reshape(-1))
         labels = pd.DataFrame({"x": [1.0, 2.0, 3.0], "tags": ["red|big", "big", "red"]})
         several = CSVDataset(labels, target="tags", task="multilabel", label_separator="|")
-        model = TabularMLP(several.schema)
+        model = TabularMLP(several.spec)
         with torch.no_grad():
             model.layers[-1].weight.zero_()
             model.layers[-1].bias.copy_(torch.tensor([5.0, 5.0]))

@@ -42,11 +42,11 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> dlkit.Predictor:
         }
     )
     data = CSVDataset(table, target="target", categorical=["code", "kind"])
-    kinds = {column.name: (column.kind, getattr(column, "form", "")) for column in data.schema.columns}
+    kinds = {column.name: (column.kind, getattr(column, "form", "")) for column in data.spec.columns}
     assert kinds["comma"] == ("number", "decimal ,")
     assert kinds["euro"] == ("number", "thousands , €")
     assert kinds["truth"][0] == "boolean"
-    file = dlkit.save(TabularMLP(data.schema), tmp_path_factory.mktemp("rows") / "model", preprocessing=data)
+    file = dlkit.save(TabularMLP(data.spec), tmp_path_factory.mktemp("rows") / "model", preprocessing=data)
     return dlkit.load(file)
 
 

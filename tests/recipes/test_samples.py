@@ -38,7 +38,7 @@ def test_a_name_is_enough(server: Server, name: str, rows: int, classes: list[st
 
 def test_another_target_is_taken_as_it_is_asked_for(server: Server) -> None:
     data = recipes.read_data("titanic", target="alive")
-    assert "survived" in data.train.schema.input_columns
+    assert "survived" in data.train.spec.input_columns
     assert data.classes == ["no", "yes"]
 
 

@@ -77,8 +77,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ready = for_evaluation(32)
     made = {
         "insects": (SmallConvNet(3, in_chans=3), {"classes": ["ant", "bee", "fly"], "preprocessing": ready}),
-        "titanic": (TabularMLP(survived.schema), {"preprocessing": survived}),
-        "prices": (TabularMLP(priced.schema), {"preprocessing": priced}),
+        "titanic": (TabularMLP(survived.spec), {"preprocessing": survived}),
+        "prices": (TabularMLP(priced.spec), {"preprocessing": priced}),
         "mails": (TextClassifier(len(mails.vocabulary), 2), {"preprocessing": mails}),
         "calls": (AudioClassifier(2, 8_000, width=4), {"classes": ["high", "low"], "preprocessing": heard}),
         "spam": (TextClassifier(len(texts.vocabulary), 2), {"preprocessing": texts}),

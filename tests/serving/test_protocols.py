@@ -168,9 +168,9 @@ def test_outputs_that_are_not_there(clients: Clients) -> None:
 
 @pytest.mark.proof
 def test_schemathesis_finds_nothing(predictors: dict[str, dlkit.Predictor], tmp_path: Path) -> None:
-    """All checks but one, that whatever fits the schema is accepted. No document can promise that here.
+    """All checks but one, that whatever fits the spec is accepted. No document can promise that here.
 
-    JSON Schema cannot say that bytes are an image that can be decoded or a sound, that a string is a CSV file with a
+    JSON TableSpec cannot say that bytes are an image that can be decoded or a sound, that a string is a CSV file with a
     row, that a tensor has as many values as its shape is of, or that the body hangs on the model that the query names.
     To describe less than is taken, so that all of that is accepted, would fail the check that nothing else is.
     """

@@ -44,7 +44,7 @@ def test_a_guess_names_itself_the_alternatives_and_the_way(tmp_path):
     path.write_bytes("město,n\n".encode("cp1250") + "Večer jsme šli k řece,1\nkvést šeřík,2\n".encode("cp1250") * 9)
     with pytest.warns(UserWarning, match=r"mesto\.csv .* is read as cp125\d \(cp125\d .*encoding='cp125\d'"):
         CSVDataset(path, target="n")
-    assert "kvést šeřík" in CSVDataset(path, target="n", encoding="cp1250").schema.columns[0].vocabulary
+    assert "kvést šeřík" in CSVDataset(path, target="n", encoding="cp1250").spec.columns[0].vocabulary
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -55,8 +55,8 @@ def test_the_guess_is_the_same_in_memory_and_streamed(tmp_path, streaming):
     )
     with pytest.warns(UserWarning, match="is read as cp1252"):
         data = CSVDataset(path, target="n", streaming=streaming)
-    assert [column.name for column in data.schema.columns] == ["prénom"]
-    assert set(data.schema.columns[0].vocabulary) == {"aé", "bé"}
+    assert [column.name for column in data.spec.columns] == ["prénom"]
+    assert set(data.spec.columns[0].vocabulary) == {"aé", "bé"}
 
 
 def test_an_error_that_reads_the_file_again_does_not_guess_again(tmp_path):

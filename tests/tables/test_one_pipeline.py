@@ -74,17 +74,17 @@ def tables(draw: st.DrawFn) -> tuple[str, dict[str, Any], int]:
     return text.getvalue(), options, draw(st.integers(40, 900))
 
 
-def meaning(path: Path, options: dict[str, Any], schema: Any = None) -> tuple[Any, ...]:
+def meaning(path: Path, options: dict[str, Any], spec: Any = None) -> tuple[Any, ...]:
     """All that can be seen of a dataset, in order; or its error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            ds = CSVDataset(path, schema=schema, **options) if schema else CSVDataset(path, **options)
+            ds = CSVDataset(path, spec=spec, **options) if spec else CSVDataset(path, **options)
             batches = list(dlkit.DataLoader(ds, 16))
         except DlkitError as error:
             return type(error).__name__, str(error)
     return (
-        ds.schema,
+        ds.spec,
         batches,
         len(ds),
         ds.skipped,
@@ -121,7 +121,7 @@ def check(text: str, options: dict[str, Any], size: int) -> None:
         path.write_text(text, encoding="utf-8")
         whole, stream = meaning(path, options), meaning(path, options | {"streaming": True})
         assert equal(whole, stream), f"\n{whole}\n{stream}"
-        if len(whole) > 2:  # the same under a schema that was fitted on the first half
+        if len(whole) > 2:  # the same under a spec that was fitted on the first half
             few = Path(folder) / "few.csv"
             lines = text.splitlines(keepends=True)
             few.write_text("".join(lines[: len(lines) // 2]), encoding="utf-8")
@@ -149,7 +149,7 @@ def test_a_code_far_from_the_beginning_still_makes_no_numbers_of_a_column(tmp_pa
     rows = [f"{i % 90},{i}.5" for i in range(3000)]
     rows[2500] = f"{code},2500.5"
     (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(rows) + "\n")
-    assert CSVDataset(tmp_path / "t.csv").schema["a"].kind == "category"
+    assert CSVDataset(tmp_path / "t.csv").spec["a"].kind == "category"
     check((tmp_path / "t.csv").read_text(), {}, 5000)
 
 

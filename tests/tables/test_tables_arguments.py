@@ -1,4 +1,4 @@
-"""What a caller may say about how a table is read, and what the schema and the model file remember of it."""
+"""What a caller may say about how a table is read, and what the spec and the model file remember of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def column(data: CSVDataset, name: str) -> list[float]:
     """A number's values in the file's own units."""
     samples = [sample[0] if isinstance(sample, tuple) else sample for sample in data]
     rows = torch.stack([inputs["numeric"] if isinstance(inputs, dict) else inputs for inputs in samples])
-    return rows[:, data.schema.numeric_features.index(name)].tolist()
+    return rows[:, data.spec.numeric_features.index(name)].tolist()
 
 
 # --- header -----------------------------------------------------------------------------------------------------------
@@ -40,14 +40,14 @@ def test_a_file_without_a_header_is_found_and_said(tmp_path, streaming):
     with pytest.warns(UserWarning, match=r"iris\.data has no header row, it seems: its first row 5\.0, 3\.0, setosa"):
         data = CSVDataset(path, target="2", streaming=streaming)
     assert (len(data), data.classes) == (40, ["setosa", "virginica"])
-    assert data.schema.header == ("0", "1", "2")
+    assert data.spec.header == ("0", "1", "2")
     assert "no header row" in data.notes[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         said = CSVDataset(path, target="2", header=False, streaming=streaming)
         named = CSVDataset(path, target="kind", header=["a", "b", "kind"], streaming=streaming)
-    assert said.schema == data.schema
-    assert (len(named), named.schema.numeric_features) == (40, ["a", "b"])
+    assert said.spec == data.spec
+    assert (len(named), named.spec.numeric_features) == (40, ["a", "b"])
     with pytest.raises(DataError, match=r"line 1 of iris\.data has 3 cells where there are names for 2"):
         CSVDataset(path, header=["a", "b"], streaming=streaming)
 
@@ -66,7 +66,7 @@ def test_a_file_without_a_header_is_found_and_said(tmp_path, streaming):
 )
 def test_a_header_is_not_taken_for_a_row(tmp_path, text):
     path = write(tmp_path / "t.csv", text)
-    assert not CSVDataset(path, categorical=text.split("\n")[0].split(",")).schema.header
+    assert not CSVDataset(path, categorical=text.split("\n")[0].split(",")).spec.header
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_a_row_is_not_taken_for_a_header(tmp_path, text):
 def test_new_data_without_a_header_is_read_as_the_training_data_was(tmp_path):
     first = "".join(f"{'ab'[i % 2]},5.{i % 9},3.{i % 7}\n" for i in range(40))  # the target comes first
     train = CSVDataset(write(tmp_path / "train.csv", first), target="0", header=False)
-    model = TabularMLP(train.schema)
-    dlkit.save(model, tmp_path / "m.safetensors", preprocessing=train.schema, task="classification")
+    model = TabularMLP(train.spec)
+    dlkit.save(model, tmp_path / "m.safetensors", preprocessing=train.spec, task="classification")
     predictor = dlkit.load(tmp_path / "m.safetensors")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -112,10 +112,10 @@ def test_new_data_without_a_header_is_read_as_the_training_data_was(tmp_path):
 def test_only_the_asked_columns_are_read(tmp_path, columns, streaming):
     path = write(tmp_path / "t.csv", "x,secret,y\n" + "".join(f"{i},s{i},{'ab'[i % 2]}\n" for i in range(30)))
     data = CSVDataset(path, target="y", columns=columns, numeric="x", streaming=streaming)
-    assert [column.name for column in data.schema.columns] == ["x"]
+    assert [column.name for column in data.spec.columns] == ["x"]
     pd.read_csv(path).to_parquet(tmp_path / "t.parquet")
-    assert CSVDataset(tmp_path / "t.parquet", target="y", columns=columns, numeric="x").schema == data.schema
-    assert CSVDataset(pd.read_csv(path), target="y", columns=columns, numeric="x").schema == data.schema
+    assert CSVDataset(tmp_path / "t.parquet", target="y", columns=columns, numeric="x").spec == data.spec
+    assert CSVDataset(pd.read_csv(path), target="y", columns=columns, numeric="x").spec == data.spec
     with pytest.raises(DataError, match="has no column 'z'; its columns are 'x', 'secret', 'y'"):
         CSVDataset(path, columns=["z"], streaming=streaming)
 
@@ -133,7 +133,7 @@ def test_lines_above_the_table_and_remarks_in_it_are_no_rows(tmp_path, streaming
     options = {"skip_rows": 2, "comment": "%", "numeric": "x", "categorical": "y", "scale": "none"}
     data = CSVDataset(path, streaming=streaming, **options)
     assert column(data, "x") == [1, 3]
-    assert data.schema["y"].vocabulary == ("a", "two\n% lines")
+    assert data.spec["y"].vocabulary == ("a", "two\n% lines")
     broken = write(tmp_path / "t.csv", text.replace("1,a", "1,a\n7"))
     with pytest.raises(DataError, match=r"line 5 of t\.csv has 1 cells"):
         CSVDataset(broken, streaming=streaming, **options)
@@ -154,9 +154,9 @@ def test_one_column_tells_the_decimal_mark_of_all(tmp_path, streaming):
     assert column(data, "a") == [i + 0.5 for i in range(6)]
     assert column(data, "b") == [1230 + i for i in range(6)]
     new = write(tmp_path / "new.csv", "a;b\n7;1.234\n")  # which leaves it open
-    assert column(CSVDataset(new, schema=type(data.schema).from_json(data.schema.to_json())), "b") == [1234]
+    assert column(CSVDataset(new, spec=type(data.spec).from_json(data.spec.to_json())), "b") == [1234]
     english = write(tmp_path / "english.csv", "a,b\n7.5,1.234\n")  # which does not
-    assert column(CSVDataset(english, schema=data.schema), "b") == pytest.approx([1.234])
+    assert column(CSVDataset(english, spec=data.spec), "b") == pytest.approx([1.234])
 
 
 @both
@@ -278,8 +278,8 @@ def test_a_schema_without_header_reads_frames(tmp_path):
     """Its header counts for files of text, and must not be taken for what the caller says of a DataFrame."""
     path = write(tmp_path / "t.csv", "".join(f"{i}.5,{i % 3}\n" for i in range(12)))
     data = CSVDataset(path, target="y", header=["a", "y"])
-    assert len(CSVDataset(pd.DataFrame({"a": [1.5], "y": [0]}), schema=data.schema)) == 1
-    assert len(CSVDataset(path, schema=data.schema)) == 12
+    assert len(CSVDataset(pd.DataFrame({"a": [1.5], "y": [0]}), spec=data.spec)) == 1
+    assert len(CSVDataset(path, spec=data.spec)) == 12
 
 
 @both

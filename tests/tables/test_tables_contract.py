@@ -112,10 +112,10 @@ def test_the_same_table_in_every_form_gives_the_same_dataset(form, streaming, tm
     data = CSVDataset(source, target="label", streaming=streaming)
     for found, expected in zip(everything(data), everything(right), strict=True):
         assert torch.equal(found, expected)
-    assert [c.name for c in data.schema.columns] == [c.name for c in right.schema.columns]
-    assert [c.kind for c in data.schema.columns] == [c.kind for c in right.schema.columns]
+    assert [c.name for c in data.spec.columns] == [c.name for c in right.spec.columns]
+    assert [c.kind for c in data.spec.columns] == [c.kind for c in right.spec.columns]
     assert data.classes == right.classes
-    again = CSVDataset(source, schema=right.schema)
+    again = CSVDataset(source, spec=right.spec)
     for found, expected in zip(everything(again), everything(right), strict=True):
         assert torch.equal(found, expected)
 
@@ -127,7 +127,7 @@ def test_the_index_of_a_frame_is_no_feature(form, streaming, tmp_path):
     path = tmp_path / f"t.{form}"
     frame.to_parquet(path) if form == "parquet" else feather.write_feather(pa.Table.from_pandas(frame), path)
     data = CSVDataset(path, target="label", streaming=streaming)
-    assert [c.name for c in data.schema.columns] == list(FRAME.columns[:-1])
+    assert [c.name for c in data.spec.columns] == list(FRAME.columns[:-1])
     assert "pandas index '__index_level_0__' is left out" in data.notes[0]
 
 
@@ -167,7 +167,7 @@ def test_titles_errors_and_odd_cells_of_a_sheet(tmp_path, streaming):
     with pytest.raises(DataError, match=r"row 34 of t\.xlsx has no number in column 'price' but '#DIV/0!'"):
         CSVDataset(path, target="y", streaming=streaming)
     data = CSVDataset(path, target="y", streaming=streaming, missing=["#DIV/0!"])
-    assert (len(data), data.schema["price"].missing, data.schema["at"].kind) == (100, 1, "date")
+    assert (len(data), data.spec["price"].missing, data.spec["at"].kind) == (100, 1, "date")
 
 
 def test_a_formula_has_the_value_it_had_or_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Samples, splits, new files under an old schema, targets, images, and any DataLoader."""
+"""Samples, splits, new files under an old spec, targets, images, and any DataLoader."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_mixed_columns_are_a_dict() -> None:
     assert (x["numeric"].dtype, x["categorical"].dtype, y.dtype) == (torch.float32, torch.int64, torch.int64)
     assert (x["numeric"].shape, x["categorical"].tolist()) == ((2,), [1])
     assert x["text"] == "some words about person number 2"
-    assert ds.schema.parts == ["numeric", "categorical", "text"]
+    assert ds.spec.parts == ["numeric", "categorical", "text"]
     assert set(CSVDataset(MIXED, text=["note", "color"])[0]) == {"numeric", "text_color", "text_note"} | (
-        {"categorical"} if "y" in CSVDataset(MIXED).schema.categorical_features else set()
+        {"categorical"} if "y" in CSVDataset(MIXED).spec.categorical_features else set()
     )
 
 
@@ -126,20 +126,20 @@ def test_pickles_whole_but_goes_to_workers_light() -> None:
     assert torch.equal(again.numeric, ds.numeric)
 
 
-# --- new files under an old schema ------------------------------------------------------------------------------------
+# --- new files under an old spec ------------------------------------------------------------------------------------
 
 
 def test_new_files_may_differ_in_all_that_does_not_matter(tmp_path: Path) -> None:
     MIXED.to_csv(tmp_path / "train.csv", index=False)
     train = CSVDataset(tmp_path / "train.csv", target="y")
     (tmp_path / "new.csv").write_text("extra;color;y;age\n1;violet;yes;NA\n2;;no;33\n3;red;yes;?\n")
-    new = CSVDataset(tmp_path / "new.csv", schema=train.schema)
+    new = CSVDataset(tmp_path / "new.csv", spec=train.spec)
     assert [int(new[i][1]) for i in range(3)] == [1, 0, 1]
     assert new[0][0]["categorical"].tolist() == [2]
     assert new.numeric is not None
     assert new.numeric[:, 1].tolist() == [1, 0, 1]
     (tmp_path / "unlabelled.csv").write_text("age,color\n33,red\n")
-    only = CSVDataset(tmp_path / "unlabelled.csv", schema=train.schema)
+    only = CSVDataset(tmp_path / "unlabelled.csv", spec=train.spec)
     assert only.targets is None
     assert set(only[0]) == {"numeric", "categorical"}
 
@@ -147,24 +147,24 @@ def test_new_files_may_differ_in_all_that_does_not_matter(tmp_path: Path) -> Non
 def test_a_missing_column_and_one_of_another_kind_are_errors_that_name_it(tmp_path: Path) -> None:
     train = CSVDataset(MIXED, target="y")
     with pytest.raises(
-        DataError, match="the DataFrame lacks the column 'color' of the schema; it has 'age', 'note', 'y'"
+        DataError, match="the DataFrame lacks the column 'color' of the spec; it has 'age', 'note', 'y'"
     ):
-        CSVDataset(MIXED.drop(columns="color"), schema=train.schema)
-    with pytest.raises(DataError, match="column 'age' of the DataFrame is of another kind: the schema has a number"):
-        CSVDataset(MIXED.assign(age="old"), schema=train.schema)
+        CSVDataset(MIXED.drop(columns="color"), spec=train.spec)
+    with pytest.raises(DataError, match="column 'age' of the DataFrame is of another kind: the spec has a number"):
+        CSVDataset(MIXED.assign(age="old"), spec=train.spec)
     with pytest.raises(
-        DataError, match=r"column 'color' .* is of another kind: the schema has a category .*, for example '3\.25'"
+        DataError, match=r"column 'color' .* is of another kind: the spec has a category .*, for example '3\.25'"
     ):
-        CSVDataset(MIXED.assign(color=3.25), schema=train.schema)
+        CSVDataset(MIXED.assign(color=3.25), spec=train.spec)
     with pytest.raises(DataError, match=r"column 'age' .* another kind: .* and the file has dates"):
-        CSVDataset(MIXED.assign(age=pd.Timestamp("2020-01-01")), schema=train.schema)
+        CSVDataset(MIXED.assign(age=pd.Timestamp("2020-01-01")), spec=train.spec)
     dated = CSVDataset(MIXED.assign(age=pd.date_range("2020-01-01", periods=60)), target="y")
-    with pytest.raises(DataError, match=r"column 'age' .* the schema has a date there, and the file has numbers"):
-        CSVDataset(MIXED, schema=dated.schema)
+    with pytest.raises(DataError, match=r"column 'age' .* the spec has a date there, and the file has numbers"):
+        CSVDataset(MIXED, spec=dated.spec)
     flags = CSVDataset(pd.DataFrame({"f": [True, False, True], "x": [1.5, 2, 3]}))
-    with pytest.raises(DataError, match="the schema has a boolean"):
-        CSVDataset(pd.DataFrame({"f": [1, 2, 3], "x": [1.5, 2, 3]}), schema=flags.schema)
-    assert CSVDataset(pd.DataFrame({"f": [1, 0, 0], "x": [1.5, 2, 3]}), schema=flags.schema)[0].tolist()[0] == 1
+    with pytest.raises(DataError, match="the spec has a boolean"):
+        CSVDataset(pd.DataFrame({"f": [1, 2, 3], "x": [1.5, 2, 3]}), spec=flags.spec)
+    assert CSVDataset(pd.DataFrame({"f": [1, 0, 0], "x": [1.5, 2, 3]}), spec=flags.spec)[0].tolist()[0] == 1
 
 
 def test_single_bad_cells_are_named_or_skipped(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_single_bad_cells_are_named_or_skipped(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"line 3 of new\.csv has no number in column 'b' but 'oops': add it to missing="
     ):
-        CSVDataset(tmp_path / "new.csv", schema=train.schema)
-    new = CSVDataset(tmp_path / "new.csv", schema=train.schema, on_error="skip")
+        CSVDataset(tmp_path / "new.csv", spec=train.spec)
+    new = CSVDataset(tmp_path / "new.csv", spec=train.spec, on_error="skip")
     assert new.rows.tolist() == [0, 2]
     assert new.skipped == [Skipped("new.csv", 1, "has no number in column 'b'")]
 
@@ -183,7 +183,7 @@ def test_numbers_keep_their_way_of_writing(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text('x,y\n"1,234",1\n"2,500",0\n999,1\n"10,000",0\n')
     (tmp_path / "new.csv").write_text('x,y\n1234,1\n"2,500",0\n')
     train = CSVDataset(tmp_path / "train.csv", target="y")
-    new = CSVDataset(tmp_path / "new.csv", schema=train.schema)
+    new = CSVDataset(tmp_path / "new.csv", spec=train.spec)
     assert train.numeric is not None
     assert new.numeric is not None
     assert torch.equal(new.numeric, train.numeric[:2])
@@ -191,40 +191,40 @@ def test_numbers_keep_their_way_of_writing(tmp_path: Path) -> None:
 
 def test_the_same_category_in_other_spellings() -> None:
     train = CSVDataset(pd.DataFrame({"c": [1, 2, 3, 1], "x": [0.5, 1, 2, 3]}), categorical="c")
-    new = CSVDataset(pd.DataFrame({"c": [1.0, np.nan, 3.0], "x": [0.5, 1, 2]}), schema=train.schema)
+    new = CSVDataset(pd.DataFrame({"c": [1.0, np.nan, 3.0], "x": [0.5, 1, 2]}), spec=train.spec)
     assert new.categorical is not None
     assert new.categorical[:, 0].tolist() == [3, 1, 5]
-    text = CSVDataset(pd.DataFrame({"c": ["1.0", "3", "9"], "x": [0.5, 1, 2]}), schema=train.schema)
+    text = CSVDataset(pd.DataFrame({"c": ["1.0", "3", "9"], "x": [0.5, 1, 2]}), spec=train.spec)
     assert text.categorical is not None
     assert text.categorical[:, 0].tolist() == [3, 5, 2]
 
 
 def test_a_schema_excludes_what_it_already_says() -> None:
-    schema = CSVDataset(MIXED, target="y").schema
-    with pytest.raises(ArgumentError, match="schema= says what the columns are"):
-        CSVDataset(MIXED, schema=schema, numeric="age")
-    with pytest.raises(ArgumentError, match="the schema's target"):
-        CSVDataset(MIXED, schema=schema, target="age")
-    assert len(CSVDataset(MIXED, schema=schema, target="y")) == 60
+    spec = CSVDataset(MIXED, target="y").spec
+    with pytest.raises(ArgumentError, match="spec= says what the columns are"):
+        CSVDataset(MIXED, spec=spec, numeric="age")
+    with pytest.raises(ArgumentError, match="the spec's target"):
+        CSVDataset(MIXED, spec=spec, target="age")
+    assert len(CSVDataset(MIXED, spec=spec, target="y")) == 60
 
 
 def test_what_the_schema_fixes_cannot_be_said_again() -> None:
-    schema = CSVDataset(MIXED, target="y").schema
+    spec = CSVDataset(MIXED, target="y").spec
     options: dict[str, Any]
     for options in ({"scale": "robust"}, {"min_freq": 2}, {"classes": ["yes", "no"]}, {"task": "binary"}):
         with pytest.raises(ArgumentError, match=f"what becomes of columns and target; leave out {next(iter(options))}"):
-            CSVDataset(MIXED, schema=schema, **options)
-    with pytest.raises(ArgumentError, match=r"schema must be a fitted one, train\.schema .* not str"):
-        CSVDataset(MIXED, schema="schema.json")  # type: ignore[arg-type]
+            CSVDataset(MIXED, spec=spec, **options)
+    with pytest.raises(ArgumentError, match=r"spec must be a fitted one, train\.spec .* not str"):
+        CSVDataset(MIXED, spec="spec.json")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_new_file_may_have_marks_of_its_own(tmp_path: Path, streaming: bool) -> None:
-    schema = CSVDataset(MIXED, target="y").schema
+    spec = CSVDataset(MIXED, target="y").spec
     (tmp_path / "new.csv").write_text("age,color,y\n33,red,no\nnot told,not told,yes\n?,red,no\n")
     with pytest.raises(DataError, match=r"line 3 of new\.csv has no number in column 'age' but 'not told': add it to"):
-        CSVDataset(tmp_path / "new.csv", schema=schema, streaming=streaming)
-    new = CSVDataset(tmp_path / "new.csv", schema=schema, missing=["not told"], streaming=streaming)
+        CSVDataset(tmp_path / "new.csv", spec=spec, streaming=streaming)
+    new = CSVDataset(tmp_path / "new.csv", spec=spec, missing=["not told"], streaming=streaming)
     assert [new[row][0]["numeric"][1].item() for row in range(3)] == [0, 1, 1]
     assert new[1][0]["categorical"].tolist() == [1]
 
@@ -232,23 +232,23 @@ def test_a_new_file_may_have_marks_of_its_own(tmp_path: Path, streaming: bool) -
 def test_a_bad_truth_value_is_called_so() -> None:
     train = CSVDataset(pd.DataFrame({"f": ["yes", "no", "yes"], "x": [1.5, 2, 3]}))
     with pytest.raises(DataError, match="row 1 of the DataFrame has no truth value in column 'f' but 'maybe'"):
-        CSVDataset(pd.DataFrame({"f": ["yes", "maybe"], "x": [1.5, 2]}), schema=train.schema)
+        CSVDataset(pd.DataFrame({"f": ["yes", "maybe"], "x": [1.5, 2]}), spec=train.spec)
 
 
 def test_a_schema_with_the_largest_of_numbers_comes_back_from_json() -> None:
     train = CSVDataset(pd.DataFrame({"x": [0.0, sys.float_info.max, sys.float_info.max]}), numeric=["x"])
-    assert type(train.schema).from_json(train.schema.to_json()) == train.schema
+    assert type(train.spec).from_json(train.spec.to_json()) == train.spec
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=6), st.data())
 def test_no_finite_number_becomes_an_infinite_input(values: list[float], data: st.DataObject) -> None:
     scale: Any = data.draw(st.sampled_from(["standard", "robust", "none"]))
     train = CSVDataset(pd.DataFrame({"x": values, "filler": range(len(values))}), scale=scale, numeric=["filler"])
-    new = CSVDataset(pd.DataFrame({"x": [1e308, -1e308, *values], "filler": 0}), schema=train.schema)
+    new = CSVDataset(pd.DataFrame({"x": [1e308, -1e308, *values], "filler": 0}), spec=train.spec)
     for ds in (train, new):
         assert ds.numeric is not None
         assert ds.numeric.isfinite().all()
-    assert type(train.schema).from_json(train.schema.to_json()) == train.schema
+    assert type(train.spec).from_json(train.spec.to_json()) == train.spec
 
 
 cell = st.one_of(st.none(), st.sampled_from(["a", "b", "new", "?", "1", ""]))
@@ -258,7 +258,7 @@ number = st.one_of(st.none(), st.floats(-1e6, 1e6), st.just(float("nan")), st.ju
 @given(st.lists(st.tuples(cell, number), min_size=1, max_size=4))
 def test_no_new_value_ever_fails(rows: list[tuple[str | None, float | None]]) -> None:
     train = CSVDataset(pd.DataFrame({"c": ["a", "b", "a"], "x": [1.0, 2.0, 4.0]}))
-    new = CSVDataset(pd.DataFrame(rows, columns=["c", "x"]).astype({"x": float}), schema=train.schema)
+    new = CSVDataset(pd.DataFrame(rows, columns=["c", "x"]).astype({"x": float}), spec=train.spec)
     assert len(new) == len(rows)
     assert new.numeric is not None
     assert new.categorical is not None
@@ -277,14 +277,14 @@ def test_a_split_is_fitted_on_the_training_rows_alone(tmp_path: Path) -> None:
     assert (len(train), len(val), len(test)) == (240, 30, 30)
     assert sorted([*train.rows.tolist(), *val.rows.tolist(), *test.rows.tolist()]) == list(range(300))
     part = data.x[train.rows.numpy()]
-    assert train.schema.numbers[0].parts[0].center == pytest.approx(part.mean(), rel=1e-12)
-    assert train.schema.numbers[0].parts[0].scale == pytest.approx(part.std(ddof=0), rel=1e-12)
+    assert train.spec.numbers[0].parts[0].center == pytest.approx(part.mean(), rel=1e-12)
+    assert train.spec.numbers[0].parts[0].scale == pytest.approx(part.std(ddof=0), rel=1e-12)
     spoiled = data.copy()
-    for other in (val, test):  # whatever stands in the other rows, the schema and the training samples are the same
+    for other in (val, test):  # whatever stands in the other rows, the spec and the training samples are the same
         spoiled.loc[other.rows.numpy(), "x"] = 1e6
         spoiled.loc[other.rows.numpy()[:5], "c"] = "zzz"
     again, *_ = CSVDataset.split(spoiled, target="y", seed=0)
-    assert again.schema == train.schema
+    assert again.spec == train.spec
     assert torch.equal(again.numeric, train.numeric)  # type: ignore[arg-type]
 
 
@@ -295,7 +295,7 @@ def test_shares_of_classes_and_groups_are_kept() -> None:
     grouped = CSVDataset.split(data, target="y", fractions=0.75, group="g")
     sides = [set(data.g[part.rows.numpy()]) for part in grouped]
     assert not sides[0] & sides[1]
-    assert grouped[0].schema["g"].kind == "dropped"
+    assert grouped[0].spec["g"].kind == "dropped"
     first, second = (CSVDataset.split(data, target="y", fractions=0.5, seed=seed)[0].rows.tolist() for seed in (1, 2))
     assert first != second
     assert first == CSVDataset.split(data, target="y", fractions=0.5, seed=1)[0].rows.tolist()
@@ -304,8 +304,8 @@ def test_shares_of_classes_and_groups_are_kept() -> None:
 def test_a_split_names_what_it_does_not_know() -> None:
     with pytest.raises(ArgumentError, match=r"CSVDataset\.split has no argument 'traget'; do you mean 'target'\?"):
         CSVDataset.split(NUMBERS, traget="y")  # type: ignore[call-arg]
-    with pytest.raises(ArgumentError, match=r"has no argument 'schema'"):
-        CSVDataset.split(NUMBERS, target="y", schema=None)  # type: ignore[call-arg]
+    with pytest.raises(ArgumentError, match=r"has no argument 'spec'"):
+        CSVDataset.split(NUMBERS, target="y", spec=None)  # type: ignore[call-arg]
     with pytest.raises(ArgumentError, match="group: the DataFrame has no column 'person'; it has 'a', 'b', 'y'"):
         CSVDataset.split(NUMBERS, target="y", group="person")
 
@@ -345,8 +345,8 @@ def with_target(values: Any, **options: Any) -> CSVDataset:
 )
 def test_tasks_are_inferred(values: Any, task: str, classes: list[str]) -> None:
     ds = with_target(values)
-    assert ds.schema.target is not None
-    assert (ds.schema.target.task, ds.classes) == (task, classes)
+    assert ds.spec.target is not None
+    assert (ds.spec.target.task, ds.classes) == (task, classes)
     assert ds.targets is not None
     assert ds.targets.dtype == (torch.int64 if task == "classification" else torch.float32)
 
@@ -366,8 +366,8 @@ def test_binary() -> None:
     ds = with_target(["no", "yes", "no"], task="binary")
     assert ds.targets is not None
     assert (ds.targets.dtype, ds.targets.tolist()) == (torch.float32, [0, 1, 0])
-    assert ds.schema.target is not None
-    assert ds.schema.target.num_outputs == 1
+    assert ds.spec.target is not None
+    assert ds.spec.target.num_outputs == 1
     with pytest.raises(ArgumentError, match="needs 2 classes in column 'y', not 3"):
         with_target(["a", "b", "c"], task="binary")
 
@@ -400,7 +400,7 @@ def test_several_columns_are_each_read_in_their_own_way(tmp_path: Path) -> None:
     data.drop(columns="h").to_csv(tmp_path / "t.csv", index=False)  # a file has one decimal mark
     stream = CSVDataset(tmp_path / "t.csv", target="w", task="regression", streaming=True)
     assert torch.allclose(torch.stack([stream[row][1] for row in range(3)]), ds.targets[:3, 0])
-    plain = CSVDataset(data.assign(w=[1000.0, 2500, 30] * 4), schema=ds.schema)
+    plain = CSVDataset(data.assign(w=[1000.0, 2500, 30] * 4), spec=ds.spec)
     assert plain.targets is not None
     assert torch.equal(plain.targets, ds.targets)
     words = pd.DataFrame({"x": [1.5, 2, 3], "funny": ["yes", "no", "yes"], "sad": [1, 0, 0]})
@@ -416,7 +416,7 @@ def test_labels_in_one_column() -> None:
     assert ds.targets.tolist() == [[0, 1, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0], [1, 1, 0]]
     new = pd.DataFrame({"x": [0.5, 1.5], "y": ["dog", "dog;fish"]})
     with pytest.raises(DataError, match="has an unknown target 'y', 'dog;fish': the classes are 'bird', 'cat', 'dog'"):
-        CSVDataset(new, schema=ds.schema)
+        CSVDataset(new, spec=ds.spec)
     with pytest.raises(ArgumentError, match="needs label_separator="):
         with_target(["a", "b"], task="multilabel")
 
@@ -465,11 +465,11 @@ def test_aliases(shared_data: Path) -> None:
     train = CSVDataset(folder / "adult.data", target="classification")
     assert train.classes == ["<=50K", ">50K"]
     with pytest.raises(DataError, match=r"line 2 of adult\.test has an unknown target .* 16280 more"):
-        CSVDataset(folder / "adult.test", schema=train.schema)
-    test = CSVDataset(folder / "adult.test", schema=train.schema, aliases={"<=50K.": "<=50K", ">50K.": ">50K"})
+        CSVDataset(folder / "adult.test", spec=train.spec)
+    test = CSVDataset(folder / "adult.test", spec=train.spec, aliases={"<=50K.": "<=50K", ">50K.": ">50K"})
     assert test.targets is not None
     assert (len(test), int(test.targets.sum())) == (16281, 3846)
-    workclass = train.schema["workclass"]
+    workclass = train.spec["workclass"]
     assert (workclass.missing, len(workclass.vocabulary)) == (1836, 8)  # type: ignore[attr-defined]
 
 
@@ -603,7 +603,7 @@ def test_describe_finds_what_is_suspicious() -> None:
 def test_duplicates_and_leaks() -> None:
     data = pd.DataFrame({"a": [1.5, 2, 3, 1.5, 9], "b": ["x", "y", "z", "x ", "w"], "y": [0, 1, 0, 1, 1]})
     train = CSVDataset(data, target="y")
-    test = CSVDataset(data.iloc[[1, 4]].assign(a=[2.0, 8.0]), schema=train.schema)
+    test = CSVDataset(data.iloc[[1, 4]].assign(a=[2.0, 8.0]), spec=train.spec)
     findings = train.describe(test).findings
     assert any("1 of 5 rows repeat an earlier one" in finding for finding in findings)
     assert any("1 of 2 rows of the other data are also in this" in finding for finding in findings)

@@ -106,7 +106,7 @@ def test_a_cell_of_300_kilobytes_is_read(tmp_path: Path, quote: str, streaming: 
     path, long = tmp_path / "x.csv", quote + "x" * 300_000 + quote
     path.write_text(f"a,{long},b\n" + f"{long},1.5,2.5\n" * 2 + "short,2.5,3.5\n" * 40)
     dataset = CSVDataset(path, target="b", streaming=streaming)
-    assert [column.name for column in dataset.schema.columns][1] == "x" * 300_000
+    assert [column.name for column in dataset.spec.columns][1] == "x" * 300_000
     texts = TextDataset(path, text="a")
     assert len(texts) == 42
     assert len(texts.texts[0]) == 300_000
@@ -160,4 +160,4 @@ def test_a_header_of_more_than_a_megabyte_streams(tmp_path: Path) -> None:
     names = ["y", *(f"a column with a name of {number:0900}" for number in range(1500))]
     path.write_text(",".join(names) + "\n" + "".join(",".join([f"{row}.5"] * 1501) + "\n" for row in range(20)))
     assert path.stat().st_size > 1 << 20
-    assert len(CSVDataset(path, target="y", streaming=True).schema.columns) == 1500
+    assert len(CSVDataset(path, target="y", streaming=True).spec.columns) == 1500

@@ -29,7 +29,7 @@ def numbers(data: CSVDataset, name: str) -> np.ndarray:
     """A number's values in the file's own units, row by row."""
     samples = [sample[0] if isinstance(sample, tuple) else sample for sample in data]
     rows = torch.stack([inputs["numeric"] if isinstance(inputs, dict) else inputs for inputs in samples])
-    return rows[:, data.schema.numeric_features.index(name)].numpy()
+    return rows[:, data.spec.numeric_features.index(name)].numpy()
 
 
 def write(path: Path, text: str) -> Path:
@@ -66,17 +66,17 @@ def test_a_sign_at_every_number_is_part_of_how_it_is_written(tmp_path, form, str
     path = write(tmp_path / "t.csv", amounts({}, form))
     data = CSVDataset(path, target="label", scale="none", streaming=streaming)
     assert sorted(numbers(data, "amount")) == [i / 4 for i in range(100)]
-    again = type(data.schema).from_json(data.schema.to_json())
-    assert sorted(numbers(CSVDataset(path, schema=again), "amount")) == [i / 4 for i in range(100)]
+    again = type(data.spec).from_json(data.spec.to_json())
+    assert sorted(numbers(CSVDataset(path, spec=again), "amount")) == [i / 4 for i in range(100)]
 
 
 def test_a_sign_in_a_new_file_only_is_another_unit(tmp_path):
     train = CSVDataset(write(tmp_path / "a.csv", amounts({})), target="label")
     with pytest.raises(DataError, match=r"'amount' of b\.csv is of another kind: .* a number there, .* '0\.0 %'"):
-        CSVDataset(write(tmp_path / "b.csv", amounts({}, "{} %")), schema=train.schema)
+        CSVDataset(write(tmp_path / "b.csv", amounts({}, "{} %")), spec=train.spec)
     percent = CSVDataset(write(tmp_path / "c.csv", amounts({}, "{} %")), target="label")
     with pytest.raises(DataError, match="amount"):
-        CSVDataset(write(tmp_path / "d.csv", amounts({1: "x"}, "{}").replace("x", "0.5 $")), schema=percent.schema)
+        CSVDataset(write(tmp_path / "d.csv", amounts({1: "x"}, "{}").replace("x", "0.5 $")), spec=percent.spec)
 
 
 @both
@@ -94,10 +94,8 @@ def test_a_few_odd_cells_among_numbers_are_named_and_never_make_the_column_go(tm
     right = [i / 4 for i in range(100) if i not in (30, 71)]
     assert sorted(numbers(skipped, "amount")) == right
     filled = CSVDataset(path, target="label", streaming=streaming, missing=[odd], scale="none")
-    assert filled.schema["amount"].missing == 2
-    assert (
-        CSVDataset(path, target="label", streaming=streaming, categorical="amount").schema["amount"].kind == "category"
-    )
+    assert filled.spec["amount"].missing == 2
+    assert CSVDataset(path, target="label", streaming=streaming, categorical="amount").spec["amount"].kind == "category"
 
 
 @pytest.mark.parametrize("name", ["unknown", "unit", "excel_error"])
@@ -109,14 +107,14 @@ def test_the_odd_cells_of_the_report_are_named(cases, name):
 @pytest.mark.parametrize("name", ["percent", "euro"])
 def test_the_signs_of_the_report_are_read(cases, name):
     data = CSVDataset(cases / f"numbers_with_{name}.csv", target="label", scale="none")
-    assert data.schema["amount"].kind == "number"
+    assert data.spec["amount"].kind == "number"
     assert (numbers(data, "amount").min(), numbers(data, "amount").max()) == (0, 24.75)
 
 
 def test_a_few_numbers_that_are_names_stay_names(tmp_path):
     lines = "".join(f"{['0', '1', '2', '3+'][i % 40 // 13]},{i % 2}\n" for i in range(200))
     data = CSVDataset(write(tmp_path / "t.csv", "dependents,y\n" + lines), target="y")
-    assert set(data.schema["dependents"].vocabulary) == {"0", "1", "2", "3+"}
+    assert set(data.spec["dependents"].vocabulary) == {"0", "1", "2", "3+"}
 
 
 def test_a_target_of_numbers_with_odd_cells_is_a_regression_that_names_them(tmp_path):
@@ -134,7 +132,7 @@ def test_identifiers_of_64_bits_stay_apart_in_frames(dtype, gap):
     if gap and dtype in ("int64", "uint64"):
         pytest.skip("has no missing values")
     frame = pd.DataFrame({"id": pd.Series([None, *ids[1:]] if gap else ids, dtype=dtype), "y": [0, 1] * 30})
-    column = CSVDataset(frame, target="y", categorical="id").schema["id"]
+    column = CSVDataset(frame, target="y", categorical="id").spec["id"]
     assert set(column.vocabulary) == {str(number) for number in ids}
     assert column.missing == int(gap)
     assert CSVDataset(frame, target="id", task="classification", on_error="skip").classes == sorted(map(str, set(ids)))
@@ -161,14 +159,14 @@ def test_a_date_that_does_not_fit_is_the_mistake_of_its_row_alone(tmp_path):
     few = ["05/06/2024", "31/12/2024", "02/03/2024"]
     path = write(tmp_path / "b.csv", "when,y\n" + "".join(f"{d},0\n" for d in few))
     with pytest.raises(DataError, match=r"line 3 of b\.csv has no date in column 'when' but '31/12/2024'"):
-        CSVDataset(path, schema=train.schema)
-    left = CSVDataset(path, schema=train.schema, on_error="skip")
+        CSVDataset(path, spec=train.spec)
+    left = CSVDataset(path, spec=train.spec, on_error="skip")
     assert numbers(left, "when month").tolist() == [5, 2], "the other rows mean what they meant"
     turned = write(tmp_path / "c.csv", "when,y\n31/12/2024,0\n30/11/2024,1\n")
     with pytest.raises(DataError, match=r"'when' of c\.csv is of another kind"):
-        CSVDataset(turned, schema=train.schema)
+        CSVDataset(turned, spec=train.spec)
     iso = write(tmp_path / "d.csv", "when,y\n2024-12-31,0\n2024-11-30,1\n")
-    assert numbers(CSVDataset(iso, schema=train.schema), "when month").tolist() == [12, 11]
+    assert numbers(CSVDataset(iso, spec=train.spec), "when month").tolist() == [12, 11]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +178,7 @@ def test_korean_dates_are_dates(tmp_path, form, first):
     assert texts[0] == first
     data = CSVDataset(write(tmp_path / "t.csv", "when,y\n" + "".join(f"{t},{i % 2}\n" for i, t in enumerate(texts))),
                       target="y", scale="none")  # fmt: skip
-    assert data.schema["when"].kind == "date"
+    assert data.spec["when"].kind == "date"
     assert numbers(data, "when month").tolist() == [1 + i % 12 for i in range(60)]
 
 
@@ -200,13 +198,13 @@ def test_a_form_of_dates_that_is_none_is_refused(tmp_path, dates):
 )
 def test_lines_above_the_header_are_passed_over(cases, name, columns, streaming):
     data = CSVDataset(cases / name, streaming=streaming, numeric=[n for n in columns if n in "ab"])
-    assert [column.name for column in data.schema.columns] == columns
+    assert [column.name for column in data.spec.columns] == columns
 
 
 def test_a_line_after_a_number_sign_may_be_the_header(tmp_path):
     rows = "".join(f"{i / 7},{i % 3}\n" for i in range(30))
     data = CSVDataset(write(tmp_path / "t.csv", "# made by a probe\n#size,kind\n" + rows), target="kind")
-    assert [column.name for column in data.schema.columns] == ["#size"]
+    assert [column.name for column in data.spec.columns] == ["#size"]
     assert len(data) == 30
 
 
@@ -218,7 +216,7 @@ def test_errors_below_remarks_name_the_line_of_the_file(tmp_path):
 
 def test_a_row_with_gaps_below_a_header_with_gaps_is_no_title(tmp_path):
     path = write(tmp_path / "t.csv", "x,,\n1.5,,\n2.5,a,b\n" + "3.5,c,d\n" * 20)
-    assert [c.name for c in CSVDataset(path).schema.columns] == ["x", "Unnamed: 1", "Unnamed: 2"]
+    assert [c.name for c in CSVDataset(path).spec.columns] == ["x", "Unnamed: 1", "Unnamed: 2"]
 
 
 @both
@@ -226,10 +224,10 @@ def test_a_first_column_without_a_name_is_no_feature(tmp_path, streaming):
     order = np.random.default_rng(0).permutation(1000)[:60]
     frame = pd.DataFrame({"len": np.arange(60) / 7, "sort": list("ab") * 30}, index=order)
     frame.to_csv(tmp_path / "t.csv")
-    schema = CSVDataset(tmp_path / "t.csv", target="sort", streaming=streaming).schema
-    assert schema.numeric_features == ["len"]
-    assert "row names" in schema["Unnamed: 0"].why
-    named = CSVDataset(tmp_path / "t.csv", target="sort", numeric="Unnamed: 0", streaming=streaming).schema
+    spec = CSVDataset(tmp_path / "t.csv", target="sort", streaming=streaming).spec
+    assert spec.numeric_features == ["len"]
+    assert "row names" in spec["Unnamed: 0"].why
+    named = CSVDataset(tmp_path / "t.csv", target="sort", numeric="Unnamed: 0", streaming=streaming).spec
     assert named.numeric_features == ["Unnamed: 0", "len"]
 
 
@@ -256,7 +254,7 @@ def test_one_name_in_two_spellings_is_one_class_and_one_category(cases, tmp_path
     assert len(pd.read_csv(path).label.unique()) > 2
     data = CSVDataset(path, target="label", numeric="size", streaming=streaming)
     assert data.classes == ["cat", unicodedata.normalize("NFC", "강아지")]
-    turned = CSVDataset(path, numeric="size", streaming=streaming).schema["label"]
+    turned = CSVDataset(path, numeric="size", streaming=streaming).spec["label"]
     assert set(turned.vocabulary) == set(data.classes)
 
 

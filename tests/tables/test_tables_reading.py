@@ -537,7 +537,7 @@ def test_made_files_come_back(
     assert [text if isinstance(text, str) else "" for text in read.word] == words
     assert read.when.tolist() == frame.when.tolist()
     if streaming:
-        stream = CSVDataset(path, schema=back.schema, streaming=True)
+        stream = CSVDataset(path, spec=back.spec, streaming=True)
         assert [stream[row]["text"] for row in range(len(rows))] == words
 
 
@@ -555,5 +555,5 @@ def test_the_long_semicolon_file_of_the_report(shared_data: Path) -> None:
         pytest.skip("the small inputs that were read wrong are not there")
     data = CSVDataset(path, target="label", scale="none", task="classification")
     expected = pd.read_csv(path, sep=";", decimal=",")
-    assert [column.name for column in data.schema.columns] == ["x", "y"]
+    assert [column.name for column in data.spec.columns] == ["x", "y"]
     assert np.allclose(torch.stack([data[i][0] for i in range(len(data))]).numpy(), expected[["x", "y"]].to_numpy())

@@ -71,7 +71,7 @@ def path(tmp_path: Path) -> Path:
 
 def keys_of(batches: Any, ds: CSVDataset) -> list[float]:
     """The column `key` in the units of the file: it tells the rows apart."""
-    part = next(column for column in ds.schema.numbers if column.name == "key").parts[0]
+    part = next(column for column in ds.spec.numbers if column.name == "key").parts[0]
     numeric = torch.cat([x["numeric"][:, 0] if isinstance(x, dict) else x[:, 0] for x, _ in batches]).double()
     return [round(float(value) * part.scale + part.center, 1) for value in numeric]
 
@@ -90,7 +90,7 @@ def same(left: Any, right: Any) -> bool:
 
 def test_in_order_it_gives_what_memory_gives(path: Path) -> None:
     whole = CSVDataset(path, target="y", text="note")
-    stream = CSVDataset(path, schema=whole.schema, streaming=True)
+    stream = CSVDataset(path, spec=whole.spec, streaming=True)
     assert path.stat().st_size > 50 * block_module.BLOCK_BYTES
     assert same(list(dlkit.DataLoader(whole, 64)), list(dlkit.DataLoader(stream, 64)))
     assert same(list(Stock(whole, 64)), list(Stock(stream, 64)))
@@ -101,8 +101,8 @@ def test_in_order_it_gives_what_memory_gives(path: Path) -> None:
 
 
 def test_the_first_pass_fits_what_memory_fits(path: Path) -> None:
-    whole = CSVDataset(path, target="y").schema
-    stream = CSVDataset(path, target="y", streaming=True).schema
+    whole = CSVDataset(path, target="y").spec
+    stream = CSVDataset(path, target="y", streaming=True).spec
     assert [(c.name, c.kind, c.missing, c.rows) for c in stream.columns] == [
         (c.name, c.kind, c.missing, c.rows) for c in whole.columns
     ]
@@ -135,12 +135,12 @@ def test_all_that_can_be_read_can_be_streamed(tmp_path: Path, make: str) -> None
         text = data.to_csv(index=False, sep="\t" if make == "tsv" else ",")
         source.write_bytes(text.encode("utf-8-sig" if make == "tsv" else make))
     whole = CSVDataset(source, target="y", text="note")
-    stream = CSVDataset(source, schema=whole.schema, streaming=True)
+    stream = CSVDataset(source, spec=whole.spec, streaming=True)
     assert same(list(dlkit.DataLoader(whole, 32)), list(dlkit.DataLoader(stream, 32)))
     again = CSVDataset(source, target="y", text="note", streaming=True)
-    assert (len(again), again.schema.target) == (400, whole.schema.target)
+    assert (len(again), again.spec.target) == (400, whole.spec.target)
     assert repr(again).startswith(repr(whole).split(",")[0])  # told by the name that was given, not by a copy's
-    for left, right in zip(again.schema.numbers, whole.schema.numbers, strict=True):
+    for left, right in zip(again.spec.numbers, whole.spec.numbers, strict=True):
         assert left.parts[0].fill == pytest.approx(right.parts[0].fill)  # every row is in the sample of so few
 
 
@@ -382,10 +382,10 @@ def test_cells_that_contradict_the_first_block(tmp_path: Path) -> None:
         CSVDataset(path, target="y", streaming=True)
     assert len(CSVDataset(path, target="y", streaming=True, on_error="skip")) == 599
     assert len(CSVDataset(path, target="y", streaming=True, missing=["seven"])) == 600
-    assert CSVDataset(path, target="y", streaming=True, categorical="x").schema["x"].kind == "category"
-    fitted = CSVDataset(lines(tmp_path, numbered()), target="y").schema
+    assert CSVDataset(path, target="y", streaming=True, categorical="x").spec["x"].kind == "category"
+    fitted = CSVDataset(lines(tmp_path, numbered()), target="y").spec
     with pytest.raises(DataError, match=r"line 452 of t\.csv has no number in column 'x' but 'seven'"):
-        CSVDataset(lines(tmp_path, rows), schema=fitted, streaming=True)
+        CSVDataset(lines(tmp_path, rows), spec=fitted, streaming=True)
 
 
 def test_too_much_skipped(tmp_path: Path) -> None:
@@ -399,8 +399,8 @@ def test_columns_that_begin_empty_and_ones_that_stay_constant(tmp_path: Path) ->
         f"{i}.5,{'' if i < 300 else 'late' if i % 2 else 'later'},{'' if i < 400 else i},7,{i},{'ab'[i % 2]}"
         for i in range(600)
     ]
-    schema = CSVDataset(lines(tmp_path, rows, "key,text,number,same,rowno,y"), target="y", streaming=True).schema
-    assert [(c.name, c.kind, c.missing) for c in schema.columns] == [
+    spec = CSVDataset(lines(tmp_path, rows, "key,text,number,same,rowno,y"), target="y", streaming=True).spec
+    assert [(c.name, c.kind, c.missing) for c in spec.columns] == [
         ("key", "number", 0),
         ("text", "category", 300),
         ("number", "number", 400),
@@ -419,10 +419,10 @@ def test_labels_and_amounts(tmp_path: Path) -> None:
     assert small.classes == ["0", "1", "2"]
     amount = CSVDataset(path, target="amount", streaming=True, drop="labels")
     whole = CSVDataset(path, target="amount", drop="labels")
-    assert amount.schema.target is not None
-    assert whole.schema.target is not None
-    assert amount.schema.target.center == pytest.approx(whole.schema.target.center)
-    assert amount.schema.target.scale == pytest.approx(whole.schema.target.scale)
+    assert amount.spec.target is not None
+    assert whole.spec.target is not None
+    assert amount.spec.target.center == pytest.approx(whole.spec.target.center)
+    assert amount.spec.target.scale == pytest.approx(whole.spec.target.scale)
     assert CSVDataset(path, target="labels", label_separator="|", streaming=True).classes == ["x", "y", "z"]
     binary = CSVDataset(
         path, target="labels", aliases={"x|y": "some"}, classes=["", "some"], streaming=True, on_error="skip"
@@ -474,7 +474,7 @@ def test_images_of_streamed_rows_lie_beside_the_file_and_are_looked_for_at_once(
     ds = CSVDataset(path, target="y", image="file", image_size=8, on_error="skip", streaming=True)
     assert (len(ds), len(ds.skipped)) == (599, 1)
     assert ds[333][0]["image"].shape == (3, 8, 8)
-    again = CSVDataset(path, schema=ds.schema, image_size=8, on_error="skip", streaming=True)
+    again = CSVDataset(path, spec=ds.spec, image_size=8, on_error="skip", streaming=True)
     assert len(again) == 599
 
 
@@ -486,7 +486,7 @@ def test_a_training_on_a_stream_goes_on_where_it_stood(path: Path, tmp_path: Pat
 
     def train(folder: str, epochs: int, stop_after: int | None = None) -> Any:
         torch.manual_seed(0)
-        model = TabularMLP(ds.schema, hidden=(8,))
+        model = TabularMLP(ds.spec, hidden=(8,))
         callbacks: list[Any] = [Checkpoint(tmp_path / folder, every="20 steps")]
         callbacks += [] if stop_after is None else [StopAfter(stop_after)]
         optim = torch.optim.AdamW(model.parameters(), 1e-2)
@@ -521,8 +521,8 @@ def test_a_split_of_a_stream(path: Path) -> None:
     assert [len(part) for part in (train, val, test)] == pytest.approx([1440, 180, 180], abs=50)
     keys = [keys_of(dlkit.DataLoader(part, 64, shuffle=True), part) for part in (train, val, test)]
     assert sorted(keys[0] + keys[1] + keys[2]) == sorted(frame().key.tolist())
-    assert train.schema == val.schema
-    part = next(column for column in train.schema.numbers if column.name == "key").parts[0]
+    assert train.spec == val.spec
+    part = next(column for column in train.spec.numbers if column.name == "key").parts[0]
     assert part.center == pytest.approx(np.mean(keys[0]), rel=1e-9)
     again = CSVDataset.split(path, target="y", streaming=True, seed=1)[1]
     assert keys_of(dlkit.DataLoader(again, 64), again) == sorted(keys[1], key=frame().key.tolist().index)

@@ -108,8 +108,8 @@ def test_the_way_of_folders(photos):
 @pytest.mark.parametrize(
     ("target", "other", "message"),
     [
-        ("y", table("ac"), "class 1 is 'b' in the training data and 'c' in the validation data; .*schema=train.schema"),
-        ("y", table("abc"), "class 2 is missing in the training data and 'c' in the validation data; .*schema="),
+        ("y", table("ac"), "class 1 is 'b' in the training data and 'c' in the validation data; .*spec=train.spec"),
+        ("y", table("abc"), "class 2 is missing in the training data and 'c' in the validation data; .*spec="),
         (
             "y",
             table(times=9),
@@ -131,10 +131,10 @@ def test_the_way_of_folders(photos):
 )
 def test_tables_that_were_fitted_apart(target, other, message):
     first = CSVDataset(table(), target=target)
-    regression = first.schema.target.task == "regression"
-    model = TabularMLP(first.schema, hidden=[4])
+    regression = first.spec.target.task == "regression"
+    model = TabularMLP(first.spec, hidden=[4])
     loss: Any = nn.MSELoss() if regression else nn.CrossEntropyLoss()
-    plain = nn.Sequential()  # says nothing of a schema
+    plain = nn.Sequential()  # says nothing of a spec
     plain.add_module("inner", model)
     plain.forward = lambda **parts: model(**parts)  # type: ignore[method-assign]
     refused(plain, first, CSVDataset(other, target=target), message, loss=loss)
@@ -143,20 +143,20 @@ def test_tables_that_were_fitted_apart(target, other, message):
 def test_the_way_of_tables():
     first = CSVDataset(table(), target="y")
     for other in (table(times=9), table().drop(columns="y")):
-        data = CSVDataset(other, target="y" if "y" in other else None, schema=first.schema)
-        trainer = trainer_of(TabularMLP(first.schema, hidden=[4]))
+        data = CSVDataset(other, target="y" if "y" in other else None, spec=first.spec)
+        trainer = trainer_of(TabularMLP(first.spec, hidden=[4]))
         trainer.fit(loader(first), loader(data) if data.targets is not None else None)
         assert trainer.predict(loader(data)).shape == (24, 2)
     again = CSVDataset(table(), target="y")  # the same numbers, found again
-    assert again.schema is not first.schema
+    assert again.spec is not first.spec
     assert difference(first, again) is None
     parts = CSVDataset.split(table(), target="y", fractions=0.5)
-    trainer_of(TabularMLP(parts[0].schema, hidden=[4])).fit(*map(loader, parts))
+    trainer_of(TabularMLP(parts[0].spec, hidden=[4])).fit(*map(loader, parts))
 
 
 def test_a_model_made_for_another_table():
     first, other = CSVDataset(table(), target="y"), CSVDataset(table(times=9), target="y")
-    trainer = trainer_of(TabularMLP(first.schema, hidden=[4]))
+    trainer = trainer_of(TabularMLP(first.spec, hidden=[4]))
     for call in (trainer.fit, trainer.evaluate, trainer.predict, trainer.lr_find):
         with pytest.raises(
             DataError, match=r"the model and th.* data mean different things: column 'x': parts 0 center"
@@ -229,7 +229,7 @@ def test_images_of_another_normalisation(photos, there, here, message):
 def test_another_kind_of_data():
     other = texts("good bad film")
     with pytest.raises(DataError, match="the data is a table in the training data and texts in the validation data"):
-        trainer_of(TabularMLP(CSVDataset(table(), target="y").schema)).fit(
+        trainer_of(TabularMLP(CSVDataset(table(), target="y").spec)).fit(
             loader(CSVDataset(table(), target="y")), loader(other)
         )
 
@@ -253,7 +253,7 @@ def test_augmentation_and_size_may_differ_and_the_file_prepares_as_validation_di
 def test_data_that_says_nothing_fits_everything():
     first = CSVDataset(table(), target="y")
     whole = [first[i] for i in range(len(first))]
-    trainer = trainer_of(TabularMLP(first.schema, hidden=[4]))
+    trainer = trainer_of(TabularMLP(first.spec, hidden=[4]))
     trainer.fit(loader(first), loader(whole))
     trainer.fit(loader(whole), loader(first), epochs=2)
     assert trainer.run.val_data is first
@@ -261,7 +261,7 @@ def test_data_that_says_nothing_fits_everything():
 
 def test_wrappers_say_what_the_data_behind_them_says():
     first, other = CSVDataset(table(), target="y"), CSVDataset(table("ac"), target="y")
-    trainer = trainer_of(TabularMLP(first.schema, hidden=[4]))
+    trainer = trainer_of(TabularMLP(first.spec, hidden=[4]))
     part, rest = random_split(first, [0.5, 0.5], torch.Generator().manual_seed(0))
     trainer.fit(loader(part), loader(ConcatDataset([rest, first])))
     for hidden in (Subset(other, [0, 1]), ConcatDataset([other, other]), Subset(Subset(other, [1, 2]), [0])):
@@ -285,15 +285,15 @@ def test_fine_tune_and_compare_refuse_as_well(photos):
 
 
 def test_the_file_has_the_classes_and_the_scaling_of_the_training_data(tmp_path):
-    """Also where the validation data have a schema of their own with the same meaning, or say nothing."""
+    """Also where the validation data have a spec of their own with the same meaning, or say nothing."""
     first = CSVDataset(table(), target="x")
-    model = TabularMLP(first.schema, hidden=[4])
+    model = TabularMLP(first.spec, hidden=[4])
     trainer = trainer_of(model, nn.MSELoss())
     whole = [first[i] for i in range(len(first))]
-    for val in (CSVDataset(table(times=9), target="x", schema=first.schema), whole):
+    for val in (CSVDataset(table(times=9), target="x", spec=first.spec), whole):
         trainer.fit(loader(first), loader(val), epochs=trainer.run.epoch + 1)
         target = dlkit.load(trainer.save(tmp_path / "model.safetensors")).preprocessing.target
-        assert (target.center, target.scale) == (first.schema.target.center, first.schema.target.scale)
+        assert (target.center, target.scale) == (first.spec.target.center, first.spec.target.scale)
 
 
 def test_what_other_libraries_say():

@@ -42,7 +42,7 @@ def fitted(target: Any = "price", loss: Any = None, **settings: Any) -> tuple[Tr
     whole = frame().assign(rent=lambda f: f.price / 100 + f.z)
     whole = whole.drop(columns=[] if "rent" in target else "rent")
     parts = CSVDataset.split(whole, target=target, fractions=0.7)
-    trainer = trainer_of(TabularMLP(parts[0].schema, hidden=[8]), loss, **settings)
+    trainer = trainer_of(TabularMLP(parts[0].spec, hidden=[8]), loss, **settings)
     trainer.fit(DataLoader(parts[0], 8, shuffle=True), DataLoader(parts[1], 7), epochs=3)
     return trainer, *parts
 
@@ -105,7 +105,7 @@ def test_functions_and_objects_get_the_same_unit():
 
 def test_an_unscaled_target_stays_as_it_is():
     data = CSVDataset(frame(), target="price", scale_target=False)
-    trainer = trainer_of(TabularMLP(data.schema, hidden=[4]))
+    trainer = trainer_of(TabularMLP(data.spec, hidden=[4]))
     loader = DataLoader(data, 16)
     assert torch.equal(trainer.predict(loader), trainer.predict(loader, scaled=True))
     values = trainer.evaluate(loader)
@@ -115,7 +115,7 @@ def test_an_unscaled_target_stays_as_it_is():
 def test_a_unit_that_float32_cannot_tell_apart(tmp_path):
     """Around 10**9 float32 knows every 64th number: errors of 3 would be 0, and all predictions the same."""
     data = CSVDataset(frame().assign(price=lambda f: 1e9 + f.price / 100), target="price")
-    trainer = trainer_of(TabularMLP(data.schema, hidden=[4]))
+    trainer = trainer_of(TabularMLP(data.spec, hidden=[4]))
     loader = DataLoader(data, 16)
     trainer.fit(loader, loader)
     truth = data.to_pandas()["price"].to_numpy()
@@ -161,7 +161,7 @@ def test_an_output_of_unknown_unit_is_refused_not_reported():
 
 def test_counts_by_their_logarithm_need_an_unscaled_target():
     data = CSVDataset(frame(), target="price")
-    trainer = trainer_of(TabularMLP(data.schema, hidden=[4]), nn.PoissonNLLLoss())
+    trainer = trainer_of(TabularMLP(data.spec, hidden=[4]), nn.PoissonNLLLoss())
     with pytest.raises(TrainingError, match=r"takes the output for the logarithm of a count, .*scale_target=False"):
         trainer.fit(DataLoader(data, 16))
     assert trainer.run.step == 0

@@ -32,7 +32,7 @@ class Meaning:
 
     Attributes:
         kind: That of the spec, such as "image", "table" or "text"; "tensor" for what the caller prepares.
-        preprocessing: The `Spec`: a `Preprocessing`, a `Schema`, a `TextSpec`; None for "tensor".
+        preprocessing: The `Spec`: a `Preprocessing`, a `TableSpec`, a `TextSpec`; None for "tensor".
         task: "classification", "binary", "multilabel" or "regression".
         classes: The classes' names in the order of the outputs; for regression the names of the outputs, if known.
         columns: The names of the columns that inputs stand in, where they come from a table: of the texts, of the image
@@ -60,8 +60,8 @@ class Meaning:
         """What the caller said, else what the preprocessing, a dataset, or the model itself knows.
 
         Args:
-            model: Its `preprocessing`, `schema`, `classes` and `num_outputs` are looked at.
-            preprocessing: A `Preprocessing`, `Schema`, `TextSpec`, or a dataset that has one.
+            model: Its `preprocessing`, `spec`, `classes` and `num_outputs` are looked at.
+            preprocessing: A `Preprocessing`, `TableSpec`, `TextSpec`, or a dataset that has one.
             classes: The names.
             task: The task.
             outputs: What the outputs are; None for logits.
@@ -74,7 +74,7 @@ class Meaning:
         spec = spec_in(preprocessing if preprocessing is not None else model)
         if spec is None and preprocessing is not None:
             raise ArgumentError(
-                "preprocessing must be a transform of dlkit.transforms, a Schema, a TextSpec, or a dataset that has "
+                "preprocessing must be a transform of dlkit.transforms, a TableSpec, a TextSpec, or a dataset that has "
                 f"one; {type(preprocessing).__name__} has none that a file can hold"
             )
         if isinstance(heard := getattr(model, "spec", None), Spec):

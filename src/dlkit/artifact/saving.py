@@ -54,7 +54,7 @@ def save(
         path: The file; by custom it ends in ".safetensors".
         classes: The classes' names in the order of the outputs. By default those of `preprocessing` or the model.
         preprocessing: How inputs are prepared: a transform of `dlkit.transforms` (augmentation is left out), a table's
-            `schema`, a text dataset's `spec`, or a dataset that has one of these, which also knows the names of its
+            `spec`, or a dataset that has one of these, which also knows the names of its
             columns. By default the model's own. Without any the model takes tensors, and `example` is needed.
         task: What the outputs are; by default what the data says, else "classification".
         outputs: "probabilities" for a model that ends in a sigmoid or softmax, "logarithms" for a regression of them

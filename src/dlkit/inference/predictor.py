@@ -88,7 +88,7 @@ class Predictor:
         classes: The classes' names in the order of the outputs; for regression those of the outputs.
         task: "classification", "binary", "multilabel" or "regression".
         kind: "image", "audio", "table", "text" or "tensor".
-        preprocessing: The transform, `Schema` or `TextSpec`; None for tensors.
+        preprocessing: The transform, `TableSpec` or `TextSpec`; None for tensors.
         info: What the file says of itself: architecture, metrics, versions.
         device: Where it computes.
     """

@@ -80,7 +80,7 @@ def _opened(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> Any:
     if meaning.kind == "table":
         from dlkit.datasets.tables.dataset import CSVDataset
 
-        return CSVDataset(source, schema=meaning.preprocessing, **options)
+        return CSVDataset(source, spec=meaning.preprocessing, **options)
     if meaning.kind == "text":
         from dlkit.datasets.texts.dataset import TextDataset
 

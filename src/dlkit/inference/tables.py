@@ -18,7 +18,7 @@ def rows(reader: RowReader, given: Any, batch_size: int, options: Mapping[str, A
     """Rows for a model of tables.
 
     Args:
-        reader: For the model's schema.
+        reader: For the model's spec.
         given: A path (or a list of those), the content of a file or an open binary file; a DataFrame, a dict or a
             Series (one row), an iterable of dicts.
         batch_size: Rows at a time.

@@ -14,7 +14,7 @@ from dlkit.models.linear import fit_linear
 from dlkit.models.tabular import check_columns, check_inputs
 from dlkit.registry import register
 from dlkit.specs.columns import FIRST, PADDING
-from dlkit.specs.table import Schema
+from dlkit.specs.table import TableSpec
 
 __all__ = ["Members", "TabularEnsemble"]
 
@@ -58,7 +58,7 @@ class TabularEnsemble(nn.Module):
     loss of torch is the loss of the prediction, and the model file, ONNX and metrics need to know nothing of it.
 
     Args:
-        schema: A fitted schema with a target. `TabularEnsemble.for_data(train)` also fits the intervals and
+        spec: A fitted spec with a target. `TabularEnsemble.for_data(train)` also fits the intervals and
             the linear start on the training rows; without that the intervals are those of a normal distribution, the
             start is zero, and nothing is clipped.
         members: How many networks.
@@ -67,8 +67,8 @@ class TabularEnsemble(nn.Module):
         size: What each number becomes; None for 8, and less in tables of more than 128 numbers.
 
     Raises:
-        ArgumentError: the schema has text or images, or no target; or a number that cannot be meant.
-        TrainingError: in `forward`, inputs that are not the schema's.
+        ArgumentError: the spec has text or images, or no target; or a number that cannot be meant.
+        TrainingError: in `forward`, inputs that are not the spec's.
 
     >>> import pandas as pd
     >>> from dlkit.datasets import CSVDataset
@@ -86,25 +86,25 @@ class TabularEnsemble(nn.Module):
     value: Tensor
 
     def __init__(
-        self, schema: Schema, *, members: int = 8, width: int = 128, bins: int = 32, size: int | None = None
+        self, spec: TableSpec, *, members: int = 8, width: int = 128, bins: int = 32, size: int | None = None
     ) -> None:
         super().__init__()
-        check_columns(schema, "TabularEnsemble")
-        if schema.target is None:
-            raise ArgumentError("the schema has no target, so it does not say what there is to learn")
+        check_columns(spec, "TabularEnsemble")
+        if spec.target is None:
+            raise ArgumentError("the spec has no target, so it does not say what there is to learn")
         for name, number in (("members", members), ("width", width), ("bins", bins)):
             whole_number(name, number, least=1)
-        self.schema, self.task, outputs = schema, schema.target.task, schema.target.num_outputs
-        numbers = len(schema.numeric_features)
+        self.spec, self.task, outputs = spec, spec.target.task, spec.target.num_outputs
+        numbers = len(spec.numeric_features)
         size = max(1, min(8, _FEATURES // max(numbers, 1))) if size is None else whole_number("size", size, least=1)
         self.numbers = _Numbers(numbers, bins, size) if numbers else None
-        few = [place for place, column in enumerate(schema.categories) if len(column.vocabulary) <= _ONE_HOT]
-        values = [(place, code) for place in few for code in range(FIRST, schema.categories[place].num_codes)]
+        few = [place for place, column in enumerate(spec.categories) if len(column.vocabulary) <= _ONE_HOT]
+        values = [(place, code) for place in few for code in range(FIRST, spec.categories[place].num_codes)]
         for name, numbers_of in (("column", [place for place, _ in values]), ("value", [code for _, code in values])):
-            # Not in the file: they follow from the schema.
+            # Not in the file: they follow from the spec.
             self.register_buffer(name, torch.tensor(numbers_of, dtype=torch.int64), persistent=False)
-        self.many = [place for place in range(len(schema.categories)) if place not in few]
-        sizes = [schema.embedding_sizes()[place] for place in self.many]
+        self.many = [place for place in range(len(spec.categories)) if place not in few]
+        sizes = [spec.embedding_sizes()[place] for place in self.many]
         self.embeddings = nn.ModuleList(_embedding(codes, dimensions) for codes, dimensions in sizes)
         features = numbers * size + len(values) + sum(dimensions for _, dimensions in sizes)
         self.first = _Shared(members, features, width)
@@ -129,7 +129,7 @@ class TabularEnsemble(nn.Module):
         Raises:
             ArgumentError: it is a stream, has no target, or cannot be learnt by this model.
         """
-        model = cls(train.schema, **settings)
+        model = cls(train.spec, **settings)
         targets = getattr(train, "targets", None)
         if targets is None or not len(targets):
             raise ArgumentError("the training data has no rows with targets to fit the intervals of the numbers on")
@@ -146,13 +146,13 @@ class TabularEnsemble(nn.Module):
         """Outputs for a batch of rows.
 
         Args:
-            numeric: float [B, numbers]; None where the schema has none.
-            categorical: int64 [B, codes]; None where the schema has none.
+            numeric: float [B, numbers]; None where the spec has none.
+            categorical: int64 [B, codes]; None where the spec has none.
 
         Returns:
             In evaluation mode float [B, outputs], or [B] for a single output; in training mode `Members`.
         """
-        check_inputs(self.schema, numeric, categorical)
+        check_inputs(self.spec, numeric, categorical)
         flat, embedded = self._features(numeric, categorical)
         hidden = F.relu(self.first(_joined(embedded)))
         outputs = self.last(F.relu(self.second(hidden))) + self.direct(_joined(flat))
@@ -219,7 +219,7 @@ class _Numbers(nn.Module):
         self.bias = nn.Parameter(torch.zeros(numbers, size))
         self.register_buffer("mid", torch.zeros(numbers))
         self.register_buffer("scale", torch.ones(numbers))
-        # Of the normal distribution, until `fit`: the schema has scaled the numbers already.
+        # Of the normal distribution, until `fit`: the spec has scaled the numbers already.
         ends = torch.linspace(0.02, 0.98, bins + 1).logit() / 1.7
         for name, values in (
             ("begin", ends[:-1]),
@@ -255,7 +255,7 @@ class _Numbers(nn.Module):
         """In interquartile ranges around the median, clipped smoothly.
 
         Args:
-            numeric: float [B, numbers], as the schema gives them.
+            numeric: float [B, numbers], as the spec gives them.
         """
         return _clipped((numeric - self.mid) * self.scale)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.registry import register
 from dlkit.specs.columns import FIRST, PADDING
-from dlkit.specs.table import Schema
+from dlkit.specs.table import TableSpec
 
 __all__ = ["TabularMLP", "check_columns", "check_inputs"]
 
@@ -26,21 +26,21 @@ class TabularMLP(nn.Module):
     nothing, instead of adding noise.
 
     Args:
-        schema: A fitted schema: `train.schema`. It says how many numbers and codes come in and how many outputs go out.
+        spec: A fitted spec: `train.spec`. It says how many numbers and codes come in and how many outputs go out.
         hidden: The width of each hidden layer.
         dropout: The share of features set to zero while training.
-        num_outputs: How many outputs; by default what the schema's target needs.
+        num_outputs: How many outputs; by default what the spec's target needs.
 
     Raises:
-        ArgumentError: The schema has text or images, or no target and no `num_outputs` is given; or a number that
+        ArgumentError: The spec has text or images, or no target and no `num_outputs` is given; or a number that
             cannot be meant.
-        TrainingError: In `forward`, inputs that are not the schema's.
+        TrainingError: In `forward`, inputs that are not the spec's.
 
     >>> import pandas as pd
     >>> from dlkit.datasets import CSVDataset
     >>> frame = pd.DataFrame({"age": [30, 40, 50, 35], "sex": ["m", "f", "m", "f"], "y": ["no", "yes", "no", "no"]})
     >>> ds = CSVDataset(frame, target="y")
-    >>> model = TabularMLP(ds.schema)
+    >>> model = TabularMLP(ds.spec)
     >>> inputs, targets = next(iter(torch.utils.data.DataLoader(ds, 4)))
     >>> model(**inputs).shape
     torch.Size([4, 2])
@@ -48,27 +48,27 @@ class TabularMLP(nn.Module):
 
     def __init__(
         self,
-        schema: Schema,
+        spec: TableSpec,
         *,
         hidden: Sequence[int] = (256, 128),
         dropout: float = 0.2,
         num_outputs: int | None = None,
     ) -> None:
         super().__init__()
-        _check(schema, hidden, dropout)
-        self.schema = schema
-        self.num_outputs = _outputs(schema) if num_outputs is None else num_outputs
+        _check(spec, hidden, dropout)
+        self.spec = spec
+        self.num_outputs = _outputs(spec) if num_outputs is None else num_outputs
         # A single number per row comes out as [B], as its targets are; [B, 1] would broadcast with them to [B, B].
         self.single = self.num_outputs == 1
         self.embeddings = nn.ModuleList(
-            nn.Embedding(codes, width, padding_idx=PADDING) for codes, width in schema.embedding_sizes()
+            nn.Embedding(codes, width, padding_idx=PADDING) for codes, width in spec.embedding_sizes()
         )
         for embedding in self.embeddings:
             assert isinstance(embedding.weight, nn.Parameter)
             nn.init.normal_(embedding.weight, std=0.1)
             with torch.no_grad():
                 embedding.weight[:FIRST] = 0
-        width = len(schema.numeric_features) + sum(size for _, size in schema.embedding_sizes())
+        width = len(spec.numeric_features) + sum(size for _, size in spec.embedding_sizes())
         layers: list[nn.Module] = []
         for size in hidden:
             layers += [nn.Linear(width, size), nn.LayerNorm(size), nn.ReLU(), nn.Dropout(dropout)]
@@ -79,13 +79,13 @@ class TabularMLP(nn.Module):
         """Outputs for a batch of rows.
 
         Args:
-            numeric: float [B, numbers]; None where the schema has none.
-            categorical: int64 [B, codes]; None where the schema has none.
+            numeric: float [B, numbers]; None where the spec has none.
+            categorical: int64 [B, codes]; None where the spec has none.
 
         Returns:
             float [B, outputs], or [B] for a single output.
         """
-        check_inputs(self.schema, numeric, categorical)
+        check_inputs(self.spec, numeric, categorical)
         parts = [] if numeric is None else [numeric]
         if categorical is not None:
             parts += [
@@ -95,11 +95,11 @@ class TabularMLP(nn.Module):
         return outputs.squeeze(1) if self.single else outputs
 
 
-def check_inputs(schema: Schema, numeric: Tensor | None, categorical: Tensor | None) -> None:
-    """Refuse inputs that are not the schema's.
+def check_inputs(spec: TableSpec, numeric: Tensor | None, categorical: Tensor | None) -> None:
+    """Refuse inputs that are not the spec's.
 
     Args:
-        schema: The model's.
+        spec: The model's.
         numeric: See `TabularMLP.forward`.
         categorical: See `TabularMLP.forward`.
 
@@ -107,43 +107,43 @@ def check_inputs(schema: Schema, numeric: Tensor | None, categorical: Tensor | N
         TrainingError: one is missing, too much, or has another number of columns.
     """
     for name, given, wanted in (
-        ("numeric", numeric, len(schema.numeric_features)),
-        ("categorical", categorical, len(schema.categories)),
+        ("numeric", numeric, len(spec.numeric_features)),
+        ("categorical", categorical, len(spec.categories)),
     ):
         if (given is None) != (wanted == 0) or (given is not None and given.shape[1:] != (wanted,)):
             shown = "none" if given is None else list(given.shape)
             raise TrainingError(
-                f"the schema has {wanted} columns of {name} inputs, so they must be "
+                f"the spec has {wanted} columns of {name} inputs, so they must be "
                 f"{'none' if not wanted else f'[B, {wanted}]'}, not {shown}"
             )
 
 
-def check_columns(schema: Schema, model: str) -> None:
-    """Refuse a schema with columns that a model of numbers and categories cannot look at.
+def check_columns(spec: TableSpec, model: str) -> None:
+    """Refuse a spec with columns that a model of numbers and categories cannot look at.
 
     Args:
-        schema: The model's.
+        spec: The model's.
         model: Its name, for the message.
 
     Raises:
         ArgumentError: there are such.
     """
-    if others := schema.of_kind("text", "image"):
+    if others := spec.of_kind("text", "image"):
         raise ArgumentError(
-            f"{model} looks at numbers and categories, and the schema has the {others[0].kind} column "
+            f"{model} looks at numbers and categories, and the spec has the {others[0].kind} column "
             f"{others[0].name!r}, too; drop it, or write a model that takes **inputs"
         )
 
 
-def _check(schema: Schema, hidden: Sequence[int], dropout: float) -> None:
-    check_columns(schema, "TabularMLP")
+def _check(spec: TableSpec, hidden: Sequence[int], dropout: float) -> None:
+    check_columns(spec, "TabularMLP")
     if not hidden or any(size < 1 for size in hidden):
         raise ArgumentError(f"hidden must be widths of at least 1, not {hidden!r}")
     if not 0 <= dropout < 1:
         raise ArgumentError(f"dropout must be from 0 to below 1, not {dropout!r}")
 
 
-def _outputs(schema: Schema) -> int:
-    if schema.target is None:
-        raise ArgumentError("the schema has no target, so say how many outputs there are: num_outputs=")
-    return schema.target.num_outputs
+def _outputs(spec: TableSpec) -> int:
+    if spec.target is None:
+        raise ArgumentError("the spec has no target, so say how many outputs there are: num_outputs=")
+    return spec.target.num_outputs

@@ -16,7 +16,7 @@ from dlkit.errors import ArgumentError, ModelFileError
 from dlkit.models.tabular import check_columns, check_inputs
 from dlkit.registry import register
 from dlkit.specs.columns import FIRST
-from dlkit.specs.table import Schema
+from dlkit.specs.table import TableSpec
 
 __all__ = ["TabularTrees"]
 
@@ -36,15 +36,15 @@ class TabularTrees(nn.Module):
     Trainer could train.
 
     Args:
-        schema: A fitted schema with a target.
+        spec: A fitted spec with a target.
         nodes: In all trees.
         trees: How many.
         sets: How many different sets of values categories are split by.
         depth: Of the deepest tree.
 
     Raises:
-        ArgumentError: the schema has text or images, or no target; or a number that cannot be meant.
-        TrainingError: in `forward`, inputs that are not the schema's.
+        ArgumentError: the spec has text or images, or no target; or a number that cannot be meant.
+        TrainingError: in `forward`, inputs that are not the spec's.
         ModelFileError: when weights are loaded whose arrays are not those of trees.
 
     >>> import pandas as pd
@@ -66,19 +66,19 @@ class TabularTrees(nn.Module):
     baseline: Tensor
     sets: Tensor
 
-    def __init__(self, schema: Schema, *, nodes: int = 1, trees: int = 0, sets: int = 1, depth: int = 0) -> None:
+    def __init__(self, spec: TableSpec, *, nodes: int = 1, trees: int = 0, sets: int = 1, depth: int = 0) -> None:
         super().__init__()
-        check_columns(schema, "TabularTrees")
-        if schema.target is None:
-            raise ArgumentError("the schema has no target, so it does not say what there is to learn")
+        check_columns(spec, "TabularTrees")
+        if spec.target is None:
+            raise ArgumentError("the spec has no target, so it does not say what there is to learn")
         for name, number in (("nodes", nodes), ("trees", trees), ("sets", sets)):
             _bounds.whole(number, name, _SIZE)
-        self.schema, self.depth = schema, _bounds.whole(depth, "depth", _DEPTH)
-        outputs = schema.target.num_outputs
-        self.single = outputs == 1 and schema.target.task != "multilabel"
-        self.few = [place for place, each in enumerate(schema.categories) if len(each.vocabulary) < _CODES]
-        self.many = [place for place in range(len(schema.categories)) if place not in self.few]
-        self.flags = _flags(schema)
+        self.spec, self.depth = spec, _bounds.whole(depth, "depth", _DEPTH)
+        outputs = spec.target.num_outputs
+        self.single = outputs == 1 and spec.target.task != "multilabel"
+        self.few = [place for place, each in enumerate(spec.categories) if len(each.vocabulary) < _CODES]
+        self.many = [place for place in range(len(spec.categories)) if place not in self.few]
+        self.flags = _flags(spec)
         for name in ("feature", "left", "right", "missing", "group"):
             self.register_buffer(name, torch.zeros(nodes, dtype=torch.int64))
         for name in ("root", "output"):
@@ -100,15 +100,15 @@ class TabularTrees(nn.Module):
             ArgumentError: it is a stream, has no target, or cannot be learnt by this model.
             MissingExtraError: scikit-learn is not installed.
         """
-        empty, targets = cls(train.schema), getattr(train, "targets", None)
+        empty, targets = cls(train.spec), getattr(train, "targets", None)
         if targets is None or not len(targets):
             raise ArgumentError("the training data has no rows with targets to fit trees on")
         rows = empty.features(train.numeric, None if train.categorical is None else train.categorical.long())
         settings |= {"categorical_features": list(range(len(empty.few))) or None, "random_state": seed}
-        fitted = [_fitted(rows, each, empty.schema, settings) for each in _columns(targets, empty.schema)]
+        fitted = [_fitted(rows, each, empty.spec, settings) for each in _columns(targets, empty.spec)]
         arrays, depth = _arrays(fitted, len(empty.few), len(empty.baseline))
         shape = {"nodes": len(arrays["value"]), "trees": len(arrays["root"]), "sets": len(arrays["sets"])}
-        model = cls(train.schema, depth=depth, **shape)
+        model = cls(train.spec, depth=depth, **shape)
         model.load_state_dict({name: torch.from_numpy(values) for name, values in arrays.items()})
         return model.eval()
 
@@ -155,13 +155,13 @@ class TabularTrees(nn.Module):
         """Outputs for a batch of rows.
 
         Args:
-            numeric: float [B, numbers]; None where the schema has none.
-            categorical: int64 [B, codes]; None where the schema has none.
+            numeric: float [B, numbers]; None where the spec has none.
+            categorical: int64 [B, codes]; None where the spec has none.
 
         Returns:
             float32 [B, outputs], or [B] for a single output.
         """
-        check_inputs(self.schema, numeric, categorical)
+        check_inputs(self.spec, numeric, categorical)
         rows = self.features(numeric, categorical)
         node = self.root.expand(len(rows), -1)
         for _ in range(self.depth):
@@ -176,10 +176,10 @@ class TabularTrees(nn.Module):
         return outputs.squeeze(1) if self.single else outputs
 
 
-def _flags(schema: Schema) -> list[tuple[int, int]]:
+def _flags(spec: TableSpec) -> list[tuple[int, int]]:
     """For each number that may be missing its place among the numbers, and that of the number that says so."""
     found, place = list[tuple[int, int]](), 0
-    for column in schema.numbers:
+    for column in spec.numbers:
         count = len(column.features())
         if column.indicator:
             found += [(each, place + count - 1) for each in range(place, place + count - 1)]
@@ -187,18 +187,18 @@ def _flags(schema: Schema) -> list[tuple[int, int]]:
     return found
 
 
-def _columns(targets: Tensor, schema: Schema) -> list[Array]:
+def _columns(targets: Tensor, spec: TableSpec) -> list[Array]:
     """The targets to fit an estimator on each."""
-    assert schema.target is not None
+    assert spec.target is not None
     if targets.dim() == 1:
         return [targets.numpy()]
     return [column.numpy() for column in targets.unbind(1)]
 
 
-def _fitted(rows: Tensor, target: Array, schema: Schema, settings: dict[str, Any]) -> Any:
+def _fitted(rows: Tensor, target: Array, spec: TableSpec, settings: dict[str, Any]) -> Any:
     ensemble: Any = require("sklearn.ensemble", extra="boosting")
-    assert schema.target is not None
-    regression = schema.target.task == "regression"
+    assert spec.target is not None
+    regression = spec.target.task == "regression"
     kind = ensemble.HistGradientBoostingRegressor if regression else ensemble.HistGradientBoostingClassifier
     if not regression and len(np.unique(target)) < 2:
         raise ArgumentError("all training rows have one class, and trees need two to tell apart")
@@ -282,7 +282,7 @@ def _set(bits: Array, seen: Array) -> Array:
 def _check(model: TabularTrees) -> None:
     """What was loaded may come from anywhere: each way down ends at a leaf, and points to what there is."""
     count, here = len(model.value), torch.arange(len(model.value), device=model.value.device)
-    features = len(model.few) + len(model.many) + len(model.schema.numeric_features)
+    features = len(model.few) + len(model.many) + len(model.spec.numeric_features)
     for name, bound in (
         ("feature", features),
         ("left", count),

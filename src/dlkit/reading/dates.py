@@ -15,7 +15,7 @@ __all__ = ["as_dates", "date_format", "day_first", "fits", "moments", "settled",
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?", re.A)
 _TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d+)?)?", re.A)
-# Month before day where both would fit all values, as most such files come from there; the schema says what was taken.
+# Month before day where both would fit all values, as most such files come from there; the spec says what was taken.
 _DATE_FORMATS = (
     "%Y/%m/%d",
     "%Y.%m.%d",

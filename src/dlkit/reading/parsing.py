@@ -110,11 +110,11 @@ def spelled(string: str) -> str:
 
 
 def fitting_form(texts: Collection[str], form: str, decimal: str) -> str:
-    """A schema's way of writing numbers, unless this file plainly has another one; a sign may change what is meant.
+    """A spec's way of writing numbers, unless this file plainly has another one; a sign may change what is meant.
 
     Args:
         texts: Those of the column in this file, missing marks left out.
-        form: The schema's, see `number_format`.
+        form: The spec's, see `number_format`.
         decimal: The decimal mark of this file; "" where nothing tells.
     """
     form = under_mark(form, decimal)

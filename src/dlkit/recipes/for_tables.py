@@ -54,7 +54,7 @@ def _mlp(data: Data, wish: Wish, **settings: Any) -> Choice:
     hidden = (64, 32) if few else (256, 128)
     return Choice(
         arch="mlp",
-        model=TabularMLP(data.train.schema, hidden=hidden, dropout=0.3),
+        model=TabularMLP(data.train.spec, hidden=hidden, dropout=0.3),
         lr=3e-3 if few else 2e-3,
         epochs=60 if few else 15,
         batch_size=32 if few else 256,
@@ -70,7 +70,7 @@ def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
         weights = {"class_weight": dict(enumerate(class_weights(data, wish.class_weights).tolist()))}
     return Choice(
         arch="boosting",
-        model=TabularTrees(data.train.schema),
+        model=TabularTrees(data.train.spec),
         lr=1.0,
         epochs=1,
         batch_size=1024,

@@ -52,7 +52,7 @@ def mistakes(outcome: Outcome, kind: str) -> str:
 
 def _rows(outcome: Outcome, worst: list[int]) -> str:
     part = outcome.part
-    used = list(part.schema.input_columns)[:_CELLS]
+    used = list(part.spec.input_columns)[:_CELLS]
     frame = part.to_pandas()[used].iloc[worst]
     rows = [
         [int(part.rows[place]), _said(outcome, place), _true(outcome, place), *(str(value)[:_CELL] for value in values)]

@@ -314,7 +314,7 @@ def _of_folder(
 def _table(source: Any, options: DataOptions, seed: int) -> Data:
     target = options.get("target")
     if target is None:
-        names = [column.name for column in CSVDataset(source, **rows_of(options)).schema.columns]
+        names = [column.name for column in CSVDataset(source, **rows_of(options)).spec.columns]
         raise ArgumentError(
             f"{_name(source)} is a table: say which column to predict, target=..., or which holds texts, text=...; "
             f"its columns are {', '.join(names)}"
@@ -355,7 +355,7 @@ def _suspicions(train: CSVDataset) -> list[str]:
     """Columns that know too much; the other findings of `describe` do not matter to a shuffled training."""
     if len(train) > _SUSPICIONS:
         return []
-    left_out = [f"{column.name!r} " for column in train.schema.columns if not column.used]
+    left_out = [f"{column.name!r} " for column in train.spec.columns if not column.used]
     told = [finding for finding in train.describe().findings if "alone tells" in finding]
     return [finding for finding in told if not finding.startswith(tuple(left_out))][:5]
 

@@ -174,14 +174,14 @@ def _importance(outcome: Outcome, predictor: Predictor) -> str:
     """How much worse a table's model answers when one column is shuffled among its rows (Breiman 2001; Fisher 2019)."""
     if predictor.kind != "table":
         return ""
-    schema, part = predictor.preprocessing, outcome.part
+    spec, part = predictor.preprocessing, outcome.part
     rows = torch.linspace(0, len(part) - 1, min(_SHUFFLED, len(part))).round().long()
     inputs = {name: getattr(part, name)[rows] for name in ("numeric", "categorical") if getattr(part, name) is not None}
-    if set(schema.parts) - inputs.keys():
+    if set(spec.parts) - inputs.keys():
         return ""  # texts and images in a table are not in memory
     drawn = torch.Generator().manual_seed(0)
     before, found = _score(outcome, predictor, inputs, rows), dict[str, float]()
-    for name, kind, columns in _columns(schema):
+    for name, kind, columns in _columns(spec):
         other = inputs[kind].clone()
         other[:, columns] = inputs[kind][torch.randperm(len(rows), generator=drawn)][:, columns]
         found[name] = before - _score(outcome, predictor, {**inputs, kind: other}, rows)
@@ -190,13 +190,13 @@ def _importance(outcome: Outcome, predictor: Predictor) -> str:
     return f"<p>{said}Columns that say the same share their worth.</p>" + bars(ranked)
 
 
-def _columns(schema: Any) -> Iterator[tuple[str, str, list[int]]]:
+def _columns(spec: Any) -> Iterator[tuple[str, str, list[int]]]:
     start = 0
-    for column in schema.numbers:
+    for column in spec.numbers:
         width = len(column.features())
         yield column.name, "numeric", list(range(start, start + width))
         start += width
-    for place, column in enumerate(schema.categories):
+    for place, column in enumerate(spec.categories):
         yield column.name, "categorical", [place]
 
 

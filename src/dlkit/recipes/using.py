@@ -68,7 +68,7 @@ def look_at(source: Any, **options: Unpack[DataOptions]) -> Any:
         if columns is not None:
             raise
         return CSVDataset(source, drop=drop, **rows).describe()
-    return CSVDataset(source, schema=train.schema, **rows).describe()
+    return CSVDataset(source, spec=train.spec, **rows).describe()
 
 
 def compare_backbones(
@@ -254,10 +254,10 @@ def evaluate_file(
     return predictor.evaluate(source, batch_size=batch_size, **options)
 
 
-def _check_target(schema: Any, target: Any) -> None:
+def _check_target(spec: Any, target: Any) -> None:
     wanted = () if target is None else (str(target),) if isinstance(target, str | int) else tuple(target)
-    if wanted and wanted != schema.target.columns:
-        raise ArgumentError(f"target={target!r}: the model predicts {', '.join(schema.target.columns)}; leave it out")
+    if wanted and wanted != spec.target.columns:
+        raise ArgumentError(f"target={target!r}: the model predicts {', '.join(spec.target.columns)}; leave it out")
 
 
 def download(name: str, to: str | os.PathLike[str] | None = None) -> str:

@@ -50,7 +50,7 @@ def check_model_file(run: Run, **options: Any) -> None:
 
 
 def _known(run: Run, options: dict[str, Any]) -> dict[str, Any]:
-    """Classes, schema and spec are those of the training data; images are prepared as in validation."""
+    """Classes and spec are those of the training data; images are prepared as in validation."""
     data = run.data
     if preparation_in(run.val_data) and (spec_in(data) is None or preparation_in(data)):
         data = run.val_data

@@ -12,7 +12,7 @@ from dlkit.serving.limits import Limits
 from dlkit.serving.protocol import DATATYPES
 from dlkit.serving.served import Loaded
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
-from dlkit.specs.table import Schema
+from dlkit.specs.table import TableSpec
 
 __all__ = ["described", "openapi"]
 
@@ -40,7 +40,7 @@ def described(loaded: Loaded, limits: Limits) -> dict[str, Any]:
         "architecture": (predictor.info["architecture"] or {}).get("name"),
         "limits": dataclasses.asdict(limits),
     }
-    if isinstance(spec := predictor.preprocessing, Schema):
+    if isinstance(spec := predictor.preprocessing, TableSpec):
         found["columns"] = [_column(column) for column in spec.columns if column.used]
         found["example"] = {column.name: _example(column) for column in spec.columns if column.used}
     return found
@@ -313,7 +313,7 @@ def _schemas(models: Sequence[Loaded]) -> dict[str, Any]:
 def _input(loaded: Loaded) -> dict[str, Any]:
     """One input of a model in JSON."""
     predictor = loaded.predictor
-    if not isinstance(spec := predictor.preprocessing, Schema):
+    if not isinstance(spec := predictor.preprocessing, TableSpec):
         return {"description": TAKES[predictor.kind].json, **TAKES[predictor.kind].schema}
     used = [column for column in spec.columns if column.used]
     return {

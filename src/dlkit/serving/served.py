@@ -15,7 +15,7 @@ from dlkit._opening import open_regular
 from dlkit.errors import ArgumentError, DlkitError, ModelFileError
 from dlkit.inference.predictor import Predictor, load
 from dlkit.serving.logs import event
-from dlkit.specs.table import Schema
+from dlkit.specs.table import TableSpec
 
 __all__ = ["Loaded", "Served", "served"]
 
@@ -152,7 +152,7 @@ def _servable(name: str, predictor: Predictor) -> Predictor:
     Raises:
         ArgumentError: it takes the names of files.
     """
-    if isinstance(spec := predictor.preprocessing, Schema) and (columns := spec.of_kind("image")):
+    if isinstance(spec := predictor.preprocessing, TableSpec) and (columns := spec.of_kind("image")):
         raise ArgumentError(
             f"the model {name!r} takes tables whose column {columns[0].name!r} names image files, and a server opens "
             "no file that a client names; predict with it where the files are: dlkit predict, Predictor.predict_file"

@@ -1,10 +1,10 @@
-"""What a model's inputs mean, as plain data: a table's schema, a text spec, the preprocessing of images.
+"""What a model's inputs mean, as plain data: a table's spec, a text spec, the preprocessing of images.
 
 Each kind is a `Spec`, with `kind`, `to_json`, `from_json` and `example`; that is all that the model file and the
 registry of models know of it. Names load when they are first used.
 
 ========= ==========================================================================================
-`table`   `Schema`, of `columns`
+`table`   `TableSpec`, of `columns`
 `text`    `TextSpec`
 `builtin` makes dlkit's own kinds known, `transforms.Preprocessing` among them
 ========= ==========================================================================================
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from dlkit._documents import Document as Document
     from dlkit._kinds import Spec as Spec
     from dlkit._kinds import values as values
-    from dlkit.specs.table import Schema as Schema
+    from dlkit.specs.table import TableSpec as TableSpec
     from dlkit.specs.text import TextSpec as TextSpec
 
 __all__, __getattr__, __dir__ = door(
     __name__,
     {
         "Document": "dlkit._documents",
-        "Schema": "dlkit.specs.table",
+        "TableSpec": "dlkit.specs.table",
         "Spec": "dlkit._kinds",
         "TextSpec": "dlkit.specs.text",
         "values": "dlkit._kinds",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dlkit._kinds import KINDS
-from dlkit.specs.table import Schema
+from dlkit.specs.table import TableSpec
 from dlkit.specs.text import TextSpec
 from dlkit.transforms.audio.spec import AudioPreprocessing
 from dlkit.transforms.spec import Preprocessing
 
-__all__ = ["AudioPreprocessing", "KINDS", "Preprocessing", "Schema", "TextSpec"]
+__all__ = ["AudioPreprocessing", "KINDS", "Preprocessing", "TableSpec", "TextSpec"]

@@ -20,7 +20,7 @@ from dlkit.errors import ArgumentError, DataError
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
 from dlkit.storage.files import atomic_write
 
-__all__ = ["Schema", "Target"]
+__all__ = ["TableSpec", "Target"]
 
 _COARSE = 1e-4  # of the target's scale: a rounding that shows in no error of a model
 # Of a column or target: how it was found, not what it means.
@@ -95,7 +95,7 @@ class Target(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schema(Spec):
+class TableSpec(Spec):
     """How the rows of a table become tensors; `print` it to see, `save` it to keep it.
 
     Attributes:
@@ -106,20 +106,19 @@ class Schema(Spec):
         decimal: "," where that was the decimal mark of the data; else "".
 
     >>> column = CategoryColumn(name="sex", kind="category", why="2 values", vocabulary=("male", "female"))
-    >>> schema = Schema(columns=(column,))
-    >>> Schema.from_json(schema.to_json()) == schema
+    >>> spec = TableSpec(columns=(column,))
+    >>> TableSpec.from_json(spec.to_json()) == spec
     True
-    >>> schema["sex"].num_codes, schema.categorical_features
+    >>> spec["sex"].num_codes, spec.categorical_features
     (5, ['sex'])
     """
 
     kind: ClassVar[str] = "table"
     noun: ClassVar[str] = "a table"
     way: ClassVar[str] = (
-        "read it with the same schema: CSVDataset(..., schema=train.schema), or cut one table into parts: "
-        "CSVDataset.split"
+        "read it with the same spec: CSVDataset(..., spec=train.spec), or cut one table into parts: CSVDataset.split"
     )
-    _title: ClassVar[str] = "the table schema"
+    _title: ClassVar[str] = "the table spec"
     _head: ClassVar[Mapping[str, Any]] = {"format": "dlkit.table-schema", "version": 1}
 
     columns: tuple[Column, ...]
@@ -218,12 +217,12 @@ class Schema(Spec):
 
     @classmethod
     def _read(cls, document: Mapping[str, Any], place: Place, tokenizer: Any) -> Self:
-        schema = super()._read(document, place, tokenizer)
-        _check(schema)
-        return schema
+        spec = super()._read(document, place, tokenizer)
+        _check(spec)
+        return spec
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the schema to a JSON file, whole or not at all.
+        """Write the spec to a JSON file, whole or not at all.
 
         Args:
             path: The file.
@@ -232,13 +231,13 @@ class Schema(Spec):
             file.write(json.dumps(self.document(), ensure_ascii=False, indent=1).encode())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Schema:
-        """Read the schema that `save` wrote.
+    def load(cls, path: str | os.PathLike[str]) -> TableSpec:
+        """Read the spec that `save` wrote.
 
         Args:
             path: The file.
         """
-        with open_regular(path, noun="schema file") as file:
+        with open_regular(path, noun="spec file") as file:
             content = file.read()
         try:
             return cls.from_json(content)
@@ -260,38 +259,38 @@ def _share(part: int, whole: int) -> str:
     return f"{part} ({part / whole:.0%})" if part else "0"
 
 
-def _check(schema: Schema) -> None:
-    names = [column.name for column in schema.columns]
+def _check(spec: TableSpec) -> None:
+    names = [column.name for column in spec.columns]
     if len(set(names)) < len(names):
-        raise ArgumentError("the table schema names a column twice")
-    for column in schema.numbers:
+        raise ArgumentError("the table spec names a column twice")
+    for column in spec.numbers:
         if not column.parts:
-            raise ArgumentError(f"column {column.name!r} of the table schema needs parts")
+            raise ArgumentError(f"column {column.name!r} of the table spec needs parts")
         for part in column.parts:
             _check_scaling(f"column {column.name!r}", part.center, part.scale, part.fill)
-    if schema.decimal not in ("", ","):
-        raise ArgumentError(f"the table schema has the unknown decimal mark {schema.decimal!r}")
-    if len(schema.header) > _bounds.COLUMNS or len(set(schema.header)) < len(schema.header):
-        raise ArgumentError("the header of the table schema has too many names, or one twice")
-    target = schema.target
+    if spec.decimal not in ("", ","):
+        raise ArgumentError(f"the table spec has the unknown decimal mark {spec.decimal!r}")
+    if len(spec.header) > _bounds.COLUMNS or len(set(spec.header)) < len(spec.header):
+        raise ArgumentError("the header of the table spec has too many names, or one twice")
+    target = spec.target
     if target is None:
         return
     if not target.columns:
-        raise ArgumentError("the target of the table schema has no columns")
+        raise ArgumentError("the target of the table spec has no columns")
     if target.task == "regression" and not len(target.columns) == len(target.center) == len(target.scale):
-        raise ArgumentError("the target of the table schema needs a center and a scale per column")
+        raise ArgumentError("the target of the table spec needs a center and a scale per column")
     for center, scale in zip(target.center, target.scale, strict=False):
         _check_scaling("the target", center, scale)
     if target.forms and len(target.forms) != len(target.columns):
-        raise ArgumentError("the target of the table schema needs a form per column, or none")
+        raise ArgumentError("the target of the table spec needs a form per column, or none")
     if target.task != "regression" and len(set(target.classes)) < max(1, len(target.classes)):
-        raise ArgumentError("the target of the table schema needs classes, and each of them once")
+        raise ArgumentError("the target of the table spec needs classes, and each of them once")
     if target.task == "binary" and len(target.classes) != 2:
-        raise ArgumentError(f"a binary target of the table schema needs 2 classes, not {len(target.classes)}")
+        raise ArgumentError(f"a binary target of the table spec needs 2 classes, not {len(target.classes)}")
 
 
 def _check_scaling(where: str, center: float, scale: float, fill: float = 0.0) -> None:
     """A sample holds (value - center) / scale, computed in float64, so both must be such numbers."""
-    _bounds.number(scale, f"scale of {where} of the table schema", _bounds.SCALE)
-    _bounds.number(center, f"center of {where} of the table schema", _bounds.CENTER)
-    _bounds.number(fill, f"fill of {where} of the table schema", _bounds.CENTER)
+    _bounds.number(scale, f"scale of {where} of the table spec", _bounds.SCALE)
+    _bounds.number(center, f"center of {where} of the table spec", _bounds.CENTER)
+    _bounds.number(fill, f"fill of {where} of the table spec", _bounds.CENTER)

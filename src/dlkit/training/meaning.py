@@ -15,9 +15,9 @@ __all__ = ["agreed", "check", "data_of", "target_of"]
 
 
 _MODEL = (
-    "make the model for the data (create_model(name, classes=train.classes), TabularMLP(train.schema), "
+    "make the model for the data (create_model(name, classes=train.classes), TabularMLP(train.spec), "
     "AudioClassifier(len(train.classes), train.spec.sample_rate)), or read the "
-    "data as the model's was (classes=model.classes, schema=model.schema)"
+    "data as the model's was (classes=model.classes, spec=model.spec)"
 )
 
 
@@ -59,7 +59,7 @@ def check(run: Run, loader: Any) -> None:
 
 
 def target_of(run: Run, loader: Any = None) -> Any:
-    """What a table's schema says of the target: of the training, of the model, or of this data; None if none does.
+    """What a table's spec says of the target: of the training, of the model, or of this data; None if none does.
 
     Args:
         run: The run.
@@ -71,7 +71,7 @@ def target_of(run: Run, loader: Any = None) -> Any:
 
 def _claims(model: nn.Module) -> Any:
     """What a model says of its outputs; its `preprocessing` is that of its first weights, which training may change."""
-    said = {name: getattr(model, name, None) for name in ("classes", "schema", "spec")}  # the last of one that listens
+    said = {name: getattr(model, name, None) for name in ("classes", "spec")}  # the last of one that listens
     return SimpleNamespace(**said)
 
 

@@ -184,7 +184,7 @@ class Trainer:
 
         Raises:
             DataError: the loader yields nothing; or training and validation data mean different things (classes,
-                schema, vocabulary, normalisation), of which the first is named.
+                spec, vocabulary, normalisation), of which the first is named.
             TrainingError: loss, model and batches do not fit; the message has the shapes.
             ResumeError: the saved run and this script do not fit, or it is another run; each difference is named. Or
                 the run is longer than the one that its schedule was planned for.

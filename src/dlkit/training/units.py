@@ -18,7 +18,7 @@ class Unit:
     """From the numbers that the loss compares to those that the data's file holds.
 
     Args:
-        target: The `Target` of a table's schema; None where nothing is scaled.
+        target: The `Target` of a table's spec; None where nothing is scaled.
         objective: What the loss says of the output.
 
     Raises:

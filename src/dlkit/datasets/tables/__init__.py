@@ -4,10 +4,10 @@ A table in memory is a stream of one block: the same steps, once.
 
 =============== ======================================================================================
 `_facts`        what one column looks like, gathered piece by piece
-`_fitting`      facts to a schema
+`_fitting`      facts to a spec
 `_problems`     rows that cannot be used, gathered piece by piece
 `_targets`      what is to be learnt: classes, numbers or labels
-`_encoding`     a piece and a schema to arrays
+`_encoding`     a piece and a spec to arrays
 `_images`       image files that rows point to
 `_memory`       arrays to samples
 `_settings`     what the caller may say

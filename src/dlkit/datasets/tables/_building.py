@@ -12,13 +12,13 @@ from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._pass import Dealt, Known, Pass
 from dlkit.datasets.tables._pipeline import Applying, Fitting
-from dlkit.datasets.tables._settings import Settings, text_columns, under_schema
+from dlkit.datasets.tables._settings import Settings, text_columns, under_spec
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Skipped, Strings, Table, ranked, text_of
 from dlkit.reading.dates import moments
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
-from dlkit.specs.table import Schema, Target
+from dlkit.specs.table import TableSpec, Target
 from dlkit.splits import Fractions, content_keys, shares_of, split_indices
 
 __all__ = ["Built", "ExactSplit", "Rereadable", "Whole", "build", "pass_over"]
@@ -31,7 +31,7 @@ class Built:
     """Rows ready to be used, with the table they come from."""
 
     table: Table
-    schema: Schema
+    spec: TableSpec
     memory: Memory
     skipped: list[Skipped]
 
@@ -162,18 +162,18 @@ class Rereadable(Protocol):
         """
 
 
-def pass_over(source: Rereadable, settings: Settings, dealt: Dealt, schema: Schema | None) -> Pass:
+def pass_over(source: Rereadable, settings: Settings, dealt: Dealt, spec: TableSpec | None) -> Pass:
     """Pass over a source until nothing in it contradicts what the pass began with.
 
     Args:
         source: The table.
         settings: What the caller says.
         dealt: Deals rows to parts.
-        schema: That of the training data; None to fit one.
+        spec: That of the training data; None to fit one.
     """
-    known: Known | None = Known(settings.roles.as_text() if schema is None else text_columns(schema))
+    known: Known | None = Known(settings.roles.as_text() if spec is None else text_columns(spec))
     while known is not None:
-        run = Fitting(settings, dealt, known) if schema is None else Applying(settings, dealt, known, schema)
+        run = Fitting(settings, dealt, known) if spec is None else Applying(settings, dealt, known, spec)
         for piece in source.pieces(known.text):
             source.record(piece, *run.add(piece))
         known = run.known_better()
@@ -202,24 +202,24 @@ class _InMemory:
         self.good, self.parts = good, parts
 
 
-def build(source: Any, settings: Settings, schema: Schema | None, split: ExactSplit | None = None) -> list[Built]:
-    """Read and encode a source, with the schema given, or with one that is fitted on the first part of its rows.
+def build(source: Any, settings: Settings, spec: TableSpec | None, split: ExactSplit | None = None) -> list[Built]:
+    """Read and encode a source, with the spec given, or with one that is fitted on the first part of its rows.
 
     Args:
         source: See `CSVDataset`.
         settings: What the caller says.
-        schema: Of the training data.
+        spec: Of the training data.
         split: How the rows are dealt; None for one part.
     """
-    if schema is not None:
-        settings, schema = under_schema(settings, schema)
+    if spec is not None:
+        settings, spec = under_spec(settings, spec)
     place, read = _InMemory(source, settings.read), settings.read
-    run = pass_over(place, settings, split or Whole(), schema)
+    run = pass_over(place, settings, split or Whole(), spec)
     table = place.table
-    schema, unlabelled = run.finish(table.origin)
+    spec, unlabelled = run.finish(table.origin)
     skipped = [*table.skipped, *unlabelled]
-    regression = schema.target is not None and schema.target.task == "regression"
-    encoded = encode(table, schema, run.known.all_readings(), None if regression else run.values)
+    regression = spec.target is not None and spec.target.task == "regression"
+    encoded = encode(table, spec, run.known.all_readings(), None if regression else run.values)
     images = settings.images.beside(table)
     images = images.policed(read, len(table), table.origin) if encoded.images else images
     built = []
@@ -227,6 +227,6 @@ def build(source: Any, settings: Settings, schema: Schema | None, split: ExactSp
         rows = None if split is None else np.flatnonzero(place.parts == part)
         more = run.judge(table.origin, rows)
         kept = np.flatnonzero(place.good if split is None else place.good & (place.parts == part))
-        memory = Memory.of(encoded, schema, images, None if len(kept) == len(table) else kept, len(table))
-        built.append(Built(table, schema, memory, [*skipped, *more]))
+        memory = Memory.of(encoded, spec, images, None if len(kept) == len(table) else kept, len(table))
+        built.append(Built(table, spec, memory, [*skipped, *more]))
     return built

@@ -19,7 +19,7 @@ from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, ra
 from dlkit.reading.dates import as_dates
 from dlkit.reading.parsing import as_numbers, present
 from dlkit.specs.columns import Column, NumberColumn
-from dlkit.specs.table import Schema
+from dlkit.specs.table import TableSpec
 from dlkit.splits import check_leaks
 
 __all__ = ["Description", "describe", "describe_facts", "frame_of"]
@@ -45,13 +45,13 @@ class Description:
         return Lines.of(*self.columns.to_string().split("\n"), *findings)
 
 
-def frame_of(table: Table, schema: Schema, rows: Array, *, only_used: bool = False) -> Any:
+def frame_of(table: Table, spec: TableSpec, rows: Array, *, only_used: bool = False) -> Any:
     """Rows as a pandas DataFrame of what was read: typed, with gaps as missing, not scaled and not encoded."""
     import pandas as pd
 
-    columns = {column.name: column for column in schema.columns}
+    columns = {column.name: column for column in spec.columns}
     names = [name for name in table.columns if not only_used or (name in columns and columns[name].used)]
-    data = {name: _series(table.columns[name].take(rows), columns.get(name), schema.marks) for name in names}
+    data = {name: _series(table.columns[name].take(rows), columns.get(name), spec.marks) for name in names}
     return pd.DataFrame(data, index=pd.Index(rows, name="row"))
 
 
@@ -74,42 +74,42 @@ def _series(cells: Cells, column: Column | None, marks: Sequence[str]) -> Any:
     return cells.mapped(np.array([*kept, None], dtype=object)[:-1], None, object)
 
 
-def describe(table: Table, schema: Schema, rows: Array, other: Any = None) -> Description:
+def describe(table: Table, spec: TableSpec, rows: Array, other: Any = None) -> Description:
     """Look at every column of some rows, used or not.
 
     Args:
         table: The table.
-        schema: Its schema.
+        spec: Its spec.
         rows: Which rows.
         other: Rows of other data (from `frame_of` with `only_used`) that should have nothing in common with these.
     """
     import pandas as pd
 
-    kinds = {column.name: column.kind for column in schema.columns}
-    targets = schema.target.columns if schema.target is not None else ()
-    codes = {name: _codes(_settle(cells.take(rows), name, schema)) for name, cells in table.columns.items()}
+    kinds = {column.name: column.kind for column in spec.columns}
+    targets = spec.target.columns if spec.target is not None else ()
+    codes = {name: _codes(_settle(cells.take(rows), name, spec)) for name, cells in table.columns.items()}
     lines = {
         name: {
-            "kind": "target" if name in targets else kinds.get(name, "not in the schema"),
+            "kind": "target" if name in targets else kinds.get(name, "not in the spec"),
             "missing": int((codes[name] < 0).sum()),
             "distinct": len(np.unique(codes[name][codes[name] >= 0])),
             "example": _example(table.columns[name], rows, codes[name]),
         }
         for name in table.columns
     }
-    frame = frame_of(table, schema, rows, only_used=True)
-    findings = [*_constants(lines), *_knowing(table, schema, rows, codes, kinds), *_repeated(frame)]
+    frame = frame_of(table, spec, rows, only_used=True)
+    findings = [*_constants(lines), *_knowing(table, spec, rows, codes, kinds), *_repeated(frame)]
     if other is not None:
         findings += _shared(frame, other)
     return Description(pd.DataFrame.from_dict(lines, orient="index"), findings)
 
 
-def describe_facts(schema: Schema, facts: Mapping[str, Facts]) -> Description:
+def describe_facts(spec: TableSpec, facts: Mapping[str, Facts]) -> Description:
     """What counting alone tells, of data that is never in memory as a whole."""
     import pandas as pd
 
     lines = {}
-    for column in schema.columns:
+    for column in spec.columns:
         seen = facts.get(column.name)
         counts = seen.counts if isinstance(seen, TextFacts) else {}
         more = "+" if isinstance(seen, TextFacts) and seen.more else ""
@@ -119,7 +119,7 @@ def describe_facts(schema: Schema, facts: Mapping[str, Facts]) -> Description:
             "distinct": f"{len(counts)}{more}" if counts else "",
             "example": next(iter(counts), "")[:30] if counts else _range(seen),
         }
-    constants = [f"{column.name!r} is constant: {column.why}" for column in schema.of_kind("constant")]
+    constants = [f"{column.name!r} is constant: {column.why}" for column in spec.of_kind("constant")]
     return Description(pd.DataFrame.from_dict(lines, orient="index"), constants)
 
 
@@ -127,15 +127,15 @@ def _range(facts: Facts | None) -> str:
     return f"{facts.low:g} to {facts.high:g}" if isinstance(facts, NumberFacts) and facts.rows > facts.missing else ""
 
 
-def _settle(cells: Cells, name: str, schema: Schema) -> Cells:
+def _settle(cells: Cells, name: str, spec: TableSpec) -> Cells:
     """Text of a number or date column as such, so that it can be ordered; other text without blanks and marks."""
     if not isinstance(cells, Strings):
         return cells
-    column = next((column for column in schema.columns if column.name == name), None)
-    values = _series(cells, column, schema.marks)
+    column = next((column for column in spec.columns if column.name == name), None)
+    values = _series(cells, column, spec.marks)
     if values.dtype.kind == "M":
         return Dates(values)
-    return Numbers(values) if values.dtype.kind in "fib" else _plain_strings(cells, schema.marks)
+    return Numbers(values) if values.dtype.kind in "fib" else _plain_strings(cells, spec.marks)
 
 
 def _plain_strings(cells: Strings, marks: Sequence[str]) -> Strings:
@@ -166,13 +166,13 @@ def _constants(lines: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def _knowing(table: Table, schema: Schema, rows: Array, codes: dict[str, Array], kinds: dict[str, str]) -> list[str]:
+def _knowing(table: Table, spec: TableSpec, rows: Array, codes: dict[str, Array], kinds: dict[str, str]) -> list[str]:
     """Columns that alone tell the target: they were probably written down after it."""
-    target = schema.target
+    target = spec.target
     if target is None or not all(name in table.columns for name in target.columns):
         return []
     readings = [Reading("number", target.form(place)) for place in range(len(target.columns))]
-    values, lacking, wrong = encode_target(target, table, schema.marks, readings)
+    values, lacking, wrong = encode_target(target, table, spec.marks, readings)
     good = ~(lacking | wrong)[rows]
     wanted = _columns(values[rows][good], len(target.classes) if target.task == "classification" else 0)
     findings = []
@@ -234,7 +234,7 @@ def _repeated(frame: Any) -> list[str]:
 
 def _shared(frame: Any, other: Any) -> list[str]:
     if list(frame.columns) != list(other.columns):
-        raise ArgumentError("the other data must have the same schema")
+        raise ArgumentError("the other data must have the same spec")
     report = check_leaks(frame, other)
     return (
         [f"{len(report.test)} of {report.num_test} rows of the other data are also in this: {report!r}"]

@@ -1,4 +1,4 @@
-"""Cells and a schema to arrays: the same for training data, new files, and the blocks of a stream."""
+"""Cells and a spec to arrays: the same for training data, new files, and the blocks of a stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dlkit.reading.dates import as_dates, date_format, unmistakable
 from dlkit.reading.parsing import fitting_form, number_format, present, under_mark
 from dlkit.reading.targets import ClassNumbers
 from dlkit.specs.columns import FIRST, MISSING, UNSEEN, CategoryColumn, Column, NumberColumn
-from dlkit.specs.table import Schema, Target
+from dlkit.specs.table import TableSpec, Target
 
 __all__ = [
     "EncodedTable",
@@ -61,33 +61,33 @@ class EncodedTable:
 
 
 def encode(
-    table: Table, schema: Schema, readings: Mapping[str, Reading] = MappingProxyType({}), targets: Array | None = None
+    table: Table, spec: TableSpec, readings: Mapping[str, Reading] = MappingProxyType({}), targets: Array | None = None
 ) -> EncodedTable:
     """Turn a table into arrays, each cell by itself: a row means the same whatever rows stand beside it.
 
     Args:
-        table: Any table that has the schema's columns, in any order, and maybe more.
-        schema: A fitted one.
+        table: Any table that has the spec's columns, in any order, and maybe more.
+        spec: A fitted one.
         readings: How columns are read that this file writes in another way than the training data.
-        targets: What `encode_target` gave for this table and schema, where it was asked before.
+        targets: What `encode_target` gave for this table and spec, where it was asked before.
 
     Raises:
         DataError: a column is missing.
     """
-    check_columns(list(table.columns), schema, table.origin)
+    check_columns(list(table.columns), spec, table.origin)
     problems: list[Problem] = []
     encoded = EncodedTable(
-        _numeric(table, schema, readings, problems),
-        _categorical(table, schema),
-        {column.name: text_of(table.columns[column.name]) for column in schema.of_kind("text")},
-        {column.name: text_of(table.columns[column.name]) for column in schema.of_kind("image")},
+        _numeric(table, spec, readings, problems),
+        _categorical(table, spec),
+        {column.name: text_of(table.columns[column.name]) for column in spec.of_kind("text")},
+        {column.name: text_of(table.columns[column.name]) for column in spec.of_kind("image")},
         targets,
         problems,
     )
-    wanted = schema.target
+    wanted = spec.target
     if targets is None and wanted is not None and all(name in table.columns for name in wanted.columns):
         how = [readings.get(name, Reading("number", wanted.form(at))) for at, name in enumerate(wanted.columns)]
-        encoded.targets, lacking, wrong = encode_target(wanted, table, schema.marks, how)
+        encoded.targets, lacking, wrong = encode_target(wanted, table, spec.marks, how)
         problems += target_problems(table, wanted, lacking, wrong)
     return encoded
 
@@ -122,17 +122,17 @@ def shown(cells: Cells, row: int) -> str:
     return str(cells.values[row]).removesuffix(".000000").removesuffix("T00:00:00")
 
 
-def check_columns(names: Sequence[str], schema: Schema, origin: str) -> None:
-    """Whether all columns that the schema uses are there.
+def check_columns(names: Sequence[str], spec: TableSpec, origin: str) -> None:
+    """Whether all columns that the spec uses are there.
 
     Raises:
         DataError: some are not; the message lists those, and what there is.
     """
-    lacking = [column.name for column in schema.columns if column.used and column.name not in names]
+    lacking = [column.name for column in spec.columns if column.used and column.name not in names]
     if lacking:
         raise DataError(
             f"{origin} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(map(repr, lacking))} "
-            f"of the schema; it has {', '.join(map(repr, names))}"
+            f"of the spec; it has {', '.join(map(repr, names))}"
         )
 
 
@@ -153,13 +153,13 @@ class _Number:
         out[:] = scaled
 
 
-def _numeric(table: Table, schema: Schema, readings: Mapping[str, Reading], problems: list[Problem]) -> Array | None:
-    if not schema.numbers:
+def _numeric(table: Table, spec: TableSpec, readings: Mapping[str, Reading], problems: list[Problem]) -> Array | None:
+    if not spec.numbers:
         return None
     numbers = [
         number
-        for column in schema.numbers
-        for number in _numbers_of(column, table, readings.get(column.name), schema.marks, problems)
+        for column in spec.numbers
+        for number in _numbers_of(column, table, readings.get(column.name), spec.marks, problems)
     ]
     matrix = np.empty((len(table), len(numbers)), dtype=np.float32)
 
@@ -233,7 +233,7 @@ def reading_in_file(column: NumberColumn, texts: Collection[str], decimal: str) 
     if column.kind == "number":
         return Reading("number", fitting_form(texts, column.form, decimal))
     # A date in another form is that row's mistake, and turns no other row around. Only a file in which no cell is
-    # written as the schema says may be written in another way, if that way leaves no choice.
+    # written as the spec says may be written in another way, if that way leaves no choice.
     if int(as_dates(strings_of(texts), column.form, ())[1].sum()) < len(texts):
         return Reading("date", column.form)
     other = date_format(list(texts))
@@ -241,7 +241,7 @@ def reading_in_file(column: NumberColumn, texts: Collection[str], decimal: str) 
 
 
 def check_kind(column: Column, facts: ColumnFacts, origin: str, *, fits: bool) -> None:
-    """Whether a file's column is what the schema says.
+    """Whether a file's column is what the spec says.
 
     Args:
         column: The fitted one.
@@ -265,19 +265,19 @@ def check_kind(column: Column, facts: ColumnFacts, origin: str, *, fits: bool) -
         example = next(iter(texts.counts), facts.example)
         words = {"number": "numbers", "date": "dates", "time": "dates"}
         raise DataError(
-            f"column {column.name!r} of {origin} is of another kind: the schema has a {column.kind} there, and the "
+            f"column {column.name!r} of {origin} is of another kind: the spec has a {column.kind} there, and the "
             f"file has {words.get(min(facts.raw), 'text')}, for example {example!r}; is it the same column?"
         )
 
 
-def _categorical(table: Table, schema: Schema) -> Array | None:
-    if not schema.categories:
+def _categorical(table: Table, spec: TableSpec) -> Array | None:
+    if not spec.categories:
         return None
-    matrix = np.empty((len(table), len(schema.categories)), dtype=np.int32)
-    for place, column in enumerate(schema.categories):
+    matrix = np.empty((len(table), len(spec.categories)), dtype=np.int32)
+    for place, column in enumerate(spec.categories):
         cells = table.columns[column.name]
         strings = text_of(cells)
-        texts = present(strings.pool.tolist(), schema.marks)
+        texts = present(strings.pool.tolist(), spec.marks)
         known = ClassNumbers(column.vocabulary)
         codes = [MISSING if text is None else known.get(text, UNSEEN - FIRST) + FIRST for text in texts]
         matrix[:, place] = strings.mapped(codes, MISSING, np.int32)

@@ -1,4 +1,4 @@
-"""Facts to a schema: which kind a column is, and the parameters that come from the training rows alone."""
+"""Facts to a spec: which kind a column is, and the parameters that come from the training rows alone."""
 
 from __future__ import annotations
 

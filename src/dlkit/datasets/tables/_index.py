@@ -17,13 +17,13 @@ from dlkit.datasets.tables._facts import Facts
 from dlkit.datasets.tables._fitting import Reading
 from dlkit.datasets.tables._pass import Dealt
 from dlkit.datasets.tables._pipeline import Fitting
-from dlkit.datasets.tables._settings import Settings, under_schema
+from dlkit.datasets.tables._settings import Settings, under_spec
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import Block, BlockFile, TextFile, block_file
 from dlkit.reading.cells import Array, Skipped, Table, text_of
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import check_same_columns, paths_of
-from dlkit.specs.table import Schema, Target
+from dlkit.specs.table import TableSpec, Target
 from dlkit.splits import content_keys, part_of_keys
 
 __all__ = ["HashSplit", "StreamIndex", "index_of"]
@@ -78,8 +78,8 @@ class StreamIndex:
         unusable: Row numbers that cannot be used, by the number of the block.
         text: Columns that are read as the text that stands in the file.
         readings: How columns are read.
-        schema: Given or fitted.
-        facts: What was counted of the training rows, by column; empty with a given schema.
+        spec: Given or fitted.
+        facts: What was counted of the training rows, by column; empty with a given spec.
         skipped: The first rows left out by policy.
     """
 
@@ -93,7 +93,7 @@ class StreamIndex:
     unusable: dict[int, Array] = field(default_factory=dict)
     text: set[str] = field(default_factory=set)
     readings: dict[str, Reading] = field(default_factory=dict)
-    schema: Schema = field(default_factory=lambda: Schema(columns=()))
+    spec: TableSpec = field(default_factory=lambda: TableSpec(columns=()))
     facts: dict[str, Facts] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
 
@@ -137,13 +137,13 @@ class StreamIndex:
             self.unusable[number] = np.append(known, piece.first + np.flatnonzero(~good))
 
 
-def index_of(source: Any, settings: Settings, schema: Schema | None, split: HashSplit | None) -> StreamIndex:
+def index_of(source: Any, settings: Settings, spec: TableSpec | None, split: HashSplit | None) -> StreamIndex:
     """Pass over a source from the first block to the last.
 
     Args:
         source: See `CSVDataset`; no DataFrame.
         settings: What the caller says.
-        schema: Of the training data; None to fit one on the first part.
+        spec: Of the training data; None to fit one on the first part.
         split: How rows are dealt; None for one part.
 
     Raises:
@@ -151,12 +151,12 @@ def index_of(source: Any, settings: Settings, schema: Schema | None, split: Hash
     """
     if hasattr(as_pandas(source), "iloc"):
         raise ArgumentError("a DataFrame is in memory already; streaming=True is for files")
-    if schema is not None:
-        settings, schema = under_schema(settings, schema)
+    if spec is not None:
+        settings, spec = under_spec(settings, spec)
     files = [block_file(path, settings.read) for path in paths_of(source)]
     found = StreamIndex(files, split or Whole(), 1 if split is None else len(split.fractions), settings.read)
-    run = pass_over(found, settings, found.dealt, schema)
-    found.schema, unlabelled = run.finish(found.origin)
+    run = pass_over(found, settings, found.dealt, spec)
+    found.spec, unlabelled = run.finish(found.origin)
     found.skipped = [*found.skipped, *unlabelled, *run.judge(found.origin)][:_LISTED]
     found.text, found.readings = run.known.text, run.known.all_readings()
     if isinstance(run, Fitting):

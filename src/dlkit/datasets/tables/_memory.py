@@ -15,7 +15,7 @@ from dlkit.datasets.tables._images import ImageCells
 from dlkit.errors import EmptyBatchError
 from dlkit.reading.cells import Array, Strings
 from dlkit.reading.frames import joined
-from dlkit.specs.table import Schema
+from dlkit.specs.table import TableSpec
 
 __all__ = ["Memory", "nothing_decoded", "part_names"]
 
@@ -43,7 +43,7 @@ class Memory:
     options: ImageCells
 
     @classmethod
-    def of(cls, encoded: EncodedTable, schema: Schema, options: ImageCells, rows: Array | None, count: int) -> Memory:
+    def of(cls, encoded: EncodedTable, spec: TableSpec, options: ImageCells, rows: Array | None, count: int) -> Memory:
         """Take over encoded rows; only `rows` of them where given."""
         kept = np.arange(count) if rows is None else rows
 
@@ -54,7 +54,7 @@ class Memory:
             return whole if rows is None else whole.index_select(0, torch.from_numpy(rows))
 
         def strings(columns: dict[str, Strings], name: str) -> dict[str, Strings]:
-            names = part_names(name, [column.name for column in schema.of_kind(name)])
+            names = part_names(name, [column.name for column in spec.of_kind(name)])
             chosen = [cells if rows is None else cells.take(rows) for cells in columns.values()]
             return dict(zip(names, chosen, strict=True))
 
@@ -70,7 +70,7 @@ class Memory:
 
     @classmethod
     def joined(cls, parts: Sequence[Memory]) -> Memory:
-        """Parts of one schema under each other."""
+        """Parts of one spec under each other."""
         if len(parts) == 1:
             return parts[0]
 

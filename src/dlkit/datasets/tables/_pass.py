@@ -28,7 +28,7 @@ from dlkit.datasets.tables._targets import (
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Cells, DecimalMark, Numbers, Skipped, Strings, Table, sort_of, text_of
 from dlkit.reading.decimals import MarksSeen, one_mark
-from dlkit.specs.table import Schema, Target
+from dlkit.specs.table import TableSpec, Target
 from dlkit.storage.strings import PackedStrings
 
 __all__ = ["Dealt", "Known", "Pass", "rename_classes"]
@@ -97,7 +97,7 @@ class Pass:
         decimal: The decimal mark of the table.
     """
 
-    _fits_a_schema = True  # facts are only needed for one
+    _fits_a_spec = True  # facts are only needed for one
     _classes_given = True
     _classes_wanted = False  # whether numbers are to be classes, too
 
@@ -131,14 +131,14 @@ class Pass:
         """The columns that name image files."""
         raise NotImplementedError
 
-    def finish(self, origin: str) -> tuple[Schema, list[Skipped]]:
-        """The schema, fitted or given, and the rows that have no target where it was fitted on the others.
+    def finish(self, origin: str) -> tuple[TableSpec, list[Skipped]]:
+        """The spec, fitted or given, and the rows that have no target where it was fitted on the others.
 
         Args:
             origin: The table, for errors.
 
         Raises:
-            DataError: rows without a target, where those are not to be skipped; columns are not what a schema says.
+            DataError: rows without a target, where those are not to be skipped; columns are not what a spec says.
         """
         raise NotImplementedError
 
@@ -173,7 +173,7 @@ class Pass:
         good = self._add_target(piece, before, keys)
         self.labelled += int(good.sum())
         parts = self.dealt.parts(piece, before, good, self.known.target, self.values)
-        chosen = np.flatnonzero(good & (parts == 0)) if self._fits_a_schema else np.arange(len(piece))
+        chosen = np.flatnonzero(good & (parts == 0)) if self._fits_a_spec else np.arange(len(piece))
         self._add_columns(piece, before, chosen, keys[chosen], good)
         return good, parts
 
@@ -216,7 +216,7 @@ class Pass:
             found[place] = self._add_column(facts, piece.columns[facts.name], rows, sampled, texts)
 
         for_each(take, len(names), default_threads() if len(piece) > _LONG else 1)
-        if self._fits_a_schema:
+        if self._fits_a_spec:
             self._add_target_numbers(piece, chosen, sampled)
         self._sample.shrink()
         self._texts.shrink()
@@ -242,11 +242,11 @@ class Pass:
             facts.add(None, sampled)
             return None
         read, bad = read_cells(cells, reading, self.marks)
-        if not self._fits_a_schema and not read.missing().all():
+        if not self._fits_a_spec and not read.missing().all():
             self._fits.add(facts.name)
         if reading.kind == "boolean" and bad is not None and isinstance(cells, Numbers):
             self._counts.add(facts.name)
-        if self._fits_a_schema:
+        if self._fits_a_spec:
             facts.add(read if rows is None else read.take(rows), sampled)
         return None if bad is None else unreadable(facts.name, reading.kind, cells, np.flatnonzero(bad))
 
@@ -292,7 +292,7 @@ class Pass:
         numbers = [facts for facts in columns if facts.name in readings and readings[facts.name].kind == "number"]
         for facts in numbers:
             seen.add(facts.name, facts.texts().counts)
-        if self._fits_a_schema and not self.decimal.typed and not self.decimal.sign and seen.commas:
+        if self._fits_a_spec and not self.decimal.typed and not self.decimal.sign and seen.commas:
             for facts in numbers:
                 seen.add_point(facts.name, facts.fraction())
         seen.check(self.decimal, origin)

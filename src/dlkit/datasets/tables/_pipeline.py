@@ -1,4 +1,4 @@
-"""One pass over the blocks of a table, in memory the only one, from which its schema and its unusable rows are known.
+"""One pass over the blocks of a table, in memory the only one, from which its spec and its unusable rows are known.
 
 A pass must know how columns are written before it can count what they hold, and takes that from the first block. Where
 the whole table then tells otherwise (a column of digits ends in letters, a target of few whole numbers has fractions),
@@ -32,13 +32,13 @@ from dlkit.datasets.tables._targets import (
 )
 from dlkit.reading.cells import Skipped, Table
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
-from dlkit.specs.table import Schema, Target
+from dlkit.specs.table import TableSpec, Target
 
 __all__ = ["Applying", "Fitting"]
 
 
 class Fitting(Pass):
-    """A pass that finds out what a schema is made of."""
+    """A pass that finds out what a spec is made of."""
 
     def _begin(self, piece: Table) -> None:
         roles, read = self.settings.roles, self.settings.read
@@ -80,7 +80,7 @@ class Fitting(Pass):
     def _images(self) -> Iterable[str]:
         return self.settings.roles.image
 
-    def finish(self, origin: str) -> tuple[Schema, list[Skipped]]:
+    def finish(self, origin: str) -> tuple[TableSpec, list[Skipped]]:
         """See `Pass`."""
         self._check_marks(origin)
         skipped = self.unlabelled.judge(self.settings.read, self.rows, origin)
@@ -90,7 +90,7 @@ class Fitting(Pass):
         if target is not None and target.task == "regression" and self.settings.target.scale_target:
             target = scaled_by(target, [column.numbers() for column in self.targets])
         marks, header, decimal = tuple(self.marks), self.header, "," if self.decimal.sign == "," else ""
-        return Schema(columns=columns, target=target, marks=marks, header=header, decimal=decimal), skipped
+        return TableSpec(columns=columns, target=target, marks=marks, header=header, decimal=decimal), skipped
 
     def _column(self, name: str) -> Column:
         facts, roles = self.facts[name], self.roles
@@ -117,30 +117,30 @@ class Fitting(Pass):
 
 
 class Applying(Pass):
-    """A pass over a table that a schema describes: how it is written, and which of its rows can be used.
+    """A pass over a table that a spec describes: how it is written, and which of its rows can be used.
 
     Args:
         settings: What the caller says.
         dealt: Deals rows to parts.
         known: From the pass before.
-        schema: Of the training data.
+        spec: Of the training data.
     """
 
-    _fits_a_schema = False
+    _fits_a_spec = False
 
-    def __init__(self, settings: Settings, dealt: Dealt, known: Known, schema: Schema) -> None:
+    def __init__(self, settings: Settings, dealt: Dealt, known: Known, spec: TableSpec) -> None:
         super().__init__(settings, dealt, known)
-        self._schema, self.marks = schema, schema.marks
+        self._spec, self.marks = spec, spec.marks
         self.unlabelled = self.problems
-        self._columns = {column.name: column for column in (*schema.numbers, *schema.categories)}
+        self._columns = {column.name: column for column in (*spec.numbers, *spec.categories)}
 
     def _begin(self, piece: Table) -> None:
-        check_columns(list(piece.columns), self._schema, piece.origin)
+        check_columns(list(piece.columns), self._spec, piece.origin)
         samples, torn = (self._sample, self._texts), self.known.torn
         for name, column in self._columns.items():
             text = isinstance(column, CategoryColumn) or name in torn
             self.facts[name] = ColumnFacts(name, self.marks, *samples, text=text, decimal=self.decimal.sign)
-        target = self._schema.target
+        target = self._spec.target
         if target is not None and all(name in piece.columns for name in target.columns):
             self.targets = [
                 TargetFacts(
@@ -150,11 +150,11 @@ class Applying(Pass):
             ]
 
     def _find_target(self) -> tuple[Target | None, tuple[Reading, ...]]:
-        target = self._schema.target
+        target = self._spec.target
         return target, () if target is None else readings_in_file(target, self.targets)
 
     def _rename(self, piece: Table) -> None:
-        rename_classes(piece, class_column(self._schema.target), self.settings.aliases)
+        rename_classes(piece, class_column(self._spec.target), self.settings.aliases)
 
     def _reading(self, facts: ColumnFacts) -> Reading:
         column = self._columns[facts.name]
@@ -163,11 +163,11 @@ class Applying(Pass):
         return Reading("text")
 
     def _images(self) -> Iterable[str]:
-        return [column.name for column in self._schema.of_kind("image")]
+        return [column.name for column in self._spec.of_kind("image")]
 
-    def finish(self, origin: str) -> tuple[Schema, list[Skipped]]:
+    def finish(self, origin: str) -> tuple[TableSpec, list[Skipped]]:
         """See `Pass`."""
         self._check_marks(origin)
         for name, column in self._columns.items():
             check_kind(column, self.facts[name], origin, fits=name in self._fits - self._counts)
-        return self._schema, []
+        return self._spec, []

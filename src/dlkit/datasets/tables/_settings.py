@@ -12,9 +12,9 @@ from dlkit.datasets.tables._targets import TargetOptions
 from dlkit.errors import ArgumentError
 from dlkit.reading.classes import stated_order
 from dlkit.reading.policy import ReadOptions
-from dlkit.specs.table import Schema, Target
+from dlkit.specs.table import TableSpec, Target
 
-__all__ = ["Settings", "class_column", "settings_of", "text_columns", "under_schema"]
+__all__ = ["Settings", "class_column", "settings_of", "text_columns", "under_spec"]
 
 _ROLE_NAMES = ("numeric", "categorical", "dates", "text", "image", "drop", "target")
 _WORDY = ("categorical", "text", "image", "drop", "dates")  # no decimal mark is looked for in them
@@ -75,55 +75,51 @@ def class_column(target: Target | None) -> tuple[str, ...]:
     return () if target is None or target.task == "regression" or len(target.columns) > 1 else target.columns
 
 
-def text_columns(schema: Schema) -> set[str]:
+def text_columns(spec: TableSpec) -> set[str]:
     """The columns that a file's text is needed of, as numbers would lose how they are written."""
-    kept = schema.of_kind("category", "boolean", "text", "image")
+    kept = spec.of_kind("category", "boolean", "text", "image")
     # Where commas are decimals, "1.234" is a thousand, whatever a reader that has never seen the others makes of it.
-    odd = [column for column in schema.numbers if column.kind == "number" and column.form != "plain"]
-    return {*(column.name for column in (*kept, *odd)), *class_column(schema.target)}
+    odd = [column for column in spec.numbers if column.kind == "number" and column.form != "plain"]
+    return {*(column.name for column in (*kept, *odd)), *class_column(spec.target)}
 
 
-def under_schema(settings: Settings, schema: Schema) -> tuple[Settings, Schema]:
-    """How to read a file that an older schema describes, and the schema with the marks that only this file has.
+def under_spec(settings: Settings, spec: TableSpec) -> tuple[Settings, TableSpec]:
+    """How to read a file that an older spec describes, and the spec with the marks that only this file has.
 
     Args:
         settings: What the caller says.
-        schema: Of the training data.
+        spec: Of the training data.
 
     Raises:
-        ArgumentError: the caller says again what the schema says.
+        ArgumentError: the caller says again what the spec says.
     """
-    if not isinstance(schema, Schema):
-        raise ArgumentError(
-            f"schema must be a fitted one, train.schema or Schema.load(path), not {type(schema).__name__}"
-        )
-    _check_nothing_said_twice(settings, schema)
+    if not isinstance(spec, TableSpec):
+        raise ArgumentError(f"spec must be a fitted one, train.spec or TableSpec.load(path), not {type(spec).__name__}")
+    _check_nothing_said_twice(settings, spec)
     own = () if settings.read.missing == ReadOptions().missing else settings.read.missing
-    schema = replace(schema, marks=(*schema.marks, *(mark for mark in own if mark not in schema.marks)))
-    known = {column.name for column in schema.columns}
-    numeric = {column.name for column in schema.columns if column.kind in ("number", "boolean")}
-    if schema.target is not None and schema.target.task == "regression":
-        numeric |= set(schema.target.columns)
+    spec = replace(spec, marks=(*spec.marks, *(mark for mark in own if mark not in spec.marks)))
+    known = {column.name for column in spec.columns}
+    numeric = {column.name for column in spec.columns if column.kind in ("number", "boolean")}
+    if spec.target is not None and spec.target.task == "regression":
+        numeric |= set(spec.target.columns)
     read = replace(
         settings.read,
-        missing=schema.marks,
-        usual_header=schema.header,
-        optional=tuple(name for name in schema.header if name not in known),
-        usual_decimal=schema.decimal,
+        missing=spec.marks,
+        usual_header=spec.header,
+        optional=tuple(name for name in spec.header if name not in known),
+        usual_decimal=spec.decimal,
         numeric=frozenset(numeric),
     )
-    return replace(settings, read=read), schema
+    return replace(settings, read=read), spec
 
 
-def _check_nothing_said_twice(settings: Settings, schema: Schema) -> None:
+def _check_nothing_said_twice(settings: Settings, spec: TableSpec) -> None:
     if wanted := settings.roles.target:
-        has = () if schema.target is None else schema.target.columns
+        has = () if spec.target is None else spec.target.columns
         if wanted != has:
-            raise ArgumentError(f"target={list(wanted)} and the schema's target {list(has)} differ; leave target out")
+            raise ArgumentError(f"target={list(wanted)} and the spec's target {list(has)} differ; leave target out")
     if settings.roles != ColumnRoles(target=settings.roles.target):
-        raise ArgumentError(
-            "schema= says what the columns are; leave out numeric, categorical, dates, text, image, drop"
-        )
+        raise ArgumentError("spec= says what the columns are; leave out numeric, categorical, dates, text, image, drop")
     said = [
         field.name
         for given, default in ((settings.fit, FitOptions()), (settings.target, TargetOptions()))
@@ -131,4 +127,4 @@ def _check_nothing_said_twice(settings: Settings, schema: Schema) -> None:
         if getattr(given, field.name) != getattr(default, field.name)
     ]
     if said:
-        raise ArgumentError(f"schema= says what becomes of columns and target; leave out {', '.join(said)}")
+        raise ArgumentError(f"spec= says what becomes of columns and target; leave out {', '.join(said)}")

@@ -1,7 +1,7 @@
 """Rows given one by one, straight to numbers: what `encode` makes of the same cells, without a table in between.
 
 Most of what a server is asked is one row. Columns, dictionaries of strings and the like, made for it alone, cost ten
-times as much as the numbers themselves. So what a schema says of its columns is looked up once, and each value of an
+times as much as the numbers themselves. So what a spec says of its columns is looked up once, and each value of an
 ordinary type becomes its number at once; a row with anything else, or with something wrong, is left to `encode`.
 """
 
@@ -21,7 +21,7 @@ from dlkit.reading.cells import EXACT, Array, plain_text
 from dlkit.reading.parsing import parse_number, spelled, truth_of
 from dlkit.reading.targets import ClassNumbers
 from dlkit.specs.columns import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn
-from dlkit.specs.table import Schema
+from dlkit.specs.table import TableSpec
 
 __all__ = ["StraightRows"]
 
@@ -34,24 +34,24 @@ class _Odd(Exception):  # noqa: N818  (nothing is wrong: the value is another pa
 
 
 class StraightRows:
-    """Encodes rows of one schema.
+    """Encodes rows of one spec.
 
     Args:
-        schema: A fitted one; numbers, truth values and categories go straight, and a row of a schema with anything else
+        spec: A fitted one; numbers, truth values and categories go straight, and a row of a spec with anything else
             never does.
     """
 
-    def __init__(self, schema: Schema) -> None:
-        self._possible = not any(column.kind in ("date", "text", "image") for column in schema.columns)
-        marks = frozenset(schema.marks)
-        self._numbers = [(c.name, _reader(c, marks), *_written(c)) for c in schema.numbers] if self._possible else []
-        self._codes = [(c.name, _coder(c, marks)) for c in schema.categories]
+    def __init__(self, spec: TableSpec) -> None:
+        self._possible = not any(column.kind in ("date", "text", "image") for column in spec.columns)
+        marks = frozenset(spec.marks)
+        self._numbers = [(c.name, _reader(c, marks), *_written(c)) for c in spec.numbers] if self._possible else []
+        self._codes = [(c.name, _coder(c, marks)) for c in spec.categories]
 
     def encoded(self, row: Any) -> tuple[list[float], list[int]] | None:
         """The numbers (not yet float32) and the codes of a row; None for a row that is left to `encode`.
 
         Args:
-            row: A value for each column of the schema, by name.
+            row: A value for each column of the spec, by name.
         """
         if not self._possible or not isinstance(row, Mapping):
             return None

@@ -47,9 +47,9 @@ class Stream:
         self.counts: Array = self.index.counts[:, self.part]
         self._ends: Array = np.cumsum(self.counts)
         self._first_rows = np.cumsum([0, *self.index.rows[:-1]])
-        schema = self.index.schema
-        self._needed = {column.name for column in schema.columns if column.used} | {self.settings.roles.group or ""}
-        self._needed.update(() if schema.target is None else schema.target.columns)
+        spec = self.index.spec
+        self._needed = {column.name for column in spec.columns if column.used} | {self.settings.roles.group or ""}
+        self._needed.update(() if spec.target is None else spec.target.columns)
         self._images = self.settings.images
         if self.images:
             self._images = self._images.policed(self.settings.read, len(self), self.index.origin)
@@ -65,13 +65,13 @@ class Stream:
     @property
     def images(self) -> list[str]:
         """The columns of images."""
-        return [column.name for column in self.index.schema.of_kind("image")]
+        return [column.name for column in self.index.spec.of_kind("image")]
 
     @property
     def capacity(self) -> int:
         """How many decoded blocks are kept, within the memory that a stream may take."""
-        schema = self.index.schema
-        width = 4 * (len(schema.numeric_features) + len(schema.categories)) + 64 * len(schema.of_kind("text", "image"))
+        spec = self.index.spec
+        width = 4 * (len(spec.numeric_features) + len(spec.categories)) + 64 * len(spec.of_kind("text", "image"))
         average = max(1, len(self) // max(1, len(self.counts)))
         return max(2, min(_MOST_BLOCKS, _MEMORY // (average * (width + 16))))
 
@@ -145,15 +145,15 @@ class Stream:
 
     def _encode(self, number: int, piece: Table) -> Memory:
         index = self.index
-        rename_classes(piece, class_column(index.schema.target), self.settings.aliases)
-        encoded = encode(piece, index.schema, index.readings)
+        rename_classes(piece, class_column(index.spec.target), self.settings.aliases)
+        encoded = encode(piece, index.spec, index.readings)
         good = np.ones(len(piece), dtype=bool)
         bad = index.unusable.get(number, np.zeros(0, dtype=np.int64)) - piece.first
         good[bad[(bad >= 0) & (bad < len(piece))]] = False
         before = int(self._first_rows[number]) + piece.first
         good &= index.dealt.parts(piece, before, good, None, None) == self.part
         rows = None if good.all() else np.flatnonzero(good)
-        return Memory.of(encoded, index.schema, self._images.beside(piece), rows, len(piece))
+        return Memory.of(encoded, index.spec, self._images.beside(piece), rows, len(piece))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": OrderedDict()}

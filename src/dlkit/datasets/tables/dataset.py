@@ -22,7 +22,7 @@ from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Table
 from dlkit.reading.policy import ReadArguments, check_known
 from dlkit.samplers import Planner
-from dlkit.specs.table import Schema
+from dlkit.specs.table import TableSpec
 from dlkit.splits import Fractions, shares_of
 
 __all__ = ["CSVDataset", "TableOptions"]
@@ -56,7 +56,7 @@ class CSVDataset(InMemoryDataset):
     """A table (CSV, TSV, Excel, Parquet, Feather, DataFrame) as samples `(inputs, target)` for a stock `DataLoader`.
 
     Every column gets a kind: number, boolean, date, category; free text, identifiers and constants are left out.
-    `print(ds.schema)` says what was found and why; each kind can be overridden by naming the column. Numbers are
+    `print(ds.spec)` says what was found and why; each kind can be overridden by naming the column. Numbers are
     scaled, missing ones filled by the median with one more number that says so; categories become codes.
 
     `inputs` is a float32 tensor [n] when all columns are numbers; else a dict with `numeric` (float32 [n]) and
@@ -64,7 +64,7 @@ class CSVDataset(InMemoryDataset):
     target is an int64 class number, a float32 number, or float32 [outputs]; data without a target yields inputs alone.
 
     To train, use `CSVDataset.split`, which fits on the training rows alone. Then `CSVDataset("new.csv",
-    schema=train.schema)` reads any other file the same way: new categories, new gaps, more columns, or another order
+    spec=train.spec)` reads any other file the same way: new categories, new gaps, more columns, or another order
     of them are no errors; a column that is missing or of another kind is one that names it.
 
     Args:
@@ -79,7 +79,7 @@ class CSVDataset(InMemoryDataset):
         text: Columns of free text to hand through as strings.
         image: Columns of image files to decode.
         drop: Columns to leave out.
-        schema: A fitted schema, instead of all that is said about columns, scales and target here; marks in `missing`
+        spec: A fitted spec, instead of all that is said about columns, scales and target here; marks in `missing`
             count besides its own.
         task: "auto" takes text and few different integers as classes, other numbers as regression. "binary" is
             classification with float32 targets 0 and 1 for `BCEWithLogitsLoss`.
@@ -94,7 +94,7 @@ class CSVDataset(InMemoryDataset):
             `image_transform=transforms.for_evaluation(image_size)`.
         image_transform: As the `transform` of `ImageFolder`: `transforms.for_training(size)`, or any callable on a PIL
             image that returns a tensor.
-        streaming: For files larger than memory: passed over block by block to fit the same schema as in memory (all
+        streaming: For files larger than memory: passed over block by block to fit the same spec as in memory (all
             exact but medians, which come from 200,000 of the rows), then decoded block by block. Shuffle with
             `dlkit.DataLoader`: blocks are shuffled, and rows within a few dozen of them. `skipped` lists the first
             1,000 rows.
@@ -103,7 +103,7 @@ class CSVDataset(InMemoryDataset):
             `on_error="skip"` a row whose image cannot be decoded is left out when a batch asks for it, with a warning.
 
     Attributes:
-        schema: What each column is and becomes.
+        spec: What each column is and becomes.
         skipped: Each row left out: its `file`, `row` and `reason`.
         notes: What was found while reading: encoding and separator of each file.
 
@@ -132,7 +132,7 @@ class CSVDataset(InMemoryDataset):
         text: Names = None,
         image: Names = None,
         drop: str | Sequence[str] = (),
-        schema: Schema | None = None,
+        spec: TableSpec | None = None,
         task: Literal["auto", "classification", "binary", "regression", "multilabel"] = "auto",
         classes: Mapping[str, int] | Sequence[str] | None = None,
         label_separator: str | None = None,
@@ -151,9 +151,9 @@ class CSVDataset(InMemoryDataset):
         options |= reading
         settings = settings_of(options)
         if streaming:
-            self._take_stream(Stream(index_of(source, settings, schema, None), 0, settings))
+            self._take_stream(Stream(index_of(source, settings, spec, None), 0, settings))
         else:
-            self._take_over(build(source, settings, schema)[0])
+            self._take_over(build(source, settings, spec)[0])
 
     @classmethod
     def split(
@@ -169,7 +169,7 @@ class CSVDataset(InMemoryDataset):
         streaming: bool = False,
         **options: Unpack[TableOptions],
     ) -> tuple[Self, ...]:
-        """Cut a table into parts, the first of which alone is looked at to fit the schema of all.
+        """Cut a table into parts, the first of which alone is looked at to fit the spec of all.
 
         Args:
             source: As for the class.
@@ -187,7 +187,7 @@ class CSVDataset(InMemoryDataset):
             seed: Another seed gives another split.
             streaming: As for the class. Each row (or group) is then dealt by a hash of its place (or value), so the
                 shares are met on average, and those of the classes as well, whatever `stratify` says.
-            **options: The arguments of the class, without `schema`.
+            **options: The arguments of the class, without `spec`.
 
         Returns:
             One dataset per part.
@@ -195,7 +195,7 @@ class CSVDataset(InMemoryDataset):
         >>> import pandas as pd
         >>> frame = pd.DataFrame({"x": range(0, 40, 2), "y": ["a", "b"] * 10})
         >>> train, test = CSVDataset.split(frame, target="y", fractions=0.8, numeric="x")
-        >>> len(train), len(test), train.schema == test.schema
+        >>> len(train), len(test), train.spec == test.spec
         (16, 4, True)
         """
         check_known("CSVDataset.split", options, TableOptions)
@@ -224,7 +224,7 @@ class CSVDataset(InMemoryDataset):
     _memory: Memory | Stream
 
     def _take_over(self, built: Built) -> None:
-        self.schema, self.skipped, self.notes = built.schema, built.skipped, built.table.notes
+        self.spec, self.skipped, self.notes = built.spec, built.skipped, built.table.notes
         self._memory, self._origin = built.memory, built.table.origin
         self._source: Table | None = built.table
 
@@ -236,7 +236,7 @@ class CSVDataset(InMemoryDataset):
 
     def _take_stream(self, stream: Stream) -> None:
         found = stream.index
-        self.schema, self.skipped, self.notes = found.schema, found.skipped, [file.note for file in found.files]
+        self.spec, self.skipped, self.notes = found.spec, found.skipped, [file.note for file in found.files]
         self._memory, self._origin, self._source = stream, found.origin, None
         if not len(stream):
             raise DataError(f"part {stream.part} of {found.origin} has no rows; give it a larger share")
@@ -265,12 +265,12 @@ class CSVDataset(InMemoryDataset):
 
     @property
     def numeric(self) -> Tensor | None:
-        """float32 [N, n], the scaled numbers; their names are `schema.numeric_features`."""
+        """float32 [N, n], the scaled numbers; their names are `spec.numeric_features`."""
         return self._whole().numeric
 
     @property
     def categorical(self) -> Tensor | None:
-        """int64 [N, k], the codes; their names are `schema.categorical_features`."""
+        """int64 [N, k], the codes; their names are `spec.categorical_features`."""
         codes = self._whole().categorical
         return None if codes is None else codes.to(torch.int64)
 
@@ -287,11 +287,11 @@ class CSVDataset(InMemoryDataset):
     @property
     def classes(self) -> list[str]:
         """The class names in the order of their numbers; empty for regression and unlabelled data."""
-        return [] if self.schema.target is None else list(self.schema.target.classes)
+        return [] if self.spec.target is None else list(self.spec.target.classes)
 
     def embedding_sizes(self) -> list[tuple[int, int]]:
-        """(codes, dimensions) of each category, for `torch.nn.Embedding`; see `Schema.embedding_sizes`."""
-        return self.schema.embedding_sizes()
+        """(codes, dimensions) of each category, for `torch.nn.Embedding`; see `TableSpec.embedding_sizes`."""
+        return self.spec.embedding_sizes()
 
     def unscale_target(self, values: Tensor) -> Tensor:
         """Targets or predictions of a regression in the units of the file.
@@ -299,13 +299,13 @@ class CSVDataset(InMemoryDataset):
         Args:
             values: [B], or [B, columns] for several target columns.
         """
-        if self.schema.target is None:
+        if self.spec.target is None:
             raise ArgumentError("this data has no target to scale back")
-        return self.schema.target.unscale(values)
+        return self.spec.target.unscale(values)
 
     def to_pandas(self) -> Any:
         """The rows of this dataset as a DataFrame of what was read: typed, not scaled, left-out columns included."""
-        return frame_of(self._table(), self.schema, self.rows.numpy())
+        return frame_of(self._table(), self.spec, self.rows.numpy())
 
     def describe(self, other: CSVDataset | None = None) -> Description:
         """What to look at before training: kinds, gaps, cardinality, columns that tell the target, repeated rows.
@@ -323,13 +323,13 @@ class CSVDataset(InMemoryDataset):
         if isinstance(self._memory, Stream):
             if other is not None:
                 raise ArgumentError("a streamed table is counted, not kept, so its rows cannot be looked for in others")
-            return describe_facts(self.schema, self._memory.index.facts)
+            return describe_facts(self.spec, self._memory.index.facts)
         others = None if other is None else other.comparable()
-        return describe(self._table(), self.schema, self.rows.numpy(), others)
+        return describe(self._table(), self.spec, self.rows.numpy(), others)
 
     def comparable(self) -> Any:
         """The inputs of all samples as a DataFrame, for `dlkit.splits.check_leaks`."""
-        return frame_of(self._table(), self.schema, self.rows.numpy(), only_used=True)
+        return frame_of(self._table(), self.spec, self.rows.numpy(), only_used=True)
 
     def _whole(self) -> Memory:
         if isinstance(self._memory, Stream):
@@ -347,9 +347,9 @@ class CSVDataset(InMemoryDataset):
         return self.__dict__ | ({"_source": None} if get_spawning_popen() is not None else {})
 
     def __repr__(self) -> str:
-        target = "no target" if self.schema.target is None else str(self.schema.target)
-        left_out = [f"{column.name} ({column.kind}: {column.why})" for column in self.schema.columns if not column.used]
-        numbers, codes = len(self.schema.numeric_features), len(self.schema.categorical_features)
+        target = "no target" if self.spec.target is None else str(self.spec.target)
+        left_out = [f"{column.name} ({column.kind}: {column.why})" for column in self.spec.columns if not column.used]
+        numbers, codes = len(self.spec.numeric_features), len(self.spec.categorical_features)
         told = [
             f"CSVDataset: {len(self)} rows of {self._origin}, {numbers} numbers, {codes} categories",
             *self.notes,

@@ -17,7 +17,7 @@ from dlkit.datasets.tables._encoding import check_columns, encode
 from dlkit.datasets.tables._images import missing_files
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._problems import Problem
-from dlkit.datasets.tables._settings import Settings, settings_of, text_columns, under_schema
+from dlkit.datasets.tables._settings import Settings, settings_of, text_columns, under_spec
 from dlkit.datasets.tables._straight import StraightRows
 from dlkit.datasets.tables._streaming import together
 from dlkit.errors import ArgumentError, DataError
@@ -25,7 +25,7 @@ from dlkit.reading.blocks import block_file
 from dlkit.reading.cells import Array, Place, Table
 from dlkit.reading.frames import cells_of_values, table_of_frame
 from dlkit.reading.reader import paths_of, table_of_content
-from dlkit.specs.table import Schema
+from dlkit.specs.table import TableSpec
 
 __all__ = ["OPTIONS", "Piece", "RowReader", "take_spans"]
 
@@ -73,19 +73,19 @@ class Piece:
 
 
 class RowReader:
-    """Reads rows for a model of tables; what a schema says is looked up once.
+    """Reads rows for a model of tables; what a spec says is looked up once.
 
     Args:
-        schema: Of the training data; its target is not looked for.
+        spec: Of the training data; its target is not looked for.
     """
 
-    def __init__(self, schema: Schema) -> None:
-        self._bare = replace(schema, target=None)
+    def __init__(self, spec: TableSpec) -> None:
+        self._bare = replace(spec, target=None)
         self._usual = self._settled({})
-        self._straight = StraightRows(schema)
+        self._straight = StraightRows(spec)
 
-    def _settled(self, options: Mapping[str, Any]) -> tuple[Settings, Schema]:
-        return under_schema(settings_of({**options, "on_error": "skip", "max_errors": 1.0}), self._bare)
+    def _settled(self, options: Mapping[str, Any]) -> tuple[Settings, TableSpec]:
+        return under_spec(settings_of({**options, "on_error": "skip", "max_errors": 1.0}), self._bare)
 
     def pieces(self, source: Any, options: Mapping[str, Any]) -> Iterator[Piece]:
         """The rows of a file, a DataFrame, or of dicts, in order.
@@ -95,42 +95,42 @@ class RowReader:
             options: Some of `OPTIONS`.
 
         Raises:
-            DataError: a column of the schema is missing, or a file cannot be read.
+            DataError: a column of the spec is missing, or a file cannot be read.
             ArgumentError: an option that there is not.
         """
-        settings, schema = self._settled(options) if options else self._usual
-        straight = StraightRows(schema) if options else self._straight
-        yield from _pieces(source, schema, settings, straight)
+        settings, spec = self._settled(options) if options else self._usual
+        straight = StraightRows(spec) if options else self._straight
+        yield from _pieces(source, spec, settings, straight)
 
 
-def _pieces(source: Any, schema: Schema, settings: Settings, straight: StraightRows) -> Iterator[Piece]:
+def _pieces(source: Any, spec: TableSpec, settings: Settings, straight: StraightRows) -> Iterator[Piece]:
     read = settings.read
     if hasattr(source, "iloc"):
-        _check_image_root(schema, settings)
-        check_columns(list(map(str, source.columns)), schema, "the DataFrame")
+        _check_image_root(spec, settings)
+        check_columns(list(map(str, source.columns)), spec, "the DataFrame")
         for start in range(0, len(source), _FRAME_ROWS):
-            yield _piece(table_of_frame(source.iloc[start : start + _FRAME_ROWS]), schema, settings)
+            yield _piece(table_of_frame(source.iloc[start : start + _FRAME_ROWS]), spec, settings)
     elif _is_named(source):
         for path in paths_of(source):
             file = block_file(path, read)
-            check_columns(file.names, schema, path.name)
-            needed = {column.name for column in schema.columns if column.used}
+            check_columns(file.names, spec, path.name)
+            needed = {column.name for column in spec.columns if column.used}
             for block, _ in file.blocks():
-                for table in file.tables(block, text_columns(schema), needed=needed, threads=True):
-                    yield _piece(table, schema, settings)
+                for table in file.tables(block, text_columns(spec), needed=needed, threads=True):
+                    yield _piece(table, spec, settings)
     elif isinstance(source, bytes):
-        _check_image_root(schema, settings)
-        table = table_of_content(source, read, text_columns(schema))
-        check_columns(list(table.columns), schema, table.origin)
-        yield _piece(table, schema, settings)
+        _check_image_root(spec, settings)
+        table = table_of_content(source, read, text_columns(spec))
+        check_columns(list(table.columns), spec, table.origin)
+        yield _piece(table, spec, settings)
     else:
-        _check_image_root(schema, settings)
+        _check_image_root(spec, settings)
         rows = iter(source)
         while some := list(itertools.islice(rows, _DICTS)):
             both = zip(map(straight.encoded, some), some, strict=True)
             for odd, run in itertools.groupby(both, key=lambda pair: pair[0] is None):
                 pairs = list(run)
-                yield _of_dicts([row for _, row in pairs], schema, settings) if odd else _of_straight(pairs, straight)
+                yield _of_dicts([row for _, row in pairs], spec, settings) if odd else _of_straight(pairs, straight)
 
 
 def _is_named(source: Any) -> bool:
@@ -138,19 +138,19 @@ def _is_named(source: Any) -> bool:
     return bool(paths) and all(isinstance(path, os.PathLike) for path in paths)
 
 
-def _check_image_root(schema: Schema, settings: Settings) -> None:
+def _check_image_root(spec: TableSpec, settings: Settings) -> None:
     """Rows in memory name files only below a folder that the caller states: else a stranger's text would open one."""
-    if settings.images.root is None and (columns := [column.name for column in schema.of_kind("image")]):
+    if settings.images.root is None and (columns := [column.name for column in spec.of_kind("image")]):
         raise ArgumentError(
             f"the column {columns[0]!r} names image files: say in which folder they lie, image_root='photos'"
         )
 
 
-def _piece(table: Table, schema: Schema, settings: Settings) -> Piece:
-    encoded, images = encode(table, schema), settings.images.beside(table)
+def _piece(table: Table, spec: TableSpec, settings: Settings) -> Piece:
+    encoded, images = encode(table, spec), settings.images.beside(table)
     lost = [missing_files(name, cells, images) for name, cells in encoded.images.items()]
     problems = [*encoded.problems, *(problem for problem in lost if problem is not None)]
-    memory = Memory.of(encoded, schema, images, None, len(table))
+    memory = Memory.of(encoded, spec, images, None, len(table))
     rows = np.arange(len(table))
     places = rows + np.searchsorted(np.asarray(table.skipped_at, dtype=np.int64), rows, side="right")
     broken = dict(zip((at + n for n, at in enumerate(table.skipped_at)), table.skipped, strict=True))
@@ -178,16 +178,16 @@ def _of_straight(pairs: Iterable[tuple[Any, Any]], straight: StraightRows) -> Pi
     return Piece(size=len(memory.rows), memory=memory, places=memory.rows.numpy(), errors={}, names={})
 
 
-def _of_dicts(rows: Sequence[Any], schema: Schema, settings: Settings) -> Piece:
+def _of_dicts(rows: Sequence[Any], spec: TableSpec, settings: Settings) -> Piece:
     """Rows that came one by one, each of which may lack something else."""
-    needed = [column.name for column in schema.columns if column.used]
+    needed = [column.name for column in spec.columns if column.used]
     wrong = {place: problem for place, row in enumerate(rows) if (problem := _problem(row, needed))}
     good = [place for place in range(len(rows)) if place not in wrong]
     if not good:
         nothing = np.zeros(0, dtype=np.int64)
         return Piece(size=len(rows), memory=None, places=nothing, errors=wrong, names={})
     columns = {name: cells_of_values([_cell(rows[place][name]) for place in good]) for name in needed}
-    piece = _piece(Table(columns, "the rows", partial(Place, "the rows")), schema, settings)
+    piece = _piece(Table(columns, "the rows", partial(Place, "the rows")), spec, settings)
     errors = {good[place]: why for place, why in piece.errors.items()} | wrong
     return replace(piece, size=len(rows), places=np.array(good), errors=errors, table=None)
 
