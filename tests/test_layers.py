@@ -14,16 +14,16 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # Every file of src/dlkit, exactly once; a file may import from those before it, in any place and also for types only.
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
-_version _cores _doors _showing errors _bounds _filekinds _textfiles _opening _optional _frames _progress
+_version _cores _near _doors _showing _html errors _bounds _filekinds _textfiles _opening _optional _frames _progress
 storage/files storage/identity storage/arrays storage/strings storage/caches storage/__init__
 _documents _kinds specs/columns specs/table registry
 _modes _nested _calling
-_arguments _shapes _layer_errors _encodings
+_answers _arguments _shapes _layer_errors _encodings
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
 rng lending distributed _devices launching
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets
 transforms/audio/mel transforms/audio/augment transforms/audio/spec transforms/audio/__init__ transforms/__init__
-plots/_canvas plots/grid plots/lines plots/matrix plots/sound plots/__init__
+plots/_figure plots/_canvas plots/grid plots/lines plots/matrix plots/sound plots/trust plots/__init__
 collate/padding collate/structure collate/collating collate/__init__
 samplers/order samplers/buckets samplers/share samplers/__init__ declared wrappers _loader_arguments _handout loader
 streams

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import pickle
 import wave
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +17,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 import warm
 from dlkit import plots
@@ -380,3 +383,52 @@ def test_a_player_holds_the_recording_as_a_wav_file() -> None:
     shown = player._repr_html_()
     assert shown.startswith("<div>&lt;b&gt;</div><audio controls ")
     assert base64.b64encode(player.content).decode() in shown
+
+
+# ------------------------------------------------------------------------------------------------- ROC and calibration
+
+
+SAID = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
+
+
+def test_roc_names_the_area_that_the_metric_has() -> None:
+    scores, truth = torch.rand(500, 3), torch.arange(500) % 3
+    figure = plots.roc_curve(truth, scores, ["a$b$", "b", "c"])
+    told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    wanted = [roc_auc_score(truth == n, scores[:, n]) for n in range(3)]
+    assert told == [f"{name} (area {area:.3f})" for name, area in zip(["a$b$", "b", "c"], wanted, strict=True)]
+
+
+def test_calibration_is_what_the_report_draws() -> None:
+    (line,) = plots.calibration_curve([0, 1, 1, 1], SAID).axes[0].lines[1:]
+    np.testing.assert_allclose(line.get_xydata(), [[0.75, 0.75]])
+
+
+def test_mistakes_are_the_surest_wrong_ones() -> None:
+    images = torch.rand(4, 6, 6)
+    pixels, captions, _ = drawn(plots.mistakes(images, [1, 1, 1, 0], SAID, classes="AB", most=2))
+    np.testing.assert_allclose(pixels[0], images[0], rtol=1e-6)
+    assert captions == ["A (is B)", "B (is A)"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plots.roc_curve([0, 0], SAID[:2]), "a ROC curve needs samples of a class and of others"),
+        (lambda: plots.roc_curve([0], SAID[:2]), "targets has 1 entries for 2 samples"),
+        (lambda: plots.calibration_curve([0, 1], SAID[:2] * 9), r"these between 0\.9 and 8\.1: pass logits\.softmax"),
+        (lambda: plots.calibration_curve([0, 1], [[float("nan"), 1], [0, 1]]), "must be finite numbers"),
+        (lambda: plots.mistakes(SAID, [0, 0, 1, 1], SAID), "all 4 answers are right"),
+        (lambda: plots.mistakes(SAID[:3], [0, 0, 1, 1], SAID), "there are 3 images and 4 targets"),
+    ],
+    ids=["one-class", "lengths", "logits", "nan", "none", "images"],
+)
+def test_what_cannot_be_drawn_of_answers_is_refused(call: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        call()
+
+
+def test_a_figure_shows_itself_in_a_notebook_and_is_a_figure() -> None:
+    figure = plots.roc_curve([0, 1], SAID[1:3])
+    assert Image.open(io.BytesIO(figure._repr_png_())).size[0] > 100
+    assert isinstance(pickle.loads(pickle.dumps(figure)), Figure)

@@ -139,5 +139,5 @@ def test_compare_ranks_models_on_the_same_rows() -> None:
     assert sorted(row.name for row in rows) == ["boosting", "mlp"]
     assert rows[0].metrics["accuracy"] >= rows[1].metrics["accuracy"]
     assert {row.judged_on for row in rows} == {"test"}
-    with pytest.raises(ArgumentError, match="'forest' is not a model for a table; there are ensemble, boosting, mlp"):
+    with pytest.raises(ArgumentError, match="'forest' is not a model for a table; there are 'ensemble'"):
         compare_models(frame, ["forest"], target="two")

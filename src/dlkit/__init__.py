@@ -7,6 +7,7 @@ optimizers, schedulers, losses and metrics are your own objects. Names load when
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 # Where each public name lives; the door imports a room only when somebody asks for something in it.
@@ -69,7 +70,19 @@ def __getattr__(name: str) -> Any:
         return value
     if name in _MODULES:
         return importlib.import_module(f"dlkit.{name}")
-    raise AttributeError(f"module 'dlkit' has no attribute {name!r}; it has {', '.join(__all__)}")
+    raise AttributeError(f"module 'dlkit' has no attribute {name!r}; {_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """The room that has the name, or the names that come near."""
+    from dlkit._near import hint
+
+    # `from dlkit import rng` asks for an attribute first, and then imports the file: no room may be imported meanwhile.
+    inner = name.startswith("_") or importlib.util.find_spec(f"dlkit.{name}") is not None
+    for room in () if inner else _MODULES:
+        if name in importlib.import_module(f"dlkit.{room}").__all__:
+            return f"it is dlkit.{room}.{name}"
+    return hint(name, __all__)
 
 
 def __dir__() -> list[str]:

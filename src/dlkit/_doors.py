@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["door"]
+__all__ = ["door", "missing"]
 
 
 def door(package: str, homes: Mapping[str, str]) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
@@ -21,11 +21,29 @@ def door(package: str, homes: Mapping[str, str]) -> tuple[list[str], Callable[[s
     """
     names = sorted(homes)
 
+    refuse = missing(package, names)
+
     def find(name: str) -> Any:
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}; it has {', '.join(names)}")
+            refuse(name)
         value = getattr(importlib.import_module(homes[name]), name)
         setattr(sys.modules[package], name, value)
         return value
 
     return names, find, lambda: names
+
+
+def missing(package: str, names: Sequence[str]) -> Callable[[str], Any]:
+    """`__getattr__` of a package whose names are all there: what was meant by one that is not.
+
+    Args:
+        package: Its `__name__`.
+        names: Its `__all__`.
+    """
+
+    def refuse(name: str) -> Any:
+        from dlkit._near import hint
+
+        raise AttributeError(f"module {package!r} has no attribute {name!r}; {hint(name, names)}")
+
+    return refuse

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dlkit._answers import auroc
 from dlkit.errors import TrainingError
 from dlkit.objective import WAY, Classified, Objective, classified, numbers
 
@@ -186,16 +187,6 @@ class Ranks(Tally):
         return float(torch.tensor(each, dtype=torch.float64).nanmean())
 
 
-def _auroc(scores: Tensor, hits: Tensor) -> float:
-    """The share of (positive, negative) pairs in order, ties counting half (Mann and Whitney 1947)."""
-    positives, negatives = int(hits.sum()), int((~hits).sum())
-    if not positives or not negatives:
-        return _NAN
-    _, places, sizes = scores.unique(return_inverse=True, return_counts=True)
-    middle = sizes.cumsum(0).double() - (sizes.double() - 1) / 2
-    return float((middle[places][hits].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
 def _average_precision(scores: Tensor, hits: Tensor) -> float:
     """The mean over positives of the precision at their score, without interpolation, as scikit-learn defines it."""
     positives = int(hits.sum())
@@ -275,7 +266,7 @@ class Measure(NamedTuple):
 
 MEASURES: dict[str, Measure] = {
     "accuracy": Measure(Decisions, _of_decisions(_accuracy, whole=True), True),
-    "auroc": Measure(Ranks, lambda kept: kept.mean(_auroc), True),
+    "auroc": Measure(Ranks, lambda kept: kept.mean(auroc), True),
     "average_precision": Measure(Ranks, lambda kept: kept.mean(_average_precision), True),
     "balanced_accuracy": Measure(Decisions, _of_decisions(_balanced), True),
     "f1": Measure(

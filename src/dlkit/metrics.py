@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dlkit._measures import MEASURES, Tally
+from dlkit._near import hint
 from dlkit._shapes import shape_of
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.objective import WAY, Objective, logits_in, objective_of, unwrapped
@@ -322,7 +323,7 @@ def _checked(metric: Any) -> Any:
     if isinstance(metric, str):
         if metric not in MEASURES:
             raise ArgumentError(
-                f"unknown metric {metric!r}; known by name: {', '.join(names())}; "
+                f"unknown metric {metric!r}; {hint(metric, names(), has='known by name:')}; "
                 "any torchmetrics object or dlkit.metrics.Mean(function, higher_is_better=...) works too"
             )
         return metric
@@ -332,12 +333,12 @@ def _checked(metric: Any) -> Any:
                 f"a metric is the class {metric.__name__}; make an object of it: {metric.__name__}(...)"
             )
         return metric
-    hint = (
+    remedy = (
         "wrap it: dlkit.metrics.Mean(function, higher_is_better=...)"
         if callable(metric)
         else "give a name or an object"
     )
-    raise ArgumentError(f"{metric!r} is not a metric: it lacks update, compute and reset; {hint}")
+    raise ArgumentError(f"{metric!r} is not a metric: it lacks update, compute and reset; {remedy}")
 
 
 def _tensors(preds: Any, target: Any) -> tuple[Tensor, Tensor]:

@@ -314,7 +314,7 @@ def test_download_without_a_network_says_so(dlkit: Run, monkeypatch: pytest.Monk
         (["train", "nowhere"], 1, "error: there is no file or folder nowhere"),
         (["train", "{table}"], 1, "say which column to predict, --target ..., or which holds texts, --text ..."),
         (["train", "{table}", "--target", "levt"], 1, "do you mean 'left'"),
-        (["train", "{table}", "--target", "left", "--arch", "mpl"], 1, "--arch mpl: for tables there are ensemble"),
+        (["train", "{table}", "--target", "left", "--arch", "mpl"], 1, "--arch mpl: do you mean 'mlp'"),
         (["train", "{table}", "--target", "left", "--epochs", "0"], 2, "'--epochs'"),
         (["train", "{table}", "--fractions", "a,b"], 2, "'a,b' are no shares"),
         (["predict", "nowhere.safetensors", "x"], 1, "there is no model file nowhere.safetensors"),

@@ -207,7 +207,7 @@ def test_pretrained_weights_are_never_left_out_silently(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"arch": "mpl"}, "arch='mpl': for tables there are ensemble, boosting, mlp"),
+        ({"arch": "mpl"}, "arch='mpl': do you mean 'mlp'"),
         ({"views": 4}, "views=4: this is for images, and the data is a table"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
         ({"lr": -1.0}, "lr must be a number above 0, not -1.0"),

@@ -30,7 +30,7 @@ def test_columns_in_the_order_of_their_first_appearance():
 
 
 def test_a_name_that_was_never_measured():
-    with pytest.raises(KeyError, match="'val_f1' was never measured; there are epoch, step, train_loss, val_loss"):
+    with pytest.raises(KeyError, match="'val_f1' was never measured; there are 'epoch', 'step', 'train_loss'"):
         History(ROWS)["val_f1"]
     with pytest.raises(KeyError, match="'val_loss' was never measured; there are no rows yet"):
         History()["val_loss"]
@@ -51,12 +51,12 @@ def test_shown():
 
 
 def test_as_a_frame_with_gaps():
-    frame = History(ROWS).to_pandas()
+    frame = History(ROWS).to_frame()
     assert list(frame.columns) == list(History(ROWS))
     assert frame["step"].tolist() == [5, 8, 16]
     assert math.isnan(frame["val_accuracy"][0])
     assert frame["val_accuracy"][1] == 0.5
-    assert len(History().to_pandas()) == 0
+    assert len(History().to_frame()) == 0
 
 
 def test_as_a_picture(tmp_path):

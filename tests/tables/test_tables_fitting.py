@@ -350,7 +350,7 @@ def test_it_prints_as_a_table(spec: TableSpec) -> None:
     )
     assert lines[-1].startswith("target y: regression, (y - 2.2) / 0.898")
     assert spec["age"].missing == 20
-    with pytest.raises(KeyError, match="no column 'nothing'; there are filler, age"):
+    with pytest.raises(KeyError, match="no column 'nothing'; it has 'filler', 'age'"):
         spec["nothing"]
 
 

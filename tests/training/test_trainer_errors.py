@@ -40,7 +40,7 @@ def batches(target: Any, count: int = 2) -> list[Any]:
     [
         ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, not 'fp8'"),
         ({"accumulate": 0}, "accumulate must be a whole number of at least 1, not 0"),
-        ({"metrics": ["acuracy"]}, "unknown metric 'acuracy'; known by name: accuracy, auroc, .* works too"),
+        ({"metrics": ["acuracy"]}, "unknown metric 'acuracy'; do you mean 'accuracy'.* works too"),
         ({"metrics": [3]}, "3 is not a metric: it lacks update, compute and reset; give a name or an object"),
         ({"metrics": [len]}, "len.* is not a metric: .*; wrap it: dlkit.metrics.Mean"),
         ({"callbacks": [EarlyStopping]}, "callbacks: each is the class EarlyStopping; make an object of it: Early"),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit._calling import bare, call, cast, evaluating, output_of
+from dlkit._near import known_arguments
 from dlkit._version import __version__
 from dlkit.artifact import exporting
 from dlkit.artifact.header import FORMAT_VERSION, sealed
@@ -30,6 +31,7 @@ _KEPT_VALUES = 4096
 _LIBRARIES = ("timm", "torchvision", "tokenizers")
 
 
+@known_arguments
 def save(
     model: nn.Module,
     path: str | os.PathLike[str],

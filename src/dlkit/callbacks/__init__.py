@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dlkit._doors import missing
 from dlkit.callbacks.back_to_best import BackToBest
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
@@ -34,3 +35,5 @@ __all__ = [
     "Unfreeze",
     "WandbLogger",
 ]
+
+__getattr__ = missing(__name__, __all__)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlkit._frames import as_pandas
+from dlkit._near import hint
 from dlkit.artifact.inputs import Meaning
 from dlkit.datasets.files.decoder import MAX_BYTES, Decoder
 from dlkit.datasets.files.listing import scan
@@ -126,7 +127,7 @@ def _of_table(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str
     asked = options.get(medium.option)
     column = _column(medium, meaning, list(cells), name) if asked is None else asked
     if column not in cells:
-        raise DataError(f"{name} has no column {column!r}; its columns are {', '.join(map(repr, cells))}")
+        raise DataError(f"{name} has no column {column!r}; {hint(column, cells, has='its columns are')}")
     root, suffix = options.get("root", folder), options.get("suffix", "")
     items = cells[column]
     return Source(

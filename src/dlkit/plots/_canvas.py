@@ -26,9 +26,10 @@ _LONGEST_NAME = 18  # characters
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches; `Figure` itself, not `pyplot.figure`, so that nothing has to be closed."""
-    figure: Figure = require("matplotlib.figure", extra="plots").Figure(
-        figsize=(width, height), dpi=150, layout="constrained", facecolor="white"
-    )
+    require("matplotlib.figure", extra="plots")
+    from dlkit.plots._figure import ShownFigure
+
+    figure: Figure = ShownFigure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     return figure
 
 

@@ -13,6 +13,7 @@ from typing import TextIO
 import numpy as np
 
 from dlkit._encodings import Buffer
+from dlkit._near import hint
 from dlkit._textfiles import LONGEST_LINE, control_in, csv_reader, csv_records, first_lines, line_at
 from dlkit.errors import DataError
 from dlkit.reading.bytes import text_stream
@@ -161,7 +162,7 @@ def chosen_columns(names: Sequence[str], columns: Sequence[str | int] | None, or
     for column in columns:
         place = int(column) if column not in names and str(column).lstrip("-").isdecimal() else None
         if (column not in names) if place is None else not -len(names) <= place < len(names):
-            raise DataError(f"{origin} has no column {column!r}; its columns are {', '.join(map(repr, names))}")
+            raise DataError(f"{origin} has no column {column!r}; {hint(column, names, has='its columns are')}")
         chosen.add(str(column) if place is None else names[place])
     return tuple(name for name in names if name in chosen)
 

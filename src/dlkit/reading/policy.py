@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict
 
+from dlkit._near import hint
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.reading.cells import Skipped
 from dlkit.reading.parsing import DEFAULT_MISSING
@@ -250,11 +250,7 @@ def check_known(name: str, given: Mapping[str, Any], arguments: type) -> None:
     """
     if unknown := sorted(set(given) - set(arguments.__annotations__)):
         known = sorted(arguments.__annotations__)
-        close = difflib.get_close_matches(unknown[0], known, 1)
-        raise ArgumentError(
-            f"{name} has no argument {unknown[0]!r}"
-            + (f"; do you mean {close[0]!r}?" if close else f"; it has {', '.join(known)}")
-        )
+        raise ArgumentError(f"{name} has no argument {unknown[0]!r}; {hint(unknown[0], known)}")
 
 
 def _listed(argument: str, value: Any, kinds: tuple[type, ...]) -> tuple[Any, ...]:

@@ -1,64 +1,19 @@
-"""Charts and tables of a report, as bare HTML and SVG: no program, no picture file, nothing to install."""
+"""Charts of a report, as bare HTML and SVG: no program, no picture file, nothing to install."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from dlkit._showing import safe
+from dlkit._html import escaped, number
 
-__all__ = ["bars", "escaped", "heat_table", "line_chart", "number", "table"]
+__all__ = ["bars", "heat_table", "line_chart"]
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8A8A8A")  # Okabe & Ito (2008)
 _HIT, _MISS = "0,114,178", "213,94,0"
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 420, 250, 52, 38
 
 Curve = Sequence[tuple[float, float]]
-
-
-def escaped(text: object) -> str:
-    """Text from anywhere, so that it can stand in a page and does nothing there.
-
-    Args:
-        text: Of a class, file, row or message.
-
-    >>> escaped("<b>")
-    '&lt;b&gt;'
-    """
-    return html.escape(safe(str(text)))
-
-
-def number(value: float) -> str:
-    """A figure with four digits; a dash for what is not a number.
-
-    Args:
-        value: Any number.
-
-    >>> number(0.98765), number(12345.678), number(float("nan"))
-    ('0.9877', '12,346', '–')
-    """
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table; numbers stand to the right.
-
-    Args:
-        head: Headings.
-        rows: Cells.
-    """
-
-    def cell(value: object) -> str:
-        if isinstance(value, float | int) and not isinstance(value, bool):
-            return f'<td class="n">{number(value)}</td>'
-        return f"<td>{escaped(value)}</td>"
-
-    top = "".join(f'<th scope="col">{escaped(name)}</th>' for name in head)
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def heat_table(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from dlkit._near import hint
 from dlkit.errors import ArgumentError
 from dlkit.models import (
     TabularEnsemble,
@@ -99,7 +100,7 @@ def for_table(data: Data, wish: Wish) -> Choice:
     """
     refuse(wish, "weights", "freeze", "views", "image_size", why="this is for images, and the data is a table")
     if wish.arch not in (None, *TABLE_MODELS):
-        raise ArgumentError(f"arch={wish.arch!r}: for tables there are {', '.join(TABLE_MODELS)}")
+        raise ArgumentError(f"arch={wish.arch!r}: {hint(wish.arch, TABLE_MODELS, has='for tables there are')}")
     losses = {"classification": nn.CrossEntropyLoss, "regression": nn.MSELoss}
     metrics = {"regression": ["rmse", "mae", "r2"], "multilabel": ["f1"]}
     return TABLE_MODELS[wish.arch or "ensemble"](

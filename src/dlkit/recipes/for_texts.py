@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dlkit._near import hint
 from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader
 from dlkit.models import (
@@ -47,7 +48,7 @@ def for_texts(data: Data, wish: Wish) -> Choice:
     refuse(wish, "weights", "freeze", "views", "image_size", why="this is for images, and the data is texts")
     encoder = wish.arch or "linear"
     if encoder not in TEXT_MODELS:
-        raise ArgumentError(f"arch={encoder!r}: for texts there are {', '.join(TEXT_MODELS)}")
+        raise ArgumentError(f"arch={encoder!r}: {hint(encoder, TEXT_MODELS, has='for texts there are')}")
     if not data.classes:
         raise ArgumentError("the targets of the texts are quantities, not classes; dlkit has no ready recipe for those")
     vocabulary, types = len(data.train.vocabulary), 1 if data.train.pairs is None else 2

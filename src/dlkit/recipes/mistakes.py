@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +10,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from dlkit._answers import mistaken
+from dlkit._html import cards, escaped, number, picture, table
 from dlkit.declared import spec_in
 from dlkit.plots.sound import play
-from dlkit.recipes.charts import escaped, number, table
 from dlkit.recipes.outcome import Outcome
 
 __all__ = ["mistakes"]
@@ -42,12 +41,11 @@ def mistakes(outcome: Outcome, kind: str) -> str:
     if kind == "table":
         return _rows(outcome, worst)
     show = _SHOW[kind](outcome.part)
-    cards = [
-        f"<li>{show(place)}<p><b>{escaped(_said(outcome, place))}</b><br>"
-        f"true: {escaped(_true(outcome, place))}</p></li>"
+    shown = [
+        f"{show(place)}<p><b>{escaped(_said(outcome, place))}</b><br>true: {escaped(_true(outcome, place))}</p>"
         for place in worst
     ]
-    return f'<ul class="cards {kind}">{"".join(cards)}</ul>'
+    return cards(shown, kind=kind)
 
 
 def _rows(outcome: Outcome, worst: list[int]) -> str:
@@ -69,8 +67,7 @@ def _wrongness(outcome: Outcome) -> Tensor:
     if outcome.task == "multilabel":
         off = (said - true).abs()
         return torch.where((off > 0.5).any(1), off.amax(1), 0.0)
-    sure, answer = said.max(1)
-    return torch.where(answer != true, sure, 0.0)
+    return mistaken(said, true)
 
 
 def _said(outcome: Outcome, place: int) -> str:
@@ -97,7 +94,7 @@ def _image(part: Any) -> Show:
         try:
             with Image.open(path) as opened:
                 opened.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-                return _embedded(ImageOps.exif_transpose(opened), path.name)
+                return picture(ImageOps.exif_transpose(opened), path.name)
         except (OSError, ValueError):  # a format that Pillow needs an extra for
             return f"<p>{escaped(path.name)}</p>"
 
@@ -106,16 +103,7 @@ def _image(part: Any) -> Show:
 
 def _letter(part: Any) -> Show:
     images = part.images
-    return lambda place: _embedded(Image.fromarray(images[place].numpy()), f"sample {place}")
-
-
-def _embedded(picture: Image.Image, name: str) -> str:
-    picture = picture.convert("RGB")
-    picture.thumbnail((_SIDE, _SIDE))
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    source = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="{escaped(name)}" title="{escaped(name)}" src="data:image/png;base64,{source}">'
+    return lambda place: picture(Image.fromarray(images[place].numpy()), f"sample {place}")
 
 
 def _text(part: Any) -> Show:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 from urllib.parse import urlsplit
 
+from dlkit._near import nearest
 from dlkit._showing import Lines
 from dlkit.datasets.audio.decoding import EXTENSIONS as SOUNDS
 from dlkit.datasets.audio.folders import AudioFolder
@@ -203,7 +203,7 @@ def _kind_of_folder(folder: Path) -> Kind:
 
 def _not_found(path: Path) -> DataNotFoundError:
     beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, beside, 3, 0.6) or difflib.get_close_matches(path.name, NAMES, 1, 0.6)
+    close = nearest(path.name, beside) or nearest(path.name, NAMES, most=1)
     hint = f"; is it {' or '.join(close)}?" if close else f"; data by name: {', '.join(NAMES)}"
     return DataNotFoundError(f"there is no file or folder {path} (in {Path.cwd()}){hint}")
 

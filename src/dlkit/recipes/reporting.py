@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 import dlkit._version as version
+from dlkit._answers import calibration, ranked
 from dlkit._calling import call, evaluating, output_of
+from dlkit._html import escaped, number, table
 from dlkit.inference.outputs import probabilities_of
 from dlkit.inference.predictor import Predictor
-from dlkit.recipes.charts import bars, escaped, heat_table, line_chart, number, table
+from dlkit.recipes.charts import bars, heat_table, line_chart
 from dlkit.recipes.mistakes import mistakes
 from dlkit.recipes.outcome import Outcome
 from dlkit.recipes.reading import Data
@@ -27,7 +29,7 @@ __all__ = ["write_report"]
 _FRAME = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
 _CLASSES = 30  # rows and columns of a confusion matrix; curves are drawn for fewer
 _CURVES = 6
-_POINTS = 200  # of a curve, and of a cloud of points
+_POINTS = 200  # of a cloud of points
 _SHUFFLED = 2_000  # rows that importance is measured on
 
 
@@ -127,7 +129,7 @@ def _trust(outcome: Outcome) -> Iterator[str]:
     roc, pr = dict[str, Any](), dict[str, Any]()
     for place in shown:
         if 0 < int(there[:, place].sum()) < len(there):
-            roc[outcome.names[place]], pr[outcome.names[place]] = _ranked(outcome.said[:, place], there[:, place])
+            roc[outcome.names[place]], pr[outcome.names[place]] = ranked(outcome.said[:, place], there[:, place])
     if roc:
         others = "share of the others taken for it"
         yield line_chart(roc, across=others, up="share of it found (recall)", diagonal=True, square=True)
@@ -138,26 +140,7 @@ def _trust(outcome: Outcome) -> Iterator[str]:
         surest, answers = outcome.said.max(1)
         hits = answers == outcome.true
     name = "calibration: the diagonal is to be believed"
-    yield line_chart({name: _calibration(surest, hits)}, across="probability", up="share", diagonal=True, square=True)
-
-
-def _ranked(scores: Tensor, there: Tensor) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """The ROC and the precision-recall curve, at every score that occurs, thinned to what can be seen."""
-    order = scores.argsort(descending=True, stable=True)
-    scores, hits = scores[order], there[order].double()
-    last = torch.cat([scores[1:] != scores[:-1], torch.ones(1, dtype=torch.bool)])
-    right, taken = hits.cumsum(0)[last], torch.arange(1, len(hits) + 1)[last]
-    found, wrong = right / hits.sum(), (taken - right) / (1 - hits).sum()
-    some = torch.linspace(0, len(found) - 1, min(_POINTS, len(found))).round().long()
-    roc = [(0.0, 0.0), *zip(wrong[some].tolist(), found[some].tolist(), strict=True)]
-    return roc, list(zip(found[some].tolist(), (right / taken)[some].tolist(), strict=True))
-
-
-def _calibration(said: Tensor, hits: Tensor) -> list[tuple[float, float]]:
-    """Mean probability and share of hits of ten parts of equal size (Niculescu-Mizil and Caruana 2005)."""
-    order = said.argsort(stable=True)
-    parts = [part for part in torch.tensor_split(order, min(10, max(1, len(order) // 10))) if len(part)]
-    return [(float(said[part].mean()), float(hits[part].double().mean())) for part in parts]
+    yield line_chart({name: calibration(surest, hits)}, across="probability", up="share", diagonal=True, square=True)
 
 
 def _values(outcome: Outcome) -> str:

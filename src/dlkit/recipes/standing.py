@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dlkit._answers import auroc
 from dlkit._showing import Lines
-from dlkit.metrics import Metrics
 
 __all__ = [
     "ClassStanding",
@@ -197,11 +197,6 @@ def wilson(share: float, size: int) -> tuple[float, float]:
 
 def _of_class(name: str, answered: Tensor, there: Tensor, scores: Tensor) -> ClassStanding:
     hits, samples, predicted = (int(part.sum()) for part in (answered & there, there, answered))
-    auroc = math.nan
-    if 0 < samples < len(there):
-        ranks = Metrics(["auroc"], loss=nn.BCELoss())
-        ranks.update(scores.double().clamp(0, 1), there.double())
-        auroc = ranks.compute()["auroc"]
     return ClassStanding(
         name=name,
         samples=samples,
@@ -209,7 +204,7 @@ def _of_class(name: str, answered: Tensor, there: Tensor, scores: Tensor) -> Cla
         precision=hits / predicted if predicted else math.nan,
         recall=hits / samples if samples else math.nan,
         f1=2 * hits / (samples + predicted) if samples + predicted else math.nan,
-        auroc=auroc,
+        auroc=auroc(scores, there),
     )
 
 

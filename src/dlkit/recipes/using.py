@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from dlkit._near import hint
 from dlkit.datasets.inspecting import inspect
 from dlkit.datasets.tables.dataset import CSVDataset
 from dlkit.datasets.texts.dataset import TextOptions
@@ -183,7 +184,8 @@ def compare_models(
         raise ArgumentError(f"{data.name} is {data.kind}: compare backbones on it, such as torchvision/resnet18")
     known = models_for(data.kind)
     if unknown := [name for name in models if name not in known]:
-        raise ArgumentError(f"{unknown[0]!r} is not a model for a {data.kind}; there are {', '.join(known)}")
+        near = hint(unknown[0], known, has="there are")
+        raise ArgumentError(f"{unknown[0]!r} is not a model for a {data.kind}; {near}")
     rows, best_first = list[Ranked](), 1.0
     for name in models or known:
         began = time.perf_counter()

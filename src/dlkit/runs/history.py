@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dlkit._html import lines, table
+from dlkit._near import hint
+
 __all__ = ["History"]
 
 Row = dict[str, Any]
+_SHOWN = 20  # rows in a notebook
 
 
 class History(Mapping[str, list[Any]]):
@@ -31,7 +35,8 @@ class History(Mapping[str, list[Any]]):
     def __getitem__(self, name: str) -> list[Any]:
         values = [row[name] for row in self.rows if name in row]
         if not values:
-            raise KeyError(f"{name!r} was never measured; there are {', '.join(self) or 'no rows yet'}")
+            near = hint(name, self, has="there are") if self.rows else "there are no rows yet"
+            raise KeyError(f"{name!r} was never measured; {near}")
         return values
 
     def __iter__(self) -> Iterator[str]:
@@ -44,7 +49,13 @@ class History(Mapping[str, list[Any]]):
         last = ", ".join(f"{name} {value:.4g}" for name, value in self.rows[-1].items()) if self.rows else "empty"
         return f"History({len(self.rows)} rows; last: {last})"
 
-    def to_pandas(self) -> Any:
+    def _repr_html_(self) -> str:
+        names = list(self)
+        shown = self.rows if len(self.rows) <= _SHOWN else [*self.rows[: _SHOWN // 2], {}, *self.rows[-_SHOWN // 2 :]]
+        rows = [[row.get(name, "" if row else "…") for name in names] for row in shown]
+        return table(names, rows) if names else lines(repr(self))
+
+    def to_frame(self) -> Any:
         """The rows as a `pandas.DataFrame`, NaN where a row has no such value."""
         import pandas as pd
 

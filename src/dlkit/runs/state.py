@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlkit._near import hint
 from dlkit._showing import safe
 from dlkit.distributed import World
 from dlkit.errors import ArgumentError
@@ -413,8 +414,10 @@ class Run:
                 raise ArgumentError(f"mode must be 'min', 'max' or None, not {mode!r}")
             return mode == "max"
         if monitor not in self.directions:
-            hint = " (give `fit` validation data)" if monitor.startswith("val_") else ""
-            raise ArgumentError(f"nothing measures {monitor!r}{hint}; there are {', '.join(sorted(self.directions))}")
+            lacks = " (give `fit` validation data)" if monitor.startswith("val_") else ""
+            there = sorted(self.directions)
+            near = f"there are {', '.join(there)}" if lacks else hint(monitor, there, has="there are")
+            raise ArgumentError(f"nothing measures {monitor!r}{lacks}; {near}")
         direction = self.directions[monitor]
         if direction is None:
             raise ArgumentError(f"{monitor!r} does not say whether more is better; pass mode='max' or mode='min'")

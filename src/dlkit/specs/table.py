@@ -14,6 +14,7 @@ from torch import Tensor
 from dlkit import _bounds
 from dlkit._documents import Document, Place
 from dlkit._kinds import Spec, Task, values
+from dlkit._near import hint
 from dlkit._opening import open_regular
 from dlkit._showing import Lines
 from dlkit.errors import ArgumentError, DataError
@@ -131,7 +132,7 @@ class TableSpec(Spec):
         for column in self.columns:
             if column.name == name:
                 return column
-        raise KeyError(f"no column {name!r}; there are {', '.join(column.name for column in self.columns)}")
+        raise KeyError(f"no column {name!r}; {hint(name, (column.name for column in self.columns))}")
 
     def of_kind(self, *kinds: str) -> list[Column]:
         """The columns of some kinds, in order.

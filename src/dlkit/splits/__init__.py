@@ -11,8 +11,11 @@ Everything here works on indices, labels and keys and knows no dataset.
 
 from __future__ import annotations
 
+from dlkit._doors import missing
 from dlkit.splits.cutting import Fractions, part_of_keys, shares_of, split_indices
 from dlkit.splits.keys import content_keys
 from dlkit.splits.leaks import LeakReport, check_leaks
 
 __all__ = ["Fractions", "LeakReport", "check_leaks", "content_keys", "part_of_keys", "shares_of", "split_indices"]
+
+__getattr__ = missing(__name__, __all__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dlkit._doors import missing
 from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
@@ -21,3 +22,5 @@ __all__ = [
     "Trainer",
     "load_checkpoint",
 ]
+
+__getattr__ = missing(__name__, __all__)

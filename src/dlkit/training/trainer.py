@@ -16,6 +16,7 @@ from dlkit import rng
 from dlkit._arguments import switch, whole_number
 from dlkit._calling import bare
 from dlkit._devices import pick_device
+from dlkit._near import known_arguments
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.progress import Progress
 from dlkit.distributed import World
@@ -91,6 +92,7 @@ class Trainer:
     [1, 2]
     """
 
+    @known_arguments
     def __init__(
         self,
         model: nn.Module,
@@ -151,6 +153,7 @@ class Trainer:
         """What the run has measured so far."""
         return self.run.history
 
+    @known_arguments
     def fit(
         self,
         train: Any,

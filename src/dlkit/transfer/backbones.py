@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dlkit._near import nearest
 from dlkit._optional import require
 from dlkit.errors import ArgumentError, DownloadError
 from dlkit.transfer.inputs import SMALLEST
@@ -71,7 +71,7 @@ def _names(library: str) -> set[str]:
 
 def _unknown(name: str, libraries: Sequence[str]) -> ArgumentError:
     names = sorted(set().union(*(_names(library) for library in libraries)))
-    close = difflib.get_close_matches(name, names, 5, 0.4)
+    close = nearest(name, names, most=5, cutoff=0.4)
     hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() has all names"
     return ArgumentError(f"no model {name!r} in {' or '.join(libraries)}; {hint}")
 

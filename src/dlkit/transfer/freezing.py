@@ -9,7 +9,6 @@ passes the call on, and stays in eval mode itself, because what its own `forward
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import UninitializedParameter
 
 from dlkit._modes import HELD, put_back, state_of
+from dlkit._near import nearest
 from dlkit.errors import ArgumentError
 from dlkit.transfer._adapters import adapters
 from dlkit.transfer._trace import run_trace
@@ -282,5 +282,5 @@ def _check(model: nn.Module, names: set[str]) -> None:
 
 def _similar(model: nn.Module, name: str) -> str:
     names = [each for each, _ in model.named_modules() if each]
-    close = difflib.get_close_matches(name, names, 5, 0.4) or [each for each in names if "." not in each]
+    close = nearest(name, names, most=5, cutoff=0.4) or [each for each in names if "." not in each]
     return f"there are {', '.join(close)}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dlkit._near import hint
 from dlkit.datasets.files.dataset import FileDataset
 from dlkit.datasets.targets import TargetReader, TaskChoice
 from dlkit.errors import DataError, DataNotFoundError
@@ -125,8 +126,8 @@ def open_table(source: Any, options: ReadOptions | None = None) -> Table:
 
 def _cells(table: Table, column: str) -> Strings:
     if column not in table.columns:
-        there = ", ".join(map(repr, table.columns))
-        raise DataError(f"{table.origin} has no column {column!r}; its columns are {there}")
+        near = hint(column, table.columns, has="its columns are")
+        raise DataError(f"{table.origin} has no column {column!r}; {near}")
     return text_of(table.columns[column])
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dlkit._near import hint
 from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._pass import Dealt, Known, Pass
@@ -102,8 +103,8 @@ class ExactSplit:
 
     def _moments(self, piece: Table, column: str, rows: Array) -> Array:
         if column not in piece.columns:
-            there = ", ".join(map(repr, piece.columns))
-            raise ArgumentError(f"time: {piece.origin} has no column {column!r}; its columns are {there}")
+            near = hint(column, piece.columns, has="its columns are")
+            raise ArgumentError(f"time: {piece.origin} has no column {column!r}; {near}")
         try:
             found = moments(piece.columns[column], self.marks, self.date_form)[rows]
         except DataError as error:

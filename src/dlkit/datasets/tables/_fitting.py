@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from dlkit._near import hint, nearest
 from dlkit.datasets.tables._facts import MOST_VALUES, DateFacts, Facts, TextFacts
 from dlkit.datasets.tables._tally import NumberFacts
 from dlkit.errors import ArgumentError, DataError
@@ -84,16 +84,14 @@ class ColumnRoles:
 
 
 def _near(name: str, names: Sequence[str]) -> str:
-    if close := difflib.get_close_matches(name, names, 3):
-        return f"do you mean {', '.join(map(repr, close))}?"
-    if len(names) == 1 and _BLANKS.search(names[0]):
+    if nearest(name, names) or len(names) != 1:
+        return hint(name, names)
+    if _BLANKS.search(names[0]):
         return (
             f"it has only {names[0]!r:.200}, whose columns stand apart by blanks: "
             "give the DataFrame that pandas.read_csv(path, sep=r'\\s+') reads"
         )
-    if len(names) == 1:
-        return f"it has only {names[0]!r:.200}; if that is a row, see separator= and names="
-    return f"it has {', '.join(map(repr, names[:20]))}{', ...' if len(names) > 20 else ''}"
+    return f"it has only {names[0]!r:.200}; if that is a row, see separator= and names="
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypedDict
 
 from dlkit._encodings import Buffer
 from dlkit._frames import as_pandas
+from dlkit._near import hint
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import control_in, has_controls, rare_controls
 from dlkit.datasets.texts.items import ColumnName, Items, Row, rows_of_items, tables_of_rows
@@ -221,9 +222,9 @@ def _places(columns: Sequence[ColumnName], names: Sequence[str], origin: str) ->
             places.append(column % len(names))
         elif list(names).count(column) != 1:
             many = f"{list(names).count(column)} columns" if column in names else "no column"
-            shown = ", ".join(map(repr, names))
+            near = hint(column, [name for name in names if name != column], has="its columns are").rstrip("?")
             raise DataError(
-                f"{origin} has {many} {column!r}; its columns are {shown}. If its first row does not name them, "
+                f"{origin} has {many} {column!r}; {near}. If its first row does not name them, "
                 "header=[...] does, or ask for them by number"
             )
         else:
