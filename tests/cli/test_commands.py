@@ -165,7 +165,7 @@ def test_predict_never_writes_over_what_it_reads(dlkit: Run, model: Path, table:
         assert done.code == 2
         assert "is read in this very call" in done.err
     assert copy.read_bytes() == table.read_bytes()
-    assert dlkit("predict", model, copy, "--out", tmp_path / "no" / "x.csv").code == 2
+    assert "there is no folder" in dlkit("predict", model, copy, "--out", tmp_path / "no" / "x.csv").err
 
 
 def test_a_word_is_a_text_for_a_model_of_texts_and_a_file_only_where_it_is_named_so(

@@ -15,11 +15,13 @@ from typing import Any
 from dlkit import _bounds
 from dlkit._filekinds import HEAD, told
 from dlkit._opening import open_regular
-from dlkit.errors import ArgumentError, ModelFileError
+from dlkit.errors import ArgumentError, DataNotFoundError, ModelFileError
 
-__all__ = ["FORMAT_VERSION", "Header", "read_header", "sealed"]
+__all__ = ["FORMAT_VERSION", "Header", "MODEL_FILE", "model_file", "read_header", "sealed"]
 
 FORMAT_VERSION = 1
+#: What the model file is called in the folder of a run.
+MODEL_FILE = "model.safetensors"
 # Behind the eight bytes of the length, a file's first letters and the 64 digits of its SHA-256 have a fixed place, so
 # that the digest covers the bytes of the file and not what a parser makes of them.
 _OPENING = b'{"__metadata__":{"sha256":"'
@@ -82,17 +84,36 @@ def _digest(head: bytes, rest: Iterable[bytes | memoryview]) -> bytes:
     return digest.hexdigest().encode()
 
 
+def model_file(path: str | os.PathLike[str]) -> Path:
+    """The model file that is meant: that of a run, where its folder is named.
+
+    Args:
+        path: Of a model file, or the folder of a run.
+
+    Raises:
+        DataNotFoundError: the folder has no model file.
+    """
+    file = Path(path).expanduser()
+    if not file.is_dir():
+        return file
+    if not (file / MODEL_FILE).is_file():
+        raise DataNotFoundError(
+            f"the folder {file} has no {MODEL_FILE}, which a run writes when it is finished; name a model file"
+        )
+    return file / MODEL_FILE
+
+
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Read and check the head of a model file. Nothing else of it is read.
 
     Args:
-        path: The file.
+        path: The file, or the folder of the run that wrote it.
 
     Raises:
         DataNotFoundError: there is no such file.
         ModelFileError: it is no model file of dlkit, damaged, or of a newer format.
     """
-    file = Path(path).expanduser()
+    file = model_file(path)
     with open_regular(file, ModelFileError, noun="model file") as stream:
         total = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
@@ -13,7 +15,10 @@ import typer
 from dlkit._showing import Lines, safe
 from dlkit.cli._talking import as_json_line
 
-__all__ = ["Written", "check_out", "write_lines"]
+__all__ = ["FIRST", "Written", "check_out", "show_first", "write_lines"]
+
+FIRST = 10  # lines that a terminal shows
+_WIDEST, _NARROWEST = 40, 8  # columns of a terminal that one cell may take there
 
 
 class Written:
@@ -22,10 +27,12 @@ class Written:
     Attributes:
         lines: How many inputs.
         errors: How many of them could not be used.
+        first: Tables that hold the first lines.
     """
 
     def __init__(self) -> None:
         self.lines = self.errors = 0
+        self.first: list[Any] = []
 
 
 def check_out(out: Path | None, taken: Iterable[Any]) -> None:
@@ -37,8 +44,9 @@ def check_out(out: Path | None, taken: Iterable[Any]) -> None:
     """
     if out is None:
         return
-    if not out.parent.is_dir():
-        raise typer.BadParameter(f"--out: there is no folder {out.parent}")
+    from dlkit.storage.files import check_writable
+
+    check_writable(out)
     if out.exists() and any(_is_same(out, name) for name in taken):
         raise typer.BadParameter(f"--out: {out} is read in this very call; name another file")
 
@@ -70,8 +78,53 @@ def write_lines(tables: Iterable[Any], out: Path | None, written: Written, *, as
                 text = safe(Lines(text), most=0)
             file.write(_writable(text, getattr(file, "encoding", None) or "utf-8"))
             file.flush()
+            if written.lines <= FIRST:
+                written.first.append(table)
             written.lines += len(table)
             written.errors += int((table.iloc[:, -1] != "").sum()) if skipping else 0
+
+
+def show_first(tables: Iterable[Any]) -> bool:
+    """Show the first rows on the terminal, in columns, cut at its edge; say whether there are more.
+
+    Args:
+        tables: DataFrames with the same columns, of which no more are taken than are shown.
+    """
+    rows, names = list[Any](), list[str]()
+    for table in tables:
+        names = list(table.columns)
+        rows += table.head(FIRST + 1 - len(rows)).itertuples(index=False, name=None)
+        if len(rows) > FIRST:
+            break
+    cells = [names, *([_cell(value) for value in row] for row in rows[:FIRST])]
+    widths = [min(_WIDEST, max(map(_width, column))) for column in zip(*cells, strict=True)]
+    edge = shutil.get_terminal_size().columns
+    while sum(widths) + 2 * len(widths) > edge + 2 and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    lines = ["  ".join(_fitted(cell, width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    typer.echo("\n".join(_fitted(line, min(edge, _width(line.rstrip()))) for line in lines))
+    return len(rows) > FIRST
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"
+    return "" if value is None else safe(str(value), most=0)
+
+
+def _fitted(text: str, width: int) -> str:
+    """A text that takes exactly so many columns of a terminal, cut if need be."""
+    if _width(text) > width:
+        while _width(text) >= width and text:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (width - _width(text))
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal; letters of Chinese, Japanese and Korean take two."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.combining(letter) > 0 for letter in text)
 
 
 def _writable(text: str, encoding: str) -> str:

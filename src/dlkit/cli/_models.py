@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from dlkit._showing import Lines
-from dlkit.cli._lines import Written, check_out, write_lines
+from dlkit.cli._lines import FIRST, Written, check_out, show_first, write_lines
 from dlkit.cli._options import (
     DebugFlag,
     Device,
@@ -50,7 +53,15 @@ def predict(
     pair: Pair = None,
     image: Annotated[str | None, typer.Option(help="Column of image files, if not the one trained on.")] = None,
     audio: Annotated[str | None, typer.Option(help="Column of sound files, if not the one trained on.")] = None,
+    id: Annotated[  # noqa: A002
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Column that names each line, instead of its number; again for several."),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep all columns of the inputs beside the predictions.")
+    ] = False,
     top_k: Annotated[int, typer.Option(help="So many classes for each input.", min=1)] = 1,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Those of all classes, too.")] = False,
     batch_size: Annotated[int, typer.Option(help="Inputs at a time.", min=1)] = 64,
     on_error: OnError = "raise",
     device: Device = "cpu",
@@ -61,14 +72,16 @@ def predict(
     """Say what MODEL makes of something new, a line for each input, as soon as it is computed.
 
     For a model of texts an INPUT is a text, and --file names a file of texts; for others an INPUT is a file. Lines are
-    CSV, or with --json one JSON object each. --on-error skip puts an error into the line of an input that is broken.
+    CSV, or with --json one JSON object each, and begin with the file or the row they are of; a terminal shows the first
+    ten. --on-error skip puts an error into the line of an input that is broken.
 
     \b
     Examples:
       dlkit predict model.safetensors photo.jpg --top-k 3
       dlkit predict model.safetensors photos --out predictions.csv
       dlkit predict model.safetensors sound.wav
-      dlkit predict model.safetensors passengers.csv --out predictions.csv
+      dlkit predict runs/titanic passengers.csv --out predictions.csv --id PassengerId
+      dlkit predict runs/titanic passengers.csv --out predictions.csv --keep --probabilities
       dlkit predict model.safetensors "call this number now"
       dlkit predict model.safetensors --file messages.csv --json
     """
@@ -77,21 +90,30 @@ def predict(
     check_out(out, [model, *(inputs or ()), *(file or ())])
     predictor = dlkit.load(model, device=device)
     options: dict[str, Any] = rows | columns_of_texts(text, pair)
-    options |= {name: value for name, value in (("image", image), ("audio", audio)) if value is not None}
-    tables = predictor.predict_batches(
-        _asked(predictor.kind, inputs or [], file or [], bool(text or pair)),
+    said = {"image": image, "audio": audio, "keep": True if keep else id}
+    options |= {name: value for name, value in said.items() if value}
+    asked = _asked(predictor.kind, inputs or [], file or [], bool(text or pair))
+    screen = sys.stdout.isatty() and not json
+    ask = functools.partial(
+        predictor.predict_batches,
         top_k=top_k,
+        probabilities=probabilities,
         batch_size=batch_size,
         on_error=on_error,
-        progress=out is not None or not sys.stdout.isatty(),  # else the lines show it
+        progress=out is not None or not screen,  # else the lines show it
         **options,
     )
-    written = Written()
+    tables, written = _named(predictor.kind, asked, ask, by_id=bool(id) and not keep), Written()
+    if screen and out is None:
+        if show_first(tables):
+            tell(f"the first {FIRST}; --out predictions.csv writes all")
+        return
     try:
         as_json = out.suffix == ".jsonl" if out is not None else json
-        named = tables if predictor.kind in ("audio", "image", "text") else map(_with_rows, tables)
-        write_lines(named, out, written, as_json=as_json, skipping=on_error == "skip")
+        write_lines(tables, out, written, as_json=as_json, skipping=on_error == "skip")
     finally:
+        if screen:
+            show_first(written.first)
         if out is not None and written.lines:
             failed = f" ({written.errors} with an error in its place)" if written.errors else ""
             tell(f"{written.lines} predictions{failed}: {out}")
@@ -115,12 +137,23 @@ def _asked(kind: str, inputs: list[str], files: list[str], columns: bool) -> Any
     return inputs or files_named(files[0] if len(files) == 1 else files)
 
 
-def _with_rows(table: Any) -> Any:
-    """A table in which every line says what it is of: where no column does, the row's number."""
+def _named(kind: str, asked: Any, ask: Callable[[Any], Iterator[Any]], *, by_id: bool) -> Iterator[Any]:
+    """Predictions in tables whose every line says what it is of: its file, or its row and, of several, the file."""
+    from dlkit.inference.inputs import FileName
     from dlkit.inference.outputs import free
 
-    table.insert(0, free("row", list(table.columns)), table.index)
-    return table
+    def first(table: Any, heading: str, values: Any) -> None:
+        table.insert(0, free(heading, list(table.columns)), values)
+
+    several = kind in ("table", "text") and isinstance(asked, list) and isinstance(asked[0], FileName)
+    for each in asked if several else [asked]:
+        for table in ask(each):
+            named = "file" in table.columns or by_id or (kind == "text" and isinstance(each, list))
+            if kind in ("table", "text") and not named:
+                first(table, "row", table.index)
+            if several and "file" not in table.columns:
+                first(table, "file", os.fspath(each))
+            yield table
 
 
 @guarded
@@ -167,8 +200,8 @@ def info(model: Model, json: JsonFlag = False, debug: DebugFlag = False) -> None
 
     head = read_header(model)
     numbers = sum(math.prod(shape) for shape in head.shapes.values())
-    size = model.expanduser().stat().st_size
-    document = {"file": model, **head.document, "numbers": numbers, "bytes": size}
+    size = head.path.stat().st_size
+    document = {"file": head.path, **head.document, "numbers": numbers, "bytes": size}
     show(Lines.of(*_described(document)), document, as_json=json)
 
 
@@ -222,7 +255,7 @@ def export(
     import dlkit
 
     predictor = dlkit.load(model)
-    path = out or model.with_suffix(_ENDINGS[to])
+    path = out or Path(predictor.info["file"]).with_suffix(_ENDINGS[to])
     written = dlkit.save(
         predictor.model,
         path,

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 Source = Annotated[str, typer.Argument(metavar="DATA", help="A folder, a table, or a name such as notmnist.")]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, such as runs/x/model.safetensors.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or the folder of the run that wrote it.")]
 Target = Annotated[list[str] | None, typer.Option(help="Column to predict; give it again for several.")]
 Text = Annotated[
     list[str] | None,

@@ -53,8 +53,10 @@ def serve(
       curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' localhost:8000/predict
     """
     from dlkit import serving
+    from dlkit.artifact.header import model_file
     from dlkit.serving.running import log_to_stderr
 
+    models = [model_file(model) for model in models]
     limits = serving.Limits(body=_bytes(max_body), queue=queue, seconds=timeout)
     token = None if token_file is None else _token(token_file)
     log_to_stderr(errors_only=log == "errors")

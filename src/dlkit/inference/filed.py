@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from dlkit.datasets.files.table import open_table
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, check_options, index_of, readable, total_of
 from dlkit.reading.cells import text_of
+from dlkit.reading.headers import kept_columns
 
 __all__ = ["Medium", "Source", "batch_of", "content", "source_of"]
 
@@ -64,12 +65,19 @@ class Source:
         total: How many there are, where that is known.
         named: Whether they have names.
         index: The caller's own labels.
+        kept: Columns of the table to stand beside the predictions, a cell for each item.
     """
 
     items: Iterable[tuple[str | None, Any]]
     total: int | None
     named: bool = False
     index: Any = None
+    kept: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Of what stands beside each prediction."""
+        return tuple(dict.fromkeys((*("file",) * self.named, *self.kept)))
 
 
 def source_of(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]) -> Source:
@@ -81,7 +89,7 @@ def source_of(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str
         given: An input or an iterable of inputs: paths, bytes, open binary files, what the medium has in memory; a
             folder, with all that is below it; a CSV file or a DataFrame with a column of file names.
         options: For a table: the medium's option names the column, `root` the folder that the names are seen from,
-            `suffix` what is added to them.
+            `suffix` what is added to them, `keep` the columns to keep.
 
     Raises:
         ArgumentError: something else; a string, which opens nothing.
@@ -122,7 +130,7 @@ def _named(item: Any) -> tuple[str | None, Any]:
 
 def _of_table(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]) -> Source:
     """The files that a column of a table names; of a DataFrame only with the folder they lie in."""
-    check_options(options, (medium.option, "root", "suffix"), f"tables of {medium.noun}s")
+    check_options(options, (medium.option, "root", "suffix", "keep"), f"tables of {medium.noun}s")
     cells, name, folder = _cells(given)
     asked = options.get(medium.option)
     column = _column(medium, meaning, list(cells), name) if asked is None else asked
@@ -135,6 +143,7 @@ def _of_table(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str
         total=len(items),
         named=True,
         index=index_of(given),
+        kept={each: cells[each] for each in kept_columns(options.get("keep"), list(cells), name, but=[column])},
     )
 
 
@@ -198,21 +207,25 @@ def content(file: Any, name: str, noun: str) -> bytes:
     return data
 
 
-def batch_of(source: Source, some: Sequence[tuple[str | None, Any]], inputs: Any, errors: Mapping[int, str]) -> Batch:
+def batch_of(
+    source: Source, start: int, some: Sequence[tuple[str | None, Any]], inputs: Any, errors: Mapping[int, str]
+) -> Batch:
     """Some inputs of a source, made ready.
 
     Args:
         source: Where they came from.
+        start: The number of the first one.
         some: Its items.
         inputs: The good ones as the model takes them.
         errors: What is wrong with the others, by place.
     """
     good = [place for place in range(len(some)) if place not in errors]
+    kept = {name: cells[start : start + len(some)] for name, cells in source.kept.items()}
     return Batch(
         size=len(some),
         inputs=inputs if good else None,
         good=good,
         errors=errors,
-        named={"file": [readable(name) for name, _ in some]} if source.named else {},
+        named=({"file": [readable(name) for name, _ in some]} if source.named else {}) | kept,
         told=errors.__getitem__,
     )

@@ -34,6 +34,7 @@ class Layout:
         headings: Of the columns that name inputs.
         top_k: How many classes are listed.
         skipping: Whether there is a column for errors.
+        every: Whether there is a column with the probability of each class.
     """
 
     meaning: Meaning
@@ -41,6 +42,7 @@ class Layout:
     headings: Sequence[str]
     top_k: int
     skipping: bool
+    every: bool = False
 
     def empty(self) -> dict[str, Values]:
         """All columns, without a row."""
@@ -56,7 +58,7 @@ class Layout:
         """
         if probabilities is None:
             probabilities = torch.zeros(0, self._num_outputs())
-        outputs = columns_of(self.meaning, probabilities, self.top_k)
+        outputs = columns_of(self.meaning, probabilities, self.top_k, every=self.every)
         if len(batch.good) < batch.size:
             outputs = {heading: _spread(values, batch.good, batch.size) for heading, values in outputs.items()}
         named: dict[str, Values] = {free(heading, outputs): list(batch.named[heading]) for heading in self.headings}

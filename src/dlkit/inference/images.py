@@ -54,7 +54,7 @@ def images(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, 
     source = source_of(_MEDIUM, meaning, given, options)
     return Inputs(
         batches=_batches(meaning.preprocessing, source, batch_size),
-        headings=("file",) if source.named else (),
+        headings=source.headings,
         total=source.total,
         index=source.index,
     )
@@ -65,7 +65,7 @@ def _batches(spec: Preprocessing, source: Source, size: int) -> Iterator[Batch]:
         things = [_ready(item, f"image {start + place}") for place, (_, item) in enumerate(some)]
         found, errors = prepared(spec, len(things), partial(_opened, things))
         good = [place for place in range(len(some)) if place not in errors]
-        yield batch_of(source, some, found[good] if errors else found, errors)
+        yield batch_of(source, start, some, found[good] if errors else found, errors)
 
 
 def _ready(item: Any, name: str) -> Any:

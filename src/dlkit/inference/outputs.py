@@ -146,13 +146,14 @@ def output_names(meaning: Meaning, count: int) -> list[str]:
 Values = list[Any] | npt.NDArray[np.float64]
 
 
-def columns_of(meaning: Meaning, probabilities: Tensor, top_k: int) -> dict[str, Values]:
+def columns_of(meaning: Meaning, probabilities: Tensor, top_k: int, *, every: bool = False) -> dict[str, Values]:
     """Predictions as the columns of a table.
 
     Args:
         meaning: What the outputs are.
         probabilities: From `probabilities_of`.
         top_k: How many classes to list.
+        every: A column `p_NAME` for each class, too.
 
     Returns:
         For classes `prediction` and `probability` (and `_2`, `_3` ... up to `top_k`); for several labels `prediction`,
@@ -171,6 +172,8 @@ def columns_of(meaning: Meaning, probabilities: Tensor, top_k: int) -> dict[str,
         ending = f"_{place + 1}" if place else ""
         columns[f"prediction{ending}"] = [names[place] for names in names_of]
         columns[f"probability{ending}"] = np.array([row[place] for row in shares])
+    if every:
+        columns |= zip((f"p_{name}" for name in meaning.classes), probabilities.double().T.numpy(), strict=True)
     return columns
 
 

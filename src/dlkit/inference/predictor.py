@@ -123,6 +123,7 @@ class Predictor:
         inputs: Any,
         *,
         top_k: int = 1,
+        probabilities: bool = False,
         batch_size: int = 64,
         on_error: OnError = "raise",
         progress: bool = True,
@@ -142,12 +143,14 @@ class Predictor:
                 "rb". Texts: strings, or pairs of them; a DataFrame or dicts with the column that the model was trained
                 on; the `Path` of a file of texts. Or prepared tensors [B, ...].
             top_k: How many classes to list.
+            probabilities: Also a column `p_NAME` for each class.
             batch_size: Inputs per forward pass.
             on_error: "raise" stops at an input that cannot be used, naming it; "skip" gives it an error in the place of
                 a prediction, in the column `error`.
             progress: Show a bar on a terminal, when it takes longer than two seconds.
-            **options: More about a file or a table. Texts: `text="comment"` for another column than the model's, and
-                `separator`, `encoding`, `header`, `quotes`, `format`, `pattern` as in `TextDataset`. Tables:
+            **options: More about a file or a table. `keep=["id"]`: columns of a file that stand beside the predictions,
+                as they are written there; True for all. Texts: `text="comment"` for another column than the model's,
+                and `separator`, `encoding`, `header`, `quotes`, `format`, `pattern` as in `TextDataset`. Tables:
                 `separator`, `encoding`, `names`, `missing`, `image_root` as in `CSVDataset`. Images named in a table:
                 `image` for another column than the model's, `root` (needed with a DataFrame) and `suffix` as in
                 `ImageTable`; sounds in the same way, with `audio`. Sounds: `sample_rate` of arrays that come without.
@@ -165,10 +168,10 @@ class Predictor:
             TrainingError: prepared tensors do not fit the model; the layer and both shapes are named.
         """
         asked = self._prepare(inputs, batch_size, options)
-        layout, size = self._layout(asked, top_k, on_error), 0
+        layout, size = self._layout(asked, top_k, on_error, every=probabilities), 0
         parts = [layout.empty()]
-        for batch, probabilities in self._each(asked, on_error, progress=progress):
-            parts.append(layout.columns(batch, probabilities))
+        for batch, found in self._each(asked, on_error, progress=progress):
+            parts.append(layout.columns(batch, found))
             size += batch.size
         return frame_of(joined(parts), 0, size, asked)
 
@@ -177,6 +180,7 @@ class Predictor:
         path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         top_k: int = 1,
+        probabilities: bool = False,
         batch_size: int = 64,
         on_error: OnError = "raise",
         progress: bool = True,
@@ -188,6 +192,7 @@ class Predictor:
             path: An image or a sound, a folder or a list of those; a table (CSV, Parquet; also a list, and an address);
                 a file or a folder of texts.
             top_k: See `predict`.
+            probabilities: See `predict`.
             batch_size: See `predict`.
             on_error: See `predict`.
             progress: See `predict`.
@@ -198,13 +203,15 @@ class Predictor:
             DataError: it cannot be read, or lacks a column of the model's.
         """
         named = files_named(path)
-        return self.predict(named, top_k=top_k, batch_size=batch_size, on_error=on_error, progress=progress, **options)
+        said: dict[str, Any] = {"top_k": top_k, "probabilities": probabilities, "batch_size": batch_size}
+        return self.predict(named, on_error=on_error, progress=progress, **said, **options)
 
     def predict_batches(
         self,
         inputs: Any,
         *,
         top_k: int = 1,
+        probabilities: bool = False,
         batch_size: int = 64,
         on_error: OnError = "raise",
         progress: bool = False,
@@ -215,6 +222,7 @@ class Predictor:
         Args:
             inputs: See `predict`. Files and iterables are read as batches are asked for.
             top_k: See `predict`.
+            probabilities: See `predict`.
             batch_size: See `predict`.
             on_error: See `predict`.
             progress: See `predict`.
@@ -225,9 +233,9 @@ class Predictor:
             which is empty where there was no input.
         """
         asked = self._prepare(inputs, batch_size, options)
-        layout, start = self._layout(asked, top_k, on_error), 0
-        for batch, probabilities in self._each(asked, on_error, progress=progress):
-            yield frame_of(layout.columns(batch, probabilities), start, batch.size, asked)
+        layout, start = self._layout(asked, top_k, on_error, every=probabilities), 0
+        for batch, found in self._each(asked, on_error, progress=progress):
+            yield frame_of(layout.columns(batch, found), start, batch.size, asked)
             start += batch.size
         if not start:
             yield frame_of(layout.empty(), 0, 0, asked)
@@ -350,7 +358,7 @@ class Predictor:
                 explain(error, self.model, given)
                 raise
 
-    def _layout(self, asked: Inputs, top_k: int, on_error: OnError) -> Layout:
+    def _layout(self, asked: Inputs, top_k: int, on_error: OnError, *, every: bool) -> Layout:
         check_top_k(top_k)
         _check_on_error(on_error)
         return Layout(
@@ -359,6 +367,7 @@ class Predictor:
             headings=asked.headings,
             top_k=top_k,
             skipping=on_error == "skip",
+            every=every,
         )
 
     def run(self, dataset: Any, batch_size: int) -> Iterator[tuple[Tensor, Any]]:

@@ -61,7 +61,7 @@ def sounds(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, 
     source = source_of(_MEDIUM, meaning, given, others)
     return Inputs(
         batches=_batches(meaning.preprocessing, source, batch_size, options.get("sample_rate")),
-        headings=("file",) if source.named else (),
+        headings=source.headings,
         total=source.total,
         index=source.index,
     )
@@ -72,7 +72,7 @@ def _batches(spec: AudioPreprocessing, source: Source, size: int, rate: Any) -> 
     for start, some in in_batches(source.items, size):
         things = [_ready(item, f"sound {start + place}", rate) for place, (_, item) in enumerate(some)]
         waveforms, errors = _decoded(settings, spec, things)
-        yield batch_of(source, some, _together(spec, waveforms), errors)
+        yield batch_of(source, start, some, _together(spec, waveforms), errors)
 
 
 def _ready(item: Any, name: str, rate: Any) -> Any:

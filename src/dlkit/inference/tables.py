@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from dlkit.datasets.tables.unlabelled import OPTIONS, Piece, RowReader, take_spans
 from dlkit.errors import ArgumentError
 from dlkit.inference.batches import Batch, Inputs, check_options, index_of, total_of
+from dlkit.reading.cells import text_of
 
 __all__ = ["rows"]
 
@@ -27,7 +30,7 @@ def rows(reader: RowReader, given: Any, batch_size: int, options: Mapping[str, A
     Raises:
         ArgumentError: something that holds no rows.
     """
-    check_options(options, OPTIONS, "tables")
+    check_options(options, (*OPTIONS, "keep"), "tables")
     given = [dict(given)] if isinstance(given, Mapping) or _is_series(given) else given
     if isinstance(given, bytes | bytearray | memoryview) or hasattr(given, "read"):
         given = _content(given)
@@ -38,9 +41,19 @@ def rows(reader: RowReader, given: Any, batch_size: int, options: Mapping[str, A
         )
     if isinstance(given, list | tuple) and any(isinstance(each, str) for each in given):
         raise ArgumentError("a list of strings holds no rows; predict_file takes the names of files")
-    spans = _cut(reader.pieces(given, options), batch_size)
+    keep, options = options.get("keep"), {name: value for name, value in options.items() if name != "keep"}
+    if keep and not _are_paths(given):
+        raise ArgumentError("keep= takes columns of a file; the rows of a DataFrame keep their index, to join them by")
+    pieces = reader.pieces(given, options, keep=keep or ())
+    headings: tuple[str, ...] = ()
+    if keep:  # which columns there are is known when the file is open
+        some = list(itertools.islice(pieces, 1))
+        headings = tuple(some[0].kept) if some else ()
+        pieces = itertools.chain(some, pieces)
+    spans = _cut(pieces, batch_size)
     return Inputs(
-        batches=_batches(spans),
+        batches=_batches(spans, headings),
+        headings=headings,
         total=None if isinstance(given, bytes) or _are_paths(given) else total_of(given),
         index=index_of(given),
     )
@@ -83,13 +96,25 @@ def _cut(pieces: Iterable[Piece], size: int) -> Iterator[Spans]:
         yield spans
 
 
-def _batches(cut: Iterable[Spans]) -> Iterator[Batch]:
+def _batches(cut: Iterable[Spans], headings: Sequence[str]) -> Iterator[Batch]:
     start = 0
     for spans in cut:
         inputs, good, errors = take_spans(spans)
         size = sum(end - begin for _, begin, end in spans)
-        yield Batch(size=size, inputs=inputs, good=good, errors=errors, named={}, told=_telling(spans, start, errors))
+        told = _telling(spans, start, errors)
+        named = {name: [cell for span in spans for cell in _kept(name, *span)] for name in headings}
+        yield Batch(size=size, inputs=inputs, good=good, errors=errors, named=named, told=told)
         start += size
+
+
+def _kept(name: str, piece: Piece, begin: int, end: int) -> list[str | None]:
+    """The cells of a column as they are written, empty where a row could not be read."""
+    cells: list[str | None] = [None] * (end - begin)
+    first, last = np.searchsorted(piece.places, [begin, end])
+    found = text_of(piece.kept[name].take(np.arange(first, last))).tolist()
+    for place, cell in zip(piece.places[first:last].tolist(), found, strict=True):
+        cells[place - begin] = cell
+    return cells
 
 
 def _telling(spans: Spans, start: int, errors: Mapping[int, str]) -> Callable[[int], str]:

@@ -15,6 +15,8 @@ from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.datasets.texts.rows import texts_of
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.inference.batches import Batch, Inputs, check_options, in_batches, index_of, readable, total_of
+from dlkit.reading.cells import Place, text_of
+from dlkit.reading.headers import kept_columns
 from dlkit.reading.reader import table_of_content
 from dlkit.specs.text import TextSpec
 
@@ -37,7 +39,7 @@ def texts(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, A
         ArgumentError: something that holds no texts, or a table whose column of texts is not known.
         DataError: a file that cannot be read, or has no such column.
     """
-    check_options(options, ("text", "pair", *_READING), "texts")
+    check_options(options, ("text", "pair", "keep", *_READING), "texts")
     if getattr(given, "ndim", 1) == 0:  # an array that is one text
         given = given.item()
     if isinstance(given, str | Mapping):
@@ -51,9 +53,10 @@ def texts(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, A
         parts = [texts(meaning, each, batch_size, options) for each in given]
         batches = itertools.chain.from_iterable(part.batches for part in parts)
         return Inputs(batches=batches, headings=parts[0].headings)
-    source, columns = _opened(meaning, given, options)
-    headings = ("text", "text_2")[: len(columns)]
-    rows = in_batches(_rows(source, columns), batch_size)
+    source, columns, kept = _opened(meaning, given, options)
+    filed = isinstance(given, os.PathLike) and os.path.isdir(given)
+    headings = (*("file",) * filed, *("text", "text_2")[: len(columns)], *kept)
+    rows = in_batches(_rows(source, columns, kept), batch_size)
     return Inputs(
         batches=(_batch(meaning.preprocessing, headings, some) for _, some in rows),
         headings=headings,
@@ -83,12 +86,14 @@ def texts_in_table(meaning: Meaning, content: bytes) -> Iterator[tuple[str, ...]
         columns = (tuple(table.columns),)
     asked = tuple(str(column) for part in columns for column in part)
     source = TextSource(table.origin, "", asked, True, [table], reading)
-    return (row for _, row in _rows(source, columns))
+    return (row for _, row, _ in _rows(source, columns))
 
 
-def _opened(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> tuple[TextSource, Columns]:
-    """The source, and the columns of each text in it."""
-    reading = _reading(options)
+def _opened(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> tuple[TextSource, Columns, list[str]]:
+    """The source, the columns of each text in it, and those that are kept."""
+    reading, keep, kept = _reading(options), options.get("keep"), list[str]()
+    if keep and not isinstance(given, os.PathLike):
+        raise ArgumentError("keep= takes columns of a file; the rows of a DataFrame keep their index, to join them by")
     if isinstance(given, os.PathLike) or hasattr(given, "columns"):
         columns = columns_of(meaning, given, options)
     else:
@@ -98,7 +103,10 @@ def _opened(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> tuple[T
         pairs = isinstance(first, tuple | list)
         columns = columns_of(meaning, first, options) if isinstance(first, Mapping) else ((0,), (1,))[: 1 + pairs]
     asked = [column for part in columns for column in part]
-    return open_source(given, asked, len(asked), reading), columns
+    if keep:
+        there = column_names(given, reading) or []
+        kept = kept_columns(keep, there, _name(given), but=[str(column) for column in asked])
+    return open_source(given, [*asked, *kept], len(asked), reading), columns, kept
 
 
 def _reading(options: Mapping[str, Any]) -> TextReading:
@@ -142,33 +150,38 @@ def _name(given: Any) -> str:
     return str(given) if isinstance(given, os.PathLike) else f"the {type(given).__name__}"
 
 
-#: One row: where it stands, when somebody asks, and its texts or, as a string, what is wrong.
-Row = tuple[Callable[[], object], tuple[str, ...] | str]
+#: One row: where it stands, when somebody asks; its texts or, as a string, what is wrong; its cells that are kept.
+Row = tuple[Callable[[], Place], tuple[str, ...] | str, Sequence[str | None]]
 
 
-def _rows(source: TextSource, columns: Columns) -> Iterator[Row]:
+def _rows(source: TextSource, columns: Columns, kept: Sequence[str] = ()) -> Iterator[Row]:
     """The texts row by row, the bad ones in their places."""
-    names = iter(source.names)
+    names, nothing = iter(source.names), (None,) * len(kept)
     parts = [[next(names) for _ in part] for part in columns]
     for table in source.tables:
         texts, problems = texts_of(table, parts)
         rows = list(zip(*(cells.tolist() for cells in texts), strict=True))
+        beside = [text_of(table.columns[name]).tolist() for name in kept]
         broken = list(zip(table.skipped_at, table.skipped, strict=True))[::-1]
         for number in range(len(rows) + 1):
             while broken and broken[-1][0] == number:
                 record = broken.pop()[1]
-                yield partial(str, record.place), record.reason
+                yield partial(Place, record.file, record.row, record.noun), record.reason, nothing
             if number < len(rows):
-                yield partial(table.places, number), problems.get(number) or rows[number]
+                cells = [column[number] for column in beside]
+                yield partial(table.places, number), problems.get(number) or rows[number], cells
 
 
 def _batch(spec: TextSpec, headings: Sequence[str], rows: list[Row]) -> Batch:
-    errors = {number: row for number, (_, row) in enumerate(rows) if isinstance(row, str)}
-    good = {number: row for number, (_, row) in enumerate(rows) if not isinstance(row, str)}
-    named = {
-        heading: [readable(good[number][part]) if number in good else None for number in range(len(rows))]
-        for part, heading in enumerate(headings)
-    }
+    errors = {number: row for number, (_, row, _) in enumerate(rows) if isinstance(row, str)}
+    good = {number: row for number, (_, row, _) in enumerate(rows) if not isinstance(row, str)}
+    named: dict[str, Sequence[Any]] = {}
+    if headings[0] == "file":
+        named["file"], headings = [readable(place().file) for place, _, _ in rows], headings[1:]
+    texts = len(headings) - len(rows[0][2])
+    for part, heading in enumerate(headings[:texts]):
+        named[heading] = [readable(good[number][part]) if number in good else None for number in range(len(rows))]
+    named |= {heading: [cells[part] for _, _, cells in rows] for part, heading in enumerate(headings[texts:])}
     inputs = _encoded(spec, list(zip(*good.values(), strict=True))) if good else None
 
     def told(number: int) -> str:

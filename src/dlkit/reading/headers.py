@@ -23,6 +23,7 @@ __all__ = [
     "column_names",
     "first_row",
     "is_row_of_data",
+    "kept_columns",
     "plainly_names",
     "sampled",
     "start_of_table",
@@ -166,6 +167,29 @@ def column_names(header: Sequence[Any]) -> tuple[str, ...]:
             unique = f"{name}.{count}"
         names[unique] = None
     return tuple(names)
+
+
+def kept_columns(keep: Any, there: Sequence[str], origin: str, but: Sequence[str] = ()) -> list[str]:
+    """The columns of a file that are to stand beside its predictions.
+
+    Args:
+        keep: The caller's: their names, or True for all.
+        there: The file's.
+        origin: The file, for errors.
+        but: Those that stand there anyhow.
+
+    Raises:
+        DataError: it has no such column.
+    """
+    if keep is True:
+        return [name for name in there if name not in but]
+    names = [keep] if isinstance(keep, str) else list(keep or ())
+    if lacking := [name for name in names if name not in there]:
+        raise DataError(
+            f"{origin} has no column {', '.join(map(repr, lacking))} to keep; its columns are "
+            f"{', '.join(map(repr, there))}"
+        )
+    return names
 
 
 def is_row_of_data(first: Sequence[str], rows: Sequence[Sequence[str]], missing: Sequence[str]) -> bool:

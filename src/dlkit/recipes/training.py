@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from dlkit._arguments import whole_number
 from dlkit.artifact import save
+from dlkit.artifact.header import MODEL_FILE
 from dlkit.callbacks import BackToBest, Checkpoint, CSVLogger, EarlyStopping, LearningRate
 from dlkit.distributed import World
 from dlkit.errors import ArgumentError
@@ -36,9 +37,8 @@ from dlkit.training.judging import Judge
 from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.trainer import Trainer
 
-__all__ = ["MODEL_FILE", "Trained", "train"]
+__all__ = ["Trained", "train"]
 
-MODEL_FILE = "model.safetensors"
 REPORT_FILE = "report.html"
 
 

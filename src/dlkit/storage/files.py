@@ -94,6 +94,35 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+def check_writable(out: str | os.PathLike[str], *, folder: bool = False) -> None:
+    """Refuse a place for results before anything is computed for it; nothing is left there.
+
+    Args:
+        out: The file to write; it may be there, and its folder must be.
+        folder: It is a folder, which is made with all above it.
+
+    Raises:
+        ArgumentError: it is the other of file and folder, or the disk or its permissions do not allow it.
+    """
+    path = Path(out).expanduser()
+    if folder:
+        place = next(each for each in (path, *path.absolute().parents) if each.exists())
+        if not place.is_dir():
+            raise ArgumentError(f"out={str(path)!r}: {place} is a file; name a folder")
+    elif path.is_dir():
+        raise ArgumentError(f"out={str(path)!r}: this is a folder; name a file in it")
+    elif not (place := path.parent).is_dir():
+        raise ArgumentError(f"out={str(path)!r}: there is no folder {place}")
+    try:
+        if path.is_file():
+            with open(path, "ab"):
+                return
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ArgumentError(f"out={str(path)!r}: cannot be written: {error.strerror or error}") from error
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` only when the block ends well, and is then on the disk for good.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,8 +22,9 @@ from dlkit.datasets.tables._straight import StraightRows
 from dlkit.datasets.tables._streaming import together
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import block_file
-from dlkit.reading.cells import Array, Place, Table
+from dlkit.reading.cells import Array, Cells, Place, Table
 from dlkit.reading.frames import cells_of_values, table_of_frame
+from dlkit.reading.headers import kept_columns
 from dlkit.reading.reader import paths_of, table_of_content
 from dlkit.specs.table import TableSpec
 
@@ -52,6 +53,7 @@ class Piece:
         errors: Why others cannot be used, by their place.
         table: The encoded rows as they were read; None for rows that came one by one.
         names: What errors call rows whose place in the source has a name, such as a line.
+        kept: Columns that the caller wants to see beside the encoded rows, as they are written.
     """
 
     size: int
@@ -60,6 +62,7 @@ class Piece:
     errors: Mapping[int, str]
     table: Table | None = None
     names: Mapping[int, str]
+    kept: Mapping[str, Cells] = field(default_factory=dict)
 
     def name(self, place: int) -> str | None:
         """What errors call a row; None where its number says all.
@@ -87,12 +90,15 @@ class RowReader:
     def _settled(self, options: Mapping[str, Any]) -> tuple[Settings, TableSpec]:
         return under_spec(settings_of({**options, "on_error": "skip", "max_errors": 1.0}), self._bare)
 
-    def pieces(self, source: Any, options: Mapping[str, Any]) -> Iterator[Piece]:
+    def pieces(
+        self, source: Any, options: Mapping[str, Any], *, keep: bool | str | Sequence[str] = ()
+    ) -> Iterator[Piece]:
         """The rows of a file, a DataFrame, or of dicts, in order.
 
         Args:
             source: A path or a list of paths (no strings); the content of a file; a DataFrame; an iterable of dicts.
             options: Some of `OPTIONS`.
+            keep: Columns of files to hand over as they are written; True for all.
 
         Raises:
             DataError: a column of the spec is missing, or a file cannot be read.
@@ -100,7 +106,9 @@ class RowReader:
         """
         settings, spec = self._settled(options) if options else self._usual
         straight = StraightRows(spec) if options else self._straight
-        yield from _pieces(source, spec, settings, straight)
+        yield from (
+            _of_files(source, spec, settings, keep) if _is_named(source) else _pieces(source, spec, settings, straight)
+        )
 
 
 def _pieces(source: Any, spec: TableSpec, settings: Settings, straight: StraightRows) -> Iterator[Piece]:
@@ -110,14 +118,6 @@ def _pieces(source: Any, spec: TableSpec, settings: Settings, straight: Straight
         check_columns(list(map(str, source.columns)), spec, "the DataFrame")
         for start in range(0, len(source), _FRAME_ROWS):
             yield _piece(table_of_frame(source.iloc[start : start + _FRAME_ROWS]), spec, settings)
-    elif _is_named(source):
-        for path in paths_of(source):
-            file = block_file(path, read)
-            check_columns(file.names, spec, path.name)
-            needed = {column.name for column in spec.columns if column.used}
-            for block, _ in file.blocks():
-                for table in file.tables(block, text_columns(spec), needed=needed, threads=True):
-                    yield _piece(table, spec, settings)
     elif isinstance(source, bytes):
         _check_image_root(spec, settings)
         table = table_of_content(source, read, text_columns(spec))
@@ -131,6 +131,18 @@ def _pieces(source: Any, spec: TableSpec, settings: Settings, straight: Straight
             for odd, run in itertools.groupby(both, key=lambda pair: pair[0] is None):
                 pairs = list(run)
                 yield _of_dicts([row for _, row in pairs], spec, settings) if odd else _of_straight(pairs, straight)
+
+
+def _of_files(source: Any, spec: TableSpec, settings: Settings, keep: bool | str | Sequence[str]) -> Iterator[Piece]:
+    for path in paths_of(source):
+        file = block_file(path, settings.read)
+        check_columns(file.names, spec, path.name)
+        kept = kept_columns(keep, file.names, path.name)
+        needed = {*kept, *(column.name for column in spec.columns if column.used)}
+        as_text = {*kept, *text_columns(spec)}
+        for block, _ in file.blocks():
+            for table in file.tables(block, as_text, needed=needed, threads=True):
+                yield replace(_piece(table, spec, settings), kept={name: table.columns[name] for name in kept})
 
 
 def _is_named(source: Any) -> bool:
