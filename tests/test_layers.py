@@ -73,7 +73,7 @@ training/sources training/windows
 training/meaning training/units training/batches training/counting training/dealing training/outputs
 training/summing training/exchanging
 training/forward training/optimizing training/steps training/sharding training/rounds
-training/closures
+training/closures training/own_steps
 training/judging training/loop training/signals training/handed training/identity training/schedules
 training/probing training/origin training/resuming training/continuing training/together
 training/watching training/reuse_settings training/reuse training/rehearsal training/setup

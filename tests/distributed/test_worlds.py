@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from worlds import ends, results, start
+from worlds import REFUSED, ends, results, start
 
 from dlkit import DataLoader
 from dlkit.distributed import World
@@ -21,6 +21,7 @@ CASES = {
     "a part that few batches use, in a list": (4, {"model": "sometimes", "list": True, "accumulate": 5}),
     "a memory that is full in one process": (2, {"model": "full"}),
     "blocks with skips, in four": (4, {"model": "resnet", "epochs": 1}),
+    "a step of one's own with two losses": (3, {"model": "cnn", "own step": "two losses", "longer": 3}),
 }
 
 
@@ -65,7 +66,6 @@ WRONG = {
         r"process 1 does not train .* 0: .*seed \(7 instead of 0\)",
     ),
     "a sampler that shares the samples out": ({"sampler": True}, r"samples of the first batches \(leave out samplers"),
-    "a step of one's own": ({"own step": True}, "a step of your own cannot be shared .*; leave out step="),
     "a model in torch's wrapper": ({"wrapped": "ddp"}, "pass the model itself, without DistributedDataParallel"),
     "a model in shares already": ({"wrapped": "fsdp"}, "pass the model itself, and parallel='shard' to the Trainer"),
     "a sparse gradient": ({"model": "sparse"}, "the gradients of words are sparse, .* sparse=False"),
@@ -85,6 +85,12 @@ def test_processes_that_do_not_fit_are_refused_before_the_first_step(case, messa
     assert all(code != 0 for code, _, _ in found)
     for _, _, errors in found:
         assert re.search(message, errors), errors
+
+
+def test_steps_of_ones_own_that_differ_between_processes_are_refused(tmp_path):
+    for local, uneven in results(2, {}, tmp_path, REFUSED):
+        assert local.startswith("the step returns other values in each process: loss; return what run.backward gives")
+        assert re.match(r"process \d is at call \d of run.backward in this step and process \d at call \d", uneven)
 
 
 def test_an_error_in_one_process_ends_all(tmp_path):

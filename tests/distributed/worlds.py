@@ -165,7 +165,19 @@ if case.get("code"):
     exec(f"def criterion(output, target): return nn.functional.cross_entropy(output, target) * {rank + 1}")
 step = None
 if case.get("own step"):
-    step, case["accumulate"] = (lambda run, batch: criterion(run.model(batch[0]), batch[1])), 1
+
+    def step(run):
+        run.optimizer.zero_grad()
+        values = {"loss": run.backward(lambda batch: criterion(run.model(batch[0]), batch[1]))}
+        run.optimizer.step()
+        if case["own step"] == "two losses" and run.step % 2 and torch.rand(()) < 0.9:  # as a GAN's other network
+            noise = torch.randn(())  # after the batches of the first loss, and then for each batch
+            run.optimizer.zero_grad()
+            values["noise"] = run.backward(lambda batch: noise * run.model(torch.randn_like(batch[0])).square().mean())
+            run.backward(lambda batch: 0.1 * run.model(batch[0]).square().sum() / 3, count=lambda batch: 3)  # adds
+            run.optimizer.step()
+        return values
+
 if wrapper := case.get("wrapped"):
     torch.distributed.init_process_group("gloo")
     if wrapper == "ddp":
@@ -402,6 +414,46 @@ trainer = Trainer(model, loss, optimizer, metrics=["accuracy"], accumulate=4, de
 history = trainer.fit(train, val, epochs=2, steps_per_epoch=steps)
 digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in model.state_dict().values())).hexdigest()
 print(json.dumps({"weights": digest, "rows": history.rows, "passed": passed[0], "read": sorted(read)}))
+"""
+
+
+REFUSED = """
+import json, os
+import torch
+from torch import nn
+from dlkit import Trainer
+from dlkit.errors import DlkitError
+
+torch.set_num_threads(1)
+rank = int(os.environ["RANK"])
+batches = [(torch.randn(4, 3), torch.randn(4, 1)) for _ in range(4)]
+
+
+def local(run):
+    seen = []
+    run.backward(lambda batch: seen.append(run.model(batch[0]).square().mean()) or seen[-1])
+    return seen[0]
+
+
+def uneven(run):
+    often = 1 if rank and run.step == 1 else 2
+    losses = [run.backward(lambda batch: run.model(batch[0]).square().mean()) for _ in range(often)]
+    return losses[0]
+
+
+def refusal(step):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optim = torch.optim.SGD(model.parameters(), 0.1)
+    try:
+        Trainer(model, None, optim, accumulate=2, device="cpu", step=step, progress=False).fit(batches, epochs=3)
+    except DlkitError as error:
+        return str(error)
+
+
+torch.distributed.init_process_group("gloo")  # so that it outlives the errors
+print(json.dumps([refusal(local), refusal(uneven)]), flush=True)
+torch.distributed.destroy_process_group()
 """
 
 

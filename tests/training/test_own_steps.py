@@ -18,7 +18,7 @@ import dlkit
 from dlkit import Trainer, fine_tune
 from dlkit.artifact import read_header
 from dlkit.callbacks import Callback, Checkpoint, StopOnNaN
-from dlkit.errors import CheckpointError
+from dlkit.errors import CheckpointError, TrainingError
 from dlkit.runs.state import LossMeter, Run
 from dlkit.transforms import for_evaluation
 
@@ -106,6 +106,69 @@ def test_sums_of_an_older_file_are_taken() -> None:
     meter.load_state_dict({"sums": {"loss": 6.0}, "count": 4})
     meter.add(torch.tensor(1.0), 2, 0)
     assert meter.mean() == {"loss": pytest.approx(8 / 6)}
+
+
+# ------------------------------------------------------------------------------------------- several batches in a step
+
+
+def classifier(**settings: Any) -> Trainer:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))
+    optim = torch.optim.AdamW(model.parameters(), 0.01)
+    return Trainer(model, nn.CrossEntropyLoss(), optim, accumulate=3, progress=False, device="cpu", **settings)
+
+
+def labelled() -> list[tuple[Tensor, Tensor]]:
+    torch.manual_seed(0)
+    return [(torch.randn(size, 3), torch.randint(0, 2, (size,))) for size in (4, 2, 4, 2, 4, 3, 4)]
+
+
+def test_one_loss_over_several_batches_is_the_standard_step() -> None:
+    def step(run: Run) -> Tensor:
+        run.optimizer.zero_grad()
+        loss = run.backward(lambda batch: nn.functional.cross_entropy(run.model(batch[0]), batch[1]))
+        run.optimizer.step()
+        return loss
+
+    standard, own = classifier(), classifier(step=step)
+    assert own.fit(labelled(), epochs=2).rows == standard.fit(labelled(), epochs=2).rows
+    assert own.run.cursor == standard.run.cursor
+    for mine, theirs in zip(own.model.state_dict().values(), standard.model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+    own.lr_find(labelled(), steps=3)
+    assert own.overfit(labelled(), 4, epochs=1)["step"] == [2]
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_gradients_of_two_losses_are_added(accumulate: int) -> None:
+    seen = list[Tensor]()
+
+    def step(run: Run) -> Tensor:
+        parameters = list(run.model.parameters())
+        run.model.zero_grad()
+        run.backward(lambda batch: run.model(batch[0]).square().sum(), count=lambda batch: 1)
+        seen.extend(p.grad.clone() for p in parameters if p.grad is not None)
+        value = run.backward(lambda batch: run.model(batch[0]).mean())
+        seen.extend(p.grad for p in parameters if p.grad is not None)
+        return value
+
+    torch.manual_seed(2)
+    model, data = nn.Linear(3, 2), labelled()[:accumulate]
+    optim = torch.optim.SGD(model.parameters(), 0.1)
+    Trainer(model, None, optim, step=step, accumulate=accumulate, progress=False, device="cpu").fit(data)
+    total = sum(model(x).square().sum() for x, _ in data) / len(data)
+    first = torch.autograd.grad(torch.as_tensor(total), list(model.parameters()))
+    mean = model(torch.cat([x for x, _ in data])).mean()
+    second = torch.autograd.grad(mean, list(model.parameters()))
+    for found, wanted in zip(seen, [*first, *(a + b for a, b in zip(first, second, strict=True))], strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_a_step_that_reaches_no_batch_and_a_backward_outside_of_a_step_are_refused() -> None:
+    with pytest.raises(TrainingError, match=r"the step has trained on none .* by run.backward\(loss_of\)"):
+        classifier(step=lambda run: torch.zeros(())).fit(labelled())
+    with pytest.raises(TrainingError, match=r"run\.backward belongs into a step of your own"):
+        classifier().run.backward(lambda batch: batch)
 
 
 # ------------------------------------------------------------------------------------------------------ two Checkpoints

@@ -85,8 +85,11 @@ class Gradients(Callback):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"accumulate": 2}, "a step of your own does its own accumulation and precision"),
-        ({"precision": "bf16"}, "a step of your own does its own accumulation and precision"),
+        (
+            {"accumulate": 2},
+            r"sees one batch, and accumulate=2 are .* called as step\(run\), and run.backward\(loss_of\)",
+        ),
+        ({"precision": "bf16"}, "a step of your own does its own precision"),
         ({"compile": True}, "a step of your own calls the model itself: compile what it calls"),
         (
             {"callbacks": [ClipGradients()]},

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from dlkit._near import hint
 from dlkit._showing import safe
 from dlkit.distributed import World
-from dlkit.errors import ArgumentError
+from dlkit.errors import ArgumentError, TrainingError
 from dlkit.runs.history import History, Row
 from dlkit.runs.shards import Shards
 
@@ -253,6 +253,7 @@ class Run:
         self.world = World.of_environment()
         self.shards: Shards | None = None
         self._asked: str | None = None
+        self._backward: Callable[[Callable[[Any], Any], Any], Tensor] | None = None
         self._speaks = self.world.leads  # also while a rehearsal works for itself
         self.asked = self._heard = 0
         self.all_end = False
@@ -315,6 +316,49 @@ class Run:
             self.request_stop(self._asked or "another process of the run was asked to stop")
             self.all_end = self.all_end or self._heard > 1
             self._asked, self.asked, self._heard = None, 0, 0
+
+    def backward(self, loss_of: Callable[[Any], Any], *, count: Callable[[Any], Any] | None = None) -> Tensor:
+        """In a step of your own: forward and backward over all batches of the step, whichever process has them.
+
+        Afterwards each parameter's `.grad` has the gradient of the mean over these batches added to it, in every
+        process and with the same bits for any number of processes; then call the optimizers. What is drawn at random
+        in `loss_of` (noise, dropout) hangs on nothing but the batch's place in the run.
+
+        Args:
+            loss_of: `loss_of(batch)` gives the loss of one batch, a mean. It is called once for each batch of this
+                process, and not at all in one that has none.
+            count: `count(batch)`, what that loss was divided by; by default what the Trainer's `count` says, or the
+                number of samples.
+
+        Returns:
+            The mean loss over the batches of the step, without a gradient.
+
+        Raises:
+            TrainingError: outside of a step; or processes call it differently often.
+
+        >>> from dlkit import Trainer
+        >>> model = nn.Linear(2, 1)
+        >>> def step(run):
+        ...     run.optimizer.zero_grad()
+        ...     loss = run.backward(lambda batch: model(batch).square().mean())
+        ...     run.optimizer.step()
+        ...     return loss
+        >>> optim = torch.optim.SGD(model.parameters(), 0.1)
+        >>> trainer = Trainer(model, None, optim, step=step, accumulate=2, progress=False)
+        >>> trainer.fit([torch.ones(4, 2), torch.ones(3, 2)])["step"]
+        [1]
+        """
+        if self._backward is None:
+            raise TrainingError("run.backward belongs into a step of your own, Trainer(..., step=step)")
+        return self._backward(loss_of, count)
+
+    def share_backward(self, function: Callable[[Callable[[Any], Any], Any], Tensor] | None) -> None:
+        """What `backward` does until further notice; used by the step.
+
+        Args:
+            function: None after a step.
+        """
+        self._backward = function
 
     def batches_of(self, step: int) -> list[int]:
         """Which batches of the current epoch the optimizer step `step` of this epoch was made of.

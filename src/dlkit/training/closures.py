@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from dlkit.errors import TrainingError
 from dlkit.runs.state import Run
 from dlkit.training.optimizing import drop_gradients
-from dlkit.training.steps import Done, Group, StandardStep
+from dlkit.training.steps import Done, Group, NothingError, StandardStep
 
 __all__ = ["ClosureStep", "needs_closure"]
 
@@ -32,10 +32,6 @@ def needs_closure(optimizer: Optimizer) -> bool:
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
-class _NothingError(Exception):
-    """No process of the run has a batch, which the optimizer need not know."""
-
-
 class ClosureStep(StandardStep):
     """The standard step for an optimizer that is given a closure.
 
@@ -51,7 +47,7 @@ class ClosureStep(StandardStep):
             drop_gradients(optimizer)
             done = self._evaluated(run, group)
             if done is None:
-                raise _NothingError
+                raise NothingError
             for hook in self.on_gradients:
                 hook(run)
             first.append(done)
@@ -59,7 +55,7 @@ class ClosureStep(StandardStep):
 
         try:
             optimizer.step(closure)  # type: ignore[arg-type]  # torch says float, and documents the loss
-        except _NothingError:
+        except NothingError:
             return None
         drop_gradients(optimizer)
         if not first:

@@ -30,6 +30,7 @@ from dlkit.training.handed import refuse_used
 from dlkit.training.judging import Judge
 from dlkit.training.loop import Hooks, Routine, run_epochs
 from dlkit.training.origin import Origin, Settings
+from dlkit.training.own_steps import OwnStep
 from dlkit.training.probing import marks_of
 from dlkit.training.reuse import Reuse
 from dlkit.training.reuse_settings import ReuseFeatures
@@ -38,7 +39,7 @@ from dlkit.training.schedules import check_schedules
 from dlkit.training.sharding import Sharding, sharded
 from dlkit.training.signals import EXIT_TERMINATED, in_notebook, listening
 from dlkit.training.sources import Source
-from dlkit.training.steps import CustomStep, StandardStep, Step
+from dlkit.training.steps import StandardStep, Step
 from dlkit.training.windows import Windows
 from dlkit.transfer.freezing import is_frozen
 
@@ -147,7 +148,8 @@ class Fitting:
             on_gradients: Hooks to call between the backward pass and the optimizer.
         """
         if self._custom is not None:
-            return CustomStep(self._custom, self._count)
+            modules = (self.run.model, *self.run.parts.values())
+            return OwnStep(self._custom, self._count, [part for part in modules if isinstance(part, nn.Module)])
         if self._sharding is not None:
             return ShardedStep(self.judge.forward, on_gradients, self._sharding)
         kind = ClosureStep if needs_closure(self.run.optimizer) else StandardStep
@@ -174,7 +176,7 @@ class Fitting:
         with run.world.leader_first():
             before = self._go_on(source, val, callbacks, wanted, settings) or before
         identity, called = self.origin.identity, self.judge.forward.model
-        together.check(run, settings, identity, called, custom=self._custom is not None)
+        together.check(run, settings, identity, called)
         _begin(run, wanted.epochs)
         if not wanted.rehearsal:
             refuse_used(run, callbacks)

@@ -19,6 +19,7 @@ from dlkit.runs.parts import elsewhere, find_parts, hold_tensors, learning_param
 from dlkit.runs.state import Run
 from dlkit.training.batches import to_device
 from dlkit.training.closures import needs_closure
+from dlkit.training.own_steps import takes_a_batch
 from dlkit.transfer.groups import warn_of_unheld
 
 __all__ = [
@@ -47,7 +48,7 @@ def check_kinds(model: Any, loss: Any, step: Any) -> None:
     if loss is not None:
         callable_object("loss", loss, "loss(output, target), or None when the model returns it")
     if step is not None:
-        callable_object("step", step, "step(run, batch)")
+        callable_object("step", step, "step(run, batch) or step(run)")
 
 
 def optimizers_of(optim: Any) -> dict[str, Optimizer]:
@@ -140,9 +141,13 @@ def check(
     """
     if step is None and len(optimizers) != 1:
         raise ArgumentError(f"{len(optimizers)} optimizers need a step=function of your own that says which does what")
-    if step is not None and (accumulate != 1 or precision != "fp32"):
+    if step is not None and precision != "fp32":
+        raise ArgumentError("a step of your own does its own precision (torch.autocast); leave precision out")
+    if step is not None and accumulate != 1 and takes_a_batch(step):
         raise ArgumentError(
-            "a step of your own does its own accumulation and precision; leave accumulate and precision out"
+            f"a step of your own that is called as step(run, batch) sees one batch, and accumulate={accumulate} are to "
+            "make a step: let it be called as step(run), and run.backward(loss_of) goes over all of them, where "
+            "loss_of(batch) gives the loss of one"
         )
     if step is None and precision == "fp16" and needs_closure(next(iter(optimizers.values()))):
         raise ArgumentError(

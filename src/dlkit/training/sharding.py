@@ -32,7 +32,7 @@ __all__ = ["Sharding", "check_shardable", "sharded", "units", "unused"]
 _BY_NUMBERS = ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD"]
 
 
-def check_shardable(run: Run, callbacks: Sequence[Callback], *, precision: str, called: nn.Module) -> None:
+def check_shardable(run: Run, callbacks: Sequence[Callback], *, precision: str, called: nn.Module, step: Any) -> None:
     """Refuse what `parallel="shard"` cannot do with the same numbers as `"replicate"`.
 
     Args:
@@ -40,12 +40,14 @@ def check_shardable(run: Run, callbacks: Sequence[Callback], *, precision: str, 
         callbacks: All of them.
         precision: As given to the Trainer.
         called: What is called in the model's place.
+        step: As given to the Trainer.
     """
     model, kinds = run.model, [getattr(torch.optim, name) for name in _BY_NUMBERS]
     parameters = list(model.parameters())
     faults = {
         "a model that is compiled or wrapped": called is not model,
         'precision="fp16", whose scaler must see all gradients ("bf16" works)': precision == "fp16",
+        "a step of your own, which may call parts of the model by themselves": step is not None,
         "a model in channels-last order": is_channels_last(model),
         "frozen parameters": not all(each.requires_grad for each in parameters)
         or any(callback.freezes for callback in callbacks),

@@ -12,22 +12,22 @@ from torch import Tensor, nn
 
 from dlkit import rng
 from dlkit._calling import rows_of, split
-from dlkit._layer_errors import explain
 from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
 from dlkit.runs.state import Run
-from dlkit.training.batches import check_scalar, pieces
-from dlkit.training.counting import Averaging, Counting, samples_of
+from dlkit.training.batches import pieces
+from dlkit.training.counting import Averaging, samples_of
 from dlkit.training.exchanging import Exchange, Notice
 from dlkit.training.forward import Forward
 from dlkit.training.optimizing import drop_gradients, take_step
 from dlkit.training.summing import Buffers, Leaf, Sum, power_of_two, times
 
 __all__ = [
-    "CustomStep",
+    "AFTER",
     "Done",
     "Group",
     "Hook",
+    "NothingError",
     "StandardStep",
     "Step",
     "start_stream",
@@ -38,7 +38,8 @@ __all__ = [
 Group = dict[int, Any]
 Hook = Callable[[Run], None]
 
-_AFTER = -1
+#: For what is drawn after the last batch of a step, in the place of what a batch draws.
+AFTER = -1
 
 
 #: The loss (or named ones), what it counts in a mean over steps, and the number of samples.
@@ -148,7 +149,7 @@ class StandardStep(Step):
             self._halve(run, wanted)
         if total is None:
             return None
-        start_stream(run, _AFTER)
+        start_stream(run, 0, AFTER)
         several = run.world.size > 1
         more = self._more_gradients(run)
         done = step.settle(total, divide=not self.counting.sums, scale=scale, kept=several, more=more)
@@ -242,38 +243,19 @@ def trained_parameters(run: Run) -> list[nn.Parameter]:
     return list({id(each): each for each in several if each.requires_grad}.values())
 
 
-def start_stream(run: Run, place: int) -> None:
+def start_stream(run: Run, place: int, *path: int) -> None:
     """Let what the model draws for a batch, dropout for example, hang on nothing but the batch's place in the run.
 
     Where a batch is a step of its own, and so cannot be dealt to another process, torch's stream simply goes on.
 
     Args:
         run: Between two steps.
-        place: The batch's place in the step; `_AFTER` for what others draw after the last one.
+        place: The batch's place in the step.
+        path: What for, beside the first forward pass of the batch: `AFTER`, say.
     """
-    seed = rng.derive(run.stream, run.cursor.batch + max(place, 0))
-    rng.start_torch(rng.derive(seed, _AFTER) if place == _AFTER else seed, run.device)
+    seed = rng.derive(run.stream, run.cursor.batch + place)
+    rng.start_torch(rng.derive(seed, *path) if path else seed, run.device)
 
 
-class CustomStep(Step):
-    """A step of the user's own: it runs backward and the optimizers itself, and returns what is to be shown.
-
-    Args:
-        function: `step(run, batch)`, returning a scalar tensor or a dict of named ones.
-        count: What a batch counts in their means; by default its number of samples.
-    """
-
-    def __init__(self, function: Callable[[Run, Any], Any], count: Callable[[Any], Any] | None = None) -> None:
-        self.function, self.counting = function, Counting(None, count)
-
-    def __call__(self, run: Run, group: Group) -> Done:
-        (batch,) = group.values()
-        try:
-            values = self.function(run, batch)
-        except Exception as error:
-            explain(error, run.model, batch)
-            raise
-        counts = self.counting(batch), samples_of(batch)
-        if isinstance(values, dict):
-            return {name: check_scalar(value).detach() for name, value in values.items()}, *counts
-        return check_scalar(values).detach(), *counts
+class NothingError(Exception):
+    """No process of the run has a batch in a step, which an optimizer or a step of the user's own need not know."""

@@ -80,7 +80,7 @@ class Dealt(Wrapping):
                 )
 
 
-def check(run: Run, settings: Settings, identity: Mapping[str, Any], called: nn.Module, *, custom: bool) -> None:
+def check(run: Run, settings: Settings, identity: Mapping[str, Any], called: nn.Module) -> None:
     """Refuse processes that do not train the same run, before the first step.
 
     Args:
@@ -88,22 +88,15 @@ def check(run: Run, settings: Settings, identity: Mapping[str, Any], called: nn.
         settings: What the script says.
         identity: What the run is known by.
         called: What is called in the model's place.
-        custom: Whether the step is the user's own.
 
     Raises:
-        ArgumentError: there are more processes than batches in a step, the step is the user's own, gradients are
-            sparse, or the model is wrapped to be trained by several processes already.
+        ArgumentError: there are more processes than batches in a step, gradients are sparse, or the model is wrapped
+            to be trained by several processes already.
         TrainingError: names the process that differs, and in what.
     """
     world = run.world
     if world.size == 1:
         return
-    if custom:
-        raise ArgumentError(
-            "a step of your own cannot be shared by several processes, which must add up the gradients between its "
-            "backward pass and its optimizer; leave out step= and say what the loss is with loss= and count=, or start "
-            "one process"
-        )
     if world.size > run.accumulate:
         raise ArgumentError(
             f"{world.size} processes share the batches of a step, and there is only {run.accumulate}: with "

@@ -73,7 +73,8 @@ class Trainer:
             over samples: the rows of the target, or the batch's own length.
         compile: Run the model through `torch.compile`; files keep clean keys.
         step: `step(run, batch)` takes over the step: it runs backward and the optimizers in `run.optimizers` itself,
-            and returns a scalar tensor, or a dict of named ones, to be shown.
+            and returns a scalar tensor, or a dict of named ones, to be shown. With `accumulate` and in several
+            processes it is `step(run)`, and `run.backward(loss_of)` goes over the batches, see `Run.backward`.
         reuse_features: Whether a frozen part of the model computes its features once per sample, and not once per
             epoch, wherever that is exact; `ReuseFeatures(views=4)` stores random views where images are augmented.
         seed: What all randomness of the training is derived from. The model's first weights are drawn before, by you.
@@ -108,7 +109,7 @@ class Trainer:
         parallel: str = "replicate",
         count: Callable[[Any], Any] | None = None,
         compile: bool = False,  # noqa: A002  (torch's own name for it)
-        step: Callable[[Run, Any], Any] | None = None,
+        step: Callable[..., Any] | None = None,
         reuse_features: bool | ReuseFeatures = True,
         seed: int = 0,
         progress: bool = True,
@@ -136,7 +137,7 @@ class Trainer:
         self.run = Run(self.model, optimizers, device=self.device, seed=seed, verbose=progress)
         self.run.accumulate = accumulate
         if parallel == "shard":
-            check_shardable(self.run, self.callbacks, precision=precision, called=called)
+            check_shardable(self.run, self.callbacks, precision=precision, called=called, step=step)
             self.run.world = dataclasses.replace(self.run.world, turns=True)
             reuse = None  # parts of the model cannot be run by themselves
         self.run.parts = parts
