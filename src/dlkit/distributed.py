@@ -13,6 +13,7 @@ import functools
 import gc
 import itertools
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,11 +25,15 @@ from torch.distributed.rendezvous import rendezvous
 
 from dlkit.errors import ArgumentError, TrainingError
 
-__all__ = ["ALONE", "GONE", "World", "joined"]
+__all__ = ["ALONE", "GONE", "TIMEOUT", "World", "joined", "patience"]
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_PATIENCE = datetime.timedelta(minutes=30)
+#: Of the environment: seconds that processes wait for each other in a step.
+TIMEOUT = "DLKIT_TIMEOUT"
+_PATIENCE = 600.0
+_MEETING = 1800.0  # seconds until all processes have begun: one may have read its data for longer
 _LONG = 24 * 3600.0  # seconds that the others wait for what one process does for all
+_ANSWER = 2.0  # seconds that the store may take for a word, which a process that hangs may keep
 GONE = "another process of the run has ended or does not answer"
 
 
@@ -162,7 +167,10 @@ class World:
             return
         store, key = dist.distributed_c10d._get_default_store(), f"dlkit turn {next(_turns)}"
         if not self.leads:
-            _await(store, key)
+            with _talking():
+                _await(store, [key], _LONG)
+                if store.get(key) != _DONE.encode():
+                    raise RuntimeError("the leading process has failed")
             yield
             return
         try:
@@ -239,16 +247,46 @@ def _talking() -> Iterator[None]:
 
 def _reason(said: str) -> str:
     first = said.strip().splitlines()[0][:200]
-    with contextlib.suppress(RuntimeError):  # the process that kept the notes may have gone itself
-        if _notes and _notes[-1].check([_FAILED]):
-            return f"{_notes[-1].get(_FAILED).decode()}; its own error says more ({first})"
+    if failure := _failure():
+        return f"{failure}; its own error says more ({first})"
     if "timed out" in said.lower():
         return (
             "nothing came from it for as long as processes wait for each other: it hangs, in its data for example, or "
-            "is that much slower (py-spy dump --pid ... shows where it is; torch.distributed.init_process_group("
-            f"timeout=...) before the fit makes the wait another one) ({first})"
+            f"is that much slower; py-spy dump --pid ... shows where it is, and {TIMEOUT}=SECONDS in the environment "
+            f"of all processes makes the wait another one than {patience():g} seconds ({first})"
         )
     return f"its own error says why ({first})"
+
+
+def _failure() -> str:
+    """What a process has noted of its end; nothing where the store's process hangs or is gone, and no answer comes."""
+    found = list[str]()
+
+    def look() -> None:
+        with contextlib.suppress(RuntimeError):
+            if _notes and _notes[-1].check([_FAILED]):
+                found.append(_notes[-1].get(_FAILED).decode())
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(_ANSWER)
+    return found[0] if found else ""
+
+
+def patience() -> float:
+    """Seconds after which a process that waits for another one takes it to hang.
+
+    Raises:
+        ArgumentError: `DLKIT_TIMEOUT` is not a number above 0.
+
+    >>> patience()
+    600.0
+    """
+    given = os.environ.get(TIMEOUT, "").strip() or str(_PATIENCE)
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(given)) <= _LONG:
+            return seconds
+    raise ArgumentError(f"{TIMEOUT} must be a number of seconds above 0, of a day at most, not {given!r}")
 
 
 def _note_failure(world: World, error: BaseException) -> None:
@@ -264,17 +302,15 @@ _turns = itertools.count()
 _DONE = "done"
 
 
-def _await(store: Any, key: str) -> None:
-    """Look for a word in a store from time to time, so that signals are heard meanwhile."""
-    pause, end = 0.005, time.monotonic() + _LONG
-    with _talking():
-        while not store.check([key]):
-            if time.monotonic() > end:
-                raise RuntimeError(f"the leading process has worked for {_LONG / 3600:.0f} hours")
-            time.sleep(pause)
-            pause = min(1.0, 2 * pause)
-        if store.get(key) != _DONE.encode():
-            raise RuntimeError("the leading process has failed")
+def _await(store: Any, keys: list[str], seconds: float) -> None:
+    """Look for words in a store from time to time, so that signals are heard meanwhile."""
+    pause, end = 0.005, time.monotonic() + seconds
+    while not store.check(keys):
+        if time.monotonic() > end:
+            missing = [key for key in keys if not store.check([key])]
+            raise RuntimeError(f"after {seconds / 60:.0f} minutes there is no word {', '.join(missing)}")
+        time.sleep(pause)
+        pause = min(1.0, 2 * pause)
 
 
 def _bytes(tensor: Tensor) -> Tensor:
@@ -290,8 +326,15 @@ _notes: list[Any] = []  # the store of the group that this process is in
 @functools.cache
 def _meeting_place(world: World) -> Any:
     """The store through which the processes find each other, one for as long as this process lives."""
-    store, _, _ = next(rendezvous("env://", rank=world.rank, world_size=world.size, timeout=_PATIENCE))
+    long = datetime.timedelta(seconds=_MEETING)
+    store, _, _ = next(rendezvous("env://", rank=world.rank, world_size=world.size, timeout=long))
     return store
+
+
+def _gather(world: World, store: Any) -> None:
+    """Wait until all processes are here: the short time for which they wait for each other begins then."""
+    store.set(f"here {world.rank}", "")
+    _await(store, [f"here {rank}" for rank in range(world.size)], _MEETING)
 
 
 @contextlib.contextmanager
@@ -310,6 +353,7 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     if world.size == 1 or dist.is_initialized():
         yield
         return
+    wait = patience()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # where NCCL, and what names no device, works
@@ -317,7 +361,9 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         # Under names of its own each time: torchrun's store still holds the addresses of the group before.
         prefix = f"dlkit {next(_joins)}"
         store = dist.PrefixStore(prefix, _meeting_place(world))  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, timeout=_PATIENCE, rank=world.rank, world_size=world.size)
+        _gather(world, store)
+        short = datetime.timedelta(seconds=wait)
+        dist.init_process_group(backend, store=store, timeout=short, rank=world.rank, world_size=world.size)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"process {world.rank} of {world.size} did not find the others at "

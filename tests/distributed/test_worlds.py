@@ -8,7 +8,7 @@ import pytest
 from worlds import REFUSED, ends, results, start
 
 from dlkit import DataLoader
-from dlkit.distributed import World
+from dlkit.distributed import World, patience
 from dlkit.errors import ArgumentError
 from dlkit.samplers import Sequential, Share
 
@@ -101,14 +101,26 @@ def test_an_error_in_one_process_ends_all(tmp_path):
     assert "process 1 has failed: RuntimeError: broken in one process" in found[0][2]
 
 
-def test_a_process_that_hangs_ends_the_others(tmp_path):
-    """After the time that processes wait for each other, which is cut short here."""
-    waits, hangs = start(2, {"hang at": 2, "folder": str(tmp_path / "run")}, tmp_path)
-    _, errors = waits.communicate(timeout=60)
-    hangs.kill()
-    hangs.communicate(timeout=10)
-    assert waits.returncode == 1
+@pytest.mark.parametrize("hung", [1, 0], ids=["a follower", "the one that keeps the store"])
+def test_a_process_that_hangs_ends_the_others(hung, tmp_path, monkeypatch):
+    """After the time that processes wait for each other, which is said; a stopped process answers nobody."""
+    monkeypatch.setenv("DLKIT_TIMEOUT", "1.5")
+    programs = start(2, {"hang at": 2, "stop in": hung, "folder": str(tmp_path / "run")}, tmp_path)
+    _, errors = programs[1 - hung].communicate(timeout=60)
+    programs[hung].kill()
+    programs[hung].communicate(timeout=10)
+    assert programs[1 - hung].returncode == 1
     assert "nothing came from it for as long as processes wait for each other: it hangs" in errors
+    assert "DLKIT_TIMEOUT=SECONDS in the environment of all processes makes the wait another one than 1.5 sec" in errors
+
+
+def test_a_wait_that_is_no_time_is_refused(monkeypatch):
+    for given in ("soon", "0", "-1", "nan", "1e9"):
+        monkeypatch.setenv("DLKIT_TIMEOUT", given)
+        with pytest.raises(ArgumentError, match=f"DLKIT_TIMEOUT must be a number of seconds .* not '{given}'"):
+            patience()
+    monkeypatch.setenv("DLKIT_TIMEOUT", " 90 ")
+    assert patience() == 90
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 from warm import Program
 
 TRAIN = '''
-import datetime, gc, hashlib, json, os, random, signal, sys, time
+import gc, hashlib, json, os, random, signal, sys, time
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -118,10 +118,8 @@ class Stop(Callback):
         time.sleep(case.get("pace", 0))
         if case.get("stop at") == run.step and rank == case.get("stop in", 0):
             os.kill(os.getpid(), 15)
-        if case.get("hang at"):
-            torch.distributed.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=2))
-            if case["hang at"] == run.step and rank == 1:
-                signal.pause()
+        if case.get("hang at") == run.step and rank == case.get("stop in", 0):
+            os.kill(os.getpid(), signal.SIGSTOP)
         if case.get("fail at") == run.step and rank == case.get("stop in", 0):
             raise RuntimeError("broken in one process")
 
