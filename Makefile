@@ -16,7 +16,7 @@ INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input
 DEMO_READY := $(VENV)/.$(if $(wildcard $(VENV)/.dev),dev,plots)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test quick times fuzz check format bench proof dist clean
+.PHONY: help venv demo test quick times fuzz check docs format bench proof dist clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,10 @@ check: $(VENV)/.dev  ## look for wrong format, lint and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy --strict src
+
+# Into build, which git does not see. DLKIT_DOCS_ONLINE=1 links to the pages of torch, numpy and pandas as well.
+docs: $(VENV)/.dev  ## build the site into build/site; a link or name that leads nowhere is an error
+	$(PY) -m sphinx -q -W --keep-going -d build/site-cache docs build/site
 
 format: $(VENV)/.dev  ## put the code into the house's format, and mend what lint can mend
 	$(PY) -m ruff format .

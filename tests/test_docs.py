@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import textwrap
@@ -122,6 +123,13 @@ def test_each_room_has_a_map_of_all_its_pages(room: str) -> None:
     pages = {page.name for page in (ROOT / "docs" / room).glob("*.md")} - {"README.md"}
     assert pages == set(re.findall(r"\]\(([\w.-]+\.md)\)", index))
     assert f"]({room}/README.md)" in (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_reference_has_a_page_for_every_door() -> None:
+    doors = {"dlkit", *(f"dlkit.{name}" for name in dlkit.__all__ if inspect.ismodule(getattr(dlkit, name)))}
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs/reference/api").glob("*.rst")}
+    assert set(pages) == doors
+    assert [door for door, page in pages.items() if f".. automodule:: {door}\n   :members:\n" not in page] == []
 
 
 # ------------------------------------------------------------------------------------------- the checks themselves work

@@ -1,6 +1,6 @@
 """dlkit: datasets, a Trainer, transfer learning and model files for PyTorch.
 
-Plain PyTorch in, plain PyTorch out: datasets work in a stock `DataLoader`, models are `nn.Module`s, and
+Plain PyTorch in, plain PyTorch out: datasets work in a stock `DataLoader`, each model is an `nn.Module`, and
 optimizers, schedulers, losses and metrics are your own objects. Names load when they are first used.
 """
 

@@ -248,7 +248,7 @@ class Preprocessing(Spec):
         Args:
             pixels: uint8 [H, W, C], upright.
             plan: From `plan`, for the size of the full image.
-            out: float32 [C, *size], gets the result.
+            out: float32 [C, H, W] of `size`, gets the result.
             reduce: At which part of the full image's size the pixels are: 1, or `plan.reduce`.
         """
         top, left = plan.box.top // reduce, plan.box.left // reduce
