@@ -4,11 +4,12 @@
 
 From stereo files of 10 s at 44.1 kHz to batches of log-mel spectrograms at 16 kHz, mono: one-second parts at random
 places of WAV files; the same out of what is kept decoded; whole FLAC files; whole MP3 files. Contenders: dlkit with
-threads in this process and with one worker; a plain `Dataset` over soundfile (as torchaudio's tutorials have it: seek,
-read floats, mix, resample with soxr, log-mel, one by one) with as many workers as cores; the same with librosa's own
-functions; Hugging Face datasets (whose decoder is torchcodec); SPDL (its threads, and its own parser for WAV). It says
-which of them do not load (pip install librosa datasets torchcodec spdl-core spdl-io; torchcodec needs FFmpeg, and so
-does SPDL for FLAC and MP3). All but librosa compute log-mel by the same code.
+threads in this process, with one worker, and with as many as cores, which make the spectrograms of whole batches; a
+plain `Dataset` over soundfile (as torchaudio's tutorials have it: seek, read floats, mix, resample with soxr, log-mel,
+one by one) with as many workers as cores; the same with librosa's own functions; Hugging Face datasets (whose decoder
+is torchcodec); SPDL (its threads, and its own parser for WAV). It says which of them do not load (pip install librosa
+datasets torchcodec spdl-core spdl-io; torchcodec needs FFmpeg, and so does SPDL for FLAC and MP3). All but librosa
+compute log-mel by the same code.
 """
 
 from __future__ import annotations
@@ -65,18 +66,25 @@ def start_of(crop: bool) -> float:
 # Contenders: each gives a function that makes batches of one epoch.
 
 
+class Spectrograms:
+    """A whole batch in the process that decoded it."""
+
+    def __call__(self, waveforms: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return MEL(waveforms), labels
+
+
 def through_dlkit(
     folder: Path, crop: bool, *, workers: int = 0, cache: str | None = None
 ) -> Callable[[], Iterator[Any]]:
     length: dict[str, Any] = {"seconds": 1.0, "crop": "random"} if crop else {"seconds": float(SECONDS)}
     loader = dlkit.DataLoader(
-        AudioFolder(folder, sample_rate=RATE, cache=cache, **length),
+        AudioFolder(folder, sample_rate=RATE, cache=cache, batch_transform=Spectrograms(), **length),
         batch_size(crop),
         shuffle=True,
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    return lambda: (MEL(waveforms) for waveforms, _ in loader)
+    return lambda: iter(loader)
 
 
 class Plain(Dataset[Any]):
@@ -175,6 +183,7 @@ def through_spdl(folder: Path, crop: bool) -> Callable[[], Iterator[Any]]:
 CONTENDERS: dict[str, Callable[[Path, bool], Callable[[], Iterator[Any]]]] = {
     "dlkit": lambda folder, crop: through_dlkit(folder, crop),
     "dlkit 1 worker": lambda folder, crop: through_dlkit(folder, crop, workers=1),
+    "dlkit workers": lambda folder, crop: through_dlkit(folder, crop, workers=CORES),
     "dlkit kept": lambda folder, crop: through_dlkit(folder, crop, cache="memory"),
     "soundfile": lambda folder, crop: of_torch(Plain, folder, crop),
     "librosa": lambda folder, crop: of_torch(Librosa, folder, crop),

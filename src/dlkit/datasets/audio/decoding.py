@@ -318,9 +318,10 @@ def scaled(raw: npt.NDArray[Any], *, mono: bool) -> Waveform:
     """
     scale, channels = _SCALES.get(raw.dtype, np.float32(1)), raw.shape[1]
     if mono and channels > 1:
-        planes: Waveform = np.add(raw[:, 0], raw[:, 1], dtype=np.float32, casting="same_kind")[None]
+        floats = raw.astype(np.float32, copy=False)  # in one pass, which adding columns of integers would not be
+        planes: Waveform = np.add(floats[:, 0], floats[:, 1])[None]
         for channel in range(2, channels):
-            np.add(planes, raw[:, channel], out=planes, dtype=np.float32, casting="same_kind")
+            planes += floats[:, channel]
         if channels & (channels - 1):
             planes *= scale
             planes /= np.float32(channels)

@@ -259,7 +259,7 @@ def _power_spectra(flat: Tensor, window: int, hop: int) -> Tensor:
         real, imaginary = waves.chunk(2, 1)
         return real.square() + imaginary.square()
     spectra = torch.stft(flat, window, hop, window=weights, center=True, pad_mode="constant", return_complex=True)
-    return spectra.real.square() + spectra.imag.square()
+    return spectra.real.square().addcmul_(spectra.imag, spectra.imag)
 
 
 def _like(values: npt.NDArray[np.float32], tensor: Tensor) -> Tensor:

@@ -213,13 +213,8 @@ def resample(waveform: npt.NDArray[np.float32], rate: int, to: int) -> npt.NDArr
         return waveform
     module = require("soxr", extra="audio")
     length = resampled_length(waveform.shape[1], rate, to)
-    found = [module.resample(np.ascontiguousarray(channel), rate, to, quality="HQ")[:length] for channel in waveform]
-    if len(found) == 1 and len(found[0]) == length:
-        return np.asarray(found[0])[None]
-    made = np.zeros((len(waveform), length), np.float32)
-    for channel, out in zip(found, made, strict=True):
-        out[: len(channel)] = channel
-    return made
+    found = module.resample(np.ascontiguousarray(waveform).T, rate, to, quality="HQ")[:length].T
+    return found if found.shape[1] == length else np.pad(found, ((0, 0), (0, length - found.shape[1])))
 
 
 def resampled_length(samples: int, rate: int, to: int) -> int:
