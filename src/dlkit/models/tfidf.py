@@ -25,9 +25,9 @@ _UNKNOWN = 1  # of the numbers before the tokens, 0 is padding, and this one sta
 class TfidfLinear(nn.Module):
     """Logistic regression on TF-IDF, as one model that takes the padded batches of `TextDataset`: `model(**inputs)`.
 
-    A text is the counts of its tokens, each times log((1 + texts) / (1 + texts with it)) + 1 (Sparck Jones 1972),
-    scaled to the length 1; tokens that training never saw count for nothing. Fitted by `for_data` to its one optimum,
-    without rates and epochs. What a token is, words, pairs of them, or runs of characters, says the vocabulary.
+    A text is 1 + log(count) for each of its tokens, times log((1 + texts) / (1 + texts with it)) + 1 (Sparck Jones
+    1972), scaled to the length 1; tokens that training never saw count for nothing. Fitted by `for_data` to its one
+    optimum, without rates and epochs. What a token is, words, pairs of them, runs of characters, says the vocabulary.
 
     Args:
         num_tokens: Rows of the weights: `len(train.vocabulary)`.
@@ -59,46 +59,48 @@ class TfidfLinear(nn.Module):
         self.register_buffer("idf", torch.zeros(num_tokens * num_types))
 
     @classmethod
-    def for_data(cls, train: Any, *, strength: float = 10.0) -> Self:
+    def for_data(cls, *parts: Any, strength: float = 10.0) -> Self:
         """A fitted model.
 
         Args:
-            train: A `TextDataset` with classes: the training part alone.
+            *parts: A `TextDataset` with classes, the training part alone; or several with one vocabulary.
             strength: The inverse of the L2 penalty, scikit-learn's C.
 
         Raises:
             ArgumentError: there are no classes, or the strength cannot be meant.
         """
-        return next(cls.path(train, [strength]))
+        return next(cls.path(parts, [strength]))
 
     @classmethod
     def path(
-        cls, train: Any, strengths: Sequence[float], loss: Callable[[Tensor, Tensor], Tensor] | None = None
+        cls, parts: Sequence[Any], strengths: Sequence[float], loss: Callable[[Tensor, Tensor], Tensor] | None = None
     ) -> Iterator[Self]:
         """Fitted models of rising strength, each begun where the one before ended.
 
         Args:
-            train: See `for_data`.
+            parts: See `for_data`.
             strengths: See `for_data`.
             loss: For logits; cross entropy by default.
 
         Raises:
             ArgumentError: see `for_data`.
         """
+        train = parts[0]
         if not getattr(train, "classes", None):
             raise ArgumentError("the texts have no classes to learn")
         if not all(0 < strength < float("inf") for strength in strengths):
             raise ArgumentError(f"strength must be above 0, not {list(strengths)!r}")
         model = cls(len(train.vocabulary), len(train.classes), num_types=1 if train.pairs is None else 2)
-        inputs, transposed = model._counted(train)
+        inputs, transposed = model._counted(parts)
+        targets = torch.cat([part.targets for part in parts])
         start = None
         for strength in strengths:
             start = fit_linear(
                 inputs,
-                train.targets,
+                targets,
                 loss or nn.CrossEntropyLoss(),
                 len(train.classes),
-                decay=1 / (strength * len(train)),
+                decay=1 / (strength * len(targets)),
                 transposed=transposed,
                 start=start,
             )
@@ -135,36 +137,37 @@ class TfidfLinear(nn.Module):
         counts = torch.searchsorted(ordered, ordered, right=True) - torch.searchsorted(ordered, ordered)
         there, ordered = ordered >= 0, ordered.clamp_min(0)
         try:
-            each = self.idf[ordered] * there
+            each = self.idf[ordered] * there * (1 + counts.log()) / counts
         except IndexError as error:
             raise TrainingError(
                 f"a token number is outside 0 to {self.num_tokens - 1} (the batch has {int(input_ids.min())} to "
                 f"{int(input_ids.max())}): make the model with num_tokens=len(train.vocabulary)"
             ) from error
-        # A token that is there n times adds its weight n times here, and n squared to the length, once for each.
+        # A token that is there n times is met n times here, so each time it adds the n-th part of what it counts.
         length = (each.square() * counts).sum(1, keepdim=True).sqrt()
         scores = F.embedding_bag(ordered, self.weight, per_sample_weights=each.to(self.weight.dtype), mode="sum")
         return scores / length.clamp_min(1e-12) + self.bias
 
-    def _counted(self, train: Any) -> tuple[Tensor, Tensor]:
+    def _counted(self, parts: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """The texts as rows of a sparse matrix, and its transpose; sets `idf`."""
-        ids, size = train.ids.astype(np.int64), self.idf.numel()
-        if train.types is not None:
-            ids = ids + train.types.astype(np.int64) * self.num_tokens
-        rows = np.repeat(np.arange(len(train)), train.lengths)
+        ids, size = np.concatenate([part.ids for part in parts]).astype(np.int64), self.idf.numel()
+        if parts[0].types is not None:
+            ids = ids + np.concatenate([part.types for part in parts]).astype(np.int64) * self.num_tokens
+        texts = sum(map(len, parts))
+        rows = np.repeat(np.arange(texts), np.concatenate([part.lengths for part in parts]))
         known = ids % self.num_tokens > _UNKNOWN
         places, counts = np.unique(rows[known] * size + ids[known], return_counts=True)
         rows, columns = places // size, places % size
         with_it = np.bincount(columns, minlength=size)
-        idf = np.where(with_it > 0, np.log((1 + len(train)) / (1 + with_it)) + 1, 0.0)
+        idf = np.where(with_it > 0, np.log((1 + texts) / (1 + with_it)) + 1, 0.0)
         self.idf.copy_(torch.from_numpy(idf))
-        values = counts * idf[columns]
-        lengths = np.sqrt(np.bincount(rows, values**2, minlength=len(train)))
+        values = (1 + np.log(counts)) * idf[columns]
+        lengths = np.sqrt(np.bincount(rows, values**2, minlength=texts))
         values = (values / lengths[rows]).astype(np.float32)
         by_column = np.argsort(columns, kind="stable")
         return (
-            _sparse(rows, columns, values, (len(train), size)),
-            _sparse(columns[by_column], rows[by_column], values[by_column], (size, len(train))),
+            _sparse(rows, columns, values, (texts, size)),
+            _sparse(columns[by_column], rows[by_column], values[by_column], (size, texts)),
         )
 
 

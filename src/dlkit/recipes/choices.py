@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlkit.errors import ArgumentError
 from dlkit.recipes.reading import Data
 
-__all__ = ["Choice", "Wish", "class_weights", "refuse"]
+__all__ = ["Choice", "Fitted", "Wish", "class_weights", "refuse"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,24 @@ class Wish:
     seed: int = 0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """What a model that is fitted in one go came to.
+
+    Attributes:
+        model: Fitted to the training part, for the validation part to judge.
+        data: As this model takes it.
+        told: What was chosen, in a sentence; empty where there was no choice.
+        again: Fits the same to the training and validation parts together, once the choice is made and judged; gives
+            the data as that model takes it, too.
+    """
+
+    model: nn.Module
+    data: Data
+    told: str = ""
+    again: Callable[[], tuple[nn.Module, Data]] | None = None
+
+
 @dataclasses.dataclass(kw_only=True, eq=False)
 class Choice:
     """A model and how to train it.
@@ -66,7 +84,6 @@ class Choice:
         training: Of images and sounds: for training.
         groups: The optimizer's groups for a learning rate; None for those parameters that learn.
         fit: Makes the fitted model in one go, instead of a training in steps; rate, epochs and so on then mean nothing.
-            Gives the data as this model takes it, too, and what was chosen, in a sentence.
     """
 
     arch: str
@@ -83,7 +100,7 @@ class Choice:
     preprocessing: Any = None
     training: Any = None
     groups: Callable[[float], Any] | None = None
-    fit: Callable[[], tuple[nn.Module, Data, str]] | None = None
+    fit: Callable[[], Fitted] | None = None
 
 
 def class_weights(data: Data, given: str | Mapping[str, float]) -> Tensor:

@@ -14,7 +14,7 @@ from dlkit.models import (
     TabularMLP,
     TabularTrees,
 )
-from dlkit.recipes.choices import Choice, Wish, class_weights, refuse
+from dlkit.recipes.choices import Choice, Fitted, Wish, class_weights, refuse
 from dlkit.recipes.reading import Data
 
 __all__ = ["TABLE_MODELS", "for_table"]
@@ -76,7 +76,7 @@ def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
         epochs=1,
         batch_size=1024,
         patience=1,
-        fit=lambda: (TabularTrees.for_data(data.train, seed=wish.seed, **weights), data, ""),
+        fit=lambda: Fitted(model=TabularTrees.for_data(data.train, seed=wish.seed, **weights), data=data),
         why=["model: TabularTrees, scikit-learn's HistGradientBoosting with its own settings"],
         **settings,
     )

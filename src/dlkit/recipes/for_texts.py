@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from dlkit.models import (
     TextClassifier,
     TfidfLinear,
 )
-from dlkit.recipes.choices import Choice, Wish, class_weights, refuse
+from dlkit.recipes.choices import Choice, Fitted, Wish, class_weights, refuse
 from dlkit.recipes.reading import Data, encoded_by
 from dlkit.tokens import Vocabulary
 
@@ -30,11 +31,8 @@ TEXT_MODELS = ("linear", *_RATES)
 
 
 _STRENGTHS = (1, 4, 16, 64)
-
-
+_CUTS = ("words-and-pairs", "runs", "words-and-runs")
 _MANY_TOKENS = 1_000_000  # the most frequent ones, where there are more
-
-
 _MANY_BYTES = 3_000_000  # of texts, of which runs of characters would be too many; and long texts gain least by them
 
 
@@ -78,36 +76,51 @@ def for_texts(data: Data, wish: Wish) -> Choice:
     )
 
 
-def _fitted_to_texts(data: Data, wish: Wish) -> tuple[nn.Module, Data, str]:
+def _fitted_to_texts(data: Data, wish: Wish) -> Fitted:
     """Of several ways to cut a text, and strengths, what has the smallest loss on the validation part."""
-    found: list[tuple[float, str, nn.Module, Data]] = []
+    best, least = None, math.inf
     weights = None if wish.class_weights is None else class_weights(data, wish.class_weights)
     loss = nn.CrossEntropyLoss(weight=weights)
-    for name, cut in _cuts(data):
-        for strength, fitted in zip(_STRENGTHS, TfidfLinear.path(cut.train, _STRENGTHS, loss), strict=True):
+    for name in _cuts(data):
+        cut, before = _cut_by(name, data, [data.train]), math.inf
+        for strength, fitted in zip(_STRENGTHS, TfidfLinear.path([cut.train], _STRENGTHS, loss), strict=True):
             value = _loss_on(fitted, cut.val, weights)
-            found.append((value, f"{name}, strength {strength:g} (validation loss {value:.4g})", fitted, cut))
-            if len(found) > 1 and found[-2][3] is cut and value > found[-2][0]:
+            if value < least:
+                best, least = (name or data.options["tokenizer"], strength, fitted, cut), value
+            if value > before:
                 break
-    _, told, model, cut = min(found, key=lambda row: row[0])
-    return model, cut, told
+            before = value
+    assert best is not None
+    name, strength, model, cut = best
+
+    def again() -> tuple[nn.Module, Data]:
+        whole = _cut_by(name if name in _CUTS else "", data, [data.train, data.val])
+        return next(TfidfLinear.path([whole.train, whole.val], [strength], loss)), whole
+
+    told = f"tokens: {name}, strength {strength:g} (validation loss {least:.4g})"
+    return Fitted(model=model, data=cut, told=told, again=again)
 
 
-def _cuts(data: Data) -> Iterator[tuple[str, Data]]:
-    """The data as it was cut on demand; else in lower case by words and pairs, and where they are few by characters."""
+def _cuts(data: Data) -> Sequence[str]:
+    """Ways to cut the texts; "" for the one that the caller has said."""
     if data.options.get("tokenizer"):
-        yield f"tokens: {data.options['tokenizer']}", data
-        return
-    train = data.train
-    parts = [train.texts, *([] if train.pairs is None else [train.pairs])]
-    for name in ("words-and-pairs", "runs"):
-        if name == "runs" and sum(each.num_bytes for each in parts) > _MANY_BYTES:
-            return
-        cleaning = dataclasses.replace(train.vocabulary.cleaning, lower=True)
-        texts = itertools.chain.from_iterable(parts)
-        # Tokens that come once count as well: leaving them out cost a point on Korean reviews.
-        vocabulary = Vocabulary.fit(texts, tokenizer=name, cleaning=cleaning, max_size=_MANY_TOKENS)
-        yield f"tokens: {name}", encoded_by(data, dataclasses.replace(train.spec, encoder=vocabulary))
+        return [""]
+    return _CUTS if sum(each.num_bytes for each in _texts_of(data.train)) < _MANY_BYTES else _CUTS[:1]
+
+
+def _cut_by(name: str, data: Data, fitted_on: Sequence[Any]) -> Data:
+    """The data in lower case, cut by a tokenizer into what there is in some of its parts."""
+    if not name:
+        return data
+    texts = itertools.chain.from_iterable(itertools.chain.from_iterable(map(_texts_of, fitted_on)))
+    cleaning = dataclasses.replace(data.train.vocabulary.cleaning, lower=True)
+    # Tokens that come once count as well: leaving them out cost a point on Korean reviews.
+    vocabulary = Vocabulary.fit(texts, tokenizer=name, cleaning=cleaning, max_size=_MANY_TOKENS)
+    return encoded_by(data, dataclasses.replace(data.train.spec, encoder=vocabulary))
+
+
+def _texts_of(part: Any) -> list[Any]:
+    return [part.texts, *([] if part.pairs is None else [part.pairs])]
 
 
 @torch.no_grad()

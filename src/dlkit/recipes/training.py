@@ -216,26 +216,29 @@ def _fitted(
     if note.path.is_file() and path.is_file():
         run.say(f"nothing to fit: {path} is there; to begin anew use another folder or resume=False")
         predictor = load(path)
-        run.model = run.eval_model = predictor.model
+        model = predictor.model
         data = encoded_by(data, predictor.preprocessing) if data.kind == "text" else data
+        reached = predictor.info["metrics"]
     else:
         for line in choice.why:
             run.say(line)
         folder.mkdir(parents=True, exist_ok=True)
         note.on_fit_start(run)
-        model, data, told = fit()
-        run.model = run.eval_model = model
-        if told:
-            run.say(told)
-            choice.why.append(told)
-    loaders = _loaders(data, choice, num_workers, 1)
-    forward = Forward(run.model, choice.loss, precision="fp32", device=run.device)
-    judge = Judge(run, forward, Metrics(choice.metrics, loss=choice.loss), channels_last=False)
-    figures = {name: judge.evaluate(loader) for name, loader in loaders.items() if name != "train"}
-    judged_on = "test" if "test" in loaders else "val"
-    reached = {f"{judged_on}_{name}": value for name, value in figures[judged_on].items()}
+        fitted = fit()
+        model, data = fitted.model, fitted.data
+        reached = _judged(run, model, data, choice, "val", num_workers)
+        told = [fitted.told] if fitted.told else []
+        if fitted.again is not None and data.test is not None:
+            model, data = fitted.again()
+            told.append("fitted again to the training and validation parts together, with what was chosen")
+        for line in told:
+            run.say(line)
+        choice.why += told
+    judged_on = "val" if data.test is None else "test"
+    reached = {**reached, **_judged(run, model, data, choice, judged_on, num_workers)}
+    figures = {part: _of_part(part, reached) for part in ("val", judged_on)}
     rows = [{"epoch": 1, "step": 1} | {f"val_{name}": value for name, value in figures["val"].items()}]
-    _save(run.model, path, data, choice, reached)
+    _save(model, path, data, choice, reached)
     return Trained(
         path=path,
         folder=folder,
@@ -247,8 +250,21 @@ def _fitted(
         stopped="fitted",
         interrupted=False,
         data=data,
-        model=run.model.eval(),
+        model=model,
     )
+
+
+def _judged(run: Run, model: nn.Module, data: Data, choice: Choice, part: str, num_workers: int) -> dict[str, float]:
+    """The figures of a part, by names that begin with its own."""
+    run.model = run.eval_model = model.eval()
+    forward = Forward(model, choice.loss, precision="fp32", device=run.device)
+    judge = Judge(run, forward, Metrics(choice.metrics, loss=choice.loss), channels_last=False)
+    found = judge.evaluate(_loaders(data, choice, num_workers, 1)[part])
+    return {f"{part}_{name}": value for name, value in found.items()}
+
+
+def _of_part(part: str, figures: Mapping[str, float]) -> dict[str, float]:
+    return {name.removeprefix(f"{part}_"): value for name, value in figures.items() if name.startswith(f"{part}_")}
 
 
 def _finished(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dlkit.tokens.tokenizers import utf8_bytes as utf8_bytes
     from dlkit.tokens.tokenizers import words as words
     from dlkit.tokens.tokenizers import words_and_pairs as words_and_pairs
+    from dlkit.tokens.tokenizers import words_and_runs as words_and_runs
     from dlkit.tokens.vocabulary import Coverage as Coverage
     from dlkit.tokens.vocabulary import Vocabulary as Vocabulary
 
@@ -35,5 +36,6 @@ __all__, __getattr__, __dir__ = door(
         "utf8_bytes": "dlkit.tokens.tokenizers",
         "words": "dlkit.tokens.tokenizers",
         "words_and_pairs": "dlkit.tokens.tokenizers",
+        "words_and_runs": "dlkit.tokens.tokenizers",
     },
 )

@@ -20,6 +20,7 @@ __all__ = [
     "utf8_bytes",
     "words",
     "words_and_pairs",
+    "words_and_runs",
 ]
 
 Tokenizer = Callable[[str], Sequence[str]]
@@ -134,6 +135,18 @@ def runs(text: str) -> list[str]:
     return [text[start:stop] for start in range(len(text)) for stop in ends[start + 2 : start + 6]]
 
 
+def words_and_runs(text: str) -> list[str]:
+    """What `words_and_pairs` and `runs` find, together; a line end marks the words, so that none is taken for a run.
+
+    Args:
+        text: Any text.
+
+    >>> words_and_runs("a bc")
+    ['a\\n', 'a bc\\n', 'bc\\n', 'a ', 'a b', 'a bc', ' b', ' bc', 'bc']
+    """
+    return [f"{token}\n" for token in words_and_pairs(text)] + runs(text)
+
+
 def jamo(text: str) -> list[str]:
     """Every character, Hangul syllables taken apart into their letters (Unicode's conjoining jamo).
 
@@ -169,6 +182,7 @@ TOKENIZERS: dict[str, Tokenizer] = {
     "whitespace": str.split,
     "words": words,
     "words-and-pairs": words_and_pairs,
+    "words-and-runs": words_and_runs,
 }
 
 
