@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import unicodedata
 import warnings
 from typing import Any
@@ -27,6 +28,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_BEYOND = re.compile("[\x80-\x9f]")
 _KANA = ("\u3041", "\u30fe")
 # What files are in beside UTF-8; DOS, Macintosh and EBCDIC code pages would only win by chance.
 _LEGACY = [
@@ -231,13 +233,14 @@ def _guessed(raw: bytes, origin: str) -> tuple[str, str]:
     import charset_normalizer  # only guesses need it
 
     sample = raw if len(raw) <= _SAMPLE else raw[: raw.rfind(b"\n", 0, _SAMPLE) + 1] or raw[:_SAMPLE]
-    western = "cp1252" if _decodes(raw, "cp1252") else "latin-1"
+    # Bytes that are no letters of Windows are some of DOS; latin-1 has control characters there, which are no text.
+    western = "cp1252" if _reads(raw, "cp1252") else "cp850"
     found = (
         list(charset_normalizer.from_bytes(sample, cp_isolation=_LEGACY))
         if sum(byte > 127 for byte in sample) >= _FEW
         else []
     )
-    found = [match for match in found if match.encoding != "ascii" and _decodes(raw, match.encoding)]
+    found = [match for match in found if match.encoding != "ascii" and _reads(raw, match.encoding)]
     names = [match.encoding for match in found]
     equals = [match for match in found if _as_good(match, found[0])]
     central = any(match.language in _CENTRAL for match in equals)
@@ -255,9 +258,9 @@ def _as_good(match: Any, best: Any) -> bool:
     return bool(match.chaos <= best.chaos and match.coherence >= best.coherence)
 
 
-def _decodes(raw: bytes, encoding: str) -> bool:
+def _reads(raw: bytes, encoding: str) -> bool:
+    """Whether bytes are text in an encoding; a control character beyond ASCII is a letter of another one."""
     try:
-        raw.decode(encoding)
+        return _BEYOND.search(raw.decode(encoding)) is None
     except (UnicodeDecodeError, LookupError):
         return False
-    return True

@@ -69,3 +69,12 @@ def test_an_error_that_reads_the_file_again_does_not_guess_again(tmp_path):
         with pytest.raises(Exception, match="line 32 of"):
             CSVDataset(path, target="n", task="regression")
     assert len(told) == 1
+
+
+def test_a_guess_never_yields_control_characters(tmp_path):
+    """Bytes that cp1252 has no letters for were read as latin-1, where they are control characters."""
+    path = tmp_path / "t.csv"
+    path.write_bytes("name,n\nMüller,1\nBöhm,2\n".encode("cp850"))
+    with pytest.warns(UserWarning, match="is read as cp850"):
+        data = CSVDataset(path, target="n", categorical="name")
+    assert data.spec.columns[0].vocabulary == ("Böhm", "Müller")
