@@ -37,7 +37,7 @@ reading/plain reading/places reading/blocks reading/reader reading/__init__
 datasets/base datasets/targets
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__
-datasets/files/decoder datasets/files/listing datasets/files/handover datasets/files/parallel datasets/files/journal
+datasets/files/decoder datasets/files/listing datasets/files/handover datasets/files/memory datasets/files/journal
 datasets/files/settings datasets/files/cachefile datasets/files/cache datasets/files/content
 datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/files/table
 datasets/files/inspecting datasets/files/__init__

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+import warnings
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TextIO
@@ -29,6 +30,7 @@ __all__ = [
     "first_lines",
     "has_controls",
     "line_at",
+    "rare_control_in",
     "rare_controls",
 ]
 
@@ -104,26 +106,45 @@ def control_in(text: str, allowed: str = "") -> str | None:
 _RARE = re.compile(rb"[\x0b\x0c]|\xc2[\x80-\x9f]")  # in UTF-8
 
 
-def rare_controls(data: Buffer) -> str:
-    """Where a text holds a control character that texts of the web and of office programs have now and then.
+def rare_controls(data: Buffer, name: str) -> str:
+    """Say where a text holds a control character that texts of the web and of office programs have now and then.
 
     Those are tabs and breaks of another kind, and U+0080 to U+009F, which nearly always were letters of Windows that
-    somebody read as latin-1. They are read as they stand, as well-known data sets have them; but it is said.
+    somebody read as latin-1. Well-known data sets have them, so they are read as they stand; but it is said.
 
     Args:
         data: The whole text as UTF-8.
+        name: Of the file.
 
     Returns:
         The first, and its line, to follow what else is said of the file; "" where there is none.
+
+    Warns:
+        UserWarning: there is one.
     """
-    if hasattr(data, "find") and all(data.find(sign) < 0 for sign in (b"\x0b", b"\x0c", b"\xc2")):
+    if (found := rare_control_in(data)) is None:
         return ""
-    if (found := _RARE.search(data)) is None:
-        return ""
-    sign = found[0].decode()
+    place, sign = found
     letter = bytes([ord(sign)]).decode("cp1252", "ignore") if sign > "\x7f" else ""
     meant = f" (in cp1252 {letter!r})" if letter else ""
-    return f", line {line_at(data, found.start())} holds the control character {sign!r}{meant}, read as it stands"
+    where = f"line {line_at(data, place)} holds the control character {sign!r}{meant}, read as it stands"
+    way = ": letters of cp1252 were once read as latin-1, so look at them and repair the file" if letter else ""
+    warnings.warn(f"{name}: {where}{way or '; if it is not meant, write the file anew without it'}", stacklevel=2)
+    return f", {where}"
+
+
+def rare_control_in(data: Buffer) -> tuple[int, str] | None:
+    """The first of the control characters of `rare_controls`, and the byte at which it stands.
+
+    Args:
+        data: UTF-8.
+    """
+    for start in range(0, len(data), _PIECE):
+        piece = bytes(memoryview(data)[start : start + _PIECE + 1])
+        hints = any(sign in piece for sign in (b"\x0b", b"\x0c", b"\xc2"))
+        if hints and (found := _RARE.search(piece)) is not None:
+            return start + found.start(), found[0].decode()
+    return None
 
 
 def has_controls(data: Buffer) -> bool:

@@ -25,12 +25,12 @@ from torchvision.transforms import v2
 
 import warm
 from dlkit import transforms
-from dlkit._cores import default_threads
+from dlkit._cores import default_threads, for_each
 from dlkit._progress import Bar
 from dlkit.datasets import ImageFiles, ImageFolder, decode_image
 from dlkit.datasets.files import handover, listing
 from dlkit.datasets.files.listing import scan
-from dlkit.datasets.files.parallel import BatchMemory, for_each
+from dlkit.datasets.files.memory import BatchMemory
 from dlkit.datasets.images.decoding import EXTENSIONS, IMAGES
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
 from dlkit.loader import DataLoader

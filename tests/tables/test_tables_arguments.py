@@ -286,7 +286,8 @@ def test_a_schema_without_header_reads_frames(tmp_path):
 @pytest.mark.parametrize(("sign", "meant"), [("\x0b", ""), ("\x0c", ""), ("\x96", " (in cp1252 '–')")])
 def test_rare_control_characters_are_said(tmp_path, sign, meant, streaming):
     path = write(tmp_path / "t.csv", "a,b\n" + "".join(f"{i}.5,n{i % 3}{sign if i == 7 else ''}\n" for i in range(40)))
-    data = CSVDataset(path, streaming=streaming)
+    with pytest.warns(UserWarning, match=r"t\.csv: line 9 holds the control character .*, read as it stands"):
+        data = CSVDataset(path, streaming=streaming)
     assert len(data) == 40
     assert f"line 9 holds the control character {sign!r}{meant}, read as it stands" in repr(data)
 

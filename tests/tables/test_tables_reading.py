@@ -96,12 +96,16 @@ def test_real_files(shared_data: Path) -> None:
 
 def test_stray_quotes_make_a_file_whose_quotes_are_plain(shared_data: Path) -> None:
     path = shared_data / "text" / "SMSSpamCollection"
-    table = read_table(path, ReadOptions(header=("label", "text"), on_error="skip"))
+    with pytest.warns(UserWarning, match=r"line 20 holds the control character '\\x92' \(in cp1252 '’'\)"):
+        table = read_table(path, ReadOptions(header=("label", "text"), on_error="skip"))
     assert (len(table), len(table.skipped)) == (5574, 1)
     assert "ordinary" in notes(table)
     texts = listed(table.columns["text"])
     assert any(text.startswith('"') and text.count('"') == 1 for text in texts if text)
-    with pytest.raises(DataError, match="line 6 of SMSSpamCollection has 1 cells where there are names for 2"):
+    with (
+        pytest.warns(UserWarning, match="line 20 holds the control character"),
+        pytest.raises(DataError, match="line 6 of SMSSpamCollection has 1 cells where there are names for 2"),
+    ):
         read_table(path, ReadOptions(header=("label", "text")))
 
 
@@ -137,7 +141,8 @@ def test_a_damaged_byte_in_utf8_is_named_and_not_read_as_another_encoding(tmp_pa
         read_table(path, ReadOptions())
     with pytest.raises(DataError, match=r"line 102: byte 0xff is not utf-8"):
         read_table(path, ReadOptions(encoding="utf-8"))
-    assert len(read_table(path, ReadOptions(encoding="latin-1"))) == 101
+    with pytest.warns(UserWarning, match=r"line 2 holds the control character '\\x80' \(in cp1252 '€'\)"):
+        assert len(read_table(path, ReadOptions(encoding="latin-1"))) == 101
 
 
 def test_a_wrong_or_unknown_encoding_is_an_error(tmp_path: Path) -> None:

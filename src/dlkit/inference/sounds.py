@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit._cores import default_threads
+from dlkit._cores import default_threads, for_each
 from dlkit.artifact.inputs import Meaning
 from dlkit.collate import PadCollate
 from dlkit.datasets.audio.decoding import SOUNDS, OpenAudio, open_audio
 from dlkit.datasets.audio.settings import AudioSettings
-from dlkit.datasets.files.parallel import for_each
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, Inputs, in_batches
 from dlkit.inference.filed import Medium, Source, batch_of, content, source_of

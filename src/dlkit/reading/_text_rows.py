@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from dlkit._cores import default_threads, for_each
 from dlkit._encodings import Buffer, first_bad_byte
 from dlkit._textfiles import control_in, csv_problem, has_controls
 from dlkit.reading.bytes import damage
@@ -22,10 +23,10 @@ from dlkit.reading.parsing import CODE, exceeds_float, is_code
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.strings import PackedStrings
 
-__all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "lines_of", "parse_text", "through_arrow"]
+__all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "lines_of", "parse_text", "texts_of", "through_arrow"]
 
 _SOME_ROWS = 1000  # in which codes with leading zeros are looked for, as Arrow would read those as numbers
-_LOOK = 1 << 18  # bytes looked at at once, which stay in the processor's cache
+_LOOK, _SHARE = 1 << 17, 1 << 23  # bytes looked at at once, which stay in the processor's cache, and by one thread
 _MOST_CATEGORIES = 1000
 
 
@@ -108,28 +109,35 @@ def through_arrow(
     import pyarrow as arrow
 
     rows = memoryview(data)[dialect.start :]
-    if not dialect.separator.isascii() or has_controls(rows):
+    if not dialect.separator.isascii():
+        return None
+    # Arrow takes no cell with a control character for anything but text, so only texts are looked at; unless some cells
+    # do not become columns.
+    unread = dialect.read != dialect.names or has_controls("".join(options.missing).encode())
+    if unread and has_controls(rows):
         return None
     quotes = dialect.audit or audit_quotes(data, dialect, origin)
     if not quotes.regular:
         return None
-    texts, odd = {*as_text, *_code_columns(data, dialect)} & set(dialect.read), list[tuple[int, int]]()
+    wanted, odd = {*as_text, *_code_columns(data, dialect)} & set(dialect.read), list[tuple[int, int]]()
     multiline = quotes.multiline and dialect.quoted
     try:
-        table = _arrow_table(rows, dialect, options, texts, multiline=multiline, threads=threads)
+        table = _arrow_table(rows, dialect, options, wanted, multiline=multiline, threads=threads)
     except arrow.ArrowInvalid:
         try:  # once more, in one thread: only then rows of another width have numbers
-            table = _arrow_table(rows, dialect, options, texts, multiline=multiline, odd=odd)
+            table = _arrow_table(rows, dialect, options, wanted, multiline=multiline, odd=odd)
         except arrow.ArrowInvalid:
             return None
     if any(arrow.types.is_binary(getattr(field.type, "value_type", field.type)) for field in table.schema):
         return None
     columns = arrow_columns(table, origin, threads=threads)
+    if not unread and any(has_controls(texts) for texts in texts_of(columns)):
+        return None
     numbers = {name: cells.values for name, cells in columns.items() if isinstance(cells, Numbers)}
     wrong = {name for name, values in numbers.items() if exceeds_float(values)}
-    wrong |= _later_codes(rows, dialect, options, set(numbers) - wrong, multiline=multiline)
+    wrong |= _later_codes(rows, dialect, options, set(numbers) - wrong, multiline=multiline, threads=threads)
     if wrong:
-        return through_arrow(data, dialect, options, texts | wrong, origin, first_line, threads=threads)
+        return through_arrow(data, dialect, options, wanted | wrong, origin, first_line, threads=threads)
     parsed = Parsed(columns)
     if odd:
         before = bytes(memoryview(data)[: dialect.start])
@@ -139,6 +147,15 @@ def through_arrow(
             parsed.bad.append(Skipped(origin, int(lines[record - 1]), _of_width(width, dialect), "line"))
             parsed.bad_at.append(record - 1 - number - sum(1 for other, width in odd if not width and other < record))
     return parsed
+
+
+def texts_of(columns: Mapping[str, Cells]) -> Iterator[Array]:
+    """The bytes of the texts of each column that holds text, each text once.
+
+    Args:
+        columns: As they were read.
+    """
+    return (cells.pool.arrays()[0] for cells in columns.values() if isinstance(cells, Strings))
 
 
 def _of_width(width: int, dialect: Dialect) -> str:
@@ -222,12 +239,12 @@ def _code_columns(data: Buffer, dialect: Dialect) -> set[str]:
 
 
 def _later_codes(
-    rows: Buffer, dialect: Dialect, options: ReadOptions, numbers: Collection[str], *, multiline: bool
+    rows: Buffer, dialect: Dialect, options: ReadOptions, numbers: Collection[str], *, multiline: bool, threads: bool
 ) -> set[str]:
     """Columns that Arrow took for numbers, though a cell in any row is a code: they are looked at as text."""
     import pyarrow.compute as pc
 
-    if not numbers or not _may_hold_codes(rows, ord(dialect.separator)):
+    if not numbers or not _may_hold_codes(rows, ord(dialect.separator), threads=threads):
         return set()
     columns = replace(dialect, read=tuple(name for name in dialect.read if name in numbers))
     table = _arrow_table(rows, columns, options, numbers, multiline=multiline, odd=[])
@@ -237,26 +254,35 @@ def _later_codes(
     }
 
 
-def _may_hold_codes(rows: Buffer, separator: int) -> bool:
+def _may_hold_codes(rows: Buffer, separator: int, *, threads: bool = False) -> bool:
     """Whether a cell begins with 0 and a digit, or with 0x, and does not go on as a date or a time does."""
     follows, goes_on = (np.zeros(256, dtype=bool) for _ in range(2))
     follows[[separator, *b'\r\n "']] = True
     goes_on[[separator, *b'\r\n "0123456789abcdefABCDEF']] = True  # not as in "01.", "01/", "01-", "08:"
-    for start in range(0, len(rows), _LOOK):
+    found = list[int]()
+
+    def look(share: int) -> None:
+        starts = range(share * _SHARE, min((share + 1) * _SHARE, len(rows)), _LOOK)
+        if not found and any(map(codes_from, starts)):
+            found.append(share)
+
+    def codes_from(start: int) -> bool:
         text = np.frombuffer(memoryview(rows)[max(0, start - 4) : start + _LOOK], dtype=np.uint8)
         zero, before = text[:-2] == 48, text[:-3]
-        zero &= text[1:-1] - np.uint8(48) < 73  # digits and x, besides other letters
+        zero &= text[1:-1] > 47  # digits and x, besides other letters
         begins = before < 46  # most of what is before a cell or its sign, and no digit
-        begins |= before == separator
+        if separator >= 46:
+            begins |= before == separator
         zero[1:] &= begins
         zero[: 2 * (start > 0)] = False  # seen with the bytes before
         places = np.flatnonzero(zero)
         signed = np.isin(text[places - 1], (43, 45)) & (places > 0)  # but not the exponent of "1e-05"
-        found = (follows[text[places - 1]] | signed | (places == 0)) & goes_on[text[places + 2]]
-        found &= (text[places + 1] < 58) | (text[places + 1] & np.uint8(223) == 88)
-        if bool((found & (~signed | (places == 1) | follows[text[places - 2]])).any()):
-            return True
-    return False
+        codes = (follows[text[places - 1]] | signed | (places == 0)) & goes_on[text[places + 2]]
+        codes &= (text[places + 1] < 58) | (text[places + 1] & np.uint8(223) == 88)
+        return bool((codes & (~signed | (places == 1) | follows[text[places - 2]])).any())
+
+    for_each(look, -(-len(rows) // _SHARE), default_threads() if threads else 1)
+    return bool(found)
 
 
 def fitting_dialect(data: Buffer, dialect: Dialect, origin: str = "the text") -> Dialect:

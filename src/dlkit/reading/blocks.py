@@ -15,9 +15,9 @@ import numpy as np
 
 from dlkit._encodings import Buffer
 from dlkit._opening import open_regular
-from dlkit._textfiles import LONGEST_LINE
+from dlkit._textfiles import LONGEST_LINE, rare_control_in, rare_controls
 from dlkit.errors import DataError
-from dlkit.reading._text_rows import fitting_dialect, lines_of, parse_text
+from dlkit.reading._text_rows import fitting_dialect, lines_of, parse_text, texts_of
 from dlkit.reading.bytes import byte_stream
 from dlkit.reading.cells import Block, Place, Table
 from dlkit.reading.columnar import ColumnarFile
@@ -75,6 +75,7 @@ def block_file(path: Path, options: ReadOptions) -> BlockFile:
         return columnar
     plain, text = plain_copy(path, options)
     file = _text_file(path, text, options)
+    file.note += rare_controls(text.data, path.name)
     file.path, file.decoded, file.text = plain, False, None
     file.start += _mark_of(plain)
     return file
@@ -95,6 +96,7 @@ def read_once(path: Path, options: ReadOptions, quotes: bool | None = None) -> B
         return columnar
     text = plain_text(path, options, str(path))
     file = _text_file(path, text, options, quotes)
+    file.note += rare_controls(text.data, path.name)
     if isinstance(getattr(text.data, "obj", text.data), mmap.mmap):
         _leave_to_the_disk(file, text)
     return file
@@ -116,15 +118,22 @@ def whole_text(source: Path | bytes, options: ReadOptions, as_text: Collection[s
         _leave_to_the_disk(file, text)
     block = Block(file.start, file.start + len(rows), file.line)
     table = file.table(block, file.dialect.read if as_text is None else as_text, rows, threads=True)
-    table.notes = [file.note]
+    table.notes = [file.note + rare_controls(text.data, path.name) if _may_hold_rare(file, table, text) else file.note]
     table.folder = path.parent if isinstance(source, Path) else None
     return table
+
+
+def _may_hold_rare(file: TextFile, table: Table, text: PlainText) -> bool:
+    """Whether the text is to be looked through for rare control characters, which no cell of a number or a date has."""
+    head = bytes(text.data[: file.start]), "".join(file.options.missing).encode()
+    unread = table.skipped or file.dialect.read != file.dialect.names
+    return bool(unread) or any(rare_control_in(each) is not None for each in (*head, *texts_of(table.columns)))
 
 
 def _text_file(path: Path, text: PlainText, options: ReadOptions, quotes: bool | None = None) -> TextFile:
     dialect = find_dialect(text.data, str(path), text.options)
     dialect = fitting_dialect(text.data, dialect, str(path)) if quotes is None else replace(dialect, quoted=quotes)
-    note, line = f"{path.name}: {text.how}, {dialect}{text.remark}", 1 + _line_ends(bytes(text.data[: dialect.start]))
+    note, line = f"{path.name}: {text.how}, {dialect}", 1 + _line_ends(bytes(text.data[: dialect.start]))
     known = replace(text.options, encoding=text.how) if text.noun == "line" else options  # a guess is said once
     return TextFile(
         path, path, replace(dialect, start=0), known, dialect.start, line, note, text.noun, text.starts, True, text

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ class Numbers:
         """The cells of some rows."""
         return Numbers(self.values[rows])
 
+    @cached_property
     def complete(self) -> bool:
         """Whether surely no cell is missing; a sum is the quickest way to look."""
         with np.errstate(over="ignore"):
@@ -141,6 +143,7 @@ class Dates:
         """The cells of some rows."""
         return Dates(self.values[rows])
 
+    @cached_property
     def complete(self) -> bool:
         """Whether no cell is missing."""
         return not self.missing().any()
@@ -194,7 +197,7 @@ def sort_of(cells: Cells) -> str:
     """
     if isinstance(cells, Strings):
         return "truth" if len(cells.pool) == 2 and cells.pool.tolist() == ["False", "True"] else "text"
-    if not len(cells) or (not cells.complete() and cells.missing().all()):
+    if not len(cells) or (not cells.complete and cells.missing().all()):
         return "nothing"
     if isinstance(cells, Numbers):
         whole = cells.values.dtype.kind == "i"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 
-from dlkit._cores import default_threads
+from dlkit._cores import default_threads, for_each
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
 from dlkit.reading.cells import EXACT, Array, Cells, Dates, Numbers, Place, Strings, Table, plain_text, strings_of
@@ -207,15 +206,14 @@ def arrow_columns(table: Any, origin: str, *, threads: bool = False) -> dict[str
         threads: Whether to take several columns at a time.
     """
 
-    def convert(name: str, column: Any) -> Cells:
-        return cells_of_arrow(column, name, origin)
+    names, columns = table.column_names, dict[str, Cells]()
 
-    if not threads:
-        return dict(zip(table.column_names, map(convert, table.column_names, table.columns), strict=True))
-    with ThreadPoolExecutor(
-        default_threads()
-    ) as pool:  # Arrow lets go of the interpreter while it looks for equal strings
-        return dict(zip(table.column_names, pool.map(convert, table.column_names, table.columns), strict=True))
+    def convert(place: int) -> None:
+        columns[names[place]] = cells_of_arrow(table.column(place), names[place], origin)
+
+    # Arrow lets go of the interpreter while it looks for equal strings.
+    for_each(convert, len(names), default_threads() if threads else 1)
+    return {name: columns[name] for name in names}
 
 
 def _integers(column: Any) -> Cells:

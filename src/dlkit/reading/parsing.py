@@ -336,9 +336,11 @@ def exceeds_float(values: Array) -> bool:
     """
     if values.dtype.kind != "f":
         return False
+    if not len(values) or max(-values.min(), values.max()) < 2**53:  # not so where some are missing
+        return False
     with np.errstate(invalid="ignore"):
-        largest = np.fmax.reduce(np.abs(values), initial=0.0)
-        return bool(largest >= 2**53) and bool(((np.abs(values) >= 2**53) & (np.abs(values) < 2**64)).any())
+        sizes = np.abs(values)
+        return bool(((sizes >= 2**53) & (sizes < 2**64)).any())
 
 
 def whole_numbers(values: Array) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dlkit._encodings import Buffer
 from dlkit._opening import open_regular, regular
-from dlkit._textfiles import check_text, rare_controls
+from dlkit._textfiles import check_text
 from dlkit.errors import DataError
 from dlkit.reading.bytes import contents, decoded, encoding_of, is_packed, to_utf8, unpacked, without_mark
 from dlkit.reading.excel import is_workbook, read_sheet
@@ -30,7 +30,6 @@ class PlainText:
         options: How to read this text.
         noun: What its rows stand in: "line", or "row" of a sheet.
         starts: The line that each row of a sheet begins in; None where lines count.
-        remark: What else is to be said of it.
     """
 
     data: Buffer
@@ -38,7 +37,6 @@ class PlainText:
     options: ReadOptions
     noun: str = "line"
     starts: list[int] | None = None
-    remark: str = ""
 
 
 def plain_text(source: Path | bytes, options: ReadOptions, origin: str) -> PlainText:
@@ -57,7 +55,7 @@ def plain_text(source: Path | bytes, options: ReadOptions, origin: str) -> Plain
         check_text(source, origin, "a table")
     if options.comment is not None:
         data = b"".join(_without_remarks(bytes(data).splitlines(keepends=True), options))
-    return PlainText(data, encoding, options, remark=rare_controls(data))
+    return PlainText(data, encoding, options)
 
 
 def _sheet(source: Path | bytes, options: ReadOptions, origin: str) -> PlainText | None:
@@ -113,7 +111,7 @@ def plain_copy(path: Path, options: ReadOptions) -> tuple[Path, PlainText]:
         )
         data = contents(path, copy=plain)
     data = without_mark(data)
-    return plain, PlainText(data, name, options, remark=rare_controls(data))
+    return plain, PlainText(data, name, options)
 
 
 def _kept(path: Path, how: tuple[object, ...], pieces: Callable[[], Iterable[bytes]]) -> Path:

@@ -10,8 +10,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from dlkit._cores import for_each
 from dlkit._opening import open_regular
-from dlkit.datasets.files.parallel import for_each
 from dlkit.errors import DataError
 
 __all__ = ["content_keys"]

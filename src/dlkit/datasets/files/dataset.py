@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from dlkit._cores import default_threads
+from dlkit._cores import default_threads, for_each
 from dlkit.datasets.base import Indices, Samples, as_index_tensor, several
 from dlkit.datasets.files.cache import ArrayCache, open_cache
 from dlkit.datasets.files.content import content_keys
 from dlkit.datasets.files.fetching import Fetch, Uneven
 from dlkit.datasets.files.journal import ErrorJournal, handle, skipped_file, tell
 from dlkit.datasets.files.listing import Listing
-from dlkit.datasets.files.parallel import BatchMemory, for_each
+from dlkit.datasets.files.memory import BatchMemory
 from dlkit.errors import ArgumentError, DataError, EmptyBatchError
 from dlkit.reading.cells import Skipped
 from dlkit.reading.classes import check_same

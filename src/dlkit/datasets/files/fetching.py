@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dlkit._cores import for_each
 from dlkit.datasets.base import Row, RowTensor
 from dlkit.datasets.files.cache import ArrayCache
 from dlkit.datasets.files.decoder import Array
 from dlkit.datasets.files.handover import sendable
-from dlkit.datasets.files.parallel import BatchMemory, for_each
+from dlkit.datasets.files.memory import BatchMemory
 from dlkit.datasets.files.settings import FileSettings
 from dlkit.errors import DataError
 

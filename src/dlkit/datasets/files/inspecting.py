@@ -11,11 +11,10 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dlkit._cores import default_threads
+from dlkit._cores import default_threads, for_each
 from dlkit._progress import Bar
 from dlkit._showing import Lines
 from dlkit.datasets.files.dataset import FileDataset
-from dlkit.datasets.files.parallel import for_each
 from dlkit.errors import DataError
 
 __all__ = ["FileInspection", "Seen", "few", "listed", "look", "span"]

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from dlkit._cores import default_threads
+from dlkit._cores import default_threads, for_each
 from dlkit.datasets.files.decoder import Array, read_with_status
 from dlkit.datasets.files.fetching import Fetch, Fetched
 from dlkit.datasets.files.handover import sendable
-from dlkit.datasets.files.parallel import for_each
 from dlkit.datasets.images.decoding import OpenImage
 from dlkit.errors import DataError
 from dlkit.transforms import Preprocessing

@@ -8,8 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dlkit._cores import default_threads
-from dlkit.datasets.files.parallel import for_each
+from dlkit._cores import default_threads, for_each
 from dlkit.datasets.tables._facts import ColumnFacts, date_parts
 from dlkit.datasets.tables._fitting import Reading, read_cells
 from dlkit.datasets.tables._problems import Problem
@@ -196,7 +195,7 @@ def _numbers_of(
     read, bad = read_cells(cells, reading, marks)
     if bad is not None:
         problems.append(unreadable(column.name, column.kind, cells, np.flatnonzero(bad)))
-    absent = read.missing() if column.indicator or not read.complete() else None
+    absent = read.missing() if column.indicator or not read.complete else None
     gaps = absent if absent is not None and absent.any() else None
     numbers = date_parts(read.values) if isinstance(read, Dates) else {"": read.values}
     parts = [_Number(numbers[part.name], part.center, part.scale, part.fill, gaps) for part in column.parts]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlkit._cores import default_threads
 from dlkit.datasets.files.journal import ErrorJournal, handle, tell
-from dlkit.datasets.files.parallel import BatchMemory
+from dlkit.datasets.files.memory import BatchMemory
 from dlkit.datasets.images.fetching import ImageFetch
 from dlkit.datasets.images.settings import ImageSettings
 from dlkit.datasets.tables._problems import Problem

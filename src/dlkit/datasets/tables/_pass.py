@@ -9,8 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dlkit._cores import default_threads
-from dlkit.datasets.files.parallel import for_each
+from dlkit._cores import default_threads, for_each
 from dlkit.datasets.tables._encoding import target_problems, unreadable
 from dlkit.datasets.tables._facts import SAMPLED, SAMPLED_TEXTS, ColumnFacts, RowSample, row_keys
 from dlkit.datasets.tables._fitting import (

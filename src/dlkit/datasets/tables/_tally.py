@@ -66,7 +66,7 @@ class NumberTally:
         self._rest = values[whole:].astype(np.float64)
 
     def _count(self, values: Array) -> None:
-        there = values.astype(np.float64)
+        there = values.astype(np.float64, copy=False)
         with np.errstate(over="ignore"):
             if not math.isfinite(float(there.sum())):
                 there = there[np.isfinite(there)]
@@ -117,11 +117,12 @@ class NumberTally:
 
 def _quantiles(values: Array, shares: Sequence[float]) -> list[float]:
     """As `numpy.quantile` gives them, none of which overflow in between."""
-    places = [share * (len(values) - 1) for share in shares]
-    values = np.partition(values, sorted({around(place) for place in places for around in (math.floor, math.ceil)}))
     results = []
-    for place in places:
-        low, high = float(values[math.floor(place)]), float(values[math.ceil(place)])
-        part = place - math.floor(place)
-        results.append(low + (high - low) * part if part else low)
+    for share in shares:
+        place = share * (len(values) - 1)
+        above = math.ceil(place)
+        values = np.partition(values, above)  # one place at a time: for several, numpy takes five times as long
+        high, part = float(values[above]), place - math.floor(place)
+        low = float(values[:above].max()) if part else high
+        results.append(low + (high - low) * part)
     return results

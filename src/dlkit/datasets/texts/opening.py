@@ -235,7 +235,7 @@ def _places(columns: Sequence[ColumnName], names: Sequence[str], origin: str) ->
 def _text_of(path: Path, options: TextReading) -> tuple[Buffer, str]:
     lenient = options.on_error == "skip"
     data, encoding = to_utf8(contents(path, "a file of texts"), options.encoding, str(path), lenient=lenient)
-    return data, encoding + rare_controls(data)
+    return data, encoding + rare_controls(data, path.name)
 
 
 def _lines(path: Path, options: TextReading) -> tuple[str, str, Items]:

@@ -1,13 +1,9 @@
-"""Threads behind `__getitems__`, and batch memory that is used again once the consumer has let go of it."""
+"""Memory for batches that is used again once the consumer has let go of it."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,61 +14,9 @@ from torch.utils.data import get_worker_info
 
 from dlkit.datasets.files.handover import Pieces, numpy_type
 
-__all__ = ["BatchMemory", "for_each"]
+__all__ = ["BatchMemory"]
 
 Array = npt.NDArray[Any]
-
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
-_making = threading.Lock()
-
-
-def for_each(work: Callable[[int], None], count: int, threads: int) -> None:
-    """Call `work(0)` to `work(count - 1)`, each once, by this thread and `threads - 1` more; wait for all.
-
-    Args:
-        work: Must not draw random numbers, and write only to places of its own.
-        count: How often.
-        threads: 1 runs everything here.
-
-    Raises:
-        Exception: what `work` raised with the lowest number; the numbers after it may not have been run.
-    """
-    if threads <= 1 or count <= 1:
-        for number in range(count):
-            work(number)
-        return
-    left, failures = deque(range(count)), list[tuple[int, BaseException]]()
-
-    def drain() -> None:
-        while not failures:
-            try:
-                number = left.popleft()
-            except IndexError:
-                return
-            try:
-                work(number)
-            except BaseException as error:  # noqa: BLE001  (raised again below, in the calling thread)
-                failures.append((number, error))
-
-    helpers = [_pool(threads - 1).submit(drain) for _ in range(min(threads, count) - 1)]
-    drain()
-    for helper in helpers:
-        helper.result()
-    if failures:
-        raise min(failures, key=lambda failure: failure[0])[1]
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """One pool per process and size: a forked worker would inherit an object whose threads do not exist."""
-    key = (os.getpid(), threads)
-    with _making:
-        if key not in _pools:
-            _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="dlkit-files")
-    return _pools[key]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)
 
 
 class BatchMemory:
