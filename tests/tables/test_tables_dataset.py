@@ -302,7 +302,7 @@ def test_shares_of_classes_and_groups_are_kept() -> None:
 
 
 def test_a_split_names_what_it_does_not_know() -> None:
-    with pytest.raises(ArgumentError, match=r"CSVDataset\.split has no argument 'traget'; do you mean 'target'\?"):
+    with pytest.raises(ArgumentError, match=r"CSVDataset\.split has no argument 'traget'; do you mean 'target'"):
         CSVDataset.split(NUMBERS, traget="y")  # type: ignore[call-arg]
     with pytest.raises(ArgumentError, match=r"has no argument 'spec'"):
         CSVDataset.split(NUMBERS, target="y", spec=None)  # type: ignore[call-arg]
