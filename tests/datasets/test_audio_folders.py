@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,14 +196,41 @@ def test_lengths_are_read_once_and_kept(folder: Path, monkeypatch: pytest.Monkey
     assert part.lengths.tolist() == [part[index][0].shape[1] for index in range(len(part))]
 
 
-def test_split_keeps_people_together_and_crops_at_random_in_training_alone(folder: Path) -> None:
-    ds = AudioFolder(folder, sample_rate=RATE, seconds=0.2, crop="random")
+@pytest.mark.parametrize("options", [{}, {"crop": "random"}])
+def test_split_keeps_people_together_and_crops_at_random_in_training_alone(
+    folder: Path, options: dict[str, Any]
+) -> None:
+    ds = AudioFolder(folder, sample_rate=RATE, seconds=0.2, **options)
     train, rest = ds.split(0.67, group=lambda path: path.name[0])
     assert not {path.name[0] for path in train._paths()} & {path.name[0] for path in rest._paths()}
     assert (train.settings.crop, rest.settings.crop) == ("random", "center")
     assert train.counts.keys() == rest.counts.keys()
     own = ds.split(0.5, transform=[None, None])
     assert [part.settings.crop for part in own] == ["random", "center"]
+    assert [part.draws_random for part in (*train.split(0.5), *rest.split(0.5))] == [True, False, False, False]
+
+
+def test_where_parts_lie_is_said_by_the_caller_by_the_spec_or_by_what_the_part_is_for(
+    folder: Path, tmp_path: Path
+) -> None:
+    for part in ("train", "val"):
+        shutil.copytree(folder, tmp_path / part)
+    middle = AudioPreprocessing(sample_rate=RATE, seconds=0.2)
+    for options, random in (
+        ({"seconds": 0.2}, True),
+        ({"seconds": 0.2, "crop": "center"}, False),
+        ({"transform": middle}, False),
+        ({"transform": dataclasses.replace(middle, augment=VARIED)}, True),
+        ({}, False),
+    ):
+        ds = AudioFolder(tmp_path, **{"sample_rate": RATE, **options})
+        assert [part.settings.random_crop for part in ds.split()] == [random, False], options
+        assert AudioFolder(tmp_path, part="train", **{"sample_rate": RATE, **options}).settings.random_crop == random
+        assert not AudioFolder(tmp_path, part="val", sample_rate=RATE, seconds=0.2).draws_random
+    train, val = AudioFolder(tmp_path, sample_rate=RATE, seconds=0.2).split()
+    longest = int(np.argmax(train.with_transform(AudioPreprocessing(sample_rate=RATE)).lengths))
+    assert torch.equal(val[longest][0], AudioFolder(folder, sample_rate=RATE, seconds=0.2)[longest][0])
+    assert not torch.equal(train[longest][0], train[longest][0])
 
 
 def test_channels_may_stay(folder: Path) -> None:

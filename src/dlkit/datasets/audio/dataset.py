@@ -65,7 +65,7 @@ class AudioDataset(FileDataset):
     @property
     def identity(self) -> str | None:
         known, settings = super().identity, self.settings
-        return None if known is None else of_parts(known, f"{settings.seconds} {settings.crop}")
+        return None if known is None else of_parts(known, f"{settings.seconds} {settings.random_crop}")
 
     @property
     def spec(self) -> AudioPreprocessing | None:

@@ -65,7 +65,9 @@ class AudioFolder(FileFolder, AudioDataset):
         progress: bool = True,
         **options: Unpack[AudioOptions],
     ) -> None:
-        self._open(root, AudioSettings.of("AudioFolder", options), classes, part, progress=progress)
+        settings = AudioSettings.of("AudioFolder", options)
+        settings = settings.for_training() if part == "train" else settings
+        self._open(root, settings, classes, part, progress=progress)
 
 
 class AudioFiles(FileList, AudioDataset):

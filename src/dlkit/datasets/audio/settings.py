@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class AudioOptions(FileOptions, total=False):
     sample_rate: int | None
     mono: bool
     seconds: float | None
-    crop: Literal["center", "random"]
+    crop: Literal["center", "random"] | None
     decoder: Decoder | None
 
 
@@ -46,8 +47,9 @@ class AudioSettings(FileSettings):
         seconds: The length of every sample: of a longer recording a part is cut out, and only that is read and decoded;
             a shorter one is followed by zeros. None gives each its own length: `dlkit.DataLoader` then pads the batch
             to its longest (`PadCollate(dim=-1)`) and, when it shuffles, takes recordings of similar length together.
-        crop: Which part, with `seconds`: "center", or "random" for training, drawn from the batch's stream; `split`
-            keeps "random" for the first part alone.
+        crop: Which part, with `seconds`: "center", or "random", drawn from the batch's stream. None is "random" for
+            training (the first part of a `split`, and `part="train"`), and "center" for all else, as one of
+            `dlkit.transforms` is asked itself. `split` keeps "random" for the first part alone.
         transform: Any callable that makes a tensor of a waveform, float32 [C, T], run one by one in the thread that
             fetches, because it may draw random numbers. One of `dlkit.transforms` draws for a whole batch first
             (`draw(count)`) and is applied to whole batches (`apply(waveforms, numbers)`); where it says `sample_rate`,
@@ -64,7 +66,7 @@ class AudioSettings(FileSettings):
     sample_rate: int | None = 16_000
     mono: bool = True
     seconds: float | None = None
-    crop: Literal["center", "random"] = "center"
+    crop: Literal["center", "random"] | None = None
 
     def __post_init__(self) -> None:
         self._take_from_transform()
@@ -78,7 +80,7 @@ class AudioSettings(FileSettings):
             )
         if not isinstance(self.mono, bool):
             raise ArgumentError(f"mono must be True or False, not {self.mono!r}")
-        if self.crop not in ("center", "random"):
+        if self.crop not in (None, "center", "random"):
             raise ArgumentError(f"crop must be 'center' or 'random', not {self.crop!r}")
         if self.seconds is None:
             if self.crop == "random":
@@ -133,6 +135,15 @@ class AudioSettings(FileSettings):
 
     def _judging(self) -> Self:
         return dataclasses.replace(super()._judging(), crop="center")
+
+    def of_parts(self, count: int, transform: Sequence[Callable[[Any], Any] | None] | None) -> list[Self]:
+        first, *others = super().of_parts(count, transform)
+        return [first.for_training() if others else first, *others]
+
+    def for_training(self) -> Self:
+        """The same for a part that is trained on: at random places, unless `crop` or the transform says where."""
+        said = self.crop is not None or self.length is None or self.draws
+        return self if said else dataclasses.replace(self, crop="random")
 
     def open(self, path: Path) -> OpenAudio:
         """The recording in a file, its header read.
