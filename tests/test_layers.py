@@ -16,7 +16,7 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 LAYERS = """
 _version _cores _near _doors _showing _html errors _bounds _filekinds _textfiles _opening _optional _frames _progress
 storage/files storage/identity storage/arrays storage/strings storage/caches storage/__init__
-_documents _kinds specs/columns specs/table registry
+_documents _kinds specs/columns specs/table registry _torch_layers
 _modes _nested _calling
 _answers _arguments _shapes _layer_errors _encodings
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
@@ -76,7 +76,7 @@ training/forward training/optimizing training/steps training/sharding training/r
 training/closures training/own_steps
 training/judging training/loop training/signals training/handed training/identity training/schedules
 training/probing training/origin training/resuming training/continuing training/together
-training/watching training/reuse_settings training/reuse training/rehearsal training/setup
+training/watching training/summarizing training/reuse_settings training/reuse training/rehearsal training/setup
 training/fitting training/trainer training/__init__
 inference/outputs inference/batches inference/frames inference/filed inference/images inference/sounds
 inference/tables inference/texts inference/inputs

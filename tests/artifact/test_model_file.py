@@ -170,8 +170,8 @@ def two() -> nn.Module:
 
 class TestRefusedToSave:
     def test_a_model_nobody_registered(self, tmp_path: Path) -> None:
-        with pytest.raises(ArgumentError, match=r"Sequential is not registered.*dlkit\.register"):
-            dlkit.save(two(), tmp_path / "m", task="regression", example=torch.zeros(1, 3))
+        with pytest.raises(ArgumentError, match=r"ModuleList is not registered.*dlkit\.register"):
+            dlkit.save(nn.ModuleList(two()), tmp_path / "m", task="regression", example=torch.zeros(1, 3))
 
     def test_classes_or_example_that_are_missing_or_do_not_fit(self, tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match=r'pass classes=\["ant", "bee"\]'):

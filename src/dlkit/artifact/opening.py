@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlkit import registry
+from dlkit import _torch_layers, registry
 from dlkit._calling import call, cast, output_of
 from dlkit.artifact.budget import Budget
 from dlkit.artifact.header import Header, read_header
@@ -136,11 +136,14 @@ def _built(document: Mapping[str, Any], name: str, size: int, tensors: int, *, t
 
 
 def _build(architecture: Mapping[str, Any], *, trust_hub: bool) -> nn.Module:
-    if architecture.get("library") == "registered":
-        import dlkit.models  # noqa: F401  (they register themselves)
+    import dlkit.models  # noqa: F401  (they register themselves)
 
+    if architecture.get("library") == "registered":
         with torch.random.fork_rng(devices=[]):
             return registry.build(architecture)
+    if architecture.get("library") == "torch":
+        with torch.random.fork_rng(devices=[]):
+            return _torch_layers.build(architecture)
     return rebuild(architecture, trust_hub=trust_hub)
 
 

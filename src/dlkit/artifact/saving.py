@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dlkit import _torch_layers
 from dlkit._calling import bare, call, cast, evaluating, output_of
 from dlkit._near import known_arguments
 from dlkit._version import __version__
@@ -51,8 +52,9 @@ def save(
     under its name only when it is whole, and when the model built from it has given that same output.
 
     Args:
-        model: From `dlkit.transfer.create_model`, `dlkit.models`, timm or torchvision through `create_model`, or a
-            class of your own that is registered (`dlkit.register`).
+        model: From `dlkit.transfer.create_model`, `dlkit.models`, timm or torchvision through `create_model`; an
+            `nn.Sequential` of torch's own layers, or one of these; or a class of your own that is registered
+            (`dlkit.register`).
         path: The file; by custom it ends in ".safetensors".
         classes: The classes' names in the order of the outputs. By default those of `preprocessing` or the model.
         preprocessing: How inputs are prepared: a transform of `dlkit.transforms` (augmentation is left out), a table's
@@ -71,7 +73,7 @@ def save(
         The path.
 
     Raises:
-        ArgumentError: the model is not registered, or what it needs is not known.
+        ArgumentError: the model is neither registered nor made of torch's own layers, or what it needs is not known.
         ModelFileError: what was written does not give the same output.
 
     >>> import tempfile; from dlkit.models import SmallConvNet; from dlkit.transforms import for_evaluation
@@ -151,11 +153,7 @@ def describe(
     """
     architecture = getattr(model, "architecture", None)
     if not isinstance(architecture, Mapping):
-        raise ArgumentError(
-            f"{type(model).__name__} is not registered, so a file could not say how to build it again; put "
-            '@dlkit.register("a name") over its class, or over the function that makes it, and make it anew; models '
-            "of timm and torchvision come registered from dlkit.transfer.create_model"
-        )
+        architecture = _torch_layers.describe(model)
     try:
         json.dumps(architecture)
     except (TypeError, ValueError) as error:
