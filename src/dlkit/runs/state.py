@@ -458,10 +458,12 @@ class Run:
                 raise ArgumentError(f"mode must be 'min', 'max' or None, not {mode!r}")
             return mode == "max"
         if monitor not in self.directions:
-            lacks = " (give `fit` validation data)" if monitor.startswith("val_") else ""
+            judged, validates = monitor.startswith("val_"), "val_loss" in self.directions
+            lacks = " (give `fit` validation data)" if judged and not validates else ""
             there = sorted(self.directions)
             near = f"there are {', '.join(there)}" if lacks else hint(monitor, there, has="there are")
-            raise ArgumentError(f"nothing measures {monitor!r}{lacks}; {near}")
+            own = " What an eval_step returns needs mode='max' or mode='min'" if judged and validates else ""
+            raise ArgumentError(f"nothing measures {monitor!r}{lacks}; {near}{own}")
         direction = self.directions[monitor]
         if direction is None:
             raise ArgumentError(f"{monitor!r} does not say whether more is better; pass mode='max' or mode='min'")

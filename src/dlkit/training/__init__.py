@@ -9,6 +9,7 @@ from dlkit.runs.history import History
 from dlkit.runs.state import Cursor, Run
 from dlkit.training.rehearsal import LearningRateCurve
 from dlkit.training.reuse_settings import ReuseFeatures
+from dlkit.training.summarizing import Summary
 from dlkit.training.trainer import Trainer
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "LearningRateCurve",
     "ReuseFeatures",
     "Run",
+    "Summary",
     "Trainer",
     "load_checkpoint",
 ]

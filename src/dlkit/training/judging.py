@@ -28,6 +28,7 @@ from dlkit.training.batches import on_device, to_device
 from dlkit.training.counting import Averaging, samples_of
 from dlkit.training.dealing import InTurns, to_send
 from dlkit.training.forward import Forward
+from dlkit.training.own_evaluation import OwnEvaluation
 from dlkit.training.sources import Source, source_of
 from dlkit.training.units import Unit
 
@@ -42,10 +43,13 @@ class Judge:
         forward: Model and loss.
         metrics: The user's.
         channels_last: Whether images are given to the model in that order.
+        own: What the user does with a batch in the place of model, loss and metrics.
     """
 
-    def __init__(self, run: Run, forward: Forward, metrics: Metrics, *, channels_last: bool) -> None:
-        self.run, self.forward, self.metrics = run, forward, metrics
+    def __init__(
+        self, run: Run, forward: Forward, metrics: Metrics, *, channels_last: bool, own: OwnEvaluation | None = None
+    ) -> None:
+        self.run, self.forward, self.metrics, self.own = run, forward, metrics, own
         self._channels_last = channels_last
 
     def prepare(self, batches: Iterable[Any]) -> Iterable[Any]:
@@ -124,7 +128,8 @@ class Judge:
         self.metrics.reset()
         look = _Look(self, unit, counted)
         with contextlib.ExitStack() as modes, torch.no_grad():
-            for module in (self._module(), *self.forward.loss_modules):  # what a loss remembers is not of this data
+            # What a loss remembers is not of this data; the user's own evaluation may call the trained model as well.
+            for module in (self._module(), self.run.model, *self.forward.loss_modules):
                 modes.enter_context(in_mode(module, training=False))
             turns = InTurns(self.run, lambda mine: self.prepare(batches(mine)), look)
             for number, (own, found) in enumerate(turns):
@@ -145,7 +150,17 @@ class Judge:
         if done == 0:
             raise TrainingError("the loader for the evaluation yielded no batch; is its dataset empty?")
         measured = self.metrics.compute(put_together=look.by_states)
-        return {"loss": float("nan"), **meter.mean(), **measured}  # NaN where every target is ignored
+        ignored = {} if self.own is not None else {"loss": float("nan")}  # where every target is
+        return {**ignored, **meter.mean(), **measured}
+
+    def look(self, batch: Any) -> Any:
+        """The model's output for a batch, in evaluation mode; nothing else of the run changes.
+
+        Args:
+            batch: On the device.
+        """
+        with self._apart(self.run.seed), in_mode(self.run.model, training=False), torch.no_grad():
+            return self.forward.output(as_input(self.run.model, *split(batch)), self.run.model)
 
     def _by_states(self, largest: int, *, said: bool) -> bool:
         """Whether outputs are so large that it is the states of torchmetrics' objects that are put together."""
@@ -288,6 +303,9 @@ class _Look:
             return None
         forward, metrics = self._judge.forward, self._judge.metrics
         self._judge.start_stream(number)
+        if self._judge.own is not None:
+            values, count = self._measured(self._judge.own, number, batch)
+            return _Found(values if self._alone else to_send(values), count, None, "", None, False)
         try:
             loss, output, target = forward(batch, self._judge._module())
             (count, unit), told = self._counted.seen(batch), None
@@ -307,6 +325,15 @@ class _Look:
         known = forward.counting.known
         found: _Found = to_send(_Found(loss, count, unit, "" if known else counting.told(batch), told, shows))
         return found
+
+    def _measured(self, own: OwnEvaluation, number: int, batch: Any) -> tuple[Any, Any]:
+        """What the user's own evaluation says of a batch, and what the batch counts."""
+        try:
+            values, count = own(self._judge.run, batch)
+        except Exception as error:
+            locate(error, f"batch {number + 1} of the evaluation")
+            raise
+        return values, count
 
     def show(self, number: int, told: Told) -> None:
         """Show a batch to the metrics that are objects, which may draw random numbers.

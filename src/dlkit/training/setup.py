@@ -34,13 +34,14 @@ __all__ = [
 ]
 
 
-def check_kinds(model: Any, loss: Any, step: Any) -> None:
+def check_kinds(model: Any, loss: Any, step: Any, eval_step: Any) -> None:
     """Refuse a model, a loss or a step that is a class, a name, or something else that cannot be called.
 
     Args:
         model: As given to the Trainer.
         loss: As given to the Trainer.
         step: As given to the Trainer.
+        eval_step: As given to the Trainer.
     """
     instance("model", model, nn.Module, "a torch.nn.Module")
     if isinstance(loss, type):
@@ -49,6 +50,8 @@ def check_kinds(model: Any, loss: Any, step: Any) -> None:
         callable_object("loss", loss, "loss(output, target), or None when the model returns it")
     if step is not None:
         callable_object("step", step, "step(run, batch) or step(run)")
+    if eval_step is not None:
+        callable_object("eval_step", eval_step, "eval_step(run, batch)")
 
 
 def optimizers_of(optim: Any) -> dict[str, Optimizer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from dlkit import rng
 from dlkit._arguments import switch, whole_number
 from dlkit._calling import bare
 from dlkit._devices import pick_device
+from dlkit._html import facts
 from dlkit._near import known_arguments
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.progress import Progress
@@ -33,9 +35,11 @@ from dlkit.training.fitting import Fitting, Request
 from dlkit.training.forward import Forward
 from dlkit.training.judging import Judge
 from dlkit.training.origin import Origin
+from dlkit.training.own_evaluation import OwnEvaluation
 from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.sharding import check_shardable
 from dlkit.training.sources import Source, source_of
+from dlkit.training.summarizing import Summary, summarize
 
 __all__ = ["Trainer"]
 
@@ -75,6 +79,10 @@ class Trainer:
         step: `step(run, batch)` takes over the step: it runs backward and the optimizers in `run.optimizers` itself,
             and returns a scalar tensor, or a dict of named ones, to be shown. With `accumulate` and in several
             processes it is `step(run)`, and `run.backward(loss_of)` goes over the batches, see `Run.backward`.
+        eval_step: `eval_step(run, batch)` takes over what happens with a batch of an evaluation, for models whose worth
+            is not a loss and metrics of one output (detectors, GANs): it calls `run.eval_model`, which is in evaluation
+            mode, without gradients, and returns a number, or a dict of named ones. Their means over all samples (or
+            what `count` says) are `val_loss`, or `val_<name>`; a callback that watches one needs its `mode`.
         reuse_features: Whether a frozen part of the model computes its features once per sample, and not once per
             epoch, wherever that is exact; `ReuseFeatures(views=4)` stores random views where images are augmented.
         seed: What all randomness of the training is derived from. The model's first weights are drawn before, by you.
@@ -110,11 +118,12 @@ class Trainer:
         count: Callable[[Any], Any] | None = None,
         compile: bool = False,  # noqa: A002  (torch's own name for it)
         step: Callable[..., Any] | None = None,
+        eval_step: Callable[[Run, Any], Any] | None = None,
         reuse_features: bool | ReuseFeatures = True,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        setup.check_kinds(model, loss, step)
+        setup.check_kinds(model, loss, step, eval_step)
         accumulate, seed = whole_number("accumulate", accumulate, least=1), whole_number("seed", seed)
         compile, progress = switch("compile", compile), switch("progress", progress)  # noqa: A001
         progress = progress and World.of_environment().leads
@@ -127,9 +136,13 @@ class Trainer:
         called: Any = model if model is not self.model else (torch.compile(self.model) if compile else self.model)
         setup.check(self.model, optimizers, accumulate, step, precision, compile)
         self.metrics = Metrics(metrics, loss=loss)
+        if eval_step is not None and len(self.metrics):
+            raise ArgumentError(
+                "an eval_step measures itself: let it return the metrics as named numbers, and leave metrics= out"
+            )
         self.callbacks = [*setup.schedule(scheduler), *own, *([Progress()] if progress else [])]
         setup.check_callbacks(self.callbacks, step, optimizers)
-        others = {"step": step, **self.metrics.objects}
+        others = {"step": step, "eval_step": eval_step, **self.metrics.objects}
         loss, parts = setup.parts_on_device(loss, others, self.model, self.device)
         self._forward = Forward(called, loss, precision=precision, device=self.device, count=count)
         modules = (part for name, part in parts.items() if name.partition(".")[0] == "loss")
@@ -146,8 +159,34 @@ class Trainer:
             self.run.scaler = torch.amp.GradScaler(self.device.type)
         views = {} if reuse is None or reuse.views is None else {"stored views": reuse.views}
         origin = Origin(self.run, self.callbacks, loss=loss, step=step, precision=precision, **views)
-        self._judge = Judge(self.run, self._forward, self.metrics, channels_last=is_channels_last(self.model))
+        measures = None if eval_step is None else OwnEvaluation(eval_step, count)
+        self._judge = Judge(
+            self.run, self._forward, self.metrics, channels_last=is_channels_last(self.model), own=measures
+        )
         self._fitting = Fitting(self.run, self._judge, origin, step=step, count=count, reuse=reuse)
+
+    def __repr__(self) -> str:
+        return f"Trainer({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return facts("Trainer", self._facts()) + self.history._repr_html_()
+
+    def _facts(self) -> dict[str, object]:
+        """What it trains and how far it is, in a few words each."""
+        parameters = list(self.model.parameters())
+        learn, loss = sum(each.numel() for each in parameters if each.requires_grad), self._forward.loss
+        return {
+            "model": f"{type(self.model).__name__} of {sum(each.numel() for each in parameters):,} parameters",
+            "learning": f"{learn:,}",
+            "loss": "of the model" if loss is None else getattr(loss, "__name__", type(loss).__name__),
+            "optimizer": ", ".join(
+                f"{type(each).__name__} at {each.param_groups[0]['lr']:.3g}" for each in self.run.optimizers.values()
+            ),
+            "metrics": ", ".join(self.metrics) or "none",
+            "device": self.device.type,
+            "epoch": self.run.epoch,
+            "step": self.run.step,
+        }
 
     @property
     def history(self) -> History:
@@ -336,6 +375,28 @@ class Trainer:
         return rehearsal.lr_find(
             self.run, self._fitting.step([]), self._judge.prepare(batches), start=start, end=end, steps=steps
         )
+
+    def summary(self, data: Any = None, *, depth: int = 3) -> Summary:
+        """The layers of the model with the shapes they give, their parameters, and whether these learn.
+
+        Args:
+            data: Anything `fit` takes; the model runs once, in evaluation mode, on its first batch. None: no shapes.
+            depth: How deep modules inside modules are listed; those below are counted to the last one listed.
+
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        >>> trainer = Trainer(model, nn.MSELoss(), torch.optim.SGD(model.parameters(), 0.1), device="cpu")
+        >>> print(trainer.summary([(torch.zeros(4, 2), torch.zeros(4, 3))]))
+        layer       output          parameters  learns
+        Sequential  [4, 3] float32
+        0: Linear   [4, 3] float32           9  yes
+        1: ReLU     [4, 3] float32
+        9 parameters, 9 learn, 0 do not; 0.0 MB
+        """
+        run = None
+        if data is not None:
+            (batch,) = self._judge.prepare(rehearsal.first_batches(source_of(data, self.run.seed), 1))
+            run = functools.partial(self._judge.look, batch)
+        return summarize(self.model, run, depth=whole_number("depth", depth, least=1))
 
     def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the model into one file that predicts anywhere, see `dlkit.save`.
