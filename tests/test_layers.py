@@ -74,7 +74,8 @@ training/meaning training/units training/batches training/counting training/deal
 training/summing training/exchanging
 training/forward training/optimizing training/steps training/sharding training/rounds
 training/closures training/own_steps
-training/own_evaluation training/judging training/loop training/signals training/handed training/identity training/schedules
+training/own_evaluation
+training/judging training/loop training/signals training/handed training/identity training/schedules
 training/probing training/origin training/resuming training/continuing training/together
 training/watching training/summarizing training/reuse_settings training/reuse training/rehearsal training/setup
 training/fitting training/trainer training/__init__
