@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import dlkit
@@ -206,6 +208,30 @@ def test_what_is_said_counts_for_texts_in_frames_too(tmp_path, form):
         assert column(CSVDataset(source, decimal=",", streaming=True, **options), "a")[0] == 1234
     with pytest.raises(DataError, match=r"'1,5' in column 'a' contradicts decimal='\.'"):
         CSVDataset(frame.assign(a=["1,5", "2,5"] * 6), decimal=".", **options)
+
+
+@given(cells=st.lists(st.tuples(st.integers(-99999, 99999), st.booleans()), min_size=1, max_size=20))
+def test_a_number_beside_texts_with_decimal_commas_is_that_number(cells):
+    """1.234 beside "2,5" in a DataFrame was read as the text "1.234", a thousand."""
+    numbers = [*(cell / 1000 for cell, _ in cells), 2.5, 0.75]
+    texts = [*(text for _, text in cells), True, True]
+    written = [f"{n:.3f}".replace(".", ",") if text else n for n, text in zip(numbers, texts, strict=True)]
+    frame = pd.DataFrame({"a": pd.Series(written, dtype=object)})
+    data = CSVDataset(frame, numeric="a", scale="none")
+    assert column(data, "a") == pytest.approx(numbers)
+    assert column(CSVDataset(frame, spec=data.spec), "a") == pytest.approx(numbers)
+
+
+def test_numbers_of_a_sheet_have_a_point_whatever_was_trained_on(tmp_path):
+    path = write(tmp_path / "t.csv", "a;y\n" + "".join(f"{i % 50},{i % 9 + 1}5;{i % 2}\n" for i in range(60)))
+    train = CSVDataset(path, target="y", scale="none")
+    pd.DataFrame({"a": [1.234, 2.345]}).to_excel(tmp_path / "t.xlsx", index=False)
+    assert column(CSVDataset(tmp_path / "t.xlsx", spec=train.spec), "a") == pytest.approx([1.234, 2.345])
+    with pytest.raises(ArgumentError, match=r"decimal=',' has no effect on .*numbers such as 1\.234"):
+        CSVDataset(tmp_path / "t.xlsx", decimal=",")
+    pd.DataFrame({"a": [1.234, "2,5"]}).to_excel(tmp_path / "t.xlsx", index=False)
+    with pytest.raises(DataError, match="two decimal marks"):
+        CSVDataset(tmp_path / "t.xlsx", numeric="a", scale="none")
 
 
 @both

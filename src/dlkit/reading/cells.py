@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -158,17 +158,24 @@ class Strings:
     """A column of text as read, blanks and missing marks included: codes into a pool, -1 where absent.
 
     A string stands in the pool once; or, in long columns where surely all differ, once per row.
+
+    Attributes:
+        codes: int32 [N].
+        pool: The strings.
+        typed: The places in the pool of strings that were numbers beside text, whose mark is a point whatever the mark
+            of the others is; the same string may stand there as text, too.
     """
 
     codes: Array
     pool: PackedStrings
+    typed: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def take(self, rows: Array) -> Strings:
         """The cells of some rows, with the same pool."""
-        return Strings(self.codes[rows], self.pool)
+        return replace(self, codes=self.codes[rows])
 
     def counts(self) -> Array:
         """How often each string of the pool occurs, as int64 [len(pool)]."""

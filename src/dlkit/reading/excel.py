@@ -32,12 +32,14 @@ class Sheet:
         content: The text; a row of the sheet is a record of it, an empty one a blank line.
         note: What was read.
         starts: The line of the text that each row of the sheet begins in.
+        fraction: The first number with a fraction, which has a point in the text; "" where all are whole.
     """
 
     def __init__(self, note: str) -> None:
         self.content = b""
         self.note = note
         self.starts: list[int] = []
+        self.fraction = ""
 
 
 def is_workbook(file: IO[bytes]) -> bool:
@@ -157,6 +159,7 @@ def _write(sheet: Any, found: Sheet, skip_rows: int, origin: str) -> None:
     for cells in rows:
         found.starts.append(line)
         if cells:
+            found.fraction = found.fraction or next((str(cell) for cell in cells if _has_fraction(cell)), "")
             shown = [_text(cell) for cell in cells]
             writer.writerow([*shown, *[""] * (width - len(cells))])
             line += sum(cell.count("\n") for cell in shown)
@@ -171,6 +174,10 @@ def _trimmed(row: tuple[Any, ...]) -> tuple[Any, ...]:
     while end and row[end - 1] is None:
         end -= 1
     return row[:end]
+
+
+def _has_fraction(cell: Any) -> bool:
+    return isinstance(cell, float) and not cell.is_integer()
 
 
 def _text(cell: Any) -> str:

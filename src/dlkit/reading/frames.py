@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def cells_of_values(values: Sequence[Any]) -> Cells:
         return Numbers(np.array([np.nan if value is None else value for value in cells], dtype=np.float64))
     if all(isinstance(value, date | np.datetime64) for value in there):
         return Dates(np.array([_moment(value) for value in cells], dtype="datetime64[us]"))
-    return strings_of(None if value is None else plain_text(_as_iso(value)) for value in cells)
+    return _mixed(None if value is None else _as_iso(value) for value in cells)
 
 
 def _as_iso(value: Any) -> Any:
@@ -142,7 +143,20 @@ def _objects(series: Any, name: str) -> Cells:
             f"column {name!r} of the DataFrame holds cells of type {', '.join(sorted(odd))}; "
             "cells must be numbers, text, booleans or dates: spread them over columns or join them to text first"
         )
-    return strings_of(None if absent else plain_text(value) for value, absent in zip(values, missing, strict=True))
+    return _mixed(None if absent else value for value, absent in zip(values, missing, strict=True))
+
+
+def _mixed(values: Iterable[Any]) -> Strings:
+    """Cells of any type as text; a number among them stays that number, however the texts beside it are written."""
+    index: dict[tuple[str, bool], int] = {}
+    codes = [
+        -1
+        if value is None
+        else index.setdefault((text := plain_text(value), isinstance(value, Number) and "." in text), len(index))
+        for value in values
+    ]
+    typed = frozenset(place for place, (_, number) in enumerate(index) if number)
+    return Strings(np.array(codes, dtype=np.int32), PackedStrings.of(text for text, _ in index), typed)
 
 
 def _whole(values: Array) -> Cells:

@@ -307,6 +307,8 @@ def as_numbers(cells: Strings, form: str, missing: Collection[str]) -> tuple[Num
     parse: Callable[[str], Any] = truth_of if form == "boolean" else lambda text: parse_number(text, form)
     texts = present(cells.pool.tolist(), missing)
     parsed = [None if text is None else parse(text) for text in texts]
+    for place in cells.typed if form != "boolean" else ():
+        parsed[place] = parse_number(texts[place] or "", "plain")
     bad = np.array([value is None and text is not None for value, text in zip(parsed, texts, strict=True)], dtype=bool)
     used = cells.counts() > 0
     whole = all(type(value) is int and abs(value) < 1 << 63 for value, use in zip(parsed, used, strict=True) if use)

@@ -66,6 +66,11 @@ def _sheet(source: Path | bytes, options: ReadOptions, origin: str) -> PlainText
             return None
         options.refuse(("encoding", "separator"), f"{origin} (Excel)", "its cells are no text file: leave it out")
         sheet = read_sheet(file, origin, options.sheet, options.skip_rows)
+    if sheet.fraction:  # whatever is trained on or written beside it, this number has a point
+        if options.said_decimal == ",":
+            way = f"the sheet holds numbers such as {sheet.fraction}, which have types: leave it out"
+            options.refuse(("decimal", "thousands"), f"{origin} (Excel)", way)
+        options = replace(options, decimal=".")
     options = replace(options, separator=",", encoding="utf-8")
     data = sheet.content
     if options.comment is not None:

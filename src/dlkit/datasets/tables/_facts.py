@@ -43,12 +43,19 @@ class TextFacts:
         missing: Rows without text.
         counts: Rows per value; of a sample of the rows where there are `more`.
         more: Whether there are more values than are counted.
+        typed: Those of them that were numbers, which tell nothing of how the others are written.
     """
 
     rows: int
     missing: int
     counts: dict[str, int]
     more: bool = False
+    typed: frozenset[str] = frozenset()
+
+    @property
+    def written(self) -> dict[str, int]:
+        """The counts without the typed ones."""
+        return {text: count for text, count in self.counts.items() if text not in self.typed}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +191,7 @@ class ColumnFacts:
         self.rows = self.empty = 0
         self._most = math.inf if countless else MOST_VALUES
         self._counts: dict[str, int] = {}
+        self._typed: frozenset[str] = frozenset()
         self.more = False
         self._without = 0
         self._numbers = NumberTally()
@@ -233,6 +241,7 @@ class ColumnFacts:
                     self._counts[text] = self._counts.get(text, 0) + count
                     self.more = len(self._counts) > self._most
         self._without += len(cells) - there
+        self._typed |= {text for place in cells.typed if (text := texts[place]) is not None}
         return np.array([*texts, None], dtype=object)[cells.codes[chosen]]
 
     def add(self, cells: Cells | None, chosen: Array) -> None:
@@ -269,7 +278,7 @@ class ColumnFacts:
         counts = self._counts
         if self.more:
             counts = dict(Counter(text for text in self._texts.values(self.name).tolist() if text is not None))
-        return TextFacts(rows=self.rows, missing=self._without, counts=counts, more=self.more)
+        return TextFacts(rows=self.rows, missing=self._without, counts=counts, more=self.more, typed=self._typed)
 
     def numbers(self, *, spread: bool = False) -> NumberFacts:
         """What was counted of numbers.

@@ -195,7 +195,9 @@ def reading_of(
         return Reading("text")
     if not {"text", "truth"} & set(sorts):
         return Reading("date", "ISO8601") if {"date", "time"} & set(sorts) else Reading("number")
-    values = list(text.counts)
+    values = list(text.written)
+    if text.typed and not values:
+        return Reading("number")
     if forced != "date" and not text.more and boolean_words(values):
         return Reading("boolean", "boolean")
     if forced != "date" and (form := number_format(values, decimal)) is not None:
@@ -209,8 +211,9 @@ def reading_of(
         form = number_format([value.lstrip("0") or "0" for value in values], decimal)
         form = form or under_mark("plain", decimal)
         # Single bad cells are for the policy.
-        return Reading("number", form) if any(parse_number(v, form) is not None for v in values) else Reading("text")
-    counts = {value: text.counts[value] for value in sorted(values)}
+        some = any(parse_number(value, form) is not None for value in text.counts)
+        return Reading("number", form) if some else Reading("text")
+    counts = {value: text.counts[value] for value in sorted(text.counts)}
     form = mostly_numbers(counts, decimal) if forced is None else number_format(values, decimal)
     return Reading("text") if form is None else Reading("number", form)
 

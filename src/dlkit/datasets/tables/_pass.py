@@ -290,7 +290,7 @@ class Pass:
         seen, readings = MarksSeen(self.settings.read), self.known.all_readings()
         numbers = [facts for facts in columns if facts.name in readings and readings[facts.name].kind == "number"]
         for facts in numbers:
-            seen.add(facts.name, facts.texts().counts)
+            seen.add(facts.name, facts.texts().written)
         if self._fits_a_spec and not self.decimal.typed and not self.decimal.sign and seen.commas:
             for facts in numbers:
                 seen.add_point(facts.name, facts.fraction())

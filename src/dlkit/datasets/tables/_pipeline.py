@@ -159,7 +159,7 @@ class Applying(Pass):
     def _reading(self, facts: ColumnFacts) -> Reading:
         column = self._columns[facts.name]
         if isinstance(column, NumberColumn):
-            return reading_in_file(column, facts.texts().counts, facts.decimal)
+            return reading_in_file(column, facts.texts().written, facts.decimal)
         return Reading("text")
 
     def _images(self) -> Iterable[str]:

@@ -242,7 +242,7 @@ def readings_in_file(target: Target, facts: Sequence[TargetFacts]) -> tuple[Read
         return (Reading("text"),)
     readings = []
     for place, column in enumerate(facts):
-        form, texts = target.form(place), column.texts().counts
+        form, texts = target.form(place), column.texts().written
         if texts:
             truth = {text.lower() for text in texts} <= {"false", "true"}
             form = "boolean" if truth else fitting_form(texts, form, column.decimal)
