@@ -49,7 +49,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import dlkit
-from dlkit.datasets import TextDataset
+from dlkit.datasets import CSVDataset, TextDataset
 from dlkit.recipes import read_data, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,9 +136,10 @@ def prepared(frame: pd.DataFrame, target: str, drop: list[str], largest: int) ->
 
 def with_dlkit(arch: str | None) -> Callable[[pd.DataFrame, pd.DataFrame, str], Any]:
     def predict(seen: pd.DataFrame, new: pd.DataFrame, target: str) -> Any:
+        data = read_data(seen, target=target, fractions=(0.85, 0.15))
+        data = dataclasses.replace(data, test=CSVDataset(new, spec=data.train.spec))  # judges, and is never looked at
         with tempfile.TemporaryDirectory() as folder:
-            options: dict[str, Any] = {"target": target, "fractions": (0.85, 0.15), "device": "cpu", "progress": False}
-            trained = train(seen, arch=arch, out=folder, **options)
+            trained = train(data, arch=arch, out=folder, device="cpu", progress=False)
             found = dlkit.load(trained.path).predict(new.drop(columns=target), progress=False)
         return found["prediction"] if "prediction" in found else found[target]
 

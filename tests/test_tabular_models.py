@@ -181,6 +181,15 @@ def test_its_bins_are_quantiles_of_the_rows_it_was_given_alone() -> None:
     assert other.most.tolist() == [[4, 0, 0, 0]]  # two values: one interval
 
 
+def test_intervals_that_a_frequent_value_leaves_over_go_to_the_rare_ones() -> None:
+    x = np.concatenate([np.zeros(950), np.arange(1, 51)])
+    ds = CSVDataset(pd.DataFrame({"x": x, "y": x % 7}), target="y")
+    numbers = TabularEnsemble.for_data(ds, bins=16).numbers
+    assert numbers is not None
+    assert int((numbers.most > 0).sum()) == 16
+    assert float(numbers.step.max()) < float(numbers.step.sum()) / 2
+
+
 def test_it_predicts_from_its_file_and_as_onnx_what_it_predicted(tmp_path: Path) -> None:
     ort = pytest.importorskip("onnxruntime")
     ds, model = small()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dlkit._doors import missing
 from dlkit.models.audio import AudioClassifier
+from dlkit.models.blend import TabularBlend
 from dlkit.models.convnet import SmallConvNet
 from dlkit.models.ensemble import TabularEnsemble
 from dlkit.models.tabular import TabularMLP
@@ -17,6 +18,7 @@ from dlkit.models.trees import TabularTrees
 __all__ = [
     "AudioClassifier",
     "SmallConvNet",
+    "TabularBlend",
     "TabularEnsemble",
     "TabularMLP",
     "TabularTrees",

@@ -243,8 +243,7 @@ class _Numbers(nn.Module):
             width = third - first if third > first else spread / 2
             self.mid[place], self.scale[place] = mid, 1 / width if width > 0 else 0
             clipped = _clipped((column - float(self.mid[place])) * float(self.scale[place]))
-            ends = torch.quantile(clipped, torch.linspace(0, 1, bins + 1, dtype=column.dtype)).float().unique()
-            ends = ends if len(ends) > 1 else torch.stack([ends[0] - 0.5, ends[0] + 0.5])
+            ends = _ends(clipped, bins)
             count = len(ends) - 1
             # A number with fewer different values has fewer intervals; the others stay at zero.
             self.begin[place], self.step[place], self.least[place], self.most[place] = 0, 1, 0, 0
@@ -269,6 +268,21 @@ class _Numbers(nn.Module):
         reach = torch.minimum(torch.maximum((scaled - self.begin) / self.step, self.least), self.most)
         pieces = torch.bmm(reach.transpose(0, 1), self.weight).transpose(0, 1)
         return (pieces + scaled * self.slope + self.bias).flatten(1)
+
+
+def _ends(values: Tensor, bins: int) -> Tensor:
+    """Where the intervals of a number end, at most `bins` of them, in rising order.
+
+    Where one value takes several quantiles (no capital gain, in nine of ten rows), the intervals that it leaves over go
+    to the other values, evenly: they are rare, but may tell most.
+    """
+    ends = torch.quantile(values, torch.linspace(0, 1, bins + 1, dtype=values.dtype)).float().unique()
+    others = values.float().unique()
+    others, left = others[~torch.isin(others, ends)], bins + 1 - len(ends)
+    if len(others) > left:
+        others = others[torch.linspace(0, len(others) - 1, left).round().long()]
+    ends = torch.cat([ends, others]).unique()
+    return ends if len(ends) > 1 else torch.stack([ends[0] - 0.5, ends[0] + 0.5])
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -86,13 +86,15 @@ class TabularTrees(nn.Module):
         self.register_buffer("sets", torch.zeros(sets, _CODES + FIRST, dtype=torch.int64))
         for name, size in (("threshold", nodes), ("value", nodes), ("baseline", outputs)):
             self.register_buffer(name, torch.zeros(size))
+        # The arrays may come from anywhere.
+        self.register_load_state_dict_post_hook(_check)  # type: ignore[no-untyped-call]
 
     @classmethod
-    def for_data(cls, train: Any, *, seed: int = 0, **settings: Any) -> Self:
+    def for_data(cls, *parts: Any, seed: int = 0, **settings: Any) -> Self:
         """Fit trees on training rows.
 
         Args:
-            train: A labelled `CSVDataset` in memory: the training part alone.
+            *parts: A labelled `CSVDataset` in memory, the training part alone; or several with one spec.
             seed: For the rows that scikit-learn sets aside where it decides itself when to stop.
             **settings: Of scikit-learn's `HistGradientBoostingClassifier` or `Regressor`; its defaults without any.
 
@@ -100,29 +102,19 @@ class TabularTrees(nn.Module):
             ArgumentError: it is a stream, has no target, or cannot be learnt by this model.
             MissingExtraError: scikit-learn is not installed.
         """
-        empty, targets = cls(train.spec), getattr(train, "targets", None)
-        if targets is None or not len(targets):
+        empty = cls(parts[0].spec)
+        if any(getattr(part, "targets", None) is None for part in parts) or not sum(map(len, parts)):
             raise ArgumentError("the training data has no rows with targets to fit trees on")
-        rows = empty.features(train.numeric, None if train.categorical is None else train.categorical.long())
+        targets, numeric, codes = (_joined(parts, name) for name in ("targets", "numeric", "categorical"))
+        assert targets is not None
+        rows = empty.features(numeric, None if codes is None else codes.long())
         settings |= {"categorical_features": list(range(len(empty.few))) or None, "random_state": seed}
         fitted = [_fitted(rows, each, empty.spec, settings) for each in _columns(targets, empty.spec)]
         arrays, depth = _arrays(fitted, len(empty.few), len(empty.baseline))
         shape = {"nodes": len(arrays["value"]), "trees": len(arrays["root"]), "sets": len(arrays["sets"])}
-        model = cls(train.spec, depth=depth, **shape)
+        model = cls(empty.spec, depth=depth, **shape)
         model.load_state_dict({name: torch.from_numpy(values) for name, values in arrays.items()})
         return model.eval()
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take arrays that may come from anywhere: they are checked.
-
-        Args:
-            state_dict: Of such a model.
-            strict: See torch.
-            assign: See torch.
-        """
-        done = super().load_state_dict(state_dict, strict, assign)
-        _check(self)
-        return done
 
     def features(self, numeric: Tensor | None, categorical: Tensor | None) -> Tensor:
         """What the trees look at: categories of few values, numbers, and those of many; NaN for what is missing.
@@ -185,6 +177,10 @@ def _flags(spec: TableSpec) -> list[tuple[int, int]]:
             found += [(each, place + count - 1) for each in range(place, place + count - 1)]
         place += count
     return found
+
+
+def _joined(parts: Sequence[Any], name: str) -> Tensor | None:
+    return None if getattr(parts[0], name) is None else torch.cat([getattr(part, name) for part in parts])
 
 
 def _columns(targets: Tensor, spec: TableSpec) -> list[Array]:
@@ -279,7 +275,7 @@ def _set(bits: Array, seen: Array) -> Array:
     return chosen
 
 
-def _check(model: TabularTrees) -> None:
+def _check(model: TabularTrees, loaded: Any) -> None:
     """What was loaded may come from anywhere: each way down ends at a leaf, and points to what there is."""
     count, here = len(model.value), torch.arange(len(model.value), device=model.value.device)
     features = len(model.few) + len(model.many) + len(model.spec.numeric_features)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
 
 from dlkit._near import hint
+from dlkit._optional import install_line, require
 from dlkit.errors import ArgumentError
 from dlkit.models import (
+    TabularBlend,
     TabularEnsemble,
     TabularMLP,
     TabularTrees,
@@ -42,6 +46,28 @@ def _ensemble(data: Data, wish: Wish, **settings: Any) -> Choice:
     )
 
 
+def _blend(data: Data, wish: Wish, **settings: Any) -> Choice:
+    """The ensemble, and trees whose share in the mean the validation part chooses; `bench/defaults.py` measures it."""
+    require("sklearn", extra="boosting")  # now, and not when the training is over
+    choice = _ensemble(data, wish, **settings)
+    weights = _boosting_weights(data, wish)
+
+    def finish(model: nn.Module) -> tuple[nn.Module, str]:
+        assert isinstance(model, TabularEnsemble)
+        trees = TabularTrees.for_data(data.train, seed=wish.seed, **weights)
+        blend = TabularBlend.of(model, trees, data.val, choice.loss)
+        if data.test is not None and blend.share:
+            trees = TabularTrees.for_data(data.train, data.val, seed=wish.seed, **weights)
+            blend = TabularBlend.joined(model, trees, blend.share)
+        return blend, f"trees count {blend.share:.0%} in the mean with the networks: chosen on the validation part"
+
+    why = [
+        *choice.why,
+        "and TabularTrees, scikit-learn's HistGradientBoosting with its own settings, once it is trained",
+    ]
+    return dataclasses.replace(choice, arch="blend", why=why, finish=finish)
+
+
 def _decaying(model: nn.Module, lr: float) -> list[dict[str, Any]]:
     """Weights, which decay, and biases, which do not."""
     biases = [value for name, value in model.named_parameters() if name.endswith("bias")]
@@ -66,9 +92,15 @@ def _mlp(data: Data, wish: Wish, **settings: Any) -> Choice:
 
 
 def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
-    weights: dict[str, Any] = {}
-    if wish.class_weights is not None:
-        weights = {"class_weight": dict(enumerate(class_weights(data, wish.class_weights).tolist()))}
+    weights = _boosting_weights(data, wish)
+
+    def fit() -> Fitted:
+        model = TabularTrees.for_data(data.train, seed=wish.seed, **weights)
+        return Fitted(model=model, data=data, again=again)
+
+    def again() -> tuple[nn.Module, Data]:
+        return TabularTrees.for_data(data.train, data.val, seed=wish.seed, **weights), data
+
     return Choice(
         arch="boosting",
         model=TabularTrees(data.train.spec),
@@ -76,15 +108,26 @@ def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
         epochs=1,
         batch_size=1024,
         patience=1,
-        fit=lambda: Fitted(model=TabularTrees.for_data(data.train, seed=wish.seed, **weights), data=data),
+        fit=fit,
         why=["model: TabularTrees, scikit-learn's HistGradientBoosting with its own settings"],
         **settings,
     )
 
 
-TABLE_MODELS: dict[str, Callable[..., Choice]] = {"ensemble": _ensemble, "boosting": _boosting, "mlp": _mlp}
+def _boosting_weights(data: Data, wish: Wish) -> dict[str, Any]:
+    if wish.class_weights is None:
+        return {}
+    return {"class_weight": dict(enumerate(class_weights(data, wish.class_weights).tolist()))}
 
 
+#: What `arch` may be.
+TABLE_MODELS: dict[str, Callable[..., Choice]] = {
+    "ensemble": _ensemble,
+    "blend": _blend,
+    "boosting": _boosting,
+    "mlp": _mlp,
+}
+_BLENDED = 1_000  # training rows from which on trees are worth asking as well
 _TABLE_BATCHES = ((1_000, 32), (3_000, 64), (8_000, 128), (100_000, 256))  # rows below which a step has so many
 
 
@@ -92,7 +135,7 @@ _LARGE_BATCH = 1024
 
 
 def for_table(data: Data, wish: Wish) -> Choice:
-    """The default is `TabularEnsemble`.
+    """The default is `TabularEnsemble`, of many rows in the mean with trees, if scikit-learn is installed.
 
     Args:
         data: From `read_data`: a table.
@@ -103,9 +146,13 @@ def for_table(data: Data, wish: Wish) -> Choice:
         raise ArgumentError(f"arch={wish.arch!r}: {hint(wish.arch, TABLE_MODELS, has='for tables there are')}")
     losses = {"classification": nn.CrossEntropyLoss, "regression": nn.MSELoss}
     metrics = {"regression": ["rmse", "mae", "r2"], "multilabel": ["f1"]}
-    return TABLE_MODELS[wish.arch or "ensemble"](
+    many, there = len(data.train) >= _BLENDED, find_spec("sklearn") is not None
+    choice = TABLE_MODELS[wish.arch or ("blend" if many and there else "ensemble")](
         data,
         wish,
         loss=losses.get(data.task, nn.BCEWithLogitsLoss)(),
         metrics=metrics.get(data.task, ["accuracy"]),
     )
+    if wish.arch is None and many and not there:
+        choice.why.append(f"without trees, which often help a table of this size: {install_line('boosting')}")
+    return choice

@@ -102,13 +102,14 @@ def train(
     """Train a model on a source of data, judge it, and write it to a model file.
 
     Images larger than 64 pixels get a pretrained backbone of which only the head learns, on features that are computed
-    once; smaller ones `SmallConvNet`, sounds `AudioClassifier`, tables `TabularEnsemble`, texts `TfidfLinear`. The
-    run is kept in `out`: the same call goes on after any kind of end, and trains nothing when the run is finished.
+    once; smaller ones `SmallConvNet`, sounds `AudioClassifier`, tables `TabularEnsemble` (of a thousand rows and more
+    `TabularBlend`, if scikit-learn is installed), texts `TfidfLinear`. The run is kept in `out`: the same call goes on
+    after any kind of end, and trains nothing when the run is finished.
 
     Args:
         data: What `read_data` gave, or what it takes.
         arch: Images: "small", or a name for `dlkit.transfer.create_model`. Tables: "ensemble", "boosting" (that of
-            scikit-learn, extra `boosting`) or "mlp". Texts: "linear", "bag", "gru" or
+            scikit-learn, extra `boosting`), "blend" (both) or "mlp". Texts: "linear", "bag", "gru" or
             "transformer". None: see above.
         weights: For a backbone, a file of weights instead of the library's own.
         pretrained: Whether a backbone begins with pretrained weights. They are never left out silently: without a
@@ -273,12 +274,19 @@ def _finished(
     """Judge the best weights and write the model file, unless there is something left to train."""
     stopped, judged_on = trainer.run.stop_reason or "completed", "test" if "test" in loaders else "val"
     interrupted, path, metrics, standing = stopped == "interrupted", None, dict[str, float](), None
+    model: nn.Module = trainer.model
     if not interrupted:
-        metrics = trainer.evaluate(loaders[judged_on])
+        if choice.finish is None:
+            metrics = trainer.evaluate(loaders[judged_on])
+        else:
+            model, told = choice.finish(model)
+            trainer.run.say(told)
+            choice.why.append(told)
+            metrics = _of_part(judged_on, _judged(trainer.run, model, data, choice, judged_on, 0))
         reached = {f"{judged_on}_{name}": value for name, value in metrics.items()}
         path = folder / MODEL_FILE
         if trainer.run.world.leads:
-            _save(trainer.model, path, data, choice, reached)
+            _save(model, path, data, choice, reached)
             standing = _reported(path, data, choice, judged_on, trainer.history.rows, settings)
     return Trained(
         path=path,
@@ -291,7 +299,7 @@ def _finished(
         stopped=stopped,
         interrupted=interrupted,
         data=data,
-        model=trainer.model.eval(),
+        model=model.eval(),
     )
 
 
