@@ -91,9 +91,10 @@ def task_in(given: Any) -> str | None:
     >>> task_in(SimpleNamespace(classes=["ant", "bee"])), task_in(SimpleNamespace(targets=ones(3)))
     ('classification', 'regression')
     """
-    stated, targets = getattr(target_in(given), "task", None) or getattr(given, "task", None), _targets_of(given)
+    stated = getattr(target_in(given), "task", None) or getattr(given, "task", None)
     if isinstance(stated, str):
         return stated
+    targets = _targets_of(given)  # which a streamed table refuses to show
     if targets is not None and targets.is_floating_point():
         return "multilabel" if targets.dim() == 2 and classes_in(given) else "regression"
     return "classification" if targets is not None or classes_in(given) else None
