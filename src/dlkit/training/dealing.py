@@ -17,11 +17,11 @@ from torch import Tensor
 
 from dlkit._measures import Tally
 from dlkit._nested import map_leaves
-from dlkit.distributed import ALONE
-from dlkit.loader import ELSEWHERE, Mine
+from dlkit.loader import ELSEWHERE, LEFT_OUT, Mine
 from dlkit.runs.state import Run
+from dlkit.training.batches import to_device
 
-__all__ = ["InTurns", "to_send"]
+__all__ = ["InTurns", "borrowed", "to_send"]
 
 LARGE = 64 << 20  # bytes of a batch's outputs and targets above which the metrics' states travel in their place
 _MESSAGE = 8 << 20  # bytes that a process sends at once, as far as batches are not larger
@@ -31,22 +31,30 @@ _MOST = 16  # batches of a process between two messages: until then nobody hears
 class InTurns:
     """What is found out about each batch, in the order of the batches, on every process of a run.
 
+    A model in shares is called by all processes at the same time: one that has no batch in a round calls it with one of
+    another process, and what comes out is dropped.
+
     Args:
         run: Its processes, which all do this.
         batches: `batches(mine)` gives the batches, `ELSEWHERE` in the place of those of other processes.
         work: `work(number, batch)` is done by the process whose batch it is. What it gives is sent, on the CPU, to the
             others where there are any.
+        call: `call(batch)` calls the model as `work` does, and nothing else; needed for one in shares only.
 
     Attributes:
         largest: Bytes of the largest of the first messages, each of one batch; 0 for a process alone, and where there
             are fewer batches than processes.
     """
 
-    def __init__(self, run: Run, batches: Callable[[Mine], Iterable[Any]], work: Callable[[int, Any], Any]) -> None:
-        self.run, self.batches, self.work = run, batches, work
-        # a model in shares is called by all processes at the same time, and so each looks at all batches
-        self.world = run.world if run.shards is None else ALONE
-        self.largest = 0
+    def __init__(
+        self,
+        run: Run,
+        batches: Callable[[Mine], Iterable[Any]],
+        work: Callable[[int, Any], Any],
+        call: Callable[[Any], object] = lambda batch: None,
+    ) -> None:
+        self.run, self.batches, self.work, self.call = run, batches, work, call
+        self.world, self.largest = run.world, 0
 
     def __iter__(self) -> Iterator[tuple[bool, Any]]:
         """Whether it was this process's batch, and what was found."""
@@ -60,7 +68,7 @@ class InTurns:
         each = 1
         while True:
             found, seen = list[Any](), 0
-            for number, batch in itertools.islice(batches, each * size):
+            for number, batch in self._together(itertools.islice(batches, each * size)):
                 seen += 1
                 if batch is not ELSEWHERE:
                     found.append(self.work(number, batch))
@@ -77,7 +85,33 @@ class InTurns:
             if longest < each * size:
                 return
             start += each * size
-            each = max(1, min(_MOST, _MESSAGE * each // max(1, message)))
+            if self.run.shards is None:
+                each = max(1, min(_MOST, _MESSAGE * each // max(1, message)))
+
+    def _together(self, batches: Iterable[tuple[int, Any]]) -> Iterable[tuple[int, Any]]:
+        """A round of batches; of a model in shares those processes that have none call it with one that is lent."""
+        if self.run.shards is None:
+            return batches
+        group = list(batches)
+        own = next((batch for _, batch in group if batch is not ELSEWHERE and batch is not LEFT_OUT), None)
+        there = [bool(has) for (has,) in self.world.numbers([own is not None])]
+        if any(there) and not all(there):
+            lent = borrowed(self.run, own, there.index(True))
+            if own is None:
+                self.call(lent)
+        return group
+
+
+def borrowed(run: Run, own: Any, owner: int) -> Any:
+    """The batch of another process, with which one that has none calls a model in shares; all must ask.
+
+    Args:
+        run: Its processes.
+        own: The batch of this one, which it keeps; or None.
+        owner: The rank of one that has a batch.
+    """
+    given = run.world.everybodys(map_leaves(own, _to_cpu) if run.world.rank == owner else None)[owner]
+    return to_device(given, run.device) if own is None else own
 
 
 def to_send(value: Any) -> Any:
@@ -87,6 +121,10 @@ def to_send(value: Any) -> Any:
         value: Nested.
     """
     return map_leaves(value, _alone)
+
+
+def _to_cpu(leaf: Any) -> Any:
+    return leaf.cpu() if isinstance(leaf, Tensor) else leaf
 
 
 def _alone(leaf: Any) -> Any:

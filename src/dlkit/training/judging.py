@@ -131,7 +131,8 @@ class Judge:
             # What a loss remembers is not of this data; the user's own evaluation may call the trained model as well.
             for module in (self._module(), self.run.model, *self.forward.loss_modules):
                 modes.enter_context(in_mode(module, training=False))
-            turns = InTurns(self.run, lambda mine: self.prepare(batches(mine)), look)
+            call = functools.partial(self.forward, model=self._module())
+            turns = InTurns(self.run, lambda mine: self.prepare(batches(mine)), look, call)
             for number, (own, found) in enumerate(turns):
                 look.by_states = by_states = self._by_states(turns.largest, said=look.by_states)
                 if found is None:
@@ -210,14 +211,16 @@ class Judge:
         """The outputs of all batches, in the loader's order, on the CPU."""
         outputs, short, model = list[Any](), list[int](), self._module()
 
+        def call(batch: Any) -> Any:
+            return self.forward.output(batch if has_targets is False else as_input(model, *split(batch)), model)
+
         def look(number: int, batch: Any) -> tuple[bool, list[Any]]:
             planned = len(source.indices(0, number) or ()) if leaves_out else 0
             if batch is LEFT_OUT:
                 return True, []
-            inputs = batch if has_targets is False else as_input(model, *split(batch))
             self.start_stream(number)
             try:
-                output = self.forward.output(inputs, model)
+                output = call(batch)
             except Exception as error:
                 locate(error, f"batch {number + 1} of the prediction")
                 raise
@@ -225,7 +228,7 @@ class Judge:
             return samples_of(batch) < planned, [found if self.run.world.size == 1 else to_send(found)]
 
         with in_mode(model, training=False), torch.no_grad():
-            turns = InTurns(self.run, lambda mine: self.prepare(source.batches(0, 0, mine)), look)
+            turns = InTurns(self.run, lambda mine: self.prepare(source.batches(0, 0, mine)), look, call)
             for number, (_, (lacks, found)) in enumerate(turns):
                 short += [number + 1] * lacks
                 outputs += found

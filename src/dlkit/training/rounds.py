@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlkit._nested import map_leaves
 from dlkit.runs.state import Run
-from dlkit.training.batches import to_device
 from dlkit.training.counting import samples_of
+from dlkit.training.dealing import borrowed
 from dlkit.training.exchanging import Notice
 from dlkit.training.forward import Forward
 from dlkit.training.sharding import Sharding, unused
@@ -81,9 +80,7 @@ class ShardedStep(StandardStep):
         if None not in places:
             return group[own]  # type: ignore[index]
         first = next(rank for rank, place in enumerate(places) if place is not None)
-        sent = map_leaves(group[own], _to_cpu) if own is not None and run.world.rank == first else None
-        given = run.world.everybodys(sent)[first]
-        return to_device(given, run.device) if own is None else group[own]
+        return borrowed(run, None if own is None else group[own], first)
 
     def _drop(self, run: Run) -> None:
         for sharded_parameter, _ in self._sharding.gradients():
@@ -103,7 +100,3 @@ class ShardedStep(StandardStep):
     def _update(self, run: Run) -> None:
         super()._update(run)
         self._drop(run)
-
-
-def _to_cpu(leaf: Any) -> Any:
-    return leaf.cpu() if isinstance(leaf, Tensor) else leaf
