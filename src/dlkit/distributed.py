@@ -180,6 +180,32 @@ class World:
             raise
         store.set(key, _DONE)
 
+    def tell(self, key: str, word: str) -> None:
+        """Leave a word for the others, also in a thread, while they talk about something else; see `told`.
+
+        Args:
+            key: What it is about, used once.
+            word: Any text.
+        """
+        if self.size > 1:
+            dist.distributed_c10d._get_default_store().set(f"dlkit {key} {self.rank}", word)
+
+    def told(self, key: str) -> list[str]:
+        """What all other processes have left, by rank; waits until they have.
+
+        Args:
+            key: What it is about.
+
+        Raises:
+            RuntimeError: one of them has not in the time that processes wait for each other, or is gone.
+        """
+        others = [f"dlkit {key} {rank}" for rank in range(self.size) if rank != self.rank]
+        if not others:
+            return []
+        store = dist.distributed_c10d._get_default_store()
+        _await(store, others, patience())
+        return [store.get(each).decode() for each in others]
+
     def deal(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """Give each process its piece of the columns of everybody's rows.
 
@@ -242,6 +268,7 @@ def _talking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        _lost.set()
         raise TrainingError(f"{GONE}, so this one cannot go on; {_reason(str(error))}") from error
 
 
@@ -306,9 +333,9 @@ def _await(store: Any, keys: list[str], seconds: float) -> None:
     """Look for words in a store from time to time, so that signals are heard meanwhile."""
     pause, end = 0.005, time.monotonic() + seconds
     while not store.check(keys):
-        if time.monotonic() > end:
+        if time.monotonic() > end or _lost.is_set():
             missing = [key for key in keys if not store.check([key])]
-            raise RuntimeError(f"after {seconds / 60:.0f} minutes there is no word {', '.join(missing)}")
+            raise RuntimeError(f"after {seconds / 60:.0f} minutes at most there is no word of {', '.join(missing)}")
         time.sleep(pause)
         pause = min(1.0, 2 * pause)
 
@@ -320,6 +347,7 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 _joins = itertools.count()
 _FAILED = "failed"
+_lost = threading.Event()  # a process is gone or hangs: nothing more is to be waited for
 _notes: list[Any] = []  # the store of the group that this process is in
 
 
@@ -370,6 +398,7 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
             f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {error}"
         ) from error
     _notes.append(store)
+    _lost.clear()
     try:
         yield
     except BaseException as error:

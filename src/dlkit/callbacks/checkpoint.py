@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import secrets
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,7 @@ class Checkpoint(Callback):
         self.model_file = None if model_file is None else Path(model_file)
         self._snapshot = Snapshot()
         self._writer: ThreadPoolExecutor | None = None
-        self._writing: Future[Path] | None = None
+        self._writing: Future[Any] | None = None
         self._saved_at = _place(Cursor())  # where a run begins there is nothing to save
         self._candidate: float | None = None
         self._next_time = 0.0
@@ -123,7 +125,7 @@ class Checkpoint(Callback):
         if not due and self._candidate is None and run.stop_reason is None:
             return  # after most steps
         value, self._candidate = self._candidate, None
-        among_best = value is not None and self._among_best(value)
+        among_best = value is not None and self._among_best(run, value)
         stopping = run.stop_reason is not None and run.keep_state and self._saved_at != _place(run.cursor)
         save = (due or among_best or stopping) and run.write_files and run.keep_state
         if run.shards is not None:
@@ -188,10 +190,10 @@ class Checkpoint(Callback):
     def _count(self, run: Run) -> int:
         return run.cursor.step if self.every.unit == "steps" else run.cursor.epoch
 
-    def _among_best(self, value: float) -> bool:
+    def _among_best(self, run: Run, value: float) -> bool:
         if math.isnan(value) or self.store.keep_best == 0:
             return False
-        self._join()  # the index must know the one before
+        self._join(run)  # the index must know the one before
         best = self.store.best_entries(self.store.keep_best)
         if len(best) < self.store.keep_best:
             return True
@@ -199,51 +201,60 @@ class Checkpoint(Callback):
         return value > worst if self.store.higher_is_better else value < worst
 
     def _save(self, run: Run, value: float | None, *, regular: bool) -> None:
-        self._join()  # the snapshot's memory is free again only when the file before is written
+        self._join(run)  # the snapshot's memory is free again only when the file before is written
         state = run.capture()
         if not run.keep_state:
             return  # reading the last losses for it has shown that they are no numbers
-        place = {"step": run.cursor.step, "epoch": run.cursor.epoch, "value": value, "regular": regular}
+        place: dict[str, Any] = {"step": run.cursor.step, "epoch": run.cursor.epoch, "value": value, "regular": regular}
         self._saved_at = _place(run.cursor)
-        if run.shards is not None:
-            self._save_rows(run, state, place)
-            return
         state = self._snapshot.take(state)
+        if run.shards is None:
+            write: Callable[[], Any] = functools.partial(self.store.save, state, **place)
+        else:
+            write = self._writer_of_rows(run, state, place)
         if self.background:
             self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="dlkit-checkpoint")
-            self._writing = self._writer.submit(self.store.save, state, **place)  # type: ignore[arg-type]
+            self._writing = self._writer.submit(write)
         else:
-            self._report(lambda: self.store.save(state, **place))  # type: ignore[arg-type]
+            self._report(write)
 
-    def _save_rows(self, run: Run, state: dict[str, Any], place: dict[str, Any]) -> None:
+    def _writer_of_rows(self, run: Run, state: dict[str, Any], place: dict[str, Any]) -> Callable[[], None]:
         """Each process writes what it holds; the leading one the rest, and the index, when all have done so."""
         world, held = run.world, state.pop(rows.FIELD)
         stem, save = world.everybodys((self.store.next_stem(run.cursor.step), secrets.token_hex(8)))[0]
-        path, failed = self.dir / rows.name_of(stem, world.rank, world.size), None
-        try:
-            rows.write_rows(path, held, save)
-        except OSError as error:
-            failed = f"process {world.rank}: {error}"
-        reasons = [reason for reason in world.everybodys(failed) if reason is not None]
-        if reasons:
-            path.unlink(missing_ok=True)
-        if not world.leads:
-            return
+        files = [rows.name_of(stem, rank, world.size) for rank in range(world.size)]
 
         def write() -> None:
-            if reasons:
-                raise OSError("; ".join(reasons))
-            files = [rows.name_of(stem, rank, world.size) for rank in range(world.size)]
-            self.store.save({**state, rows.FIELD: {"files": files, "save": save}}, **place)
+            failed = ""
+            try:
+                rows.write_rows(self.dir / files[world.rank], held, save)
+            except OSError as error:
+                failed = f"process {world.rank}: {error}"
+            world.tell(save, failed)
+            if not world.leads:
+                return
+            try:
+                reasons = [each for each in (failed, *world.told(save)) if each]
+            except RuntimeError as error:
+                reasons = [str(error)]
+            if not reasons:
+                self.store.save({**state, rows.FIELD: {"files": files, "save": save}}, **place)
+                return
+            for name in files:
+                (self.dir / name).unlink(missing_ok=True)
+            raise OSError("; ".join(reasons))
 
-        self._report(write)
+        return write
 
-    def _join(self) -> None:
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            self._report(writing.result)
+    def _join(self, run: Run | None = None) -> None:
+        if self._writing is None:
+            return
+        while run is not None and run.shards is not None and run.world.any(not self._writing.done()):
+            time.sleep(0.01)  # so that a process that is gone is noticed, whose rows would be waited for
+        writing, self._writing = self._writing, None
+        self._report(writing.result)
 
-    def _report(self, write: Any) -> None:
+    def _report(self, write: Callable[[], Any]) -> None:
         """A disk that is full must not end a night's run: say it loudly, keep the old files, go on."""
         try:
             write()
