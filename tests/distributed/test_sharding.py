@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +13,7 @@ from worlds import ends, results, start
 from dlkit import Trainer
 from dlkit.callbacks import BackToBest, Unfreeze
 from dlkit.errors import ArgumentError
+from dlkit.training import ReuseFeatures
 from dlkit.training.sharding import units
 
 CASES = {
@@ -21,6 +25,7 @@ CASES = {
         3,
         {"model": "transformer", "ignored": True, "weights": True, "epochs": 1, "longer": 2},
     ),
+    "frozen up to a block, average, in three": (3, {"model": "resnet", "frozen": "2.conv2", "ema": True}),
 }
 LONG = {
     "mlp with clipping, schedule, average": (2, {"model": "mlp", "clip": True, "schedule": True, "ema": True}),
@@ -43,22 +48,34 @@ def test_shares_give_the_bits_of_one_process_in_more_cases(size, case, tmp_path)
 
 
 def test_a_run_on_shares_goes_on_with_any_number_of_processes(tmp_path):
-    """Stopped by a signal to one process of three, gone on with on shares by two, then by one with all of it.
+    """Stopped by a signal to one process of four, gone on with on shares by three, two, then by one with all of it.
 
-    What one of the three has saved last is damaged, so that the checkpoint before is taken.
+    What one of the four has saved last is damaged, so that the checkpoint before is taken.
     """
     whole = results(1, {"model": "resnet", "clip": True, "folder": str(tmp_path / "whole")}, tmp_path)
     case = {"model": "resnet", "clip": True, "folder": str(tmp_path / "run")}
-    for size, step in ((3, 2), (2, 5)):
+    for size, step in ((4, 2), (3, 4), (2, 7)):
         found = ends(start(size, case | {"parallel": "shard", "stop at": step, "stop in": 1}, tmp_path))
         assert [code for code, _, _ in found] == [143] * size, found
-        if size == 3:
-            *_, newest = sorted((tmp_path / "run").glob("*.rows-2-of-3.safetensors"))
+        if size == 4:
+            *_, newest = sorted((tmp_path / "run").glob("*.rows-2-of-4.safetensors"))
             newest.write_bytes(newest.read_bytes()[:-1] + b"?")
-        else:
+        elif size == 3:
             assert "its checksum is wrong); trying the one before" in found[0][2]
     assert results(1, case, tmp_path)[0]["weights"] == whole[0]["weights"]
     assert not [*(tmp_path / "run").glob("*.rows-*")], "rows whose checkpoints are gone"
+
+
+def test_a_full_disk_of_one_process_is_told_by_the_first(tmp_path):
+    """Its rows are missing in both checkpoints, so nothing of these is left; training goes on to the same end."""
+    case = {"model": "wide", "epochs": 1, "parallel": "shard", "folder": str(tmp_path / "run")}
+    (first, second) = ends(start(2, case | {"no room": 1}, tmp_path))
+    assert [first[0], second[0]] == [0, 0], (first, second)
+    assert re.search(r"could not save a checkpoint in .*: process 1: .*too large; .*; training goes on", first[2])
+    assert "could not save" not in second[2]
+    assert not [*(tmp_path / "run").glob("*.safetensors")]
+    (whole,) = results(1, {"model": "wide", "epochs": 1}, tmp_path)
+    assert json.loads(first[1].splitlines()[-1])["weights"] == whole["weights"]
 
 
 def test_parameters_gradients_and_optimizer_of_a_process_are_a_share(tmp_path):
@@ -75,12 +92,13 @@ def trainer(model, optimizer, **settings):
 
 
 WRONG = {
-    "frozen parameters": {"freeze": True},
     "the optimizer Muon": {"optimizer": lambda p: torch.optim.Muon([each for each in p if each.dim() == 2])},
     "channels-last order": {"model": nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)},
     "fp16": {"precision": "fp16"},
     "compiled or wrapped": {"compile": True},
-    "frozen parameters ": {"callbacks": [Unfreeze({1: "0"})]},
+    "freezes or thaws in the middle": {"callbacks": [Unfreeze({1: "0"})]},
+    "a step of your own": {"step": lambda run: None},
+    "stored views": {"reuse_features": ReuseFeatures(views=2)},
     "needs the whole model": {"callbacks": [BackToBest()]},
 }
 
@@ -89,10 +107,8 @@ WRONG = {
 def test_what_shares_cannot_do_is_refused(what, given):
     given = dict(given)
     model = given.pop("model", nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)))
-    if given.pop("freeze", False):
-        next(model.parameters()).requires_grad_(False)
     optimizer = given.pop("optimizer", torch.optim.SGD)
-    with pytest.raises(ArgumentError, match=what.strip()):
+    with pytest.raises(ArgumentError, match=what):
         trainer(model, optimizer([each for each in model.parameters() if each.requires_grad]), **given)
 
 

@@ -13,13 +13,27 @@ def trained(size: int, tmp_path: Path, **case: object) -> list[dict[str, Any]]:
     return results(size, {"folder": str(tmp_path), **case}, tmp_path, SOURCES)
 
 
-@pytest.mark.parametrize(("kind", "size"), [("rows", 3), ("texts", 2), ("stream", 3), ("windows", 2)])
-def test_the_bits_of_one_process(kind: str, size: int, tmp_path: Path) -> None:
-    """A CSV file read in blocks, batches of texts by length, a stream without a length, epochs of so many steps."""
+SOME = [("rows", 3, "replicate"), ("texts", 2, "replicate"), ("stream", 3, "replicate"), ("windows", 2, "replicate")]
+SOME += [("rows", 2, "shard"), ("frozen", 3, "shard")]
+MORE = [(kind, 4, "replicate") for kind in ("rows", "texts", "stream", "windows", "frozen")]
+MORE += [("features", 2, "replicate"), ("features", 4, "replicate"), ("frozen", 2, "shard")]
+MORE += [(kind, size, "shard") for kind in ("rows", "texts", "stream", "windows") for size in (3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "parallel"), [*SOME, *(pytest.param(*each, marks=pytest.mark.proof) for each in MORE)]
+)
+def test_the_bits_of_one_process(kind: str, size: int, parallel: str, tmp_path: Path) -> None:
+    """A CSV file read in blocks, batches of texts by length, a stream without a length, epochs of so many steps.
+
+    And a frozen backbone without stored features, which are computed in other batches, and so rounded otherwise. Of the
+    table, also what `trainer.save` writes.
+    """
     rows = (f"{n},{n % 7},{'ab'[n % 2]},{n % 3 > 1}" for n in range(75))
     (tmp_path / "rows.csv").write_text("\n".join(["u,v,w,y", *rows]), encoding="utf-8")
-    (whole,) = trained(1, tmp_path, kind=kind)
-    assert trained(size, tmp_path, kind=kind) == [whole] * size
+    (whole,) = trained(1, tmp_path, kind=kind, reuse=False)
+    found = trained(size, tmp_path, kind=kind, reuse=False, parallel=parallel)
+    assert [each | {"passed": 0} for each in found] == [whole | {"passed": 0}] * size
 
 
 def test_a_stream_that_ends_earlier_in_one_process_lets_the_others_go_on(tmp_path: Path) -> None:

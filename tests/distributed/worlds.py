@@ -10,12 +10,13 @@ from pathlib import Path
 from warm import Program
 
 TRAIN = '''
-import gc, hashlib, json, os, random, signal, sys, time
+import gc, hashlib, json, os, random, resource, signal, sys, time
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from dlkit import Trainer
 from dlkit.callbacks import EMA, Callback, Checkpoint, ClipGradients, EarlyStopping
+from dlkit.transfer import freeze
 
 case = json.loads(sys.argv[1])
 rank = int(os.environ.get("RANK", 0))
@@ -95,8 +96,10 @@ x_marked = x[40]
 if case.get("ignored"):
     y[torch.rand(75) < 0.3] = -100
     y[:12] = -100
+if case.get("frozen"):
+    freeze(model, case["frozen"], example=x[:2])
 weight = torch.tensor([1.0, 2.0, 0.3]) if case.get("weights") else None
-optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], 1e-2)
 scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7) if case.get("schedule") else None
 callbacks = []
 if case.get("clip"):
@@ -125,6 +128,8 @@ class Stop(Callback):
 
 
 callbacks.append(Stop())
+if "no room" in case and rank == case["no room"]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
 
 class Memory(Callback):
@@ -373,7 +378,7 @@ elif kind == "texts":
     texts = [" ".join(["good", "bad", "so"][number % 3] for number in range(place % 17 + 1)) for place in range(75)]
     data = TextDataset(texts, target=[place % 2 for place in range(75)], min_freq=1, tokenizer="words")
     model, loss = TextClassifier(len(data.vocabulary), 2, encoder="gru", width=8), nn.CrossEntropyLoss()
-elif kind == "features":
+elif kind in ("features", "frozen"):
     from dlkit.training import ReuseFeatures
     from dlkit.transfer import freeze
 
@@ -393,7 +398,8 @@ elif kind == "features":
         def forward(self, x):
             return self.fc(self.body(x).mean((2, 3)))
 
-    data = Images(torch.randn(75, 3, 5, 5), torch.arange(75) % 3)
+    images = torch.randn(75, 3, 5, 5), torch.arange(75) % 3
+    data = (Images if kind == "features" else TensorDataset)(*images)
     model, loss = freeze(Net()), nn.CrossEntropyLoss()
 else:
     x, y = torch.randn(75, 6), torch.randint(0, 3, (75,))
@@ -407,11 +413,16 @@ else:
     seen = TensorDataset(*data.tensors) if kind == "features" else data
     train, val = DataLoader(data, 4, shuffle=True), DataLoader(seen, 8)
 optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], 1e-2)
-reuse = kind != "features" or ReuseFeatures(views=3, cache=case.get("cache"))
-trainer = Trainer(model, loss, optimizer, metrics=["accuracy"], accumulate=4, device="cpu", reuse_features=reuse)
+reuse = case.get("reuse", True) if kind != "features" else ReuseFeatures(views=3, cache=case.get("cache"))
+parallel = case.get("parallel", "replicate")
+settings = {"accumulate": 4, "device": "cpu", "reuse_features": reuse, "parallel": parallel}
+trainer = Trainer(model, loss, optimizer, metrics=["accuracy"], **settings)
 history = trainer.fit(train, val, epochs=2, steps_per_epoch=steps)
 digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in model.state_dict().values())).hexdigest()
-print(json.dumps({"weights": digest, "rows": history.rows, "passed": passed[0], "read": sorted(read)}))
+found = {"weights": digest, "rows": history.rows, "passed": passed[0], "read": sorted(read)}
+if kind == "rows":
+    found["file"] = hashlib.sha256(trainer.save(f"{folder}/{rank}.safetensors").read_bytes()).hexdigest()
+print(json.dumps(found))
 """
 
 

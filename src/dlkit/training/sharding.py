@@ -32,7 +32,9 @@ __all__ = ["Sharding", "check_shardable", "sharded", "units", "unused"]
 _BY_NUMBERS = ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD"]
 
 
-def check_shardable(run: Run, callbacks: Sequence[Callback], *, precision: str, called: nn.Module, step: Any) -> None:
+def check_shardable(
+    run: Run, callbacks: Sequence[Callback], *, precision: str, called: nn.Module, step: Any, views: int | None
+) -> None:
     """Refuse what `parallel="shard"` cannot do with the same numbers as `"replicate"`.
 
     Args:
@@ -41,6 +43,7 @@ def check_shardable(run: Run, callbacks: Sequence[Callback], *, precision: str, 
         precision: As given to the Trainer.
         called: What is called in the model's place.
         step: As given to the Trainer.
+        views: Of the features that are to be stored.
     """
     model, kinds = run.model, [getattr(torch.optim, name) for name in _BY_NUMBERS]
     parameters = list(model.parameters())
@@ -48,9 +51,12 @@ def check_shardable(run: Run, callbacks: Sequence[Callback], *, precision: str, 
         "a model that is compiled or wrapped": called is not model,
         'precision="fp16", whose scaler must see all gradients ("bf16" works)': precision == "fp16",
         "a step of your own, which may call parts of the model by themselves": step is not None,
+        "stored views (parts of a model in shares cannot be run by themselves, so no features are stored)": views
+        is not None,
         "a model in channels-last order": is_channels_last(model),
-        "frozen parameters": not all(each.requires_grad for each in parameters)
-        or any(callback.freezes for callback in callbacks),
+        "a callback that freezes or thaws in the middle of a fit (give each stage a fit of its own)": any(
+            callback.freezes for callback in callbacks
+        ),
         "a callback that needs the whole model in training": any(each.needs_whole_model for each in callbacks),
         "a parameter without dimensions (make it one of shape [1])": any(each.dim() == 0 for each in parameters),
         f"torch {torch.__version__}, which adds gradients in its own order only": not hasattr(

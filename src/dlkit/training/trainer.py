@@ -150,15 +150,16 @@ class Trainer:
         self.run = Run(self.model, optimizers, device=self.device, seed=seed, verbose=progress)
         self.run.accumulate = accumulate
         if parallel == "shard":
-            check_shardable(self.run, self.callbacks, precision=precision, called=called, step=step)
+            views = None if reuse is None else reuse.views
+            check_shardable(self.run, self.callbacks, precision=precision, called=called, step=step, views=views)
             self.run.world = dataclasses.replace(self.run.world, turns=True)
             reuse = None  # parts of the model cannot be run by themselves
         self.run.parts = parts
         self.run.outputs = self.metrics.objective.outputs
         if precision == "fp16":
             self.run.scaler = torch.amp.GradScaler(self.device.type)
-        views = {} if reuse is None or reuse.views is None else {"stored views": reuse.views}
-        origin = Origin(self.run, self.callbacks, loss=loss, step=step, precision=precision, **views)
+        stored = {} if reuse is None or reuse.views is None else {"stored views": reuse.views}
+        origin = Origin(self.run, self.callbacks, loss=loss, step=step, precision=precision, **stored)
         measures = None if eval_step is None else OwnEvaluation(eval_step, count)
         self._judge = Judge(
             self.run, self._forward, self.metrics, channels_last=is_channels_last(self.model), own=measures
