@@ -131,7 +131,8 @@ class Judge:
             # What a loss remembers is not of this data; the user's own evaluation may call the trained model as well.
             for module in (self._module(), self.run.model, *self.forward.loss_modules):
                 modes.enter_context(in_mode(module, training=False))
-            call = functools.partial(self.forward, model=self._module())
+            forward = functools.partial(self.forward, model=self._module())
+            call = forward if self.own is None else functools.partial(self.own, self.run)
             turns = InTurns(self.run, lambda mine: self.prepare(batches(mine)), look, call)
             for number, (own, found) in enumerate(turns):
                 look.by_states = by_states = self._by_states(turns.largest, said=look.by_states)
