@@ -10,7 +10,8 @@ ARGS ?=
 # How long `make fuzz` goes on: it begins no new pass after so many minutes, and a pass takes one or two.
 MINUTES ?= 5
 
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal
+# Bytecode is kept, whatever the environment says of it: else each of hundreds of processes compiles the same files.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist worksteal
 INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input
 # Whoever has the tests' packages has the demo's, too.
 DEMO_READY := $(VENV)/.$(if $(wildcard $(VENV)/.dev),dev,plots)

@@ -9,13 +9,14 @@ import logging
 import multiprocessing
 import os
 import random
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
@@ -37,6 +38,37 @@ def _is_roomy_memory() -> bool:
 
 if "TMPDIR" not in os.environ and _is_roomy_memory():
     os.environ["TMPDIR"], tempfile.tempdir = str(_MEMORY), None  # for this process, and for all that it starts
+
+# One folder for everything that a run leaves there: processes that tests kill, documents and examples cannot tidy up.
+# The first process of a run makes it, tells the others by TMPDIR, and removes it. pytest keeps its own folders beside
+# it, where those of failed tests stay, and Hypothesis what it found.
+_LASTING = Path(tempfile.gettempdir())
+_RUN = re.compile(r"dlkit-tests-(\d+)")
+if _RUN.fullmatch(_LASTING.name):
+    _LASTING = _LASTING.parent
+else:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_LASTING))
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_LASTING / f"dlkit-tests-{os.getpid()}")
+    os.makedirs(tempfile.tempdir, 0o711, exist_ok=True)  # to be passed through by a user without rights
+    Finalize(None, lambda: _remove_runs(), exitpriority=-1_000)  # after what multiprocessing itself removes
+
+
+def _remove_runs() -> None:
+    """The temporary files of this run, and of those that were killed."""
+    for folder in _LASTING.iterdir():
+        if (run := _RUN.fullmatch(folder.name)) and (int(run[1]) == os.getpid() or not _is_running(int(run[1]))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
+
 
 # What `make quick` leaves out, the longest first, in which order `make test` begins: whole files and single tests that
 # start programs or worker processes, build models of timm and torchvision, train until something is learnt, or run
@@ -147,9 +179,6 @@ SLOW = [
 # them as spawned ones, which import it each time.
 multiprocessing.set_forkserver_preload(["pytest", "torch.utils.data", "dlkit.loader", "dlkit.datasets"])
 
-# Tests run side by side on few cores, where threads that wait for each other cost more than they bring.
-torch.set_num_threads(1)
-
 # The one place for Hypothesis. "ci" draws the same few examples every time, so that unchanged code gives an unchanged
 # result; "fuzz" (`make fuzz`) searches at random, and remembers what it found. No deadline: on a busy machine a first
 # call may take a second, and what is too slow is for the benchmarks to say.
@@ -157,7 +186,7 @@ settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50
 settings.register_profile("fuzz", deadline=None, derandomize=False, max_examples=200, print_blob=True)
 settings.load_profile("ci")
 # By default Hypothesis keeps its findings in the current folder, and no test writes into the source tree.
-set_hypothesis_home_dir(Path(tempfile.gettempdir()) / f"dlkit-hypothesis-{getpass.getuser()}")
+set_hypothesis_home_dir(_LASTING / f"dlkit-hypothesis-{getpass.getuser()}")
 
 _FOUND = """\
 What `make fuzz` found becomes a test that `make test` runs every time. Above the test's @given stands
@@ -182,10 +211,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage again, but never again among torch and thousands of tests that were loaded before.
+    """Make the process ready for its tests. (With xdist the first one only hands them out, and never imports torch.)
 
-    For every test pytest adds six handlers to each logger that does not propagate. torch has some 40 of them.
+    Tests run side by side on few cores, where threads that wait for each other cost more than they bring. Garbage is
+    collected again, but never again among torch and thousands of tests that were loaded before. For every test pytest
+    adds six handlers to each logger that does not propagate; torch has some 40 of them.
     """
+    import torch
+
+    torch.set_num_threads(1)
     gc.freeze()
     gc.enable()
     for name in list(logging.root.manager.loggerDict):
@@ -203,6 +237,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
     """Every test starts from the same random state, alone or in any order."""
+    import numpy as np
+    import torch
+
     random.seed(0)
     np.random.seed(0)
     if torch.accelerator.is_available():

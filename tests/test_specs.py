@@ -98,7 +98,7 @@ def test_dlkits_own_models_load_in_a_process_that_imported_dlkit_alone(tmp_path:
         "text": dlkit.save(TextClassifier(len(words.encoder), 2, width=8), tmp_path / "w", preprocessing=words),
     }
     script = tmp_path / "fresh.py"
-    script.write_text(FRESH)
+    script.write_text(warm.FORGET_DLKIT + FRESH)
     done = warm.run([str(script), *map(str, made.values())])
     assert done.returncode == 0, done.stderr
     found, loaded = json.loads(done.stdout)

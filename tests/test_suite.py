@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -43,6 +45,33 @@ def test_everything_that_is_called_slow_is_there(request: pytest.FixtureRequest)
         file, _, single = name.partition("::")
         content = (TESTS / f"{file}.py").read_text("utf-8")
         assert f"def {single}" in content, f"{name} is listed as slow and not there"
+
+
+LITTER = """
+import os, subprocess, sys, tempfile
+def test_that_leaves_much_behind(tmp_path):
+    tempfile.mkdtemp()
+    assert subprocess.run([sys.executable, "-c", "import tempfile; print(tempfile.mkdtemp())"]).returncode == 0
+def test_that_fails(tmp_path):
+    (tmp_path / "kept").touch()
+    raise AssertionError
+"""
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_nothing_of_a_run_is_left_but_the_folders_of_tests_that_failed(processes: int, tmp_path: Path) -> None:
+    """Also nothing of one that was killed before."""
+    (tmp_path / "test_litter.py").write_text(LITTER)
+    shutil.copy(TESTS / "conftest.py", tmp_path)
+    folder = tmp_path / "temporary"
+    (folder / "dlkit-tests-4999999" / "left").mkdir(parents=True)  # a number that no process has
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", processes, "--rootdir", tmp_path]
+    done = warm.run([*command, "test_litter.py"], cwd=tmp_path, env=environment | {"TMPDIR": str(folder)})
+    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    left = {path.name for path in folder.rglob("*") if not path.is_dir() and not path.is_symlink()} - {".lock"}
+    assert left == {"kept"}
+    assert not [path for path in folder.iterdir() if path.name.startswith(("tmp", "dlkit-tests"))]
 
 
 class TestWarm:

@@ -1,10 +1,11 @@
-"""Python programs in processes of their own that need not import torch again: forked from one that has it.
+"""Python programs in processes of their own that need not import torch and dlkit again: forked from one that has them.
 
 A test that kills, interrupts or measures a program needs a real process, and most of a small program's time goes into
-importing torch, pandas and the like. So the first call starts one server for all processes of a test run. It imports
-them once, forks itself for every program, and runs it there as `python` would: arguments, folder, environment, standard
-streams, signals and the exit status are the program's own. The server hashes with another seed than the tests' process,
-and has not imported dlkit. What a test of imports or of the start itself needs is a fresh interpreter.
+importing torch, pandas, dlkit and the like. So the first call starts one server for all processes of a test run. It
+imports them once, forks itself for every program, and runs it there as `python` would: arguments, folder, environment,
+standard streams, signals and the exit status are the program's own. The server hashes with another seed than the tests'
+process. What a test of imports or of the start itself needs is a fresh interpreter, or a program that begins with
+`FORGET_DLKIT`.
 """
 
 from __future__ import annotations
@@ -31,13 +32,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["Program", "run", "spent"]
+__all__ = ["FORGET_DLKIT", "Program", "run", "spent"]
 
 # Without some of them a program runs as well, and imports them itself.
 PRELOADED = ["torch.utils.data", "torch._dynamo", "torchvision", "timm", "numpy", "pandas", "pyarrow", "PIL.Image"]
 PRELOADED += ["safetensors.torch", "tokenizers", "simplejpeg", "matplotlib.figure", "matplotlib.backends.backend_agg"]
 PRELOADED += ["sklearn.ensemble", "sklearn.linear_model", "typer", "requests", "pytest"]
 SOURCE = Path(__file__).resolve().parent.parent / "src"
+
+# The first line of a program that shall import dlkit itself.
+FORGET_DLKIT = "import sys; [sys.modules.pop(name) for name in [*sys.modules] if name.split('.')[0] == 'dlkit']\n"
 
 
 class Program:
@@ -187,7 +191,7 @@ def _start(address: str, owner: int) -> None:
 def _serve(address: str, owner: int) -> None:
     """Fork for everybody who asks, until the tests' first process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C for the tests, which then end
-    for name in PRELOADED:
+    for name in [*PRELOADED, *_files_of_dlkit()]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.collect()
@@ -208,10 +212,17 @@ def _serve(address: str, owner: int) -> None:
                     listener.close()
                     _attend(connection)
                 connection.close()
-    shutil.rmtree(os.path.dirname(address))
+    shutil.rmtree(os.path.dirname(address), ignore_errors=True)  # the tests' first process removes it as well
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, 0):
             pass
+
+
+def _files_of_dlkit() -> list[str]:
+    """All modules but those that are programs, which run anew each time."""
+    files = [path.relative_to(SOURCE).with_suffix("") for path in SOURCE.glob("dlkit/**/*.py")]
+    names = [".".join(file.parts).removesuffix(".__init__") for file in files]
+    return [name for name in names if name.rpartition(".")[2] not in ("__main__", "demo")]
 
 
 def _is_alive(process: int) -> bool:
@@ -247,6 +258,7 @@ def _become(asked: dict[str, Any]) -> NoReturn:
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
+    tempfile.tempdir = None
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)

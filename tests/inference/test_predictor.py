@@ -214,7 +214,7 @@ class TestOpening:
         model = dlkit.transfer.create_model("torchvision/resnet18", classes=["a", "b"], pretrained=False)
         path = dlkit.save(model, tmp_path / "m")
         code = (
-            "import sys, time, torch\n"
+            f"{warm.FORGET_DLKIT}import time, torch\n"
             "heavy = 'matplotlib', 'pandas', 'pyarrow', 'requests', 'sklearn', 'timm', 'torchmetrics'\n"
             "for name in [name for name in sys.modules if name.partition('.')[0] in heavy]: del sys.modules[name]\n"
             "began = time.process_time()\n"

@@ -141,7 +141,11 @@ class Server:
 
     def connect(self, first: bytes) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
-        connection.sendall(first)
+        try:
+            connection.sendall(first)
+        except OSError:  # the server ends, and has not taken it up
+            connection.close()
+            raise
         return connection
 
 
