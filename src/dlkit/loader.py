@@ -8,6 +8,7 @@ what your own loop draws does not depend on where the batch was fetched, nor on 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import multiprocessing
@@ -271,11 +272,9 @@ class DataLoader:
     def __len__(self) -> int:
         if self._stateful is None:
             return len(self._plan(self._next_epoch))
-        if self._planned is None:  # drawn to be counted: its state is put back
-            count = len(self._plan(self._next_epoch))
-            self._stateful.load_state_dict(self._drawn_from)
-            self._planned = None
-            return count
+        if self._planned is None:
+            with self.order_kept():
+                return len(self._plan(self._next_epoch))
         return len(self._planned[1])
 
     def __iter__(self) -> Iterator[Any]:
@@ -385,6 +384,19 @@ class DataLoader:
         self._plan(state["epoch"], state["seed"])
         if not same(self._stateful.state_dict(), state["now"]):  # changed since, for example by what was learnt
             self._stateful.load_state_dict(copy.deepcopy(state["now"]))
+
+    @contextlib.contextmanager
+    def order_kept(self) -> Iterator[None]:
+        """A block after which a sampler with a state stands where it stood before, whatever was drawn in it."""
+        before, state = (self._planned, self._drawn_from), None
+        if self._stateful is not None:
+            state = copy.deepcopy(self._stateful.state_dict())
+        try:
+            yield
+        finally:
+            if self._stateful is not None:
+                self._stateful.load_state_dict(state)
+                self._planned, self._drawn_from = before
 
     def _warn_of_same_samples(self) -> None:
         shared = isinstance(self.planner, Share) or getattr(self.planner, "num_replicas", None)

@@ -6,6 +6,7 @@ the position is fetched once more and thrown away. `Stream.how` says which.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -163,6 +164,16 @@ class Stream:
         self._saved, reason = dict(state), self._inexact or state.get("inexact", "")
         usable = self._stateful is not None and "state" in state and not reason
         self.how = _FROM_ITS_STATE if usable else f"fast-forwarded ({reason})" if reason else "fast-forwarded"
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """A block after which an iterable with a state of its own stands where it stood before."""
+        before = None if self._stateful is None else copy.deepcopy(self._stateful.state_dict())
+        try:
+            yield
+        finally:
+            if self._stateful is not None and not same(self._stateful.state_dict(), before):
+                self._stateful.load_state_dict(before)
 
     def _restored(self, start: int) -> int:
         """Restore the iterable's own state, if it is that of the position; returns the number of its next batch."""

@@ -409,3 +409,71 @@ def test_every_try_of_the_head_begins_with_the_loss_as_it_was():
 def test_an_older_checkpoint_without_parts_fits_a_loss_without_state():
     golden = Path(__file__).parent.parent / "golden" / "checkpoint-0.1.0.pt"
     assert "parts" not in load_checkpoint(golden)  # and `test_golden.py` goes on from it
+
+
+# ------------------------------------------------------------------------------- tensors that nothing saves, told once
+
+
+class Drifting:
+    """A plain object that remembers a mean in a tensor."""
+
+    def __init__(self) -> None:
+        self.mean, self.fixed = torch.zeros(()), torch.ones(3)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * output.detach().mean()
+        return nn.functional.cross_entropy(output * self.fixed, target) + self.mean
+
+
+def in_place() -> Any:
+    seen = torch.zeros(())
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        seen.add_(1)
+        return nn.functional.cross_entropy(output, target) * seen
+
+    return loss
+
+
+def attribute() -> Any:
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        loss.bank = output.detach()
+        return nn.functional.cross_entropy(output, target)
+
+    return loss
+
+
+class Kept(Drifting):
+    """The same, with a state."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.mean = state["mean"]
+
+
+CHANGED = {"loss.mean": Drifting, "loss.seen": in_place, "loss.bank": attribute, "loss.0.mean": lambda: [Drifting()]}
+
+
+@pytest.mark.parametrize(("place", "loss"), CHANGED.items(), ids=list(CHANGED))
+def test_tensors_that_a_plain_loss_changes_are_told_once_when_they_would_be_lost(tmp_path, caplog, place, loss):
+    made = loss()
+    if isinstance(made, list):
+        held = made
+        made = functools.partial(lambda output, target, held: held[0](output, target), held=held)
+        place = "loss.held.0.mean"
+    make(Checkpoint(tmp_path, every="1 step"), loss=made).fit(*batches(), epochs=2)
+    told = [record.message for record in caplog.records if "not saved" in record.message]
+    assert len(told) == 1
+    assert told[0].startswith(f"{place}: changed while training, and not saved: a run that is resumed")
+
+
+def test_a_rehearsal_tells_of_them_too_and_a_constant_is_nobodys_business(tmp_path, caplog):
+    make(loss=Drifting()).dry_run(*batches())
+    assert caplog.text.count("loss.mean: changed while training") == 1
+    caplog.clear()
+    weights = torch.tensor([1.0, 2.0, 1.0])
+    make(Checkpoint(tmp_path), loss=lambda o, t: nn.functional.cross_entropy(o, t, weights)).fit(*batches(), epochs=2)
+    make(Checkpoint(tmp_path / "kept"), loss=Kept()).fit(*batches(), epochs=2)
+    assert "not saved" not in caplog.text

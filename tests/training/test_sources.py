@@ -294,3 +294,54 @@ def test_shares_of_a_stream_begin_anywhere_and_leave_to_others_what_is_theirs():
     mine = list(source.batches(1, 3, lambda number: number % 3 == 1))
     assert mine[0] is mine[2] is ELSEWHERE
     assert torch.equal(mine[1], whole[4])
+
+
+REHEARSALS = {
+    "dry run": lambda trainer, loader: trainer.dry_run(loader, loader),
+    "lr_find": lambda trainer, loader: trainer.lr_find(loader, steps=8, end=1e-3),
+    "overfit": lambda trainer, loader: trainer.overfit(loader, 2, epochs=1),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", REHEARSALS)
+def test_a_rehearsal_leaves_a_sampler_with_a_state_where_it_stood(name, way):
+    data, sampler = TensorDataset(torch.randn(12, 2), torch.arange(12) % 2), Curriculum()
+    model, loader = nn.Linear(2, 2), WAYS[way](data, sampler)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, progress=False, device="cpu")
+    REHEARSALS[name](trainer, loader)
+    assert sampler.first == 0
+    trainer.fit(loader, epochs=2)
+    assert sampler.first == 2
+    REHEARSALS[name](trainer, loader)
+    assert sampler.first == 2
+
+
+class Reader(IterableDataset):
+    """A stream that goes on from its own position, wherever that is."""
+
+    position = 0
+
+    def __iter__(self):
+        while self.position < 6:
+            self.position += 1
+            yield torch.full((4, 2), float(self.position)), torch.arange(4) % 2
+        self.position = 0
+
+    def state_dict(self):
+        return {"position": self.position}
+
+    def load_state_dict(self, state):
+        self.position = state["position"]
+
+
+@pytest.mark.parametrize("name", REHEARSALS)
+def test_a_rehearsal_leaves_a_stream_with_a_state_where_it_stood(name):
+    stream, model = Reader(), nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, progress=False, device="cpu")
+    REHEARSALS[name](trainer, DataLoader(stream, batch_size=None))
+    assert stream.position == 0
+    trainer.fit(DataLoader(stream, batch_size=None))
+    assert trainer.run.step == 6

@@ -30,6 +30,8 @@ __all__ = [
     "load_parts",
     "parts_state",
     "remember",
+    "tell_unsaved",
+    "watch_tensors",
 ]
 
 _DEPTH = 3
@@ -102,6 +104,62 @@ def elsewhere(value: Any, name: str, device: torch.device) -> list[str]:
             tensors += _found(own, f"{place}.{prefix}" if prefix else place, 2, Tensor)
         found += [each for each, tensor in tensors if tensor.dim() and tensor.device.type != device.type]
     return list(dict.fromkeys(found))
+
+
+def watch_tensors(handed: Mapping[str, Any], model: nn.Module) -> Callable[[], list[str]]:
+    """Watch the tensors that functions and plain objects hold, which have no `state_dict`.
+
+    Args:
+        handed: Objects by the name of their argument.
+        model: Whose own tensors are left out.
+
+    Returns:
+        A function that names, once, those that have been changed or replaced, or have come, since then.
+
+    >>> class Loss:
+    ...     mean = torch.zeros(1)
+    >>> loss = Loss(); changed = watch_tensors({"loss": loss}, nn.Linear(1, 1))
+    >>> loss.mean = loss.mean + 1; changed()
+    ['loss.mean']
+    """
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+
+    plain = {name: value for name, value in handed.items() if not callable(getattr(value, "state_dict", None))}
+    told: list[str] = []
+
+    def held() -> dict[str, tuple[Tensor, int]]:
+        found = [each for name, value in plain.items() for each in _found(value, name, _DEPTH, nn.Module | Tensor)]
+        shortest: dict[int, tuple[str, Tensor]] = {}
+        for place, value in sorted(found, key=lambda each: len(each[0])):
+            if isinstance(value, Tensor) and id(value) not in own:
+                shortest.setdefault(id(value), (place, value))
+        return {place: (each, 0 if each.is_inference() else each._version) for place, each in shortest.values()}
+
+    before = held()  # the tensors themselves: the next one may lie at the address of one that is gone
+
+    def changed() -> list[str]:
+        if told:
+            return []
+        was = ((place, now, before.get(place, (None, 0))) for place, now in held().items())
+        told.extend(place for place, now, then in was if now[0] is not then[0] or now[1] != then[1])
+        return list(told)
+
+    return changed
+
+
+def tell_unsaved(run: Run) -> None:
+    """Tell which tensors of a loss or a step the run changes though nothing can save them or put them back.
+
+    Args:
+        run: After some steps.
+    """
+    if names := run.unsaved():
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        run.tell(
+            f"{shown}: changed while training, and not saved: a run that is resumed begins with what the script makes, "
+            "and a rehearsal cannot put it back; let it be a buffer of a torch.nn.Module, or give the object that "
+            "holds it state_dict and load_state_dict"
+        )
 
 
 def parts_state(run: Run) -> dict[str, Any]:
@@ -262,6 +320,7 @@ def _held(value: Any) -> Iterator[tuple[str, Any]]:
     elif inspect.isfunction(value):
         cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
         yield from ((name, cell.cell_contents) for name, cell in cells if _is_filled(cell))
+        yield from vars(value).items()
         used = {name: value.__globals__.get(name) for name in value.__code__.co_names}
         yield from ((name, item) for name, item in used.items() if isinstance(item, nn.Module | Tensor))
     elif isinstance(value, Mapping):

@@ -211,6 +211,7 @@ class Run:
         seed: What all randomness of the run is derived from.
         verbose: Whether what the run says appears on the screen, too.
         parts: What else was handed over and has a state, by name, such as a loss with parameters: `dlkit.runs.parts`.
+        unsaved: Names, once, the tensors of a loss or a step that the run has changed and that no part holds.
         unfilled: Parameters that held NaN or infinities before the first step, so that checkpoints may hold such: of
             the "model" and of each part.
 
@@ -247,6 +248,7 @@ class Run:
         self.val_data: Any = None
         self.outputs: str | None = None
         self.parts: dict[str, Any] = {}
+        self.unsaved: Callable[[], list[str]] = list
         self.unfilled: dict[str, frozenset[str]] = {}
         self.trained: Any = None
         self.weights_from: int | None = None

@@ -15,7 +15,7 @@ from dlkit.callbacks.base import Callback
 from dlkit.distributed import ALONE
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.runs.history import History
-from dlkit.runs.parts import remember
+from dlkit.runs.parts import remember, tell_unsaved
 from dlkit.runs.state import Cursor, LossMeter, Run
 from dlkit.training.batches import groups
 from dlkit.training.sources import Source, nothing, present
@@ -33,7 +33,8 @@ def first_batches(source: Source, count: int) -> list[Any]:
     """
     if count < 1:
         raise ArgumentError(f"at least 1 batch is needed, not {count}")
-    batches = list(itertools.islice(present(source.batches(0)), count))
+    with source.kept():
+        batches = list(itertools.islice(present(source.batches(0)), count))
     if not batches:
         raise nothing(source, 0)
     return batches
@@ -106,6 +107,7 @@ def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
         if run.scaler is not None and scaler is not None:
             run.scaler.load_state_dict(scaler)
         rng.load_state_dict(streams)
+        tell_unsaved(run)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

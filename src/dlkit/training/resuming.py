@@ -14,7 +14,7 @@ from dlkit.callbacks.base import Callback
 from dlkit.errors import ResumeError
 from dlkit.runs.checking import check_fits, check_state, restoring
 from dlkit.runs.history import History
-from dlkit.runs.parts import load_parts, parts_state
+from dlkit.runs.parts import load_parts, parts_state, tell_unsaved
 from dlkit.runs.state import Cursor, Run
 from dlkit.training.handed import take
 from dlkit.training.identity import differences
@@ -40,6 +40,7 @@ def capture(
         settings: How the run was set up.
         identity: What the run is known by.
     """
+    tell_unsaved(run)
     states = {name: callback.state_dict() for name, callback in named(callbacks).items()}
     return {
         "format": FORMAT,

@@ -7,9 +7,11 @@ else (an `IterableDataset`, a WebLoader, a generator function's result, a loader
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,6 +65,10 @@ class Source(Protocol):
         """Take back the `state` that `state_dict` gave, before `batches` is called for that position."""
         return
 
+    def kept(self) -> AbstractContextManager[None]:
+        """A block after which the user's own sampler stands where it stood, whatever batches were taken in it."""
+        return contextlib.nullcontext()
+
 
 class Wrapping(Source):
     """A source that changes what another one gives, and leaves to it what it does not change.
@@ -106,6 +112,9 @@ class Wrapping(Source):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.source.load_state_dict(state)
 
+    def kept(self) -> AbstractContextManager[None]:
+        return self.source.kept()
+
 
 class _Seekable(Source):
     """A `dlkit.DataLoader` with the seed it takes when it has none of its own."""
@@ -137,6 +146,9 @@ class _Seekable(Source):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.loader.load_order_state(state)
+
+    def kept(self) -> AbstractContextManager[None]:
+        return self.loader.order_kept()
 
 
 class _Ready(Source):

@@ -28,6 +28,7 @@ from dlkit.runs.checkpointfile import plain
 from dlkit.runs.every import Every
 from dlkit.runs.history import History
 from dlkit.runs.modelfile import write_model_file
+from dlkit.runs.parts import watch_tensors
 from dlkit.runs.state import Run
 from dlkit.training import meaning, rehearsal, setup
 from dlkit.training.batches import is_channels_last
@@ -155,6 +156,7 @@ class Trainer:
             self.run.world = dataclasses.replace(self.run.world, turns=True)
             reuse = None  # parts of the model cannot be run by themselves
         self.run.parts = parts
+        self.run.unsaved = watch_tensors({"loss": loss, "step": step}, self.model)
         self.run.outputs = self.metrics.objective.outputs
         if precision == "fp16":
             self.run.scaler = torch.amp.GradScaler(self.device.type)
@@ -372,10 +374,10 @@ class Trainer:
         """
         steps = whole_number("steps", steps, least=2)
         meaning.check(self.run, loader)
-        batches = rehearsal.endless(source_of(loader, self.run.seed))
-        return rehearsal.lr_find(
-            self.run, self._fitting.step([]), self._judge.prepare(batches), start=start, end=end, steps=steps
-        )
+        source = source_of(loader, self.run.seed)
+        batches = self._judge.prepare(rehearsal.endless(source))
+        with source.kept():
+            return rehearsal.lr_find(self.run, self._fitting.step([]), batches, start=start, end=end, steps=steps)
 
     def summary(self, data: Any = None, *, depth: int = 3) -> Summary:
         """The layers of the model with the shapes they give, their parameters, and whether these learn.
