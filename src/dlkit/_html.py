@@ -14,9 +14,16 @@ from dlkit._showing import safe
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["cards", "escaped", "facts", "lines", "number", "picture", "table"]
+__all__ = ["Shown", "cards", "escaped", "facts", "lines", "number", "picture", "table"]
 
 _CARDS = "display:flex;flex-wrap:wrap;gap:.6em;list-style:none;padding:0;margin:.4em 0"
+
+
+class Shown:
+    """What a notebook shows as it is printed; a class with more to show writes `_repr_html_` itself."""
+
+    def _repr_html_(self) -> str:
+        return lines(str(self))
 
 
 def escaped(text: object) -> str:

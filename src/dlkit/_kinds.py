@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from dlkit._documents import Document
+from dlkit._html import facts
 from dlkit.errors import ArgumentError
 
 __all__ = ["KINDS", "Spec", "Task", "values"]
@@ -44,6 +46,10 @@ class Spec(Document):
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ArgumentError(f"the kind {cls.kind!r} is taken by {taken.__module__}.{taken.__qualname__}")
         KINDS[cls.kind] = cls
+
+    def _repr_html_(self) -> str:
+        named = {field.name: repr(getattr(self, field.name)) for field in dataclasses.fields(self) if field.repr}  # type: ignore[arg-type]
+        return facts(type(self).__name__, {name: value[:300] for name, value in named.items()})
 
     def example(self, *, small: bool = False) -> Any:
         """A batch of two inputs, described by `values`; in a dict where the model takes several by name.

@@ -19,14 +19,16 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from dlkit._html import cards, escaped, lines, number
 from dlkit.collate.padding import Ragged
 from dlkit.errors import ArgumentError
 
-__all__ = ["InMemoryDataset", "Samples"]
+__all__ = ["InMemoryDataset", "Samples", "shown"]
 
 Inputs = Tensor | dict[str, Any]  # of the dict's values, each a Tensor [B, ...] or a list of B strings
 Indices = Tensor | np.ndarray[Any, Any] | Sequence[int]
 _T = TypeVar("_T")
+_SAMPLES = 6  # that a notebook shows
 
 
 class Row(tuple[Any, ...]):
@@ -257,6 +259,24 @@ class InMemoryDataset(Dataset[Any]):
         if not -size <= position < size:
             raise IndexError(f"index {position} is out of range for {type(self).__name__} with {size} samples")
         return position % size
+
+
+def shown(dataset: Any) -> str:
+    """A dataset as a notebook shows it: what it prints, and a few samples from all over it with their classes.
+
+    Args:
+        dataset: One with `sample_html(index)`.
+    """
+    places = torch.linspace(0, max(len(dataset) - 1, 0), min(_SAMPLES, len(dataset))).round().long().tolist()
+    classes, targets = getattr(dataset, "classes", ()), getattr(dataset, "targets", None)
+
+    def caption(place: int) -> str:
+        target = None if targets is None else targets[place]
+        if target is None or target.dim() or target.is_floating_point() or not classes:
+            return "" if target is None or target.dim() else number(float(target))
+        return escaped(classes[int(target)])
+
+    return lines(repr(dataset)) + cards([f"{dataset.sample_html(place)}<p>{caption(place)}</p>" for place in places])
 
 
 def several(index: Any) -> bool:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dlkit._html import lines, table
 from dlkit._showing import safe
 from dlkit.artifact.inputs import Meaning
 from dlkit.errors import ArgumentError
@@ -58,6 +59,12 @@ class Prediction:
         named = [f"{k} {v:.6g}" for k, v in self.values.items()] if self.label is None else []
         shown = [f"{name} {value:.3f}" for name, value in self.top] or named
         return safe(f"Prediction({', '.join(shown) or 'no label'})")
+
+    def _repr_html_(self) -> str:
+        if self.error:
+            return lines(repr(self))
+        ranked = self.label is not None and self.top
+        return table(("answer", "probability") if ranked else ("", ""), list(self.top or self.values.items()))
 
 
 def probabilities_of(meaning: Meaning, logits: Tensor) -> Tensor:

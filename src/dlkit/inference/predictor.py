@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlkit._calling import call, cast, evaluating, output_of, split
 from dlkit._devices import pick_device
+from dlkit._html import facts
 from dlkit._layer_errors import explain
 from dlkit._progress import Bar
 from dlkit._showing import safe
@@ -117,6 +118,13 @@ class Predictor:
         few = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
         what = f"{self.task} of {len(self.classes)} classes" if self.task != "regression" else "regression"
         return safe(f"Predictor({name}, {self.kind}, {what}{f': {few}' if few else ''})")
+
+    def _repr_html_(self) -> str:
+        told = {**self.info, "classes": ", ".join(self.classes[:20]) + (", ..." if len(self.classes) > 20 else "")}
+        shapes = {"architecture": (self.info["architecture"] or {}).get("name"), "device": self.device}
+        return facts(
+            repr(self), {name: value for name, value in {**told, **shapes}.items() if value and name != "input"}
+        )
 
     def predict(
         self,

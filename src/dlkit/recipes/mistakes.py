@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from dlkit._answers import mistaken
-from dlkit._html import cards, escaped, number, picture, table
-from dlkit.declared import spec_in
-from dlkit.plots.sound import play
+from dlkit._html import cards, escaped, number, table
 from dlkit.recipes.outcome import Outcome
 
 __all__ = ["mistakes"]
 
 _SHOWN = 12
-_TEXT = 400  # characters of a text that is shown
 _CELLS, _CELL = 20, 60  # columns of a row, and characters of each
-_SIDE = 128  # pixels of a picture
-_SECONDS = 5  # of a recording
-
-Show = Callable[[int], str]
 
 
 def mistakes(outcome: Outcome, kind: str) -> str:
@@ -40,7 +31,7 @@ def mistakes(outcome: Outcome, kind: str) -> str:
         return "<p>None of the samples was answered wrongly.</p>"
     if kind == "table":
         return _rows(outcome, worst)
-    show = _SHOW[kind](outcome.part)
+    show: Callable[[int], str] = outcome.part.sample_html
     shown = [
         f"{show(place)}<p><b>{escaped(_said(outcome, place))}</b><br>true: {escaped(_true(outcome, place))}</p>"
         for place in worst
@@ -86,42 +77,3 @@ def _named(outcome: Outcome, row: Tensor) -> str:
     if outcome.task == "regression":
         return ", ".join(f"{name} {number(value)}" for name, value in zip(outcome.names, row.tolist(), strict=True))
     return ", ".join(itertools.compress(outcome.names, (row > 0.5).tolist())) or "no label"
-
-
-def _image(part: Any) -> Show:
-    def show(place: int) -> str:
-        path = part.path(place)
-        try:
-            with Image.open(path) as opened:
-                opened.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-                return picture(ImageOps.exif_transpose(opened), path.name)
-        except (OSError, ValueError):  # a format that Pillow needs an extra for
-            return f"<p>{escaped(path.name)}</p>"
-
-    return show
-
-
-def _letter(part: Any) -> Show:
-    images = part.images
-    return lambda place: picture(Image.fromarray(images[place].numpy()), f"sample {place}")
-
-
-def _text(part: Any) -> Show:
-    def show(place: int) -> str:
-        text = part.texts[place]
-        return f"<blockquote>{escaped(text[:_TEXT] + ('…' if len(text) > _TEXT else ''))}</blockquote>"
-
-    return show
-
-
-def _sound(part: Any) -> Show:
-    rate = spec_in(part).sample_rate
-
-    def show(place: int) -> str:
-        waveform = part[place][0][..., : _SECONDS * rate]
-        return f"{play(waveform, rate)._repr_html_()}<p>{escaped(part.path(place).name)}</p>"
-
-    return show
-
-
-_SHOW: dict[str, Callable[[Any], Show]] = {"images": _image, "letters": _letter, "sounds": _sound, "text": _text}

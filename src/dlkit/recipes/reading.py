@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 from urllib.parse import urlsplit
 
+from dlkit._html import Shown
 from dlkit._near import nearest
 from dlkit._showing import Lines
 from dlkit.datasets.audio.decoding import EXTENSIONS as SOUNDS
@@ -60,7 +61,7 @@ class DataOptions(ReadArguments, total=False):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Data:
+class Data(Shown):
     """What `read_data` found: datasets to train on, to watch and to judge by.
 
     Attributes:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dlkit._answers import auroc
+from dlkit._html import Shown
 from dlkit._showing import Lines
 
 __all__ = [
@@ -51,7 +52,7 @@ class ClassStanding:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Standing:
+class Standing(Shown):
     """A score beside its baseline, with an interval; `print` it for the sentences.
 
     Attributes:

@@ -14,6 +14,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from dlkit._arguments import whole_number
+from dlkit._html import facts
+from dlkit._showing import safe
 from dlkit.artifact import save
 from dlkit.artifact.header import MODEL_FILE
 from dlkit.callbacks import BackToBest, Checkpoint, CSVLogger, EarlyStopping, LearningRate
@@ -72,6 +74,14 @@ class Trained:
     interrupted: bool
     data: Data
     model: nn.Module
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        return safe(f"Trained({figures or self.stopped} on {self.judged_on}; {self.path or self.folder})")
+
+    def _repr_html_(self) -> str:
+        told = "" if self.standing is None else self.standing._repr_html_()
+        return facts(repr(self), {"report": self.report or "none", "stopped": self.stopped}) + told
 
 
 def train(

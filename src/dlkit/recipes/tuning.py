@@ -61,6 +61,12 @@ class FineTuned:
     tried: Mapping[tuple[float, float], float]
     kept: str
 
+    def __repr__(self) -> str:
+        name = type(self.model).__name__
+        return (
+            f"FineTuned({name}, score {self.score:.4g} of the {self.kept}, lr {self.lr:g}, decay {self.weight_decay:g})"
+        )
+
 
 def fine_tune(
     model: nn.Module,

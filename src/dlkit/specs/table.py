@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -13,16 +14,18 @@ from torch import Tensor
 
 from dlkit import _bounds
 from dlkit._documents import Document, Place
+from dlkit._html import facts, table
 from dlkit._kinds import Spec, Task, values
 from dlkit._near import hint
 from dlkit._opening import open_regular
-from dlkit._showing import Lines
+from dlkit._showing import Lines, safe
 from dlkit.errors import ArgumentError, DataError
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
 from dlkit.storage.files import atomic_write
 
 __all__ = ["TableSpec", "Target"]
 
+_HEAD = ("column", "kind", "missing", "becomes", "why")
 _COARSE = 1e-4  # of the target's scale: a rounding that shows in no error of a model
 # Of a column or target: how it was found, not what it means.
 _FOUND = ("rows", "missing", "why")
@@ -245,13 +248,24 @@ class TableSpec(Spec):
         except ArgumentError as error:
             raise DataError(f"{path}: {error}") from error
 
+    def __repr__(self) -> str:
+        kinds = Counter(column.kind for column in self.columns)
+        found = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+        target = "no target" if self.target is None else f"target {', '.join(self.target.columns)}: {self.target.task}"
+        return safe(f"TableSpec({len(self.columns):,} columns: {found}; {target})")
+
+    def _rows(self) -> list[tuple[str, str, str, str, str]]:
+        return [(c.name, c.kind, _share(c.missing, c.rows), c.becomes(), c.why) for c in self.columns]
+
+    def _repr_html_(self) -> str:
+        return facts(str(self.target or "no target"), {}) + table(_HEAD, self._rows())
+
     def __str__(self) -> str:
-        head = ("column", "kind", "missing", "becomes", "why")
-        rows = [(c.name, c.kind, _share(c.missing, c.rows), c.becomes(), c.why) for c in self.columns]
-        widths = [max(len(row[place]) for row in [head, *rows]) for place in range(4)]
+        rows = [_HEAD, *self._rows()]
+        widths = [max(len(row[place]) for row in rows) for place in range(4)]
         told = [
             "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
-            for row in [head, *rows]
+            for row in rows
         ]
         return Lines.of(*told, str(self.target or "no target"))
 

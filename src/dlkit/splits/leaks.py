@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from dlkit._html import Shown
 from dlkit.errors import ArgumentError
 from dlkit.splits._values import Ints, as_array
 from dlkit.splits.keys import columns_of, content_keys
@@ -17,7 +18,7 @@ __all__ = ["LeakReport", "check_leaks"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LeakReport:
+class LeakReport(Shown):
     """What `check_leaks` found. True when something leaks; `repr` says how much and where.
 
     Attributes:

@@ -125,6 +125,9 @@ class LearningRateCurve:
     rates: list[float]
     losses: list[float]
 
+    def __repr__(self) -> str:
+        return f"LearningRateCurve({len(self.rates)} rates, suggestion {self.suggestion:.3g})"
+
     @property
     def suggestion(self) -> float:
         """Where the loss falls most steeply over the logarithm of the rate: fast, and still far from exploding."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dlkit import download
 from dlkit._filekinds import HEAD, kind_of, told
+from dlkit._html import Shown
 from dlkit._opening import open_regular, regular
 from dlkit._showing import Lines, public
 from dlkit.errors import ArgumentError, IntegrityError, ModelFileError
@@ -28,7 +29,7 @@ _SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LoadReport:
+class LoadReport(Shown):
     """What came of loading weights.
 
     Attributes:

@@ -18,7 +18,9 @@ from dlkit.datasets.audio.decoding import check_formats
 from dlkit.datasets.audio.fetching import AudioFetch
 from dlkit.datasets.audio.settings import AudioSettings
 from dlkit.datasets.files.dataset import FileDataset, Transform
+from dlkit.declared import spec_in
 from dlkit.errors import DataError
+from dlkit.plots.sound import play
 from dlkit.samplers import LengthBuckets
 from dlkit.samplers.order import Planner, Sequential
 from dlkit.storage.arrays import Kind, open_arrays, write_arrays
@@ -32,6 +34,7 @@ __all__ = ["AudioDataset"]
 _KIND = Kind("lengths of recordings", 1)
 #: Lengths of fewer files are not kept on the disk: reading the headers again takes a fraction of a second.
 KEEP_FROM = 2_000
+_SECONDS = 5  # of a recording that can be heard in a notebook or a report
 
 
 class AudioDataset(FileDataset):
@@ -57,6 +60,16 @@ class AudioDataset(FileDataset):
         check_formats(names)
         self._lengths: npt.NDArray[np.int64] | None = None
         super().__init__(root, names, targets, classes, settings)
+
+    def sample_html(self, index: int) -> str:
+        spec, name = spec_in(self), super().sample_html(index)
+        try:
+            inputs = self[index] if self.targets is None else self[index][0]
+        except DataError:
+            return name
+        if spec is None or inputs.dim() != 2:  # a spectrogram has no sound
+            return name
+        return f"{play(inputs[..., : _SECONDS * spec.sample_rate], spec.sample_rate)._repr_html_()}<p>{name}</p>"
 
     @property
     def draws_random(self) -> bool:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from dlkit._cores import default_threads, for_each
-from dlkit.datasets.base import Indices, Samples, as_index_tensor, several
+from dlkit._html import escaped
+from dlkit.datasets.base import Indices, Samples, as_index_tensor, several, shown
 from dlkit.datasets.files.cache import ArrayCache, open_cache
 from dlkit.datasets.files.content import content_keys
 from dlkit.datasets.files.fetching import Fetch, Uneven
@@ -406,6 +407,17 @@ class FileDataset(Dataset[Any]):
     def _row_tensor(self, indices: Indices) -> Tensor:
         tensor = as_index_tensor(indices, len(self))
         return tensor if self._rows is None else self._rows.index_select(0, tensor)
+
+    def sample_html(self, index: int) -> str:
+        """One sample as a person would want to see it, for notebooks and reports.
+
+        Args:
+            index: The sample's position in this dataset.
+        """
+        return escaped(self.path(index).name)
+
+    def _repr_html_(self) -> str:
+        return shown(self)
 
     def _with(self, **changes: Any) -> Self:
         changed = object.__new__(type(self))

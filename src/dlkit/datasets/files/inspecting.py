@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit._cores import default_threads, for_each
+from dlkit._html import Shown
 from dlkit._progress import Bar
 from dlkit._showing import Lines
 from dlkit.datasets.files.dataset import FileDataset
@@ -21,7 +22,7 @@ __all__ = ["FileInspection", "Seen", "few", "listed", "look", "span"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class FileInspection:
+class FileInspection(Shown):
     """What `inspect` found. Printed, it is a table; `to_dict` gives plain data.
 
     Attributes:

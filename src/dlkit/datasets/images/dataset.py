@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
 from torch import Tensor
 
+from dlkit._html import picture
 from dlkit.datasets.files.dataset import FileDataset
+from dlkit.datasets.files.decoder import read_with_status
 from dlkit.datasets.images.decoding import check_formats
 from dlkit.datasets.images.fetching import ImageFetch
-from dlkit.datasets.images.settings import ImageSettings
+from dlkit.datasets.images.settings import ImageSettings, pixels_of
+from dlkit.errors import DataError
 from dlkit.storage.strings import PackedStrings
 
 __all__ = ["ImageDataset"]
+
+_SIDE = 128  # pixels of an image that is shown
 
 
 class ImageDataset(FileDataset):
@@ -39,3 +45,11 @@ class ImageDataset(FileDataset):
         if settings.decoder is None:
             check_formats(names)
         super().__init__(root, names, targets, classes, settings)
+
+    def sample_html(self, index: int) -> str:
+        path = self.path(index)
+        try:
+            image = self.settings.open(read_with_status(path)[0], str(path))
+            return picture(Image.fromarray(pixels_of(image, _SIDE, "RGB")), path.name, side=_SIDE)
+        except DataError:
+            return super().sample_html(index)

@@ -20,7 +20,7 @@ from dlkit.errors import ArgumentError
 from dlkit.transforms import Augment, Preprocessing, for_evaluation
 from dlkit.transforms.geometry import reduction, resized_part, short_side_to
 
-__all__ = ["ImageOptions", "ImageSettings"]
+__all__ = ["ImageOptions", "ImageSettings", "pixels_of"]
 
 Transform = Preprocessing | Callable[[Any], Any]
 

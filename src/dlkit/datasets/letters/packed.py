@@ -7,9 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from dlkit.datasets.base import InMemoryDataset
+from dlkit._html import picture
+from dlkit.datasets.base import InMemoryDataset, shown
 from dlkit.datasets.letters.packfile import ImageStore, Pack
 from dlkit.errors import ArgumentError, DataError
 from dlkit.splits import Fractions, content_keys, split_indices
@@ -205,6 +207,17 @@ class PackedImages(InMemoryDataset):
             f"{len(self):,}{part} grey images of {height}x{width}, "
             f"{len(self.classes)} classes {self.classes[0]} to {self.classes[-1]} with {each} each"
         )
+
+    def sample_html(self, index: int) -> str:
+        """One sample as a person would want to see it, for notebooks and reports.
+
+        Args:
+            index: The sample's position in this dataset.
+        """
+        return picture(Image.fromarray(self.images[index].numpy()), f"sample {index}")
+
+    def _repr_html_(self) -> str:
+        return shown(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._described()})"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dlkit._html import Shown
 from dlkit._showing import Lines
 from dlkit.datasets.tables._encoding import shown
 from dlkit.datasets.tables._facts import Facts, TextFacts
@@ -29,7 +30,7 @@ _KNOWS_ALL, _KNOWS_TOO_MUCH = 0.95, 0.3  # shares of the target's variance
 
 
 @dataclass(frozen=True)
-class Description:
+class Description(Shown):
     """What `CSVDataset.describe` found; `print` it.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, Unpack
 import torch
 from torch import Tensor
 
+from dlkit._html import lines, table
 from dlkit._showing import Lines
 from dlkit.datasets.base import InMemoryDataset
 from dlkit.datasets.tables._building import Built, ExactSplit, build
@@ -26,6 +27,8 @@ from dlkit.specs.table import TableSpec
 from dlkit.splits import Fractions, shares_of
 
 __all__ = ["CSVDataset", "TableOptions"]
+
+_ROWS, _CELL = 5, 60  # that a notebook shows, and characters of a cell
 
 Names = str | Sequence[str] | None
 
@@ -345,6 +348,13 @@ class CSVDataset(InMemoryDataset):
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker fetches samples: what was read stays where it is.
         return self.__dict__ | ({"_source": None} if get_spawning_popen() is not None else {})
+
+    def _repr_html_(self) -> str:
+        if isinstance(self._memory, Stream) or self._source is None:
+            return lines(repr(self))
+        first = frame_of(self._source, self.spec, self.rows[:_ROWS].numpy())
+        rows = [[str(cell)[:_CELL] for cell in row] for row in first.itertuples(name=None)]
+        return lines(repr(self)) + table(["row", *map(str, first.columns)], rows) + self.spec._repr_html_()
 
     def __repr__(self) -> str:
         target = "no target" if self.spec.target is None else str(self.spec.target)

@@ -11,8 +11,10 @@ from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 from torch import Tensor
 
+from dlkit._html import escaped
 from dlkit._showing import Lines
 from dlkit.collate import PadCollate
+from dlkit.datasets.base import shown
 from dlkit.datasets.targets import TargetReader, Targets
 from dlkit.datasets.texts._encoding import Storage, pack
 from dlkit.datasets.texts.items import ColumnName
@@ -36,6 +38,8 @@ from dlkit.tokens.vocabulary import Vocabulary
 __all__ = ["TextDataset", "TextOptions"]
 
 TextTask = Literal["auto", "classification", "regression"]
+
+_SHOWN = 400  # characters of a text in a notebook or a report
 
 
 class TextOptions(TypedDict, total=False):
@@ -324,6 +328,18 @@ class TextDataset(PackedTextDataset):
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker fetches encoded samples: the texts stay where they are.
         return self.__dict__ | ({"_source": None} if get_spawning_popen() is not None else {})
+
+    def sample_html(self, index: int) -> str:
+        """One sample as a person would want to see it, for notebooks and reports.
+
+        Args:
+            index: The sample's position in this dataset.
+        """
+        text = self.texts[index]
+        return f"<blockquote>{escaped(text[:_SHOWN] + ('…' if len(text) > _SHOWN else ''))}</blockquote>"
+
+    def _repr_html_(self) -> str:
+        return shown(self)
 
     def __repr__(self) -> str:
         total = int(self.lengths.sum())
