@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 import dlkit
 from dlkit.datasets import TextDataset
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_named() -> None:
         model(torch.tensor([[10**6]]))
     with pytest.raises(ArgumentError, match="strength must be above 0"):
         TfidfLinear.for_data(data(), strength=0)
-    with pytest.raises(ArgumentError, match="no classes to learn"):
+    with pytest.raises(ArgumentError, match="no targets to learn"):
         TfidfLinear.for_data(TextDataset(frame()[["text"]]))
 
 
@@ -117,3 +117,29 @@ def test_what_was_chosen_is_fitted_again_to_all_rows_but_those_of_the_test_part(
     two = train(table, out=tmp_path / "two", fractions=(0.8, 0.2), **options)
     assert two.judged_on == "val"
     assert torch.equal(two.model.idf, TfidfLinear.for_data(two.data.train).idf)
+
+
+def prices(size: int = 150) -> pd.DataFrame:
+    worth = dict(zip(WORDS, range(-300, 600, 100), strict=True))
+    texts = frame(size)["text"]
+    return pd.DataFrame({"text": texts, "price": [1000.5 + np.mean([*map(worth.get, t.split())]) for t in texts]})
+
+
+def test_numbers_as_targets_are_ridge_regression_in_their_own_units() -> None:
+    ds = TextDataset(prices(), target="price", tokenizer="words-and-pairs", min_freq=1)
+    model = TfidfLinear.for_data(ds, strength=4.0)
+    inputs = TfidfVectorizer(analyzer=words_and_pairs, sublinear_tf=True).fit_transform(ds.texts)
+    wanted = Ridge(alpha=1 / 8).fit(inputs, ds.targets).predict(inputs)
+    batch, targets = ds.collate([ds[place] for place in range(len(ds))])
+    with torch.no_grad():
+        found = model(**batch)
+    assert found.shape == targets.shape
+    assert np.abs(found.numpy() - wanted).max() < 1e-2 * float(targets.std())
+
+
+@pytest.mark.parametrize("options", [{}, {"arch": "bag", "epochs": 30, "batch_size": 16}])
+def test_a_recipe_for_numbers_as_targets(tmp_path: Path, options: dict[str, Any]) -> None:
+    done = train(prices(), text="text", target="price", out=tmp_path / "run", progress=False, **options)
+    assert done.metrics["r2"] > 0.5
+    cheap, dear = dlkit.load(done.path).predict(["great dull long film", "end end very very"])["price"]
+    assert 0 < float(cheap) < 1000 < float(dear)

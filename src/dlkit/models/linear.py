@@ -7,9 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["fit_linear"]
+__all__ = ["center_and_scale", "fit_linear"]
 
 _HISTORY, _GRADIENT, _CHANGE = 10, 1e-5, 1e-8
+
+
+def center_and_scale(targets: Tensor) -> tuple[float, float]:
+    """The mean of numbers and their standard deviation, 1 where all are equal.
+
+    Args:
+        targets: [N].
+    """
+    values = targets.double()
+    return float(values.mean()), float(values.std(unbiased=False)) or 1.0
 
 
 def fit_linear(

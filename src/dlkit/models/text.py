@@ -38,6 +38,8 @@ class TextClassifier(nn.Module):
         num_heads: Of the transformer; `width` must be a multiple.
         dropout: The share of features set to zero while training.
         num_types: 2 for pairs of texts, whose batches have `token_type_ids`.
+        center: Of a regression, the mean of the training targets, and ...
+        scale: ... their standard deviation: answers are in the data's own units.
 
     Raises:
         ArgumentError: A count below 1, an unknown encoder, a dropout outside 0 to 1.
@@ -59,8 +61,11 @@ class TextClassifier(nn.Module):
         num_heads: int = 4,
         dropout: float = 0.3,
         num_types: int = 1,
+        center: float = 0.0,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.center, self.scale = center, scale
         counts = {"num_tokens": num_tokens, "num_classes": num_classes, "width": width, "depth": depth}
         for name, value in {**counts, "num_heads": num_heads, "num_types": num_types}.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -91,7 +96,7 @@ class TextClassifier(nn.Module):
             token_type_ids: int64 [B, L], 0 in the first text of a pair and 1 in the second.
 
         Returns:
-            The logits, float [B, num_classes].
+            The logits, float [B, num_classes]; of a regression the numbers, float [B].
         """
         mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         if input_ids.dim() != 2 or mask.shape != input_ids.shape:
@@ -108,7 +113,7 @@ class TextClassifier(nn.Module):
                 f"{int(input_ids.max())}): make the model with num_tokens=len(train.vocabulary)"
             ) from error
         logits: Tensor = self.head(self.dropout(features))
-        return logits
+        return logits if self.num_classes > 1 else logits.squeeze(1) * self.scale + self.center
 
 
 def _with_a_token(ids: Tensor, mask: Tensor, types: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

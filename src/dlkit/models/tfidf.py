@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dlkit._arguments import whole_number
 from dlkit.errors import ArgumentError, TrainingError
-from dlkit.models.linear import fit_linear
+from dlkit.models.linear import center_and_scale, fit_linear
 from dlkit.registry import register
 
 __all__ = ["TfidfLinear"]
@@ -23,7 +23,7 @@ _UNKNOWN = 1  # of the numbers before the tokens, 0 is padding, and this one sta
 
 @register("dlkit.models.TfidfLinear")
 class TfidfLinear(nn.Module):
-    """Logistic regression on TF-IDF, as one model that takes the padded batches of `TextDataset`: `model(**inputs)`.
+    """Logistic or linear regression on TF-IDF, for the padded batches of `TextDataset`: `model(**inputs)`.
 
     A text is 1 + log(count) for each of its tokens, times log((1 + texts) / (1 + texts with it)) + 1 (Sparck Jones
     1972), scaled to the length 1; tokens that training never saw count for nothing. Fitted by `for_data` to its one
@@ -31,7 +31,7 @@ class TfidfLinear(nn.Module):
 
     Args:
         num_tokens: Rows of the weights: `len(train.vocabulary)`.
-        num_classes: How many scores (logits) come out per text.
+        num_classes: How many scores (logits) come out per text; 1 for a regression.
         num_types: 2 for pairs of texts, whose batches have `token_type_ids`.
 
     Raises:
@@ -63,11 +63,11 @@ class TfidfLinear(nn.Module):
         """A fitted model.
 
         Args:
-            *parts: A `TextDataset` with classes, the training part alone; or several with one vocabulary.
+            *parts: A `TextDataset` with targets, the training part alone; or several with one vocabulary.
             strength: The inverse of the L2 penalty, scikit-learn's C.
 
         Raises:
-            ArgumentError: there are no classes, or the strength cannot be meant.
+            ArgumentError: there are no targets, or the strength cannot be meant.
         """
         return next(cls.path(parts, [strength]))
 
@@ -80,32 +80,38 @@ class TfidfLinear(nn.Module):
         Args:
             parts: See `for_data`.
             strengths: See `for_data`.
-            loss: For logits; cross entropy by default.
+            loss: For logits; cross entropy by default. Numbers as targets have the squared error, in units of their
+                standard deviation.
 
         Raises:
             ArgumentError: see `for_data`.
         """
         train = parts[0]
-        if not getattr(train, "classes", None):
-            raise ArgumentError("the texts have no classes to learn")
+        if getattr(train, "targets", None) is None:
+            raise ArgumentError("the texts have no targets to learn")
         if not all(0 < strength < float("inf") for strength in strengths):
             raise ArgumentError(f"strength must be above 0, not {list(strengths)!r}")
-        model = cls(len(train.vocabulary), len(train.classes), num_types=1 if train.pairs is None else 2)
+        outputs = len(train.classes) or 1
+        model = cls(len(train.vocabulary), outputs, num_types=1 if train.pairs is None else 2)
         inputs, transposed = model._counted(parts)
-        targets = torch.cat([part.targets for part in parts])
+        targets, center, scale = torch.cat([part.targets for part in parts]), 0.0, 1.0
+        if not train.classes:
+            center, scale = center_and_scale(targets)
+            targets, loss = (targets - center) / scale, nn.MSELoss()
         start = None
         for strength in strengths:
             start = fit_linear(
                 inputs,
                 targets,
                 loss or nn.CrossEntropyLoss(),
-                len(train.classes),
+                outputs,
                 decay=1 / (strength * len(targets)),
                 transposed=transposed,
                 start=start,
             )
-            fitted = cls(model.num_tokens, len(train.classes), num_types=model.num_types).eval()
-            fitted.load_state_dict({"weight": start[0], "bias": start[1], "idf": model.idf})
+            fitted = cls(model.num_tokens, outputs, num_types=model.num_types).eval()
+            weight, bias = start[0] * scale, start[1] * scale + center  # so that answers are in the data's own units
+            fitted.load_state_dict({"weight": weight, "bias": bias, "idf": model.idf})
             yield fitted
 
     def forward(
@@ -119,8 +125,12 @@ class TfidfLinear(nn.Module):
             token_type_ids: int64 [B, L], 0 in the first text of a pair and 1 in the second.
 
         Returns:
-            The logits, float [B, num_classes].
+            The logits, float [B, num_classes]; of a regression the numbers, float [B].
         """
+        scores = self._scores(input_ids, attention_mask, token_type_ids)
+        return scores.squeeze(1) if len(self.bias) == 1 else scores
+
+    def _scores(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
         mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         if input_ids.dim() != 2 or mask.shape != input_ids.shape:
             raise TrainingError(

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from dlkit._near import hint
 from dlkit.errors import ArgumentError
@@ -19,6 +18,7 @@ from dlkit.models import (
     TextClassifier,
     TfidfLinear,
 )
+from dlkit.models.linear import center_and_scale
 from dlkit.recipes.choices import Choice, Fitted, Wish, class_weights, refuse
 from dlkit.recipes.reading import Data, encoded_by
 from dlkit.tokens import Vocabulary
@@ -47,27 +47,29 @@ def for_texts(data: Data, wish: Wish) -> Choice:
     encoder = wish.arch or "linear"
     if encoder not in TEXT_MODELS:
         raise ArgumentError(f"arch={encoder!r}: {hint(encoder, TEXT_MODELS, has='for texts there are')}")
-    if not data.classes:
-        raise ArgumentError("the targets of the texts are quantities, not classes; dlkit has no ready recipe for those")
+    metrics = ["accuracy"] if data.classes else ["rmse", "mae", "r2"]
+    loss = nn.CrossEntropyLoss() if data.classes else nn.MSELoss()
+    outputs = len(data.classes) or 1
     vocabulary, types = len(data.train.vocabulary), 1 if data.train.pairs is None else 2
     if encoder == "linear":
         return Choice(
             arch=encoder,
-            model=TfidfLinear(vocabulary, len(data.classes), num_types=types),
-            loss=nn.CrossEntropyLoss(),
-            metrics=["accuracy"],
+            model=TfidfLinear(vocabulary, outputs, num_types=types),
+            loss=loss,
+            metrics=metrics,
             lr=1.0,
             epochs=1,
             batch_size=256,
             patience=1,
             fit=lambda: _fitted_to_texts(data, wish),
-            why=["model: TfidfLinear, logistic regression on TF-IDF"],
+            why=[f"model: TfidfLinear, {'logistic' if data.classes else 'linear'} regression on TF-IDF"],
         )
+    units = {} if data.classes else dict(zip(("center", "scale"), center_and_scale(data.train.targets), strict=True))
     return Choice(
         arch=encoder,
-        model=TextClassifier(vocabulary, len(data.classes), encoder=encoder, num_types=types),  # type: ignore[arg-type]
-        loss=nn.CrossEntropyLoss(),
-        metrics=["accuracy"],
+        model=TextClassifier(vocabulary, outputs, encoder=encoder, num_types=types, **units),  # type: ignore[arg-type]
+        loss=loss,
+        metrics=metrics,
         lr=_RATES[encoder],
         epochs=10,
         batch_size=64,
@@ -80,11 +82,11 @@ def _fitted_to_texts(data: Data, wish: Wish) -> Fitted:
     """Of several ways to cut a text, and strengths, what has the smallest loss on the validation part."""
     best, least = None, math.inf
     weights = None if wish.class_weights is None else class_weights(data, wish.class_weights)
-    loss = nn.CrossEntropyLoss(weight=weights)
+    loss = nn.CrossEntropyLoss(weight=weights) if data.classes else nn.MSELoss()
     for name in _cuts(data):
         cut, before = _cut_by(name, data, [data.train]), math.inf
         for strength, fitted in zip(_STRENGTHS, TfidfLinear.path([cut.train], _STRENGTHS, loss), strict=True):
-            value = _loss_on(fitted, cut.val, weights)
+            value = _loss_on(fitted, cut.val, loss)
             if value < least:
                 best, least = (name or data.options["tokenizer"], strength, fitted, cut), value
             if value > before:
@@ -124,7 +126,7 @@ def _texts_of(part: Any) -> list[Any]:
 
 
 @torch.no_grad()
-def _loss_on(model: nn.Module, part: Any, weights: Tensor | None) -> float:
+def _loss_on(model: nn.Module, part: Any, loss: nn.Module) -> float:
     batches = [(model(**inputs), targets) for inputs, targets in DataLoader(part, 256)]
     outputs, targets = (torch.cat(each) for each in zip(*batches, strict=True))
-    return float(F.cross_entropy(outputs, targets, weight=weights))
+    return float(loss(outputs, targets))
