@@ -83,7 +83,8 @@ training/fitting training/trainer training/__init__
 inference/outputs inference/batches inference/frames inference/filed inference/images inference/sounds
 inference/tables inference/texts inference/inputs
 inference/scoring inference/predictor inference/__init__
-recipes/standing recipes/charts recipes/tuning recipes/comparing recipes/folders recipes/samples recipes/reading
+recipes/standing recipes/charts recipes/tuning recipes/comparing recipes/folders recipes/samples recipes/filed
+recipes/reading recipes/quantities
 recipes/choices recipes/for_tables recipes/for_texts recipes/for_pictures recipes/choosing recipes/identity
 recipes/outcome recipes/mistakes recipes/reporting recipes/training recipes/using recipes/__init__
 demo

@@ -357,7 +357,7 @@ def test_ctrl_c_outside_of_training_is_130(dlkit: Run, monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dlkit.recipes.using.inspect", interrupted)
-    monkeypatch.setattr("dlkit.recipes.using.kind_of", interrupted)
+    monkeypatch.setattr("dlkit.recipes.using.understood", interrupted)
     done = dlkit("inspect", "photos")
     assert (done.code, done.err) == (130, "interrupted\n")
 

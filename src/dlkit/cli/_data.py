@@ -8,7 +8,20 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dlkit._showing import Lines
-from dlkit.cli._options import DebugFlag, Drop, JsonFlag, OnError, Pair, Source, Target, Text, reading, reads_tables
+from dlkit.cli._options import (
+    Audio,
+    DebugFlag,
+    Drop,
+    Image,
+    JsonFlag,
+    OnError,
+    Pair,
+    Source,
+    Target,
+    Text,
+    reading,
+    reads_tables,
+)
 from dlkit.cli._talking import guarded, show
 from dlkit.cli.projects import create
 
@@ -22,6 +35,8 @@ def inspect(
     target: Target = None,
     text: Text = None,
     pair: Pair = None,
+    image: Image = None,
+    audio: Audio = None,
     drop: Drop = None,
     on_error: OnError = "raise",
     rows: Any = None,
@@ -41,7 +56,8 @@ def inspect(
     """
     from dlkit import recipes
 
-    found = recipes.look_at(data, **reading(target, text, drop, on_error, pair=pair, rows=rows))
+    options = reading(target, text, drop, on_error, pair=pair, rows=rows, image=image, audio=audio)
+    found = recipes.look_at(data, **options)
     show(str(found), _document(found), as_json=json)
 
 

@@ -15,9 +15,12 @@ import typer
 from dlkit._showing import Lines
 from dlkit.cli._lines import FIRST, Written, check_out, show_first, write_lines
 from dlkit.cli._options import (
+    Audio,
     DebugFlag,
     Device,
+    Image,
     JsonFlag,
+    LabelSeparator,
     Model,
     OnError,
     Pair,
@@ -164,6 +167,9 @@ def evaluate(
     target: Target = None,
     text: Text = None,
     pair: Pair = None,
+    image: Image = None,
+    audio: Audio = None,
+    label_separator: LabelSeparator = None,
     part: Annotated[str | None, typer.Option(help="Of a folder with train, val and test: which to take.")] = None,
     on_error: OnError = "raise",
     device: Device = "cpu",
@@ -183,7 +189,8 @@ def evaluate(
     """
     from dlkit import recipes
 
-    options = reading(target, text, None, on_error, rows=rows)
+    files: dict[str, Any] = {"image": image, "audio": audio, "label_separator": label_separator}
+    options = reading(target, text, None, on_error, rows=rows, **files)
     measured = recipes.evaluate_file(model, data, part=part, device=device, **options)
     show(", ".join(f"{name} {value:.4g}" for name, value in measured.items()), measured, as_json=json)
 

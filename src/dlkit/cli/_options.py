@@ -11,10 +11,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 __all__ = [
+    "Audio",
     "DebugFlag",
     "Device",
     "Drop",
+    "Image",
     "JsonFlag",
+    "LabelSeparator",
     "Model",
     "OnError",
     "Pair",
@@ -36,6 +39,11 @@ Text = Annotated[
     typer.Option(help="Column of the texts, by name or number from 0; again for several, joined to one."),
 ]
 Pair = Annotated[list[str] | None, typer.Option(help="Column of a second text for each; again for several.")]
+Image = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of a table that names image files.")]
+Audio = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of a table that names sound files.")]
+LabelSeparator = Annotated[
+    str | None, typer.Option(metavar="TEXT", help='Between the labels of one file in a table, such as "|".')
+]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; give it again for several.")]
 OnError = Annotated[Literal["raise", "skip"], typer.Option(help="What to do about rows and files that are broken.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]

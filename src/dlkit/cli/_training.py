@@ -11,10 +11,13 @@ import typer
 
 from dlkit._showing import Lines
 from dlkit.cli._options import (
+    Audio,
     DebugFlag,
     Device,
     Drop,
+    Image,
     JsonFlag,
+    LabelSeparator,
     OnError,
     Pair,
     Seed,
@@ -45,6 +48,9 @@ def train(
     target: Target = None,
     text: Text = None,
     pair: Pair = None,
+    image: Image = None,
+    audio: Audio = None,
+    label_separator: LabelSeparator = None,
     arch: Annotated[
         str | None,
         typer.Option(
@@ -100,15 +106,16 @@ def train(
     """Train a model on DATA and write it to a model file.
 
     DATA is a folder with a folder of images or sounds for each class (or train, val and test folders of those), a
-    table of numbers and categories with --target, a table of texts with --text and --target, or notmnist,
-    notmnist-large, glyphs. Stop it when you like: the same command goes on where it was, and trains nothing when it is
-    finished.
+    table of numbers and categories with --target, a table that names images or sounds with --target, a table of texts
+    with --text and --target, or notmnist, notmnist-large, glyphs. Stop it when you like: the same command goes on where
+    it was, and trains nothing when it is finished.
 
     \b
     Examples:
       dlkit train photos --epochs 20
       dlkit train photos --arch timm/mobilenetv3_small_100 --no-freeze
       dlkit train sounds --seconds 2
+      dlkit train recordings.csv --audio file --target species
       dlkit train titanic.csv --target survived --drop alive
       dlkit train messages.csv --text message --target label
       dlkit train reviews.csv --text title --text body --target stars --strip-html --lower
@@ -116,7 +123,8 @@ def train(
       dlkit train photos --processes 4
     """
     texts = {"tokenizer": tokenizer, "strip_html": strip_html, "lower": lower}
-    options = reading(target, text, drop, on_error, pair=pair, fractions=fractions, rows=rows, **texts)
+    files = {"image": image, "audio": audio, "label_separator": label_separator}
+    options = reading(target, text, drop, on_error, pair=pair, fractions=fractions, rows=rows, **texts, **files)
     settings = {
         "arch": arch,
         "weights": weights,
@@ -207,6 +215,8 @@ def compare(
     target: Target = None,
     text: Text = None,
     pair: Pair = None,
+    image: Image = None,
+    audio: Audio = None,
     drop: Drop = None,
     pretrained: Annotated[bool, typer.Option(help="Pretrained weights where no FILE is given.")] = True,
     image_size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=8)] = 224,
@@ -232,9 +242,10 @@ def compare(
       dlkit compare titanic.csv ensemble boosting --target survived --drop alive
     """
     from dlkit import recipes
+    from dlkit.recipes.reading import understood
 
-    options = reading(target, text, drop, on_error, pair=pair, rows=rows)
-    if target or text:
+    options = reading(target, text, drop, on_error, pair=pair, rows=rows, image=image, audio=audio)
+    if text or (target and understood(data, options)[1] is None):
         ranked = recipes.compare_models(data, models or (), device=device, seed=seed, **options)
         wide = max(len(row.name) for row in ranked)
         named = list(ranked[0].metrics)

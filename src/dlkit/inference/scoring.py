@@ -69,14 +69,8 @@ def _is_raw(data: Any) -> bool:
 
 
 def _opened(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> Any:
-    if meaning.kind == "audio":
-        from dlkit.datasets.audio.folders import AudioFolder
-
-        return AudioFolder(source, transform=meaning.preprocessing, **options)
-    if meaning.kind == "image":
-        from dlkit.datasets.images.folders import ImageFolder
-
-        return ImageFolder(source, transform=meaning.preprocessing, **options)
+    if meaning.kind in _OF_FILES:
+        return _of_files(meaning, source, options)
     if meaning.kind == "table":
         from dlkit.datasets.tables.dataset import CSVDataset
 
@@ -86,6 +80,27 @@ def _opened(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> Any:
 
         return TextDataset(source, spec=meaning.preprocessing, **_with_column(meaning, source, options))
     raise ArgumentError("a model of bare tensors is evaluated on a dataset of (inputs, target)")
+
+
+def _of_files(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> Any:
+    """A folder with a folder for each class, or files that a table names, prepared the model's way."""
+    from dlkit.datasets.audio.folders import AudioFolder
+    from dlkit.datasets.audio.table import AudioTable
+    from dlkit.datasets.images.folders import ImageFolder
+    from dlkit.datasets.images.table import ImageTable
+
+    folder, table = (AudioFolder, AudioTable) if meaning.kind == "audio" else (ImageFolder, ImageTable)
+    if isinstance(source, str | os.PathLike) and "://" not in str(source) and not Path(source).expanduser().is_file():
+        return folder(source, transform=meaning.preprocessing, **options)
+    file, target = options.get(meaning.kind) or next(iter(meaning.columns), None), options.get("target")
+    if file is None:
+        raise ArgumentError(f"say which column of the table names the files: {meaning.kind}=...")
+    if target is None and meaning.task != "regression":
+        raise ArgumentError("say which column of the table holds what is true: target=...")
+    columns = list(meaning.classes) if target is None else [target] if isinstance(target, str) else list(target)
+    others = {name: value for name, value in options.items() if name not in (meaning.kind, "target")}
+    task: Any = "classification" if meaning.task == "binary" else meaning.task
+    return table(source, file, columns, task=task, transform=meaning.preprocessing, **others)
 
 
 def _with_column(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlkit.errors import ArgumentError
 from dlkit.recipes.reading import Data
 
-__all__ = ["Choice", "Fitted", "Wish", "class_weights", "refuse"]
+__all__ = ["Choice", "Fitted", "Wish", "class_weights", "judged_by", "refuse"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,12 +71,12 @@ class Choice:
     Attributes:
         arch: Its name.
         model: With fresh or pretrained weights, frozen where that was chosen.
-        loss: For logits.
-        metrics: Names.
         lr: The learning rate; of the head where there is a backbone.
         epochs: Of a usual training.
         batch_size: Of a usual training.
         patience: Epochs without an improvement after which to stop, or with `plateau` to go back to the best weights.
+        loss: For logits.
+        metrics: Names.
         plateau: The rate stays until there is no improvement, see `BackToBest`; else it falls along half a cosine.
         frozen: Only the head is trained.
         why: The choices in sentences.
@@ -89,12 +89,12 @@ class Choice:
 
     arch: str
     model: nn.Module
-    loss: nn.Module
-    metrics: list[str]
     lr: float
     epochs: int
     batch_size: int
     patience: int
+    loss: nn.Module = dataclasses.field(default_factory=nn.CrossEntropyLoss)
+    metrics: list[str] = dataclasses.field(default_factory=lambda: ["accuracy"])
     plateau: bool = False
     frozen: bool = False
     why: list[str] = dataclasses.field(default_factory=list)
@@ -103,6 +103,17 @@ class Choice:
     groups: Callable[[float], Any] | None = None
     fit: Callable[[], Fitted] | None = None
     finish: Callable[[nn.Module], tuple[nn.Module, str]] | None = None
+
+
+def judged_by(task: str) -> tuple[nn.Module, list[str]]:
+    """The loss and the metrics of what there is to learn.
+
+    Args:
+        task: classification, binary, multilabel or regression.
+    """
+    losses = {"classification": nn.CrossEntropyLoss, "regression": nn.MSELoss}
+    metrics = {"regression": ["rmse", "mae", "r2"], "multilabel": ["f1"]}
+    return losses.get(task, nn.BCEWithLogitsLoss)(), metrics.get(task, ["accuracy"])
 
 
 def class_weights(data: Data, given: str | Mapping[str, float]) -> Tensor:

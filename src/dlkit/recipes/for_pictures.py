@@ -13,7 +13,8 @@ from dlkit.models import (
     AudioClassifier,
     SmallConvNet,
 )
-from dlkit.recipes.choices import Choice, Wish, refuse
+from dlkit.recipes.choices import Choice, Wish, judged_by, refuse
+from dlkit.recipes.quantities import in_units_of
 from dlkit.recipes.reading import Data
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.groups import param_groups
@@ -43,7 +44,14 @@ def for_images(data: Data, wish: Wish) -> Choice:
     """
     small = data.side <= SMALL_SIDE and wish.weights is None
     arch = wish.arch or ("small" if small else BACKBONE)
-    return _small(data, wish) if arch == "small" else _backbone(data, wish, arch)
+    return _judged(data, _small(data, wish) if arch == "small" else _backbone(data, wish, arch))
+
+
+def _judged(data: Data, choice: Choice) -> Choice:
+    """With loss and metrics of what there is to learn."""
+    loss, choice.metrics = judged_by(data.task)
+    choice.loss = in_units_of(data.train.targets, choice.model) if data.task == "regression" else loss
+    return choice
 
 
 def _small(data: Data, wish: Wish) -> Choice:
@@ -57,9 +65,7 @@ def _small(data: Data, wish: Wish) -> Choice:
     reason = f"images of {data.side} pixels are too small for pretrained ones" if wish.arch is None else "as asked for"
     return Choice(
         arch="small",
-        model=SmallConvNet(len(data.classes), in_chans=1 if data.grey else 3),
-        loss=nn.CrossEntropyLoss(),
-        metrics=["accuracy"],
+        model=SmallConvNet(data.outputs, in_chans=1 if data.grey else 3),
         lr=3e-3 if tiny else 1e-3,
         epochs=8 if len(data.train) > 5_000 else 20,
         batch_size=128 if len(data.train) > 5_000 else 32,
@@ -87,8 +93,6 @@ def _backbone(data: Data, wish: Wish, arch: str, log_mel: LogMel | None = None) 
     return Choice(
         arch=arch,
         model=model,
-        loss=nn.CrossEntropyLoss(),
-        metrics=["accuracy"],
         lr=1e-3,
         epochs=20 if frozen else 10,
         batch_size=32,
@@ -114,7 +118,7 @@ def _created(arch: str, data: Data, wish: Wish, side: int | None, log_mel: LogMe
     try:
         return create_model(
             arch,
-            classes=data.classes,
+            classes=data.classes or data.outputs,
             in_chans=1 if data.grey else 3,
             pretrained=wish.pretrained,
             weights=wish.weights,
@@ -154,19 +158,15 @@ def for_sounds(data: Data, wish: Wish) -> Choice:
     varied = dataclasses.replace(prepared, augment=AudioAugment(shift=min(0.1, seconds / 8), noise=(10, 40)))
     if wish.arch not in (None, "small"):
         choice = _backbone(data, wish, str(wish.arch), listening_to(prepared))
-        return dataclasses.replace(
-            choice,
-            preprocessing=prepared,
-            training=varied if wish.views is not None or not choice.frozen else prepared,
-            why=[f"{choice.why[0]}, {heard} as a spectrogram"],
-        )
+        choice.preprocessing = prepared
+        choice.training = varied if wish.views is not None or not choice.frozen else prepared
+        choice.why = [f"{choice.why[0]}, {heard} as a spectrogram"]
+        return _judged(data, choice)
     refuse(wish, "weights", "freeze", "views", why="the small network learns from scratch; choose a backbone: arch=")
     steps = -(-len(data.train) // 32)
-    return Choice(
+    choice = Choice(
         arch="small",
-        model=AudioClassifier(len(data.classes), rate),
-        loss=nn.CrossEntropyLoss(),
-        metrics=["accuracy"],
+        model=AudioClassifier(data.outputs, rate),
         lr=3e-3,
         epochs=min(60, max(15, -(-2_000 // steps))),
         batch_size=32,
@@ -175,6 +175,7 @@ def for_sounds(data: Data, wish: Wish) -> Choice:
         preprocessing=prepared,
         training=varied,
     )
+    return _judged(data, choice)
 
 
 def listening_to(prepared: AudioPreprocessing) -> LogMel:

@@ -18,7 +18,7 @@ from dlkit.models import (
     TabularMLP,
     TabularTrees,
 )
-from dlkit.recipes.choices import Choice, Fitted, Wish, class_weights, refuse
+from dlkit.recipes.choices import Choice, Fitted, Wish, class_weights, judged_by, refuse
 from dlkit.recipes.reading import Data
 
 __all__ = ["TABLE_MODELS", "for_table"]
@@ -144,15 +144,10 @@ def for_table(data: Data, wish: Wish) -> Choice:
     refuse(wish, "weights", "freeze", "views", "image_size", why="this is for images, and the data is a table")
     if wish.arch not in (None, *TABLE_MODELS):
         raise ArgumentError(f"arch={wish.arch!r}: {hint(wish.arch, TABLE_MODELS, has='for tables there are')}")
-    losses = {"classification": nn.CrossEntropyLoss, "regression": nn.MSELoss}
-    metrics = {"regression": ["rmse", "mae", "r2"], "multilabel": ["f1"]}
     many, there = len(data.train) >= _BLENDED, find_spec("sklearn") is not None
-    choice = TABLE_MODELS[wish.arch or ("blend" if many and there else "ensemble")](
-        data,
-        wish,
-        loss=losses.get(data.task, nn.BCEWithLogitsLoss)(),
-        metrics=metrics.get(data.task, ["accuracy"]),
-    )
+    loss, metrics = judged_by(data.task)
+    arch = wish.arch or ("blend" if many and there else "ensemble")
+    choice = TABLE_MODELS[arch](data, wish, loss=loss, metrics=metrics)
     if wish.arch is None and many and not there:
         choice.why.append(f"without trees, which often help a table of this size: {install_line('boosting')}")
     return choice

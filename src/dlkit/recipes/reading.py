@@ -26,6 +26,7 @@ from dlkit.declared import task_in
 from dlkit.download.urls import known_as
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.policy import ReadArguments
+from dlkit.recipes.filed import FileColumn, column_of_files, filed_table
 from dlkit.recipes.folders import laid_out, root_of, usual_image, usual_sound
 from dlkit.recipes.samples import SAMPLES, sampled
 from dlkit.specs.text import TextSpec
@@ -53,6 +54,9 @@ class DataOptions(ReadArguments, total=False):
     target: str | int | Sequence[str] | None
     text: str | int | Sequence[str | int] | None
     pair: str | int | Sequence[str | int] | None
+    image: str | None
+    audio: str | None
+    label_separator: str | None
     drop: Sequence[str]
     fractions: Sequence[float]
     tokenizer: str
@@ -106,6 +110,11 @@ class Data(Shown):
         return list(self.train.classes)
 
     @property
+    def outputs(self) -> int:
+        """How many numbers a model of it gives for each sample."""
+        return len(self.classes) or len(getattr(self.train, "target_columns", ())) or 1
+
+    @property
     def task(self) -> str:
         """classification, binary, multilabel or regression."""
         return task_in(self.train) or "classification"
@@ -119,7 +128,8 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
 
     A folder with a folder per class is images (or sounds or texts, if its files are those); `train`, `val` and `test`
     folders are taken as they are. A table (CSV, TSV, Excel, Parquet, Feather, DataFrame, address) is numbers and
-    categories, or with `text` a column of texts. "notmnist", "notmnist-large" and "glyphs" are data by name. What is
+    categories, or with `text` a column of texts, or images or sounds where a column names files of those that are
+    there. "notmnist", "notmnist-large" and "glyphs" are data by name. What is
     fitted (scales, categories, vocabularies) is fitted on the training part alone; equal files and texts never fall
     into different parts.
 
@@ -127,11 +137,12 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
         source: A path, an address, a DataFrame, or one of `NAMES`.
         seed: Of the split.
         **options: `target`: the column to predict. `text`: the column of the texts, by name or number, or several
-            that are joined; `pair`: that of a second text for each (see `dlkit.datasets.TextDataset`). `drop`: columns
-            to leave out. `fractions`: the shares of training, validation and test (default 0.8, 0.1, 0.1), where
-            nothing is laid out already; two shares make no test part. `tokenizer`: see `dlkit.datasets.TextDataset`;
-            `strip_html` and `lower`: whether tags are taken out of texts and whether they become lower case, which
-            prediction then does, too.
+            that are joined; `pair`: that of a second text for each (see `dlkit.datasets.TextDataset`). `image` or
+            `audio`: the column that names files, seen from the table's folder; `label_separator`: what is between the
+            labels of one. `drop`: columns to leave out. `fractions`: the shares of training, validation and test
+            (default 0.8, 0.1, 0.1), where nothing is laid out already; two shares make no test part. `tokenizer`: see
+            `dlkit.datasets.TextDataset`; `strip_html` and `lower`: whether tags are taken out of texts and whether they
+            become lower case, which prediction then does, too.
             `on_error`: "raise" (default) or "skip" for rows and files that cannot be read. `encoding`, `separator`,
             `header`, `columns`, `skip_rows`, `comment`, `decimal`, `thousands`, `sheet`, `missing`, `max_errors`: how
             a table is read, see `dlkit.datasets.CSVDataset`.
@@ -147,10 +158,27 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
     if unknown := sorted(set(options) - set(DataOptions.__annotations__)):
         raise TypeError(f"read_data() got an unexpected keyword argument {unknown[0]!r}")
     source, options = sampled(source, options)
-    kind = kind_of(source, text=options.get("text"))
-    _refuse_senseless(kind, options)
+    kind, column = understood(source, options)
+    _refuse_senseless(kind, options, column)
+    if column is not None:
+        return _filed(column, filed_table(column, source, options), options, seed, source)
     read = {"letters": _letters, "images": _images, "sounds": _sounds, "table": _table, "text": _texts}
     return read[kind](source, options, seed)
+
+
+def understood(source: Any, options: Mapping[str, Any]) -> tuple[Kind, FileColumn | None]:
+    """What a source is; and of a table that names images or sounds the column.
+
+    Args:
+        source: See `read_data`.
+        options: See `read_data`.
+
+    Raises:
+        DlkitError: see `kind_of`.
+    """
+    kind = kind_of(source, text=options.get("text"))
+    column = column_of_files(source, options) if kind == "table" else None
+    return (kind, None) if column is None else (column.kind, column)
 
 
 def encoded_by(data: Data, spec: TextSpec) -> Data:
@@ -209,14 +237,19 @@ def _not_found(path: Path) -> DataNotFoundError:
     return DataNotFoundError(f"there is no file or folder {path} (in {Path.cwd()}){hint}")
 
 
-def _refuse_senseless(kind: Kind, options: DataOptions) -> None:
-    fitting = {"table": {"target", "drop"}, "text": {"strip_html", "lower"}}.get(kind, set())
-    fitting |= {"table": set(ReadArguments.__annotations__), "text": set(TextOptions.__annotations__)}.get(kind, set())
+def _refuse_senseless(kind: Kind, options: DataOptions, column: FileColumn | None) -> None:
+    if column is not None:
+        fitting = {"target", "drop", "image", "audio", "label_separator", *ReadArguments.__annotations__}
+    else:
+        fitting = {"table": {"target", "drop"}, "text": {"strip_html", "lower"}}.get(kind, set())
+        more = {"table": set(ReadArguments.__annotations__), "text": set(TextOptions.__annotations__)}
+        fitting |= more.get(kind, set())
     for name in options.keys() - {"fractions", "on_error"}:
         if options.get(name) not in (None, (), []) and name not in fitting:
             hint = "; name the column of the texts: text=" if name in _OF_TEXTS and kind == "table" else ""
             raise ArgumentError(
-                f"{name}={options.get(name)!r}: this data is {_SAID[kind]}, which has no such thing{hint}"
+                f"{name}={options.get(name)!r}: this data is {_SAID[kind] if column is None else _IN_TABLE[kind]}, "
+                f"which has no such thing{hint}"
             )
 
 
@@ -228,6 +261,7 @@ _SAID = {
     "table": "a table",
     "text": "texts",
 }
+_IN_TABLE = {"images": "images that a table names", "sounds": "sounds that a table names"}
 
 
 def _fractions(options: DataOptions) -> tuple[float, ...]:
@@ -274,42 +308,53 @@ def letters(name: str, root: Path | None = None) -> PackedImages:
 
 
 def _images(source: Any, options: DataOptions, seed: int) -> Data:
-    root = root_of(source)
-    found = ImageFolder(root, on_error=options.get("on_error", "raise"))
-    parts, how = laid_out(found, _fractions(options), seed)
-    side, grey = usual_image(parts["train"])
-    usual = f"{'grey' if grey else 'colour'} images, the shorter side usually {side} pixels"
-    return _of_folder("images", found, parts, (how, usual), options, seed, side=side, grey=grey)
+    return _of_folder("images", ImageFolder(root_of(source), on_error=options.get("on_error", "raise")), options, seed)
 
 
 def _sounds(source: Any, options: DataOptions, seed: int) -> Data:
-    found = AudioFolder(root_of(source), on_error=options.get("on_error", "raise"))
-    parts, how = laid_out(found, _fractions(options), seed)
-    rate, seconds = usual_sound(parts["train"])
-    usual = f"sounds at {rate:,} Hz, 19 in 20 no longer than {seconds:g} seconds"
-    return _of_folder("sounds", found, parts, (how, usual), options, seed, rate=rate, seconds=seconds)
+    return _of_folder("sounds", AudioFolder(root_of(source), on_error=options.get("on_error", "raise")), options, seed)
 
 
-def _of_folder(
-    kind: Kind,
-    found: Any,
-    parts: Mapping[str, Any],
-    told: tuple[str, str],
-    options: DataOptions,
-    seed: int,
-    **facts: Any,
-) -> Data:
+def _of_folder(kind: Kind, found: Any, options: DataOptions, seed: int) -> Data:
     """What was found in a folder with a folder for each class."""
-    root, (laid, usual) = found.root, told
+    told = f"{found.root}: {len(found):,} {kind} in {len(found.classes)} class folders ({_few(found.classes)})"
+    return _of_files(kind, found, found.root.name, str(found.root), told, options, seed)
+
+
+def _filed(column: FileColumn, found: Any, options: DataOptions, seed: int, source: Any) -> Data:
+    """Images or sounds that a column of a table names."""
+    wanted = f"{found.task} of {', '.join(map(repr, found.target_columns))}"
+    told = (
+        f"{_place(source)}: {len(found):,} {column.kind} named in {column.name!r}, {wanted}"
+        + (f", {len(found.classes)} classes ({_few(found.classes)})" if found.classes else "")
+        + f"; no other column is used (drop={column.name!r} takes the table without the {column.kind})"
+    )
+    return _of_files(column.kind, found, _name(source), _place(source), told, options, seed)
+
+
+def _of_files(kind: Kind, found: Any, name: str, source: str, told: str, options: DataOptions, seed: int) -> Data:
+    """Images or sounds, cut into parts, and what they usually are like."""
+    parts, laid = laid_out(found, _fractions(options), seed)
+    facts: dict[str, Any]
+    if kind == "images":
+        side, grey = usual_image(parts["train"])
+        facts = {"side": side, "grey": grey}
+        usual = f"{'grey' if grey else 'colour'} images, the shorter side usually {side} pixels"
+    else:
+        rate, seconds = usual_sound(parts["train"])
+        facts = {"rate": rate, "seconds": seconds}
+        usual = f"sounds at {rate:,} Hz, 19 in 20 no longer than {seconds:g} seconds"
     how = (
-        f"{root}: {len(found):,} {kind} in {len(found.classes)} class folders ({_few(found.classes)})",
+        told,
         f"{_counted({name: parts.get(name) for name in ('train', 'val', 'test')})}, {laid}",
         usual,
-        *(f"left out: {count:,} {what} ({', '.join(first)})" for what, (count, first) in found.left_out.items()),
+        *(
+            f"left out: {count:,} {what} ({', '.join(first)})"
+            for what, (count, first) in getattr(found, "left_out", {}).items()
+        ),
         *_without_test(parts),
     )
-    settings: dict[str, Any] = {**facts, **parts}
-    return Data(kind=kind, name=root.name, source=str(root), how=how, options=dict(options), seed=seed, **settings)
+    return Data(kind=kind, name=name, source=source, how=how, options=dict(options), seed=seed, **facts, **parts)
 
 
 def _table(source: Any, options: DataOptions, seed: int) -> Data:

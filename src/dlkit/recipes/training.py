@@ -28,6 +28,7 @@ from dlkit.recipes.choices import Choice, Wish
 from dlkit.recipes.choosing import choose
 from dlkit.recipes.identity import Note, saved_settings, settings_of
 from dlkit.recipes.outcome import outcome_of
+from dlkit.recipes.quantities import multiplied_out
 from dlkit.recipes.reading import Data, DataOptions, encoded_by, read_data
 from dlkit.recipes.reporting import write_report
 from dlkit.recipes.standing import Standing
@@ -385,8 +386,10 @@ def _save(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Map
     preprocessing, task = choice.preprocessing, cast(Any, data.task)
     if data.kind in ("table", "text"):
         preprocessing = data.train
+    elif hasattr(data.train, "target_columns"):  # files in a table, whose columns a file of the model names
+        preprocessing = data.train.with_transform(preprocessing)
     save(
-        model.cpu(),
+        multiplied_out(model.cpu()),
         path,
         classes=data.classes or None,
         preprocessing=preprocessing,

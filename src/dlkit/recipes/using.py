@@ -22,8 +22,9 @@ from dlkit.metrics import Metrics
 from dlkit.reading.policy import ReadArguments
 from dlkit.recipes.choosing import models_for
 from dlkit.recipes.comparing import Comparison, compare
+from dlkit.recipes.filed import filed_table
 from dlkit.recipes.for_pictures import ENOUGH_HERTZ, listening_to
-from dlkit.recipes.reading import LETTERS, DataOptions, kind_of, letters, read_data, rows_of
+from dlkit.recipes.reading import LETTERS, DataOptions, kind_of, letters, read_data, rows_of, understood
 from dlkit.recipes.samples import SAMPLES, sampled, table_of
 from dlkit.recipes.training import train
 from dlkit.storage.files import home
@@ -42,8 +43,8 @@ def look_at(source: Any, **options: Unpack[DataOptions]) -> Any:
         **options: See `read_data`. A table needs no target here; with one, columns that know too much are told.
 
     Returns:
-        For a folder of images or sounds what `dlkit.datasets.inspect` found, for a table what `CSVDataset.describe`
-        found, for anything else the `Data`.
+        For images or sounds, in a folder or named in a table, what `dlkit.datasets.inspect` found, for any other table
+        what `CSVDataset.describe` found, for anything else the `Data`.
 
     Raises:
         DataError: it cannot be read.
@@ -53,9 +54,11 @@ def look_at(source: Any, **options: Unpack[DataOptions]) -> Any:
     'y' is constant
     """
     source, options = sampled(source, options)
-    kind = kind_of(source, text=options.get("text"))
+    kind, column = understood(source, options)
     if kind in ("letters", "text"):
         return read_data(source, **options)
+    if column is not None:
+        return inspect(filed_table(column, source, options, labelled=False))
     if kind != "table":
         return inspect(source)
     target = options.get("target")
@@ -108,6 +111,8 @@ def compare_backbones(
     data = read_data(source, seed=seed, **reading)
     if data.kind not in ("images", "letters", "sounds"):
         raise ArgumentError(f"backbones look at images and spectrograms, and {data.name} is {data.kind}")
+    if data.task != "classification":
+        raise ArgumentError(f"what is compared is how well features separate classes, and {data.name} is {data.task}")
     if not models:
         raise ArgumentError("name the backbones to compare, such as torchvision/resnet18 timm/mobilenetv3_small_100")
     letters, parts, log_mel = data.kind == "letters", [data.train, data.val], None
@@ -222,7 +227,8 @@ def evaluate_file(
         device: Where to compute.
         batch_size: Samples at a time.
         **reading: Of texts the columns, `text`, `pair` and `target`, and how rows are read. A table's columns stand in
-            the file.
+            the file. Of a table that names images or sounds `target`; `image` or `audio` where it is another column
+            than in training.
 
     Raises:
         ArgumentError: an option that this kind of model has no use for.
@@ -231,8 +237,8 @@ def evaluate_file(
     predictor = load(model, device=device)
     options: dict[str, Any] = {name: value for name, value in reading.items() if value is not None}
     fitting = {
-        "image": {"on_error"},
-        "audio": {"on_error"},
+        "image": {"target", "image", "label_separator", *ReadArguments.__annotations__},
+        "audio": {"target", "audio", "label_separator", *ReadArguments.__annotations__},
         "table": {"target", *ReadArguments.__annotations__},
         "text": {
             "target",

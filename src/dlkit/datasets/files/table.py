@@ -63,7 +63,8 @@ def read_file_table(
     Args:
         source: A table as `CSVDataset` reads it: a path, an address or a DataFrame.
         file: The column with the files' paths.
-        target: The column or columns with the targets; None for none.
+        target: The column or columns with the targets; None for none. The numbers of a list of columns, also of one,
+            are [N, K].
         root: The folder that the paths lead from; None for that of the table, for a DataFrame the current one.
         suffix: Added to every path.
         task: See `TargetReader`, as for the next two.
@@ -101,6 +102,8 @@ def read_file_table(
         found = (meaning.task, meaning.classes)
         targets, problems = meaning.encode(cells)
         _refuse(table, problems)
+        if meaning.task == "regression" and not isinstance(target, str):
+            targets = targets.reshape(len(targets), -1)
     folder = Path(os.path.abspath(root)) if root is not None else table.folder or Path.cwd()
     if not folder.is_dir():
         raise DataNotFoundError(f"root={folder} is not a folder; it is what the names in {file!r} are seen from")

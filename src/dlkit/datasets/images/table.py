@@ -23,7 +23,7 @@ class ImageTable(FilesInTable, ImageDataset):
     """Images named in a CSV file (or a DataFrame), with a class, a number or several labels each.
 
     Samples are `(image, target)`. The target is int64 for classification, float32 for regression (of one column a
-    number, of several [K]), and float32 [K] of zeros and ones for several labels.
+    number, of a list of columns [K]), and float32 [K] of zeros and ones for several labels.
 
     Args:
         csv: A table of files, as `CSVDataset` reads it: a path, an address or a pandas DataFrame.
