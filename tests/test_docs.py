@@ -17,6 +17,7 @@ import dlkit
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("[a-z]*/README.md")})
+NOTEBOOKS = sorted(ROOT.glob("docs/**/*.ipynb"))
 MODULES = ["dlkit", *(module.name for module in pkgutil.walk_packages(dlkit.__path__, "dlkit."))]
 ROOMS = ("tutorials", "how-to", "concepts", "reference")
 
@@ -99,7 +100,7 @@ def test_blocks_say_what_they_are(path: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=page_id)
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=page_id)
 def test_links_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
@@ -120,8 +121,8 @@ def test_readme_has_a_short_example_that_runs() -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_each_room_has_a_map_of_all_its_pages(room: str) -> None:
     index = (ROOT / "docs" / room / "README.md").read_text(encoding="utf-8")
-    pages = {page.name for page in (ROOT / "docs" / room).glob("*.md")} - {"README.md"}
-    assert pages == set(re.findall(r"\]\(([\w.-]+\.md)\)", index))
+    pages = {page.name for kind in ("md", "ipynb") for page in (ROOT / "docs" / room).glob(f"*.{kind}")} - {"README.md"}
+    assert pages == set(re.findall(r"\]\(([\w.-]+\.(?:md|ipynb))\)", index))
     assert f"]({room}/README.md)" in (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
 
 
