@@ -122,8 +122,7 @@ def watch_tensors(handed: Mapping[str, Any], model: nn.Module) -> Callable[[], l
     >>> loss.mean = loss.mean + 1; changed()
     ['loss.mean']
     """
-    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-
+    own = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     plain = {name: value for name, value in handed.items() if not callable(getattr(value, "state_dict", None))}
     told: list[str] = []
 
@@ -135,7 +134,7 @@ def watch_tensors(handed: Mapping[str, Any], model: nn.Module) -> Callable[[], l
                 shortest.setdefault(id(value), (place, value))
         return {place: (each, 0 if each.is_inference() else each._version) for place, each in shortest.values()}
 
-    before = held()  # the tensors themselves: the next one may lie at the address of one that is gone
+    before = held()  # as in `own` the tensors themselves: the next one may lie at the address of one that is gone
 
     def changed() -> list[str]:
         if told:
