@@ -202,6 +202,46 @@ def test_losses_that_would_be_left_out_are_refused(make: Any, message: str) -> N
         train(Returns(make), None, [(X, Y)])
 
 
+class Writes(nn.Module):
+    """As T5: the target is an input, too, unless it writes by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        if labels is None:
+            raise ValueError("You have to specify decoder_input_ids")
+        logits = self.layer(x)
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+class Generates(Writes):
+    def generate(self, x: Tensor) -> Tensor:
+        return self.layer(x).argmax(1)
+
+
+def test_a_model_that_needs_the_target_to_predict_is_told_how() -> None:
+    for kind, hint in [(Writes, ""), (Generates, "; model.generate")]:
+        model = kind()
+        made = Trainer(model, None, torch.optim.SGD(model.parameters(), 0.1), device="cpu", progress=False)
+        made.fit([{"x": X, "labels": Y}], [{"x": X, "labels": Y}])
+        assert made.evaluate([{"x": X, "labels": Y}])["loss"] > 0
+        with pytest.raises(
+            TrainingError,
+            match=r"cannot be called without 'labels', which predict leaves out \(ValueError: You have to specify "
+            rf"decoder_input_ids\); has_targets=False gives it the whole batch{hint}",
+        ):
+            made.predict([{"x": X, "labels": Y}])
+        whole = made.predict([{"x": X, "labels": Y}], has_targets=False)
+        torch.testing.assert_close(whole["logits"], model.layer(X).detach())
+        error, match = (
+            (TrainingError, r"inputs alone .*; model\.generate") if hint else (ValueError, "decoder_input_ids")
+        )
+        with pytest.raises(error, match=match):
+            made.predict([{"x": X}])
+
+
 # Real ones, which take seconds to import and to run; what is done with their outputs is in the tests above.
 
 
@@ -241,3 +281,16 @@ def test_a_model_of_transformers_is_trained_on_its_logits_or_on_its_own_loss(hid
     answering = transformers.BertForQuestionAnswering(config)
     with pytest.raises(TrainingError, match=r"the model gave several outputs, \{start_logits.*end_logits"):
         train(answering, nn.CrossEntropyLoss(), [({"input_ids": ids}, target)])
+
+
+@pytest.mark.proof
+def test_a_model_of_transformers_that_writes_texts() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, decoder_start_token_id=0))
+    batches = [{"input_ids": torch.randint(1, 40, (4, 6)), "labels": torch.randint(1, 40, (4, 5))} for _ in range(2)]
+    made = Trainer(model, None, torch.optim.SGD(model.parameters(), 0.1), device="cpu", progress=False)
+    made.fit(batches, batches)
+    with pytest.raises(TrainingError, match=r"without 'labels', which predict leaves out .*; model\.generate"):
+        made.predict(batches)
+    assert made.predict(batches, has_targets=False).shape == (8, 5, 40)

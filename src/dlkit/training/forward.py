@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dlkit._calling import as_input, call, main_part, split
+from dlkit._calling import as_input, bare, call, main_part, split
 from dlkit._layer_errors import explain
 from dlkit._shapes import shape_of
-from dlkit.errors import ArgumentError, TrainingError
+from dlkit.errors import ArgumentError, DlkitError, TrainingError
 from dlkit.objective import objective_of
 from dlkit.training import outputs
 from dlkit.training.batches import check_scalar
@@ -68,6 +68,27 @@ class Forward:
         except Exception as error:
             explain(error, module, inputs)
             raise
+
+    def explain_prediction(self, error: Exception, batch: Any) -> None:
+        """Raise what to do where a model that computes its own loss cannot predict without the target.
+
+        Args:
+            error: What it raised.
+            batch: As the loader gave it; the model got its inputs alone.
+        """
+        inputs, target = split(batch)
+        writes = callable(getattr(bare(self.model), "generate", None))
+        if self.loss is not None or isinstance(error, DlkitError | torch.OutOfMemoryError):
+            return
+        if isinstance(batch, Mapping) and target is not None:
+            names = ", ".join(repr(name) for name in batch if name not in inputs)
+            told, way = f"without {names}, which predict leaves out", "has_targets=False gives it the whole batch"
+            way += "; model.generate(...) writes without a target" * writes
+        elif writes:
+            told, way = "on its inputs alone", "model.generate(...) writes without a target"
+        else:
+            return
+        raise TrainingError(f"the model cannot be called {told} ({type(error).__name__}: {error}); {way}") from error
 
     def __call__(self, batch: Any, model: nn.Module | None = None) -> tuple[Tensor, Any, Any]:
         """The loss of a batch (one number), the model's output, and the target.

@@ -224,6 +224,8 @@ class Judge:
                 output = call(batch)
             except Exception as error:
                 locate(error, f"batch {number + 1} of the prediction")
+                if has_targets is not False:
+                    self.forward.explain_prediction(error, batch)
                 raise
             found = map_leaves(getattr(output, "logits", output), _to_cpu)
             return samples_of(batch) < planned, [found if self.run.world.size == 1 else to_send(found)]
