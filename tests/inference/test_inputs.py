@@ -584,8 +584,6 @@ class TestRefusals:
                 reader.predict(given)
             with pytest.raises(ArgumentError, match="takes rows of a table"):
                 prices.predict(given)
-        with pytest.raises(ArgumentError, match=r"takes texts.*\.decode"):
-            reader.predict(b"good")
         with pytest.raises(ArgumentError, match="'rb'"):
             prices.predict(io.StringIO("size,kind"))
         with pytest.raises(ArgumentError, match="takes the name of a file, not bytes"):

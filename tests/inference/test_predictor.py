@@ -196,6 +196,31 @@ class TestTexts:
         found = reader.predict(tmp_path / "new.csv", text="comment")
         assert found["prediction"].tolist() == many["prediction"].tolist()
 
+    def test_bytes_are_one_text_as_a_file_holds_it(self, reader: dlkit.Predictor, tmp_path: Path) -> None:
+        wanted = reader.predict(["good", "bad film"])
+        kinds = [str.encode, lambda text: bytearray(text.encode("utf-8-sig")), lambda text: text.encode("utf-16")]
+        for kind in (*kinds, lambda text: memoryview(f"{text}\n".encode())):
+            given = [kind(text) for text in wanted["text"]]
+            pd.testing.assert_frame_equal(reader.predict(given), wanted)
+            pd.testing.assert_frame_equal(reader.predict(given[0]), wanted[:1])
+            assert reader.predict_one(given[1]).label == wanted["prediction"][1]
+            rows = reader.predict([{"comment": each} for each in given], text="comment")
+            pd.testing.assert_frame_equal(rows, wanted)
+        (tmp_path / "lines").write_bytes(b"good\nbad film\n")
+        with open(tmp_path / "lines", "rb") as lines:
+            pd.testing.assert_frame_equal(reader.predict(lines), wanted)
+
+    def test_bytes_that_are_not_a_text_get_an_error_in_their_place(self, reader: dlkit.Predictor) -> None:
+        given = [b"good", b"%PDF-1.7 \n1 0 obj", "bad film", b"\x89PNG\r\n\x1a\n0000"]
+        found = reader.predict(given, on_error="skip")
+        assert found["prediction"].notna().tolist() == [True, False, True, False]
+        assert "PDF" in found["error"][1]
+        assert "PNG" in found["error"][3]
+        with pytest.raises(DataError, match=r"item 1 .*PDF"):
+            reader.predict(given)
+        with pytest.raises(ArgumentError, match="this model takes texts: a string, bytes, a list of these"):
+            reader.predict(7)
+
     def test_padding_beside_a_longer_text_changes_nothing(self, reader: dlkit.Predictor) -> None:
         alone = reader.logits(["good"])
         together = reader.logits(["good", "bad film " * 20])

@@ -148,8 +148,9 @@ class Predictor:
                 `Path`, bytes or an open file in the same way, or an array [T] or [C, T] with its rate in Hz,
                 `(array, 44_100)`; they are resampled to the model's rate. Tables: a
                 DataFrame, a dict (one row), dicts; the `Path` of a CSV or Parquet file, its bytes, or it, open in mode
-                "rb". Texts: strings, or pairs of them; a DataFrame or dicts with the column that the model was trained
-                on; the `Path` of a file of texts. Or prepared tensors [B, ...].
+                "rb". Texts: strings (bytes are one text, as a file holds it), or pairs of them; a DataFrame or dicts
+                with the column that the model was trained on; the `Path` of a file of texts. Or prepared tensors
+                [B, ...].
             top_k: How many classes to list.
             probabilities: Also a column `p_NAME` for each class.
             batch_size: Inputs per forward pass.

@@ -10,7 +10,7 @@ from typing import Any
 
 from dlkit.artifact.inputs import Meaning
 from dlkit.datasets.texts.items import ColumnName
-from dlkit.datasets.texts.opening import TextReading, TextSource, column_names, open_source
+from dlkit.datasets.texts.opening import TextReading, TextSource, column_names, open_source, text_in
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.datasets.texts.rows import texts_of
 from dlkit.errors import ArgumentError, DataError, DlkitError
@@ -23,6 +23,7 @@ from dlkit.specs.text import TextSpec
 __all__ = ["columns_of", "texts", "texts_in_table"]
 
 Columns = tuple[tuple[ColumnName, ...], ...]
+_BYTES = bytes | bytearray | memoryview
 _READING = ("encoding", "format", "header", "pattern", "quotes", "separator")
 
 
@@ -32,6 +33,7 @@ def texts(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, A
     Args:
         meaning: The model's.
         given: A text, an iterable of texts (or of pairs of them); a path; a DataFrame, a dict or a list of dicts.
+            Bytes are one text, as a file holds it.
         batch_size: Texts at a time.
         options: `text` and `pair` name the columns; others say how a file is read, as in `TextDataset`.
 
@@ -42,12 +44,12 @@ def texts(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, A
     check_options(options, ("text", "pair", "keep", *_READING), "texts")
     if getattr(given, "ndim", 1) == 0:  # an array that is one text
         given = given.item()
-    if isinstance(given, str | Mapping):
+    if isinstance(given, str | Mapping | _BYTES):
         given = [given]
-    if isinstance(given, bytes | bytearray) or not isinstance(given, os.PathLike | Iterable):
+    if not isinstance(given, os.PathLike | Iterable):
         raise ArgumentError(
-            f"this model takes texts: a string, a list of strings, or a file, Path('new.csv') or "
-            f"predict_file('new.csv'); not {type(given).__name__} (bytes become a text by .decode())"
+            "this model takes texts: a string, bytes, a list of these, or a file, Path('new.csv') or "
+            f"predict_file('new.csv'); not {type(given).__name__}"
         )
     if isinstance(given, list | tuple) and given and all(isinstance(each, os.PathLike) for each in given):
         parts = [texts(meaning, each, batch_size, options) for each in given]
@@ -99,7 +101,7 @@ def _opened(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> tuple[T
     else:
         rest = iter(given.tolist() if hasattr(given, "tolist") else given)
         some = list(itertools.islice(rest, 1))
-        given, first = itertools.chain(some, rest), some[0] if some else None
+        given, first = map(_read, itertools.chain(some, rest)), some[0] if some else None
         pairs = isinstance(first, tuple | list)
         columns = columns_of(meaning, first, options) if isinstance(first, Mapping) else ((0,), (1,))[: 1 + pairs]
     asked = [column for part in columns for column in part]
@@ -107,6 +109,24 @@ def _opened(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> tuple[T
         there = column_names(given, reading) or []
         kept = kept_columns(keep, there, _name(given), but=[str(column) for column in asked])
     return open_source(given, [*asked, *kept], len(asked), reading), columns, kept
+
+
+def _read(item: Any) -> Any:
+    """An item whose bytes are texts, or the error in its place."""
+    try:
+        if isinstance(item, _BYTES):
+            return text_in(bytes(item))
+        if isinstance(item, tuple | list) and any(isinstance(part, _BYTES) for part in item):
+            return tuple(map(_part, item))
+        if isinstance(item, Mapping) and any(isinstance(part, _BYTES) for part in item.values()):
+            return {name: _part(part) for name, part in item.items()}
+    except DataError as error:
+        return ValueError(str(error))
+    return item
+
+
+def _part(value: Any) -> Any:
+    return text_in(bytes(value)) if isinstance(value, _BYTES) else value
 
 
 def _reading(options: Mapping[str, Any]) -> TextReading:

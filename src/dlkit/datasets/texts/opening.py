@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypedDict
 
 from dlkit._encodings import Buffer
+from dlkit._filekinds import HEAD
 from dlkit._frames import as_pandas
 from dlkit._near import hint
 from dlkit._opening import open_regular, regular
-from dlkit._textfiles import control_in, has_controls, rare_controls
+from dlkit._textfiles import check_text, control_in, has_controls, rare_controls
 from dlkit.datasets.texts.items import ColumnName, Items, Row, rows_of_items, tables_of_rows
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import BlockFile, TextFile, read_once
@@ -24,7 +25,7 @@ from dlkit.reading.frames import table_of_frame
 from dlkit.reading.headers import plainly_names
 from dlkit.reading.policy import OF_TEXT_FILES, ReadOptions
 
-__all__ = ["TextArguments", "TextReading", "TextSource", "column_names", "has_class_folders", "open_source"]
+__all__ = ["TextArguments", "TextReading", "TextSource", "column_names", "has_class_folders", "open_source", "text_in"]
 
 Format = Literal["auto", "delimited", "lines", "jsonl", "parquet", "folder"]
 
@@ -42,6 +43,7 @@ _FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_TEXTS = ("page",)  # pages may be what is to be learned
 _PACKED = (".gz", ".bz2", ".xz", ".zip")
 _OF_TABLES = tuple(name for name in OF_TEXT_FILES if name != "encoding")
 
@@ -307,8 +309,27 @@ def _is_hidden(file: Path, root: Path) -> bool:
 def _whole(file: Path, options: TextReading) -> str:
     if regular(file).st_size == 0:
         return ""
-    data = contents(file, "a text", ("page",))  # pages may be what is to be learned
-    return text_stream(to_utf8(data, options.encoding, str(file))[0]).read().removesuffix("\n")
+    return _decoded(contents(file, "a text", _TEXTS), options.encoding, str(file))
+
+
+def text_in(data: bytes) -> str:
+    """The text in the content of a file that holds one, as it is read from a folder of such files.
+
+    Args:
+        data: The bytes, in an encoding that is found out.
+
+    Raises:
+        DataError: they are another kind of file, or their encoding is not known.
+
+    >>> text_in("\ufeffgood film\\n".encode("utf-16-le"))
+    'good film'
+    """
+    check_text(data[:HEAD], "it", "a text", _TEXTS)
+    return _decoded(data, "auto", "it")
+
+
+def _decoded(data: Buffer, encoding: str, origin: str) -> str:
+    return text_stream(to_utf8(data, encoding, origin)[0]).read().removesuffix("\n")
 
 
 def _in_memory(source: Any, columns: Sequence[ColumnName], texts: int, options: TextReading) -> TextSource:
