@@ -90,8 +90,8 @@ recipes/outcome recipes/mistakes recipes/reporting recipes/training recipes/usin
 demo
 __init__
 serving/limits serving/refusals serving/logs serving/served serving/kinds serving/bodies serving/scheduling
-serving/answers serving/measuring serving/protocol serving/describing serving/gate serving/page serving/http
-serving/running serving/__init__
+serving/answers serving/asgi serving/measuring serving/protocol serving/describing serving/gate serving/page
+serving/http serving/running serving/__init__
 cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_serving cli/_data cli/_cache
 cli/_checkpoints cli/app cli/__init__ __main__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)

@@ -11,7 +11,10 @@ import zlib
 
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 import dlkit
 from dlkit import serving
@@ -120,10 +123,23 @@ def test_an_image_of_more_pixels_than_allowed_is_refused_by_its_header(
 
 def test_addresses_and_methods_that_are_not_there(clients: dict[str, TestClient]) -> None:
     assert clients["spam"].get("/etc/passwd").status_code == 404
-    assert clients["spam"].get("/predict").status_code == 405
+    wrong = clients["spam"].get("/predict")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert clients["spam"].delete("/v2/models/spam").headers["allow"] == "GET, HEAD"
+    assert clients["spam"].head("/v2/models/spam").status_code == 200
     assert clients["spam"].get("/../../etc/passwd").status_code == 404
     assert clients["spam"].post("/predict/", json=["a"]).status_code == 404
     assert "openapi.json" in clients["spam"].get("/nothing").json()["error"]
+
+
+def test_an_application_below_an_address_of_another(predictors: dict[str, dlkit.Predictor]) -> None:
+    outer = TestClient(Starlette(routes=[Mount("/models", app({"spam": predictors["spam"]}, token="s3cret"))]))
+    assert outer.get("/models/v2/health/ready").json() == {"ready": True}
+    assert outer.get("/models/model").status_code == 401
+    done = outer.post("/models/predict", json="hello", headers={"authorization": "Bearer s3cret"})
+    assert done.json()["model"] == "spam"
+    with pytest.raises(WebSocketDisconnect), outer.websocket_connect("/models/predict"):
+        pass
 
 
 def test_too_many_inputs(predictors: dict[str, dlkit.Predictor]) -> None:
@@ -141,6 +157,6 @@ def test_too_many_inputs(predictors: dict[str, dlkit.Predictor]) -> None:
 def test_the_library_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert callable(serving.app)
     monkeypatch.delitem(vars(serving), "app")
-    monkeypatch.setitem(sys.modules, "starlette", None)
-    with pytest.raises(MissingExtraError, match=r"pip install .*\bstarlette>=1"):
+    monkeypatch.setitem(sys.modules, "python_multipart", None)
+    with pytest.raises(MissingExtraError, match=r"pip install .*\bpython-multipart>=0"):
         _ = serving.app

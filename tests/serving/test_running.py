@@ -23,7 +23,7 @@ from dlkit.errors import ModelFileError
 from dlkit.inference.predictor import load
 from dlkit.models import TabularMLP
 from dlkit.serving import app, running
-from dlkit.serving.logs import LOGGER, event
+from dlkit.serving.logs import LOGGER, event, write_to
 from dlkit.serving.served import Served
 from serving.asking import Server, listening
 from serving.conftest import passengers
@@ -121,7 +121,8 @@ def test_a_log_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) 
     for _ in range(11_000):  # more than the pipe and the queue hold
         event("x" * 100)
     loggers = [logging.getLogger(LOGGER), logging.getLogger("uvicorn")]
-    handler = loggers[0].handlers[0]
+    (handler,) = loggers[1].handlers
+    write_to(None)
     for logger in loggers:
         logger.handlers, logger.propagate, logger.level = [], True, logging.NOTSET
     first, *rest = os.read(reading, 1 << 16).splitlines()

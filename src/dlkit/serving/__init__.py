@@ -10,6 +10,7 @@
 `answers`    from predictions to JSON
 `describing` what a model takes and gives, and the document of OpenAPI
 `protocol`   the Open Inference Protocol, version 2
+`asgi`       a request, a reply, and which function answers which address
 `measuring`  what `/metrics` shows
 `gate`       what every request passes: limits, token, headers, errors in a sentence, one line in the log
 `http`       `app`: the routes
@@ -41,6 +42,6 @@ __all__, _find, __dir__ = door(
 
 def __getattr__(name: str) -> Any:
     if name in ("app", "serve"):
-        for package in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
+        for package in ("uvicorn", "python_multipart", "prometheus_client"):
             require(package, extra="serve")
     return _find(name)

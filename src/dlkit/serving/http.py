@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
 
 from dlkit._arguments import whole_number
 from dlkit._cores import default_threads
 from dlkit.errors import ArgumentError
 from dlkit.serving import protocol
 from dlkit.serving.answers import as_json, body_of
+from dlkit.serving.asgi import Receive, Reply, Request, Routes, Scope, Send, json_reply
 from dlkit.serving.bodies import Asked, asked_in
 from dlkit.serving.describing import described, openapi
 from dlkit.serving.gate import Gate, body_in
@@ -36,6 +31,15 @@ __all__ = ["Application", "app"]
 _PATIENCE = 0.1  # seconds until somebody looks whether a client that waits is still there
 _PUBLIC = ("/", "/v2/health/live", "/v2/health/ready")
 _MOST_CLASSES = 1000
+_LARGE = 1 << 16  # bytes
+_V2_MODEL = "/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
+_JSON = ((b"content-type", b"application/json"),)
+_PAGE = (
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"content-security-policy", POLICY.encode()),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
 
 
 def app(
@@ -126,34 +130,35 @@ class Application:
         self.models, self.scheduler, self.ready = models, scheduler, True
         self._limits, self._watch, self._started = limits, watch, False
         self._meters = Meters(scheduler)
-        routes = [
-            Route("/", self._page),
-            Route("/predict", self._predict, methods=["POST"]),
-            Route("/model", self._model),
-            Route("/models", self._model_list),
-            Route("/metrics", self._metrics),
-            Route("/openapi.json", self._openapi),
-            Route("/v2", self._v2_server),
-            Route("/v2/health/live", self._live),
-            Route("/v2/health/ready", self._readiness),
-            *(
-                Route(f"/v2/models/{{name}}{version}{ending}", endpoint, methods=[method])
-                for version in ("", "/versions/{version}")
-                for ending, endpoint, method in (
-                    ("", self._v2_model, "GET"),
-                    ("/ready", self._v2_ready, "GET"),
-                    ("/infer", self._v2_infer, "POST"),
-                )
-            ),
-        ]
-        router = Router(routes, redirect_slashes=False, lifespan=self._life)
-        self._gate = Gate(router, token=token, public=_PUBLIC, meters=self._meters)
+        routes = Routes(
+            {
+                "/": ("GET", self._page),
+                "/predict": ("POST", self._predict),
+                "/model": ("GET", self._model),
+                "/models": ("GET", self._model_list),
+                "/metrics": ("GET", self._metrics),
+                "/openapi.json": ("GET", self._openapi),
+                "/v2": ("GET", self._v2_server),
+                "/v2/health/live": ("GET", self._live),
+                "/v2/health/ready": ("GET", self._readiness),
+            },
+            [
+                (_V2_MODEL, "GET", self._v2_model),
+                (f"{_V2_MODEL}/ready", "GET", self._v2_ready),
+                (f"{_V2_MODEL}/infer", "POST", self._v2_infer),
+            ],
+        )
+        self._gate = Gate(routes, token=token, public=_PUBLIC, meters=self._meters)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI asks for it."""
-        if scope["type"] == "http" and not self._started:
+        if scope["type"] == "http":
             self.start()
-        await self._gate(scope, receive, send)
+            await self._gate(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._life(receive, send)
+        else:
+            await send({"type": "websocket.close"})
 
     def start(self) -> None:
         """Start the threads that compute, unless they run."""
@@ -161,13 +166,14 @@ class Application:
             self._started = True
             self.scheduler.start()
 
-    @contextlib.asynccontextmanager
-    async def _life(self, app: Any) -> AsyncIterator[None]:
+    async def _life(self, receive: Receive, send: Send) -> None:
         """From the start of the server to its end."""
+        await receive()
         self.start()
         watching = asyncio.create_task(self._watched(self._watch)) if self._watch else None
+        await send({"type": "lifespan.startup.complete"})
         try:
-            yield
+            await receive()
         finally:
             if watching is not None:
                 watching.cancel()
@@ -175,6 +181,7 @@ class Application:
                     await watching
             await asyncio.to_thread(self.scheduler.stop)
             self._started = False
+        await send({"type": "lifespan.shutdown.complete"})
 
     async def _watched(self, seconds: float) -> None:
         """Look after the files, in a thread: loading takes time, and nobody shall wait for it."""
@@ -185,55 +192,44 @@ class Application:
                 if renewed is not False:
                     self._meters.reloaded(each.name, good=bool(renewed))
 
-    async def _page(self, request: Request) -> Response:
+    async def _page(self, request: Request) -> Reply:
         """The page."""
-        return Response(PAGE, media_type="text/html", headers={"content-security-policy": POLICY})
+        return Reply(PAGE.encode(), headers=_PAGE)
 
-    async def _predict(self, request: Request) -> Response:
+    async def _predict(self, request: Request) -> Reply:
         """What a model says of what is in the body."""
         loaded = self._asked_model(request)
-        wanted = _whole(request, "top_k", most=_MOST_CLASSES)
+        wanted = request.whole("top_k", most=_MOST_CLASSES)
         deadline = self._deadline(request)
-        if self.scheduler.full:  # before anything is read, so that refusing costs little when there is no time
-            raise self.scheduler.refusal()
-        headers = request.scope["dlkit-heads"]
-        body = await body_in(headers, request.receive, self._limits)
-        asked = await _off_loop(len(body), asked_in, headers, body, loaded.predictor, self._limits)
+        body = await self._body(request)
+        given = (request.headers, body, loaded.predictor, self._limits)
+        # A large body is parsed in a thread, so that others do not wait.
+        asked = asked_in(*given) if len(body) < _LARGE else await asyncio.to_thread(asked_in, *given)
         answer = await self._computed(request, loaded, asked, wanted or asked.top_k or 1, deadline)
         failed = [prediction.error for prediction in answer.predictions if prediction.error]
-        document = body_of(loaded, answer.predictions)
-        status = 200
+        document, status = body_of(loaded, answer.predictions), 200
         if len(failed) == len(answer.predictions):
             status, document["error"] = 422, failed[0] if failed else "the body holds no inputs"
-        told = {"x-dlkit-version": loaded.version, "x-dlkit-batch": str(answer.together)}
-        return Response(as_json(document), status, told, media_type="application/json")
+        told = (b"x-dlkit-version", loaded.version.encode()), (b"x-dlkit-batch", b"%d" % answer.together)
+        return Reply(as_json(document), status, (*_JSON, *told))
+
+    async def _body(self, request: Request) -> bytes:
+        """The body, unless there is no room in the queue: refusing costs little when there is no time."""
+        if self.scheduler.full:
+            raise self.scheduler.refusal()
+        return await body_in(request, self._limits)
 
     async def _computed(self, request: Request, loaded: Loaded, asked: Asked, top_k: int, deadline: Deadline) -> Answer:
-        """Wait in the queue for the answer; a client that leaves meanwhile takes its request out of it."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        self.scheduler.submit(Job(loaded, asked, top_k, deadline, future))
-        request.scope["dlkit"] |= {"model": loaded.name, "version": loaded.version, "inputs": asked.size}
-        watching = list[asyncio.Task[None]]()
-        later = loop.call_later(
-            _PATIENCE, lambda: watching.append(loop.create_task(_until_gone(request.receive, future)))
-        )
-        try:
-            answer = await future
-        except asyncio.CancelledError:
-            if future.cancelled() and watching and watching[0].done():
-                raise ClientGoneError from None
-            future.cancel()
-            raise
-        finally:
-            later.cancel()
-            for task in watching:
-                task.cancel()
+        """Wait in the queue for the answer."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        at_once = self.scheduler.submit(Job(loaded, asked, top_k, deadline, future))
+        request.told.update(model=loaded.name, version=loaded.version, inputs=asked.size)
+        answer = await (future if at_once else _while_there(request.receive, future))
         self._meters.answered(loaded, len(answer.predictions), answer.together)
         return answer
 
     def _asked_model(self, request: Request) -> Loaded:
-        name = _query(request).get("model")
+        name = request.query.get("model")
         if name is None and len(self.models) == 1:
             return next(iter(self.models.values())).now
         if name is None:
@@ -247,7 +243,7 @@ class Application:
 
     def _deadline(self, request: Request) -> Deadline:
         """When the time of a request is over: the server's limit, or less if the client says so."""
-        given, most = _query(request).get("timeout"), self._limits.seconds
+        given, most = request.query.get("timeout"), self._limits.seconds
         try:
             seconds = most if given is None else float(given)
         except ValueError:
@@ -256,59 +252,58 @@ class Application:
             raise RefusedError(400, f"timeout must be a number of seconds above 0, not {given!r:.40}")
         return Deadline(time.monotonic() + min(seconds, most), asked=seconds < most)
 
-    async def _model(self, request: Request) -> Response:
+    async def _model(self, request: Request) -> Reply:
         """What a model takes and gives."""
-        return _json(described(self._asked_model(request), self._limits))
+        return json_reply(described(self._asked_model(request), self._limits))
 
-    async def _model_list(self, request: Request) -> Response:
+    async def _model_list(self, request: Request) -> Reply:
         """What every model takes and gives."""
-        return _json({"models": [described(each.now, self._limits) for each in self.models.values()]})
+        return json_reply({"models": [described(each.now, self._limits) for each in self.models.values()]})
 
-    async def _openapi(self, request: Request) -> Response:
+    async def _openapi(self, request: Request) -> Reply:
         """The document of OpenAPI."""
-        return _json(openapi([each.now for each in self.models.values()], self._limits))
+        return json_reply(openapi([each.now for each in self.models.values()], self._limits))
 
-    async def _metrics(self, request: Request) -> Response:
+    async def _metrics(self, request: Request) -> Reply:
         """What was counted."""
         text = self._meters.text([each.now for each in self.models.values()])
-        return Response(text, headers={"content-type": self._meters.media_type})
+        return Reply(text, headers=((b"content-type", self._meters.media_type.encode()),))
 
-    async def _live(self, request: Request) -> Response:
+    async def _live(self, request: Request) -> Reply:
         """Whether the process answers."""
-        return _json({"live": True})
+        return json_reply({"live": True})
 
-    async def _readiness(self, request: Request) -> Response:
+    async def _readiness(self, request: Request) -> Reply:
         """Whether to send requests here."""
-        return _json({"ready": self.ready}, 200 if self.ready else 503)
+        return json_reply({"ready": self.ready}, 200 if self.ready else 503)
 
-    async def _v2_server(self, request: Request) -> Response:
+    async def _v2_server(self, request: Request) -> Reply:
         """What the server is, by the Open Inference Protocol."""
-        return _json(protocol.server())
+        return json_reply(protocol.server())
 
-    async def _v2_model(self, request: Request) -> Response:
+    async def _v2_model(self, request: Request) -> Reply:
         """What a model takes and gives, by the Open Inference Protocol."""
-        return _json(protocol.model(self._version(request)))
+        return json_reply(protocol.model(self._version(request)))
 
-    async def _v2_ready(self, request: Request) -> Response:
+    async def _v2_ready(self, request: Request) -> Reply:
         """Whether a model is there, by the Open Inference Protocol."""
         loaded = self._version(request)
-        return _json({"name": loaded.name, "ready": self.ready}, 200 if self.ready else 503)
+        return json_reply({"name": loaded.name, "ready": self.ready}, 200 if self.ready else 503)
 
-    async def _v2_infer(self, request: Request) -> Response:
+    async def _v2_infer(self, request: Request) -> Reply:
         """What a model says, by the Open Inference Protocol."""
         loaded, deadline = self._version(request), self._deadline(request)
-        if self.scheduler.full:
-            raise self.scheduler.refusal()
-        headers = request.scope["dlkit-heads"]
-        body = await body_in(headers, request.receive, self._limits)
-        wish = await _off_loop(len(body), protocol.read, headers, body, loaded.predictor, self._limits)
+        body = await self._body(request)
+        given = (request.headers, body, loaded.predictor, self._limits)
+        wish = protocol.read(*given) if len(body) < _LARGE else await asyncio.to_thread(protocol.read, *given)
         answer = await self._computed(request, loaded, wish.asked, len(loaded.predictor.classes) or 1, deadline)
         head, content = protocol.write(wish, loaded, answer.predictions)
-        return Response(content, headers=head | {"x-dlkit-batch": str(answer.together)})
+        told = {**head, "x-dlkit-batch": str(answer.together)}
+        return Reply(content, headers=[(name.encode(), value.encode()) for name, value in told.items()])
 
     def _version(self, request: Request) -> Loaded:
-        loaded = self._named(request.path_params["name"])
-        wanted = request.path_params.get("version", loaded.version)
+        loaded = self._named(request.parts["name"])
+        wanted = request.parts["version"] or loaded.version
         if wanted != loaded.version:
             raise RefusedError(
                 404, f"the version of {loaded.name!r} is {loaded.version}, and there is no {wanted!r:.80}"
@@ -316,35 +311,23 @@ class Application:
         return loaded
 
 
+async def _while_there(receive: Receive, future: asyncio.Future[Answer]) -> Answer:
+    """Wait for an answer; a client that leaves meanwhile takes its request out of the queue."""
+    loop, watching = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+    later = loop.call_later(_PATIENCE, lambda: watching.append(loop.create_task(_until_gone(receive, future))))
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if future.cancelled() and watching and watching[0].done():
+            raise ClientGoneError from None
+        raise
+    finally:
+        later.cancel()
+        for task in watching:
+            task.cancel()
+
+
 async def _until_gone(receive: Receive, future: asyncio.Future[Answer]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     future.cancel()
-
-
-_LARGE = 1 << 16  # bytes that are parsed in a thread, so that others do not wait
-
-
-async def _off_loop(size: int, function: Any, *arguments: Any) -> Any:
-    """Call a function that parses; of a large body in a thread."""
-    if size < _LARGE:
-        return function(*arguments)
-    return await asyncio.to_thread(functools.partial(function, *arguments))
-
-
-def _query(request: Request) -> Mapping[str, str]:
-    """What stands behind the question mark, if anything does."""
-    return request.query_params if request.scope["query_string"] else {}
-
-
-def _whole(request: Request, name: str, *, most: int) -> int | None:
-    given = _query(request).get(name)
-    if given is None:
-        return None
-    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= most):
-        raise RefusedError(400, f"{name} must be a whole number from 1 to {most}, not {given!r:.40}")
-    return int(given)
-
-
-def _json(document: Any, status: int = 200) -> Response:
-    return Response(as_json(document), status, media_type="application/json")

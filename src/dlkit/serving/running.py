@@ -19,7 +19,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from dlkit.errors import ArgumentError
 from dlkit.serving.http import Application
-from dlkit.serving.logs import LOGGER, event, line
+from dlkit.serving.logs import LOGGER, event, line, write_to
 
 __all__ = ["log_to_stderr", "serve"]
 
@@ -91,10 +91,11 @@ def log_to_stderr(*, errors_only: bool = False) -> None:
     """
     handler = _Writer()
     handler.setFormatter(_Lines())
-    for name in (LOGGER, "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.ERROR if errors_only else logging.INFO if name == LOGGER else logging.WARNING)
+    write_to(handler.put)
+    logging.getLogger(LOGGER).setLevel(logging.ERROR if errors_only else logging.INFO)
+    others = logging.getLogger("uvicorn")
+    others.handlers, others.propagate = [handler], False
+    others.setLevel(logging.ERROR if errors_only else logging.WARNING)
     warnings.showwarning = _warned
 
 
@@ -124,8 +125,16 @@ class _Writer(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.put(self.format(record))
+
+    def put(self, text: str) -> None:
+        """Take a line.
+
+        Args:
+            text: Without its end.
+        """
         if len(self._lines) < _LINES:  # else the reader stands still, and nothing else can be done
-            self._lines.append(self.format(record))
+            self._lines.append(text)
             if not self._there.is_set():
                 self._there.set()
 
@@ -148,11 +157,9 @@ class _Writer(logging.Handler):
 
 
 class _Lines(logging.Formatter):
-    """Lines of JSON; those of others become events, without their tracebacks, which name paths."""
+    """What others log, as lines of JSON, without their tracebacks, which name paths."""
 
     def format(self, record: logging.LogRecord) -> str:
-        if record.name == LOGGER:
-            return record.getMessage()
         what = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
         return line(record.getMessage(), record.levelno, {"error": what} if what else {})
 

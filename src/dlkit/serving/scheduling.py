@@ -144,11 +144,14 @@ class Scheduler:
         for thread in self._threads:
             thread.join()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> bool:
         """Put a request into the queue. To be called by the event loop of its future.
 
         Args:
             job: The request.
+
+        Returns:
+            Whether this thread itself computes it, in the event loop's next step.
 
         Raises:
             RefusedError: the queue is full; it says when to try again.
@@ -158,7 +161,7 @@ class Scheduler:
                 raise self.refusal()
             self.waiting += job.size
             self._taken += self._places(job)
-            if job.small and self._pace.get(job.loaded, math.inf) < _QUICK:
+            if quick := job.small and self._pace.get(job.loaded, math.inf) < _QUICK:
                 loop = job.future.get_loop()
                 if loop not in self._quick:
                     self._quick[loop] = deque()
@@ -167,6 +170,7 @@ class Scheduler:
             else:
                 self._jobs.append(job)
                 self._ready.notify()
+        return quick
 
     @property
     def full(self) -> bool:
@@ -191,12 +195,15 @@ class Scheduler:
         while jobs := self._awaited():
             _deliver(self._computed(jobs))
 
-    def _work_here(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Compute what is quick in the event loop's own thread, when all that has arrived by now is in the queue.
+    def _work_here(self, loop: asyncio.AbstractEventLoop, seen: int = 0) -> None:
+        """Compute what is quick in the event loop's own thread, when a step of the loop has brought nothing more.
 
         Another thread would take the interpreter from this one and wait for it again at each of a model's layers, which
         takes longer than a small model itself.
         """
+        if seen < (count := len(self._quick[loop])) < _BATCH:
+            loop.call_soon(self._work_here, loop, count)
+            return
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
         with self._ready:
