@@ -188,15 +188,20 @@ def test_an_unknown_number_of_samples_is_refused() -> None:
         decode_audio(bytes(data))
 
 
-@pytest.mark.parametrize("form", ["WAV", "FLAC", "MP3"])
-def test_id3_and_a_cover_image_are_passed_over(form: str, tmp_path: Path) -> None:
-    data, picture = encoded(noise(20_000), format=form), b"APIC" + bytes(5_000)
+@pytest.mark.parametrize("size", [40, 5_000])
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "MP3", "AIFF", "OGG"])
+def test_id3_and_a_cover_image_are_passed_over(form: str, size: int, tmp_path: Path) -> None:
+    data, picture = encoded(noise(20_000), format=form), b"APIC" + bytes(size)
     tag = b"ID3\x03\x00\x00" + bytes([0, 0, len(picture) >> 7, len(picture) & 127]) + picture
-    both = data + b"id3 " + struct.pack("<I", len(tag)) + tag if form == "WAV" else tag + data
     path = tmp_path / f"a.{form.lower()}"
-    path.write_bytes(both)
-    np.testing.assert_array_equal(decode_audio(both), decode_audio(data))
-    np.testing.assert_array_equal(decode_audio(path), decode_audio(data))
+    behind = [data + b"id3 " + struct.pack("<I", len(tag)) + tag] if form == "WAV" else []
+    for both in (tag + data, *behind):
+        path.write_bytes(both)
+        np.testing.assert_array_equal(decode_audio(both), decode_audio(data))
+        np.testing.assert_array_equal(decode_audio(path), decode_audio(data))
+        with open_audio(path) as audio, open_audio(data) as plain:
+            part = audio.waveform(mono=True, start=9_000, count=1_000)
+            np.testing.assert_array_equal(part, plain.waveform(mono=True, start=9_000, count=1_000))
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO
 
-__all__ = ["frame_length", "length_is_a_guess"]
+__all__ = ["after_id3", "frame_length", "length_is_a_guess"]
 
 _PLACES, _PIECE = 24, 4096
 _TAGS = (b"Xing", b"Info", b"VBRI")
@@ -22,7 +22,7 @@ def length_is_a_guess(file: IO[bytes]) -> bool:
     Args:
         file: An MP3 or MPEG layer 3 file.
     """
-    begin = _after_id3(file)
+    begin = after_id3(file)
     file.seek(begin)
     head = file.read(_PIECE)
     first = _frame(head, None)
@@ -37,7 +37,12 @@ def length_is_a_guess(file: IO[bytes]) -> bool:
     return False
 
 
-def _after_id3(file: IO[bytes]) -> int:
+def after_id3(file: IO[bytes]) -> int:
+    """Where the tag ends that may stand in front of a sound, with pictures of it and all; 0 where there is none.
+
+    Args:
+        file: Of any kind.
+    """
     file.seek(0)
     head = file.read(10)
     if head[:3] != b"ID3" or len(head) < 10:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from dlkit._bounds import RATE
 from dlkit._opening import open_regular
 from dlkit._optional import require
-from dlkit.datasets.audio.mp3 import length_is_a_guess
+from dlkit.datasets.audio.mp3 import after_id3, length_is_a_guess
 from dlkit.errors import DataError, MissingExtraError
 
 __all__ = [
@@ -181,6 +181,16 @@ def _scratch(size: int) -> memoryview:
     return memoryview(_kept.bytes)[:size]
 
 
+def _without_tag(source: Any) -> Any:
+    """A sound without the ID3 tag in front of it, where libsndfile would not pass it over: in memory, and of an OGG."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as content:
+        begin = after_id3(content)
+        content.seek(begin)
+        kind = content.read(4) if begin else b""
+        wanted = (b"RIFF", b"FORM", b"fLaC", b"OggS") if isinstance(source, bytes) else (b"OggS",)
+        return kind + content.read() if kind in wanted else source
+
+
 def _usual(head: bytes, size: int) -> tuple[Facts, int] | None:
     """What the header of a WAV of 16 bits says, and where its samples begin; None for any other."""
     if head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt ":
@@ -203,7 +213,7 @@ class _SoundFile(Reader):
     """A file opened by libsndfile: by its path, whose ending says what an MP3 is to it."""
 
     def __init__(self, source: Any) -> None:
-        self._source, self._at = source, 0
+        self._source, self._at = _without_tag(source), 0
         self._file = file = self._opened()
         stored = file.subtype if file.format in _INTEGER_FORMATS else ""
         self._dtype = "int16" if stored in _AS_INT16 else "int32" if stored in _AS_INT32 else "float32"
