@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 from worlds import SOURCES, ends, results, start
+
+import dlkit
+from dlkit.cli import app
 
 
 def trained(size: int, tmp_path: Path, **case: object) -> list[dict[str, Any]]:
@@ -34,6 +39,18 @@ def test_the_bits_of_one_process(kind: str, size: int, parallel: str, tmp_path: 
     (whole,) = trained(1, tmp_path, kind=kind, reuse=False)
     found = trained(size, tmp_path, kind=kind, reuse=False, parallel=parallel)
     assert [each | {"passed": 0} for each in found] == [whole | {"passed": 0}] * size
+
+
+def test_a_checkpoint_in_shares_becomes_a_model_file_by_one_command(tmp_path: Path) -> None:
+    """The file is the one that `trainer.save` has written in the first process, byte for byte."""
+    rows = (f"{n},{n % 7},{'ab'[n % 2]},{n % 3 > 1}" for n in range(75))
+    (tmp_path / "rows.csv").write_text("\n".join(["u,v,w,y", *rows]), encoding="utf-8")
+    first, _ = trained(2, tmp_path, kind="rows", parallel="shard", run=str(tmp_path / "run"))
+    assert len([*(tmp_path / "run").glob("*.rows-*-of-2.safetensors")]) >= 2
+    made = CliRunner().invoke(app, ["checkpoint", str(tmp_path / "run"), "--model", str(tmp_path / "m.safetensors")])
+    assert made.exit_code == 0, made.output
+    assert hashlib.sha256((tmp_path / "m.safetensors").read_bytes()).hexdigest() == first["file"]
+    assert dlkit.load(tmp_path / "m.safetensors").classes == ["False", "True"]
 
 
 def test_a_stream_that_ends_earlier_in_one_process_lets_the_others_go_on(tmp_path: Path) -> None:

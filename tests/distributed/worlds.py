@@ -416,7 +416,8 @@ optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requi
 reuse = case.get("reuse", True) if kind != "features" else ReuseFeatures(views=3, cache=case.get("cache"))
 parallel = case.get("parallel", "replicate")
 settings = {"accumulate": 4, "device": "cpu", "reuse_features": reuse, "parallel": parallel}
-trainer = Trainer(model, loss, optimizer, metrics=["accuracy"], **settings)
+callbacks = [Checkpoint(case["run"], restore_best=False)] if "run" in case else []
+trainer = Trainer(model, loss, optimizer, metrics=["accuracy"], callbacks=callbacks, **settings)
 history = trainer.fit(train, val, epochs=2, steps_per_epoch=steps)
 digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in model.state_dict().values())).hexdigest()
 found = {"weights": digest, "rows": history.rows, "passed": passed[0], "read": sorted(read)}

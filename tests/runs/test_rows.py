@@ -7,10 +7,13 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from dlkit import Trainer
+from dlkit.callbacks import Checkpoint
 from dlkit.cli.app import app
-from dlkit.errors import DamagedCheckpointError
+from dlkit.errors import ArgumentError, CheckpointError, DamagedCheckpointError
 from dlkit.runs import rows
 from dlkit.runs.checkpointfile import load_checkpoint, save_checkpoint
+from dlkit.runs.consolidating import consolidate
 from dlkit.runs.store import CheckpointStore
 
 WEIGHT = torch.arange(10.0).view(5, 2)
@@ -46,6 +49,27 @@ def test_one_command_makes_one_file_of_it(tmp_path):
     assert torch.equal(load_checkpoint(tmp_path / "whole.pt")["model"]["weight"], WEIGHT)
     assert torch.equal(load_file(tmp_path / "w.safetensors")["weight"], WEIGHT)
     assert CliRunner().invoke(app, ["checkpoint", str(tmp_path / "none"), "--out", "x"]).exit_code == 1
+
+
+def test_a_model_file_needs_to_know_the_model(tmp_path):
+    """A checkpoint of a model that no file can hold says why; one by an older dlkit, or nothing to write, as well."""
+    path, _ = saved(tmp_path)
+    with pytest.raises(ArgumentError, match="say what to write"):
+        consolidate(path)
+    with pytest.raises(CheckpointError, match=r"an older dlkit has written it\. In the script .* --weights FILE"):
+        consolidate(path, model=tmp_path / "m.safetensors")
+
+    class Own(torch.nn.Linear):
+        pass
+
+    model = Own(2, 1)
+    checkpoint = Checkpoint(tmp_path / "run")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    trainer = Trainer(model, torch.nn.MSELoss(), optimizer, callbacks=[checkpoint], progress=False, device="cpu")
+    trainer.fit([(WEIGHT, WEIGHT[:, :1])])
+    with pytest.raises(CheckpointError, match=r"checkpoint-.*\.pt does not hold all .*: .*classes are not known"):
+        consolidate(tmp_path / "run", model=tmp_path / "m.safetensors")
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 def test_what_cannot_be_put_together_is_damaged(tmp_path):

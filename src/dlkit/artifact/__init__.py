@@ -4,6 +4,7 @@
 `header`    the file's head, checked before anything is built
 `inputs`    what a model takes and what its outputs mean
 `running`   a model, called with whatever its inputs come as
+`outlining` what a file says of a model before it is trained
 `weights`   its tensors, shared ones once
 `opening`   from the file to the model
 `exporting` for other programs

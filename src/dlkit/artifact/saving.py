@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dlkit import _torch_layers
 from dlkit._calling import bare, call, cast, evaluating, output_of
 from dlkit._near import known_arguments
 from dlkit._version import __version__
@@ -22,11 +21,12 @@ from dlkit.artifact import exporting
 from dlkit.artifact.header import FORMAT_VERSION, sealed
 from dlkit.artifact.inputs import Meaning, describe_example, make_example
 from dlkit.artifact.opening import assemble, differs
+from dlkit.artifact.outlining import architecture_of
 from dlkit.artifact.weights import pack
 from dlkit.errors import ArgumentError, DlkitError
 from dlkit.storage.files import atomic_write
 
-__all__ = ["describe", "save"]
+__all__ = ["describe", "save", "save_state"]
 
 _KEPT_VALUES = 4096
 _LIBRARIES = ("timm", "torchvision", "tokenizers")
@@ -97,13 +97,36 @@ def save(
         metrics=metrics,
     )
     if format == "dlkit":
-        tensors, _ = _rebuilt(model, document, str(path))
-        _write(path, tensors, document)
-        return path
+        return _save(model, path, document)
     # Exporters follow the model itself, whatever was changed about it; but they want it on the CPU.
     exported = model if _device_of(model).type == "cpu" else _rebuilt(model, document, str(path))[1]
     write = exporting.write_onnx if format == "onnx" else exporting.write_program
     return write(exported, path, meaning, document)
+
+
+def save_state(
+    known: Mapping[str, Any], state: Mapping[str, Tensor], path: Path, *, metrics: Mapping[str, float]
+) -> Path:
+    """The file of a model that is not there, of what `dlkit.artifact.outlining` said of it before.
+
+    Args:
+        known: What `outline` gave.
+        state: The model's state_dict.
+        path: The file.
+        metrics: See `save`.
+
+    Raises:
+        ModelFileError: the model cannot be built here, or has other tensors.
+    """
+    model = assemble({**known, "aliases": {}}, state, str(path))
+    meaning = Meaning.from_document(known.get("meaning"))
+    return _save(model, path, _document(model, dict(known["architecture"]), meaning, None, metrics))
+
+
+def _save(model: nn.Module, path: Path, document: dict[str, Any]) -> Path:
+    tensors, _ = _rebuilt(model, document, str(path))
+    _write(path, tensors, document)
+    return path
 
 
 def _device_of(model: nn.Module) -> torch.device:
@@ -151,29 +174,28 @@ def describe(
         example: See `save`.
         metrics: See `save`.
     """
-    architecture = getattr(model, "architecture", None)
-    if not isinstance(architecture, Mapping):
-        architecture = _torch_layers.describe(model)
-    try:
-        json.dumps(architecture)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(
-            f"the arguments of {architecture.get('name')!r} cannot stand in a file: {error}; a registered model is "
-            "made with numbers, texts, lists and dicts only"
-        ) from error
     meaning = Meaning.find(model, preprocessing, classes, task, outputs)
+    return meaning, _document(model, architecture_of(model), meaning, example, metrics)
+
+
+def _document(
+    model: nn.Module,
+    architecture: dict[str, Any],
+    meaning: Meaning,
+    example: Any,
+    metrics: Mapping[str, float] | None,
+) -> dict[str, Any]:
     description, output = _example(model, meaning, example)
     meaning.check_outputs(output.shape)
-    document: dict[str, Any] = {
+    return {
         "version": FORMAT_VERSION,
-        "architecture": dict(architecture),
+        "architecture": architecture,
         "meaning": meaning.document(),
         "metrics": {str(name): float(value) for name, value in (metrics or {}).items()},
         "versions": _versions(),
         "aliases": {},
         "example": {"input": description, "shape": list(output.shape), "output": _kept(output)},
     }
-    return meaning, document
 
 
 def _example(model: nn.Module, meaning: Meaning, example: Any) -> tuple[Any, Tensor]:

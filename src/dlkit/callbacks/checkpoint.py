@@ -21,7 +21,7 @@ from dlkit.runs.checking import check_weights
 from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
-from dlkit.runs.modelfile import check_model_file, write_model_file
+from dlkit.runs.modelfile import FIELD, check_model_file, outline_of, write_model_file
 from dlkit.runs.parts import load_parts, remember
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.state import Cursor, Run
@@ -87,6 +87,7 @@ class Checkpoint(Callback):
         self._writing: Future[Any] | None = None
         self._saved_at = _place(Cursor())  # where a run begins there is nothing to save
         self._candidate: float | None = None
+        self._outline = ""
         self._next_time = 0.0
         self._last_count = 0
 
@@ -106,6 +107,7 @@ class Checkpoint(Callback):
         if self.model_file is not None:
             check_model_file(run)
         self._find_direction(run)
+        self._outline = outline_of(run) if run.write_files else ""
         self._candidate = None
         self._last_count = self._count(run)
         self._next_time = time.monotonic() + self.every.number
@@ -202,7 +204,7 @@ class Checkpoint(Callback):
 
     def _save(self, run: Run, value: float | None, *, regular: bool) -> None:
         self._join(run)  # the snapshot's memory is free again only when the file before is written
-        state = run.capture()
+        state = {**run.capture(), FIELD: self._outline}
         if not run.keep_state:
             return  # reading the last losses for it has shown that they are no numbers
         place: dict[str, Any] = {"step": run.cursor.step, "epoch": run.cursor.epoch, "value": value, "regular": regular}

@@ -16,24 +16,26 @@ __all__ = ["checkpoint"]
 @guarded
 def checkpoint(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or one of its checkpoints.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The checkpoint to write, whole.")],
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the model's weights as safetensors.")
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The checkpoint to write, whole.")] = None,
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the weights as safetensors.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a model file, for dlkit predict and dlkit serve.")
     ] = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Put a checkpoint that several processes have saved in shares into one file.
+    """Put a checkpoint into one file, also one that several processes have saved in shares; or make a model file of it.
 
-    The newest good one of a folder is taken. A run goes on from such a file with fit(resume=FILE).
+    The newest good one of a folder is taken. A run goes on from a whole checkpoint with fit(resume=FILE).
 
     \b
     Examples:
       dlkit checkpoint runs/large --out whole.pt
       dlkit checkpoint runs/large --out whole.pt --weights weights.safetensors
+      dlkit checkpoint runs/large --model model.safetensors
     """
     from dlkit.runs.consolidating import consolidate
 
-    read = consolidate(source, out, weights=weights)
-    written = [str(path) for path in (out, weights) if path is not None]
+    read = consolidate(source, out, weights=weights, model=model)
+    written = [str(path) for path in (out, weights, model) if path is not None]
     show(f"{read} is now {' and '.join(written)}", {"checkpoint": str(read), "written": written}, as_json=json)
