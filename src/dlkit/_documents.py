@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 from dlkit import _bounds
 from dlkit.errors import ArgumentError
 
-__all__ = ["Document", "Place"]
+__all__ = ["Document", "DocumentPart"]
 
 _WORDS = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false"}
 
 
-class Place(NamedTuple):
+class DocumentPart(NamedTuple):
     """Which part of a document it is, for errors.
 
     Attributes:
@@ -33,15 +33,15 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         return f"{self.path} of {self.title}" if self.path else self.title
 
-    def field(self, name: str) -> Place:
+    def field(self, name: str) -> DocumentPart:
         """A field of this part.
 
         Args:
             name: Its key.
         """
-        return Place(self.title, f"{self.path}.{name}".lstrip(".")[-200:])
+        return DocumentPart(self.title, f"{self.path}.{name}".lstrip(".")[-200:])
 
-    def item(self, number: int, value: Any) -> Place:
+    def item(self, number: int, value: Any) -> DocumentPart:
         """An entry of this list, by its name if it has one.
 
         Args:
@@ -49,7 +49,7 @@ class Place(NamedTuple):
             value: The entry.
         """
         name = value.get("name") if isinstance(value, Mapping) else None
-        return Place(self.title, f"{self.path}[{name if isinstance(name, str) else number!r}]"[-200:])
+        return DocumentPart(self.title, f"{self.path}[{name if isinstance(name, str) else number!r}]"[-200:])
 
 
 class Document:
@@ -83,7 +83,7 @@ class Document:
         Raises:
             ArgumentError: it does not describe such an object; the message names the field.
         """
-        place = Place(cls._title)
+        place = DocumentPart(cls._title)
         return _class_of([cls], document, place)._read(document, place, tokenizer)  # type: ignore[return-value]
 
     @classmethod
@@ -100,7 +100,7 @@ class Document:
         return cls.from_document(_bounds.parse(text, cls._title), tokenizer=tokenizer)
 
     @classmethod
-    def _read(cls, document: Mapping[str, Any], place: Place, tokenizer: Any) -> Self:
+    def _read(cls, document: Mapping[str, Any], place: DocumentPart, tokenizer: Any) -> Self:
         hints, required = _fields(cls)  # type: ignore[arg-type]
         if odd := [key for key in document if key not in hints and key not in cls._head]:
             raise ArgumentError(f"{place} has no field {odd[0]!r:.60}; it was written by a newer dlkit or by hand")
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def _class_of(kinds: Sequence[type[Document]], document: Any, place: Place) -> type[Document]:
+def _class_of(kinds: Sequence[type[Document]], document: Any, place: DocumentPart) -> type[Document]:
     """Which of some classes, or of the classes derived from them, the head of a document names."""
     if not isinstance(document, Mapping):
         raise ArgumentError(f"{place} must be an object, not {document!r:.60}")
@@ -144,7 +144,7 @@ def _class_of(kinds: Sequence[type[Document]], document: Any, place: Place) -> t
     return known[0]
 
 
-def _value(hint: Any, value: Any, place: Place, tokenizer: Any) -> Any:
+def _value(hint: Any, value: Any, place: DocumentPart, tokenizer: Any) -> Any:
     """A value of JSON as what a type hint says."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -168,7 +168,7 @@ def _value(hint: Any, value: Any, place: Place, tokenizer: Any) -> Any:
     raise ArgumentError(f"{place} must be {_WORDS.get(hint, hint)}, not {value!r:.60}")
 
 
-def _items(inner: tuple[Any, ...], value: Any, place: Place, tokenizer: Any) -> tuple[Any, ...]:
+def _items(inner: tuple[Any, ...], value: Any, place: DocumentPart, tokenizer: Any) -> tuple[Any, ...]:
     if not isinstance(value, list):
         raise ArgumentError(f"{place} must be a list, not {value!r:.60}")
     if inner[-1] is not ... and len(value) != len(inner):

@@ -21,7 +21,7 @@ from dlkit._progress import Bar
 from dlkit._showing import Lines, public, safe
 from dlkit.download.archives import USUAL_LIMITS, Limits, extract, put_in_place, staged, unpack_lock
 from dlkit.download.disk import disk_trouble, remove
-from dlkit.download.http import AttemptError, Part, RefusedError, Request, StartOverError, WrongFileError, receive
+from dlkit.download.http import AttemptError, PartFile, RefusedError, Request, StartOverError, WrongFileError, receive
 from dlkit.download.members import plain_name
 from dlkit.download.urls import checked_urls, is_local, known_as
 from dlkit.errors import ArgumentError, DownloadError, IntegrityError, OfflineError
@@ -243,7 +243,7 @@ class _Mirror:
 
 def _download(job: _Job, urls: list[str]) -> None:
     """Try the mirrors until one of them completes the part; the caller holds the lock."""
-    part = Part(job.target)
+    part = PartFile(job.target)
     waiting = [_Mirror(url) for url in urls]
     given_up: dict[str, AttemptError] = {}
     most = part.size
@@ -265,7 +265,7 @@ def _download(job: _Job, urls: list[str]) -> None:
     raise _failure(job, given_up, part)
 
 
-def _next_mirror(waiting: list[_Mirror], part: Part, promise: _Promise) -> _Mirror:
+def _next_mirror(waiting: list[_Mirror], part: PartFile, promise: _Promise) -> _Mirror:
     """The one that may be asked soonest; without a hash only the part's own mirror can continue it."""
     if promise.sha256 is None:
         for mirror in waiting:
@@ -274,7 +274,7 @@ def _next_mirror(waiting: list[_Mirror], part: Part, promise: _Promise) -> _Mirr
     return min(waiting, key=lambda mirror: mirror.ready_at)
 
 
-def _attempt(mirror: _Mirror, part: Part, job: _Job, bar: Bar) -> None:
+def _attempt(mirror: _Mirror, part: PartFile, job: _Job, bar: Bar) -> None:
     promise, patience = job.promise, job.patience
     hashed = promise.sha256 is not None
     request = Request(
@@ -296,7 +296,7 @@ def _attempt(mirror: _Mirror, part: Part, job: _Job, bar: Bar) -> None:
     part.finish()
 
 
-def _failure(job: _Job, given_up: dict[str, AttemptError], part: Part) -> DownloadError:
+def _failure(job: _Job, given_up: dict[str, AttemptError], part: PartFile) -> DownloadError:
     told = [f"could not download {job.target}:"]
     told += [f"  {public(url)}: {safe(str(trouble), most=_REASON)}" for url, trouble in given_up.items()]
     if part.origin is not None and part.size:

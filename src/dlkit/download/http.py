@@ -63,7 +63,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class Provenance:
     """Where the bytes of a part came from, and what the server said to recognise the same file again."""
 
     url: str
@@ -78,7 +78,7 @@ class Origin:
             return self.etag
         return self.last_modified
 
-    def contradicts(self, other: Origin) -> bool:
+    def contradicts(self, other: Provenance) -> bool:
         """Whether both speak of the same URL or length, but not of the same file."""
         pairs: list[tuple[object, object]] = [(self.total, other.total)]
         if self.url == other.url:
@@ -86,7 +86,7 @@ class Origin:
         return any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
-class Part:
+class PartFile:
     """The bytes of `target` received so far, `<name>.part`, and their origin, `<name>.part.json`.
 
     The order of writing makes every kill harmless: the part is emptied before a new origin is written, and the origin
@@ -116,7 +116,7 @@ class Part:
         """Whether it is as long as its origin said."""
         return self.origin is not None and self.origin.total == self.size
 
-    def begin(self, origin: Origin | None) -> None:
+    def begin(self, origin: Provenance | None) -> None:
         """Empty the part for bytes from `origin`; None where they can never be continued."""
         with disk_trouble(self.path, "write"):
             remove(self._notes)
@@ -129,10 +129,10 @@ class Part:
         """Bytes from `url` come next. Where it is another mirror than before, only a hash can tell if they fit."""
         self.continued = True
         if self.origin is not None and self.origin.url != url:
-            self.origin = Origin(url=url, total=self.origin.total)
+            self.origin = Provenance(url=url, total=self.origin.total)
             self._note(self.origin)
 
-    def _note(self, origin: Origin) -> None:
+    def _note(self, origin: Provenance) -> None:
         with disk_trouble(self._notes, "write"), atomic_write(self._notes) as file:
             file.write(json.dumps(asdict(origin)).encode())
 
@@ -173,12 +173,12 @@ class Part:
         remove(self._notes)
 
 
-def _read_origin(path: Path) -> Origin | None:
+def _read_origin(path: Path) -> Provenance | None:
     """What a process before this one noted; None if that is missing or no longer makes sense."""
     try:
         with open_regular(path) as file:
             notes = json.loads(file.read())
-        origin = Origin(**notes)
+        origin = Provenance(**notes)
     except (OSError, ValueError, TypeError):
         return None
     texts_fit = all(value is None or isinstance(value, str) for value in (origin.etag, origin.last_modified))
@@ -198,7 +198,7 @@ class Request:
     keep_free: int | None  # bytes of the disk
 
 
-def receive(url: str, part: Part, request: Request, listener: Listener) -> None:
+def receive(url: str, part: PartFile, request: Request, listener: Listener) -> None:
     """Receive the file from `url` into `part`, going on where it ends if that is safe.
 
     Raises:
@@ -218,13 +218,13 @@ def receive(url: str, part: Part, request: Request, listener: Listener) -> None:
         raise AttemptError(f"broke off after {part.size:,} of {part.origin.total:,} bytes")
 
 
-def _receive_file(url: str, part: Part, request: Request, listener: Listener) -> None:
+def _receive_file(url: str, part: PartFile, request: Request, listener: Listener) -> None:
     source = local_path(url)
     try:
         total = regular(source).st_size
     except DataError as error:
         raise RefusedError(str(error)) from error
-    origin = Origin(url=known_as(url), total=total)
+    origin = Provenance(url=known_as(url), total=total)
     _check_size(origin, request)
     part.begin(origin)
     listener.restart(0, origin.total)
@@ -242,7 +242,7 @@ def _file_chunks(source: Path) -> Generator[bytes, None, None]:
         raise RefusedError(f"cannot be read: {error.strerror or error}") from error
 
 
-def _receive_http(url: str, part: Part, request: Request, listener: Listener) -> None:
+def _receive_http(url: str, part: PartFile, request: Request, listener: Listener) -> None:
     offset = part.size if part.continues(known_as(url), hashed=request.hashed) else 0
     with _answer(url, _headers(url, part, offset), request) as response:
         _check_status(response, offset)
@@ -258,7 +258,7 @@ def _receive_http(url: str, part: Part, request: Request, listener: Listener) ->
         part.append(_body(response, request, decode=decode), listener, request)
 
 
-def _headers(url: str, part: Part, offset: int) -> dict[str, str]:
+def _headers(url: str, part: PartFile, offset: int) -> dict[str, str]:
     # A compressed answer would be another file: its bytes, length and ranges are not those that were promised.
     headers = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
     if offset and part.origin is not None:
@@ -343,13 +343,13 @@ def _is_encoded(response: requests.Response, url: str, name: str) -> bool:
     return not (encoding.endswith("gzip") and any(name.endswith((".gz", ".tgz")) for name in names))
 
 
-def _origin(url: str, response: requests.Response, *, decode: bool) -> Origin:
+def _origin(url: str, response: requests.Response, *, decode: bool) -> Provenance:
     headers = response.headers
     total = None if decode or "Transfer-Encoding" in headers else _number(headers.get("Content-Length", ""))
     if response.status_code == 206:
         _, total = _content_range(response)
     etag, last_modified = headers.get("ETag"), headers.get("Last-Modified")
-    return Origin(url=known_as(url), etag=etag, last_modified=last_modified, total=total)
+    return Provenance(url=known_as(url), etag=etag, last_modified=last_modified, total=total)
 
 
 def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
@@ -360,14 +360,16 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
     return (None, None) if found is None else (int(found[1]), _number(found[2]))
 
 
-def _check_size(origin: Origin, request: Request) -> None:
+def _check_size(origin: Provenance, request: Request) -> None:
     if None not in (origin.total, request.size) and origin.total != request.size:
         raise WrongFileError(f"offers {origin.total:,} bytes, not the expected {request.size:,}")
     if origin.total is not None and request.size is None and origin.total > request.most:
         raise RefusedError(f"offers {origin.total:,} bytes, more than {request.most:,}; {_RAISE_LIMIT}")
 
 
-def _continue_part(part: Part, origin: Origin, response: requests.Response, offset: int, *, decode: bool) -> None:
+def _continue_part(
+    part: PartFile, origin: Provenance, response: requests.Response, offset: int, *, decode: bool
+) -> None:
     """Accept a partial answer only if it is exactly the rest of the file that the part is the beginning of."""
     start, _ = _content_range(response)
     if decode or start != offset or part.origin is None or origin.contradicts(part.origin):

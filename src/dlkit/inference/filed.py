@@ -20,7 +20,7 @@ from dlkit.inference.batches import Batch, check_options, index_of, readable, to
 from dlkit.reading.cells import text_of
 from dlkit.reading.headers import kept_columns
 
-__all__ = ["Medium", "Source", "batch_of", "content", "source_of"]
+__all__ = ["Medium", "NamedInputs", "batch_of", "content", "source_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Medium:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class NamedInputs:
     """Inputs in order.
 
     Attributes:
@@ -80,7 +80,7 @@ class Source:
         return tuple(dict.fromkeys((*("file",) * self.named, *self.kept)))
 
 
-def source_of(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]) -> Source:
+def source_of(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]) -> NamedInputs:
     """The inputs that a caller gave.
 
     Args:
@@ -102,14 +102,14 @@ def source_of(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str
     if isinstance(given, os.PathLike) and Path(given).expanduser().is_dir():
         listing = scan(Path(given).expanduser(), medium.files, labelled=False)
         paths = (listing.root / name for name in listing.names)
-        return Source(items=((str(path), path) for path in paths), total=len(listing), named=True)
+        return NamedInputs(items=((str(path), path) for path in paths), total=len(listing), named=True)
     if _is_one(medium, given):
-        return Source(items=[_named(given)], total=1, named=isinstance(given, os.PathLike))
+        return NamedInputs(items=[_named(given)], total=1, named=isinstance(given, os.PathLike))
     if not isinstance(given, Iterable) or isinstance(given, Mapping):
         raise medium.refused(given)
     rest = iter(given)
     first = list(itertools.islice(rest, 1))
-    return Source(
+    return NamedInputs(
         items=map(_named, itertools.chain(first, rest)),
         total=total_of(given),
         named=bool(first) and isinstance(first[0], os.PathLike),
@@ -128,7 +128,7 @@ def _named(item: Any) -> tuple[str | None, Any]:
     return (str(Path(item)) if isinstance(item, os.PathLike) else None), item
 
 
-def _of_table(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]) -> Source:
+def _of_table(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]) -> NamedInputs:
     """The files that a column of a table names; of a DataFrame only with the folder they lie in."""
     check_options(options, (medium.option, "root", "suffix", "keep"), f"tables of {medium.noun}s")
     cells, name, folder = _cells(given)
@@ -138,7 +138,7 @@ def _of_table(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str
         raise DataError(f"{name} has no column {column!r}; {hint(column, cells, has='its columns are')}")
     root, suffix = options.get("root", folder), options.get("suffix", "")
     items = cells[column]
-    return Source(
+    return NamedInputs(
         items=(_of_cell(medium, cell, column, root, suffix) for cell in items),
         total=len(items),
         named=True,
@@ -208,7 +208,7 @@ def content(file: Any, name: str, noun: str) -> bytes:
 
 
 def batch_of(
-    source: Source, start: int, some: Sequence[tuple[str | None, Any]], inputs: Any, errors: Mapping[int, str]
+    source: NamedInputs, start: int, some: Sequence[tuple[str | None, Any]], inputs: Any, errors: Mapping[int, str]
 ) -> Batch:
     """Some inputs of a source, made ready.
 

@@ -16,7 +16,7 @@ from dlkit.datasets.images.decoding import IMAGES, OpenImage, open_image
 from dlkit.datasets.images.fetching import prepared
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, Inputs, in_batches
-from dlkit.inference.filed import Medium, Source, batch_of, content, source_of
+from dlkit.inference.filed import Medium, NamedInputs, batch_of, content, source_of
 from dlkit.transforms import Preprocessing
 
 __all__ = ["images"]
@@ -60,7 +60,7 @@ def images(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, 
     )
 
 
-def _batches(spec: Preprocessing, source: Source, size: int) -> Iterator[Batch]:
+def _batches(spec: Preprocessing, source: NamedInputs, size: int) -> Iterator[Batch]:
     for start, some in in_batches(source.items, size):
         things = [_ready(item, f"image {start + place}") for place, (_, item) in enumerate(some)]
         found, errors = prepared(spec, len(things), partial(_opened, things))

@@ -17,7 +17,7 @@ from dlkit.datasets.audio.decoding import SOUNDS, OpenAudio, open_audio
 from dlkit.datasets.audio.settings import AudioSettings
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, Inputs, in_batches
-from dlkit.inference.filed import Medium, Source, batch_of, content, source_of
+from dlkit.inference.filed import Medium, NamedInputs, batch_of, content, source_of
 from dlkit.transforms.audio.spec import AudioPreprocessing, as_waveform
 
 __all__ = ["sounds"]
@@ -66,7 +66,7 @@ def sounds(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, 
     )
 
 
-def _batches(spec: AudioPreprocessing, source: Source, size: int, rate: Any) -> Iterator[Batch]:
+def _batches(spec: AudioPreprocessing, source: NamedInputs, size: int, rate: Any) -> Iterator[Batch]:
     settings = AudioSettings(transform=spec)
     for start, some in in_batches(source.items, size):
         things = [_ready(item, f"sound {start + place}", rate) for place, (_, item) in enumerate(some)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlkit.datasets.tables.unlabelled import OPTIONS, Piece, RowReader, take_spans
+from dlkit.datasets.tables.unlabelled import OPTIONS, EncodedPiece, RowReader, take_spans
 from dlkit.errors import ArgumentError
 from dlkit.inference.batches import Batch, Inputs, check_options, index_of, total_of
 from dlkit.reading.cells import text_of
@@ -77,12 +77,12 @@ def _are_paths(given: Any) -> bool:
     )
 
 
-Spans = list[tuple[Piece, int, int]]
+Spans = list[tuple[EncodedPiece, int, int]]
 
 
-def _cut(pieces: Iterable[Piece], size: int) -> Iterator[Spans]:
+def _cut(pieces: Iterable[EncodedPiece], size: int) -> Iterator[Spans]:
     """Rows in batches of `size`, wherever one piece ends and the next begins."""
-    spans, room = list[tuple[Piece, int, int]](), size
+    spans, room = list[tuple[EncodedPiece, int, int]](), size
     for piece in pieces:
         begin = 0
         while begin < piece.size:
@@ -107,7 +107,7 @@ def _batches(cut: Iterable[Spans], headings: Sequence[str]) -> Iterator[Batch]:
         start += size
 
 
-def _kept(name: str, piece: Piece, begin: int, end: int) -> list[str | None]:
+def _kept(name: str, piece: EncodedPiece, begin: int, end: int) -> list[str | None]:
     """The cells of a column as they are written, empty where a row could not be read."""
     cells: list[str | None] = [None] * (end - begin)
     first, last = np.searchsorted(piece.places, [begin, end])

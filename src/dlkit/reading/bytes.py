@@ -304,7 +304,7 @@ def _check_utf8(data: Buffer, origin: str, name: str) -> None:
         raise DataError(f"{origin}, line {line}: byte {data[bad]:#04x} is not {name}; encoding='auto' finds what it is")
 
 
-class _View(io.RawIOBase):
+class _BufferFile(io.RawIOBase):
     """A file over bytes that lie somewhere else already: nothing is copied but what is read."""
 
     def __init__(self, data: Buffer) -> None:
@@ -343,4 +343,4 @@ def byte_stream(data: Buffer) -> io.BufferedReader:
     Args:
         data: The bytes.
     """
-    return io.BufferedReader(_View(data), 1 << 20)
+    return io.BufferedReader(_BufferFile(data), 1 << 20)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dlkit import _bounds
-from dlkit._documents import Document, Place
+from dlkit._documents import Document, DocumentPart
 from dlkit._html import facts, table
 from dlkit._kinds import Spec, Task, values
 from dlkit._near import hint
@@ -220,7 +220,7 @@ class TableSpec(Spec):
         return {"target": {k: v for k, v in self.target.document().items() if k not in _FOUND}, **plain}
 
     @classmethod
-    def _read(cls, document: Mapping[str, Any], place: Place, tokenizer: Any) -> Self:
+    def _read(cls, document: Mapping[str, Any], place: DocumentPart, tokenizer: Any) -> Self:
         spec = super()._read(document, place, tokenizer)
         _check(spec)
         return spec

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from dlkit import _bounds
-from dlkit._documents import Place
+from dlkit._documents import DocumentPart
 from dlkit._optional import require
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.tokens._encoded import EncodedTexts, Encoder
@@ -175,7 +175,7 @@ class PretrainedTokenizer(Encoder):
         }
 
     @classmethod
-    def _read(cls, document: Mapping[str, Any], place: Place, tokenizer: Any) -> Self:
+    def _read(cls, document: Mapping[str, Any], place: DocumentPart, tokenizer: Any) -> Self:
         tokenizers = require("tokenizers", extra="text")
         content, cleaning = document.get("json"), document.get("cleaning")
         check_patterns(_bounds.parse(_bounds.text(content, "json of this tokenizer", _MOST_JSON), "this tokenizer"))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit._documents import Place
+from dlkit._documents import DocumentPart
 from dlkit.errors import ArgumentError, DataError
 from dlkit.tokens._encoded import EncodedTexts, Encoder, cut_longest
 from dlkit.tokens.cleaning import Cleaning
@@ -259,7 +259,7 @@ class Vocabulary(Encoder):
         }
 
     @classmethod
-    def _read(cls, document: Mapping[str, Any], place: Place, tokenizer: Any) -> Self:
+    def _read(cls, document: Mapping[str, Any], place: DocumentPart, tokenizer: Any) -> Self:
         tokens, name = document.get("tokens"), document.get("tokenizer")
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise ArgumentError(f"{place.field('tokens')} must be a list of texts, not {tokens!r:.60}")

@@ -9,7 +9,7 @@ import torch
 
 from dlkit.datasets.audio.decoding import Waveform
 from dlkit.datasets.audio.settings import AudioSettings
-from dlkit.datasets.files.fetching import Fetch, Fetched
+from dlkit.datasets.files.fetching import DecodedRows, Fetch
 from dlkit.datasets.files.handover import sendable
 
 __all__ = ["AudioFetch"]
@@ -18,7 +18,7 @@ __all__ = ["AudioFetch"]
 class AudioFetch(Fetch):
     """As `Fetch`; only the part of a recording that is used is read. What is random is drawn before the threads run."""
 
-    def read(self, rows: list[int]) -> Fetched:
+    def read(self, rows: list[int]) -> DecodedRows:
         settings, transform = self.settings, self.settings.transform
         spots = torch.rand(len(rows), dtype=torch.float64).tolist() if settings.random_crop else [0.5] * len(rows)
         table = transform.draw(len(rows)) if settings.draws else None
@@ -32,11 +32,11 @@ class AudioFetch(Fetch):
 
         bad = self.in_threads(work, rows)
         if not settings.own_transform:
-            return Fetched(sendable(self._applied(batch, table), batch), bad, whole=True)
+            return DecodedRows(sendable(self._applied(batch, table), batch), bad, whole=True)
         good = [place for place in range(len(rows)) if place not in bad]
-        return Fetched(self._stacked([settings.sample(out[at], self.path_of(rows[at])) for at in good]), bad)
+        return DecodedRows(self._stacked([settings.sample(out[at], self.path_of(rows[at])) for at in good]), bad)
 
-    def _one_by_one(self, rows: list[int], spots: list[float], table: Any) -> Fetched:
+    def _one_by_one(self, rows: list[int], spots: list[float], table: Any) -> DecodedRows:
         """As many tensors, for waveforms that differ in length or channels."""
         settings, found = self.settings, [np.empty(0, np.float32)] * len(rows)
 
@@ -51,7 +51,7 @@ class AudioFetch(Fetch):
             else settings.sample(found[at], self.path_of(rows[at]))
             for at in good
         ]
-        return Fetched(self._stacked(samples), bad)
+        return DecodedRows(self._stacked(samples), bad)
 
     def _applied(self, waveforms: torch.Tensor, numbers: Any) -> torch.Tensor:
         made: torch.Tensor = self.settings.transform.apply(waveforms, numbers) if self.settings.draws else waveforms

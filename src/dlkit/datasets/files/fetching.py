@@ -19,10 +19,10 @@ from dlkit.datasets.files.memory import BatchMemory
 from dlkit.datasets.files.settings import FileSettings
 from dlkit.errors import DataError
 
-__all__ = ["Fetch", "Fetched", "Uneven"]
+__all__ = ["DecodedRows", "Fetch", "Uneven"]
 
 
-class Fetched(NamedTuple):
+class DecodedRows(NamedTuple):
     """What was read.
 
     Attributes:
@@ -57,7 +57,7 @@ class Fetch:
     threads: int
     known: Mapping[int, str]
 
-    def read(self, rows: list[int]) -> Fetched:
+    def read(self, rows: list[int]) -> DecodedRows:
         """The samples of these rows, in this order.
 
         Args:
@@ -75,7 +75,7 @@ class Fetch:
             for array, row in zip(decoded, rows, strict=True)
             if array is not None
         ]
-        return Fetched(self._stacked(samples), bad)
+        return DecodedRows(self._stacked(samples), bad)
 
     def in_threads(self, work: Callable[[int], None], rows: Sequence[int]) -> dict[int, str]:
         """Run `work` for each place of a batch, with the cache open, and return what is wrong with the bad ones.

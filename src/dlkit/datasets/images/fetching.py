@@ -9,7 +9,7 @@ import torch
 
 from dlkit._cores import default_threads, for_each
 from dlkit.datasets.files.decoder import Array, read_with_status
-from dlkit.datasets.files.fetching import Fetch, Fetched
+from dlkit.datasets.files.fetching import DecodedRows, Fetch
 from dlkit.datasets.files.handover import sendable
 from dlkit.datasets.images.decoding import OpenImage
 from dlkit.errors import DataError
@@ -21,7 +21,7 @@ __all__ = ["ImageFetch", "prepared"]
 class ImageFetch(Fetch):
     """As `Fetch`; with a `Preprocessing` an image is decoded no larger than needed, and written into its place."""
 
-    def read(self, rows: list[int]) -> Fetched:
+    def read(self, rows: list[int]) -> DecodedRows:
         transform = self.settings.transform
         if not isinstance(transform, Preprocessing):
             return super().read(rows)
@@ -35,7 +35,7 @@ class ImageFetch(Fetch):
             transform.write(pixels, plan, out[place], reduce=reduce)
 
         bad = self.in_threads(work, rows)
-        return Fetched(sendable(transform.finish(batch), batch), bad, whole=True)
+        return DecodedRows(sendable(transform.finish(batch), batch), bad, whole=True)
 
     def _planned(self, row: int, transform: Preprocessing, numbers: Any) -> tuple[Array, Any, int]:
         if self.cache is not None:

@@ -11,9 +11,9 @@ import numpy as np
 from dlkit._near import hint
 from dlkit.datasets.tables._encoding import encode
 from dlkit.datasets.tables._memory import Memory
-from dlkit.datasets.tables._pass import Dealt, Known, Pass
-from dlkit.datasets.tables._pipeline import Applying, Fitting
-from dlkit.datasets.tables._settings import Settings, text_columns, under_spec
+from dlkit.datasets.tables._pass import Known, Pass, RowDealer
+from dlkit.datasets.tables._pipeline import ApplyingPass, FittingPass
+from dlkit.datasets.tables._settings import TableSettings, text_columns, under_spec
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Skipped, Strings, Table, ranked, text_of
 from dlkit.reading.dates import moments
@@ -43,7 +43,7 @@ class Whole:
     num_parts = 1
 
     def parts(self, piece: Table, before: int, usable: Array, target: Target | None, values: Array | None) -> Array:
-        """See `Dealt`."""
+        """See `RowDealer`."""
         return np.zeros(len(piece), dtype=np.int64)
 
 
@@ -79,7 +79,7 @@ class ExactSplit:
         return len(shares_of(self.fractions))
 
     def parts(self, piece: Table, before: int, usable: Array, target: Target | None, values: Array | None) -> Array:
-        """See `Dealt`."""
+        """See `RowDealer`."""
         rows = np.flatnonzero(usable)
         if not len(rows) or (self.strict and len(rows) < len(piece)):
             return np.zeros(len(piece), dtype=np.int64)  # an error is about to say why
@@ -163,7 +163,7 @@ class Rereadable(Protocol):
         """
 
 
-def pass_over(source: Rereadable, settings: Settings, dealt: Dealt, spec: TableSpec | None) -> Pass:
+def pass_over(source: Rereadable, settings: TableSettings, dealt: RowDealer, spec: TableSpec | None) -> Pass:
     """Pass over a source until nothing in it contradicts what the pass began with.
 
     Args:
@@ -174,7 +174,7 @@ def pass_over(source: Rereadable, settings: Settings, dealt: Dealt, spec: TableS
     """
     known: Known | None = Known(settings.roles.as_text() if spec is None else text_columns(spec))
     while known is not None:
-        run = Fitting(settings, dealt, known) if spec is None else Applying(settings, dealt, known, spec)
+        run = FittingPass(settings, dealt, known) if spec is None else ApplyingPass(settings, dealt, known, spec)
         for piece in source.pieces(known.text):
             source.record(piece, *run.add(piece))
         known = run.known_better()
@@ -203,7 +203,7 @@ class _InMemory:
         self.good, self.parts = good, parts
 
 
-def build(source: Any, settings: Settings, spec: TableSpec | None, split: ExactSplit | None = None) -> list[Built]:
+def build(source: Any, settings: TableSettings, spec: TableSpec | None, split: ExactSplit | None = None) -> list[Built]:
     """Read and encode a source, with the spec given, or with one that is fitted on the first part of its rows.
 
     Args:

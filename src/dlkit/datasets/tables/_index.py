@@ -15,9 +15,9 @@ from dlkit._frames import as_pandas
 from dlkit.datasets.tables._building import Whole, pass_over, row_keys
 from dlkit.datasets.tables._facts import Facts
 from dlkit.datasets.tables._fitting import Reading
-from dlkit.datasets.tables._pass import Dealt
-from dlkit.datasets.tables._pipeline import Fitting
-from dlkit.datasets.tables._settings import Settings, under_spec
+from dlkit.datasets.tables._pass import RowDealer
+from dlkit.datasets.tables._pipeline import FittingPass
+from dlkit.datasets.tables._settings import TableSettings, under_spec
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import Block, BlockFile, TextFile, block_file
 from dlkit.reading.cells import Array, Skipped, Table, text_of
@@ -52,7 +52,7 @@ class HashSplit:
             raise ArgumentError("a stream keeps groups or equal rows together, not both; leave out group= or dedupe=")
 
     def parts(self, piece: Table, before: int, usable: Array, target: Target | None, values: Array | None) -> Array:
-        """See `Dealt`."""
+        """See `RowDealer`."""
         if self.dedupe:
             return part_of_keys(row_keys(piece), self.fractions, seed=self.seed)
         if self.group is None:
@@ -84,7 +84,7 @@ class StreamIndex:
     """
 
     files: list[BlockFile]
-    dealt: Dealt
+    dealt: RowDealer
     num_parts: int
     read: ReadOptions
     blocks: list[tuple[int, Block]] = field(default_factory=list)
@@ -137,7 +137,7 @@ class StreamIndex:
             self.unusable[number] = np.append(known, piece.first + np.flatnonzero(~good))
 
 
-def index_of(source: Any, settings: Settings, spec: TableSpec | None, split: HashSplit | None) -> StreamIndex:
+def index_of(source: Any, settings: TableSettings, spec: TableSpec | None, split: HashSplit | None) -> StreamIndex:
     """Pass over a source from the first block to the last.
 
     Args:
@@ -159,7 +159,7 @@ def index_of(source: Any, settings: Settings, spec: TableSpec | None, split: Has
     found.spec, unlabelled = run.finish(found.origin)
     found.skipped = [*found.skipped, *unlabelled, *run.judge(found.origin)][:_LISTED]
     found.text, found.readings = run.known.text, run.known.all_readings()
-    if isinstance(run, Fitting):
+    if isinstance(run, FittingPass):
         found.facts = {name: run.facts_of(name) for name, facts in run.facts.items() if not facts.fixed}
     return found
 

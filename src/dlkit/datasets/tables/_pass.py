@@ -18,7 +18,7 @@ from dlkit.datasets.tables._fitting import (
 )
 from dlkit.datasets.tables._images import missing_files
 from dlkit.datasets.tables._problems import Problem, Problems
-from dlkit.datasets.tables._settings import Settings
+from dlkit.datasets.tables._settings import TableSettings
 from dlkit.datasets.tables._targets import (
     TargetFacts,
     encode_target,
@@ -30,13 +30,13 @@ from dlkit.reading.decimals import MarksSeen, one_mark
 from dlkit.specs.table import TableSpec, Target
 from dlkit.storage.strings import PackedStrings
 
-__all__ = ["Dealt", "Known", "Pass", "rename_classes"]
+__all__ = ["RowDealer", "Known", "Pass", "rename_classes"]
 
 
 _LONG = 1 << 16  # rows of a block whose columns are worth a thread each
 
 
-class Dealt(Protocol):
+class RowDealer(Protocol):
     """Deals rows to the parts of a split."""
 
     def parts(self, piece: Table, before: int, usable: Array, target: Target | None, values: Array | None) -> Array:
@@ -100,7 +100,7 @@ class Pass:
     _classes_given = True
     _classes_wanted = False  # whether numbers are to be classes, too
 
-    def __init__(self, settings: Settings, dealt: Dealt, known: Known) -> None:
+    def __init__(self, settings: TableSettings, dealt: RowDealer, known: Known) -> None:
         self.settings, self.dealt, self.known = settings, dealt, known
         self.marks: Sequence[str] = settings.read.missing
         self.facts: dict[str, ColumnFacts] = {}

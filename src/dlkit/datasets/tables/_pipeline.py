@@ -22,8 +22,8 @@ from dlkit.datasets.tables._fitting import (
     reading_of,
     warn_of_ambiguous_dates,
 )
-from dlkit.datasets.tables._pass import Dealt, Known, Pass, rename_classes
-from dlkit.datasets.tables._settings import Settings, class_column
+from dlkit.datasets.tables._pass import Known, Pass, RowDealer, rename_classes
+from dlkit.datasets.tables._settings import TableSettings, class_column
 from dlkit.datasets.tables._targets import (
     TargetFacts,
     find_target,
@@ -34,10 +34,10 @@ from dlkit.reading.cells import Skipped, Table
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
 from dlkit.specs.table import TableSpec, Target
 
-__all__ = ["Applying", "Fitting"]
+__all__ = ["ApplyingPass", "FittingPass"]
 
 
-class Fitting(Pass):
+class FittingPass(Pass):
     """A pass that finds out what a spec is made of."""
 
     def _begin(self, piece: Table) -> None:
@@ -116,7 +116,7 @@ class Fitting(Pass):
         return facts.dates(spread=spread) if kind == "date" else facts.numbers(spread=spread)
 
 
-class Applying(Pass):
+class ApplyingPass(Pass):
     """A pass over a table that a spec describes: how it is written, and which of its rows can be used.
 
     Args:
@@ -128,7 +128,7 @@ class Applying(Pass):
 
     _fits_a_spec = False
 
-    def __init__(self, settings: Settings, dealt: Dealt, known: Known, spec: TableSpec) -> None:
+    def __init__(self, settings: TableSettings, dealt: RowDealer, known: Known, spec: TableSpec) -> None:
         super().__init__(settings, dealt, known)
         self._spec, self.marks = spec, spec.marks
         self.unlabelled = self.problems

@@ -14,14 +14,14 @@ from dlkit.reading.classes import stated_order
 from dlkit.reading.policy import ReadOptions
 from dlkit.specs.table import TableSpec, Target
 
-__all__ = ["Settings", "class_column", "settings_of", "text_columns", "under_spec"]
+__all__ = ["TableSettings", "class_column", "settings_of", "text_columns", "under_spec"]
 
 _ROLE_NAMES = ("numeric", "categorical", "dates", "text", "image", "drop", "target")
 _WORDY = ("categorical", "text", "image", "drop", "dates")  # no decimal mark is looked for in them
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class TableSettings:
     """Everything that a caller may say, by what it is about."""
 
     read: ReadOptions
@@ -32,7 +32,7 @@ class Settings:
     aliases: Mapping[str, str]
 
 
-def settings_of(options: Mapping[str, Any]) -> Settings:
+def settings_of(options: Mapping[str, Any]) -> TableSettings:
     """`CSVDataset`'s arguments, grouped and checked."""
     roles = {name: _names(name, options[name]) for name in _ROLE_NAMES if options.get(name) is not None}
 
@@ -45,7 +45,7 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
     if options.get("classes") is not None:
         target["classes"] = tuple(stated_order(options["classes"]))
     images = {name.removeprefix("image_"): value for name, value in options.items() if name.startswith("image_")}
-    return Settings(
+    return TableSettings(
         read=replace(ReadOptions.of(options), wordy=frozenset(name for role in _WORDY for name in roles.get(role, ()))),
         roles=ColumnRoles(**roles, group=options.get("group"), date_forms=tuple(_date_forms(forms).items())),
         fit=FitOptions(**pick("scale", "min_freq")),
@@ -83,7 +83,7 @@ def text_columns(spec: TableSpec) -> set[str]:
     return {*(column.name for column in (*kept, *odd)), *class_column(spec.target)}
 
 
-def under_spec(settings: Settings, spec: TableSpec) -> tuple[Settings, TableSpec]:
+def under_spec(settings: TableSettings, spec: TableSpec) -> tuple[TableSettings, TableSpec]:
     """How to read a file that an older spec describes, and the spec with the marks that only this file has.
 
     Args:
@@ -113,7 +113,7 @@ def under_spec(settings: Settings, spec: TableSpec) -> tuple[Settings, TableSpec
     return replace(settings, read=read), spec
 
 
-def _check_nothing_said_twice(settings: Settings, spec: TableSpec) -> None:
+def _check_nothing_said_twice(settings: TableSettings, spec: TableSpec) -> None:
     if wanted := settings.roles.target:
         has = () if spec.target is None else spec.target.columns
         if wanted != has:

@@ -16,20 +16,20 @@ from dlkit.datasets.tables._images import ImageCells
 from dlkit.datasets.tables._index import HashSplit, StreamIndex
 from dlkit.datasets.tables._memory import Memory, nothing_decoded
 from dlkit.datasets.tables._pass import rename_classes
-from dlkit.datasets.tables._settings import Settings, class_column
+from dlkit.datasets.tables._settings import TableSettings, class_column
 from dlkit.datasets.tables.lanes import InOrder, Lanes
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Table
 from dlkit.samplers import Planner
 
-__all__ = ["Stream", "together"]
+__all__ = ["TableStream", "together"]
 
 _MEMORY = 128 << 20  # bytes of decoded blocks
 _MOST_BLOCKS = 96  # those of all windows, and of their successors
 
 
 @dataclass
-class Stream:
+class TableStream:
     """The rows of one part of an index.
 
     Attributes:
@@ -40,7 +40,7 @@ class Stream:
 
     index: StreamIndex
     part: int
-    settings: Settings
+    settings: TableSettings
     _kept: OrderedDict[int, Memory] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:

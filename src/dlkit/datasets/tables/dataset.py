@@ -18,7 +18,7 @@ from dlkit.datasets.tables._describing import Description, describe, describe_fa
 from dlkit.datasets.tables._index import HashSplit, index_of
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._settings import settings_of
-from dlkit.datasets.tables._streaming import Stream
+from dlkit.datasets.tables._streaming import TableStream
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Table
 from dlkit.reading.policy import ReadArguments, check_known
@@ -154,7 +154,7 @@ class CSVDataset(InMemoryDataset):
         options |= reading
         settings = settings_of(options)
         if streaming:
-            self._take_stream(Stream(index_of(source, settings, spec, None), 0, settings))
+            self._take_stream(TableStream(index_of(source, settings, spec, None), 0, settings))
         else:
             self._take_over(build(source, settings, spec)[0])
 
@@ -211,7 +211,7 @@ class CSVDataset(InMemoryDataset):
                 )
             split = HashSplit(shares_of(fractions), seed, group, dedupe=bool(dedupe))
             found = index_of(source, settings, None, split)
-            return tuple(cls._of_stream(Stream(found, part, settings)) for part in range(len(split.fractions)))
+            return tuple(cls._of_stream(TableStream(found, part, settings)) for part in range(len(split.fractions)))
         strict = settings.read.on_error == "raise"
         form = settings.roles.date_form(time) or ""
         marks = settings.read.missing
@@ -224,7 +224,7 @@ class CSVDataset(InMemoryDataset):
         dataset._take_over(built)
         return dataset
 
-    _memory: Memory | Stream
+    _memory: Memory | TableStream
 
     def _take_over(self, built: Built) -> None:
         self.spec, self.skipped, self.notes = built.spec, built.skipped, built.table.notes
@@ -232,12 +232,12 @@ class CSVDataset(InMemoryDataset):
         self._source: Table | None = built.table
 
     @classmethod
-    def _of_stream(cls, stream: Stream) -> Self:
+    def _of_stream(cls, stream: TableStream) -> Self:
         dataset = cls.__new__(cls)
         dataset._take_stream(stream)
         return dataset
 
-    def _take_stream(self, stream: Stream) -> None:
+    def _take_stream(self, stream: TableStream) -> None:
         found = stream.index
         self.spec, self.skipped, self.notes = found.spec, found.skipped, [file.note for file in found.files]
         self._memory, self._origin, self._source = stream, found.origin, None
@@ -264,7 +264,7 @@ class CSVDataset(InMemoryDataset):
     @property
     def planner(self) -> Callable[..., Planner] | None:
         """For `dlkit.DataLoader`: the order of a streamed table; None for one in memory, where any order is as fast."""
-        return self._memory.planner if isinstance(self._memory, Stream) else None
+        return self._memory.planner if isinstance(self._memory, TableStream) else None
 
     @property
     def numeric(self) -> Tensor | None:
@@ -323,7 +323,7 @@ class CSVDataset(InMemoryDataset):
         'paid' alone tells 100% of the target: is it known before the target is? else drop it
         198 of 200 rows repeat an earlier one in every column that is used
         """
-        if isinstance(self._memory, Stream):
+        if isinstance(self._memory, TableStream):
             if other is not None:
                 raise ArgumentError("a streamed table is counted, not kept, so its rows cannot be looked for in others")
             return describe_facts(self.spec, self._memory.index.facts)
@@ -335,7 +335,7 @@ class CSVDataset(InMemoryDataset):
         return frame_of(self._table(), self.spec, self.rows.numpy(), only_used=True)
 
     def _whole(self) -> Memory:
-        if isinstance(self._memory, Stream):
+        if isinstance(self._memory, TableStream):
             raise ArgumentError("a streamed table is never in memory as a whole; iterate over it by dlkit.DataLoader")
         return self._memory
 
@@ -350,7 +350,7 @@ class CSVDataset(InMemoryDataset):
         return self.__dict__ | ({"_source": None} if get_spawning_popen() is not None else {})
 
     def _repr_html_(self) -> str:
-        if isinstance(self._memory, Stream) or self._source is None:
+        if isinstance(self._memory, TableStream) or self._source is None:
             return lines(repr(self))
         first = frame_of(self._source, self.spec, self.rows[:_ROWS].numpy())
         rows = [[str(cell)[:_CELL] for cell in row] for row in first.itertuples(name=None)]

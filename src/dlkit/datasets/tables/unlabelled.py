@@ -17,7 +17,7 @@ from dlkit.datasets.tables._encoding import check_columns, encode
 from dlkit.datasets.tables._images import missing_files
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._problems import Problem
-from dlkit.datasets.tables._settings import Settings, settings_of, text_columns, under_spec
+from dlkit.datasets.tables._settings import TableSettings, settings_of, text_columns, under_spec
 from dlkit.datasets.tables._straight import StraightRows
 from dlkit.datasets.tables._streaming import together
 from dlkit.errors import ArgumentError, DataError
@@ -28,7 +28,7 @@ from dlkit.reading.headers import kept_columns
 from dlkit.reading.reader import paths_of, table_of_content
 from dlkit.specs.table import TableSpec
 
-__all__ = ["OPTIONS", "Piece", "RowReader", "take_spans"]
+__all__ = ["EncodedPiece", "OPTIONS", "RowReader", "take_spans"]
 
 #: What a caller may say about a source.
 OPTIONS = (
@@ -43,7 +43,7 @@ _LARGEST = 1 << 1000  # a whole number beyond what a float holds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class EncodedPiece:
     """Some rows of a source, one after the other.
 
     Attributes:
@@ -87,12 +87,12 @@ class RowReader:
         self._usual = self._settled({})
         self._straight = StraightRows(spec)
 
-    def _settled(self, options: Mapping[str, Any]) -> tuple[Settings, TableSpec]:
+    def _settled(self, options: Mapping[str, Any]) -> tuple[TableSettings, TableSpec]:
         return under_spec(settings_of({**options, "on_error": "skip", "max_errors": 1.0}), self._bare)
 
     def pieces(
         self, source: Any, options: Mapping[str, Any], *, keep: bool | str | Sequence[str] = ()
-    ) -> Iterator[Piece]:
+    ) -> Iterator[EncodedPiece]:
         """The rows of a file, a DataFrame, or of dicts, in order.
 
         Args:
@@ -111,7 +111,7 @@ class RowReader:
         )
 
 
-def _pieces(source: Any, spec: TableSpec, settings: Settings, straight: StraightRows) -> Iterator[Piece]:
+def _pieces(source: Any, spec: TableSpec, settings: TableSettings, straight: StraightRows) -> Iterator[EncodedPiece]:
     read = settings.read
     if hasattr(source, "iloc"):
         _check_image_root(spec, settings)
@@ -133,7 +133,9 @@ def _pieces(source: Any, spec: TableSpec, settings: Settings, straight: Straight
                 yield _of_dicts([row for _, row in pairs], spec, settings) if odd else _of_straight(pairs, straight)
 
 
-def _of_files(source: Any, spec: TableSpec, settings: Settings, keep: bool | str | Sequence[str]) -> Iterator[Piece]:
+def _of_files(
+    source: Any, spec: TableSpec, settings: TableSettings, keep: bool | str | Sequence[str]
+) -> Iterator[EncodedPiece]:
     for path in paths_of(source):
         file = block_file(path, settings.read)
         check_columns(file.names, spec, path.name)
@@ -150,7 +152,7 @@ def _is_named(source: Any) -> bool:
     return bool(paths) and all(isinstance(path, os.PathLike) for path in paths)
 
 
-def _check_image_root(spec: TableSpec, settings: Settings) -> None:
+def _check_image_root(spec: TableSpec, settings: TableSettings) -> None:
     """Rows in memory name files only below a folder that the caller states: else a stranger's text would open one."""
     if settings.images.root is None and (columns := [column.name for column in spec.of_kind("image")]):
         raise ArgumentError(
@@ -158,7 +160,7 @@ def _check_image_root(spec: TableSpec, settings: Settings) -> None:
         )
 
 
-def _piece(table: Table, spec: TableSpec, settings: Settings) -> Piece:
+def _piece(table: Table, spec: TableSpec, settings: TableSettings) -> EncodedPiece:
     encoded, images = encode(table, spec), settings.images.beside(table)
     lost = [missing_files(name, cells, images) for name, cells in encoded.images.items()]
     problems = [*encoded.problems, *(problem for problem in lost if problem is not None)]
@@ -167,7 +169,7 @@ def _piece(table: Table, spec: TableSpec, settings: Settings) -> Piece:
     places = rows + np.searchsorted(np.asarray(table.skipped_at, dtype=np.int64), rows, side="right")
     broken = dict(zip((at + n for n, at in enumerate(table.skipped_at)), table.skipped, strict=True))
     errors = _errors(problems, places) | {place: row.reason for place, row in broken.items()}
-    return Piece(
+    return EncodedPiece(
         size=len(table) + len(broken),
         memory=memory,
         places=places,
@@ -185,19 +187,19 @@ def _errors(problems: Sequence[Problem], places: Array) -> dict[int, str]:
     return {place: "; ".join(reasons) for place, reasons in found.items()}
 
 
-def _of_straight(pairs: Iterable[tuple[Any, Any]], straight: StraightRows) -> Piece:
+def _of_straight(pairs: Iterable[tuple[Any, Any]], straight: StraightRows) -> EncodedPiece:
     memory = straight.memory([encoded for encoded, _ in pairs])
-    return Piece(size=len(memory.rows), memory=memory, places=memory.rows.numpy(), errors={}, names={})
+    return EncodedPiece(size=len(memory.rows), memory=memory, places=memory.rows.numpy(), errors={}, names={})
 
 
-def _of_dicts(rows: Sequence[Any], spec: TableSpec, settings: Settings) -> Piece:
+def _of_dicts(rows: Sequence[Any], spec: TableSpec, settings: TableSettings) -> EncodedPiece:
     """Rows that came one by one, each of which may lack something else."""
     needed = [column.name for column in spec.columns if column.used]
     wrong = {place: problem for place, row in enumerate(rows) if (problem := _problem(row, needed))}
     good = [place for place in range(len(rows)) if place not in wrong]
     if not good:
         nothing = np.zeros(0, dtype=np.int64)
-        return Piece(size=len(rows), memory=None, places=nothing, errors=wrong, names={})
+        return EncodedPiece(size=len(rows), memory=None, places=nothing, errors=wrong, names={})
     columns = {name: cells_of_values([_cell(rows[place][name]) for place in good]) for name in needed}
     piece = _piece(Table(columns, "the rows", partial(Place, "the rows")), spec, settings)
     errors = {good[place]: why for place, why in piece.errors.items()} | wrong
@@ -222,7 +224,7 @@ def _problem(row: Any, needed: Collection[str]) -> str | None:
     return None
 
 
-def take_spans(spans: Iterable[tuple[Piece, int, int]]) -> tuple[Any, list[int], dict[int, str]]:
+def take_spans(spans: Iterable[tuple[EncodedPiece, int, int]]) -> tuple[Any, list[int], dict[int, str]]:
     """The inputs of some rows, which may lie in several pieces.
 
     Args:
@@ -245,7 +247,7 @@ def take_spans(spans: Iterable[tuple[Piece, int, int]]) -> tuple[Any, list[int],
     return together(parts, len(good)), good, errors
 
 
-def _taken(piece: Piece, begin: int, end: int) -> tuple[Any, Array, dict[int, str]]:
+def _taken(piece: EncodedPiece, begin: int, end: int) -> tuple[Any, Array, dict[int, str]]:
     """The inputs of the usable rows from one place to another, their places, and why the others cannot be used."""
     errors = {place: why for place in range(begin, end) if (why := piece.errors.get(place)) is not None}
     first, last = np.searchsorted(piece.places, [begin, end])
