@@ -86,6 +86,7 @@ inference/scoring inference/predictor inference/__init__
 recipes/standing recipes/charts recipes/tuning recipes/comparing recipes/folders recipes/samples recipes/filed
 recipes/reading recipes/quantities
 recipes/choices recipes/for_tables recipes/for_texts recipes/for_pictures recipes/choosing recipes/identity
+recipes/held_out recipes/evaluating
 recipes/outcome recipes/mistakes recipes/reporting recipes/training recipes/using recipes/__init__
 demo
 __init__

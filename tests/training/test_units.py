@@ -188,6 +188,7 @@ def test_a_model_that_returns_its_loss_is_read_by_its_logits():
     assert trainer.evaluate(batches)["mae"] == pytest.approx(np.abs(predictions - truth).mean(), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.* equal one that the model was trained on")
 def test_the_recipe_and_the_command_line_speak_of_one_unit(tmp_path, capsys):
     file = tmp_path / "prices.csv"
     frame(120).to_csv(file, index=False)

@@ -24,7 +24,6 @@ from dlkit.cli._options import (
     Model,
     OnError,
     Pair,
-    Source,
     Target,
     Text,
     columns_of_texts,
@@ -163,14 +162,18 @@ def _named(kind: str, asked: Any, ask: Callable[[Any], Iterator[Any]], *, by_id:
 @reads_tables
 def evaluate(
     model: Model,
-    data: Source,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="If it is not what the run of MODEL has held out.")
+    ] = None,
     target: Target = None,
     text: Text = None,
     pair: Pair = None,
     image: Image = None,
     audio: Audio = None,
     label_separator: LabelSeparator = None,
-    part: Annotated[str | None, typer.Option(help="Of a folder with train, val and test: which to take.")] = None,
+    part: Annotated[
+        str | None, typer.Option(help="train, val or test: what the run has cut off, or a folder of DATA.")
+    ] = None,
     on_error: OnError = "raise",
     device: Device = "cpu",
     rows: Any = None,
@@ -179,10 +182,14 @@ def evaluate(
 ) -> None:
     """Measure how right MODEL is on labelled DATA.
 
-    Classes are matched by name, columns by name too; what the model needs to know of the data is in its file.
+    Classes are matched by name, columns by name too; what the model needs to know of the data is in its file. The
+    measures and their units are those of `dlkit train`. Without DATA it is the part that the run of MODEL held out; a
+    warning says how much of other data the model has been trained on.
 
     \b
     Examples:
+      dlkit evaluate runs/titanic
+      dlkit evaluate runs/titanic --part val
       dlkit evaluate model.safetensors photos --part test
       dlkit evaluate model.safetensors adult.test --target income
       dlkit evaluate model.safetensors messages.csv --text message --target label

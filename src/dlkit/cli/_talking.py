@@ -112,7 +112,7 @@ def _told(error: Exception, *, as_json: bool) -> str:
 # Messages name the arguments of functions; on the command line those are options.
 _OPTIONS = (
     "accumulate|arch|batch_size|columns|comment|decimal|device|drop|encoding|epochs|fractions|freeze|header|image|"
-    "image_size|lower|lr|missing|num_workers|on_error|out|pair|patience|pretrained|sample_rate|seconds|seed|separator|"
+    "image_size|lower|lr|missing|num_workers|on_error|out|pair|part|patience|pretrained|sample_rate|seconds|seed|separator|"
     "sheet|skip_rows|strip_html|target|text|"
     "thousands|tokenizer|views|weights"
 )

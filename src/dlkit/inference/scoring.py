@@ -130,9 +130,11 @@ def score(meaning: Meaning, outputs: Tensor, targets: Tensor, classes: Sequence[
         target = getattr(meaning.preprocessing, "target", None)
         wanted = (targets if target is None else target.unscale(targets)).reshape(len(targets), -1).double()
         predicted = probabilities_of(meaning, outputs).double().reshape(wanted.shape)
-        return samples | _measured(["mae", "rmse"], nn.MSELoss(), predicted, wanted)
+        wrong = float(nn.functional.mse_loss(outputs.reshape(len(targets), -1), targets.reshape(len(targets), -1)))
+        return samples | _measured(["rmse", "mae", "r2"], nn.MSELoss(), predicted, wanted) | {"loss": wrong}
     loss, outputs, wanted = _decisions(meaning, outputs, targets, _order(meaning.classes, classes))
-    return samples | _measured(["accuracy"], loss, outputs, wanted) | {"loss": float(loss(outputs, wanted))}
+    names = ["f1", "accuracy"] if meaning.task == "multilabel" else ["accuracy"]
+    return samples | _measured(names, loss, outputs, wanted) | {"loss": float(loss(outputs, wanted))}
 
 
 def _measured(names: list[str], loss: nn.Module, outputs: Tensor, wanted: Tensor) -> dict[str, float]:

@@ -8,7 +8,9 @@
 `tuning`    `fine_tune`: the usual recipe for a pretrained model, its choices made by measuring
 `comparing` `compare`: which backbone suits the data
 `training`  `train`: to a model file, going on where it was stopped
-`using`     looking at data, comparing backbones, judging a file, fetching
+`held_out`  which samples a run has trained on
+`evaluating` `evaluate_file`: on other data, or on what a run has held out
+`using`     looking at data, comparing backbones, fetching
 =========== ==========================================================================================
 """
 
@@ -20,6 +22,7 @@ from dlkit._doors import door
 
 if TYPE_CHECKING:
     from dlkit.recipes.comparing import compare as compare
+    from dlkit.recipes.evaluating import evaluate_file as evaluate_file
     from dlkit.recipes.reading import Data as Data
     from dlkit.recipes.reading import read_data as read_data
     from dlkit.recipes.training import Trained as Trained
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from dlkit.recipes.using import compare_backbones as compare_backbones
     from dlkit.recipes.using import compare_models as compare_models
     from dlkit.recipes.using import download as download
-    from dlkit.recipes.using import evaluate_file as evaluate_file
     from dlkit.recipes.using import look_at as look_at
 
 __all__, __getattr__, __dir__ = door(
@@ -40,7 +42,7 @@ __all__, __getattr__, __dir__ = door(
         "compare_backbones": "dlkit.recipes.using",
         "compare_models": "dlkit.recipes.using",
         "download": "dlkit.recipes.using",
-        "evaluate_file": "dlkit.recipes.using",
+        "evaluate_file": "dlkit.recipes.evaluating",
         "fine_tune": "dlkit.recipes.tuning",
         "look_at": "dlkit.recipes.using",
         "read_data": "dlkit.recipes.reading",

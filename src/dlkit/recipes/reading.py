@@ -33,7 +33,7 @@ from dlkit.specs.text import TextSpec
 from dlkit.splits import shares_of
 from dlkit.tokens.cleaning import Cleaning
 
-__all__ = ["Data", "DataOptions", "Kind", "LETTERS", "NAMES", "kind_of", "letters", "read_data"]
+__all__ = ["Data", "DataOptions", "Kind", "LETTERS", "NAMES", "kind_of", "letters", "place_of", "read_data"]
 
 Kind = Literal["letters", "images", "sounds", "table", "text"]
 
@@ -325,11 +325,11 @@ def _filed(column: FileColumn, found: Any, options: DataOptions, seed: int, sour
     """Images or sounds that a column of a table names."""
     wanted = f"{found.task} of {', '.join(map(repr, found.target_columns))}"
     told = (
-        f"{_place(source)}: {len(found):,} {column.kind} named in {column.name!r}, {wanted}"
+        f"{place_of(source)}: {len(found):,} {column.kind} named in {column.name!r}, {wanted}"
         + (f", {len(found.classes)} classes ({_few(found.classes)})" if found.classes else "")
         + f"; no other column is used (drop={column.name!r} takes the table without the {column.kind})"
     )
-    return _of_files(column.kind, found, _name(source), _place(source), told, options, seed)
+    return _of_files(column.kind, found, _name(source), place_of(source), told, options, seed)
 
 
 def _of_files(kind: Kind, found: Any, name: str, source: str, told: str, options: DataOptions, seed: int) -> Data:
@@ -384,7 +384,7 @@ def _table(source: Any, options: DataOptions, seed: int) -> Data:
         *_without_test(parts),
     )
     return Data(
-        kind="table", name=_name(source), source=_place(source), how=how, options=dict(options), seed=seed, **parts
+        kind="table", name=_name(source), source=place_of(source), how=how, options=dict(options), seed=seed, **parts
     )
 
 
@@ -430,7 +430,7 @@ def _texts(source: Any, options: DataOptions, seed: int) -> Data:
     lines = (line.strip() for line in repr(train).replace("TextDataset: ", "texts: ").splitlines())
     how = (*lines, *map(str, train.skipped[:3]), _counted(parts), *_without_test(parts))
     return Data(
-        kind="text", name=_name(source), source=_place(source), how=how, options=dict(options), seed=seed, **parts
+        kind="text", name=_name(source), source=place_of(source), how=how, options=dict(options), seed=seed, **parts
     )
 
 
@@ -440,7 +440,15 @@ def _name(source: Any) -> str:
     return Path(urlsplit(str(source)).path if "://" in str(source) else source).stem
 
 
-def _place(source: Any) -> str:
+def place_of(source: Any) -> str:
+    """Where a source is, as `Data.source` says it: a full path, an address or a known name.
+
+    Args:
+        source: See `read_data`.
+    """
+    if str(source).lower() in LETTERS and not Path(source).expanduser().exists():
+        return str(source).lower()
+    source = sampled(source, {})[0]
     if not isinstance(source, str | os.PathLike):
         return f"a {type(source).__name__}"
     return known_as(str(source)) if "://" in str(source) else os.path.abspath(Path(source).expanduser())

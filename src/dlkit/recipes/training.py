@@ -26,6 +26,7 @@ from dlkit.loader import DataLoader
 from dlkit.metrics import Metrics
 from dlkit.recipes.choices import Choice, Wish
 from dlkit.recipes.choosing import choose
+from dlkit.recipes.held_out import keep_keys
 from dlkit.recipes.identity import Note, saved_settings, settings_of
 from dlkit.recipes.outcome import outcome_of
 from dlkit.recipes.quantities import multiplied_out
@@ -388,6 +389,7 @@ def _save(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Map
         preprocessing = data.train
     elif hasattr(data.train, "target_columns"):  # files in a table, whose columns a file of the model names
         preprocessing = data.train.with_transform(preprocessing)
+    keep_keys(path.parent, data)
     save(
         multiplied_out(model.cpu()),
         path,

@@ -14,17 +14,14 @@ from typing import Any, Unpack
 from dlkit._near import hint
 from dlkit.datasets.inspecting import inspect
 from dlkit.datasets.tables.dataset import CSVDataset
-from dlkit.datasets.texts.dataset import TextOptions
 from dlkit.errors import ArgumentError
-from dlkit.inference import load
 from dlkit.loader import DataLoader
 from dlkit.metrics import Metrics
-from dlkit.reading.policy import ReadArguments
 from dlkit.recipes.choosing import models_for
 from dlkit.recipes.comparing import Comparison, compare
 from dlkit.recipes.filed import filed_table
 from dlkit.recipes.for_pictures import ENOUGH_HERTZ, listening_to
-from dlkit.recipes.reading import LETTERS, DataOptions, kind_of, letters, read_data, rows_of, understood
+from dlkit.recipes.reading import LETTERS, DataOptions, letters, read_data, rows_of, understood
 from dlkit.recipes.samples import SAMPLES, sampled, table_of
 from dlkit.recipes.training import train
 from dlkit.storage.files import home
@@ -32,7 +29,7 @@ from dlkit.transfer.models import create_model
 from dlkit.transforms import for_evaluation
 from dlkit.transforms.audio import AudioPreprocessing
 
-__all__ = ["Ranked", "compare_backbones", "compare_models", "download", "evaluate_file", "look_at"]
+__all__ = ["Ranked", "compare_backbones", "compare_models", "download", "look_at"]
 
 
 def look_at(source: Any, **options: Unpack[DataOptions]) -> Any:
@@ -207,65 +204,6 @@ def compare_models(
         if progress:
             sys.stderr.write(f"{name}: {', '.join(f'{metric} {value:.4g}' for metric, value in figures.items())}\n")
     return sorted(rows, key=lambda row: best_first * next(iter(row.metrics.values())))
-
-
-def evaluate_file(
-    model: str | os.PathLike[str],
-    source: Any,
-    *,
-    part: str | None = None,
-    device: str = "cpu",
-    batch_size: int = 64,
-    **reading: Unpack[DataOptions],
-) -> dict[str, float]:
-    """How right a model file is on labelled data; classes and columns are matched by name.
-
-    Args:
-        model: What `train` or `dlkit.save` wrote.
-        source: See `read_data`; all of it is taken, or of a folder with train, val and test the `part`.
-        part: "train", "val" or "test"; None takes all.
-        device: Where to compute.
-        batch_size: Samples at a time.
-        **reading: Of texts the columns, `text`, `pair` and `target`, and how rows are read. A table's columns stand in
-            the file. Of a table that names images or sounds `target`; `image` or `audio` where it is another column
-            than in training.
-
-    Raises:
-        ArgumentError: an option that this kind of model has no use for.
-        DataError: the data has classes that the model does not know, or cannot be read.
-    """
-    predictor = load(model, device=device)
-    options: dict[str, Any] = {name: value for name, value in reading.items() if value is not None}
-    fitting = {
-        "image": {"target", "image", "label_separator", *ReadArguments.__annotations__},
-        "audio": {"target", "audio", "label_separator", *ReadArguments.__annotations__},
-        "table": {"target", *ReadArguments.__annotations__},
-        "text": {
-            "target",
-            "text",
-            "pair",
-            *(ReadArguments.__annotations__.keys() & TextOptions.__annotations__.keys()),
-        },
-    }
-    for name in options:
-        if name not in fitting.get(predictor.kind, ()):
-            raise ArgumentError(
-                f"{name}={options[name]!r}: the model takes {predictor.kind}s, which have no such thing"
-            )
-    if part is not None and predictor.kind not in ("image", "audio"):
-        raise ArgumentError(f"part={part!r}: only folders of images or sounds have parts")
-    if predictor.kind == "table":
-        _check_target(predictor.preprocessing, options.pop("target", None))
-    if predictor.kind == "image" and kind_of(source) == "letters":
-        source, options = letters(str(source)), {}
-    options |= {"part": part} if part is not None else {}
-    return predictor.evaluate(source, batch_size=batch_size, **options)
-
-
-def _check_target(spec: Any, target: Any) -> None:
-    wanted = () if target is None else (str(target),) if isinstance(target, str | int) else tuple(target)
-    if wanted and wanted != spec.target.columns:
-        raise ArgumentError(f"target={target!r}: the model predicts {', '.join(spec.target.columns)}; leave it out")
 
 
 def download(name: str, to: str | os.PathLike[str] | None = None) -> str:
