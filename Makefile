@@ -17,7 +17,7 @@ INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input
 DEMO_READY := $(VENV)/.$(if $(wildcard $(VENV)/.dev),dev,plots)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test quick times fuzz check docs format bench proof dist clean
+.PHONY: help venv demo test quick times fuzz check docs format bench proof matrix dist clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,9 @@ bench: $(VENV)/.bench  ## run the measurements, against other libraries where th
 
 proof: $(VENV)/.dev  ## run the long tests: minutes each
 	$(PY) -m pytest -m proof $(ARGS)
+
+matrix: $(VENV)/.dev  ## run the quick tests on every Python, and with the oldest packages (ARGS="3.13 oldest": some)
+	$(PY) tools/matrix.py $(ARGS)
 
 dist: $(VENV)/.dev  ## build the wheel and the source archive into dist; the same bytes wherever that is done
 	rm -rf dist
