@@ -21,13 +21,13 @@ def kill_matrix(kills: int) -> str:
 
 
 def test_a_few_kills_change_nothing():
-    assert re.search(r"in all: 6 kills, .*: 0 differences, 0 unloadable files", kill_matrix(6))
+    assert re.search(r"in all: 7 kills, .*: 0 differences, 0 unloadable files", kill_matrix(7))
 
 
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
-def test_a_hundred_and_twenty_kills_change_nothing():
-    assert "0 differences, 0 unloadable files" in kill_matrix(120).splitlines()[-1]
+def test_a_hundred_and_forty_kills_change_nothing():
+    assert "0 differences, 0 unloadable files" in kill_matrix(140).splitlines()[-1]
 
 
 CHILD = """
