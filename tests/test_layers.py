@@ -16,9 +16,9 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 LAYERS = """
 _version _cores _near _doors _showing _html errors _bounds _filekinds _textfiles _opening _optional _frames _progress
 storage/files storage/identity storage/arrays storage/strings storage/caches storage/__init__
-_documents _kinds specs/columns specs/table registry _torch_layers
+_documents _kinds specs/columns specs/table specs/series registry _torch_layers
 _modes _nested _calling
-_answers _arguments _shapes _layer_errors _encodings
+_answers _arguments _shapes objective _layer_errors _encodings
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
 rng lending distributed _devices launching
 transforms/geometry transforms/contrast transforms/mixing transforms/spec transforms/presets
@@ -41,7 +41,7 @@ datasets/files/decoder datasets/files/listing datasets/files/handover datasets/f
 datasets/files/settings datasets/files/cachefile datasets/files/cache datasets/files/content
 datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/files/table
 datasets/files/inspecting datasets/files/__init__
-datasets/images/decoding datasets/images/settings datasets/images/fetching
+datasets/images/decoding datasets/images/settings datasets/images/targets datasets/images/fetching
 datasets/images/dataset
 datasets/images/folders datasets/images/table datasets/images/inspecting datasets/images/__init__
 datasets/audio/mp3 datasets/audio/readers datasets/audio/decoding datasets/audio/settings datasets/audio/fetching
@@ -56,10 +56,10 @@ datasets/tables/dataset
 datasets/tables/__init__
 datasets/texts/packed datasets/texts/items datasets/texts/opening datasets/texts/rows
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
-datasets/__init__
+datasets/series datasets/__init__
 models/audio models/convnet models/text models/linear models/tabular models/ensemble models/trees models/blend
 models/tfidf
-models/__init__ objective _measures metrics
+models/__init__ _measures metrics
 transfer/_trace transfer/_adapters transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs
 transfer/backbones transfer/sounds transfer/models
 transfer/_cut transfer/features transfer/__init__

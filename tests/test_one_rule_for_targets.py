@@ -52,7 +52,7 @@ def meanings(table: Path, root: Path, only: Any = None, **options: Any) -> list[
     ways = (
         lambda: CSVDataset(table, target="label", categorical="file", scale_target=False, **options),
         lambda: CSVDataset(table, target="label", categorical="file", scale_target=False, streaming=True, **options),
-        lambda: ImageTable(table, root=root, size=8, color="L", **options),
+        lambda: ImageTable(table, root=root, size=8, color="L", scale_target=False, **options),
         lambda: TextDataset(table, text="file", target="label", tokenizer="characters", **options),
     )
     for opened in ways[3:] if only is TextDataset else ways:
@@ -136,7 +136,7 @@ def test_another_columns_decimal_mark_counts_for_the_target_of_all(images, tmp_p
 def test_typed_columns_of_a_frame_mean_the_same_to_all(values, task, classes, images):
     frame = pd.DataFrame({"file": [f"img/{number}.png" for number in range(len(values))], "label": values})
     table = CSVDataset(frame, target="label", categorical="file", scale_target=False)
-    pictures = ImageTable(frame, root=images, size=8, color="L")
+    pictures = ImageTable(frame, root=images, size=8, color="L", scale_target=False)
     texts = TextDataset(frame, text="file", target="label", tokenizer="characters")
     expected = (
         [float(v) for v in values]
@@ -197,7 +197,7 @@ def test_the_model_file_keeps_what_the_datasets_said(name, images, tmp_path):
     table = with_a_number(CASES / name, tmp_path)
     texts = TextDataset(CASES / name, text="file", target="label", tokenizer="characters", min_freq=1)
     rows = CSVDataset(table, target="label", drop="file")
-    pictures = ImageTable(CASES / name, root=images, size=8, color="L")
+    pictures = ImageTable(CASES / name, root=images, size=8, color="L", scale_target=False)
     outputs = max(1, len(classes))
     made = {
         "t": (TextClassifier(len(texts.vocabulary), outputs, width=8), texts),

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from dlkit._kinds import Spec
 from dlkit.errors import DataError
+from dlkit.specs.table import Target
 from dlkit.transforms import Preprocessing
 
 __all__ = ["Difference", "check_same", "classes_in", "difference", "preparation_in", "spec_in", "target_in", "task_in"]
 
 _TARGETS = ("label", "labels", "target", "targets", "y")
+_SCALES = "scale both alike: cut one dataset into parts with split, or read the other with scale_target=train.target"
 _CLASSES = "open the data with the same classes: classes=train.classes, or cut one dataset into parts: split"
 
 
@@ -74,7 +76,8 @@ def target_in(given: Any) -> Any:
     Args:
         given: A dataset, a model or a spec.
     """
-    return getattr(spec_in(given), "target", None)
+    own = getattr(given, "target", None)  # of data whose spec says nothing of targets, such as images
+    return getattr(spec_in(given), "target", None) or (own if isinstance(own, Target) else None)
 
 
 def task_in(given: Any) -> str | None:
@@ -141,6 +144,7 @@ def difference(first: Any, other: Any) -> Difference | None:
         return Difference("the data", mine.noun, theirs.noun, "use data of the same kind")
     stated = classes_in(mine) is not None  # by the spec itself, which is the way to hand them on
     classes = _of_classes(classes_in(first), classes_in(other), mine.way if stated else _CLASSES)
+    classes = classes or _of_scales(getattr(first, "target", None), getattr(other, "target", None))
     if classes or mine == theirs:
         return classes
     found = _first(mine.compared(), theirs.compared(), ())
@@ -165,6 +169,16 @@ def check_same(first: Any, other: Any, *, there: str, here: str, way: str | None
             f"{there} and {here} mean different things: {found.what} is {found.mine} in {there} and {found.theirs} in "
             f"{here}; {way or found.way}"
         )
+
+
+def _of_scales(mine: Any, theirs: Any) -> Difference | None:
+    """Of data whose spec says nothing of targets."""
+    if not isinstance(mine, Target) or not isinstance(theirs, Target):
+        return None
+    for name in ("columns", "center", "scale"):
+        if (one := getattr(mine, name)) != (two := getattr(theirs, name)):
+            return Difference(f"the target's {name}", _shown(one), _shown(two), _SCALES)
+    return None
 
 
 def _of_classes(mine: list[str] | None, theirs: list[str] | None, way: str) -> Difference | None:

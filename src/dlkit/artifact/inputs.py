@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from dlkit import _bounds
 from dlkit._kinds import Spec, Task, values
-from dlkit.declared import check_same, classes_in, spec_in, task_in
+from dlkit.declared import check_same, classes_in, spec_in, target_in, task_in
 from dlkit.errors import ArgumentError, ModelFileError
 from dlkit.specs.builtin import KINDS
+from dlkit.specs.table import Target
 
 __all__ = ["Meaning", "describe_example", "make_example"]
 
@@ -39,6 +40,7 @@ class Meaning:
             files, of the features; empty where none are known.
         outputs: "logits" (log-probabilities as well; of a regression the values); "probabilities", where the model ends
             in a sigmoid or softmax; "logarithms" of a regression's values.
+        scaled: How the numbers of a regression are scaled, where the spec of the inputs says nothing of targets.
     """
 
     kind: str
@@ -47,6 +49,13 @@ class Meaning:
     classes: tuple[str, ...]
     columns: tuple[str, ...] = ()
     outputs: Outputs = "logits"
+    scaled: Target | None = None
+
+    @property
+    def target(self) -> Target | None:
+        """How the numbers of a regression are scaled back, as the spec or the data says; None where they are not."""
+        own: Target | None = getattr(self.preprocessing, "target", None)
+        return own or self.scaled
 
     @classmethod
     def find(
@@ -100,6 +109,7 @@ class Meaning:
             classes=named,
             columns=_columns(spec, getattr(data, "input_columns", ())),
             outputs=outputs or "logits",  # type: ignore[arg-type]
+            scaled=None if hasattr(spec, "target") or task != "regression" else target_in(data),
         )
 
     def document(self) -> dict[str, Any]:
@@ -112,6 +122,7 @@ class Meaning:
             "classes": list(self.classes),
         }
         found |= {} if self.outputs == "logits" else {"outputs": self.outputs}
+        found |= {} if self.scaled is None else {"target": self.scaled.document()}
         return found if spec is not None and spec.input_columns else found | {"columns": list(self.columns)}
 
     @classmethod
@@ -142,6 +153,7 @@ class Meaning:
             )
         try:
             made = _read_spec(kind, spec, tokenizer)
+            scaled = Target.from_document(document["target"]) if "target" in document else None
         except Exception as error:  # it comes from outside, and whoever reads it may stumble in any way
             raise ModelFileError(f"the model file's preprocessing (meaning.spec) cannot be read: {error}") from error
         return cls(
@@ -151,6 +163,7 @@ class Meaning:
             classes=classes,
             columns=_columns(made, columns),
             outputs=outputs,
+            scaled=scaled,
         )
 
     def check_outputs(self, shape: Sequence[int]) -> None:

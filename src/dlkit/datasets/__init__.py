@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dlkit.datasets.inspecting import inspect as inspect
     from dlkit.datasets.letters.glyphs import Glyphs as Glyphs
     from dlkit.datasets.letters.notmnist import NotMNIST as NotMNIST
+    from dlkit.datasets.series import WindowDataset as WindowDataset
+    from dlkit.datasets.series import windows as windows
     from dlkit.datasets.tables.dataset import CSVDataset as CSVDataset
     from dlkit.datasets.texts.dataset import TextDataset as TextDataset
     from dlkit.datasets.texts.packed import PackedTextDataset as PackedTextDataset
@@ -45,5 +47,7 @@ __all__, __getattr__, __dir__ = door(
         "decode_image": "dlkit.datasets.images.decoding",
         "inspect": "dlkit.datasets.inspecting",
         "TextDataset": "dlkit.datasets.texts.dataset",
+        "WindowDataset": "dlkit.datasets.series",
+        "windows": "dlkit.datasets.series",
     },
 )

@@ -76,7 +76,7 @@ def probabilities_of(meaning: Meaning, logits: Tensor) -> Tensor:
     """
     logits = logits.float()
     if meaning.task == "regression":
-        target = getattr(meaning.preprocessing, "target", None)
+        target = meaning.target
         values = logits.exp() if meaning.outputs == "logarithms" else logits
         return _wide(values if target is None else target.unscale(values))
     ready = meaning.outputs == "probabilities"

@@ -34,9 +34,13 @@ def labelled(meaning: Meaning, data: Any, options: Mapping[str, Any]) -> Any:
     Raises:
         ArgumentError: the dataset is prepared another way, and cannot be prepared anew.
     """
+    from dlkit.datasets.files.table import FilesInTable
+
     made = _opened(meaning, data, options) if not hasattr(data, "__getitem__") or _is_raw(data) else data
     if meaning.kind in _OF_FILES and spec_in(made) != meaning.preprocessing:
         made = _prepared(made, meaning)
+    if meaning.scaled is not None and isinstance(made, FilesInTable):
+        made = made.with_target(meaning.scaled)
     if meaning.kind in (*_OF_FILES, "tensor"):
         return made
     own = spec_in(made)
@@ -127,7 +131,7 @@ def score(meaning: Meaning, outputs: Tensor, targets: Tensor, classes: Sequence[
     """
     samples = {"samples": float(len(outputs))}
     if meaning.task == "regression":
-        target = getattr(meaning.preprocessing, "target", None)
+        target = meaning.target
         wanted = (targets if target is None else target.unscale(targets)).reshape(len(targets), -1).double()
         predicted = probabilities_of(meaning, outputs).double().reshape(wanted.shape)
         wrong = float(nn.functional.mse_loss(outputs.reshape(len(targets), -1), targets.reshape(len(targets), -1)))

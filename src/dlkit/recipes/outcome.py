@@ -52,7 +52,7 @@ def outcome_of(predictor: Predictor, data: Data, part: Any, *, batch_size: int =
     said, true = (torch.cat(found) for found in zip(*predictor.run(part, batch_size), strict=True))
     said, usual = probabilities_of(meaning, said), data.train.targets
     if meaning.task == "regression":
-        target = getattr(meaning.preprocessing, "target", None)
+        target = meaning.target
         names = output_names(meaning, said.shape[1])
         true, usual = (_wide(each if target is None else target.unscale(each)) for each in (true, usual))
         standing = standing_of_values(said, true, names, usual=usual.double().mean(0))

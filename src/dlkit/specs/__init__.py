@@ -6,6 +6,7 @@ registry of models know of it. Names load when they are first used.
 ========= ==========================================================================================
 `table`   `TableSpec`, of `columns`
 `text`    `TextSpec`
+`series`  `WindowSpec`
 `builtin` makes dlkit's own kinds known, `transforms.Preprocessing` among them
 ========= ==========================================================================================
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dlkit._documents import Document as Document
     from dlkit._kinds import Spec as Spec
     from dlkit._kinds import values as values
+    from dlkit.specs.series import WindowSpec as WindowSpec
     from dlkit.specs.table import TableSpec as TableSpec
     from dlkit.specs.text import TextSpec as TextSpec
 
@@ -33,6 +35,7 @@ __all__, __getattr__, __dir__ = door(
         "TableSpec": "dlkit.specs.table",
         "Spec": "dlkit._kinds",
         "TextSpec": "dlkit.specs.text",
+        "WindowSpec": "dlkit.specs.series",
         "values": "dlkit._kinds",
     },
 )

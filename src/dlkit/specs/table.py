@@ -77,12 +77,14 @@ class Target(Document):
         float32 knows only every 64th number.
 
         Args:
-            values: [B] for one target column, [B, columns] for several.
+            values: [B] for one target column, [B, columns] for several; or these in more dimensions, in the same order.
         """
         if self.task != "regression":
             return values
         exact = torch.float32 if values.device.type == "mps" else torch.float64  # MPS has no float64
         center, scale = (torch.tensor(both, dtype=exact, device=values.device) for both in (self.center, self.scale))
+        if values.dim() > 2:
+            return self.unscale(values.flatten(1)).view(values.shape)
         back = values.to(exact) * (scale[0] if len(scale) == 1 else scale) + (center[0] if len(center) == 1 else center)
         given = values.dtype if values.is_floating_point() else exact
         step = torch.finfo(given).eps

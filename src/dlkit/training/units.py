@@ -77,7 +77,7 @@ class Unit:
         return self._target.unscale(outputs)
 
     def _fits(self, values: Tensor) -> bool:
-        return values.shape[1:].numel() == len(self._target.scale) and values.dim() <= 2
+        return values.shape[1:].numel() == len(self._target.scale)
 
     def _back(self, values: Tensor) -> Tensor:
         exact = values.detach().cpu() if values.device.type == "mps" else values.detach()  # MPS has no float64

@@ -260,13 +260,46 @@ class Preprocessing(Spec):
         self._normalize(self._placed(planes, plan, out), plan, out)
         self._erase(plan, out)
 
+    def write_labels(self, labels: npt.NDArray[np.int64], plan: ImagePlan, out: npt.NDArray[np.int64]) -> None:
+        """Carry out a plan on class numbers, of which none in between are made: what `write` did to the image's places.
+
+        Args:
+            labels: [H, W], upright, one for each pixel of the full image.
+            plan: As for `write`.
+            out: int64 [*size]; what the image does not reach stays as it is.
+        """
+        box = plan.box
+        rows = box.top + (np.arange(plan.height) * 2 + 1) * box.height // (2 * plan.height)
+        columns = box.left + (np.arange(plan.width) * 2 + 1) * box.width // (2 * plan.width)
+        top, left, height, width = plan.target
+        out[top : top + height, left : left + width] = self._used(labels[np.ix_(rows, columns)][None], plan)[0]
+
+    def write_target(self, pixels: Pixels, plan: ImagePlan, out: npt.NDArray[np.float32]) -> None:
+        """Carry out a plan on a picture that is a target: cut, resized, mirrored and normalised; not recoloured.
+
+        Args:
+            pixels: As for `write`, of the full image.
+            plan: As for `write`.
+            out: As for `write`.
+        """
+        plain = self
+        if self.augment is not None:
+            moved = dataclasses.replace(self.augment, brightness=0.0, contrast=0.0, saturation=0.0, erase=0.0)
+            plain = dataclasses.replace(self, augment=moved)
+        plain.write(pixels, plan, out)
+
     def _placed(self, planes: Pixels, plan: ImagePlan, out: npt.NDArray[np.float32]) -> Pixels:
-        """The part of the resized image that is used, mirrored where it is to be; clears what it leaves free."""
+        """The part of the resized image that is used; clears what it leaves free."""
+        used: Pixels = self._used(planes, plan)
+        if used.shape[1:] != out.shape[1:]:
+            out[:] = 0
+        return used
+
+    def _used(self, planes: Any, plan: ImagePlan) -> Any:
+        """The part of the resized image that is used, mirrored where it is to be."""
         top, left = plan.offset
         if plan.offset != (0, 0) or planes.shape[1:] != plan.target[2:]:
             planes = planes[:, top : top + plan.target.height, left : left + plan.target.width]
-        if planes.shape[1:] != out.shape[1:]:
-            out[:] = 0
         if self.augment is not None and plan.numbers is not None:
             mirror = -1 if plan.numbers[_FLIP] < self.augment.flip else 1
             upset = -1 if plan.numbers[_FLIP_VERTICAL] < self.augment.flip_vertical else 1

@@ -11,6 +11,7 @@ from dlkit.datasets.audio.settings import AudioOptions, AudioSettings
 from dlkit.datasets.files.table import FilesInTable, of_table
 from dlkit.datasets.targets import TaskChoice
 from dlkit.reading.policy import TableArguments, check_known
+from dlkit.specs.table import Target
 
 __all__ = ["AudioTable"]
 
@@ -36,6 +37,9 @@ class AudioTable(FilesInTable, AudioDataset):
         label_separator: Between the labels of one recording, such as "|" in "rain|wind".
         classes: Their names in the order of the numbers, or a mapping to these; by default the natural order of what is
             there.
+        scale_target: Whether the numbers of a regression are scaled to mean 0 and deviation 1, as the rows of the first
+            part of a `split` have them; metrics and predictions are in their own unit all the same. The `target` of
+            other data, to scale them as there.
         suffix: Added to every name, such as ".wav", for tables that hold bare identifiers.
         **options: As of `AudioFolder`; and how to read the table: `encoding`, `separator`, `header`, `columns`,
             `skip_rows`, `comment`, `decimal`, `thousands` and `sheet` as for `CSVDataset`; `missing`: marks that mean
@@ -46,6 +50,7 @@ class AudioTable(FilesInTable, AudioDataset):
         task: "classification", "regression", "multilabel", or "" without targets.
         input_columns: The column with the files' paths, for the model file.
         target_columns: Those with the targets.
+        target: How the numbers of a regression are scaled; None for others, and with `scale_target=False`.
 
     Raises:
         DataNotFoundError: there is no such table.
@@ -55,7 +60,7 @@ class AudioTable(FilesInTable, AudioDataset):
 
     >>> import pathlib, tempfile, numpy as np, pandas as pd, soundfile; folder = pathlib.Path(tempfile.mkdtemp())
     >>> soundfile.write(folder / "a.wav", np.zeros(8_000), 8_000)
-    >>> ds = AudioTable(pd.DataFrame({"file": ["a.wav"], "label": [0.5]}), root=folder)
+    >>> ds = AudioTable(pd.DataFrame({"file": ["a.wav"], "label": [0.5]}), scale_target=False, root=folder)
     >>> ds.task, ds[0][0].shape, ds[0][1]
     ('regression', torch.Size([1, 16000]), tensor(0.5000))
     """
@@ -70,6 +75,7 @@ class AudioTable(FilesInTable, AudioDataset):
         task: TaskChoice = "auto",
         label_separator: str | None = None,
         classes: Mapping[str, int] | Sequence[str] | None = None,
+        scale_target: bool | Target = True,
         suffix: str = "",
         **options: Unpack[AudioTableOptions],
     ) -> None:
@@ -80,6 +86,7 @@ class AudioTable(FilesInTable, AudioDataset):
             audio,
             target,
             AudioSettings(**others),
+            scale_target=scale_target,
             root=root,
             suffix=suffix,
             task=task,

@@ -195,15 +195,9 @@ class FileDataset(Dataset[Any]):
     def _fetch(self, rows: Tensor) -> tuple[Any, Tensor | None, int]:
         """Inputs, targets and how many there are."""
         listed = rows.tolist()
-        inputs, bad, whole = self.fetch(
-            path_of=self._path,
-            settings=self.settings,
-            cache=self._cache,
-            memory=self._memory,
-            threads=self._threads(),
-            known=self._known(),
-        ).read(listed)
-        targets = None if self._targets is None else self._targets.index_select(0, rows)
+        inputs, bad, whole, targets = self._fetching().read(listed)
+        if targets is None and self._targets is not None:
+            targets = self._targets.index_select(0, rows)
         if not bad:
             return inputs, targets, len(listed)
         self._leave_out(listed, bad)
@@ -211,6 +205,16 @@ class FileDataset(Dataset[Any]):
         if whole:
             inputs = inputs.index_select(0, good)
         return inputs, None if targets is None else targets.index_select(0, good), len(good)
+
+    def _fetching(self) -> Fetch:
+        return self.fetch(
+            path_of=self._path,
+            settings=self.settings,
+            cache=self._cache,
+            memory=self._memory,
+            threads=self._threads(),
+            known=self._known(),
+        )
 
     def _leave_out(self, rows: list[int], bad: dict[int, str]) -> None:
         """Raise, or write down what is left out and say so, once per file."""

@@ -30,11 +30,13 @@ class DecodedRows(NamedTuple):
             shapes differ.
         bad: Position in the batch to what is wrong with the file there.
         whole: Whether the places of bad files are in `samples`, and hold nothing of use.
+        targets: Those that were read beside, one for each sample; None where the dataset has them already.
     """
 
     samples: Any
     bad: dict[int, str]
     whole: bool = False
+    targets: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)

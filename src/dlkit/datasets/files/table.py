@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from dlkit._near import hint
 from dlkit.datasets.files.dataset import FileDataset
 from dlkit.datasets.targets import TargetReader, TaskChoice
-from dlkit.errors import DataError, DataNotFoundError
+from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.cells import Strings, Table, text_of
 from dlkit.reading.policy import ReadOptions, TableArguments
 from dlkit.reading.reader import read_table
+from dlkit.specs.table import Target
 from dlkit.storage.strings import PackedStrings
 
 __all__ = ["FileTable", "FilesInTable", "of_table", "open_table", "read_file_table"]
@@ -35,6 +37,7 @@ class FileTable:
         targets: int64 [N], float32 [N] or [N, K]; None without targets.
         input_columns: The column with the files' paths.
         target_columns: Those with the targets.
+        beside: Files below the same folder that are targets; None for none.
     """
 
     root: Path
@@ -44,6 +47,7 @@ class FileTable:
     targets: Tensor | None
     input_columns: tuple[str, ...]
     target_columns: tuple[str, ...]
+    beside: PackedStrings | None = None
 
 
 def read_file_table(
@@ -56,6 +60,7 @@ def read_file_table(
     task: TaskChoice = "auto",
     classes: Mapping[str, int] | Sequence[str] | None = None,
     label_separator: str | None = None,
+    beside: str | None = None,
     reading: Mapping[str, Any] = MappingProxyType({}),
 ) -> FileTable:
     """Read which files there are, and the target of each.
@@ -70,6 +75,7 @@ def read_file_table(
         task: See `TargetReader`, as for the next two.
         classes: See there.
         label_separator: See there.
+        beside: A column with files that are targets.
         reading: Keyword arguments of `TableArguments`.
 
     Raises:
@@ -108,7 +114,11 @@ def read_file_table(
     if not folder.is_dir():
         raise DataNotFoundError(f"root={folder} is not a folder; it is what the names in {file!r} are seen from")
     _check_first(folder, names, table.origin, file)
-    return FileTable(folder, names, *found, targets, (file,), columns)
+    files = None
+    if beside is not None:
+        files, columns = PackedStrings.of(_paths(table, beside)), (beside,)
+        _check_first(folder, files, table.origin, beside)
+    return FileTable(folder, names, *found, targets, (file,), columns, files)
 
 
 def open_table(source: Any, options: ReadOptions | None = None) -> Table:
@@ -175,10 +185,73 @@ class FilesInTable(FileDataset):
         task: "classification", "regression", "multilabel", or "" without targets.
         input_columns: The column with the files' paths, for the model file.
         target_columns: Those with the targets.
+        target: Of a regression, how its numbers are scaled: samples hold `(value - center) / scale`; None where they
+            are as they stand in the table.
     """
 
-    def _open(self, source: Any, file: str, target: str | Sequence[str] | None, settings: Any, **options: Any) -> None:
-        """Make this the dataset of what `read_file_table` finds, which takes the options."""
+    target: Target | None = None
+
+    def _open(
+        self,
+        source: Any,
+        file: str,
+        target: str | Sequence[str] | None,
+        settings: Any,
+        *,
+        scale_target: bool | Target,
+        **options: Any,
+    ) -> PackedStrings | None:
+        """Make this the dataset of what `read_file_table` finds, which takes the options; gives its target files."""
         table = read_file_table(source, file, target, **options)
         super().__init__(table.root, table.names, table.targets, table.classes, settings)
         self.task, self.input_columns, self.target_columns = table.task, table.input_columns, table.target_columns
+        if self.task == "regression" and scale_target is not False:
+            self._unscaled = self._targets
+            self._scale(scale_target if isinstance(scale_target, Target) else self._fitted(self.indices))
+        return table.beside
+
+    _unscaled: Tensor | None = None
+
+    def with_target(self, target: Target) -> Self:
+        """The same samples with targets that are scaled as those of other data, such as `train.target`.
+
+        Args:
+            target: Of columns of the same names.
+
+        Raises:
+            ArgumentError: this is no regression of these columns.
+        """
+        if self._unscaled is None or target.columns != self.target_columns:
+            raise ArgumentError(
+                f"the targets are scaled for {', '.join(target.columns)[:200]}, and this data has "
+                f"{', '.join(self.target_columns)[:200] or 'none'}{'' if self._unscaled is not None else ', unscaled'}"
+            )
+        changed = self._with()
+        changed._scale(target)
+        return changed
+
+    def _fitted(self, rows: Tensor) -> Target:
+        assert self._unscaled is not None
+        values = self._unscaled.index_select(0, rows).double().reshape(len(rows), -1)
+        spread = values.std(0, correction=0)
+        return Target(
+            columns=self.target_columns,
+            task="regression",
+            why=f"numbers of {len(rows):,} rows",
+            center=tuple(values.mean(0).tolist()),
+            scale=tuple(torch.where(spread > 0, spread, 1.0).tolist()),
+        )
+
+    def _scale(self, target: Target) -> None:
+        assert self._unscaled is not None
+        center, scale = (torch.tensor(each, dtype=torch.float64) for each in (target.center, target.scale))
+        wide = self._unscaled.double().reshape(len(self._unscaled), -1)
+        self.target, self._targets = target, ((wide - center) / scale).float().reshape(self._unscaled.shape)
+
+    def _parts(self, chosen: Sequence[Tensor], transform: Any) -> tuple[Self, ...]:
+        """What is fitted is fitted on the first part alone."""
+        parts = super()._parts(chosen, transform)
+        if self._unscaled is None:
+            return parts
+        target = self._fitted(chosen[0])
+        return tuple(part.with_target(target) for part in parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,14 +13,22 @@ from dlkit.datasets.files.decoder import Array, read_with_status
 from dlkit.datasets.files.fetching import DecodedRows, Fetch
 from dlkit.datasets.files.handover import sendable
 from dlkit.datasets.images.decoding import OpenImage
+from dlkit.datasets.images.targets import TargetImages
 from dlkit.errors import DataError
 from dlkit.transforms import Preprocessing
 
 __all__ = ["ImageFetch", "prepared"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class ImageFetch(Fetch):
-    """As `Fetch`; with a `Preprocessing` an image is decoded no larger than needed, and written into its place."""
+    """As `Fetch`; with a `Preprocessing` an image is decoded no larger than needed, and written into its place.
+
+    Attributes:
+        targets: Images that are targets, which are moved as the samples are; None for none.
+    """
+
+    targets: TargetImages | None = None
 
     def read(self, rows: list[int]) -> DecodedRows:
         transform = self.settings.transform
@@ -28,21 +37,28 @@ class ImageFetch(Fetch):
         table = transform.draw(len(rows))
         batch = self.memory.take((len(rows), *transform.shape))
         out = batch.numpy()
+        beside = None if self.targets is None else self.targets.empty(len(rows), transform)
+        wanted = None if beside is None else beside.numpy()
 
         def work(place: int) -> None:
             numbers = None if table is None else table[place]
-            pixels, plan, reduce = self._planned(rows[place], transform, numbers)
+            pixels, plan, reduce, size = self._planned(rows[place], transform, numbers)
             transform.write(pixels, plan, out[place], reduce=reduce)
+            if self.targets is not None and wanted is not None:
+                self.targets.write(rows[place], size, transform, plan, wanted[place])
 
         bad = self.in_threads(work, rows)
-        return DecodedRows(sendable(transform.finish(batch), batch), bad, whole=True)
+        return DecodedRows(sendable(transform.finish(batch), batch), bad, whole=True, targets=beside)
 
-    def _planned(self, row: int, transform: Preprocessing, numbers: Any) -> tuple[Array, Any, int]:
+    def _planned(self, row: int, transform: Preprocessing, numbers: Any) -> tuple[Array, Any, int, tuple[int, int]]:
+        """As `_planned` below, with the size of the image that the plan is for."""
         if self.cache is not None:
             pixels = self.array(row)
-            return pixels, transform.plan(pixels.shape[0], pixels.shape[1], numbers), 1
+            size = pixels.shape[0], pixels.shape[1]
+            return pixels, transform.plan(*size, numbers), 1, size
         path = self.path_of(row)
-        return _planned(self.settings.open(read_with_status(path)[0], str(path)), transform, numbers)
+        image = self.settings.open(read_with_status(path)[0], str(path))
+        return *_planned(image, transform, numbers), (image.height, image.width)
 
 
 def prepared(

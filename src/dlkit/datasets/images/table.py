@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from pathlib import Path
+from typing import Any, Literal, Unpack
 
+from dlkit.datasets.files.fetching import Fetch
 from dlkit.datasets.files.table import FilesInTable, of_table
 from dlkit.datasets.images.dataset import ImageDataset
+from dlkit.datasets.images.fetching import ImageFetch
 from dlkit.datasets.images.settings import ImageOptions, ImageSettings
+from dlkit.datasets.images.targets import TargetImages
 from dlkit.datasets.targets import TaskChoice
+from dlkit.errors import ArgumentError
+from dlkit.reading.classes import stated_order
 from dlkit.reading.policy import TableArguments, check_known
+from dlkit.specs.table import Target
+from dlkit.storage.identity import of_files, of_parts
+from dlkit.storage.strings import PackedStrings
+from dlkit.transforms import Preprocessing
 
 __all__ = ["ImageTable"]
 
@@ -26,16 +37,25 @@ class ImageTable(FilesInTable, ImageDataset):
     number, of a list of columns [K]), and float32 [K] of zeros and ones for several labels.
 
     Args:
-        csv: A table of files, as `CSVDataset` reads it: a path, an address or a pandas DataFrame.
+        csv: A table of files, as `CSVDataset` reads it: a path, an address or a pandas DataFrame; or plain lists: pairs
+            of an image and its target, or a list for each column by its name.
         image: The column with the files' paths, seen from `root`.
         target: The column with the targets; a list of columns for several numbers, or for several labels when they hold
             only 0 and 1; None for unlabelled images.
+        target_image: A column with files that are the targets, cut, resized and mirrored as their images are.
+        target_as: "classes": masks, grey or with a palette, whose pixels are class numbers: int64 [H, W], with -100
+            where padding has no image. "pixels": pictures, float32 [C, H, W], normalised as the images are.
+        mask_values: The class number of each value in the masks, such as `{0: 0, 255: 1}`; -100 for pixels that do not
+            count. None: the values are class numbers.
         root: The folder that the paths lead from; by default that of the CSV file, else the current one.
         task: "auto" takes words, truth values and few different whole numbers for classes, other numbers for
             regression, as in tables; text with the `label_separator` for several labels.
         label_separator: Between the labels of one image, such as "|" in "cat|dog".
         classes: Their names in the order of the numbers, or a mapping to these; by default the natural order of what is
             there.
+        scale_target: Whether the numbers of a regression are scaled to mean 0 and deviation 1, as the rows of the first
+            part of a `split` have them; metrics and predictions are in their own unit all the same. The `target` of
+            other data, to scale them as there.
         suffix: Added to every name, such as ".jpg", for tables that hold bare identifiers.
         **options: As of `ImageFolder`; and how to read the table: `encoding`, `separator`, `header`, `columns`,
             `skip_rows`, `comment`, `decimal`, `thousands` and `sheet` as for `CSVDataset`; `missing`: marks that mean
@@ -46,6 +66,7 @@ class ImageTable(FilesInTable, ImageDataset):
         task: "classification", "regression", "multilabel", or "" without targets.
         input_columns: The column with the files' paths, for the model file.
         target_columns: Those with the targets.
+        target: How the numbers of a regression are scaled; None for others, and with `scale_target=False`.
 
     Raises:
         DataNotFoundError: there is no such table.
@@ -55,7 +76,7 @@ class ImageTable(FilesInTable, ImageDataset):
     >>> import tempfile, pandas as pd; from pathlib import Path; from PIL import Image
     >>> folder = Path(tempfile.mkdtemp())
     >>> Image.new("RGB", (40, 30)).save(folder / "a.png")
-    >>> ds = ImageTable(pd.DataFrame({"file": ["a.png"], "label": [0.5]}), root=folder, size=16)
+    >>> ds = ImageTable(pd.DataFrame({"file": ["a.png"], "label": [0.5]}), scale_target=False, root=folder, size=16)
     >>> ds.task, ds[0][1]
     ('regression', tensor(0.5000))
     """
@@ -66,20 +87,32 @@ class ImageTable(FilesInTable, ImageDataset):
         image: str = "file",
         target: str | Sequence[str] | None = "label",
         *,
+        target_image: str | None = None,
+        target_as: Literal["classes", "pixels"] = "classes",
+        mask_values: Mapping[int, int] | None = None,
         root: str | os.PathLike[str] | None = None,
         task: TaskChoice = "auto",
         label_separator: str | None = None,
         classes: Mapping[str, int] | Sequence[str] | None = None,
+        scale_target: bool | Target = True,
         suffix: str = "",
         **options: Unpack[ImageTableOptions],
     ) -> None:
         check_known("ImageTable", options, ImageTableOptions)
         reading, others = of_table(options)
-        self._open(
-            csv,
+        settings = ImageSettings(**others)
+        if target_image is not None:
+            _check_moved(settings)
+            target, named = None, () if classes is None else tuple(stated_order(classes))
+        elif mask_values is not None or target_as != "classes":
+            raise ArgumentError("target_as= and mask_values= are for target_image=, the column with the masks")
+        beside = self._open(
+            _in_columns(csv, image, target_image or target),
             image,
             target,
-            ImageSettings(**others),
+            settings,
+            beside=target_image,
+            scale_target=scale_target,
             root=root,
             suffix=suffix,
             task=task,
@@ -87,3 +120,62 @@ class ImageTable(FilesInTable, ImageDataset):
             label_separator=label_separator,
             reading=reading,
         )
+        if beside is not None:
+            self._beside, self.classes = beside, list(named)
+            self._goal = TargetImages(
+                path_of=self._target_path, kind=target_as, numbers=mask_values, classes=len(self.classes)
+            )
+
+    _beside: PackedStrings | None = None
+    _goal: TargetImages | None = None
+
+    def _target_path(self, row: int) -> Path:
+        assert self._beside is not None
+        path: Path = self.root / self._beside[row]
+        return path
+
+    def _fetching(self) -> Fetch:
+        fetch = super()._fetching()
+        if self._goal is None or not isinstance(fetch, ImageFetch):
+            return fetch
+        _check_moved(self.settings)
+        return dataclasses.replace(fetch, targets=dataclasses.replace(self._goal, path_of=self._target_path))
+
+    @property
+    def identity(self) -> str | None:
+        """As of every dataset of files; the files with the targets count as well."""
+        own = super().identity
+        if own is None or self._beside is None or self._goal is None:
+            return own
+        files = of_files(map(self._target_path, self.indices.tolist()))
+        return None if files is None else of_parts(own, files, self._goal.kind, repr(self._goal.numbers))
+
+
+def _check_moved(settings: ImageSettings) -> None:
+    """Refuse what cannot do to a target what it does to the image."""
+    if not isinstance(settings.transform, Preprocessing):
+        raise ArgumentError(
+            "with target_image= image and target are moved in the same way, which takes size=, or a transform of "
+            "dlkit.transforms"
+        )
+    if settings.cache is not None:
+        raise ArgumentError("cache= keeps images smaller than they are, which their targets are not; leave it out")
+
+
+def _in_columns(csv: Any, image: str, target: Any) -> Any:
+    """Plain lists as a table: a list of (image, target), or a list for each column."""
+    if isinstance(csv, Mapping):
+        import pandas as pd
+
+        return pd.DataFrame({name: list(map(_path, values)) for name, values in csv.items()})
+    if isinstance(csv, list) and csv and all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in csv):
+        import pandas as pd
+
+        if not isinstance(target, str):
+            raise ArgumentError(f"a list of pairs has one target each; target must be its name, not {target!r}")
+        return pd.DataFrame([tuple(map(_path, pair)) for pair in csv], columns=[image, target])
+    return csv
+
+
+def _path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -81,7 +81,7 @@ class ImageCells:
             threads=default_threads(),
             known={} if self.lenient is None else self.lenient.known(paths),
         )
-        images, bad, whole = fetch.read(list(range(len(paths))))
+        images, bad, whole, _ = fetch.read(list(range(len(paths))))
         if isinstance(images, list):
             raise DataError(
                 f"image_transform gives different shapes, {list(images[0].shape)} for {paths[0]} among them; "
