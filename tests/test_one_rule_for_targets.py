@@ -239,3 +239,12 @@ def test_a_models_classes_are_found_in_either_spelling(tmp_path):
     model = TextClassifier(len(data.vocabulary), 2, width=8)
     opened = load(save(model, tmp_path / "m", classes=decomposed, preprocessing=data))
     assert opened.evaluate(data)["samples"] == 8
+
+
+def test_labels_of_one_cell_are_found_however_their_numbers_are_written(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    frame = pd.DataFrame({"file": ["a.png"] * 4, "x": [0.5, 1.5, 2.5, 3.5], "y": ["1|2", "1.0|2", "2", "1"]})
+    said = {"label_separator": "|", "classes": ["1", "2"]}
+    table = CSVDataset(frame, target="y", drop="file", **said)
+    files = ImageTable(frame, target="y", root=tmp_path, **said)
+    assert table.targets.tolist() == files.targets.tolist() == [[1, 1], [1, 1], [0, 1], [1, 0]]

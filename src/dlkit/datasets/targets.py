@@ -18,7 +18,16 @@ from dlkit.errors import ArgumentError
 from dlkit.reading.cells import Array, Strings, strings_of
 from dlkit.reading.classes import few, stated_order
 from dlkit.reading.parsing import DEFAULT_MISSING, mostly_numbers, number_format, parse_number, under_mark
-from dlkit.reading.targets import ClassNumbers, check_count, class_names, class_order, target_text, task_of
+from dlkit.reading.targets import (
+    ClassNumbers,
+    check_count,
+    class_names,
+    class_order,
+    label_rows,
+    split_labels,
+    target_text,
+    task_of,
+)
 
 __all__ = ["TargetReader", "Targets", "TaskChoice"]
 
@@ -89,7 +98,7 @@ class TargetReader:
             return None
         several = self.label_separator is not None or self.task == "multilabel"
         odd = next(
-            (name for name in (_labels(text, self._between) if several else [text]) if known.get(name) < 0), None
+            (name for name in (split_labels(text, self._between) if several else [text]) if known.get(name) < 0), None
         )
         return odd and f"has the target {odd!r:.80}, which is not among the classes {few(list(known))}"
 
@@ -112,7 +121,7 @@ class TargetReader:
         ((name, cells),) = columns.items()
         counts = _counts(cells)
         if self.task == "multilabel" or (self.task == "auto" and self.label_separator is not None):
-            labels = {label for text in counts for label in _labels(text, self._between)}
+            labels = {label for text in counts for label in split_labels(text, self._between)}
             return Targets("multilabel", tuple(self.classes or class_order(labels)), separator=self._between)
         if self.task == "regression" or (self.task == "auto" and self.classes is None and self._are_quantities(counts)):
             return Targets("regression", forms=(self._form(counts),))
@@ -175,10 +184,7 @@ class Targets:
         known, texts = ClassNumbers(self.classes), cells.pool.tolist()
         if self.separator is None:
             return torch.from_numpy(cells.mapped([known.get(text) for text in texts], -1, np.int64)), {}
-        table = np.zeros((len(texts) + 1, len(self.classes)), dtype=np.float32)
-        for row, text in enumerate(texts):
-            table[row, [known.get(label) for label in _labels(text, self.separator)]] = 1
-        return torch.from_numpy(table[cells.codes]), {}
+        return torch.from_numpy(label_rows(texts, self.classes, self.separator)[0][cells.codes]), {}
 
     def _numbers(self, columns: Mapping[str, Strings]) -> tuple[Tensor, dict[int, str]]:
         flags, problems, values = self.task == "multilabel", dict[int, str](), list[Array]()
@@ -206,8 +212,3 @@ def _counts(cells: Strings) -> dict[str, int]:
     """How often each target occurs."""
     every = zip(cells.pool.tolist(), cells.counts().tolist(), strict=True)
     return {text: count for text, count in every if count}
-
-
-def _labels(text: str, separator: str) -> list[str]:
-    """The labels of one cell, without blanks around them; empty ones are none."""
-    return [label for part in text.split(separator) if (label := part.strip())]

@@ -237,19 +237,19 @@ class ReadOptions(RowPolicy):
         return self.decimal if self.decimal != "auto" else {",": ".", ".": ","}.get(self.thousands, "")
 
 
-def check_known(name: str, given: Mapping[str, Any], arguments: type) -> None:
+def check_known(name: str, given: Mapping[str, Any], *arguments: type) -> None:
     """Refuse keyword arguments that there are not.
 
     Args:
         name: Of what was called.
         given: The arguments.
-        arguments: The `TypedDict` of those that there are.
+        arguments: The `TypedDict`s of those that there are.
 
     Raises:
         ArgumentError: names the one that comes closest.
     """
-    if unknown := sorted(set(given) - set(arguments.__annotations__)):
-        known = sorted(arguments.__annotations__)
+    known = sorted({argument for each in arguments for argument in each.__annotations__})
+    if unknown := sorted(set(given) - set(known)):
         raise ArgumentError(f"{name} has no argument {unknown[0]!r}; {hint(unknown[0], known)}")
 
 

@@ -20,7 +20,9 @@ __all__ = [
     "class_names",
     "class_order",
     "few_integers",
+    "label_rows",
     "natural",
+    "split_labels",
     "target_text",
     "task_of",
     "task_of_numbers",
@@ -188,6 +190,36 @@ class ClassNumbers(dict[str, int]):
     def get(self, name: str, default: int = -2) -> int:  # type: ignore[override]
         """The number of the class `name`, however it is written, or `default`."""
         return self[name] if name in self else self._variants.get(_variant(name), default)
+
+
+def split_labels(text: str, separator: str) -> list[str]:
+    """The labels of one cell, without blanks around them; empty ones are none.
+
+    Args:
+        text: The cell.
+        separator: Between labels.
+    """
+    return [label for part in text.split(separator) if (label := part.strip())]
+
+
+def label_rows(texts: Sequence[str | None], classes: Sequence[str], separator: str) -> tuple[Array, Array]:
+    """The labels of cells as zeros and ones, and which cells have a label that is not among the classes.
+
+    Args:
+        texts: The cells; None has no label.
+        classes: The labels that there are, in order.
+        separator: Between the labels of a cell.
+
+    Returns:
+        float32 [N + 1, classes] and bool [N + 1]; the last row is that of a cell without labels.
+    """
+    known = ClassNumbers(classes)
+    rows, odd = np.zeros((len(texts) + 1, len(classes)), dtype=np.float32), np.zeros(len(texts) + 1, dtype=bool)
+    for place, text in enumerate(texts):
+        numbers = [known.get(label) for label in split_labels(text or "", separator)]
+        rows[place, [number for number in numbers if number >= 0]] = 1
+        odd[place] = any(number < 0 for number in numbers)
+    return rows, odd
 
 
 def _variant(text: str) -> str:

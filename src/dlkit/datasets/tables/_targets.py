@@ -12,7 +12,7 @@ from dlkit.datasets.tables._facts import MOST_VALUES, ColumnFacts, RowSample
 from dlkit.datasets.tables._fitting import Reading, read_cells, reading_of
 from dlkit.datasets.tables._tally import NumberFacts
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.cells import Array, Cells, Numbers, Strings, Table, plain_text, ranked, strings_of, text_of
+from dlkit.reading.cells import Array, Cells, Numbers, Table, plain_text, ranked, strings_of, text_of
 from dlkit.reading.parsing import as_numbers, fitting_form, present
 from dlkit.reading.targets import (
     ClassNumbers,
@@ -20,6 +20,8 @@ from dlkit.reading.targets import (
     class_names,
     class_order,
     few_integers,
+    label_rows,
+    split_labels,
     task_of,
     task_of_numbers,
 )
@@ -217,11 +219,6 @@ def _unscaled(names: tuple[str, ...], why: str, readings: Sequence[Reading]) -> 
     return Target(columns=names, task="regression", why=why, forms=forms, center=zeros, scale=ones)
 
 
-def split_labels(text: str, separator: str) -> list[str]:
-    """The labels of one cell, without blanks around them; empty ones are none."""
-    return [label for part in text.split(separator) if (label := part.strip())]
-
-
 def scaled_by(target: Target, facts: Sequence[NumberFacts]) -> Target:
     """A regression's target with the mean and standard deviation of its columns' facts."""
     return replace(
@@ -273,26 +270,14 @@ def encode_target(
     strings = text_of(table.columns[target.columns[0]])
     texts = present(strings.pool.tolist(), marks)
     if target.task == "multilabel":
-        return _encode_labels(target, strings, texts)
+        # An empty cell of labels is a row without labels, which is an answer and not a gap.
+        labels, odd = label_rows(texts, target.classes, target.label_separator or ",")
+        return labels[strings.codes], np.zeros(len(strings), dtype=bool), odd[strings.codes]
     known = ClassNumbers(target.classes)
     numbers = [-1 if text is None else known.get(text, -2) for text in texts]
     codes = strings.mapped(numbers, -1, np.int64)
     values = codes if target.task == "classification" else codes.astype(np.float32)
     return values, codes == -1, codes == -2
-
-
-def _encode_labels(target: Target, strings: Strings, texts: Sequence[str | None]) -> tuple[Array, Array, Array]:
-    known = {name: number for number, name in enumerate(target.classes)}
-    table = np.zeros((len(texts) + 1, len(known)), dtype=np.float32)
-    bad = np.zeros(len(texts) + 1, dtype=bool)
-    for place, text in enumerate(texts):
-        for label in split_labels(text or "", target.label_separator or ","):
-            if label in known:
-                table[place, known[label]] = 1
-            else:
-                bad[place] = True
-    # An empty cell of labels is a row without labels, which is an answer and not a gap.
-    return table[strings.codes], np.zeros(len(strings), dtype=bool), bad[strings.codes]
 
 
 def _encode_numbers(
