@@ -17,7 +17,7 @@ INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input
 DEMO_READY := $(VENV)/.$(if $(wildcard $(VENV)/.dev),dev,plots)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test quick times fuzz check docs format bench proof matrix dist clean
+.PHONY: help venv demo test quick times fuzz check audit docs format bench proof matrix dist sbom clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,10 +45,15 @@ fuzz: $(VENV)/.dev  ## search at random for what the tests do not try (MINUTES=5
 	    $(PYTEST) -x -q -m "hypothesis and not proof" --hypothesis-profile=fuzz $(ARGS) || exit 1; \
 	done
 
-check: $(VENV)/.dev  ## look for wrong format, lint and types
+check: $(VENV)/.dev  ## look for wrong format, lint, types and licences
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy --strict src
+	$(PY) tools/licences.py
+
+# Asks the advisories of the Python packaging authority, so it needs the network, and is no part of `make check`.
+audit: $(VENV)/.dev  ## look for known vulnerabilities in what is installed
+	$(PY) -m uv tool run pip-audit --skip-editable --path $(VENV)/lib/python3.*/site-packages
 
 # Into build, which git does not see. DLKIT_DOCS_ONLINE=1 links to the pages of torch, numpy and pandas as well.
 docs: $(VENV)/.dev  ## build the site into build/site; a link or name that leads nowhere is an error
@@ -71,6 +76,14 @@ dist: $(VENV)/.dev  ## build the wheel and the source archive into dist; the sam
 	rm -rf dist
 	$(PY) -m hatchling build
 	cd dist && sha256sum *
+
+# What somebody gets who installs everything: in an environment of its own, so that nothing of this one is in it.
+sbom: $(VENV)/.dev  ## write build/sbom.json: what an installation with all extras consists of (CycloneDX)
+	$(PY) -m uv venv -q --clear build/all
+	$(PY) -m uv pip install -q -p build/all '.[all]'
+	build/all/bin/dlkit --version
+	$(PY) -m uv tool run --from cyclonedx-bom cyclonedx-py environment build/all --pyproject pyproject.toml \
+	    --output-reproducible -o build/sbom.json
 
 clean:  ## remove .venv and what tools left; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

@@ -19,6 +19,8 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 def test_the_page_names_every_extra() -> None:
     page = (ROOT / "docs/how-to/install.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE) == sorted(EXTRAS.keys() - {"bench", "dev", "docs"})
+    (everything,) = EXTRAS["all"]
+    assert set(re.findall(r"\w+", everything.partition("[")[2])) == EXTRAS.keys() - {"all", "bench", "dev", "docs"}
 
 
 def test_no_other_place_installs_dlkit_from_an_index() -> None:
@@ -48,3 +50,18 @@ def test_a_package_that_is_not_there_is_said_with_the_line() -> None:
 
 def test_an_extra_that_the_installation_does_not_know_is_installed_from_a_checkout() -> None:
     assert install_line("of tomorrow") == "pip install '.[of tomorrow]' in a checkout of dlkit"
+
+
+def test_every_package_that_comes_along_has_a_licence_that_was_looked_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import licences
+
+    found = set(licences.needed())
+    assert {"torch", "numpy", "uvicorn", "soundfile"} <= found
+    assert not found & {"pytest", "sphinx", "dlkit-torch"}
+    assert licences.main() == 0
+    monkeypatch.setattr(licences, "licence", lambda name: "GPL-3.0-only" if name == "numpy" else "MIT")
+    assert licences.main() == 1
+    assert "numpy: 'GPL-3.0-only'" in capsys.readouterr().out
