@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import dlkit
 from dlkit.errors import ArgumentError
 from dlkit.serving import Limits, app, scheduling
+from dlkit.serving import gate as gate_of_all
 from serving.asking import Client, gated, post, until
 from serving.conftest import passengers, picture
 
@@ -88,23 +90,31 @@ def test_images_on_the_cpu_are_computed_one_by_one(models: dict[str, Path]) -> N
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(models: dict[str, Path]) -> None:
     predictor, gate = gated(models["titanic"])
-    application = app(predictor, workers=1, limits=Limits(queue=8))
+    application = app(predictor, workers=1, limits=Limits(queue=32))
 
     async def ask() -> None:
         first = asyncio.create_task(post(application, ROWS[0]).answer())
         await until(lambda: gate.sizes)
         many = asyncio.create_task(post(application, ROWS[:6]).answer())  # counted in inputs
         await until(lambda: application.scheduler.waiting == 6)
-        large = asyncio.create_task(post(application, ROWS).answer())  # of 40 rows, but counts for a quarter: 2
-        pairs = [asyncio.create_task(post(application, ROWS[:2]).answer()) for _ in range(2)]
-        await until(lambda: application.scheduler.waiting == 50)
+        large = asyncio.create_task(post(application, ROWS).answer())  # of 40 rows, but counts for a 16th: 2
+        pairs = [asyncio.create_task(post(application, ROWS[:2]).answer()) for _ in range(13)]
+        await until(lambda: application.scheduler.waiting == 72)
+        last = asyncio.create_task(post(application, ROWS[0]).answer())  # one place is left, and then there is none
+        await until(lambda: application.scheduler.waiting == 73)
+        too_many = await post(application, ROWS[:2]).answer()  # found when its body is read
+        assert (too_many.status, "73 inputs wait" in too_many.json["error"]) == (503, True)
+        second = asyncio.create_task(post(application, ROWS[1]).answer())
+        await until(lambda: application.scheduler.waiting == 74)
+        begun = time.monotonic()
         refused = await post(application, ROWS[:1]).answer()
         assert (refused.status, int(refused.headers["retry-after"]) >= 1) == (503, True)
-        assert "50 inputs wait" in refused.json["error"]
+        assert "74 inputs wait" in refused.json["error"]
+        assert time.monotonic() - begun >= gate_of_all._PAUSE  # who comes again at once does not take others' time
         unread = await Client(application, "POST", "/predict").answer()  # of which no body has come
         assert (unread.status, int(unread.headers["retry-after"]) >= 1) == (503, True)
         gate.open.set()
-        assert [(await task).status for task in (first, many, large, *pairs)] == [200] * 5
+        assert [(await task).status for task in (first, many, large, *pairs, last, second)] == [200] * 18
         assert len((await large).json["predictions"]) == 40
         assert application.scheduler.waiting == application.scheduler.computing == 0
 

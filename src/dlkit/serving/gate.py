@@ -29,6 +29,8 @@ _SAFE = [
 ]
 _NOTHING = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _GONE = 499  # in the log, for a client that got no answer
+_FULL = 503
+_PAUSE = 0.004  # seconds that a refusal for lack of room is kept back: who comes again at once takes others' time
 
 
 class Gate:
@@ -60,6 +62,8 @@ class Gate:
             pass
         except Exception as error:  # noqa: BLE001  (of the server's own errors nothing is said but that there was one)
             fault, name = _fault(error, request.told["id"]), request.told["id"]
+            if fault.status == _FULL:
+                await asyncio.sleep(_PAUSE)
             reply = json_reply({"error": fault.sentence, "request_id": name}, fault.status, fault.headers)
         if reply is not None:
             await send(_start(reply, request.told["id"]))

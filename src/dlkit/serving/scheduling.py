@@ -33,7 +33,7 @@ _BATCH = 64
 _MEMORY = 0.9  # of the average time that an input takes
 _QUICK = 0.003  # seconds of the processor for a batch of single inputs, up to which no other thread is asked
 _SAMPLE = 16  # of so many batches one is timed: asking for the processor's time takes longer than a row
-_SHARE = 0.25  # of the queue, the most that one request counts for: a table of many rows keeps nobody out
+_SHARE = 1 / 16  # of the queue, the most that one request counts for: a table of many rows keeps nobody out
 
 
 class Answer:
