@@ -28,10 +28,8 @@ CASES = {
     "frozen up to a block, average, in three": (3, {"model": "resnet", "frozen": "2.conv2", "ema": True}),
 }
 LONG = {
-    "mlp with clipping, schedule, average": (2, {"model": "mlp", "clip": True, "schedule": True, "ema": True}),
     "cnn with batchnorm and workers, rehearsed": (3, {"model": "cnn", "workers": 1, "ema": True, "rehearsed": True}),
-    "transformer in four": (4, {"model": "transformer", "ignored": True, "weights": True}),
-    "blocks with skips, early stopping": (2, {"model": "resnet", "stopping": True, "epochs": 3}),
+    "frozen, two fits, in four": (4, {"model": "cnn", "frozen": "5", "ignored": True, "epochs": 1, "longer": 3}),
 }
 
 

@@ -31,6 +31,18 @@ def test_any_number_of_processes_trains_the_same_bits(size, case, tmp_path):
     assert results(size, case, tmp_path) == results(1, case, tmp_path) * size
 
 
+@pytest.mark.proof
+@pytest.mark.parametrize("parallel", ["replicate", "shard"])
+@pytest.mark.parametrize("model", ["mlp", "cnn", "transformer", "resnet"])
+def test_two_three_four_and_eight_processes_train_the_same_bits(model, parallel, tmp_path):
+    """All at once: 19 batches in steps of 8, of which the last has 3; some of one, where all targets are ignored."""
+    case = {"model": model, "epochs": 3, "accumulate": 8, "schedule": True, "clip": True, "ema": True}
+    case |= {"stopping": True, "weights": True, "ignored": True}
+    (whole,) = results(1, case, tmp_path)
+    for size in (2, 3, 4, 8):
+        assert results(size, case | {"parallel": parallel}, tmp_path) == [whole] * size
+
+
 def test_a_step_is_one_message(tmp_path):
     """19 batches are 10 steps of 2 or 5 of 4; what is said beside steps is the same."""
     case = {"epochs": 1, "counted": True}
