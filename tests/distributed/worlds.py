@@ -69,17 +69,7 @@ class Full(nn.Module):
         return self.layer(x.flatten(1))
 
 
-class Sparse(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.words, self.head = nn.Embedding(9, 3, sparse=True), nn.Linear(3, 3)
-
-    def forward(self, x):
-        return self.head(self.words((x.flatten(1) > 0).long()).mean(1))
-
-
 MODELS = {
-    "sparse": Sparse,
     "full": Full,
     "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)),
     "cnn": lambda: nn.Sequential(
@@ -109,7 +99,7 @@ if case.get("ema"):
 if case.get("stopping"):
     callbacks.append(EarlyStopping(patience=1, min_delta=5.0))
 if folder := case.get("folder"):
-    callbacks.append(Checkpoint(folder + case.get("end of folder", {}).get(str(rank), ""), every="2 steps"))
+    callbacks.append(Checkpoint(folder, every="2 steps"))
 
 
 class Stop(Callback):
@@ -153,19 +143,11 @@ class Memory(Callback):
 if case.get("memory"):
     memory = Memory()
     callbacks.append(memory)
-samples = case.get("samples", {}).get(str(rank), 75)
-data = TensorDataset(x[:samples], y[:samples])
+data = TensorDataset(x, y)
 batches = DataLoader(data, 4, shuffle=not case.get("ignored"), num_workers=case.get("workers", 0))
-if case.get("sampler"):
-    from torch.utils.data import DistributedSampler
-
-    sampler = DistributedSampler(data, num_replicas=int(os.environ["WORLD_SIZE"]), rank=rank)
-    batches = DataLoader(data, 4, sampler=sampler)
 if case.get("list"):
     batches = list(batches)
 criterion = nn.CrossEntropyLoss(weight=weight)
-if case.get("code"):
-    exec(f"def criterion(output, target): return nn.functional.cross_entropy(output, target) * {rank + 1}")
 step = None
 if case.get("own step"):
 
@@ -181,14 +163,6 @@ if case.get("own step"):
             run.optimizer.step()
         return values
 
-if wrapper := case.get("wrapped"):
-    torch.distributed.init_process_group("gloo")
-    if wrapper == "ddp":
-        model = nn.parallel.DistributedDataParallel(model)
-    else:
-        from torch.distributed.fsdp import fully_shard
-
-        optimizer = torch.optim.SGD(fully_shard(model).parameters(), 0.1)
 messages = [0]
 for name in ("all_to_all_single", "all_reduce", "all_gather_object", "broadcast", "all_gather_into_tensor"):
     def sent(*args, real=getattr(torch.distributed, name), **named):
@@ -199,7 +173,7 @@ for name in ("all_to_all_single", "all_reduce", "all_gather_object", "broadcast"
 trainer = Trainer(
     model, criterion, optimizer, metrics=["accuracy"], callbacks=callbacks,
     scheduler=scheduler, accumulate=case.get("accumulate", 4), device="cpu", parallel=case.get("parallel", "replicate"),
-    seed=case.get("seeds", {}).get(str(rank), 0), step=step,
+    step=step,
 )
 val = DataLoader(TensorDataset(x[:20], y[:20].clamp(0)), 8)
 if case.get("rehearsed"):
@@ -428,15 +402,18 @@ print(json.dumps(found))
 
 
 REFUSED = """
-import json, os
+import functools, json, os, sys
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from dlkit import Trainer
+from dlkit.callbacks import Checkpoint
 from dlkit.errors import DlkitError
 
 torch.set_num_threads(1)
-rank = int(os.environ["RANK"])
-batches = [(torch.randn(4, 3), torch.randn(4, 1)) for _ in range(4)]
+rank, folder = int(os.environ["RANK"]), json.loads(sys.argv[1])["folder"]
+x, y = torch.randn(75, 3, generator=torch.Generator().manual_seed(1)), torch.arange(75) % 3
 
 
 def local(run):
@@ -451,19 +428,62 @@ def uneven(run):
     return losses[0]
 
 
-def refusal(step):
-    torch.manual_seed(0)
-    model = nn.Linear(3, 1)
-    optim = torch.optim.SGD(model.parameters(), 0.1)
+def linear(seed=0, dropout=0.0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(dropout), nn.Linear(4, 3))
+
+
+def batches(x=x, y=y, **settings):
+    return DataLoader(TensorDataset(x, y), 4, **settings)
+
+
+def refusal(make=linear, data=batches(), loss=nn.functional.cross_entropy, threads=1, version=None, rate=0.1, **given):
+    model = make()
+    own = torch.optim.SGD(model.parameters(), rate)
+    torch.set_num_threads(threads)
+    true, torch.__version__ = torch.__version__, version or torch.__version__
     try:
-        Trainer(model, None, optim, accumulate=2, device="cpu", step=step, progress=False).fit(batches, epochs=3)
+        Trainer(model, loss, own, device="cpu", progress=False, **{"accumulate": 2, **given}).fit(data)
     except DlkitError as error:
         return str(error)
+    finally:
+        torch.set_num_threads(1)
+        torch.__version__ = true
 
 
-torch.distributed.init_process_group("gloo")  # so that it outlives the errors
-print(json.dumps([refusal(local), refusal(uneven)]), flush=True)
-torch.distributed.destroy_process_group()
+class Sparse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(9, 3, sparse=True), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.head(self.words((x > 0).long()).mean(1))
+
+
+exec(f"def criterion(output, target): return nn.functional.cross_entropy(output, target) * {rank + 1}")
+distributed.init_process_group("gloo")  # so that it outlives the errors
+shared = DistributedSampler(TensorDataset(x, y), num_replicas=2, rank=rank)
+found = {
+    "fewer batches than processes": refusal(accumulate=1),
+    "other seeds": refusal(seed=7 * rank),
+    "shared out": refusal(data=batches(sampler=shared)),
+    "ddp": refusal(lambda: nn.parallel.DistributedDataParallel(linear())),
+    "fsdp": refusal(lambda: fully_shard(linear())),
+    "sparse": refusal(Sparse),
+    "code": refusal(loss=criterion),
+    "folder": refusal(callbacks=[Checkpoint(f"{folder}/run{rank}")]),
+    "fewer samples": refusal(data=batches(x[: 75 - 15 * rank], y[: 75 - 15 * rank])),
+    "other samples": refusal(data=batches(x + rank, shuffle=True)),
+    "weights": refusal(functools.partial(linear, rank)),
+    "modules": refusal(functools.partial(linear, dropout=0.1 * rank)),
+    "threads": refusal(threads=1 + rank),
+    "torch": refusal(version="2.9.0" if rank else None),
+    "optimizer": refusal(rate=0.1 + rank),
+    "own values": refusal(step=local),
+    "calls": refusal(step=uneven),
+}
+print(json.dumps(found), flush=True)
+distributed.destroy_process_group()
 """
 
 

@@ -176,7 +176,7 @@ class Fitting:
         with run.world.leader_first():
             before = self._go_on(source, val, callbacks, wanted, settings) or before
         identity, called = self.origin.identity, self.judge.forward.model
-        together.check(run, settings, identity, called)
+        together.check(run, settings, identity, called, source)
         _begin(run, wanted.epochs)
         if not wanted.rehearsal:
             refuse_used(run, callbacks)

@@ -21,7 +21,7 @@ from dlkit.loader import ELSEWHERE, Mine
 from dlkit.runs.state import Run
 from dlkit.streams import Stream
 from dlkit.training.origin import Settings
-from dlkit.training.probing import alike, mark_of
+from dlkit.training.probing import alike, differing, mark_of, marks_of
 from dlkit.training.sources import Source, Wrapping
 
 __all__ = ["Dealt", "check", "check_folders", "leave_the_same"]
@@ -80,7 +80,7 @@ class Dealt(Wrapping):
                 )
 
 
-def check(run: Run, settings: Settings, identity: Mapping[str, Any], called: nn.Module) -> None:
+def check(run: Run, settings: Settings, identity: Mapping[str, Any], called: nn.Module, source: Source) -> None:
     """Refuse processes that do not train the same run, before the first step.
 
     Args:
@@ -88,6 +88,7 @@ def check(run: Run, settings: Settings, identity: Mapping[str, Any], called: nn.
         settings: What the script says.
         identity: What the run is known by.
         called: What is called in the model's place.
+        source: The training data.
 
     Raises:
         ArgumentError: there are more processes than batches in a step, gradients are sparse, or the model is wrapped
@@ -112,10 +113,12 @@ def check(run: Run, settings: Settings, identity: Mapping[str, Any], called: nn.
             "sparse=False"
         )
     said = world.everybodys(_described(run, settings, identity))
+    marks = world.everybodys(marks_of(source))
     for rank, other in enumerate(said):
         names = [name for name in {**said[0], **other} if other.get(name) != said[0].get(name)]
         told = [f"{name} ({other.get(name)} instead of {said[0].get(name)})" for name in names[:_SHOWN]]
         told += [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+        told += [] if told or (data := differing(marks[0], marks[rank])) is None else [data]
         if told:
             raise TrainingError(f"process {rank} does not train the same run as process 0: {'; '.join(told)}")
 
@@ -182,6 +185,7 @@ def _described(run: Run, settings: Settings, identity: Mapping[str, Any]) -> dic
         "samples of the first batches (leave out samplers that share them out)": _first_samples(run),
         "settings": json.dumps(settings.must, default=str, sort_keys=True),
         "weights": digest.hexdigest()[:12],
+        **{name: str(value) for name, value in settings.may.items() if name != "seed"},
         **{f"code of {name}": code for name, code in identity["code"].items()},
         **{f"module {name}": module for name, module in identity["modules"].items()},
     }
