@@ -28,13 +28,23 @@ class Windows(Wrapping):
         self._position = 0  # the same, counted from the very beginning
         self._running: Iterator[Any] | None = None
         self._saved: dict[str, Any] = {}
+        self._mine: Mine = None  # by the position from the very beginning
 
     @property
     def num_batches(self) -> int:
         return self._count
 
     def batches(self, epoch: int, start: int = 0, mine: Mine = None) -> Iterator[Any]:
-        return dealt(self._batches(epoch, start), start, mine)
+        if not self._is_sought:
+            return dealt(self._batches(epoch, start), start, mine)
+        first = epoch * self.num_batches
+        self._mine = None if mine is None else lambda position: mine(position - first)
+        return self._batches(epoch, start)
+
+    @property
+    def _is_sought(self) -> bool:
+        """Whether any batch can be gone to, and one of another process is not even read."""
+        return bool(self.source.num_batches) and self.source.how == "sought"
 
     def _batches(self, epoch: int, start: int) -> Iterator[Any]:
         wanted = epoch * self.num_batches + start
@@ -45,9 +55,8 @@ class Windows(Wrapping):
             yield batch
 
     def _move_to(self, wanted: int) -> None:
-        size = self.source.num_batches
-        if size and self.source.how == "sought":  # anew in every epoch: what is frozen or stored may have changed
-            self._begin(*divmod(wanted, size))
+        if self._is_sought:  # anew in every epoch: what is frozen or stored may have changed
+            self._begin(*divmod(wanted, self.source.num_batches or 1))
         elif self._saved.get("position") == wanted:
             self._begin(self._saved["epoch"], self._saved["batch"])
         elif self._position != wanted or self._running is None:
@@ -60,7 +69,9 @@ class Windows(Wrapping):
 
     def _begin(self, epoch: int, batch: int) -> None:
         self._place = epoch, batch
-        self._running = iter(self.source.batches(epoch, batch))
+        mine, first = self._mine, epoch * (self.source.num_batches or 0)
+        own = None if mine is None else lambda number: mine(first + number)
+        self._running = iter(self.source.batches(epoch, batch, own))
 
     def _next(self) -> Any:
         assert self._running is not None
