@@ -97,6 +97,7 @@ SLOW = [
     "test_transfer_photos",
     "test_transfer_features",
     "test_text_examples",
+    "test_text_encoders",
     "test_examples",
     "tables/test_tables_examples",
     "datasets/test_audio_examples",

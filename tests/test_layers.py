@@ -58,10 +58,10 @@ datasets/texts/packed datasets/texts/items datasets/texts/opening datasets/texts
 datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
 datasets/series datasets/__init__
 models/audio models/convnet models/text models/linear models/tabular models/ensemble models/trees models/blend
-models/tfidf
+models/encoder models/tfidf
 models/__init__ _measures metrics
 transfer/_trace transfer/_adapters transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs
-transfer/backbones transfer/sounds transfer/models
+transfer/backbones transfer/sounds transfer/models transfer/texts
 transfer/_cut transfer/features transfer/__init__
 artifact/header artifact/budget artifact/inputs artifact/outlining artifact/weights artifact/opening
 artifact/exporting artifact/saving artifact/__init__

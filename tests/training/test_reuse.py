@@ -189,7 +189,7 @@ def test_the_trial_leaves_nothing_behind() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images, stream = torch.randn(2, 4), torch.get_rng_state()
     cut = find_cut(model, images)
-    half = SecondHalf(model, cut, (4,))
+    half = SecondHalf(model, cut, images[:2])
     check_training(cut, images, cut.features(images), half)
     with pytest.raises(ArgumentError, match=r"trained from 'norm' on alone, norm\.weight would get another gradient"):
         check_training(cut, images, cut.features(images), lambda features: 2 * half(features))

@@ -9,6 +9,7 @@ from dlkit._doors import missing
 from dlkit.models.audio import AudioClassifier
 from dlkit.models.blend import TabularBlend
 from dlkit.models.convnet import SmallConvNet
+from dlkit.models.encoder import PretrainedTextClassifier
 from dlkit.models.ensemble import TabularEnsemble
 from dlkit.models.tabular import TabularMLP
 from dlkit.models.text import TextClassifier
@@ -17,6 +18,7 @@ from dlkit.models.trees import TabularTrees
 
 __all__ = [
     "AudioClassifier",
+    "PretrainedTextClassifier",
     "SmallConvNet",
     "TabularBlend",
     "TabularEnsemble",

@@ -84,6 +84,7 @@ class Choice:
         training: Of images and sounds: for training.
         groups: The optimizer's groups for a learning rate; None for those parameters that learn.
         fit: Makes the fitted model in one go, instead of a training in steps; rate, epochs and so on then mean nothing.
+        data: As this model takes it; None as it was read.
         finish: Makes of the trained model, with its best weights, the one that is judged and written, and says how.
     """
 
@@ -102,6 +103,7 @@ class Choice:
     training: Any = None
     groups: Callable[[float], Any] | None = None
     fit: Callable[[], Fitted] | None = None
+    data: Data | None = None
     finish: Callable[[nn.Module], tuple[nn.Module, str]] | None = None
 
 

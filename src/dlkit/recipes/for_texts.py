@@ -22,6 +22,9 @@ from dlkit.models.linear import center_and_scale
 from dlkit.recipes.choices import Choice, Fitted, Wish, class_weights, refuse
 from dlkit.recipes.reading import Data, encoded_by
 from dlkit.tokens import Vocabulary
+from dlkit.transfer.freezing import freeze
+from dlkit.transfer.groups import param_groups
+from dlkit.transfer.texts import create_text_model
 
 __all__ = ["TEXT_MODELS", "for_texts"]
 
@@ -43,13 +46,17 @@ def for_texts(data: Data, wish: Wish) -> Choice:
         data: From `read_data`: texts.
         wish: What the caller has said.
     """
-    refuse(wish, "weights", "freeze", "views", "image_size", why="this is for images, and the data is texts")
+    refuse(wish, "weights", "views", "image_size", why="this is for images, and the data is texts")
     encoder = wish.arch or "linear"
+    if encoder.startswith("hf/"):
+        return _pretrained(data, wish, encoder)
+    refuse(wish, "freeze", why="this is for a pretrained encoder: arch='hf/NAME'")
     if encoder not in TEXT_MODELS:
-        raise ArgumentError(f"arch={encoder!r}: {hint(encoder, TEXT_MODELS, has='for texts there are')}")
-    metrics = ["accuracy"] if data.classes else ["rmse", "mae", "r2"]
-    loss = nn.CrossEntropyLoss() if data.classes else nn.MSELoss()
-    outputs = len(data.classes) or 1
+        raise ArgumentError(
+            f"arch={encoder!r}: {hint(encoder, TEXT_MODELS, has='for texts there are')}, and hf/NAME for an encoder of "
+            "transformers in a folder or an installed package"
+        )
+    outputs, loss, metrics, units = _judged_by(data)
     vocabulary, types = len(data.train.vocabulary), 1 if data.train.pairs is None else 2
     if encoder == "linear":
         return Choice(
@@ -64,7 +71,6 @@ def for_texts(data: Data, wish: Wish) -> Choice:
             fit=lambda: _fitted_to_texts(data, wish),
             why=[f"model: TfidfLinear, {'logistic' if data.classes else 'linear'} regression on TF-IDF"],
         )
-    units = {} if data.classes else dict(zip(("center", "scale"), center_and_scale(data.train.targets), strict=True))
     return Choice(
         arch=encoder,
         model=TextClassifier(vocabulary, outputs, encoder=encoder, num_types=types, **units),  # type: ignore[arg-type]
@@ -75,6 +81,43 @@ def for_texts(data: Data, wish: Wish) -> Choice:
         batch_size=64,
         patience=3,
         why=[f"model: TextClassifier, encoder {encoder!r}"],
+    )
+
+
+def _judged_by(data: Data) -> tuple[int, nn.Module, list[str], dict[str, Any]]:
+    """How many outputs, the loss, the metrics, and the units of a regression."""
+    if data.classes:
+        return len(data.classes), nn.CrossEntropyLoss(), ["accuracy"], {}
+    units = dict(zip(("center", "scale"), center_and_scale(data.train.targets), strict=True))
+    return 1, nn.MSELoss(), ["rmse", "mae", "r2"], units
+
+
+def _pretrained(data: Data, wish: Wish, arch: str) -> Choice:
+    """An encoder that runs once over each text, while only its head learns; or, unfrozen, all of it."""
+    outputs, loss, metrics, units = _judged_by(data)
+    model = create_text_model(arch, classes=data.classes or outputs, pretrained=wish.pretrained, **units)
+    frozen = wish.pretrained if wish.freeze is None else wish.freeze
+    if frozen and not wish.pretrained:
+        raise ArgumentError("freeze=True with pretrained=False would train a head on random features; leave one out")
+    if data.options.get("tokenizer"):
+        raise ArgumentError(f"tokenizer={data.options['tokenizer']!r}: {arch} comes with its own; leave it out")
+    if frozen:
+        freeze(model)
+    origin, learns = "pretrained" if wish.pretrained else "random weights", "only its head" if frozen else "all of it"
+    spec = dataclasses.replace(data.train.spec, encoder=model.tokenizer, max_length=model.max_length)
+    return Choice(
+        arch=arch,
+        model=model,
+        loss=loss,
+        metrics=metrics,
+        lr=3e-3 if frozen else 3e-4,
+        epochs=30 if frozen else 4,
+        batch_size=32,
+        patience=5,
+        frozen=frozen,
+        why=[f"model: {arch}, {origin}; {learns} learns; texts of up to {model.max_length} tokens"],
+        groups=None if frozen else lambda lr: param_groups(model, lr, backbone_lr=lr / 10, layer_decay=0.8),
+        data=encoded_by(data, spec),
     )
 
 

@@ -121,8 +121,8 @@ def train(
     Args:
         data: What `read_data` gave, or what it takes.
         arch: Images: "small", or a name for `dlkit.transfer.create_model`. Tables: "ensemble", "boosting" (that of
-            scikit-learn, extra `boosting`), "blend" (both) or "mlp". Texts: "linear", "bag", "gru" or
-            "transformer". None: see above.
+            scikit-learn, extra `boosting`), "blend" (both) or "mlp". Texts: "linear", "bag", "gru",
+            "transformer", or "hf/NAME", a pretrained encoder for `dlkit.transfer.create_text_model`. None: see above.
         weights: For a backbone, a file of weights instead of the library's own.
         pretrained: Whether a backbone begins with pretrained weights. They are never left out silently: without a
             network this is an error that names the ways out.
@@ -177,6 +177,7 @@ def train(
         seed=seed,
     )
     choice = _with_numbers(choose(data, wish), epochs=epochs, batch_size=batch_size, lr=lr, patience=patience)
+    data = choice.data or data
     folder = Path("runs") / data.name if out is None else Path(out)
     saved = saved_settings(folder) if resume else {}
     if accumulate is None:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from dlkit import rng
-from dlkit._calling import rows_of, split
+from dlkit._calling import call, rows_of, split
 from dlkit._modes import in_mode
+from dlkit._nested import map_leaves, tensors_in
 from dlkit._progress import Bar
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.loader import LEFT_OUT, DataLoader, Mine, dealt
@@ -47,7 +48,7 @@ class Reuse:
         self.run, self.forward, self.settings = run, forward, settings
         self._stage: tuple[str, ...] | None = None
         self._cut: Cut | None = None
-        self._shape: tuple[int, ...] = ()
+        self._example: Any = None  # two samples
         self._halves: dict[int, tuple[Any, SecondHalf]] = {}
         self._sources: list[ReusingSource] = []
 
@@ -83,9 +84,9 @@ class Reuse:
         if sample is None:
             return
         try:
-            self._cut = in_best_layout(find_cut(self.run.model, sample), to_device(sample[:2], self.run.device))
-            self._shape = tuple(sample.shape[1:])
-            self._verify(sample)
+            self._example = map_leaves(sample, lambda leaf: leaf[:2])
+            self._cut = in_best_layout(find_cut(self.run.model, sample), to_device(self._example, self.run.device))
+            self._verify()
         except ArgumentError as error:
             self._cut = None
             self.run.say(f"features are not stored: {error}")
@@ -94,12 +95,12 @@ class Reuse:
         stored = [source for source in self._sources if source.store_features()]
         self._tell(stored, time.monotonic() - began)
 
-    def _verify(self, sample: Tensor) -> None:
+    def _verify(self) -> None:
         """The halves must give what the model gives, on real data."""
         assert self._cut is not None
-        images = to_device(sample[:2], self.run.device)
+        images = to_device(self._example, self.run.device)
         with in_mode(self.run.model, training=False), torch.no_grad():
-            whole = self.run.model(images)
+            whole = call(self.run.model, images)
             features = self._cut.features(images)
             try:
                 half = self.half(self.run.model)(features)
@@ -147,7 +148,7 @@ class Reuse:
         known = self._halves.get(id(own))
         if known is None or known[0]() is not own:
             assert self._cut is not None
-            self._halves[id(own)] = known = (weakref.ref(own), SecondHalf(own, self._cut, self._shape))
+            self._halves[id(own)] = known = (weakref.ref(own), SecondHalf(own, self._cut, self._example))
         return known[1]
 
     def key(self, identity: str, **settings: Any) -> str:
@@ -158,7 +159,9 @@ class Reuse:
             settings: What else counts.
         """
         assert self._cut is not None
-        settings |= {"precision": str(self.forward.dtype), "device": self.run.device.type, "shape": self._shape}
+        example = self._example  # of texts the length of a batch says nothing
+        shape = list(example) if isinstance(example, dict) else [list(each.shape[1:]) for each in tensors_in(example)]
+        settings |= {"precision": str(self.forward.dtype), "device": self.run.device.type, "shape": shape}
         return features_key(self._cut, identity, **settings)
 
 
@@ -206,11 +209,14 @@ class ReusingSource(Wrapping):
         """As many as asked for; where nothing is random all would be the same."""
         return self.reuse.settings.views or 1 if self.training and self._random else 1
 
-    def first_inputs(self) -> Tensor | None:
-        """The inputs of the first batch, if they are one tensor."""
+    def first_inputs(self) -> Any:
+        """The inputs of the first batch, if they are one tensor of numbers, or a text's tokens and what marks them."""
         for fetched in present(self._in_order(0, 0)):
             self._random, inputs = fetched.drew, split(fetched.batch)[0]
-            return inputs if isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() > 1 else None
+            if isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() > 1:
+                return inputs
+            tokens = isinstance(inputs, dict) and "input_ids" in inputs
+            return inputs if tokens and all(isinstance(each, Tensor) for each in inputs.values()) else None
         return None
 
     def store_features(self) -> bool:
@@ -353,7 +359,7 @@ class _NotReusable(Exception):  # noqa: N818  (not an error: the slow way is tak
 
 def _row(batch: Any, place: int) -> Any:
     """A batch of one of its samples; the target does not matter."""
-    return split(batch)[0][place : place + 1], None
+    return map_leaves(split(batch)[0], lambda leaf: leaf[place : place + 1]), None
 
 
 def _skipped(target: Any, count: int) -> Any:

@@ -2,6 +2,7 @@
 
 - `models`: `create_model` and `rebuild`, put together from `backbones` (who makes which model), `heads` (found by what
   a model computes), `inputs` (grey and small images, preprocessing) and `weights` (from files and addresses).
+- `texts`: `create_text_model`, an encoder of transformers.
 - `freezing`: `freeze` and `unfreeze`; `groups`: learning rates by depth.
 - `features`: where features are kept; `_cut`: a frozen model in two halves; `_trace`: what a model computes.
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from dlkit.transfer.heads import replace_head as replace_head
     from dlkit.transfer.models import create_model as create_model
     from dlkit.transfer.models import rebuild as rebuild
+    from dlkit.transfer.texts import create_text_model as create_text_model
     from dlkit.transfer.weights import load_weights as load_weights
 
 __all__, __getattr__, __dir__ = door(
@@ -34,6 +36,7 @@ __all__, __getattr__, __dir__ = door(
     {
         "add_groups": "dlkit.transfer.groups",
         "create_model": "dlkit.transfer.models",
+        "create_text_model": "dlkit.transfer.texts",
         "find_heads": "dlkit.transfer.heads",
         "freeze": "dlkit.transfer.freezing",
         "frozen_modules": "dlkit.transfer.freezing",

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlkit._calling import call
 from dlkit._nested import map_leaves, tensors_in
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.transfer._trace import run_trace
@@ -63,7 +64,7 @@ class Cut:
         handle = self.model.get_submodule(self.boundary).register_forward_pre_hook(take, prepend=True)
         try:
             with torch.no_grad(), contextlib.suppress(_Reached):
-                self.model(images)
+                call(self.model, images)
         finally:
             handle.remove()
         if not taken:
@@ -77,11 +78,12 @@ class SecondHalf:
     Args:
         model: The model that was cut, or a copy of it (a moving average): what is behind the cut is its own.
         cut: Where.
-        shape: Of one sample of the model's input, with which its forward is followed up to the cut.
+        example: Two samples as the model takes them, of which the shapes count: with them its forward is followed up
+            to the cut.
     """
 
-    def __init__(self, model: nn.Module, cut: Cut, shape: tuple[int, ...]) -> None:
-        self.model, self.cut, self.shape = model, cut, shape
+    def __init__(self, model: nn.Module, cut: Cut, example: Any) -> None:
+        self.model, self.cut, self.example = model, cut, map_leaves(example, _without_data)
         self._boundary = model.get_submodule(cut.boundary)
         self._still = {name: model.get_submodule(name) for name in cut.still}
         self._answers = self._record()
@@ -95,7 +97,7 @@ class SecondHalf:
 
         handles = [module.register_forward_hook(note(name)) for name, module in self._still.items()]
         try:
-            run_trace(self.model, torch.zeros(2, *self.shape, device="meta"))
+            run_trace(self.model, self.example)
         finally:
             for handle in handles:
                 handle.remove()
@@ -119,7 +121,7 @@ class SecondHalf:
         try:
             for name, module in self._still.items():
                 module.__dict__["forward"] = _answering(self._answers[name], len(features))
-            return self.model(torch.empty(len(features), *self.shape, device="meta"))
+            return call(self.model, map_leaves(self.example, lambda leaf: _of_batch(leaf, len(features))))
         finally:
             hook.remove()
             for module in self._still.values():
@@ -199,7 +201,7 @@ def _is_in(name: str, other: str) -> bool:
     return name == other or name.startswith(f"{other}.")
 
 
-def check_halves(cut: Cut, images: Tensor, whole: Any, half: Any) -> None:
+def check_halves(cut: Cut, images: Any, whole: Any, half: Any) -> None:
     """Refuse a cut whose halves do not give what the model gives.
 
     Args:
@@ -212,11 +214,11 @@ def check_halves(cut: Cut, images: Tensor, whole: Any, half: Any) -> None:
         if left.shape != right.shape or not torch.allclose(left, right, 1e-4, 1e-5, equal_nan=True):
             raise ArgumentError(
                 f"{type(cut.model).__name__} cannot be cut at {cut.boundary!r}: what comes after it also uses "
-                f"something else of the first half (for {list(images.shape)})"
+                f"something else of the first half (for {[list(each.shape) for each in tensors_in(images)]})"
             )
 
 
-def check_training(cut: Cut, images: Tensor, features: Tensor, half: Callable[[Tensor], Any]) -> None:
+def check_training(cut: Cut, images: Any, features: Tensor, half: Callable[[Tensor], Any]) -> None:
     """Refuse a cut through which the model cannot be trained as it is trained whole: tried with one backward.
 
     What follows the cut may compute its part a second time in the backward (checkpointing), long after the stored
@@ -232,7 +234,7 @@ def check_training(cut: Cut, images: Tensor, features: Tensor, half: Callable[[T
         ArgumentError: the backward fails, or gives other gradients than that of the whole model.
     """
     try:
-        whole = _gradients(cut.model, lambda: cut.model(images))
+        whole = _gradients(cut.model, lambda: call(cut.model, images))
         halved = _gradients(cut.model, lambda: half(features))
     except Exception as error:  # any model, any error: what failed is told
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -28,6 +28,7 @@ from dlkit.reading.policy import check_known
 from dlkit.specs.text import TextSpec
 from dlkit.splits import Fractions, content_keys, split_indices
 from dlkit.storage.files import folder_for
+from dlkit.storage.identity import of_parts, of_tensor
 from dlkit.storage.strings import PackedStrings
 from dlkit.tokens._encoded import Encoder
 from dlkit.tokens.cleaning import Cleaning
@@ -290,6 +291,15 @@ class TextDataset(PackedTextDataset):
         )
         made.spec = spec
         return made
+
+    @property
+    def identity(self) -> str | None:
+        """What tells these samples from others; None where a function of one's own cuts the texts."""
+        encoder, rows = self.spec.encoder.fingerprint(), self._rows_read()
+        if encoder is None:
+            return None
+        targets = None if self.targets is None else of_tensor(self.targets)
+        return of_parts("texts", encoder, self.spec.max_length, [each.digest() for each in rows.texts], targets)
 
     @property
     def vocabulary(self) -> Encoder:
