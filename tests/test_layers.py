@@ -25,7 +25,8 @@ transforms/geometry transforms/contrast transforms/mixing transforms/spec transf
 transforms/audio/mel transforms/audio/augment transforms/audio/spec transforms/audio/__init__ transforms/__init__
 plots/_figure plots/_canvas plots/grid plots/lines plots/matrix plots/sound plots/trust plots/__init__
 collate/padding collate/structure collate/collating collate/__init__
-samplers/order samplers/buckets samplers/share samplers/__init__ declared wrappers _loader_arguments _handout loader
+samplers/order samplers/buckets samplers/share samplers/__init__ declared wrappers _loader_arguments _fetching _handout
+loader
 streams
 splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 tokens/_patterns tokens/cleaning tokens/tokenizers tokens/_encoded tokens/vocabulary tokens/pretrained specs/text

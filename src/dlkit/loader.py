@@ -15,157 +15,40 @@ import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.context import BaseContext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import (
-    Dataset,
     RandomSampler,
     Sampler,
     SequentialSampler,
     default_collate,
-    default_convert,
-    get_worker_info,
 )
 from torch.utils.data._utils.pin_memory import pin_memory as pin
 
 from dlkit import lending, rng
 from dlkit._arguments import switch, whole_number
+from dlkit._fetching import ELSEWHERE, LEFT_OUT, Fetcher, Introduction, Mine, Task, as_it_is, convert_one
 from dlkit._handout import Handout, Owned
 from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
 from dlkit._nested import same
 from dlkit.distributed import World
-from dlkit.errors import DataError, EmptyBatchError
+from dlkit.errors import DataError
 from dlkit.samplers.order import Plan, Planner, index_batch, index_batches, planner_of, stateful_in
 from dlkit.samplers.share import Share
-from dlkit.wrappers import tensors_behind, view_of
+from dlkit.wrappers import view_of
 
-__all__ = ["DataLoader", "ELSEWHERE", "LEFT_OUT", "Mine", "dealt"]
-
-
-class _InPlace:
-    """What stands in the place of a batch: a single object of its name, in every process.
-
-    Args:
-        name: Of this module.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __reduce__(self) -> str:
-        return self.name
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-#: In the place of a batch that nothing is left of, so that batches are still numbered as they were planned.
-LEFT_OUT = _InPlace("LEFT_OUT")
-#: In the place of a batch that another process works on.
-ELSEWHERE = _InPlace("ELSEWHERE")
-#: Whether this process works on the batch of a number; None where it works on all.
-Mine = Callable[[int], bool] | None
-
-
-def dealt(batches: Iterator[Any], start: int, mine: Mine) -> Iterator[Any]:
-    """Batches with `ELSEWHERE` in the place of those that other processes work on.
-
-    Args:
-        batches: All of them.
-        start: The number of the first one.
-        mine: Which numbers are this process's.
-
-    >>> list(dealt(iter("abc"), 0, lambda number: number != 1))
-    ['a', ELSEWHERE, 'c']
-    """
-    if mine is None:
-        return batches
-    return (batch if mine(number) else ELSEWHERE for number, batch in enumerate(batches, start))
-
-
-class _Task(NamedTuple):
-    """One batch to fetch: what a worker gets instead of a bare list of indices."""
-
-    epoch: int
-    number: int
-    seed: int
-    indices: Any
-
-
-class _Fetcher(Dataset[Any]):
-    """The user's dataset and collate function, run in the random state that belongs to the batch."""
-
-    def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any], *, batched: bool) -> None:
-        self.dataset, self.collate_fn, self.batched = dataset, collate_fn, batched
-        # Stacking a TensorDataset's rows one by one gives the same tensors as indexing them, seven times slower.
-        self.whole = collate_fn is default_collate and tensors_behind(dataset, []) is not None
-        self.takes_tensors = self.whole or bool(getattr(dataset, "takes_index_tensors", False))
-        # None: nobody has said so. What a dataset says of itself does not hold for somebody else's collate function.
-        known = getattr(dataset, "draws_random", None) if _is_of(dataset, collate_fn) else None
-        self.draws_random: bool | None = None if known is None else bool(known)
-        if self.whole:
-            self.draws_random = False
-        self.needs_no_worker = bool(getattr(dataset, "needs_no_worker", False))
-        #: The user's own objects, where `dataset` is a stand-in of dlkit's for them.
-        self.owners: tuple[Any, Any] = getattr(dataset, "owners", (getattr(dataset, "viewed", dataset), collate_fn))
-        self._generators: list[rng.Generator] | None = None
-        self._epoch: int | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A worker begins its epochs itself, and finds the generators again among its copies.
-        return self.__dict__ | {"_generators": None, "_epoch": None}
-
-    def __getitems__(self, task: _Task) -> Any:
-        """Fetch and collate one batch in a worker: torch's fetcher calls this with what the batch sampler gave."""
-        if task.indices is None:
-            return LEFT_OUT  # this worker has nothing to do for a turn
-        if self.draws_random is not False:
-            lending.start(task.seed)
-        return self.fetch(task)
-
-    def fetch(self, task: _Task) -> Any:
-        """Fetch and collate one batch; the global streams have been started from its seed."""
-        if task.epoch != self._epoch:
-            self._begin_epoch(task.epoch)
-        if self._generators:
-            rng.reseed(self._generators, task.seed)
-        try:
-            if self.whole and isinstance(task.indices, torch.Tensor):
-                data, rows = tensors_behind(self.dataset, task.indices) or (self.dataset, task.indices)
-                return _rows_of(data.tensors, rows)
-            return self.collate_fn(self._samples(task.indices))
-        except EmptyBatchError:
-            return LEFT_OUT
-        except Exception as error:
-            error.add_note(f"while fetching batch {task.number} of epoch {task.epoch}, samples {_shown(task.indices)}")
-            raise
-
-    def _begin_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-        if self._generators is None:
-            self._generators = rng.find_generators(*self.owners) if self.draws_random is not False else []
-        if callable(set_epoch := getattr(self.dataset, "set_epoch", None)):
-            set_epoch(epoch)
-
-    def _samples(self, indices: Any) -> Any:
-        if not self.takes_tensors and isinstance(indices, torch.Tensor):
-            indices = indices.tolist()
-        if not self.batched:
-            return self.dataset[indices[0]]
-        if (whole := getattr(self.dataset, "__getitems__", None)) is not None:
-            return whole(indices)
-        return [self.dataset[index] for index in indices]
+__all__ = ["DataLoader"]
 
 
 class _Tasks(Sampler[Any]):
     """The batch sampler of the inner loader: gives the tasks of whichever epoch was set last."""
 
     def __init__(self) -> None:
-        self.current: Iterator[_Task] = iter(())
+        self.current: Iterator[Task] = iter(())
 
-    def __iter__(self) -> Iterator[_Task]:
+    def __iter__(self) -> Iterator[Task]:
         return self.current
 
 
@@ -238,7 +121,7 @@ class DataLoader:
         batched = batch_size is not None or batch_sampler is not None
         self.collate_fn = collate_fn or _default_collate(view, batched=batched)
         self._settings = settings
-        self._fetcher = _Fetcher(view, self.collate_fn, batched=batched)
+        self._fetcher = Fetcher(view, self.collate_fn, batched=batched)
         self._lender = lending.Lender(self._fetcher.draws_random)
         self._tasks = _Tasks()
         self._told = False
@@ -421,21 +304,21 @@ class DataLoader:
             self._planned = (key, self.planner.plan(*key))
         return self._planned[1]
 
-    def _iterate_tasks(self, epoch: int, numbers: Sequence[int], plan: Plan, stream: int) -> Iterator[_Task]:
+    def _iterate_tasks(self, epoch: int, numbers: Sequence[int], plan: Plan, stream: int) -> Iterator[Task]:
         batches = index_batches(plan, numbers, tensors=self._fetcher.takes_tensors)
         for number, indices in zip(numbers, batches, strict=True):
             if not (indices.numel() if isinstance(indices, torch.Tensor) else indices):  # `len` of a tensor is slow
                 raise DataError(f"the plan of epoch {epoch} has a batch without any sample: batch {number}")
-            yield _Task(epoch, number, rng.derive(stream, number), indices)
+            yield Task(epoch, number, rng.derive(stream, number), indices)
 
-    def _fetch_here(self, tasks: Iterator[_Task]) -> Iterator[Any]:
+    def _fetch_here(self, tasks: Iterator[Task]) -> Iterator[Any]:
         pinned = self.pin_memory and torch.cuda.is_available()
         fetch = self._fetcher.fetch if self._fetcher.draws_random is False else self._fetch_as_a_worker_would
         for task in tasks:
             batch = fetch(task)
             yield pin(batch) if pinned else batch
 
-    def _fetch_as_a_worker_would(self, task: _Task) -> Any:
+    def _fetch_as_a_worker_would(self, task: Task) -> Any:
         """One thread, because a sum over many threads rounds differently, and with streams of its own."""
         threads = torch.get_num_threads()
         if threads == 1:
@@ -446,10 +329,10 @@ class DataLoader:
         finally:
             torch.set_num_threads(threads)
 
-    def _fetch_there(self, tasks: Iterator[_Task], plan: Plan, numbers: Sequence[int], stream: int) -> Iterator[Any]:
+    def _fetch_there(self, tasks: Iterator[Task], plan: Plan, numbers: Sequence[int], stream: int) -> Iterator[Any]:
         workers = self._settings["num_workers"]
         if workers > 1 and isinstance(plan, Owned):
-            handout = Handout(tasks, plan, numbers, workers, _Task(0, -1, 0, None))
+            handout = Handout(tasks, plan, numbers, workers, Task(0, -1, 0, None))
             self._tasks.current = iter(handout)
             batches = handout.in_order(iter(self._with_workers()))
         else:
@@ -469,33 +352,16 @@ class DataLoader:
 
     def _with_workers(self) -> TorchDataLoader[Any]:
         if self._inner is None:
-            settings = self._settings | {"worker_init_fn": _Introduction(self._settings.get("worker_init_fn"))}
+            settings = self._settings | {"worker_init_fn": Introduction(self._settings.get("worker_init_fn"))}
             self._inner = TorchDataLoader(
                 self._fetcher,
                 batch_sampler=self._tasks,
-                collate_fn=_as_it_is,
+                collate_fn=as_it_is,
                 pin_memory=self.pin_memory and torch.cuda.is_available(),
                 generator=torch.Generator(),  # else every epoch would draw a number from the global one
                 **{name: value for name, value in settings.items() if value is not None},
             )
         return self._inner
-
-
-class _Introduction:
-    """In the place of a `worker_init_fn`: `get_worker_info().dataset` is the user's dataset, also for what comes later.
-
-    Args:
-        then: The user's own, or None.
-    """
-
-    def __init__(self, then: Callable[[int], None] | None) -> None:
-        self.then = then
-
-    def __call__(self, worker: int) -> None:
-        info: Any = get_worker_info()
-        object.__setattr__(info, "dataset", info.dataset.owners[0])  # torch keeps the fetcher for itself elsewhere
-        if self.then is not None:
-            self.then(worker)
 
 
 def _passing_by(batches: Iterator[Any], numbers: Sequence[int], stream: int) -> Iterator[Any]:
@@ -505,31 +371,10 @@ def _passing_by(batches: Iterator[Any], numbers: Sequence[int], stream: int) -> 
         yield batch
 
 
-def _rows_of(tensors: tuple[torch.Tensor, ...], indices: torch.Tensor) -> list[torch.Tensor]:
-    """A batch of a `TensorDataset`; `index_select` is the faster one, but knows no places counted from the end."""
-    try:
-        return [tensor.index_select(0, indices) for tensor in tensors]
-    except (IndexError, RuntimeError):
-        return [tensor[indices] for tensor in tensors]
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _convert_one(sample: Any) -> Any:
-    return default_convert(sample)
-
-
-def _is_of(dataset: Any, collate_fn: Any) -> bool:
-    """Whether a collate function is the dataset's own, or torch's, which draws nothing."""
-    return collate_fn in (default_collate, _convert_one, getattr(dataset, "collate", None))
-
-
 def _default_collate(dataset: Any, *, batched: bool) -> Callable[[Any], Any]:
     if callable(own := getattr(dataset, "collate", None)) and batched:
         return own  # type: ignore[no-any-return]
-    return default_collate if batched else _convert_one
+    return default_collate if batched else convert_one
 
 
 def _planner(
@@ -543,8 +388,3 @@ def _planner(
         # A RandomSampler of nothing is an error in torch, whose message does not say that the dataset is empty.
         sampler = RandomSampler(dataset) if shuffle and len(dataset) else SequentialSampler(dataset)
     return planner_of(sampler, 1 if batch_size is None else batch_size, drop_last=drop_last)
-
-
-def _shown(indices: Any) -> str:
-    values = indices.tolist() if isinstance(indices, torch.Tensor) else list(indices)
-    return str(values) if len(values) <= 64 else f"{str(values[:64])[:-1]}, ... {len(values)} in all]"

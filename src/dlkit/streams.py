@@ -23,10 +23,10 @@ from torch.utils.data import IterableDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from dlkit import rng
+from dlkit._fetching import LEFT_OUT, Mine, dealt
 from dlkit._nested import same, tensors_in
 from dlkit.errors import ArgumentError, EmptyBatchError
 from dlkit.lending import Lender
-from dlkit.loader import LEFT_OUT, Mine, dealt
 
 __all__ = ["Stream"]
 

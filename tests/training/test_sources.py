@@ -13,9 +13,9 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler,
 
 import dlkit
 from dlkit import Trainer
+from dlkit._fetching import ELSEWHERE, LEFT_OUT
 from dlkit.callbacks import Callback, Checkpoint
 from dlkit.errors import ArgumentError, DataError
-from dlkit.loader import ELSEWHERE, LEFT_OUT
 from dlkit.training.sources import source_of
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlkit._fetching import ELSEWHERE, LEFT_OUT, Mine
 from dlkit._measures import Tally
 from dlkit._nested import map_leaves
-from dlkit.loader import ELSEWHERE, LEFT_OUT, Mine
 from dlkit.runs.state import Run
 from dlkit.training.batches import to_device
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from dlkit import rng
 from dlkit._calling import as_input, split
+from dlkit._fetching import LEFT_OUT, Mine
 from dlkit._layer_errors import locate
 from dlkit._modes import in_mode
 from dlkit._nested import map_leaves
 from dlkit.callbacks.guards import watch_evaluation
 from dlkit.distributed import joined
 from dlkit.errors import TrainingError
-from dlkit.loader import LEFT_OUT, Mine
 from dlkit.metrics import Metrics, Told
 from dlkit.runs.state import LossMeter, Run
 from dlkit.samplers import Shuffle

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dlkit import rng
+from dlkit._fetching import ELSEWHERE, LEFT_OUT
 from dlkit._layer_errors import locate
 from dlkit.callbacks.base import Callback, overrides
-from dlkit.loader import ELSEWHERE, LEFT_OUT
 from dlkit.runs.every import Every
 from dlkit.runs.history import Row
 from dlkit.runs.state import Run

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from dlkit import rng
 from dlkit._calling import call, rows_of, split
+from dlkit._fetching import LEFT_OUT, Mine, dealt
 from dlkit._modes import in_mode
 from dlkit._nested import map_leaves, tensors_in
 from dlkit._progress import Bar
 from dlkit.errors import ArgumentError, DataError, DlkitError
-from dlkit.loader import LEFT_OUT, DataLoader, Mine, dealt
+from dlkit.loader import DataLoader
 from dlkit.runs.state import Run
 from dlkit.storage.caches import make_room
 from dlkit.storage.files import folder_for, home, home_of

@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, IterableDataset
 
 from dlkit import rng
+from dlkit._fetching import ELSEWHERE, LEFT_OUT, Mine, dealt
 from dlkit.errors import ArgumentError, DataError
-from dlkit.loader import ELSEWHERE, LEFT_OUT, DataLoader, Mine, dealt
+from dlkit.loader import DataLoader
 from dlkit.streams import Stream
 
 __all__ = ["Source", "Wrapping", "source_of"]

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dlkit._fetching import ELSEWHERE, Mine
 from dlkit._version import __version__
 from dlkit.errors import ArgumentError, CheckpointError, TrainingError
-from dlkit.loader import ELSEWHERE, Mine
 from dlkit.runs.state import Run
 from dlkit.streams import Stream
 from dlkit.training.origin import Settings

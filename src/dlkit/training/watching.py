@@ -11,8 +11,9 @@ import torch
 from torch.utils.data import SequentialSampler, TensorDataset, default_collate
 
 from dlkit import rng
+from dlkit._fetching import Mine
 from dlkit._nested import same
-from dlkit.loader import DataLoader, Mine
+from dlkit.loader import DataLoader
 from dlkit.wrappers import parts_of, view_of
 
 __all__ = ["Fetched", "in_order"]

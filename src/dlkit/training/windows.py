@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dlkit.loader import Mine, dealt
+from dlkit._fetching import Mine, dealt
 from dlkit.training.sources import Source, Wrapping, nothing
 
 __all__ = ["Windows"]
