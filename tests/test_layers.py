@@ -56,7 +56,7 @@ datasets/tables/_index datasets/tables/lanes datasets/tables/_streaming datasets
 datasets/tables/dataset
 datasets/tables/__init__
 datasets/texts/packed datasets/texts/items datasets/texts/opening datasets/texts/rows
-datasets/texts/_encoding datasets/texts/dataset datasets/texts/__init__
+datasets/texts/_encoding datasets/texts/_fitting datasets/texts/dataset datasets/texts/__init__
 datasets/series datasets/__init__
 models/audio models/convnet models/text models/linear models/tabular models/ensemble models/trees models/blend
 models/encoder models/tfidf

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
 from os import PathLike
-from typing import Any, Literal, Self, TypedDict, Unpack, get_args
-
-from torch import Tensor
+from typing import Any, Literal, Self, Unpack
 
 from dlkit._html import escaped
 from dlkit._showing import Lines
 from dlkit.collate import PadCollate
 from dlkit.datasets.base import shown
-from dlkit.datasets.targets import TargetReader, Targets
+from dlkit.datasets.targets import Targets
 from dlkit.datasets.texts._encoding import Storage, pack
+from dlkit.datasets.texts._fitting import TextOptions, TextTask, fitted_spec, read_source, targets_of
 from dlkit.datasets.texts.items import ColumnName
-from dlkit.datasets.texts.opening import Format, TextReading
+from dlkit.datasets.texts.opening import Format
 from dlkit.datasets.texts.packed import PackedTextDataset
-from dlkit.datasets.texts.rows import TextRoles, TextRows, read_rows
+from dlkit.datasets.texts.rows import TextRows
 from dlkit.errors import ArgumentError
 from dlkit.reading.dates import moments
 from dlkit.reading.parsing import DEFAULT_MISSING
@@ -32,46 +30,10 @@ from dlkit.storage.identity import of_parts, of_tensor
 from dlkit.storage.strings import PackedStrings
 from dlkit.tokens._encoded import Encoder
 from dlkit.tokens.cleaning import Cleaning
-from dlkit.tokens.pretrained import PretrainedTokenizer, is_pretrained, train_bpe
-from dlkit.tokens.tokenizers import TOKENIZERS
-from dlkit.tokens.vocabulary import Vocabulary
 
 __all__ = ["TextDataset", "TextOptions"]
 
-TextTask = Literal["auto", "classification", "regression"]
-
 _SHOWN = 400  # characters of a text in a notebook or a report
-
-
-class TextOptions(TypedDict, total=False):
-    """The keyword arguments of `TextDataset` that `TextDataset.split` takes too."""
-
-    text: ColumnName | Sequence[ColumnName]
-    pair: ColumnName | Sequence[ColumnName] | None
-    target: Any
-    tokenizer: Any
-    cleaning: Cleaning | None
-    min_freq: int
-    max_size: int | None
-    add_start_end: bool
-    max_length: int | None
-    task: TextTask
-    classes: Mapping[str, int] | Sequence[str] | None
-    format: Format
-    header: bool | Sequence[str] | None
-    separator: str
-    quotes: bool | None
-    encoding: str
-    skip_rows: int
-    comment: str | None
-    sheet: str | int | None
-    pattern: str
-    missing: Sequence[str]
-    on_error: Literal["raise", "skip"]
-    max_errors: float
-    collate: PadCollate | None
-    cache: str | PathLike[str] | None
-    memory_bytes: int
 
 
 class TextDataset(PackedTextDataset):
@@ -187,8 +149,8 @@ class TextDataset(PackedTextDataset):
         options: Any = {name: value for name, value in locals().items() if name in TextOptions.__annotations__}
         if spec is not None:
             options |= {"classes": spec.classes, "task": "regression" if spec.classes is None else "classification"}
-        rows, meaning = _read(source, options)
-        self._build(rows, spec or _fit(rows, meaning, options), meaning, options)
+        rows, meaning = read_source(source, options)
+        self._build(rows, spec or fitted_spec(rows, meaning, options), meaning, options)
 
     @classmethod
     def split(
@@ -225,12 +187,12 @@ class TextDataset(PackedTextDataset):
         (15, 5, True)
         """
         check_known("TextDataset.split", options, TextOptions)
-        rows, meaning = _read(source, options, group, time)
+        rows, meaning = read_source(source, options, group, time)
         classes = meaning.classes if meaning is not None else ()
         parts = split_indices(
             len(rows),
             fractions,
-            stratify=_encoded(rows, meaning) if stratify and classes else None,
+            stratify=targets_of(rows, meaning) if stratify and classes else None,
             class_names=classes or None,
             group=None if rows.groups is None else rows.groups.codes,
             dedupe=content_keys(rows.texts[0] if len(rows.texts) == 1 else list(zip(*rows.texts, strict=True)))
@@ -240,7 +202,7 @@ class TextDataset(PackedTextDataset):
             seed=seed,
         )
         chosen = [rows.select(part) for part in parts]
-        spec = _fit(chosen[0], meaning, options)
+        spec = fitted_spec(chosen[0], meaning, options)
         return tuple(cls._of(part, spec, meaning, options) for part in chosen)
 
     @classmethod
@@ -256,7 +218,7 @@ class TextDataset(PackedTextDataset):
         super().__init__(
             packed.ids,
             packed.lengths,
-            _encoded(rows, meaning),
+            targets_of(rows, meaning),
             types=packed.types,
             pad_id=spec.encoder.pad_id,
             padding_side=spec.encoder.padding_side,
@@ -362,68 +324,3 @@ class TextDataset(PackedTextDataset):
             *([f"skipped: {len(self.skipped)} rows"] if self.skipped else []),
         ]
         return Lines.of(told[0], *(f"  {line}" for line in told[1:]))
-
-
-def _read(
-    source: Any, options: TextOptions, group: ColumnName | None = None, time: ColumnName | None = None
-) -> tuple[TextRows, Targets | None]:
-    """The rows that can be used, and what their targets are, which all rows together say."""
-    texts = [_columns("text", options.get("text", 0))]
-    if options.get("pair") is not None:
-        texts.append(_columns("pair", options["pair"]))
-    reading = TextReading.of(options)
-    task = options.get("task", "auto")
-    if task not in get_args(TextTask):
-        raise ArgumentError(f"task must be one of {', '.join(get_args(TextTask))}, not {task!r}")
-    reader = TargetReader(task=task, classes=options.get("classes"))
-    roles = TextRoles(texts=tuple(texts), target=options.get("target"), group=group, time=time)
-    rows = read_rows(source, roles, reading, reader, budget=options.get("memory_bytes", 1 << 30))
-    if rows.targets is None:
-        return rows, None
-    meaning = replace(reader, decimal=rows.decimal).find(rows.target_cells())
-    return rows.without(meaning.encode(rows.target_cells())[1], reading), meaning
-
-
-def _encoded(rows: TextRows, meaning: Targets | None) -> Tensor | None:
-    return None if meaning is None else meaning.encode(rows.target_cells())[0]
-
-
-def _columns(argument: str, given: Any) -> tuple[ColumnName, ...]:
-    columns = tuple(given) if isinstance(given, list | tuple) else (given,)
-    if not columns or not all(isinstance(column, int | str) for column in columns):
-        raise ArgumentError(f"{argument} must be a column, by name or number from 0, or several, not {given!r:.80}")
-    return columns
-
-
-def _fit(rows: TextRows, meaning: Targets | None, options: TextOptions) -> TextSpec:
-    """The spec of a dataset that is the training data."""
-    text, *pair = rows.columns or ((),)
-    return TextSpec(
-        encoder=_encoder(rows.texts, options),
-        max_length=options.get("max_length"),
-        classes=None if meaning is None else meaning.classes or None,
-        text=text,
-        pair=pair[0] if pair else (),
-    )
-
-
-def _encoder(texts: Sequence[PackedStrings], options: TextOptions) -> Encoder:
-    tokenizer, cleaning = options.get("tokenizer", "words"), options.get("cleaning")
-    if isinstance(tokenizer, Vocabulary | PretrainedTokenizer):
-        return tokenizer
-    if is_pretrained(tokenizer):
-        return PretrainedTokenizer(tokenizer, cleaning=cleaning)
-    fitting: dict[str, Any] = {
-        "min_freq": options.get("min_freq", 2),
-        "add_start_end": options.get("add_start_end", False),
-    }
-    everything = (text for each in texts for text in each)
-    if tokenizer == "bpe":
-        clean = cleaning or Cleaning()
-        trained = train_bpe(map(clean, everything), vocab_size=options.get("max_size") or 8000, **fitting)
-        return PretrainedTokenizer(trained, cleaning=clean)
-    if isinstance(tokenizer, str) and tokenizer not in TOKENIZERS:
-        raise ArgumentError(f"tokenizer must be one of {sorted([*TOKENIZERS, 'bpe'])} or an object, not {tokenizer!r}")
-    return Vocabulary.fit(
-        everything, tokenizer=tokenizer, cleaning=cleaning, max_size=options.get("max_size"), **fitting
-    )
