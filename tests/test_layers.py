@@ -58,8 +58,8 @@ datasets/tables/__init__
 datasets/texts/packed datasets/texts/items datasets/texts/opening datasets/texts/rows
 datasets/texts/_encoding datasets/texts/_fitting datasets/texts/dataset datasets/texts/__init__
 datasets/series datasets/__init__
-models/audio models/convnet models/text models/linear models/tabular models/ensemble models/trees models/blend
-models/encoder models/tfidf
+models/audio models/convnet models/mixed models/text models/linear models/tabular models/ensemble models/trees
+models/blend models/encoder models/tfidf
 models/__init__ _measures metrics
 transfer/_trace transfer/_adapters transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs
 transfer/backbones transfer/sounds transfer/models transfer/texts

@@ -11,6 +11,7 @@ from dlkit.models.blend import TabularBlend
 from dlkit.models.convnet import SmallConvNet
 from dlkit.models.encoder import PretrainedTextClassifier
 from dlkit.models.ensemble import TabularEnsemble
+from dlkit.models.mixed import MixedClassifier, MixedRegressor
 from dlkit.models.tabular import TabularMLP
 from dlkit.models.text import TextClassifier
 from dlkit.models.tfidf import TfidfLinear
@@ -18,6 +19,8 @@ from dlkit.models.trees import TabularTrees
 
 __all__ = [
     "AudioClassifier",
+    "MixedClassifier",
+    "MixedRegressor",
     "PretrainedTextClassifier",
     "SmallConvNet",
     "TabularBlend",

@@ -13,6 +13,8 @@ from dlkit._near import hint
 from dlkit._optional import install_line, require
 from dlkit.errors import ArgumentError
 from dlkit.models import (
+    MixedClassifier,
+    MixedRegressor,
     TabularBlend,
     TabularEnsemble,
     TabularMLP,
@@ -120,6 +122,23 @@ def _boosting_weights(data: Data, wish: Wish) -> dict[str, Any]:
     return {"class_weight": dict(enumerate(class_weights(data, wish.class_weights).tolist()))}
 
 
+def _mixed(data: Data, wish: Wish, **settings: Any) -> Choice:
+    del wish
+    spec = data.train.spec
+    make = MixedRegressor if data.task == "regression" else MixedClassifier
+    seen = [f"{len(spec.of_kind(kind))} {kind}" for kind in ("text", "image") if spec.of_kind(kind)]
+    return Choice(
+        arch="mixed",
+        model=make(spec),
+        lr=2e-3,
+        epochs=20,
+        batch_size=32,
+        patience=5,
+        why=[f"model: {make.__name__}, which looks at {' and '.join(seen) or 'no text and no image'} beside the rest"],
+        **settings,
+    )
+
+
 #: What `arch` may be.
 TABLE_MODELS: dict[str, Callable[..., Choice]] = {
     "ensemble": _ensemble,
@@ -142,12 +161,14 @@ def for_table(data: Data, wish: Wish) -> Choice:
         wish: What the caller has said.
     """
     refuse(wish, "weights", "freeze", "views", "image_size", why="this is for images, and the data is a table")
-    if wish.arch not in (None, *TABLE_MODELS):
-        raise ArgumentError(f"arch={wish.arch!r}: {hint(wish.arch, TABLE_MODELS, has='for tables there are')}")
+    models = {**TABLE_MODELS, "mixed": _mixed}
+    if wish.arch not in (None, *models):
+        raise ArgumentError(f"arch={wish.arch!r}: {hint(wish.arch, models, has='for tables there are')}")
     many, there = len(data.train) >= _BLENDED, find_spec("sklearn") is not None
     loss, metrics = judged_by(data.task)
-    arch = wish.arch or ("blend" if many and there else "ensemble")
-    choice = TABLE_MODELS[arch](data, wish, loss=loss, metrics=metrics)
-    if wish.arch is None and many and not there:
+    mixed = bool(data.train.spec.of_kind("text", "image"))
+    arch = wish.arch or ("mixed" if mixed else "blend" if many and there else "ensemble")
+    choice = models[arch](data, wish, loss=loss, metrics=metrics)
+    if wish.arch is None and many and not there and not mixed:
         choice.why.append(f"without trees, which often help a table of this size: {install_line('boosting')}")
     return choice

@@ -45,6 +45,7 @@ LETTERS = {
 }
 #: All data that is known by name.
 NAMES = {**LETTERS, **{name: sample.about for name, sample in SAMPLES.items()}}
+_MIXED_SIDE = 64  # pixels of images beside other columns
 _SUSPICIONS = 200_000  # rows up to which looking for columns that know too much takes a moment only
 
 
@@ -57,6 +58,7 @@ class DataOptions(ReadArguments, total=False):
     image: str | None
     audio: str | None
     label_separator: str | None
+    mixed: bool
     drop: Sequence[str]
     fractions: Sequence[float]
     tokenizer: str
@@ -139,7 +141,8 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
         **options: `target`: the column to predict. `text`: the column of the texts, by name or number, or several
             that are joined; `pair`: that of a second text for each (see `dlkit.datasets.TextDataset`). `image` or
             `audio`: the column that names files, seen from the table's folder; `label_separator`: what is between the
-            labels of one. `drop`: columns to leave out. `fractions`: the shares of training, validation and test
+            labels of one. `mixed`: take texts and images as columns beside the others, which naming both means, too.
+            `drop`: columns to leave out. `fractions`: the shares of training, validation and test
             (default 0.8, 0.1, 0.1), where nothing is laid out already; two shares make no test part. `tokenizer`: see
             `dlkit.datasets.TextDataset`; `strip_html` and `lower`: whether tags are taken out of texts and whether they
             become lower case, which prediction then does, too.
@@ -176,9 +179,20 @@ def understood(source: Any, options: Mapping[str, Any]) -> tuple[Kind, FileColum
     Raises:
         DlkitError: see `kind_of`.
     """
+    if is_mixed(options):
+        return kind_of(source), None
     kind = kind_of(source, text=options.get("text"))
     column = column_of_files(source, options) if kind == "table" else None
     return (kind, None) if column is None else (column.kind, column)
+
+
+def is_mixed(options: Mapping[str, Any]) -> bool:
+    """Whether texts and images of a table are columns beside the others.
+
+    Args:
+        options: Of `read_data`.
+    """
+    return bool(options.get("mixed")) or (options.get("text") is not None and options.get("image") is not None)
 
 
 def encoded_by(data: Data, spec: TextSpec) -> Data:
@@ -243,6 +257,7 @@ def _refuse_senseless(kind: Kind, options: DataOptions, column: FileColumn | Non
     else:
         fitting = {"table": {"target", "drop"}, "text": {"strip_html", "lower"}}.get(kind, set())
         more = {"table": set(ReadArguments.__annotations__), "text": set(TextOptions.__annotations__)}
+        fitting |= {"text", "image", "mixed"} if kind == "table" and is_mixed(options) else set()
         fitting |= more.get(kind, set())
     for name in options.keys() - {"fractions", "on_error"}:
         if options.get(name) not in (None, (), []) and name not in fitting:
@@ -374,6 +389,7 @@ def _table(source: Any, options: DataOptions, seed: int) -> Data:
             fractions=_fractions(options),
             seed=seed,
             **rows_of(options),
+            **(_beside(source, options, [str(name) for name in columns]) if is_mixed(options) else {}),
         )
     )
     train = parts["train"]
@@ -386,6 +402,23 @@ def _table(source: Any, options: DataOptions, seed: int) -> Data:
     return Data(
         kind="table", name=_name(source), source=place_of(source), how=how, options=dict(options), seed=seed, **parts
     )
+
+
+def _beside(source: Any, options: DataOptions, target: Sequence[str]) -> dict[str, Any]:
+    """The columns of texts and images that stand beside others: those that were said, else those that look like it."""
+    files, texts = options.get("image"), options.get("text")
+    if files is None:
+        found = column_of_files(source, options)
+        files = None if found is None or found.kind != "images" else found.name
+    if texts is None:
+        looked = CSVDataset(source, drop=(*options.get("drop", ()), *target), **rows_of(options)).spec
+        texts = [column.name for column in looked.of_kind("free text")]
+    listed = [texts] if isinstance(texts, str | int) else texts
+    return {
+        "text": [str(name) for name in listed],
+        "image": [] if files is None else [files],
+        "image_size": _MIXED_SIDE,
+    }
 
 
 def rows_of(options: DataOptions) -> dict[str, Any]:

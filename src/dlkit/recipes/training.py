@@ -121,8 +121,9 @@ def train(
     Args:
         data: What `read_data` gave, or what it takes.
         arch: Images: "small", or a name for `dlkit.transfer.create_model`. Tables: "ensemble", "boosting" (that of
-            scikit-learn, extra `boosting`), "blend" (both) or "mlp". Texts: "linear", "bag", "gru",
-            "transformer", or "hf/NAME", a pretrained encoder for `dlkit.transfer.create_text_model`. None: see above.
+            scikit-learn, extra `boosting`), "blend" (both), "mlp", or "mixed", which looks at texts and images beside
+            the rest. Texts: "linear", "bag", "gru", "transformer", or "hf/NAME", a pretrained encoder for
+            `dlkit.transfer.create_text_model`. None: see above.
         weights: For a backbone, a file of weights instead of the library's own.
         pretrained: Whether a backbone begins with pretrained weights. They are never left out silently: without a
             network this is an error that names the ways out.
@@ -163,6 +164,8 @@ def train(
     if isinstance(data, Data) and reading:
         raise ArgumentError(f"{', '.join(reading)}: say this to read_data; this data is read already")
     if not isinstance(data, Data):
+        if arch == "mixed":
+            reading["mixed"] = True
         data = read_data(data, seed=seed, **reading)
     wish = Wish(
         arch=arch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -23,9 +23,10 @@ from dlkit.errors import ArgumentError, DataError
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
 from dlkit.storage.files import atomic_write
 
-__all__ = ["TableSpec", "Target"]
+__all__ = ["TableSpec", "Target", "part_names"]
 
 _HEAD = ("column", "kind", "missing", "becomes", "why")
+_SMALL = 64  # pixels of an example
 _COARSE = 1e-4  # of the target's scale: a rounding that shows in no error of a model
 # Of a column or target: how it was found, not what it means.
 _FOUND = ("rows", "missing", "why")
@@ -110,6 +111,8 @@ class TableSpec(Spec):
         marks: What counted as missing.
         header: The names of all columns of data without a header row, the target included; new data is read so, too.
         decimal: "," where that was the decimal mark of the data; else "".
+        images: How images are prepared for evaluation, as the JSON of a `Preprocessing`; empty without images, and
+            where a transform of your own prepares them.
 
     >>> column = CategoryColumn(name="sex", kind="category", why="2 values", vocabulary=("male", "female"))
     >>> spec = TableSpec(columns=(column,))
@@ -132,6 +135,7 @@ class TableSpec(Spec):
     marks: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
     decimal: str = ""
+    images: str = ""
 
     def __getitem__(self, name: str) -> Column:
         for column in self.columns:
@@ -191,23 +195,31 @@ class TableSpec(Spec):
         return tuple(column.name for column in self.columns if column.used)
 
     def example(self, *, small: bool = False) -> Any:
-        """Numbers and codes of two rows; texts and images in a table have a length or size that it does not know.
+        """Numbers and codes of two rows; of texts the numbers of eight words, as models of `dlkit.models` take them.
 
         Args:
-            small: Makes no difference.
+            small: Smaller images, where they are large.
 
         Raises:
-            ArgumentError: there are such columns.
+            ArgumentError: there are images, and a transform of your own prepares them.
         """
-        if others := self.of_kind("text", "image"):
+        texts, pictures = ([column.name for column in self.of_kind(kind)] for kind in ("text", "image"))
+        if pictures and not self.images:
             raise ArgumentError(
-                f"a model of tables with the {others[0].kind} column {others[0].name!r} needs an example of its input: "
-                "dlkit.save(..., example=batch)"
+                f"a model of tables with the image column {pictures[0]!r}, which a transform of your own prepares, "
+                "needs an example of its input: dlkit.save(..., example=batch)"
             )
         numbers, codes = len(self.numeric_features), [column.num_codes for column in self.categories]
         parts = {"numeric": values([2, numbers], "float32", -2.0, 2.0)} if numbers else {}
         parts |= {"categorical": values([2, len(codes)], "int64", 0, min(codes))} if codes else {}
-        return parts if codes else parts["numeric"]
+        parts |= {name: values([2, 8], "int64", 0, 100) for name in part_names("text", texts)}
+        parts |= {name: self._example_image(small) for name in part_names("image", pictures)}
+        return parts if set(parts) != {"numeric"} else parts["numeric"]
+
+    def _example_image(self, small: bool) -> Any:
+        prepared = json.loads(self.images)
+        sides = [min(side, _SMALL) if small else side for side in prepared["size"]]
+        return values([2, len(prepared["mean"]), *sides], "float32", -2.0, 2.0)
 
     def compared(self) -> dict[str, Any]:
         """Target, names, columns and marks, without how they were found."""
@@ -311,3 +323,13 @@ def _check_scaling(where: str, center: float, scale: float, fill: float = 0.0) -
     _bounds.number(scale, f"scale of {where} of the table spec", _bounds.SCALE)
     _bounds.number(center, f"center of {where} of the table spec", _bounds.CENTER)
     _bounds.number(fill, f"fill of {where} of the table spec", _bounds.CENTER)
+
+
+def part_names(part: str, columns: Sequence[str]) -> list[str]:
+    """The names that columns of text or images have in a sample: `text` alone, `text_<column>` among several.
+
+    Args:
+        part: "text" or "image".
+        columns: The names of the columns.
+    """
+    return [part] if len(columns) == 1 else [f"{part}_{column}" for column in columns]

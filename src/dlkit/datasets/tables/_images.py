@@ -22,7 +22,7 @@ from dlkit.datasets.tables._problems import Problem
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Skipped, Strings, Table
 from dlkit.reading.policy import ReadOptions
-from dlkit.transforms import for_evaluation
+from dlkit.transforms import Preprocessing, for_evaluation
 
 __all__ = ["ImageCells", "Leniency", "missing_files"]
 
@@ -48,6 +48,22 @@ class ImageCells:
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 1:
             raise ArgumentError(f"image_size must be a number of pixels from 1 on, not {self.size!r}")
+
+    @property
+    def prepared(self) -> str:
+        """How images are prepared for evaluation, for the spec; empty with a transform of the user's own."""
+        transform = for_evaluation(self.size) if self.transform is None else self.transform
+        return transform.for_evaluation().to_json() if isinstance(transform, Preprocessing) else ""
+
+    def under(self, prepared: str) -> ImageCells:
+        """The same as a spec says, where the caller says nothing.
+
+        Raises:
+            ArgumentError: the spec holds no such thing.
+        """
+        if not prepared or self.transform is not None or self.size != ImageCells().size:
+            return self
+        return replace(self, transform=Preprocessing.from_json(prepared))
 
     def beside(self, table: Table) -> ImageCells:
         """The same with paths relative to a table's folder, unless the caller says otherwise."""

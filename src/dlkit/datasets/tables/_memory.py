@@ -15,9 +15,9 @@ from dlkit.datasets.tables._images import ImageCells
 from dlkit.errors import EmptyBatchError
 from dlkit.reading.cells import Array, Strings
 from dlkit.reading.frames import joined
-from dlkit.specs.table import TableSpec
+from dlkit.specs.table import TableSpec, part_names
 
-__all__ = ["Memory", "nothing_decoded", "part_names"]
+__all__ = ["Memory", "nothing_decoded"]
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,3 @@ def nothing_decoded(count: int, first: str) -> EmptyBatchError:
 
 def _strings(cells: Strings, chosen: Array) -> list[str]:
     return [cells.pool[code] if code >= 0 else "" for code in cells.codes[chosen].tolist()]
-
-
-def part_names(part: str, columns: Sequence[str]) -> list[str]:
-    """The names that columns of text or images have in a sample: `text` alone, `text_<column>` among several."""
-    return [part] if len(columns) == 1 else [f"{part}_{column}" for column in columns]

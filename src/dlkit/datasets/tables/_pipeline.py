@@ -90,7 +90,9 @@ class FittingPass(Pass):
         if target is not None and target.task == "regression" and self.settings.target.scale_target:
             target = scaled_by(target, [column.numbers() for column in self.targets])
         marks, header, decimal = tuple(self.marks), self.header, "," if self.decimal.sign == "," else ""
-        return TableSpec(columns=columns, target=target, marks=marks, header=header, decimal=decimal), skipped
+        images = self.settings.images.prepared if self.roles.image else ""
+        spec = TableSpec(columns=columns, target=target, marks=marks, header=header, decimal=decimal, images=images)
+        return spec, skipped
 
     def _column(self, name: str) -> Column:
         facts, roles = self.facts[name], self.roles

@@ -110,7 +110,7 @@ def under_spec(settings: TableSettings, spec: TableSpec) -> tuple[TableSettings,
         usual_decimal=spec.decimal,
         numeric=frozenset(numeric),
     )
-    return replace(settings, read=read), spec
+    return replace(settings, read=read, images=settings.images.under(spec.images)), spec
 
 
 def _check_nothing_said_twice(settings: TableSettings, spec: TableSpec) -> None:
