@@ -15,7 +15,7 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
 _version _cores _near _doors _showing _html errors _bounds _filekinds _textfiles _opening _optional _frames _progress
-storage/files storage/identity storage/arrays storage/strings storage/caches storage/__init__
+storage/files storage/identity storage/arrays storage/appended storage/strings storage/caches storage/__init__
 _documents _kinds specs/columns specs/table specs/series registry _torch_layers
 _modes _nested _calling
 _answers _arguments _shapes objective _layer_errors _encodings
@@ -39,7 +39,7 @@ datasets/base datasets/targets
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__
 datasets/files/decoder datasets/files/listing datasets/files/handover datasets/files/memory datasets/files/journal
-datasets/files/settings datasets/files/cachefile datasets/files/cache datasets/files/content
+datasets/files/settings datasets/files/cache datasets/files/content
 datasets/files/fetching datasets/files/dataset datasets/files/folders datasets/files/table
 datasets/files/inspecting datasets/files/__init__
 datasets/images/decoding datasets/images/settings datasets/images/targets datasets/images/fetching

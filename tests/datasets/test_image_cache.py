@@ -23,11 +23,11 @@ from disks import resize, small_disk
 from dlkit import transforms
 from dlkit.datasets import ImageFolder
 from dlkit.datasets.files import cache as imagecache
-from dlkit.datasets.files import cachefile
 from dlkit.datasets.files.cache import open_cache
 from dlkit.datasets.images.settings import ImageSettings
 from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader
+from dlkit.storage import appended
 
 # Fills the cache of a folder, one small batch after the other.
 FILL = """
@@ -150,7 +150,7 @@ def test_two_processes_fill_it_together(folder: Path, tmp_path: Path) -> None:
         assert run.communicate(timeout=60)[0].split()[-1] == "4"
         assert run.returncode == 0
     (index,) = (tmp_path / "cache").glob("*/index-*.bin")
-    entries = np.fromfile(index, cachefile.ENTRY)
+    entries = np.fromfile(index, appended.ENTRY)
     assert len(entries) == len({bytes(key) for key in entries["key"]}) == 40
     cached = ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")
     fresh = ImageFolder(folder, transform=transforms.for_training(16), cache="memory")
@@ -176,7 +176,7 @@ def test_a_kill_leaves_a_cache_that_is_good(folder: Path, tmp_path: Path, monkey
     assert same(epoch(ds), fresh)
     assert 0 < len(decoded.paths) < 40
     assert same(epoch(ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")), fresh)
-    assert os.path.getsize(index) == 40 * cachefile.ENTRY.itemsize
+    assert os.path.getsize(index) == 40 * appended.ENTRY.itemsize
 
 
 def test_damaged_pixels_are_noticed_and_written_anew(
@@ -189,7 +189,7 @@ def test_damaged_pixels_are_noticed_and_written_anew(
     data[len(data) // 2] ^= 1
     pixels.write_bytes(data)
     entries = bytearray(index.read_bytes())
-    entries[cachefile.ENTRY.itemsize + 20] ^= 1  # an offset
+    entries[appended.ENTRY.itemsize + 20] ^= 1  # an offset
     index.write_bytes(entries)
     assert same(epoch(ImageFolder(folder, transform=transforms.for_training(16), cache=tmp_path / "cache")), fresh)
     decoded = Counted(monkeypatch)
@@ -255,7 +255,7 @@ def test_a_disk_that_is_really_full_and_gets_room_again(
             assert "takes no more: the disk is full; what is kept stays of use" in str(said.pop().message)
             assert said == []
         (index,), (pixels,) = ((disk / "cache").glob(f"*/{name}-*.bin") for name in ("index", "arrays"))
-        entries = np.fromfile(index, cachefile.ENTRY)
+        entries = np.fromfile(index, appended.ENTRY)
         assert 0 < len(entries) < 40
         assert index.stat().st_size == entries.nbytes
         assert pixels.stat().st_size == entries["nbytes"].sum()
@@ -266,14 +266,14 @@ def test_a_disk_that_is_really_full_and_gets_room_again(
         assert len(decoded.paths) == 40 - len(entries), "what was kept was good"
         assert same(epoch(ImageFolder(folder, size=16, **place), workers=workers), fresh)
         assert len(decoded.paths) == 40 - len(entries)
-        assert len(np.fromfile(index, cachefile.ENTRY)) == 40
+        assert len(np.fromfile(index, appended.ENTRY)) == 40
 
 
 def test_a_disk_with_room_for_pixels_but_not_for_their_entry_is_left_as_it_was(tmp_path: Path) -> None:
     image = np.zeros((64, 64, 4), np.uint8)  # 16 KiB
     with small_disk(tmp_path / "disk", "16k") as disk:
         with pytest.raises(OSError, match="No space left"):
-            cachefile.append(disk / "pixels", disk / "index", [(b"k" * 16, 0, image)])
+            appended.append(disk / "pixels", disk / "index", [(b"k" * 16, 0, image)])
         assert [file.stat().st_size for file in disk.iterdir()] == [0, 0]
 
 
@@ -286,7 +286,7 @@ def test_the_words_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cachefile, "_write_all", full)
+    monkeypatch.setattr(appended, "_write_all", full)
     with pytest.warns(UserWarning, match="takes no more: the disk is full; what is kept stays of use"):
         cache.flush()
     assert cache.used == 0
@@ -360,7 +360,7 @@ def test_leftovers_of_changed_files_go_when_they_are_more_than_half(
     ds = ImageFolder(folder, size=16, cache=cache)
     (after,), (index,) = cache.glob("*/arrays-*.bin"), cache.glob("*/index-*.bin")
     assert after.stat().st_size < size / 2
-    assert index.stat().st_size == 40 * cachefile.ENTRY.itemsize
+    assert index.stat().st_size == 40 * appended.ENTRY.itemsize
     fresh = epoch(ds)
     assert decoded.paths == []
     assert same(fresh, epoch(ImageFolder(folder, size=16, cache="memory")))
@@ -379,7 +379,8 @@ def test_a_kill_while_leftovers_go_leaves_a_good_cache(
     script = """
 import os, sys
 from dlkit.datasets import ImageFolder
-from dlkit.datasets.files import cache, cachefile
+from dlkit.datasets.files import cache
+from dlkit.storage import appended
 cache._RECLAIM_FROM = 1000
 steps = int(sys.argv[3])
 class Dying:
@@ -392,7 +393,7 @@ class Dying:
         done = self.real.__exit__(*error)
         if steps == 1 and sys.argv[4] == "after": os.kill(os.getpid(), 9)
         return done
-real, cachefile.atomic_write = cachefile.atomic_write, Dying
+real, appended.atomic_write = appended.atomic_write, Dying
 ImageFolder(sys.argv[1], size=16, cache=sys.argv[2])
 """
     fresh = epoch(ImageFolder(folder, size=16, cache="memory"))

@@ -4,6 +4,7 @@
 `files`    files that are whole or not there, locks between processes, the folder `DLKIT_HOME`
 `identity` what tells one tensor, file or transform from another
 `arrays`   long arrays, in memory or in a mapped file
+`appended` arrays that are added one by one, good whenever a writer is killed
 `strings`  many strings as one block of bytes
 `caches`   what is kept: list, size, clear
 ========== ===================================================================================

@@ -5,9 +5,8 @@
 `settings`   what the caller can choose
 `listing`    a folder to a list of files and classes, kept for the next time
 `handover`   a worker's batches in shared memory that is used again
-`parallel`   the threads that work on one batch, and its memory
+`memory`     batch memory that is used again
 `journal`    what was unreadable, as all workers see it, and what is said of it
-`cachefile`  the two files of the cache, good whenever a writer is killed
 `cache`      decoded arrays in one packed file, for later epochs and runs
 `fetching`   rows to a batch: the threads at work on the above
 `content`    files of equal content, which a split keeps together

@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dlkit.datasets.files import cachefile
 from dlkit.errors import ArgumentError
+from dlkit.storage import appended
 from dlkit.storage.caches import make_room
 from dlkit.storage.files import FileLock, folder_for
 
@@ -115,8 +115,8 @@ class ArrayCache:
     def _start(self) -> None:
         """What each process has of its own."""
         self._pid, self._generation = os.getpid(), self._newest()
-        self._waiting: deque[cachefile.Item] = deque()
-        self._entries = np.empty(0, cachefile.ENTRY)
+        self._waiting: deque[appended.Item] = deque()
+        self._entries = np.empty(0, appended.ENTRY)
         self._by_key: dict[bytes, int] = {}
         self._sorted = np.empty(0, "<u8")
         self._damaged: set[int] = set()
@@ -149,7 +149,7 @@ class ArrayCache:
     @property
     def used(self) -> int:
         """How many bytes the arrays take."""
-        return cachefile.size_of(self._numbers)
+        return appended.size_of(self._numbers)
 
     def begin(self) -> None:
         """Learn what others have added; to be called before each batch, by one thread."""
@@ -157,7 +157,7 @@ class ArrayCache:
             self._start()
         if self._slots is None:
             self._slots = np.full(self.size, _UNKNOWN, np.int64)
-        count = cachefile.size_of(self._index) // cachefile.ENTRY.itemsize
+        count = appended.size_of(self._index) // appended.ENTRY.itemsize
         if count > len(self._entries):
             self._learn(count)
         elif count < len(self._entries):  # somebody emptied the folder
@@ -166,7 +166,7 @@ class ArrayCache:
 
     def _learn(self, count: int) -> None:
         known = len(self._entries)
-        new = np.fromfile(self._index, cachefile.ENTRY, count - known, offset=known * cachefile.ENTRY.itemsize)
+        new = np.fromfile(self._index, appended.ENTRY, count - known, offset=known * appended.ENTRY.itemsize)
         self._entries = np.concatenate([self._entries, new])
         self._checked = np.concatenate([self._checked, np.zeros(len(new), np.bool_)])
         if self._slots is not None:
@@ -213,17 +213,17 @@ class ArrayCache:
         entry = self._entries[slot]
         start, count = int(entry["offset"]), int(entry["nbytes"])
         if start + count > len(self._map):
-            self._map = cachefile.mapped(self._numbers)
+            self._map = appended.mapped(self._numbers)
         if start + count > len(self._map):
             self._damaged.add(slot)
             return None
         flat = self._map[start : start + count]
         if not self._checked[slot]:
-            if not cachefile.sound(entry, flat):
+            if not appended.sound(entry, flat):
                 self._damaged.add(slot)  # it is decoded and written anew, and the newest entry of a key counts
                 return None
             self._checked[slot] = True
-        return cachefile.array_of(entry, flat)
+        return appended.array_of(entry, flat)
 
     def key(self, path: Path, status: os.stat_result) -> bytes:
         """What an array is found by: its file's path, size and time stamp. (The rule is in the name of the files.)
@@ -243,7 +243,7 @@ class ArrayCache:
             key: From `key`.
             array: Of at most six dimensions; others are not kept.
         """
-        if not self.full and array.ndim <= cachefile.MOST_DIMENSIONS:
+        if not self.full and array.ndim <= appended.MOST_DIMENSIONS:
             self._waiting.append((key, zlib.crc32(os.fsencode(path)), array))
 
     def flush(self) -> None:
@@ -266,7 +266,7 @@ class ArrayCache:
         slot = self._find(key)
         return slot == _ABSENT or slot in self._damaged
 
-    def _append(self, items: list[cachefile.Item]) -> None:
+    def _append(self, items: list[appended.Item]) -> None:
         if not items:
             return
         need = sum(array.nbytes for _, _, array in items)
@@ -281,11 +281,11 @@ class ArrayCache:
                 "cache_side= helps)"
             )
             return
-        cachefile.append(self._numbers, self._index, items)
+        appended.append(self._numbers, self._index, items)
 
     def _reclaim(self) -> None:
         """Copy what is still of use to a new pair where most is not; safe to be killed at any moment."""
-        if cachefile.size_of(self._numbers) < _RECLAIM_FROM:
+        if appended.size_of(self._numbers) < _RECLAIM_FROM:
             return
         lock = FileLock(self._lock)
         if not lock.acquire(timeout=0):
@@ -294,11 +294,11 @@ class ArrayCache:
             self._start()
             self._remove_older()
             self.begin()
-            kept = cachefile.useful(self._entries, self.used)
+            kept = appended.useful(self._entries, self.used)
             length = int(kept["nbytes"].sum())
             if 2 * length < self.used and self.used - length >= _RECLAIM_FROM:
                 following = (self.folder / f"{kind}-{self._generation + 1}.bin" for kind in _KINDS)
-                cachefile.copy(kept, self._numbers, *following)
+                appended.copy(kept, self._numbers, *following)
                 self._start()
                 self._remove_older()
         finally:

@@ -227,7 +227,7 @@ class ColumnFacts:
         else:
             self._without += len(cells)
             if not self.example and self.raw:
-                there = cells.values[int(np.argmin(cells.missing()))]
+                there = cells.values[0 if cells.complete else int(np.argmin(cells.missing()))]
                 self.example = str(there).removesuffix(".000000").removesuffix("T00:00:00")
             self._texts.add(self.name, np.full(len(chosen), None))
 

@@ -79,7 +79,7 @@ class TargetFacts(ColumnFacts):
         """
         if not isinstance(cells, Numbers) or self._many:
             return
-        finite = cells.values[~cells.missing()]
+        finite = cells.values if cells.complete else cells.values[~cells.missing()]
         infinite = cells.values[np.isinf(cells.values)] if cells.values.dtype.kind == "f" else finite[:0]
         self._there += len(finite)
         few = wanted or few_integers(finite[:1000]) is not None

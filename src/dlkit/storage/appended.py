@@ -1,4 +1,4 @@
-"""The two files of a cache of arrays: their numbers one after the other, and an entry of 76 bytes for each.
+"""Arrays that are added one by one, found by a key: their numbers one after the other, and an entry of 76 bytes each.
 
 Every function leaves files behind that are good whenever the process is killed in it: numbers come before the entry
 that points to them, half an entry is cut off by the next writer, and a copy becomes valid by its index, last of all.
