@@ -3,9 +3,9 @@
 Two processes over gloo, one thread each, `accumulate` batches a step; in each round both contenders take their steps in
 turn in the same two processes. DDP adds gradients once a step (`no_sync` before), as one would write it by hand.
 Reported is the median over rounds of the median step, and of its ratio to DDP's in the same round; and one process with
-dlkit to one without, for what the fixed tree costs alone.
+dlkit to one without, for what the fixed tree costs alone. Two minutes and a half on two cores, most of it ResNet-18's.
 
-Usage: python bench/distributed.py [--rounds 5] [--steps 40] [--accumulate 4] [--models mlp cnn resnet18]
+Usage: python bench/distributed.py [--rounds 5] [--steps N] [--accumulate 4] [--models mlp cnn resnet18]
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ import torch
 from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+STEPS = {"mlp": 40, "cnn": 24, "resnet18": 8}  # of a contender in a round; the first quarter warms up
 
 
 def make(name: str) -> tuple[nn.Module, tuple[int, ...], int]:
@@ -108,7 +110,7 @@ def work(name: str, rounds: int, steps: int, accumulate: int) -> None:
     found = []
     for _ in range(rounds):
         took = [contender(name, steps, accumulate) for contender in (by_hand, with_dlkit)]
-        found.append([median(b - a for a, b in itertools.pairwise(times[4:])) for times in took])
+        found.append([median(b - a for a, b in itertools.pairwise(times[steps // 4 :])) for times in took])
     if several:
         gc.collect()  # what still holds the group would abort the process at its end
         dist.barrier()
@@ -131,7 +133,7 @@ def measured(name: str, size: int, rounds: int, steps: int, accumulate: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, help="of a contender in a round, for all models")
     parser.add_argument("--accumulate", type=int, default=4)
     parser.add_argument("--models", nargs="+", default=["mlp", "cnn", "resnet18"])
     parser.add_argument("--work", action="store_true")
@@ -140,14 +142,14 @@ def main() -> None:
         work(given.models[0], given.rounds, given.steps, given.accumulate)
         return
     print(f"torch {torch.__version__}, {os.cpu_count()} cores ({platform.machine()}), gloo, one thread a process")
-    print(f"{given.accumulate} batches a step, {given.rounds} rounds of {given.steps} steps\n")
+    print(f"{given.accumulate} batches a step, {given.rounds} rounds of {given.steps or STEPS} steps\n")
     print("| model (parameters) | DDP, 2 processes | dlkit, 2 | ratio | by hand, 1 process | dlkit, 1 | ratio |")
     print("|---|---|---|---|---|---|---|")
     for name in given.models:
         parameters = sum(p.numel() for p in make(name)[0].parameters())
         cells = []
         for size in (2, 1):
-            rows = measured(name, size, given.rounds, given.steps, given.accumulate)
+            rows = measured(name, size, given.rounds, given.steps or STEPS[name], given.accumulate)
             hand, own = (median(column) * 1e3 for column in zip(*rows, strict=True))
             cells.append(f"{hand:.2f} ms | {own:.2f} ms | {median(row[1] / row[0] for row in rows):.2f}")
         print(f"| {name} ({parameters / 1e6:.2f} M) | {' | '.join(cells)} |", flush=True)
