@@ -29,6 +29,7 @@ def table(tmp_path: Path) -> Path:
 WAYS = ["--skip-rows", 1, "--comment", "%", "--separator", ";", "--decimal", ",", "--encoding", "cp949"]
 
 
+@pytest.mark.filterwarnings("ignore:.* equal one that the model was trained on")
 def test_every_option_reaches_the_reader(dlkit: Run, table: Path, tmp_path: Path) -> None:
     named = ["--names", "weight,size,kind", "--columns", "weight,kind", "--missing", "", *WAYS]
     done = dlkit("inspect", table, *named, "--target", "kind", "--json")

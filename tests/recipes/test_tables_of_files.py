@@ -20,6 +20,9 @@ from dlkit.recipes import compare_backbones, evaluate_file, look_at, read_data, 
 soundfile = pytest.importorskip("soundfile")
 RATE = 8_000
 
+# Some tests evaluate on what was trained on, which is told.
+pytestmark = pytest.mark.filterwarnings("ignore:.* equal one that the model was trained on")
+
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:

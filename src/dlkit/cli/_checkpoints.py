@@ -35,7 +35,11 @@ def checkpoint(
       dlkit checkpoint runs/large --model model.safetensors
     """
     from dlkit.runs.consolidating import consolidate
+    from dlkit.storage.files import check_writable
 
+    for path in (out, weights, model):
+        if path is not None:
+            check_writable(path)
     read = consolidate(source, out, weights=weights, model=model)
     written = [str(path) for path in (out, weights, model) if path is not None]
     show(f"{read} is now {' and '.join(written)}", {"checkpoint": str(read), "written": written}, as_json=json)

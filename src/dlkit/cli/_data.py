@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from dlkit._showing import Lines
-from dlkit.cli._options import (
-    Audio,
-    DebugFlag,
-    Drop,
-    Image,
-    JsonFlag,
-    OnError,
-    Pair,
-    Source,
-    Target,
-    Text,
-    reading,
-    reads_tables,
-)
+from dlkit.cli._options import DATA, DebugFlag, JsonFlag, Source, takes
 from dlkit.cli._talking import guarded, show
 from dlkit.cli.projects import create
 
@@ -29,20 +17,8 @@ __all__ = ["download", "inspect", "new"]
 
 
 @guarded
-@reads_tables
-def inspect(
-    data: Source,
-    target: Target = None,
-    text: Text = None,
-    pair: Pair = None,
-    image: Image = None,
-    audio: Audio = None,
-    drop: Drop = None,
-    on_error: OnError = "raise",
-    rows: Any = None,
-    json: JsonFlag = False,
-    debug: DebugFlag = False,
-) -> None:
+@takes(options=DATA)
+def inspect(data: Source, options: Any = None, json: JsonFlag = False, debug: DebugFlag = False) -> None:
     """Say what is in DATA.
 
     Of images and sounds: classes, sizes or lengths, broken files, duplicates, leaks between the parts. Of a table:
@@ -56,7 +32,6 @@ def inspect(
     """
     from dlkit import recipes
 
-    options = reading(target, text, drop, on_error, pair=pair, rows=rows, image=image, audio=audio)
     found = recipes.look_at(data, **options)
     show(str(found), _document(found), as_json=json)
 
@@ -116,5 +91,7 @@ def new(
     """
     files = create(folder, task)
     listed = (f"  {file.relative_to(folder)}" for file in files)
-    text = Lines.of(f"{folder}:", *listed, f"next: cd {folder}; python train.py; pytest; and read README.md")
+    text = Lines.of(
+        f"{folder}:", *listed, f"next: cd {shlex.quote(str(folder))}; python train.py; pytest; and read README.md"
+    )
     show(text, {"folder": folder, "files": files}, as_json=json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,31 +15,18 @@ import typer
 
 from dlkit._showing import Lines
 from dlkit.cli._lines import FIRST, Written, check_out, show_first, write_lines
-from dlkit.cli._options import (
-    Audio,
-    DebugFlag,
-    Device,
-    Image,
-    JsonFlag,
-    LabelSeparator,
-    Model,
-    OnError,
-    Pair,
-    Target,
-    Text,
-    columns_of_texts,
-    reading,
-    reads_tables,
-)
+from dlkit.cli._options import DATA, READING, DebugFlag, Device, JsonFlag, Model, OnError, takes
 from dlkit.cli._talking import guarded, show, tell
 
 __all__ = ["evaluate", "export", "info", "predict"]
 
+# What decides on training data alone.
+_FITTED = ("drop", "task", "tokenizer", "strip_html", "lower", "fractions")
 _ENDINGS = {"onnx": ".onnx", "torch.export": ".pt2", "state_dict": ".pth"}
 
 
 @guarded
-@reads_tables
+@takes(options=("text", "pair", "image", "audio", *READING))
 def predict(
     model: Model,
     inputs: Annotated[
@@ -51,10 +39,7 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write to this file: CSV, or JSON lines if it ends in .jsonl.")
     ] = None,
-    text: Text = None,
-    pair: Pair = None,
-    image: Annotated[str | None, typer.Option(help="Column of image files, if not the one trained on.")] = None,
-    audio: Annotated[str | None, typer.Option(help="Column of sound files, if not the one trained on.")] = None,
+    options: Any = None,
     id: Annotated[  # noqa: A002
         list[str] | None,
         typer.Option(metavar="COLUMN", help="Column that names each line, instead of its number; again for several."),
@@ -67,7 +52,6 @@ def predict(
     batch_size: Annotated[int, typer.Option(help="Inputs at a time.", min=1)] = 64,
     on_error: OnError = "raise",
     device: Device = "cpu",
-    rows: Any = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -91,10 +75,8 @@ def predict(
 
     check_out(out, [model, *(inputs or ()), *(file or ())])
     predictor = dlkit.load(model, device=device)
-    options: dict[str, Any] = rows | columns_of_texts(text, pair)
-    said = {"image": image, "audio": audio, "keep": True if keep else id}
-    options |= {name: value for name, value in said.items() if value}
-    asked = _asked(predictor.kind, inputs or [], file or [], bool(text or pair))
+    options |= {"keep": True if keep else id} if keep or id else {}
+    asked = _asked(predictor.kind, inputs or [], file or [], bool(options.keys() & {"text", "pair"}))
     screen = sys.stdout.isatty() and not json
     ask = functools.partial(
         predictor.predict_batches,
@@ -133,9 +115,11 @@ def _asked(kind: str, inputs: list[str], files: list[str], columns: bool) -> Any
         both = "give texts or --file FILE, not both" if inputs else "give at least one INPUT, or --file FILE"
         raise typer.BadParameter(both)
     if inputs and columns:
-        raise typer.BadParameter(f"--text names a column of a file, and a file of texts is named by --file {inputs[0]}")
+        raise typer.BadParameter(
+            f"--text names a column of a file, and a file of texts is named by --file {shlex.quote(inputs[0])}"
+        )
     if inputs and Path(inputs[0][:255]).is_file():
-        tell(f"note: {inputs[0]!r} is taken as a text; --file {inputs[0]} reads the file of that name")
+        tell(f"note: {inputs[0]!r} is taken as a text; --file {shlex.quote(inputs[0])} reads the file of that name")
     return inputs or files_named(files[0] if len(files) == 1 else files)
 
 
@@ -159,24 +143,17 @@ def _named(kind: str, asked: Any, ask: Callable[[Any], Iterator[Any]], *, by_id:
 
 
 @guarded
-@reads_tables
+@takes(options=tuple(name for name in DATA if name not in _FITTED))
 def evaluate(
     model: Model,
     data: Annotated[
         str | None, typer.Argument(metavar="[DATA]", help="If it is not what the run of MODEL has held out.")
     ] = None,
-    target: Target = None,
-    text: Text = None,
-    pair: Pair = None,
-    image: Image = None,
-    audio: Audio = None,
-    label_separator: LabelSeparator = None,
+    options: Any = None,
     part: Annotated[
         str | None, typer.Option(help="train, val or test: what the run has cut off, or a folder of DATA.")
     ] = None,
-    on_error: OnError = "raise",
     device: Device = "cpu",
-    rows: Any = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -196,8 +173,6 @@ def evaluate(
     """
     from dlkit import recipes
 
-    files: dict[str, Any] = {"image": image, "audio": audio, "label_separator": label_separator}
-    options = reading(target, text, None, on_error, rows=rows, **files)
     measured = recipes.evaluate_file(model, data, part=part, device=device, **options)
     show(", ".join(f"{name} {value:.4g}" for name, value in measured.items()), measured, as_json=json)
 
@@ -267,9 +242,12 @@ def export(
       dlkit export model.safetensors --to state_dict --out weights.pth
     """
     import dlkit
+    from dlkit.artifact.header import model_file
+    from dlkit.storage.files import check_writable
 
+    path = out or model_file(model).with_suffix(_ENDINGS[to])
+    check_writable(path)
     predictor = dlkit.load(model)
-    path = out or Path(predictor.info["file"]).with_suffix(_ENDINGS[to])
     written = dlkit.save(
         predictor.model,
         path,

@@ -1,164 +1,225 @@
-"""The options that several commands share, and what they become."""
+"""One table of options, from which commands take theirs, and what was said becomes arguments of `dlkit.recipes`.
+
+A command names the options it takes (`@takes(options=DATA, settings=TRAINING)`) and gets what was said as dictionaries
+with the names that the functions of `dlkit.recipes` give to the same things.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 __all__ = [
-    "Audio",
+    "DATA",
+    "READING",
+    "TRAINING",
     "DebugFlag",
     "Device",
-    "Drop",
-    "Image",
     "JsonFlag",
-    "LabelSeparator",
     "Model",
     "OnError",
-    "Pair",
-    "Seed",
     "Source",
-    "Target",
-    "Text",
-    "Workers",
-    "columns_of_texts",
-    "reading",
-    "reads_tables",
+    "takes",
 ]
 
 Source = Annotated[str, typer.Argument(metavar="DATA", help="A folder, a table, or a name such as notmnist.")]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or the folder of the run that wrote it.")]
-Target = Annotated[list[str] | None, typer.Option(help="Column to predict; give it again for several.")]
-Text = Annotated[
-    list[str] | None,
-    typer.Option(help="Column of the texts, by name or number from 0; again for several, joined to one."),
-]
-Pair = Annotated[list[str] | None, typer.Option(help="Column of a second text for each; again for several.")]
-Image = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of a table that names image files.")]
-Audio = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of a table that names sound files.")]
-LabelSeparator = Annotated[
-    str | None, typer.Option(metavar="TEXT", help='Between the labels of one file in a table, such as "|".')
-]
-Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; give it again for several.")]
 OnError = Annotated[Literal["raise", "skip"], typer.Option(help="What to do about rows and files that are broken.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Workers = Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
 DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+def _device(said: str) -> str:
+    """A device as torch names it; courses say the number of a GPU, and -1 for none."""
+    if said.isdecimal():
+        return f"cuda:{said}"
+    return "cpu" if said == "-1" else said
+
+
+Device = Annotated[
+    str,
+    typer.Option("--device", "--gpu", callback=_device, help="auto, cpu, cuda or mps; or the number of a GPU."),
+]
+_Names = list[str] | None
+_Text = str | None
+_Count = int | None
+
+# Which columns are what.
+_COLUMNS = {
+    "target": Annotated[_Names, typer.Option(help="Column to predict; give it again for several.")],
+    "text": Annotated[
+        _Names, typer.Option(help="Column of the texts, by name or number from 0; again for several, joined to one.")
+    ],
+    "pair": Annotated[_Names, typer.Option(help="Column of a second text for each; again for several.")],
+    "image": Annotated[_Text, typer.Option(metavar="COLUMN", help="Column of a table that names image files.")],
+    "audio": Annotated[_Text, typer.Option(metavar="COLUMN", help="Column of a table that names sound files.")],
+    "mixed": Annotated[
+        bool, typer.Option("--mixed", help="Texts and images of a table are columns beside the others.")
+    ],
+    "drop": Annotated[_Names, typer.Option(help="Column to leave out; give it again for several.")],
+}
+# What a target means; how texts are read; how data is cut.
+_MEANING = {
+    "task": Annotated[
+        Literal["classification", "binary", "regression", "multilabel"] | None,
+        typer.Option(help="What the target means, if not what its values look like."),
+    ],
+    "label_separator": Annotated[
+        _Text, typer.Option(metavar="TEXT", help='Between several labels in one cell of the target, such as "|".')
+    ],
+    "tokenizer": Annotated[
+        _Text,
+        typer.Option(
+            help="Of texts: words, words-and-pairs, whitespace, characters, jamo, ngrams, runs, bytes or bpe."
+        ),
+    ],
+    "strip_html": Annotated[bool, typer.Option("--strip-html", help="Take tags and entities out of texts.")],
+    "lower": Annotated[bool, typer.Option("--lower", help="Texts in lower case.")],
+    "fractions": Annotated[_Text, typer.Option(help="Shares to train, watch and judge: 0.8,0.1,0.1.")],
+    "on_error": OnError,
+}
 # How a file of rows is read; the names are those of `dlkit.reading.policy.ReadArguments`, and `names` is for `header`.
 _READING = {
-    "columns": Annotated[str | None, typer.Option(help="Columns to read, by name or number from 0: age,sex,y.")],
-    "skip_rows": Annotated[int | None, typer.Option(help="Lines above the table to pass over.", min=0)],
-    "comment": Annotated[str | None, typer.Option(help='What lines of remarks begin with, such as "#".')],
+    "columns": Annotated[_Text, typer.Option(help="Columns to read, by name or number from 0: age,sex,y.")],
+    "skip_rows": Annotated[_Count, typer.Option(help="Lines above the table to pass over.", min=0)],
+    "comment": Annotated[_Text, typer.Option(help='What lines of remarks begin with, such as "#".')],
     "header": Annotated[
         bool | None, typer.Option("--header/--no-header", help="Whether the first row names the columns.")
     ],
-    "names": Annotated[str | None, typer.Option(help="The columns' names where no row has them: age,sex,y.")],
-    "decimal": Annotated[str | None, typer.Option(help='The decimal mark, "." or ",".')],
-    "thousands": Annotated[str | None, typer.Option(help="What groups digits: , . ' or a blank.")],
-    "encoding": Annotated[str | None, typer.Option(help="Of the text, such as cp949.")],
-    "separator": Annotated[str | None, typer.Option(help="Between cells; tab for a tab.")],
+    "names": Annotated[_Text, typer.Option(help="The columns' names where no row has them: age,sex,y.")],
+    "decimal": Annotated[_Text, typer.Option(help='The decimal mark, "." or ",".')],
+    "thousands": Annotated[_Text, typer.Option(help="What groups digits: , . ' or a blank.")],
+    "encoding": Annotated[_Text, typer.Option(help="Of the text, such as cp949.")],
+    "separator": Annotated[_Text, typer.Option(help="Between cells; tab for a tab.")],
     "missing": Annotated[
-        list[str] | None, typer.Option(help='A cell that means "nothing here"; again for several, "" for none.')
+        _Names, typer.Option(help='A cell that means "nothing here"; again for several, "" for none.')
     ],
-    "sheet": Annotated[str | None, typer.Option(help="Of an Excel file, by name or number from 0.")],
+    "sheet": Annotated[_Text, typer.Option(help="Of an Excel file, by name or number from 0.")],
 }
+# What `dlkit.recipes.train` takes.
+_TRAINING = {
+    "arch": Annotated[
+        _Text,
+        typer.Option(
+            help="Images, sounds: small, torchvision/NAME, timm/NAME; texts: linear, bag, gru, transformer, hf/NAME; "
+            "tables: ensemble, boosting, mlp."
+        ),
+    ],
+    "weights": Annotated[Path | None, typer.Option(metavar="FILE", help="Weights for the backbone.")],
+    "pretrained": Annotated[bool, typer.Option(help="Begin with pretrained weights.")],
+    "freeze": Annotated[
+        bool | None,
+        typer.Option("--freeze/--no-freeze", help="Only the head learns; usual with pretrained weights."),
+    ],
+    "views": Annotated[_Count, typer.Option(help="Random views of each image, kept as features.", min=1)],
+    "epochs": Annotated[_Count, typer.Option(help="In all; ends before, when nothing improves.", min=1)],
+    "batch_size": Annotated[_Count, typer.Option(help="Samples per step.", min=1)],
+    "accumulate": Annotated[
+        _Count,
+        typer.Option(help="Batches that processes share in a step; as many as processes if not given.", min=1),
+    ],
+    "lr": Annotated[_Text, typer.Option(metavar="RATE", help="Learning rate; find looks for one first.")],
+    "patience": Annotated[_Count, typer.Option(help="Epochs without improvement to wait.", min=1)],
+    "image_size": Annotated[_Count, typer.Option(help="Side of the images in pixels.", min=8)],
+    "class_weights": Annotated[
+        _Text, typer.Option(metavar="WEIGHTS", help="balanced: rare classes count as much; or no=1,yes=20.")
+    ],
+    "sample_rate": Annotated[_Count, typer.Option(metavar="HERTZ", help="Of sounds, which are resampled.")],
+    "seconds": Annotated[float | None, typer.Option(help="Of sounds; longer ones are cut.")],
+    "precision": Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="In which most is computed.")],
+    "log": Annotated[
+        _Names,
+        typer.Option(
+            metavar="[tensorboard|mlflow|wandb]", help="Where figures go, besides history.csv; again for several."
+        ),
+    ],
+    "out": Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/<name of the data>.")],
+    "resume": Annotated[bool, typer.Option(help="Go on with what is in the folder; else it is moved aside.")],
+    "seed": Annotated[int, typer.Option(help="Of everything random.")],
+    "device": Device,
+    "num_workers": Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)],
+}
+_TABLE: dict[str, Any] = {**_COLUMNS, **_MEANING, **_TRAINING, **_READING}
+_DEFAULTS = {
+    "mixed": False,
+    "strip_html": False,
+    "lower": False,
+    "on_error": "raise",
+    "pretrained": True,
+    "precision": "fp32",
+    "resume": True,
+    "seed": 0,
+    "device": "auto",
+    "num_workers": 0,
+}
+READING = tuple(_READING)
+#: What `dlkit.recipes.read_data` takes.
+DATA = (*_COLUMNS, *_MEANING, *READING)
+#: What `dlkit.recipes.train` takes beside the data.
+TRAINING = tuple(_TRAINING)
 
 
-def reads_tables(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of how a file of rows is read.
+def takes(**groups: Sequence[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command options of the table.
 
     Args:
-        command: Gets what was said as keyword arguments of `dlkit.datasets.CSVDataset`, in its parameter `rows`.
+        **groups: Names of options for a parameter of the command, which gets a dictionary of what was said: as
+            `options` without what was not said, else with the usual values.
     """
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "rows"]
-    options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in _READING.items()
-    ]
 
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        said = {name: kwargs.pop(name, None) for name in _READING}
-        command(*args, rows=_rows({name: value for name, value in said.items() if value not in (None, [])}), **kwargs)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for parameter in signature.parameters.values() if parameter.name not in groups]
+        added = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS.get(name), annotation=_TABLE[name]
+            )
+            for names in groups.values()
+            for name in names
+        ]
 
-    together = sorted([*own, *options], key=lambda parameter: parameter.kind)
-    run.__signature__ = signature.replace(parameters=together)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in together}
-    return run
+        @functools.wraps(command)
+        def run(*args: Any, **kwargs: Any) -> None:
+            given = {group: {name: kwargs.pop(name) for name in names} for group, names in groups.items()}
+            command(*args, **{group: _meant(said) for group, said in given.items()}, **kwargs)
 
+        ordered = sorted([*own, *added], key=lambda parameter: (parameter.kind, parameter.name in ("json", "debug")))
+        run.__signature__ = signature.replace(parameters=ordered)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in ordered}
+        return run
 
-def _rows(said: dict[str, Any]) -> dict[str, Any]:
-    if "names" in said:
-        if said.get("header") is not None:
-            raise typer.BadParameter("--names says that no row has them: leave out --header and --no-header")
-        said["header"] = said.pop("names").split(",")
-    if "columns" in said:
-        said["columns"] = said["columns"].split(",")
-    if said.get("separator") in ("tab", "\\t"):
-        said["separator"] = "\t"
-    if "missing" in said:
-        said["missing"] = [mark for mark in said["missing"] if mark]
-    return said
+    return decorate
 
 
-def reading(
-    target: list[str] | None,
-    text: list[str] | None,
-    drop: list[str] | None,
-    on_error: str,
-    *,
-    pair: list[str] | None = None,
-    fractions: str | None = None,
-    rows: dict[str, Any] | None = None,
-    **more: Any,
-) -> dict[str, Any]:
-    """The options of `dlkit.recipes.read_data`; where texts are meant, a column that is all digits is a number.
-
-    Args:
-        target: Of `--target`.
-        text: Of `--text`.
-        drop: Of `--drop`.
-        on_error: Of `--on-error`.
-        pair: Of `--pair`.
-        fractions: Of `--fractions`.
-        rows: What `reads_tables` found.
-        **more: Other options of `read_data`; those that were not given are None or False.
-    """
-    found: dict[str, Any] = {"on_error": on_error, **(rows or {}), **columns_of_texts(text, pair)}
-    found |= {name: value for name, value in more.items() if value}
-    if target:
-        first = _column(target[0]) if text else target[0]
-        found["target"] = first if len(target) == 1 else list(target)
-    if drop:
-        found["drop"] = list(drop)
-    if fractions is not None:
-        found["fractions"] = _shares(fractions)
+def _meant(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said as arguments; what was not said is left out, for the function to choose."""
+    found = {name: value for name, value in said.items() if value is not None and value != []}
+    found = {name: value for name, value in found.items() if value is not False or name in _FLAGS}
+    if "names" in found and "header" in found:
+        raise typer.BadParameter("--names says that no row has them: leave out --header and --no-header")
+    numbered = bool(found.get("text"))  # of texts a column that is all digits is a number
+    for name, value in list(found.items()):
+        if name in ("text", "pair") or (name == "target" and numbered):
+            found[name] = _one_or_several([_column(each) for each in value])
+        elif name == "target":
+            found[name] = _one_or_several(value)
+        elif name in _MEANT:
+            found[name] = _MEANT[name](value)
+    if "names" in found:
+        found["header"] = found.pop("names")
     return found
 
 
-def columns_of_texts(text: list[str] | None, pair: list[str] | None) -> dict[str, Any]:
-    """The columns of the texts, and of the second texts of pairs, as arguments.
+_FLAGS = ("header", "freeze", "pretrained", "resume")  # of which False is said, too
 
-    Args:
-        text: Of `--text`.
-        pair: Of `--pair`.
-    """
-    said = {"text": text, "pair": pair}
-    return {
-        name: _column(given[0]) if len(given) == 1 else [_column(each) for each in given]
-        for name, given in said.items()
-        if given
-    }
+
+def _one_or_several(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
 
 
 def _column(name: str) -> str | int:
@@ -171,3 +232,31 @@ def _shares(text: str) -> tuple[float, ...]:
         return tuple(float(share) for share in text.split(","))
     except ValueError:
         raise typer.BadParameter(f"--fractions: {text!r} are no shares such as 0.8,0.1,0.1") from None
+
+
+def _weights(given: str) -> Any:
+    if "=" not in given:
+        return given
+    try:
+        named = [each.rpartition("=") for each in given.split(",")]
+        return {name: float(weight) for name, _, weight in named}
+    except ValueError as error:
+        raise typer.BadParameter(f"--class-weights: {given!r} are no weights; they look like no=1,yes=20") from error
+
+
+def _rate(given: str) -> Any:
+    try:
+        return given if given == "find" else float(given)
+    except ValueError:
+        raise typer.BadParameter(f"--lr: {given!r} is not a learning rate such as 0.001, nor find") from None
+
+
+_MEANT: dict[str, Callable[[Any], Any]] = {
+    "columns": lambda text: text.split(","),
+    "names": lambda text: text.split(","),
+    "missing": lambda marks: [mark for mark in marks if mark],
+    "separator": lambda text: "\t" if text in ("tab", "\\t") else text,
+    "fractions": _shares,
+    "class_weights": _weights,
+    "lr": _rate,
+}

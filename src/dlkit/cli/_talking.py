@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import json
 import math
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, get_args
 
 import typer
+from typer.models import OptionInfo
 
 from dlkit._showing import Lines, escaped_json, safe, without_secrets
 from dlkit.errors import DlkitError
@@ -77,6 +80,8 @@ def guarded(command: Callable[_P, None]) -> Callable[_P, None]:
         command: With parameters `debug` and `json`, of which the latter may be missing.
     """
 
+    _learn(command)
+
     @functools.wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
@@ -109,30 +114,38 @@ def _told(error: Exception, *, as_json: bool) -> str:
     )
 
 
-# Messages name the arguments of functions; on the command line those are options.
-_OPTIONS = (
-    "accumulate|arch|batch_size|columns|comment|decimal|device|drop|encoding|epochs|fractions|freeze|header|image|"
-    "image_size|lower|lr|missing|num_workers|on_error|out|pair|part|patience|pretrained|sample_rate|seconds|seed|separator|"
-    "sheet|skip_rows|strip_html|target|text|"
-    "thousands|tokenizer|views|weights"
-)
-_NAMED = re.compile(rf"(?<![\w.(])({_OPTIONS})=('[^']*'|\[[^\]]*\]|[\w./-]+)?")
+# Messages name the arguments of functions, which on the command line are options: for each that a command has its name
+# there, and how False is said of it.
+_OPTIONS: dict[str, tuple[str, str]] = {}
+
+
+def _learn(command: Callable[..., None]) -> None:
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        kind, *infos = get_args(parameter.annotation) or [None]
+        for info in (each for each in infos if isinstance(each, OptionInfo)):
+            # In an annotation the first name of an option lies where its usual value would.
+            said = [each for each in (info.default, *(info.param_decls or ())) if isinstance(each, str)]
+            option = f"--{parameter.name.replace('_', '-')}"
+            two_ways = bool in (kind, *get_args(kind)) and all("/" in each for each in said)
+            _OPTIONS.setdefault(parameter.name, (option, f"--no-{option[2:]}" if two_ways else ""))
 
 
 def _in_shell_words(message: str) -> str:
     """The message with options in the place of keyword arguments: on_error='skip' becomes --on-error skip."""
 
     def option(found: re.Match[str]) -> str:
-        name, value = found[1].replace("_", "-"), (found[2] or "").strip("'")
-        if (name, value) == ("missing", "[]"):
+        value = (found[2] or "").strip("'")
+        yes, no = _OPTIONS[found[1]]
+        if (found[1], value) == ("missing", "[]"):
             return '--missing ""'
-        if (name, value) == ("header", "[...]"):
+        if (found[1], value) == ("header", "[...]"):
             return "--names ..."
-        if name in ("freeze", "header", "lower", "pretrained", "strip-html") and value in ("True", "False"):
-            return f"--{name}" if value == "True" else f"--no-{name}"
-        return f"--{name} {value}".rstrip()
+        if value == "True" or (value == "False" and no):
+            return yes if value == "True" else no
+        return f"{yes} {shlex.quote(value) if ' ' in value and value[0] != '[' else value}".rstrip()
 
-    return re.sub(r"\bresume=False\b", "--no-resume", _NAMED.sub(option, message))
+    named = rf"(?<![\w.(])({'|'.join(_OPTIONS)})=('[^']*'|\[[^\]]*\]|[\w./-]+)?"
+    return re.sub(named, option, message)
 
 
 @contextlib.contextmanager

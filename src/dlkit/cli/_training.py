@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,24 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dlkit._showing import Lines
-from dlkit.cli._options import (
-    Audio,
-    DebugFlag,
-    Device,
-    Drop,
-    Image,
-    JsonFlag,
-    LabelSeparator,
-    OnError,
-    Pair,
-    Seed,
-    Source,
-    Target,
-    Text,
-    Workers,
-    reading,
-    reads_tables,
-)
+from dlkit.cli._options import DATA, TRAINING, DebugFlag, JsonFlag, Source, takes
 from dlkit.cli._talking import INTERRUPTED, guarded, short_warnings, show, tell
 
 __all__ = ["compare", "demo", "train"]
@@ -42,64 +26,12 @@ _EXAMPLES = {
 
 
 @guarded
-@reads_tables
+@takes(options=DATA, settings=TRAINING)
 def train(
     data: Source,
-    target: Target = None,
-    text: Text = None,
-    pair: Pair = None,
-    image: Image = None,
-    audio: Audio = None,
-    label_separator: LabelSeparator = None,
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            help="Images, sounds: small, torchvision/NAME, timm/NAME; texts: linear, bag, gru, transformer; "
-            "tables: ensemble, boosting, mlp."
-        ),
-    ] = None,
-    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights for the backbone.")] = None,
-    pretrained: Annotated[bool, typer.Option(help="Begin with pretrained weights.")] = True,
-    freeze: Annotated[
-        bool | None,
-        typer.Option("--freeze/--no-freeze", help="Only the head learns; usual with pretrained weights."),
-    ] = None,
-    views: Annotated[int | None, typer.Option(help="Random views of each image, kept as features.", min=1)] = None,
-    epochs: Annotated[int | None, typer.Option(help="In all; ends before, when nothing improves.", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples per step.", min=1)] = None,
+    options: Any = None,
+    settings: Any = None,
     processes: Annotated[int, typer.Option(help="Processes that train together, each on its GPU or core.", min=1)] = 1,
-    accumulate: Annotated[
-        int | None,
-        typer.Option(help="Batches that processes share in a step; as many as processes if not given.", min=1),
-    ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Epochs without improvement to wait.", min=1)] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=8)] = None,
-    class_weights: Annotated[
-        str | None,
-        typer.Option(metavar="WEIGHTS", help="balanced: rare classes count as much; or no=1,yes=20."),
-    ] = None,
-    sample_rate: Annotated[int | None, typer.Option(metavar="HERTZ", help="Of sounds, which are resampled.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Of sounds; longer ones are cut.")] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            help="Of texts: words, words-and-pairs, whitespace, characters, jamo, ngrams, runs, bytes or bpe."
-        ),
-    ] = None,
-    strip_html: Annotated[bool, typer.Option("--strip-html", help="Take tags and entities out of texts.")] = False,
-    lower: Annotated[bool, typer.Option("--lower", help="Texts in lower case.")] = False,
-    drop: Drop = None,
-    fractions: Annotated[str | None, typer.Option(help="Shares to train, watch and judge: 0.8,0.1,0.1.")] = None,
-    on_error: OnError = "raise",
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/<name of the data> if not given.")
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with what is in the folder; else it is moved aside.")] = True,
-    seed: Seed = 0,
-    device: Device = "auto",
-    num_workers: Workers = 0,
-    rows: Any = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -122,30 +54,6 @@ def train(
       dlkit train notmnist --out runs/letters
       dlkit train photos --processes 4
     """
-    texts = {"tokenizer": tokenizer, "strip_html": strip_html, "lower": lower}
-    files = {"image": image, "audio": audio, "label_separator": label_separator}
-    options = reading(target, text, drop, on_error, pair=pair, fractions=fractions, rows=rows, **texts, **files)
-    settings = {
-        "arch": arch,
-        "weights": weights,
-        "pretrained": pretrained,
-        "freeze": freeze,
-        "views": views,
-        "image_size": image_size,
-        "class_weights": _weights(class_weights),
-        "sample_rate": sample_rate,
-        "seconds": seconds,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "lr": lr,
-        "patience": patience,
-        "out": out,
-        "seed": seed,
-        "device": device,
-        "num_workers": num_workers,
-        "resume": resume,
-    }
     if processes == 1:
         kind, document = _trained(data, options, settings)
     else:
@@ -156,7 +64,7 @@ def train(
         tell(f"interrupted; the same command goes on from here ({document['folder']})")
         raise typer.Exit(INTERRUPTED)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in document["metrics"].items())
-    use = f"dlkit predict {document['model']} {_EXAMPLES[kind]}"
+    use = f"dlkit predict {shlex.quote(str(document['model']))} {_EXAMPLES[kind]}"
     worth = document["standing"]
     show(
         Lines.of(
@@ -171,21 +79,13 @@ def train(
     )
 
 
-def _weights(given: str | None) -> Any:
-    if given is None or "=" not in given:
-        return given
-    try:
-        named = [each.rpartition("=") for each in given.split(",")]
-        return {name: float(weight) for name, _, weight in named}
-    except ValueError as error:
-        raise typer.BadParameter(f"{given!r} are no weights; they look like no=1,yes=20") from error
-
-
 def _trained(data: str, options: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """What kind of data it was, and the result as a document; done by each process that takes part."""
     from dlkit import recipes
     from dlkit.distributed import World
+    from dlkit.recipes.training import check_first
 
+    check_first(**settings)
     with short_warnings():
         found = recipes.read_data(data, seed=settings["seed"], **options)
         if World.of_environment().leads:
@@ -206,26 +106,17 @@ def _trained(data: str, options: Mapping[str, Any], settings: Mapping[str, Any])
 
 
 @guarded
-@reads_tables
+@takes(options=DATA, settings=("device", "num_workers", "seed"))
 def compare(
     data: Source,
     models: Annotated[
         list[str] | None, typer.Argument(metavar="MODEL", help="NAME, or NAME=FILE with weights of yours.")
     ] = None,
-    target: Target = None,
-    text: Text = None,
-    pair: Pair = None,
-    image: Image = None,
-    audio: Audio = None,
-    drop: Drop = None,
+    options: Any = None,
+    settings: Any = None,
     pretrained: Annotated[bool, typer.Option(help="Pretrained weights where no FILE is given.")] = True,
     image_size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=8)] = 224,
     batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 64,
-    on_error: OnError = "raise",
-    device: Device = "auto",
-    num_workers: Workers = 0,
-    seed: Seed = 0,
-    rows: Any = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -244,9 +135,9 @@ def compare(
     from dlkit import recipes
     from dlkit.recipes.reading import understood
 
-    options = reading(target, text, drop, on_error, pair=pair, rows=rows, image=image, audio=audio)
-    if text or (target and understood(data, options)[1] is None):
-        ranked = recipes.compare_models(data, models or (), device=device, seed=seed, **options)
+    if "text" in options or ("target" in options and understood(data, options)[1] is None):
+        own = {name: settings[name] for name in ("device", "seed")}
+        ranked = recipes.compare_models(data, models or (), **own, **options)
         wide = max(len(row.name) for row in ranked)
         named = list(ranked[0].metrics)
         lines = [f"{'model':{wide}}  {'  '.join(f'{name:>9}' for name in named)}  seconds  (on {ranked[0].judged_on})"]
@@ -262,9 +153,7 @@ def compare(
         pretrained=pretrained,
         image_size=image_size,
         batch_size=batch_size,
-        num_workers=num_workers,
-        device=device,
-        seed=seed,
+        **settings,
         **options,
     )
     width = max(len(row.name) for row in found)

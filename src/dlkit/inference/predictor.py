@@ -68,8 +68,9 @@ def load(
     >>> dlkit.load(file)
     Predictor(dlkit.models.SmallConvNet, image, classification of 2 classes: A, B)
     """
+    where = pick_device(device)
     model, meaning, header = open_model(path, verify=verify, trust_hub=trust_hub, tokenizer=tokenizer)
-    return Predictor(model, meaning, header, device=pick_device(device))
+    return Predictor(model, meaning, header, device=where)
 
 
 class Predictor:

@@ -122,5 +122,6 @@ def filed_table(
     columns = None if target is None else [target] if isinstance(target, str | int) else target
     said = options.get("label_separator")
     targets = None if columns is None else [str(name) for name in columns]
-    found: ImageTable | AudioTable = make(source, column.name, targets, label_separator=said, **reading)
+    task = options.get("task", "auto")
+    found: ImageTable | AudioTable = make(source, column.name, targets, label_separator=said, task=task, **reading)
     return found

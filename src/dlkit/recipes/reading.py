@@ -59,6 +59,7 @@ class DataOptions(ReadArguments, total=False):
     audio: str | None
     label_separator: str | None
     mixed: bool
+    task: Literal["auto", "classification", "binary", "regression", "multilabel"]
     drop: Sequence[str]
     fractions: Sequence[float]
     tokenizer: str
@@ -140,12 +141,13 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
         seed: Of the split.
         **options: `target`: the column to predict. `text`: the column of the texts, by name or number, or several
             that are joined; `pair`: that of a second text for each (see `dlkit.datasets.TextDataset`). `image` or
-            `audio`: the column that names files, seen from the table's folder; `label_separator`: what is between the
-            labels of one. `mixed`: take texts and images as columns beside the others, which naming both means, too.
-            `drop`: columns to leave out. `fractions`: the shares of training, validation and test
-            (default 0.8, 0.1, 0.1), where nothing is laid out already; two shares make no test part. `tokenizer`: see
-            `dlkit.datasets.TextDataset`; `strip_html` and `lower`: whether tags are taken out of texts and whether they
-            become lower case, which prediction then does, too.
+            `audio`: the column that names files, seen from the table's folder; `label_separator`: what is between
+            several labels in one cell of the target. `task`: "classification", "binary", "regression" or "multilabel",
+            where the values of the target look like another one. `mixed`: take texts and images as columns beside the
+            others, which naming both means, too. `drop`: columns to leave out. `fractions`: the shares of training,
+            validation and test (default 0.8, 0.1, 0.1), where nothing is laid out already; two shares make no test
+            part. `tokenizer`: see `dlkit.datasets.TextDataset`; `strip_html` and `lower`: whether tags are taken out of
+            texts and whether they become lower case, which prediction then does, too.
             `on_error`: "raise" (default) or "skip" for rows and files that cannot be read. `encoding`, `separator`,
             `header`, `columns`, `skip_rows`, `comment`, `decimal`, `thousands`, `sheet`, `missing`, `max_errors`: how
             a table is read, see `dlkit.datasets.CSVDataset`.
@@ -253,9 +255,10 @@ def _not_found(path: Path) -> DataNotFoundError:
 
 def _refuse_senseless(kind: Kind, options: DataOptions, column: FileColumn | None) -> None:
     if column is not None:
-        fitting = {"target", "drop", "image", "audio", "label_separator", *ReadArguments.__annotations__}
+        fitting = {"target", "drop", "image", "audio", "label_separator", "task", *ReadArguments.__annotations__}
     else:
-        fitting = {"table": {"target", "drop"}, "text": {"strip_html", "lower"}}.get(kind, set())
+        of_tables = {"target", "drop", "label_separator", "task"}
+        fitting = {"table": of_tables, "text": {"strip_html", "lower"}}.get(kind, set())
         more = {"table": set(ReadArguments.__annotations__), "text": set(TextOptions.__annotations__)}
         fitting |= {"text", "image", "mixed"} if kind == "table" and is_mixed(options) else set()
         fitting |= more.get(kind, set())
@@ -388,6 +391,8 @@ def _table(source: Any, options: DataOptions, seed: int) -> Data:
             drop=tuple(options.get("drop", ())),
             fractions=_fractions(options),
             seed=seed,
+            task=options.get("task", "auto"),
+            label_separator=options.get("label_separator"),
             **rows_of(options),
             **(_beside(source, options, [str(name) for name in columns]) if is_mixed(options) else {}),
         )
@@ -444,7 +449,7 @@ def _texts(source: Any, options: DataOptions, seed: int) -> Data:
     if target is None and not folder:
         raise ArgumentError(f"{_name(source)}: say which column to predict: target=... (a name, or a number from 0)")
     reading: dict[str, Any] = {} if folder else {"text": options.get("text", 0), "target": target}
-    reading |= {"pair": options["pair"]} if "pair" in options else {}
+    reading |= {name: options[name] for name in ("pair", "task") if name in options}
     cleaning = Cleaning(html=options.get("strip_html", False), lower=options.get("lower", False))
     parts = _parts(
         TextDataset.split(

@@ -5,22 +5,34 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from dlkit._arguments import whole_number
+from dlkit._devices import pick_device
 from dlkit._html import facts
+from dlkit._optional import require
 from dlkit._showing import safe
 from dlkit.artifact import save
 from dlkit.artifact.header import MODEL_FILE
-from dlkit.callbacks import BackToBest, Checkpoint, CSVLogger, EarlyStopping, LearningRate
+from dlkit.callbacks import (
+    BackToBest,
+    Callback,
+    Checkpoint,
+    CSVLogger,
+    EarlyStopping,
+    LearningRate,
+    MLflowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from dlkit.distributed import World
-from dlkit.errors import ArgumentError
+from dlkit.errors import ArgumentError, DataNotFoundError
 from dlkit.inference.predictor import load
 from dlkit.loader import DataLoader
 from dlkit.metrics import Metrics
@@ -36,12 +48,13 @@ from dlkit.recipes.standing import Standing
 from dlkit.runs.history import History
 from dlkit.runs.state import Run
 from dlkit.runs.store import move_aside
+from dlkit.storage.files import check_writable
 from dlkit.training.forward import Forward
 from dlkit.training.judging import Judge
 from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.trainer import Trainer
 
-__all__ = ["Trained", "train"]
+__all__ = ["Trained", "check_first", "train"]
 
 REPORT_FILE = "report.html"
 
@@ -101,8 +114,10 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     accumulate: int | None = None,
-    lr: float | None = None,
+    lr: float | Literal["find"] | None = None,
     patience: int | None = None,
+    precision: str = "fp32",
+    log: Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -139,9 +154,12 @@ def train(
         batch_size: Samples per step.
         accumulate: Take a step in so many batches, which several processes share; the numbers are the same for any
             number of processes. None: as the run in the folder did, or as many as there are processes.
-        lr: The learning rate (AdamW), of the head where there is a backbone; the backbone's is a tenth.
+        lr: The learning rate (AdamW), of the head where there is a backbone; the backbone's is a tenth. "find" takes
+            the one at which the loss falls most steeply, see `Trainer.lr_find`.
         patience: Epochs without a better validation loss after which training stops; the default for tables goes back
             to its best weights with a lower rate then, and stops the fourth time.
+        precision: "fp32", "bf16" or "fp16", see `Trainer`.
+        log: Where figures go besides history.csv: "tensorboard" (into the run's folder), "mlflow", "wandb".
         out: The run's folder; None for `runs/<name of the data>`.
         seed: Of everything random, the split included.
         device: "auto", "cpu", "cuda" or "mps".
@@ -163,6 +181,7 @@ def train(
     """
     if isinstance(data, Data) and reading:
         raise ArgumentError(f"{', '.join(reading)}: say this to read_data; this data is read already")
+    check_first(device=device, out=out, weights=weights, log=log)
     if not isinstance(data, Data):
         if arch == "mixed":
             reading["mixed"] = True
@@ -179,36 +198,82 @@ def train(
         seconds=seconds,
         seed=seed,
     )
-    choice = _with_numbers(choose(data, wish), epochs=epochs, batch_size=batch_size, lr=lr, patience=patience)
+    rate = None if lr == "find" else lr
+    choice = _with_numbers(choose(data, wish), epochs=epochs, batch_size=batch_size, lr=rate, patience=patience)
     data = choice.data or data
     folder = Path("runs") / data.name if out is None else Path(out)
     saved = saved_settings(folder) if resume else {}
     if accumulate is None:
         accumulate = int(saved.get("accumulate", 1)) if saved else World.of_environment().size
     accumulate = whole_number("accumulate", accumulate, least=1)
-    note = Note(folder, settings_of(data, choice, wish) | {"accumulate": accumulate})
+    settings = settings_of(data, choice, wish) | {"accumulate": accumulate}
+    settings |= {"precision": precision} if precision != "fp32" else {}
+    settings |= {"found_lr": saved["found_lr"]} if lr == "find" and "found_lr" in saved else {}
+    note = Note(folder, settings)
     if saved:
         note.refuse_another({"accumulate": 1, **saved})
     loaders = _loaders(data, choice, num_workers, accumulate)
     if choice.fit is not None:
-        _refuse_steps(choice, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience)
+        given = {"precision": None if precision == "fp32" else precision, "log": log or None}
+        _refuse_steps(choice, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience, **given)
         return _fitted(data, choice, num_workers, note, seed=seed, resume=resume, progress=progress)
     patient = BackToBest if choice.plateau else EarlyStopping
     callbacks = [note, Checkpoint(folder), patient(patience=choice.patience), CSVLogger(folder / "history.csv")]
-    trainer = _trainer(
-        choice,
-        -(-len(loaders["train"]) // accumulate),
-        accumulate=accumulate,
-        callbacks=callbacks,
-        reuse_features=ReuseFeatures(views=views),
-        seed=seed,
-        device=device,
-        progress=progress,
-    )
+    callbacks += [_LOGGERS[name](folder, data.name) for name in log]
+    steps = -(-len(loaders["train"]) // accumulate)
+    make: dict[str, Any] = {"accumulate": accumulate, "seed": seed, "device": device, "precision": precision}
+    if lr == "find":
+        if "found_lr" not in settings:
+            finder = _trainer(choice, steps, progress=False, **make)
+            settings["found_lr"] = finder.lr_find(loaders["train"]).suggestion
+        choice.lr = settings["found_lr"]
+        choice.why.append(f"learning rate: {choice.lr:.3g}, at which the loss falls most steeply")
+    features = ReuseFeatures(views=views)
+    trainer = _trainer(choice, steps, callbacks=callbacks, reuse_features=features, progress=progress, **make)
     for line in choice.why:
         trainer.run.say(line)
     trainer.fit(loaders["train"], loaders["val"], epochs=choice.epochs, resume="auto" if resume else False)
     return _finished(trainer, loaders, data, choice, folder, note.settings)
+
+
+def check_first(
+    *,
+    device: str = "auto",
+    out: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    log: Sequence[str] = (),
+    **others: Any,
+) -> None:
+    """Refuse what cannot be trained with, before any data is read.
+
+    Args:
+        device: See `train`.
+        out: See `train`.
+        weights: See `train`.
+        log: See `train`.
+        **others: Other arguments of `train`, which need the data to be looked at.
+
+    Raises:
+        ArgumentError: a device that is not there, a folder that cannot be written to, an unknown logger.
+        DataNotFoundError: there is no such file of weights.
+        MissingExtraError: an extra is not installed.
+    """
+    del others
+    pick_device(device)
+    check_writable("runs" if out is None else out, folder=True)
+    if weights is not None and not Path(weights).expanduser().is_file():
+        raise DataNotFoundError(f"weights={str(weights)!r}: there is no such file")
+    for name in [log] if isinstance(log, str) else log:
+        if name not in _LOGGERS or isinstance(log, str):
+            raise ArgumentError(f"log={log!r}: a list of some of {', '.join(_LOGGERS)} is expected")
+        require(name, extra=name)
+
+
+_LOGGERS: dict[str, Callable[[Path, str], Callback]] = {
+    "tensorboard": lambda folder, name: TensorBoardLogger(folder / "tensorboard"),
+    "mlflow": lambda folder, name: MLflowLogger(name),
+    "wandb": lambda folder, name: WandbLogger(name),
+}
 
 
 def _refuse_steps(choice: Choice, **given: Any) -> None:
