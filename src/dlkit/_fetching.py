@@ -15,7 +15,18 @@ from dlkit import lending, rng
 from dlkit.errors import EmptyBatchError
 from dlkit.wrappers import tensors_behind
 
-__all__ = ["ELSEWHERE", "Fetcher", "Introduction", "LEFT_OUT", "Mine", "Task", "as_it_is", "convert_one", "dealt"]
+__all__ = [
+    "ELSEWHERE",
+    "Fetcher",
+    "Introduction",
+    "LEFT_OUT",
+    "Mine",
+    "Task",
+    "as_it_is",
+    "convert_one",
+    "dealt",
+    "end_workers",
+]
 
 
 class _InPlace:
@@ -57,6 +68,19 @@ def dealt(batches: Iterator[Any], start: int, mine: Mine) -> Iterator[Any]:
     if mine is None:
         return batches
     return (batch if mine(number) else ELSEWHERE for number, batch in enumerate(batches, start))
+
+
+def end_workers(batches: Any) -> None:
+    """End the worker processes behind batches of torch, unless they serve the next epoch, too.
+
+    Where nobody does, they live as long as the traceback of an error that came through them; and who collects garbage
+    with them in it waits five seconds, because the queue by which torch tells them is closed first.
+
+    Args:
+        batches: What `iter` gave of any loader.
+    """
+    if callable(end := getattr(batches, "_shutdown_workers", None)) and not batches._persistent_workers:
+        end()
 
 
 class Task(NamedTuple):

@@ -29,7 +29,17 @@ from torch.utils.data._utils.pin_memory import pin_memory as pin
 
 from dlkit import lending, rng
 from dlkit._arguments import switch, whole_number
-from dlkit._fetching import ELSEWHERE, LEFT_OUT, Fetcher, Introduction, Mine, Task, as_it_is, convert_one
+from dlkit._fetching import (
+    ELSEWHERE,
+    LEFT_OUT,
+    Fetcher,
+    Introduction,
+    Mine,
+    Task,
+    as_it_is,
+    convert_one,
+    end_workers,
+)
 from dlkit._handout import Handout, Owned
 from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
 from dlkit._nested import same
@@ -334,10 +344,10 @@ class DataLoader:
         if workers > 1 and isinstance(plan, Owned):
             handout = Handout(tasks, plan, numbers, workers, Task(0, -1, 0, None))
             self._tasks.current = iter(handout)
-            batches = handout.in_order(iter(self._with_workers()))
+            batches = handout.in_order(_ended(iter(self._with_workers())))
         else:
             self._tasks.current = tasks
-            batches = iter(self._with_workers())
+            batches = _ended(iter(self._with_workers()))
         return batches if self._fetcher.draws_random is False else _passing_by(batches, numbers, stream)
 
     def _must_wait_for_workers(self) -> bool:
@@ -362,6 +372,14 @@ class DataLoader:
                 **{name: value for name, value in settings.items() if value is not None},
             )
         return self._inner
+
+
+def _ended(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same batches; the workers end with the loop over them, however that ends."""
+    try:
+        yield from batches
+    finally:
+        end_workers(batches)
 
 
 def _passing_by(batches: Iterator[Any], numbers: Sequence[int], stream: int) -> Iterator[Any]:

@@ -23,7 +23,7 @@ from torch.utils.data import IterableDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from dlkit import rng
-from dlkit._fetching import LEFT_OUT, Mine, dealt
+from dlkit._fetching import LEFT_OUT, Mine, dealt, end_workers
 from dlkit._nested import same, tensors_in
 from dlkit.errors import ArgumentError, EmptyBatchError
 from dlkit.lending import Lender
@@ -84,6 +84,14 @@ class Stream:
             iterator = iter(self.iterable)
         if iterator is self.iterable:
             first = first or _place_of(iterator, start)
+        try:
+            yield from self._numbered(iterator, epoch, first, start)
+        finally:
+            if iterator is not self.iterable:
+                end_workers(iterator)
+
+    def _numbered(self, iterator: Iterator[Any], epoch: int, first: int, start: int) -> Iterator[Any]:
+        stream = rng.derive(self.seed, rng.FETCH, epoch)
         for number in itertools.count(first):
             batch = self._next(iterator, rng.derive(stream, number), first=number == first)
             if batch is _END:

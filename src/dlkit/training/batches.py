@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ def _rows(leaf: Any, *, start: int, end: int) -> Any:
     return leaf[start:end] if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
 
-def groups(batches: Iterable[Any], count: int) -> Iterator[list[Any]]:
+def groups(batches: Iterable[Any], count: int) -> Generator[list[Any], None, None]:
     """Batches in lists of `count`, the last one possibly shorter; nothing is read ahead of the list that is asked for.
 
     Args:

@@ -122,6 +122,7 @@ class Fitting:
             _locked(self.run, _stores(callbacks)),
             same_threads(),
             listening(self.run) as signals,
+            contextlib.closing(source) if isinstance(source, Windows) else contextlib.nullcontext(),
         ):
             together.check_folders(self.run, [store.folder for store in _stores(callbacks)])
             history = self._train(source, val, callbacks, wanted)

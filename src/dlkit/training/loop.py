@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -77,34 +78,36 @@ def _train_epoch(run: Run, routine: Routine, hooks: Hooks) -> None:
         _validate(run, routine, hooks)  # a run that was stopped in the middle of this validation
         for hook in safe_point:
             hook(run)
-    batches = routine.prepare(routine.source.batches(cursor.epoch, cursor.batch))
-    for planned in groups(batches, run.accumulate) if run.stop_reason is None else ():
-        group = {n: batch for n, batch in enumerate(planned) if batch is not LEFT_OUT and batch is not ELSEWHERE}
-        run.between_steps = False
-        try:
-            done = step(run, group) if group or run.world.size > 1 else None
-        except Exception as error:
-            locate(error, run.place_of(cursor.step))
-            raise
-        if done is None:
-            run.pass_over(len(planned))
+    batches = routine.source.batches(cursor.epoch, cursor.batch) if run.stop_reason is None else ()
+    with contextlib.closing(groups(routine.prepare(batches), run.accumulate)) as planned_groups:
+        del batches  # else the traceback of an error keeps them, and the workers behind them
+        for planned in planned_groups:
+            group = {n: batch for n, batch in enumerate(planned) if batch is not LEFT_OUT and batch is not ELSEWHERE}
+            run.between_steps = False
+            try:
+                done = step(run, group) if group or run.world.size > 1 else None
+            except Exception as error:
+                locate(error, run.place_of(cursor.step))
+                raise
+            if done is None:
+                run.pass_over(len(planned))
+                run.between_steps = True
+                continue
+            values, count, samples = done
+            losses.add(values, count, cursor.step)
+            cursor.step += 1
+            cursor.batch += len(planned)
+            cursor.samples += samples
+            for hook in step_end:
+                hook(run)
             run.between_steps = True
-            continue
-        values, count, samples = done
-        losses.add(values, count, cursor.step)
-        cursor.step += 1
-        cursor.batch += len(planned)
-        cursor.samples += samples
-        for hook in step_end:
-            hook(run)
-        run.between_steps = True
-        run.agree()
-        if steps and cursor.step % steps == 0:
-            _validate(run, routine, hooks)
-        for hook in safe_point:
-            hook(run)
-        if run.stop_reason is not None:
-            return
+            run.agree()
+            if steps and cursor.step % steps == 0:
+                _validate(run, routine, hooks)
+            for hook in safe_point:
+                hook(run)
+            if run.stop_reason is not None:
+                return
     if run.stop_reason is None:
         if cursor.batch and (cursor.step, 0) == began:
             raise nothing_left(cursor.batch, cursor.epoch)

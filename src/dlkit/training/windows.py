@@ -84,6 +84,10 @@ class Windows(Wrapping):
         self._begin(epoch + 1, 0)
         return self._next()
 
+    def close(self) -> None:
+        """Let go of the data, with the worker processes that read ahead."""
+        self._running = None
+
     def indices(self, epoch: int, number: int) -> list[Any] | None:
         size = self.source.num_batches
         return self.source.indices(*divmod(epoch * self.num_batches + number, size)) if size else None
