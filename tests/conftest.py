@@ -12,9 +12,11 @@ import random
 import re
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from multiprocessing.util import Finalize
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -196,6 +198,42 @@ For a test that draws from st.data(), write a test of its own with the values th
 First make it fail with `make test`, then mend the code."""
 
 
+class _Workers:
+    """The worker processes of torch's loaders.
+
+    An error that a worker raised refers to itself, and keeps its loader alive until garbage is collected, which then
+    waits five seconds for the workers. So they end with the test.
+    """
+
+    def __init__(self) -> None:
+        self._loaders = weakref.WeakSet[Any]()
+
+    def note(self, kind: Any) -> None:
+        """Note each of torch's iterators that has workers from now on."""
+        start = kind.__init__
+
+        def started(loader: Any, *arguments: Any, **named: Any) -> None:
+            start(loader, *arguments, **named)
+            self._loaders.add(loader)
+
+        kind.__init__ = started
+
+    def end(self) -> None:
+        """End those that live on, unless they serve a next epoch."""
+        while self._loaders:
+            loader = self._loaders.pop()
+            if not loader._persistent_workers:
+                loader._shutdown_workers()
+
+
+_WORKERS = _Workers()
+
+
+def pytest_runtest_teardown() -> None:
+    """Let the workers of a test's loaders end with it."""
+    _WORKERS.end()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow, and let it come first: the two processes then end at the same time."""
     places = {name: place for place, name in enumerate(SLOW)}
@@ -219,8 +257,10 @@ def pytest_collection_finish() -> None:
     adds six handlers to each logger that does not propagate; torch has some 40 of them.
     """
     import torch
+    from torch.utils.data import dataloader
 
     torch.set_num_threads(1)
+    _WORKERS.note(dataloader._MultiProcessingDataLoaderIter)
     gc.freeze()
     gc.enable()
     for name in list(logging.root.manager.loggerDict):
