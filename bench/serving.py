@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from PIL import Image
 
@@ -44,6 +45,11 @@ from dlkit.datasets import CSVDataset
 from dlkit.models import TabularMLP
 from dlkit.transfer import create_model
 from dlkit.transforms import for_evaluation
+
+try:
+    from uvloop import run
+except ImportError:
+    from asyncio import run
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 LOAD = "import sys, json, torch, dlkit; torch.set_num_threads(1); predictor = dlkit.load(sys.argv[1])\n"
@@ -94,17 +100,20 @@ class Seen(NamedTuple):
         per_second: Requests answered.
         seconds: Until each was answered.
         refused: Seconds until each of the others was refused.
+        used: Seconds of the processor that the server took.
     """
 
     per_second: float
     seconds: list[float]
     refused: list[float]
+    used: float = 0.0
 
     @classmethod
     def joined(cls, parts: list[Seen]) -> Seen:
         """Several rounds as one; the rate is the median."""
         seconds, refused = ([one for part in parts for one in getattr(part, name)] for name in ("seconds", "refused"))
-        return cls(statistics.median(part.per_second for part in parts), seconds, refused)
+        used = sum(part.used for part in parts)
+        return cls(statistics.median(part.per_second for part in parts), seconds, refused, used)
 
     def share(self, percent: float, *, refused: bool = False) -> float:
         """A percentile of the latency, in milliseconds."""
@@ -113,35 +122,71 @@ class Seen(NamedTuple):
     def told(self) -> str:
         """One line."""
         last = f"   {len(self.refused)} refused, p95 {self.share(95, refused=True):.1f} ms" if self.refused else ""
-        return f"{self.per_second:9.1f}/s   p50 {self.share(50):7.1f} ms   p95 {self.share(95):7.1f} ms{last}"
+        used = 1000 * self.used / max(1, len(self.seconds) + len(self.refused))
+        return (
+            f"{self.per_second:9.1f}/s   p50 {self.share(50):7.1f} ms   p95 {self.share(95):7.1f} ms   "
+            f"processor {used:6.2f} ms a request{last}"
+        )
 
 
-async def request(port: int, head: bytes, body: bytes, connection: list[Any]) -> int:
-    """One request on a connection that is kept; the status."""
-    if not connection:
-        connection += await asyncio.open_connection("127.0.0.1", port)
-    reader, writer = connection
-    writer.write(head + body)
-    answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-    await reader.readexactly(int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
-    return int(answer.split(b" ", 2)[1])
+class Client(asyncio.Protocol):
+    """A connection that is kept, and sends the next request when the last one is answered.
+
+    Written on the transport itself: with streams, clients take as much of the processor as a server of small requests.
+
+    Args:
+        requests: What to send, one after the other.
+        note: Is told the status of each answer, and the seconds until it came.
+    """
+
+    def __init__(self, requests: Iterator[bytes], note: Callable[[int, float], None]) -> None:
+        self._requests, self._note, self._got = requests, note, b""
+        self._begun, self.ended = time.perf_counter(), asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._send()
+
+    def _send(self) -> None:
+        if (request := next(self._requests, None)) is None:
+            self._transport.close()
+        else:
+            self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        head, there, body = self._got.partition(b"\r\n\r\n")
+        if there and len(body) >= int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
+            now, self._got = time.perf_counter(), b""
+            self._note(int(head[9:12]), now - self._begun)
+            self._begun = now
+            self._send()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+async def asking(port: int, requests: Iterator[bytes], note: Callable[[int, float], None]) -> None:
+    """Send all of some requests on one connection."""
+    _, client = await asyncio.get_running_loop().create_connection(lambda: Client(requests, note), "127.0.0.1", port)
+    await client.ended
 
 
 async def closed(port: int, head: bytes, bodies: list[bytes], clients: int, seconds: float) -> Seen:
     """Clients that send the next request when the last one is answered."""
     good, bad, end = list[float](), list[float](), time.perf_counter() + seconds
+    requests = [_sized(head, body) + body for body in bodies]
 
-    async def client(number: int) -> None:
-        connection = list[Any]()
-        while (begun := time.perf_counter()) < end:
-            status = await request(
-                port, _sized(head, bodies[number % len(bodies)]), bodies[number % len(bodies)], connection
-            )
-            (good if status == 200 else bad).append(time.perf_counter() - begun)
+    def note(status: int, taken: float) -> None:
+        (good if status == 200 else bad).append(taken)
+
+    def until_the_end(number: int) -> Iterator[bytes]:
+        while time.perf_counter() < end:
+            yield requests[number % len(requests)]
             number += 1
-        connection[1].close()
 
-    await asyncio.gather(*map(client, range(clients)))
+    await asyncio.gather(*(asking(port, until_the_end(number), note) for number in range(clients)))
     return Seen(len(good) / seconds, good, bad)
 
 
@@ -149,14 +194,14 @@ async def opened(port: int, head: bytes, bodies: list[bytes], rate: float, secon
     """Requests at fixed times, each on a connection of its own."""
     good, bad = list[float](), list[float]()
 
+    def note(status: int, taken: float) -> None:
+        (good if status == 200 else bad).append(taken)
+
     async def client(number: int) -> None:
         await asyncio.sleep(number / rate)
-        begun, connection = time.perf_counter(), list[Any]()
         body = bodies[number % len(bodies)]
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            status = await asyncio.wait_for(request(port, _sized(head, body), body, connection), 20)
-            (good if status == 200 else bad).append(time.perf_counter() - begun)
-            connection[1].close()
+        with contextlib.suppress(OSError, TimeoutError):
+            await asyncio.wait_for(asking(port, iter([_sized(head, body) + body]), note), 20)
 
     await asyncio.gather(*map(client, range(int(rate * seconds))))
     return Seen(len(good) / seconds, good, bad)
@@ -208,6 +253,14 @@ class Server:
         self._signal(signal.SIGCONT)
         yield self.port
         self._signal(signal.SIGSTOP)
+
+    def used(self) -> float:
+        """Seconds of the processor that it and all that it started have taken."""
+        main, found = psutil.Process(self._process.pid), 0.0
+        for process in [main, *main.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += sum(process.cpu_times()[:2])
+        return found
 
     def end(self) -> None:
         """End it and all that it started."""
@@ -289,13 +342,15 @@ def measure(servers: dict[str, Server], media: str, bodies: list[bytes], predict
     head, seconds = head_of(media), options.seconds
 
     def note(name: str, load: str, found: Any) -> None:
-        seen.setdefault((name, load), []).append(asyncio.run(found))
+        before = servers[name].used()
+        part = run(found)
+        seen.setdefault((name, load), []).append(part._replace(used=servers[name].used() - before))
 
     for _ in range(options.rounds):
         loops.append(bare(predict, seconds))
         for name, server in servers.items():
             with server.awake() as port:
-                asyncio.run(closed(port, head, bodies, 4, 0.5))
+                run(closed(port, head, bodies, 4, 0.5))
                 for clients in (1, CLIENTS):
                     note(name, f"{clients} clients", closed(port, head, bodies, clients, seconds))
                 if media.startswith("image"):
@@ -307,6 +362,8 @@ def measure(servers: dict[str, Server], media: str, bodies: list[bytes], predict
     for (name, load), found in whole.items():
         print(f"{f'{name}, {load}':34} {found.told()}   {found.per_second / loop:5.2f} of the bare loop")
     _compared(whole, f"{CLIENTS} clients")
+    if media.startswith("image"):
+        print(f"{CLIENTS} clients at the rate of the bare loop wait {1000 * CLIENTS / loop:.1f} ms on average")
     for server in servers.values():
         server.end()
 
