@@ -12,9 +12,10 @@ import torch
 from starlette.testclient import TestClient
 
 import dlkit
-from dlkit.datasets import CSVDataset
+from dlkit.datasets import CSVDataset, TextDataset
 from dlkit.errors import ArgumentError
 from dlkit.inference import Prediction
+from dlkit.models import MixedClassifier, TabularBlend, TabularEnsemble, TabularTrees, TfidfLinear
 from dlkit.serving import Limits, app
 from serving.conftest import passengers, picture, recording
 
@@ -158,6 +159,53 @@ def test_recordings(clients: Clients, predictors: Predictors) -> None:
     limited = TestClient(app({"calls": predictors["calls"]}, limits=Limits(audio_seconds=0.05)))
     done = limited.post("/predict", content=sounds[0], headers={"content-type": "audio/wav"})
     assert (done.status_code, "s this server takes" in done.json()["error"]) == (422, True)
+
+
+def answers_as_predictor(predictor: dlkit.Predictor, inputs: list[Any]) -> None:
+    """A server says what the model says, of several inputs, of one, and of some that come at once."""
+    with TestClient(app({"model": predictor}, workers=1)) as client:
+        several = client.post("/predict?top_k=2", json=inputs)
+        assert several.status_code == 200, several.text
+        wanted = list(predictor.predict_each(inputs, top_k=2))
+        for answer, prediction in zip(several.json()["predictions"], wanted, strict=True):
+            same(answer, prediction)
+        for each in inputs[:3]:  # the first by a thread, the others where requests are answered
+            (answer,) = client.post("/predict?top_k=2", json=each).json()["predictions"]
+            same(answer, predictor.predict_one(each, top_k=2))
+
+
+def tables(kind: str) -> tuple[torch.nn.Module, CSVDataset, list[Any]]:
+    """A model of tables that is more than a network or none at all, its training data, and rows."""
+    table = passengers(120)
+    if kind == "mixed":
+        table = table.assign(note=[f"note {number}, {'good' if number % 2 else 'bad'}" for number in range(120)])
+    rows = json.loads(table.to_json(orient="records"))
+    table = table.assign(target=table["fare"] * 3 if "numbers" in kind else ["no", "yes"] * 60)
+    data = CSVDataset(table, target="target", text=["note"] if kind == "mixed" else None)
+    if kind == "mixed":
+        return MixedClassifier(data.spec), data, rows
+    if kind.startswith("ensemble"):
+        return TabularEnsemble.for_data(data, members=2), data, rows
+    trees = TabularTrees.for_data(data, max_iter=5)
+    if kind.startswith("trees"):
+        return trees, data, rows
+    return TabularBlend.joined(TabularEnsemble.for_data(data, members=2), trees, 0.25), data, rows
+
+
+@pytest.mark.parametrize(
+    "kind", ["ensemble", "ensemble of numbers", "trees", "trees of numbers", "blend", "blend of numbers", "mixed"]
+)
+def test_every_model_of_tables(tmp_path: Path, kind: str) -> None:
+    model, data, rows = tables(kind)
+    predictor = dlkit.load(dlkit.save(model, tmp_path / "rows", preprocessing=data))
+    answers_as_predictor(predictor, rows[:20])
+
+
+def test_a_model_of_counted_words(tmp_path: Path) -> None:
+    texts = [f"{word} and {other}" for word in ("win", "prize", "noon") for other in ("call", "see", "lunch", "you")]
+    data = TextDataset(texts, target=["ham", "spam"] * 6, min_freq=1)
+    predictor = dlkit.load(dlkit.save(TfidfLinear.for_data(data), tmp_path / "texts", preprocessing=data))
+    answers_as_predictor(predictor, texts)
 
 
 def test_a_table_that_names_files_is_not_served(tmp_path: Path) -> None:

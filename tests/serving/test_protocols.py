@@ -166,11 +166,11 @@ def test_outputs_that_are_not_there(clients: Clients) -> None:
     assert ask(clients["spam"], "spam", [good], outputs=[3]).status_code == 400
 
 
-#: Every check is made of every address. A body that fits the schema may be refused all the same, with a sentence, as JSON
-#: Schema cannot say that bytes are an image that can be decoded or a sound, that a string is a CSV file with a row, that
-#: a tensor has as many values as its shape is of, or that the body hangs on the model that the query names; and the query
-#: may ask for an answer sooner than any can be given. (To describe less than is taken, so that all of it is accepted,
-#: would fail the check that nothing else is.)
+#: Every check is made of every address. A body that fits the schema may be refused all the same, with a sentence, as
+#: JSON Schema cannot say that bytes are an image that can be decoded or a sound, that a string is a CSV file with a
+#: row, that a tensor has as many values as its shape is of, or that the body hangs on the model that the query names;
+#: and the query may ask for an answer sooner than any can be given. (To describe less than is taken, so that all of it
+#: is accepted, would fail the check that nothing else is.)
 SCHEMATHESIS = """
 [[operations]]
 include-method = "POST"
