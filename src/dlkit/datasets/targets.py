@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dlkit.errors import ArgumentError
-from dlkit.reading.cells import Array, Strings, strings_of
+from dlkit.reading.cells import Array, Strings, by_row, strings_of
 from dlkit.reading.classes import few, stated_order
 from dlkit.reading.parsing import DEFAULT_MISSING, mostly_numbers, number_format, parse_number, under_mark
 from dlkit.reading.targets import (
@@ -88,7 +88,7 @@ class TargetReader:
         problems = ((code, self._problem(raw[code], text, known)) for code, text in enumerate(texts))
         wrong = {code: why for code, why in problems if why is not None}
         found = strings_of(texts)
-        return Strings(cells.mapped(found.codes, -1, np.int32), found.pool), _by_row(cells, wrong, "has no target")
+        return Strings(cells.mapped(found.codes, -1, np.int32), found.pool), by_row(cells, wrong, "has no target")
 
     def _problem(self, raw: str, text: str | None, known: ClassNumbers | None) -> str | None:
         if text is None:
@@ -196,16 +196,9 @@ class Targets:
                 for code, number in enumerate(numbers)
                 if number is None or not (number in (0, 1) if flags else np.isfinite(number))
             }
-            problems = _by_row(cells, wrong) | problems
+            problems = by_row(cells, wrong) | problems
             values.append(cells.mapped([number or 0.0 for number in numbers], 0.0, np.float64).astype(np.float32))
         return torch.from_numpy(np.stack(values, 1) if len(values) > 1 else values[0]), problems
-
-
-def _by_row(cells: Strings, wrong: Mapping[int, str], absent: str | None = None) -> dict[int, str]:
-    """What is wrong with each row, from what is wrong with each different text."""
-    bad = np.isin(cells.codes, list(wrong))
-    bad |= (cells.codes < 0) & (absent is not None)
-    return {row: wrong.get(int(cells.codes[row])) or absent or "" for row in np.flatnonzero(bad).tolist()}
 
 
 def _counts(cells: Strings) -> dict[str, int]:

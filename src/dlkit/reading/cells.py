@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ __all__ = [
     "Skipped",
     "Strings",
     "Table",
+    "by_row",
     "plain_text",
     "ranked",
     "sort_of",
@@ -245,6 +246,19 @@ def strings_of(values: Iterable[str | None]) -> Strings:
     index.default_factory = index.__len__
     codes = np.fromiter((-1 if value is None else index[value] for value in values), dtype=np.int32)
     return Strings(codes, PackedStrings.of(index))
+
+
+def by_row(cells: Strings, wrong: Mapping[int, str], absent: str | None = None) -> dict[int, str]:
+    """What is wrong with each row, from what is wrong with each different text.
+
+    Args:
+        cells: A column.
+        wrong: By the place of the text in the pool.
+        absent: What is wrong with a row that has none; None for nothing.
+    """
+    bad = np.isin(cells.codes, list(wrong))
+    bad |= (cells.codes < 0) & (absent is not None)
+    return {row: wrong.get(int(cells.codes[row])) or absent or "" for row in np.flatnonzero(bad).tolist()}
 
 
 def text_of(cells: Cells) -> Strings:

@@ -118,6 +118,17 @@ class Pass:
         """Make the facts of all columns that are to be looked at."""
         raise NotImplementedError
 
+    def _look_at(self, name: str, *, text: bool, countless: bool = False) -> None:
+        """Count what a column holds, as text where its pieces do not fit together."""
+        text = text or name in self.known.torn
+        samples, mark = (self._sample, self._texts), self.decimal.sign
+        self.facts[name] = ColumnFacts(name, self.marks, *samples, text=text, countless=countless, decimal=mark)
+
+    def _look_at_targets(self, names: Iterable[str]) -> None:
+        """The same of the target's columns."""
+        samples, mark, torn = (self._sample, self._target_texts), self.decimal.sign, self.known.torn
+        self.targets = [TargetFacts(name, self.marks, *samples, text=name in torn, decimal=mark) for name in names]
+
     def _find_target(self) -> tuple[Target | None, tuple[Reading, ...]]:
         """What the target is, and how it is read, by what is known of its columns."""
         raise NotImplementedError

@@ -25,7 +25,6 @@ from dlkit.datasets.tables._fitting import (
 from dlkit.datasets.tables._pass import Known, Pass, RowDealer, rename_classes
 from dlkit.datasets.tables._settings import TableSettings, class_column
 from dlkit.datasets.tables._targets import (
-    TargetFacts,
     find_target,
     readings_in_file,
     scaled_by,
@@ -41,32 +40,22 @@ class FittingPass(Pass):
     """A pass that finds out what a spec is made of."""
 
     def _begin(self, piece: Table) -> None:
-        roles, read = self.settings.roles, self.settings.read
+        roles = self.settings.roles
         roles.check(list(piece.columns), piece.origin)
         declared = [name for name in piece.categories if name not in roles.named()]
         self.roles = replace(roles, categorical=(*roles.categorical, *declared))
         self.names, self.header = list(piece.columns), piece.header
-        samples = self._sample, self._texts
         for name in self.names:
             if name not in roles.target:
-                text = name in {*self.roles.categorical, *self.known.torn, *roles.drop}
-                fixed = fixed_column(name, roles, 0, 0)
                 countless = name in self.roles.categorical
-                self.facts[name] = ColumnFacts(
-                    name, read.missing, *samples, text=text, countless=countless, decimal=self.decimal.sign
-                )
-                self.facts[name].fixed = fixed is not None
-        torn, options = self.known.torn, self.settings.target
+                self._look_at(name, text=countless or name in roles.drop, countless=countless)
+                self.facts[name].fixed = fixed_column(name, roles, 0, 0) is not None
+        options = self.settings.target
         self._classes_given = options.classes is not None or len(roles.target) > 1
         self._classes_wanted = options.task in ("classification", "binary", "multilabel") or bool(
             options.label_separator
         )
-        self.targets = [
-            TargetFacts(
-                name, read.missing, self._sample, self._target_texts, text=name in torn, decimal=self.decimal.sign
-            )
-            for name in roles.target
-        ]
+        self._look_at_targets(roles.target)
 
     def _find_target(self) -> tuple[Target | None, tuple[Reading, ...]]:
         return find_target(self.targets, self.rows, self.settings.target)
@@ -138,18 +127,11 @@ class ApplyingPass(Pass):
 
     def _begin(self, piece: Table) -> None:
         check_columns(list(piece.columns), self._spec, piece.origin)
-        samples, torn = (self._sample, self._texts), self.known.torn
         for name, column in self._columns.items():
-            text = isinstance(column, CategoryColumn) or name in torn
-            self.facts[name] = ColumnFacts(name, self.marks, *samples, text=text, decimal=self.decimal.sign)
+            self._look_at(name, text=isinstance(column, CategoryColumn))
         target = self._spec.target
         if target is not None and all(name in piece.columns for name in target.columns):
-            self.targets = [
-                TargetFacts(
-                    name, self.marks, self._sample, self._target_texts, text=name in torn, decimal=self.decimal.sign
-                )
-                for name in target.columns
-            ]
+            self._look_at_targets(target.columns)
 
     def _find_target(self) -> tuple[Target | None, tuple[Reading, ...]]:
         target = self._spec.target

@@ -16,7 +16,7 @@ from dlkit.datasets.texts.items import ColumnName, target_cells
 from dlkit.datasets.texts.opening import TextReading, TextSource, has_class_folders, open_source
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.bytes import damage
-from dlkit.reading.cells import Array, Cells, Skipped, Strings, Table, strings_of, text_of
+from dlkit.reading.cells import Array, Cells, Skipped, Strings, Table, by_row, strings_of, text_of
 from dlkit.reading.frames import joined
 from dlkit.reading.places import Stacked
 from dlkit.reading.policy import RowPolicy
@@ -271,7 +271,7 @@ def texts_of(table: Table, columns: Sequence[Sequence[str]]) -> tuple[list[Strin
     texts = [_joined([_text_cells(table, name) for name in names]) for names in columns]
     problems: dict[int, str] = {}
     for cells in texts:
-        _note(problems, cells, _damaged(cells.pool), "has no text")
+        problems = by_row(cells, _damaged(cells.pool), "has no text") | problems
     return texts, problems
 
 
@@ -289,13 +289,6 @@ def _joined(parts: Sequence[Strings]) -> Strings:
         return parts[0]
     rows = zip(*(part.tolist() for part in parts), strict=True)
     return strings_of(None if all(text is None for text in row) else BETWEEN.join(filter(None, row)) for row in rows)
-
-
-def _note(problems: dict[int, str], cells: Strings, found: Mapping[int, str], absent: str) -> None:
-    """Add what is wrong with the rows of a column: what was found of each different text, and of empty cells."""
-    bad = (cells.codes < 0) | np.isin(cells.codes, list(found))
-    for row in np.flatnonzero(bad).tolist():
-        problems.setdefault(row, found.get(int(cells.codes[row]), absent))
 
 
 def _damaged(pool: PackedStrings) -> dict[int, str]:
