@@ -31,6 +31,7 @@ class Wish:
         sample_rate: See `train`.
         seconds: See `train`.
         class_weights: See `train`.
+        sampler: See `train`.
         seed: See `train`.
     """
 
@@ -43,6 +44,7 @@ class Wish:
     sample_rate: int | None = None
     seconds: float | None = None
     class_weights: str | Mapping[str, float] | None = None
+    sampler: str | None = None
     seed: int = 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from dlkit import rng
+from dlkit.errors import ArgumentError
 from dlkit.recipes.choices import Choice, Wish, class_weights
 from dlkit.recipes.for_pictures import for_images, for_sounds
 from dlkit.recipes.for_tables import TABLE_MODELS, for_table
@@ -25,6 +26,7 @@ def choose(data: Data, wish: Wish) -> Choice:
         ArgumentError: what was said does not go together, or is not known.
         DownloadError: pretrained weights are needed and could not be fetched; the message says what to do without.
     """
+    _check_sampler(data, wish)
     weights = None if wish.class_weights is None else class_weights(data, wish.class_weights)
     with rng.isolated(rng.derive(wish.seed, rng.MODEL)):
         choice = _chosen(data, wish)
@@ -33,6 +35,17 @@ def choose(data: Data, wish: Wish) -> Choice:
         told = ", ".join(f"{name} {weight:.4g}" for name, weight in zip(data.classes, weights.tolist(), strict=True))
         choice.why.append(f"weights of the classes in the loss: {told}"[:500])
     return choice
+
+
+def _check_sampler(data: Data, wish: Wish) -> None:
+    if wish.sampler is None:
+        return
+    if wish.sampler != "balanced":
+        raise ArgumentError(f"sampler must be 'balanced', or None for every sample once, not {wish.sampler!r}")
+    if data.task != "classification":
+        raise ArgumentError(f"sampler='balanced': this is a {data.task}, which has no classes of which one is right")
+    if wish.class_weights is not None:
+        raise ArgumentError("class_weights and sampler='balanced' both make up for rare classes; leave one out")
 
 
 def _chosen(data: Data, wish: Wish) -> Choice:

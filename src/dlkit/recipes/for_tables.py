@@ -117,9 +117,8 @@ def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
 
 
 def _boosting_weights(data: Data, wish: Wish) -> dict[str, Any]:
-    if wish.class_weights is None:
-        return {}
-    return {"class_weight": dict(enumerate(class_weights(data, wish.class_weights).tolist()))}
+    said = "balanced" if wish.sampler is not None else wish.class_weights  # trees see no steps
+    return {} if said is None else {"class_weight": dict(enumerate(class_weights(data, said).tolist()))}
 
 
 def _mixed(data: Data, wish: Wish, **settings: Any) -> Choice:

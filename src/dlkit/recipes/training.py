@@ -48,6 +48,7 @@ from dlkit.recipes.standing import Standing
 from dlkit.runs.history import History
 from dlkit.runs.state import Run
 from dlkit.runs.store import move_aside
+from dlkit.samplers.order import Balanced
 from dlkit.storage.files import check_writable
 from dlkit.training.forward import Forward
 from dlkit.training.judging import Judge
@@ -109,6 +110,7 @@ def train(
     views: int | None = None,
     image_size: int | None = None,
     class_weights: str | Mapping[str, float] | None = None,
+    sampler: str | None = None,
     sample_rate: int | None = None,
     seconds: float | None = None,
     epochs: int | None = None,
@@ -129,9 +131,10 @@ def train(
     """Train a model on a source of data, judge it, and write it to a model file.
 
     Images larger than 64 pixels get a pretrained backbone of which only the head learns, on features that are computed
-    once; smaller ones `SmallConvNet`, sounds `AudioClassifier`, tables `TabularEnsemble` (of a thousand rows and more
-    `TabularBlend`, if scikit-learn is installed), texts `TfidfLinear`. The run is kept in `out`: the same call goes on
-    after any kind of end, and trains nothing when the run is finished.
+    once; so do few smaller photographs, where its weights were downloaded before; others `SmallConvNet`, sounds
+    `AudioClassifier`, tables `TabularEnsemble` (of a thousand rows and more `TabularBlend`, if scikit-learn is
+    installed), texts `TfidfLinear`. The run is kept in `out`: the same call goes on after any kind of end, and trains
+    nothing when the run is finished.
 
     Args:
         data: What `read_data` gave, or what it takes.
@@ -147,6 +150,8 @@ def train(
         image_size: Side of the images in pixels; None for the model's own.
         class_weights: What each class counts in the loss: "balanced" makes up for rare ones, so that the model answers
             with them, at the cost of plain accuracy; or a weight for each class by its name. None: each sample as much.
+        sampler: "balanced": every step sees samples of all classes equally often (`dlkit.samplers.Balanced`), which
+            makes up for rare ones as well, in place of weights. None: every sample once per epoch.
         sample_rate: Of sounds, in Hz; None for that of the files, but no more than 16,000.
         seconds: Of sounds: longer ones are cut, at random places in training. None for what 19 in 20 do not exceed, but
             no more than five.
@@ -186,14 +191,17 @@ def train(
         if arch == "mixed":
             reading["mixed"] = True
         data = read_data(data, seed=seed, **reading)
+    folder = Path("runs") / data.name if out is None else Path(out)
+    saved = saved_settings(folder) if resume else {}
     wish = Wish(
-        arch=arch,
+        arch=_arch_of(saved, data) if arch is None and weights is None else arch,
         weights=None if weights is None else Path(weights),
         pretrained=pretrained,
         freeze=freeze,
         views=views,
         image_size=image_size,
         class_weights=class_weights,
+        sampler=sampler,
         sample_rate=sample_rate,
         seconds=seconds,
         seed=seed,
@@ -201,8 +209,6 @@ def train(
     rate = None if lr == "find" else lr
     choice = _with_numbers(choose(data, wish), epochs=epochs, batch_size=batch_size, lr=rate, patience=patience)
     data = choice.data or data
-    folder = Path("runs") / data.name if out is None else Path(out)
-    saved = saved_settings(folder) if resume else {}
     if accumulate is None:
         accumulate = int(saved.get("accumulate", 1)) if saved else World.of_environment().size
     accumulate = whole_number("accumulate", accumulate, least=1)
@@ -212,10 +218,10 @@ def train(
     note = Note(folder, settings)
     if saved:
         note.refuse_another({"accumulate": 1, **saved})
-    loaders = _loaders(data, choice, num_workers, accumulate)
+    loaders = _loaders(data, choice, num_workers, accumulate, sampler)
     if choice.fit is not None:
         given = {"precision": None if precision == "fp32" else precision, "log": log or None}
-        _refuse_steps(choice, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience, **given)
+        _refuse_steps(choice, sampler=sampler, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience, **given)
         return _fitted(data, choice, num_workers, note, seed=seed, resume=resume, progress=progress)
     patient = BackToBest if choice.plateau else EarlyStopping
     callbacks = [note, Checkpoint(folder), patient(patience=choice.patience), CSVLogger(folder / "history.csv")]
@@ -274,6 +280,11 @@ _LOGGERS: dict[str, Callable[[Path, str], Callback]] = {
     "mlflow": lambda folder, name: MLflowLogger(name),
     "wandb": lambda folder, name: WandbLogger(name),
 }
+
+
+def _arch_of(saved: Mapping[str, Any], data: Data) -> str | None:
+    """A run goes on with its model, whatever would be chosen now that weights or a package are here, or no longer."""
+    return saved.get("arch") if saved.get("kind") == data.kind else None
 
 
 def _refuse_steps(choice: Choice, **given: Any) -> None:
@@ -418,7 +429,9 @@ def _with_numbers(choice: Choice, **given: float | None) -> Choice:
     return dataclasses.replace(choice, **said)
 
 
-def _loaders(data: Data, choice: Choice, num_workers: int, accumulate: int) -> dict[str, DataLoader]:
+def _loaders(
+    data: Data, choice: Choice, num_workers: int, accumulate: int, sampler: str | None = None
+) -> dict[str, DataLoader]:
     train, others = data.train, {"val": data.val} | ({"test": data.test} if data.test is not None else {})
     filed = data.kind in ("images", "sounds")
     if filed:
@@ -429,7 +442,12 @@ def _loaders(data: Data, choice: Choice, num_workers: int, accumulate: int) -> d
             f"a step of batch_size={choice.batch_size} samples cannot be taken in {accumulate} batches, one for each "
             "process; use fewer processes, or a larger batch_size="
         )
-    loaders = {"train": DataLoader(train, choice.batch_size // accumulate, shuffle=True, num_workers=num_workers)}
+    size = choice.batch_size // accumulate
+    if sampler is None:
+        loaders = {"train": DataLoader(train, size, shuffle=True, num_workers=num_workers)}
+    else:
+        planner = Balanced(data.train.targets, size)
+        loaders = {"train": DataLoader(train, batch_sampler=planner, num_workers=num_workers)}
     # Larger batches where no gradients are kept; photos stay at the size of training, for the memory's sake.
     size = choice.batch_size if filed else max(choice.batch_size, 256)
     return loaders | {name: DataLoader(part, size, num_workers=num_workers) for name, part in others.items()}

@@ -8,6 +8,7 @@ from dlkit._doors import door
 
 if TYPE_CHECKING:
     from dlkit.samplers.buckets import LengthBuckets as LengthBuckets
+    from dlkit.samplers.order import Balanced as Balanced
     from dlkit.samplers.order import Planner as Planner
     from dlkit.samplers.order import Sequential as Sequential
     from dlkit.samplers.order import Shuffle as Shuffle
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = door(
     __name__,
     {
+        "Balanced": "dlkit.samplers.order",
         "LengthBuckets": "dlkit.samplers.buckets",
         "Planner": "dlkit.samplers.order",
         "Sequential": "dlkit.samplers.order",

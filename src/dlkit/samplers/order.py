@@ -21,6 +21,7 @@ from dlkit._arguments import whole_number
 from dlkit.errors import ArgumentError, DataError
 
 __all__ = [
+    "Balanced",
     "Planner",
     "Sequential",
     "Shuffle",
@@ -122,6 +123,71 @@ class Shuffle:
         generator = torch.Generator().manual_seed(rng.derive(seed, rng.ORDER, epoch, self.salt))
         order = torch.randperm(self.num_samples, generator=generator)
         return SlicedPlan(order, self.batch_size, drop_last=self.drop_last)
+
+
+class Balanced:
+    """As many samples in an epoch as there are, of each class equally many: rare ones several times, others left out.
+
+    Each class goes round its own samples, in an order drawn anew whenever all were seen, so none of a class is seen
+    twice before all were once; over the epochs, every sample of a frequent class has its turn. It is a planner, a pure
+    function of (seed, epoch): `dlkit.DataLoader(train, batch_sampler=Balanced(train.targets, 64))`; a run that is
+    stopped goes on bit for bit, with any number of workers. In place of weights in the loss (`class_weights`), not
+    beside them: either makes up for rare classes.
+
+    Args:
+        targets: The class of each sample, whole numbers [N].
+        batch_size: Samples per batch.
+        drop_last: Leave out a last batch that is not full.
+
+    Raises:
+        ArgumentError: targets that are no classes, or none.
+
+    >>> plan = Balanced(torch.tensor([0] * 8 + [1] * 2), 5).plan(seed=0, epoch=0)
+    >>> torch.bincount(torch.cat([torch.tensor([0] * 8 + [1] * 2)[batch] for batch in plan])).tolist()
+    [5, 5]
+    """
+
+    def __init__(self, targets: Any, batch_size: int, *, drop_last: bool = False) -> None:
+        classes = torch.as_tensor(targets)
+        if classes.dim() != 1 or not len(classes) or classes.is_floating_point():
+            raise ArgumentError(
+                f"Balanced needs the class of each sample as whole numbers [N], not {classes.dtype} "
+                f"{list(classes.shape)}"
+            )
+        self.batch_size, self.drop_last = whole_number("batch_size", batch_size, least=1), drop_last
+        order = classes.argsort(stable=True)
+        self._members = order.split(classes.unique(return_counts=True)[1].tolist())
+        self.num_samples = len(classes)
+
+    def plan(self, seed: int, epoch: int) -> SlicedPlan:
+        """The epoch's batches; see `Planner`.
+
+        Args:
+            seed: The run's seed.
+            epoch: 0 for the first one.
+        """
+        count = len(self._members)
+        shares = [self.num_samples // count + (place < self.num_samples % count) for place in range(count)]
+        drawn = [
+            _round(each, share, seed, epoch, n)
+            for n, (each, share) in enumerate(zip(self._members, shares, strict=True))
+        ]
+        generator = torch.Generator().manual_seed(rng.derive(seed, rng.ORDER, epoch))
+        chosen = torch.cat(drawn)
+        return SlicedPlan(
+            chosen[torch.randperm(len(chosen), generator=generator)], self.batch_size, drop_last=self.drop_last
+        )
+
+
+def _round(members: Tensor, share: int, seed: int, epoch: int, number: int) -> Tensor:
+    """Where a class stands on its way round its samples in an epoch: as many as its share, after those before it."""
+    first, last = epoch * share, (epoch + 1) * share
+    turns = []
+    for turn in range(first // len(members), -(-last // len(members))):
+        generator = torch.Generator().manual_seed(rng.derive(seed, rng.ORDER, turn, number + 1))
+        turns.append(members[torch.randperm(len(members), generator=generator)])
+    begin = first - first // len(members) * len(members)
+    return torch.cat(turns)[begin : begin + share]
 
 
 class Sequential:

@@ -27,6 +27,8 @@ __all__ = ["Description", "describe", "describe_facts", "frame_of"]
 
 _BINS = 64
 _KNOWS_ALL, _KNOWS_TOO_MUCH = 0.95, 0.3  # shares of the target's variance
+_RARE = 0.05  # of the rows, below which a class is told of
+_MOMENTS = 10  # different ones, from which on rows in the order of a date are no chance
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,13 @@ def describe(table: Table, spec: TableSpec, rows: Array, other: Any = None) -> D
         for name in table.columns
     }
     frame = frame_of(table, spec, rows, only_used=True)
-    findings = [*_constants(lines), *_knowing(table, spec, rows, codes, kinds), *_repeated(frame)]
+    findings = [
+        *_constants(lines),
+        *_rare(table, spec, rows),
+        *_knowing(table, spec, rows, codes, kinds),
+        *_in_time(codes, kinds),
+        *_repeated(frame),
+    ]
     if other is not None:
         findings += _shared(frame, other)
     return Description(pd.DataFrame.from_dict(lines, orient="index"), findings)
@@ -193,6 +201,46 @@ def _knowing(table: Table, spec: TableSpec, rows: Array, codes: dict[str, Array]
                 f"{name!r} alone tells {share:.0%} of the target: is it known before the target is? else drop it"
             )
     return findings
+
+
+def _rare(table: Table, spec: TableSpec, rows: Array) -> list[str]:
+    """Classes so rare that a model which never answers with them looks good."""
+    import pandas as pd
+
+    target = spec.target
+    if target is None or target.task == "regression":
+        return []
+    findings = []
+    for name in target.columns:
+        if name not in table.columns:
+            continue
+        counts = pd.Series(_series(table.columns[name].take(rows), None, spec.marks)).value_counts()
+        if len(counts) > 1 and counts.iloc[-1] < _RARE * counts.sum():
+            most, rarest, all_ = counts.index[0], counts.index[-1], int(counts.sum())
+            findings.append(
+                f"{name!r} is {rarest} in {counts.iloc[-1]:,} of {all_:,} rows ({counts.iloc[-1] / all_:.1%}); always "
+                f"answering {most} is right in {counts.iloc[0] / all_:.1%}, so accuracy says little: look at balanced "
+                "accuracy, F1 and AUROC, and give rare classes more weight (class weights, a balanced sampler)"
+            )
+    return findings
+
+
+def _in_time(codes: dict[str, Array], kinds: dict[str, str]) -> list[str]:
+    """Rows in the order of a date: parts that are drawn at random let a model look at what comes after."""
+    for name, column in codes.items():
+        known = column[column >= 0]
+        steps = np.diff(known)
+        if (
+            kinds.get(name) == "date"
+            and known.size
+            and known.max() >= _MOMENTS
+            and ((steps >= 0).all() or (steps <= 0).all())
+        ):
+            return [
+                f"the rows are in the order of {name!r}: if what comes is to be told from what was, cut them by time "
+                f"(CSVDataset.split(..., time={name!r})); parts drawn at random lie between one another, and flatter"
+            ]
+    return []
 
 
 def _columns(values: Array, classes: int) -> Array:
