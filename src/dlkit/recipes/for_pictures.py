@@ -19,7 +19,7 @@ from dlkit.recipes.reading import Data
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.groups import param_groups
 from dlkit.transfer.inputs import SMALLEST
-from dlkit.transfer.models import create_model
+from dlkit.transfer.models import create_model, has_weights
 from dlkit.transforms import Augment, Preprocessing, for_evaluation
 from dlkit.transforms.audio import AudioAugment, AudioPreprocessing, LogMel
 
@@ -33,16 +33,22 @@ ENOUGH_HERTZ = 16_000  # speech, and most of what tells sounds apart, lies below
 
 
 SMALL_SIDE = 64  # pixels up to which a small network from scratch sees all there is
+FEW = 5_000  # training images up to which a pretrained backbone knows more than there is to learn from small ones
 
 
 def for_images(data: Data, wish: Wish) -> Choice:
-    """Small images get a network from scratch, larger ones a pretrained backbone.
+    """Small images get a network from scratch, larger ones a pretrained backbone; so do few small photographs.
+
+    Measured with ants and bees, 244 photographs for training, of 32 pixels: 0.85 with a frozen MobileNetV2, which
+    enlarges them to 96, and 0.73 from scratch; of 64 pixels 0.88 and 0.71. Grey glyphs are no photographs.
 
     Args:
         data: From `read_data`: images or letters.
         wish: What the caller has said.
     """
     small = data.side <= SMALL_SIDE and wish.weights is None
+    if small and data.kind == "images" and not data.grey and len(data.train) <= FEW and wish.pretrained:
+        small = wish.image_size is not None or not has_weights(BACKBONE)
     arch = wish.arch or ("small" if small else BACKBONE)
     return _judged(data, _small(data, wish) if arch == "small" else _backbone(data, wish, arch))
 
@@ -62,7 +68,7 @@ def _small(data: Data, wish: Wish) -> Choice:
     prepared = data.train.preprocessing if data.kind == "letters" else _own_size(side, stretch=tiny, grey=data.grey)
     if data.kind == "letters" and wish.image_size not in (None, 28):
         raise ArgumentError(f"image_size={wish.image_size}: these letters are 28 x 28 pixels as they are")
-    reason = f"images of {data.side} pixels are too small for pretrained ones" if wish.arch is None else "as asked for"
+    reason = f"images of {data.side} pixels" if wish.arch is None else "as asked for"
     return Choice(
         arch="small",
         model=SmallConvNet(data.outputs, in_chans=1 if data.grey else 3),
@@ -70,11 +76,17 @@ def _small(data: Data, wish: Wish) -> Choice:
         epochs=8 if len(data.train) > 5_000 else 20,
         batch_size=128 if len(data.train) > 5_000 else 32,
         patience=5,
-        why=[f"model: SmallConvNet from scratch ({reason}), {side} x {side} pixels"],
+        why=[f"model: SmallConvNet from scratch ({reason}), {side} x {side} pixels", *_better(data, wish)],
         preprocessing=prepared,
         # A mirrored or cut letter may be another one, so small images stay as they are.
         training=prepared if tiny else _augmented(prepared),
     )
+
+
+def _better(data: Data, wish: Wish) -> list[str]:
+    if wish.arch is not None or data.kind != "images" or data.grey or len(data.train) > FEW:
+        return []
+    return [f"few small photographs: a pretrained backbone is usually better; dlkit download {BACKBONE} fetches one"]
 
 
 def _backbone(data: Data, wish: Wish, arch: str, log_mel: LogMel | None = None) -> Choice:

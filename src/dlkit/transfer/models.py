@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dlkit import _bounds
+from dlkit._optional import require
 from dlkit.errors import ArgumentError
 from dlkit.transfer._trace import run_trace
 from dlkit.transfer.backbones import LIBRARIES, Backbone, backbone
@@ -25,11 +26,11 @@ from dlkit.transfer.inputs import (
     take_channels,
 )
 from dlkit.transfer.sounds import hear
-from dlkit.transfer.weights import LoadReport, load_weights
+from dlkit.transfer.weights import LoadReport, is_here, load_weights
 from dlkit.transforms import Preprocessing
 from dlkit.transforms.audio.mel import LogMel
 
-__all__ = ["create_model", "rebuild"]
+__all__ = ["create_model", "has_weights", "rebuild"]
 
 _log = logging.getLogger("dlkit")
 
@@ -97,6 +98,17 @@ def create_model(
     prepared = preprocessing if log_mel is None else None
     model.__dict__.update(preprocessing=prepared, classes=names, weights_report=report, architecture=architecture)
     return model
+
+
+def has_weights(name: str) -> bool:
+    """Whether the pretrained weights of a backbone of torchvision were downloaded before.
+
+    Args:
+        name: "torchvision/...".
+    """
+    models = require("torchvision.models", extra="dev")
+    url = models.get_model_weights(name.removeprefix("torchvision/")).DEFAULT.url
+    return is_here(url)
 
 
 def _architecture(made: Backbone, classes: Any, in_chans: int, image_size: int | None) -> dict[str, Any] | None:

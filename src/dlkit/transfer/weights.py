@@ -127,11 +127,26 @@ def _local(weights: str | os.PathLike[str], sha256: str | None, *, progress: boo
     return path
 
 
-def _downloaded(url: str, sha256: str | None, *, progress: bool) -> Path:
+def is_here(url: str) -> bool:
+    """Whether weights at an address were downloaded before, so that loading them needs no network.
+
+    Args:
+        url: As for `load_weights`.
+
+    >>> is_here("https://example.org/nothing.pth")
+    False
+    """
+    return _place(url).is_file()
+
+
+def _place(url: str) -> Path:
     name = Path(urlparse(urldefrag(url)[0]).path).name or "weights"
-    folder = home_of("weights") / hashlib.sha256(url.encode()).hexdigest()[:16]
-    path = download.fetch(url, folder / name, sha256=sha256, progress=progress)
-    start = re.search(r"-([0-9a-f]{8,64})\.", name)
+    return home_of("weights") / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+
+
+def _downloaded(url: str, sha256: str | None, *, progress: bool) -> Path:
+    path = download.fetch(url, _place(url), sha256=sha256, progress=progress)
+    start = re.search(r"-([0-9a-f]{8,64})\.", path.name)
     if sha256 is None and start is not None and not sha256_of(path).startswith(start[1]):
         actual = sha256_of(path)
         path.unlink()
