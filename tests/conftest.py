@@ -91,6 +91,7 @@ SLOW = [
     "test_loader_start",
     "cli/test_program",
     "cli/test_sound_commands",
+    "recipes/test_tables_of_files",
     "artifact/test_audio_files",
     "test_transfer_sounds",
     "cli/test_wheel",

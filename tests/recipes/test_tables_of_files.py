@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 
@@ -16,6 +17,7 @@ import dlkit
 from dlkit.cli.app import app
 from dlkit.errors import ArgumentError, DataError
 from dlkit.recipes import compare_backbones, evaluate_file, look_at, read_data, train
+from dlkit.transfer import create_model
 
 soundfile = pytest.importorskip("soundfile")
 RATE = 8_000
@@ -92,6 +94,19 @@ def test_quantities_are_learnt_in_their_units_and_the_file_has_plain_weights(tab
     true = pd.read_csv(table)[["pitch", "far"]].to_numpy()
     assert (np.corrcoef(values.T)[0, 1], np.corrcoef(values[:, 1], true[:, 1])[0, 1]) > (0.9, 0.9)
     assert evaluate_file(found.path, table)["mae"] == pytest.approx(np.abs(values - true).mean(), rel=1e-4)
+
+
+def test_a_frozen_backbone_answers_in_the_unit_from_stored_features(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "torchvision/squeezenet1_1"
+    torch.save(create_model(name, classes=2, pretrained=False).state_dict(), tmp_path / "weights.pth")
+    options: dict[str, Any] = {"arch": name, "weights": tmp_path / "weights.pth", "epochs": 2, "out": tmp_path / "run"}
+    found = train(read_data(table, target=["far"]), device="cpu", **options)
+    assert "the frozen backbone runs once over 48 training samples" in capsys.readouterr().err
+    far = pd.read_csv(table)["far"]
+    values = dlkit.load(found.path).predict_file(table)["far"]  # a head that knows next to nothing says the mean
+    assert abs(values.mean() - far.mean()) < far.std()
 
 
 @pytest.mark.parametrize("options", [{"target": ["high", "noisy"]}, {"target": "labels", "label_separator": "|"}])
