@@ -14,7 +14,9 @@ from PIL import Image
 from safetensors import safe_open
 
 import dlkit
+import warm
 from dlkit.cli.app import app
+from dlkit.cli.projects import create
 from dlkit.errors import ArgumentError, DataError
 from dlkit.recipes import compare_backbones, evaluate_file, look_at, read_data, train
 from dlkit.transfer import create_model
@@ -107,6 +109,13 @@ def test_a_frozen_backbone_answers_in_the_unit_from_stored_features(
     far = pd.read_csv(table)["far"]
     values = dlkit.load(found.path).predict_file(table)["far"]  # a head that knows next to nothing says the mean
     assert abs(values.mean() - far.mean()) < far.std()
+
+
+def test_a_new_project_takes_a_table(table: Path, tmp_path: Path) -> None:
+    create(tmp_path, "audio")
+    config = {"folder": str(table), "audio": "sound", "target": "heard", "sample_rate": RATE, "seconds": 0.1}
+    done = warm.run(["-c", f"import data; print(*map(len, data.datasets({config!r})))"], cwd=tmp_path)
+    assert done.stdout.split() == ["42", "9", "9"], done.stderr
 
 
 @pytest.mark.parametrize("options", [{"target": ["high", "noisy"]}, {"target": "labels", "label_separator": "|"}])
