@@ -16,7 +16,7 @@ from PIL import Image
 
 import dlkit
 from dlkit import artifact
-from dlkit._opening import open_regular, regular
+from dlkit._opening import name_of, open_regular, regular
 from dlkit.datasets import (
     CSVDataset,
     Glyphs,
@@ -89,6 +89,18 @@ def test_a_regular_file_is_opened_through_links(tmp_path: Path) -> None:
     with open_regular(tmp_path / "link") as file:
         assert file.read() == b"content"
         assert regular(tmp_path / "link").st_size == 7
+
+
+def test_what_is_read_is_what_was_opened_whatever_takes_its_place(tmp_path: Path) -> None:
+    """Libraries that open files themselves are given a name of the open one."""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    with open_regular(path) as file:
+        path.unlink()
+        os.mkfifo(path)
+        if Path("/proc/self/fd").exists():
+            assert Path(name_of(file, path)).read_bytes() == b"content"
+            assert torch.from_file(name_of(file, path), size=7, dtype=torch.uint8).numpy().tobytes() == b"content"
 
 
 @pytest.mark.parametrize("name", ["gone", "gone/deeper", "nul\0character"])

@@ -9,7 +9,7 @@ from typing import IO
 
 from dlkit.errors import DataError, DataNotFoundError, DlkitError
 
-__all__ = ["open_regular", "regular"]
+__all__ = ["name_of", "open_regular", "regular"]
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -71,6 +71,19 @@ def open_regular(
         os.close(descriptor)
         raise
     return open(descriptor, "rb", buffering=buffering)
+
+
+def name_of(file: IO[bytes], path: str | os.PathLike[str]) -> str:
+    """A name by which a library that opens files itself gets the very file that is open here.
+
+    By its path it would get whatever has taken its place since then, and wait at a pipe.
+
+    Args:
+        file: From `open_regular`.
+        path: Its path, where the system has no such names.
+    """
+    name = f"/proc/self/fd/{file.fileno()}"
+    return name if os.path.exists(name) else os.fspath(path)
 
 
 def _checked(status: os.stat_result, path: str | os.PathLike[str], failure: type[DlkitError]) -> os.stat_result:

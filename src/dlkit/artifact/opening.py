@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlkit import _torch_layers, registry
 from dlkit._calling import call, cast, output_of
+from dlkit._opening import name_of, open_regular
 from dlkit.artifact.budget import Budget
 from dlkit.artifact.header import Header, read_header
 from dlkit.artifact.inputs import Meaning, make_example
@@ -203,7 +204,8 @@ def _tensors(header: Header) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(header.path)
+        with open_regular(header.path, ModelFileError, noun="model file") as file:
+            return load_file(name_of(file, header.path))
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFileError(f"{header.path} cannot be read: {error}") from error
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dlkit._filekinds import HEAD, told
-from dlkit._opening import open_regular
+from dlkit._opening import name_of, open_regular
 from dlkit.errors import CheckpointError, DamagedCheckpointError, DlkitError
 from dlkit.runs import rows
 from dlkit.storage.files import atomic_write
@@ -74,8 +74,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint file at {path}")
     try:
-        _verify(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path, DamagedCheckpointError) as file:
+            _verify(file, path)
+            state = torch.load(name_of(file, path), map_location="cpu", weights_only=True)
     except DlkitError:
         raise
     except OSError as error:
@@ -90,15 +91,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return rows.whole(state, path) if rows.FIELD in state else state
 
 
-def _verify(path: Path) -> None:
-    digest = hashlib.sha256()
-    with open_regular(path, DamagedCheckpointError) as file:
-        size = os.fstat(file.fileno()).st_size
-        left = size - _TRAILER
-        while left > 0 and (chunk := file.read(min(left, 1 << 22))):
-            digest.update(chunk)
-            left -= len(chunk)
-        trailer = file.read(_TRAILER) if size >= _TRAILER else b""
+def _verify(file: IO[bytes], path: Path) -> None:
+    digest, size = hashlib.sha256(), os.fstat(file.fileno()).st_size
+    left = size - _TRAILER
+    while left > 0 and (chunk := file.read(min(left, 1 << 22))):
+        digest.update(chunk)
+        left -= len(chunk)
+    trailer = file.read(_TRAILER) if size >= _TRAILER else b""
     if not trailer.startswith(_MAGIC):
         raise DamagedCheckpointError(f"{path} {_what_it_is(path)}")
     if trailer[len(_MAGIC) :] != digest.digest():

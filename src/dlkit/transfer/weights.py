@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dlkit import download
 from dlkit._filekinds import HEAD, kind_of, told
 from dlkit._html import Shown
-from dlkit._opening import open_regular, regular
+from dlkit._opening import name_of, open_regular, regular
 from dlkit._showing import Lines, public
 from dlkit.errors import ArgumentError, IntegrityError, ModelFileError
 from dlkit.storage.files import home_of, sha256_of
@@ -159,20 +159,21 @@ def _downloaded(url: str, sha256: str | None, *, progress: bool) -> Path:
 def _read(path: Path) -> Any:
     with open_regular(path, ModelFileError) as file:
         start = file.read(HEAD)
-    kind = kind_of(start)
-    if kind is not None and kind.family not in ("weights", "archive"):
-        raise ModelFileError(f"{path} {told(start, 'a file of weights')}")
-    try:
-        if not zipfile.is_zipfile(path) and start[8:9] == b"{":
-            from safetensors.torch import load_file
+        kind = kind_of(start)
+        if kind is not None and kind.family not in ("weights", "archive"):
+            raise ModelFileError(f"{path} {told(start, 'a file of weights')}")
+        name = name_of(file, path)
+        try:
+            if not zipfile.is_zipfile(name) and start[8:9] == b"{":
+                from safetensors.torch import load_file
 
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelFileError(
-            f"{path} is no file of weights: {_first_line(error)}; expected a safetensors file, or a state_dict saved "
-            "with torch.save that holds tensors and plain data only"
-        ) from error
+                return load_file(name)
+            return torch.load(name, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ModelFileError(
+                f"{path} is no file of weights: {_first_line(error)}; expected a safetensors file, or a state_dict "
+                "saved with torch.save that holds tensors and plain data only"
+            ) from error
 
 
 def _first_line(error: Exception) -> str:
