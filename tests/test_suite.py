@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,12 @@ def test_the_profiles_of_hypothesis_are_in_one_place() -> None:
     asked = ("load_profile", "register_profile", "deadline=", "derandomize")
     others = [path for path in TESTS.rglob("*.py") if path.name not in ("conftest.py", Path(__file__).name)]
     assert [f"{path.name}: {word}" for path in others for word in asked if word in path.read_text("utf-8")] == []
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Else pytest cannot collect the second."""
+    counts = Counter(path.name for path in TESTS.rglob("test_*.py"))
+    assert [name for name, count in counts.items() if count > 1] == []
 
 
 def test_make_test_draws_the_same_examples_every_time(request: pytest.FixtureRequest) -> None:
