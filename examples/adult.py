@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch.optim.lr_scheduler import OneCycleLR
 
-from dlkit import DataLoader, Trainer
+from dlkit import DataLoader, Trainer, plots
 from dlkit.callbacks import LearningRate
 from dlkit.datasets import CSVDataset
 from dlkit.download import fetch
@@ -105,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--picture", type=Path, help="draw how far its probabilities can be trusted into this file")
     parser.add_argument("--smoke", action="store_true", help="made-up people, two epochs")
     options = parser.parse_args()
     if options.smoke:
@@ -117,6 +118,9 @@ def main() -> None:
     accuracy = trainer.evaluate(DataLoader(test, 2048))["accuracy"]
     print(f"\naccuracy on the {len(test)} rows of adult.test:")
     print(f"  {'TabularMLP':22} {accuracy:.4f}  ({time.perf_counter() - began:.0f} s)")
+    if options.picture:
+        probabilities = trainer.predict(DataLoader(test, 2048)).softmax(1)
+        plots.calibration_curve(test.targets, probabilities, path=options.picture)
     known = frame(train)
     for name, model in sklearn_models(train).items():
         began = time.perf_counter()

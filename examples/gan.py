@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -68,9 +70,19 @@ def step(run: Run) -> dict[str, torch.Tensor]:
     return values
 
 
+def draw(points: torch.Tensor, path: Path) -> None:
+    """The points that the generator makes, on those that it was to learn."""
+    figure = Figure(figsize=(4, 4), dpi=120, layout="constrained")
+    axes = figure.add_subplot(aspect="equal", xticks=[], yticks=[], title="learnt (blue) and made (orange)")
+    for cloud, colour in ((ring(1000), "#0072B2"), (points, "#D55E00")):
+        axes.scatter(*cloud.T, s=3, c=colour, alpha=0.5)
+    figure.savefig(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs/gan")
+    parser.add_argument("--picture", type=Path, help="draw the points and the ring into this file")
     parser.add_argument("--smoke", action="store_true", help="a second of training, to see that it runs")
     parser.add_argument("--accumulate", type=int, default=1, help="batches of a step, which processes share")
     options = parser.parse_args()
@@ -85,6 +97,8 @@ def main() -> None:
 
     with torch.no_grad():
         points = model["generator"](torch.randn(1000, NOISE, device=trainer.device)).cpu()
+    if options.picture:
+        draw(points, options.picture)
     distance, place = torch.cdist(points, ring(8)).min(1)
     reached = (place[distance < 0.3].bincount(minlength=8) >= 20).sum()
     print(f"places reached: {reached} of 8; mean distance from the nearest: {distance.mean():.3f}")

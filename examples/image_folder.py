@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dlkit import DataLoader, Trainer, transforms
+from dlkit import DataLoader, Trainer, plots, transforms
 from dlkit.callbacks import Checkpoint, EarlyStopping
 from dlkit.datasets import ImageFolder, inspect
 from dlkit.models import SmallConvNet
@@ -34,12 +34,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--run", default="runs/photos", help="where checkpoints go")
-    parser.add_argument("--smoke", action="store_true", help="made-up photos, two epochs, some seconds")
+    parser.add_argument("--picture", type=Path, help="draw photos and guesses into this file")
+    parser.add_argument("--smoke", action="store_true", help="made-up photos, four epochs, some seconds")
     options = parser.parse_args()
     if options.smoke:
         temporary = Path(tempfile.mkdtemp())
         options.photos, options.run = made_up(temporary / "photos"), str(temporary / "run")
-        options.size, options.epochs = 32, 2
+        options.size, options.epochs = 32, 4
     elif options.photos is None:
         parser.error("give the folder of photos, or --smoke")
 
@@ -55,6 +56,10 @@ def main() -> None:
     trainer = Trainer(model, torch.nn.CrossEntropyLoss(), optim, metrics=["accuracy"], callbacks=callbacks)
     trainer.fit(DataLoader(train, 32, shuffle=True), DataLoader(val, 64), epochs=options.epochs)
     print(trainer.evaluate(DataLoader(val, 64)), "left out:", ds.skipped)
+    if options.picture:
+        images, labels = next(iter(DataLoader(val, 16, shuffle=True)))
+        guesses = trainer.predict([images]).argmax(1)
+        plots.sample_grid(images, labels, guesses, classes=ds.classes, path=options.picture)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from dlkit import DataLoader, Trainer, transforms
+from dlkit import DataLoader, Trainer, plots, transforms
 from dlkit.datasets import ImageTable
 from dlkit.models import SmallConvNet
 
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--target", default="label", help="the column with the classes")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--picture", type=Path, help="draw photos and guesses into this file")
     parser.add_argument("--smoke", action="store_true", help="made-up images, two epochs, some seconds")
     options = parser.parse_args()
     if options.smoke:
@@ -52,6 +53,10 @@ def main() -> None:
     trainer = Trainer(model, torch.nn.CrossEntropyLoss(), optim, metrics=["accuracy"])
     trainer.fit(DataLoader(train, 16, shuffle=True), DataLoader(val, 32), epochs=options.epochs)
     print(trainer.evaluate(DataLoader(val, 32)))
+    if options.picture:
+        images, labels = next(iter(DataLoader(val, 16, shuffle=True)))
+        guesses = trainer.predict([images]).argmax(1)
+        plots.sample_grid(images, labels, guesses, classes=ds.classes, path=options.picture)
 
 
 if __name__ == "__main__":

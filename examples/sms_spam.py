@@ -1,6 +1,7 @@
 """Spam or not? A classifier for text messages in a minute on two cores, beside TF-IDF and logistic regression.
 
     python examples/sms_spam.py SMSSpamCollection [--fast] [--runs runs/sms]
+    python examples/sms_spam.py --smoke     # made-up messages, some seconds
 
 The file is the SMS Spam Collection (Almeida, Gómez Hidalgo & Yamakami 2011), from the UCI repository: 5,574 messages,
 tab-separated, without a header, and with quotes that are never closed. One message has a line break in it, so that its
@@ -11,6 +12,8 @@ of the split. Run it again and it continues, or only shows what it reached.
 from __future__ import annotations
 
 import argparse
+import random
+import tempfile
 from pathlib import Path
 from statistics import fmean
 
@@ -19,7 +22,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from dlkit import DataLoader, Trainer, seed_everything
+from dlkit import DataLoader, Trainer, plots, seed_everything
 from dlkit.callbacks import Checkpoint
 from dlkit.datasets import TextDataset
 from dlkit.models import TextClassifier
@@ -30,7 +33,24 @@ BASELINES: dict[str, dict[str, object]] = {
 }
 
 
-def dlkit_accuracy(train: TextDataset, val: TextDataset, test: TextDataset, epochs: int, folder: Path) -> float:
+def made_up(folder: Path) -> Path:
+    """Messages in the same form."""
+    draw = random.Random(0)
+    words = {
+        "ham": ["see", "you", "at", "home", "later", "lunch"],
+        "spam": ["win", "cash", "call", "now", "free", "txt"],
+    }
+    kinds = draw.choices(["ham", "spam"], [6, 1], k=600)
+    lines = [
+        f"{kind}\t{' '.join(draw.choices([*words[kind], 'ok', 'the', 'a'], k=8))} {n}" for n, kind in enumerate(kinds)
+    ]
+    (folder / "messages").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "messages"
+
+
+def dlkit_accuracy(
+    train: TextDataset, val: TextDataset, test: TextDataset, epochs: int, folder: Path, picture: Path | None
+) -> float:
     """Train a bag of embeddings over a byte pair encoding, and test the best epoch's weights."""
     seed_everything(0)
     model = TextClassifier(len(train.vocabulary), len(train.classes), encoder="bag")
@@ -43,6 +63,9 @@ def dlkit_accuracy(train: TextDataset, val: TextDataset, test: TextDataset, epoc
         progress=False,
     )
     trainer.fit(DataLoader(train, 64, shuffle=True), DataLoader(val, 256), epochs=epochs)
+    if picture:
+        probabilities = trainer.predict(DataLoader(test, 256)).softmax(1)
+        plots.roc_curve(test.targets, probabilities, test.classes, path=picture)
     return float(trainer.evaluate(DataLoader(test, 256))["accuracy"])
 
 
@@ -58,10 +81,16 @@ def baseline_accuracy(train: TextDataset, test: TextDataset, **options: object) 
 def main() -> None:
     """Train and test on a few splits, and print the accuracies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", nargs="?", type=Path)
+    parser.add_argument("--picture", type=Path, help="draw how well it ranks the texts into this file")
+    parser.add_argument("--smoke", action="store_true", help="made-up texts, with --fast: some seconds")
     parser.add_argument("--fast", action="store_true", help="one split, two epochs and one baseline")
     parser.add_argument("--runs", type=Path, default=Path("runs/sms"))
     arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.file, arguments.fast = made_up(Path(tempfile.mkdtemp())), True
+    elif arguments.file is None:
+        parser.error("give the file, or --smoke")
     baselines = list(BASELINES)[: 1 if arguments.fast else None]
     results: list[dict[str, float]] = []
     for seed in range(1 if arguments.fast else 5):
@@ -70,7 +99,11 @@ def main() -> None:
         )
         if seed == 0:
             print(train, "\nskipped:", *map(str, train.skipped))
-        reached = {"dlkit": dlkit_accuracy(train, val, test, 2 if arguments.fast else 10, arguments.runs / str(seed))}
+        reached = {
+            "dlkit": dlkit_accuracy(
+                train, val, test, 2 if arguments.fast else 10, arguments.runs / str(seed), arguments.picture
+            )
+        }
         reached |= {name: baseline_accuracy(train, test, **BASELINES[name]) for name in baselines}
         results.append(reached)
         print(f"split {seed}:", ", ".join(f"{name} {value:.4f}" for name, value in reached.items()), flush=True)

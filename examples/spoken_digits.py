@@ -17,7 +17,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import dlkit
-from dlkit import DataLoader, Trainer
+from dlkit import DataLoader, Trainer, plots
 from dlkit.datasets import AudioTable
 from dlkit.models import AudioClassifier
 from dlkit.transforms.audio import AudioAugment, AudioPreprocessing
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--by", choices=("take", "speaker"), default="take", help="what is held out")
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--picture", type=Path, help="draw which digits are mistaken for which into this file")
     parser.add_argument("--smoke", action="store_true", help="made-up tones, two epochs, some seconds")
     options = parser.parse_args()
     if options.smoke:
@@ -78,6 +79,9 @@ def main() -> None:
     )
     trainer.fit(DataLoader(train, 32, shuffle=True), epochs=options.epochs)
     print(f"{len(train)} recordings to train on; held out by {options.by}:", trainer.evaluate(DataLoader(test, 64)))
+    if options.picture:
+        guesses = trainer.predict(DataLoader(test, 64)).argmax(1)
+        plots.confusion_matrix(test.targets, guesses, test.classes, path=options.picture)
     file = trainer.save(Path(tempfile.mkdtemp()) / "digits.safetensors")
     print(dlkit.load(file).predict_file(options.folder / str(table["file"].iloc[0]), top_k=2))
 

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from dlkit import DataLoader, Trainer
+from dlkit import DataLoader, Trainer, plots
 from dlkit.callbacks import EarlyStopping
 from dlkit.datasets import CSVDataset
 from dlkit.models import TabularMLP
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("table", nargs="?", default=URL)
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--picture", type=Path, help="draw how well the last model ranks passengers into this file")
     parser.add_argument("--smoke", action="store_true", help="made-up passengers, two splits, two epochs")
     options = parser.parse_args()
     if options.smoke:
@@ -107,6 +108,9 @@ def main() -> None:
         for name, model in sklearn_models(train).items():
             model.fit(known, train.targets)
             results.setdefault(name, []).append(model.score(frame(test, known), test.targets))
+    if options.picture:
+        probabilities = trainer.predict(DataLoader(test, 256)).softmax(1)
+        plots.roc_curve(test.targets, probabilities, test.classes, path=options.picture)
     print(f"\naccuracy on the test rows of {options.splits} splits:")
     for name, values in results.items():
         print(f"  {name:22} {statistics.mean(values):.3f}  (from {min(values):.3f} to {max(values):.3f})")

@@ -27,6 +27,13 @@ def test_every_example_is_run_by_a_test():
     assert [example.stem for example in EXAMPLES if example.stem not in tests] == []
 
 
+def test_every_example_is_in_the_gallery():
+    gallery = (ROOT / "examples/README.md").read_text(encoding="utf-8")
+    for example in EXAMPLES:
+        assert f"[{example.name}]({example.name})" in gallery
+        assert f"](pictures/{example.stem}.png)" in gallery
+
+
 def test_the_gan_goes_on_where_it_was(tmp_path):
     example = ROOT / "examples" / "gan.py"
     assert run(example, tmp_path) == run(example, tmp_path)

@@ -32,8 +32,13 @@ def run(cell: str) -> str:
         return f"not run: there is no Python {python} here, and uv cannot fetch it"
     if uv("venv", "-q", "--allow-existing", "--python", python, place):
         return "FAILED: no environment"
-    oldest = ["--resolution", "lowest-direct"] if cell == "oldest" else []
-    if uv("pip", "install", "-q", "--python", place, *oldest, "--editable", ".[dev]"):
+    limits = place.with_suffix(".txt")
+    if cell == "oldest":  # of what users install; the tools of the tests are today's
+        options = ("--resolution", "lowest-direct", "--python-version", python, "--extra", "all", "-o", limits)
+        if uv("pip", "compile", "-q", *options, "pyproject.toml"):
+            return "FAILED: the packages do not go together"
+    constraints = ["--constraints", limits] if cell == "oldest" else []
+    if uv("pip", "install", "-q", "--python", place, *constraints, "--editable", ".[dev]"):
         return "FAILED: the packages do not go together"
     settings = {**os.environ, "OMP_NUM_THREADS": "1"}
     tests = subprocess.run([place / "bin" / "python", "-m", "pytest", *TESTS], cwd=ROOT, env=settings)
