@@ -11,7 +11,7 @@ from torch import nn
 from worlds import ends, results, start
 
 from dlkit import Trainer
-from dlkit.callbacks import BackToBest, Unfreeze
+from dlkit.callbacks import BackToBest
 from dlkit.errors import ArgumentError
 from dlkit.training import ReuseFeatures
 from dlkit.training.sharding import units
@@ -25,9 +25,13 @@ CASES = {
         3,
         {"model": "transformer", "ignored": True, "weights": True, "epochs": 1, "longer": 2},
     ),
-    "frozen up to a block, average, in three": (3, {"model": "resnet", "frozen": "2.conv2", "ema": True}),
+    "thawed in stages, average, in three": (
+        3,
+        {"model": "resnet", "frozen": "head", "stages": {"1": "2.conv2", "2": "all"}, "ema": True, "epochs": 4},
+    ),
 }
 LONG = {
+    "frozen up to a block, clipping": (2, {"model": "resnet", "frozen": "2.conv2", "clip": True}),
     "cnn with batchnorm and workers, rehearsed": (3, {"model": "cnn", "workers": 1, "ema": True, "rehearsed": True}),
     "frozen, two fits, in four": (4, {"model": "cnn", "frozen": "5", "ignored": True, "epochs": 1, "longer": 3}),
 }
@@ -94,7 +98,6 @@ WRONG = {
     "channels-last order": {"model": nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)},
     "fp16": {"precision": "fp16"},
     "compiled or wrapped": {"compile": True},
-    "freezes or thaws in the middle": {"callbacks": [Unfreeze({1: "0"})]},
     "a step of your own": {"step": lambda run: None},
     "stored views": {"reuse_features": ReuseFeatures(views=2)},
     "needs the whole model": {"callbacks": [BackToBest()]},

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from dlkit import Trainer
-from dlkit.callbacks import EMA, Callback, Checkpoint, ClipGradients, EarlyStopping
+from dlkit.callbacks import EMA, Callback, Checkpoint, ClipGradients, EarlyStopping, Unfreeze
 from dlkit.transfer import freeze
 
 case = json.loads(sys.argv[1])
@@ -98,6 +98,8 @@ if case.get("ema"):
     callbacks.append(EMA(0.9))
 if case.get("stopping"):
     callbacks.append(EarlyStopping(patience=1, min_delta=5.0))
+if stages := case.get("stages"):
+    callbacks.append(Unfreeze({int(epoch): name for epoch, name in stages.items()}, example=x[:2]))
 if folder := case.get("folder"):
     callbacks.append(Checkpoint(folder, every="2 steps"))
 
@@ -172,7 +174,8 @@ for name in ("all_to_all_single", "all_reduce", "all_gather_object", "broadcast"
     setattr(torch.distributed, name, sent)
 trainer = Trainer(
     model, criterion, optimizer, metrics=["accuracy"], callbacks=callbacks,
-    scheduler=scheduler, accumulate=case.get("accumulate", 4), device="cpu", parallel=case.get("parallel", "replicate"),
+    scheduler=scheduler, reuse_features="stages" not in case, accumulate=case.get("accumulate", 4), device="cpu",
+    parallel=case.get("parallel", "replicate"),
     step=step,
 )
 val = DataLoader(TensorDataset(x[:20], y[:20].clamp(0)), 8)

@@ -53,6 +53,7 @@ class Unfreeze(Callback):
             raise ArgumentError(f"schedule must map epochs, counted from 0, to names of modules, not {schedule!r}")
         self.schedule = dict(sorted(schedule.items()))
         self.backbone_lr, self.layer_decay, self.example = backbone_lr, layer_decay, example
+        self._stage: str | None = None
 
     def conflict(self, *, own_step: bool, closure: bool) -> str | None:
         if closure:
@@ -72,6 +73,7 @@ class Unfreeze(Callback):
         return passed[-1] if passed else "head"
 
     def on_setup(self, run: Run) -> None:
+        self._stage = None
         names = dict(run.model.named_modules())
         for name in self.schedule.values():
             if name not in ("all", "head") and name not in names:
@@ -81,9 +83,13 @@ class Unfreeze(Callback):
 
     def on_epoch_start(self, run: Run) -> None:
         before, stage = frozen_modules(run.model), self.stage(run.epoch)
-        unfreeze(run.model)
-        if stage != "all":
-            freeze(run.model, stage, example=self.example)
+        if run.shards is not None and stage == self._stage:
+            return  # to make a model whole and share it out again takes time
+        self._stage = stage
+        with run.whole():
+            unfreeze(run.model)
+            if stage != "all":
+                freeze(run.model, stage, example=self.example)
         run.model.train()
         after = frozen_modules(run.model)
         if before != after:

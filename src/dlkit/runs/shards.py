@@ -35,6 +35,10 @@ class Shards:
         """
         self._sizes[id(share)] = (share, size)
 
+    def forget(self) -> None:
+        """Know no shares any more."""
+        self._sizes.clear()
+
     def cut(self, whole: Tensor) -> Tensor:
         """A copy of this process's rows.
 

@@ -54,9 +54,6 @@ def check_shardable(
         "stored views (parts of a model in shares cannot be run by themselves, so no features are stored)": views
         is not None,
         "a model in channels-last order": is_channels_last(model),
-        "a callback that freezes or thaws in the middle of a fit (give each stage a fit of its own)": any(
-            callback.freezes for callback in callbacks
-        ),
         "a callback that needs the whole model in training": any(each.needs_whole_model for each in callbacks),
         "a parameter without dimensions (make it one of shape [1])": any(each.dim() == 0 for each in parameters),
         f"torch {torch.__version__}, which adds gradients in its own order only": not hasattr(
@@ -177,6 +174,27 @@ class Sharding:
         self._before: dict[nn.Module, _Before] = {}
         self._originals: list[tuple[nn.Parameter, Tensor, nn.Parameter]] = []
 
+    def begin(self) -> None:
+        """Leave each process its share of the model, its average and the optimizers' state."""
+        mesh = dist.device_mesh.init_device_mesh(self.run.device.type, (self.run.world.size,))
+        for module in {id(module): module for module in (self.run.model, self.run.eval_model)}.values():
+            self.shard(module, mesh)
+        self.hand_over(list(self.run.optimizers.values()))
+        self.run.shards = self.shards
+
+    def end(self) -> None:
+        """Make everything whole again in every process; all call this."""
+        self.run.shards = None
+        self.take_back(list(self.run.optimizers.values()))
+        self.make_whole()
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """A block in which everything is whole, and may be frozen or thawed; all processes enter it."""
+        self.end()
+        yield
+        self.begin()
+
     def shard(self, module: nn.Module, mesh: Any) -> None:
         """Leave each process its rows of the parameters; the module stays the same object.
 
@@ -211,12 +229,7 @@ class Sharding:
         Args:
             optimizers: Of the run.
         """
-        shares = {id(original): share for original, _, share in self._originals}
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                for place, parameter in enumerate(group["params"]):
-                    if id(parameter) in shares:
-                        _replace(optimizer, group, place, shares[id(parameter)], self._cut)
+        _exchange(optimizers, {id(original): share for original, _, share in self._originals}, self._cut)
 
     def _cut(self, old: Tensor, new: Tensor, value: Tensor) -> Tensor:
         size = next(sharded.shape for _, sharded, share in self._originals if share is new)
@@ -228,12 +241,7 @@ class Sharding:
         Args:
             optimizers: Of the run.
         """
-        originals = {id(share): original for original, _, share in self._originals}
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                for place, share in enumerate(group["params"]):
-                    if id(share) in originals:
-                        _replace(optimizer, group, place, originals[id(share)], self._joined)
+        _exchange(optimizers, {id(share): original for original, _, share in self._originals}, self._joined)
 
     def _joined(self, share: Tensor, new: Tensor, value: Tensor) -> Tensor:
         return self.shards.whole(share, value) if value.shape == share.shape else value
@@ -258,7 +266,9 @@ class Sharding:
                 if "hooks" in name and isinstance(hooks, dict):
                     for key in [key for key, hook in hooks.items() if _of_torch(hook)]:
                         del hooks[key]
-        self._originals.clear()
+        for held in (self._originals, self._before, self.reductions):
+            held.clear()
+        self.shards.forget()
 
     def holds(self, parameter: Tensor) -> bool:
         """Whether a parameter is a share, or what FSDP makes of one.
@@ -273,15 +283,19 @@ class Sharding:
         return ((sharded, share) for _, sharded, share in self._originals if sharded.grad is not None)
 
 
-def _replace(optimizer: Optimizer, group: dict[str, Any], place: int, new: nn.Parameter, change: Any) -> None:
-    old = group["params"][place]
-    group["params"][place] = new
-    if old in optimizer.state:
-        held = optimizer.state.pop(old)
-        optimizer.state[new] = {
-            key: change(old, new, value) if isinstance(value, Tensor) and value.dim() else value
-            for key, value in held.items()
-        }
+def _exchange(optimizers: Sequence[Optimizer], others: dict[int, nn.Parameter], change: Any) -> None:
+    """Let optimizers work on other parameters, with what they remember of them, in the order in which they do."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["params"][:] = [others.get(id(parameter), parameter) for parameter in group["params"]]
+        remembered = list(optimizer.state.items())
+        optimizer.state.clear()
+        for old, held in remembered:
+            new = others.get(id(old), old)
+            optimizer.state[new] = {
+                key: change(old, new, value) if new is not old and isinstance(value, Tensor) and value.dim() else value
+                for key, value in held.items()
+            }
 
 
 def _of_torch(hook: Any) -> bool:
@@ -302,13 +316,9 @@ def sharded(run: Run) -> Iterator[Sharding | None]:
     if run.world.size == 1 or not run.world.turns:
         yield None
         return
-    mesh = dist.device_mesh.init_device_mesh(run.device.type, (run.world.size,))
-    run.shards = Shards(run.world)
-    sharding, capture = Sharding(run, run.shards), run.capture
-    for module in {id(module): module for module in (run.model, run.eval_model)}.values():
-        sharding.shard(module, mesh)
-    sharding.hand_over(list(run.optimizers.values()))
-    run.capture = lambda: sharding.shards.in_rows(capture(), run.optimizers)
+    sharding, capture = Sharding(run, Shards(run.world)), run.capture
+    sharding.begin()
+    run.capture, run.whole = lambda: sharding.shards.in_rows(capture(), run.optimizers), sharding.whole
     try:
         yield sharding
     except BaseException as error:
@@ -317,6 +327,5 @@ def sharded(run: Run) -> Iterator[Sharding | None]:
         error.add_note("the processes hold shares of the model, which cannot be put together again: make a new one")
         raise
     finally:
-        run.shards, run.capture = None, capture
-    sharding.take_back(list(run.optimizers.values()))
-    sharding.make_whole()
+        run.shards, run.capture, run.whole = None, capture, contextlib.nullcontext
+    sharding.end()
