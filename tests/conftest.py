@@ -90,6 +90,7 @@ SLOW = [
     "test_transfer_freezing",
     "test_loader_start",
     "cli/test_program",
+    "recipes/test_searching",
     "cli/test_sound_commands",
     "recipes/test_tables_of_files",
     "artifact/test_audio_files",

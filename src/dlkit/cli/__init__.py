@@ -4,7 +4,7 @@
 `_talking`  results on stdout, everything else on stderr; errors in a sentence; exit codes
 `_options`  what several commands take
 `projects`  `create`: what `dlkit new` writes, from `templates/`
-`_training` `train`, `compare`, `demo`
+`_training` `train`, `tune`, `compare`, `demo`
 `_models`   `predict`, `evaluate`, `info`, `export`
 `_serving`  `serve`
 `_data`     `inspect`, `download`, `new`

@@ -129,6 +129,9 @@ _TRAINING = {
     "class_weights": Annotated[
         _Text, typer.Option(metavar="WEIGHTS", help="balanced: rare classes count as much; or no=1,yes=20.")
     ],
+    "sampler": Annotated[
+        Literal["balanced"] | None, typer.Option(help="balanced: a step sees samples of all classes equally often.")
+    ],
     "sample_rate": Annotated[_Count, typer.Option(metavar="HERTZ", help="Of sounds, which are resampled.")],
     "seconds": Annotated[float | None, typer.Option(help="Of sounds; longer ones are cut.")],
     "precision": Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="In which most is computed.")],

@@ -1,4 +1,4 @@
-"""The commands that train: `train`, `compare`, `demo`."""
+"""The commands that train: `train`, `tune`, `compare`, `demo`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from dlkit._showing import Lines
 from dlkit.cli._options import DATA, TRAINING, DebugFlag, JsonFlag, Source, takes
 from dlkit.cli._talking import INTERRUPTED, guarded, short_warnings, show, tell
 
-__all__ = ["compare", "demo", "train"]
+__all__ = ["compare", "demo", "train", "tune"]
 
+# Of the settings of a training those that hold for all that are searched.
+_SEARCHED = (
+    *("arch", "weights", "pretrained", "freeze", "image_size", "class_weights", "epochs", "out"),
+    *("seed", "device", "num_workers"),
+)
 _EXAMPLES = {
     "images": "photo.jpg",
     "sounds": "sound.wav",
@@ -103,6 +108,47 @@ def _trained(data: str, options: Mapping[str, Any], settings: Mapping[str, Any])
         "data": found.how,
         "history": trained.history.rows,
     }
+
+
+@guarded
+@takes(options=DATA, settings=_SEARCHED)
+def tune(
+    data: Source,
+    options: Any = None,
+    settings: Any = None,
+    minutes: Annotated[float, typer.Option(help="For the search; the training at the end comes on top.")] = 10.0,
+    trials: Annotated[int | None, typer.Option(help="So many settings at most.", min=1)] = None,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Search for the model, learning rate and batch size that suit DATA, and train with the best.
+
+    DATA is what `dlkit train` takes. The usual settings come first; what is behind the others is given up. Stopped at
+    any moment, the same command goes on, and one with more minutes searches on. It needs the extra tune.
+
+    \b
+    Examples:
+      dlkit tune titanic.csv --target survived --drop alive --minutes 10
+      dlkit tune messages.csv --text message --target label --trials 20
+    """
+    from dlkit import recipes
+
+    found = recipes.tune(data, minutes=minutes, trials=trials, **settings, **options)
+    trained = found.trained
+    if trained.path is None:
+        tell(f"interrupted; the same command goes on from here ({trained.folder})")
+        raise typer.Exit(INTERRUPTED)
+    said = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in found.settings.items())
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in trained.metrics.items())
+    lines = (
+        f"best of {len(found.trials)}: {said} (val_loss {found.loss:.4g}; the usual settings {found.usual:.4g})",
+        f"{trained.judged_on}: {figures}",
+        f"model: {trained.path}",
+        f"report: {trained.report}",
+    )
+    document = {"settings": found.settings, "loss": found.loss, "usual": found.usual, "trials": found.trials}
+    document |= {"model": trained.path, "metrics": trained.metrics, "judged_on": trained.judged_on}
+    show(Lines.of(*lines), document, as_json=json)
 
 
 @guarded

@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 for command in (
     training.train,
+    training.tune,
     models.predict,
     models.evaluate,
     models.info,

@@ -10,6 +10,7 @@
 `training`  `train`: to a model file, going on where it was stopped
 `held_out`  which samples a run has trained on
 `evaluating` `evaluate_file`: on other data, or on what a run has held out
+`searching` `tune`: the settings of a training, searched for so many minutes
 `using`     looking at data, comparing backbones, fetching
 =========== ==========================================================================================
 """
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from dlkit.recipes.evaluating import evaluate_file as evaluate_file
     from dlkit.recipes.reading import Data as Data
     from dlkit.recipes.reading import read_data as read_data
+    from dlkit.recipes.searching import Tuned as Tuned
+    from dlkit.recipes.searching import tune as tune
     from dlkit.recipes.training import Trained as Trained
     from dlkit.recipes.training import train as train
     from dlkit.recipes.tuning import fine_tune as fine_tune
@@ -38,6 +41,7 @@ __all__, __getattr__, __dir__ = door(
     {
         "Data": "dlkit.recipes.reading",
         "Trained": "dlkit.recipes.training",
+        "Tuned": "dlkit.recipes.searching",
         "compare": "dlkit.recipes.comparing",
         "compare_backbones": "dlkit.recipes.using",
         "compare_models": "dlkit.recipes.using",
@@ -47,5 +51,6 @@ __all__, __getattr__, __dir__ = door(
         "look_at": "dlkit.recipes.using",
         "read_data": "dlkit.recipes.reading",
         "train": "dlkit.recipes.training",
+        "tune": "dlkit.recipes.searching",
     },
 )

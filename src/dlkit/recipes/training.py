@@ -55,7 +55,7 @@ from dlkit.training.judging import Judge
 from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.trainer import Trainer
 
-__all__ = ["Trained", "check_first", "train"]
+__all__ = ["Trained", "check_first", "train", "validation_loss", "with_numbers"]
 
 REPORT_FILE = "report.html"
 
@@ -207,7 +207,7 @@ def train(
         seed=seed,
     )
     rate = None if lr == "find" else lr
-    choice = _with_numbers(choose(data, wish), epochs=epochs, batch_size=batch_size, lr=rate, patience=patience)
+    choice = with_numbers(choose(data, wish), epochs=epochs, batch_size=batch_size, lr=rate, patience=patience)
     data = choice.data or data
     if accumulate is None:
         accumulate = int(saved.get("accumulate", 1)) if saved else World.of_environment().size
@@ -419,7 +419,45 @@ def _reported(
     return outcome.standing
 
 
-def _with_numbers(choice: Choice, **given: float | None) -> Choice:
+def validation_loss(
+    data: Data, choice: Choice, watching: Callback, *, seed: int, device: str, num_workers: int
+) -> float:
+    """The least loss on the validation part that a training comes to, of which nothing is kept.
+
+    Args:
+        data: What to train on.
+        choice: What to train, and how.
+        watching: Sees each row of the history, and may stop the training.
+        seed: See `train`.
+        device: See `train`.
+        num_workers: See `train`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended it.
+    """
+    if choice.fit is not None:
+        run = Run(choice.model, {}, device=torch.device("cpu"), seed=seed, verbose=False)
+        fitted = choice.fit()
+        return _judged(run, fitted.model, fitted.data, choice, "val", num_workers)["val_loss"]
+    data = choice.data or data
+    loaders = _loaders(data, choice, num_workers, 1)
+    patient = BackToBest if choice.plateau else EarlyStopping
+    how: dict[str, Any] = {"seed": seed, "device": device, "progress": False}
+    callbacks = [patient(patience=choice.patience), watching]
+    trainer = _trainer(choice, len(loaders["train"]), accumulate=1, callbacks=callbacks, **how)
+    history = trainer.fit(loaders["train"], loaders["val"], epochs=choice.epochs)
+    if trainer.run.stop_reason == "interrupted":
+        raise KeyboardInterrupt
+    return min((row["val_loss"] for row in history.rows if "val_loss" in row), default=math.nan)
+
+
+def with_numbers(choice: Choice, **given: float | None) -> Choice:
+    """A choice with numbers of the caller's, which are checked.
+
+    Args:
+        choice: What was chosen.
+        **given: By the names of its attributes; None leaves one as it is.
+    """
     said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for name, value in said.items():
         if name in ("batch_size", "epochs", "image_size", "patience"):
