@@ -7,9 +7,9 @@ places of WAV files; the same out of what is kept decoded; whole FLAC files; who
 threads in this process, with one worker, and with as many as cores, which make the spectrograms of whole batches; a
 plain `Dataset` over soundfile (as torchaudio's tutorials have it: seek, read floats, mix, resample with soxr, log-mel,
 one by one) with as many workers as cores; the same with librosa's own functions; Hugging Face datasets (whose decoder
-is torchcodec); SPDL (its threads, and its own parser for WAV). It says which of them do not load (pip install librosa
-datasets torchcodec spdl-core spdl-io; torchcodec needs FFmpeg, and so does SPDL for FLAC and MP3). All but librosa
-compute log-mel by the same code.
+is torchcodec; without FFmpeg soundfile in its place); SPDL (its threads, and its own parser for WAV). It says which of
+them do not load (pip install librosa datasets torchcodec spdl-core spdl-io; torchcodec needs FFmpeg, and so does SPDL
+for FLAC and MP3). All but librosa compute log-mel by the same code.
 """
 
 from __future__ import annotations
@@ -87,8 +87,16 @@ def through_dlkit(
     return lambda: iter(loader)
 
 
-class Plain(Dataset[Any]):
+def heard(path: str, crop: bool) -> torch.Tensor:
     """What everybody writes."""
+    first = int(start_of(crop) * OWN)
+    samples, rate = soundfile.read(path, OWN if crop else -1, first, dtype="float32", always_2d=True)
+    mixed = torch.from_numpy(samples).mean(1).numpy()  # numpy takes ten times as long for a short axis
+    return MEL(torch.from_numpy(soxr.resample(mixed, rate, RATE))[None])
+
+
+class Plain(Dataset[Any]):
+    """One recording after the other."""
 
     def __init__(self, folder: Path, crop: bool) -> None:
         self.files, self.crop = files(folder), crop
@@ -97,12 +105,7 @@ class Plain(Dataset[Any]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Any:
-        first = int(start_of(self.crop) * OWN)
-        samples, rate = soundfile.read(
-            self.files[index], OWN if self.crop else -1, first, dtype="float32", always_2d=True
-        )
-        mixed = torch.from_numpy(samples).mean(1).numpy()  # numpy takes ten times as long for a short axis
-        return MEL(torch.from_numpy(soxr.resample(mixed, rate, RATE))[None]), index % 2
+        return heard(self.files[index], self.crop), index % 2
 
 
 class Librosa(Plain):
@@ -120,6 +123,13 @@ def hugging_face(folder: Path, crop: bool) -> Any:
     import datasets
 
     found = datasets.Dataset.from_dict({"audio": files(folder)})
+    try:
+        from torchcodec.decoders import AudioDecoder
+
+        AudioDecoder(files(folder)[0])
+    except Exception:  # without FFmpeg: the way around it that users share
+        found = found.cast_column("audio", datasets.Audio(decode=False))
+        return found.with_transform(lambda batch: {"mel": [heard(each["path"], crop) for each in batch["audio"]]})
     found = found.cast_column("audio", datasets.Audio(sampling_rate=RATE, num_channels=1))
 
     def prepared(batch: Any) -> Any:
@@ -132,9 +142,7 @@ def hugging_face(folder: Path, crop: bool) -> Any:
             mels.append(MEL(torch.nn.functional.pad(samples, (0, max(0, length - samples.shape[1])))[:, :length]))
         return {"mel": mels}
 
-    found = found.with_transform(prepared)
-    found[0]
-    return found
+    return found.with_transform(prepared)
 
 
 def of_torch(make: Callable[[Path, bool], Any], folder: Path, crop: bool) -> Callable[[], Iterator[Any]]:
