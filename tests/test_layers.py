@@ -66,7 +66,7 @@ transfer/backbones transfer/sounds transfer/models transfer/texts
 transfer/_cut transfer/features transfer/__init__
 artifact/header artifact/budget artifact/inputs artifact/outlining artifact/weights artifact/opening
 artifact/exporting artifact/saving artifact/__init__
-runs/every runs/history runs/snapshot runs/rows runs/shards runs/state runs/checking runs/judged runs/parts
+runs/every runs/history runs/losses runs/snapshot runs/rows runs/shards runs/state runs/checking runs/judged runs/parts
 runs/modelfile runs/checkpointfile runs/store runs/consolidating runs/__init__
 callbacks/base callbacks/checkpoint callbacks/back_to_best callbacks/early_stopping callbacks/ema callbacks/frozen
 callbacks/gradients callbacks/guards

@@ -12,7 +12,7 @@ from feeding import Feed, new_run
 from tqdm import tqdm
 
 from dlkit.callbacks import Progress
-from dlkit.runs.state import LossMeter
+from dlkit.runs.losses import LossMeter
 from screens import new_screen
 
 

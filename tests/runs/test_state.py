@@ -13,7 +13,8 @@ from torch import nn
 from dlkit import Trainer
 from dlkit.callbacks import Callback, Checkpoint
 from dlkit.errors import ArgumentError
-from dlkit.runs.state import LossMeter, Run
+from dlkit.runs.losses import LossMeter
+from dlkit.runs.state import Run
 
 LOSSES = st.lists(st.tuples(st.floats(-100, 100, width=32), st.integers(1, 9)), min_size=1, max_size=150)
 

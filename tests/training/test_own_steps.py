@@ -19,7 +19,8 @@ from dlkit import Trainer, fine_tune
 from dlkit.artifact import read_header
 from dlkit.callbacks import Callback, Checkpoint, StopOnNaN
 from dlkit.errors import CheckpointError, TrainingError
-from dlkit.runs.state import LossMeter, Run
+from dlkit.runs.losses import LossMeter
+from dlkit.runs.state import Run
 from dlkit.transforms import for_evaluation
 
 # ---------------------------------------------------------------------------------------------------- values by step

@@ -21,7 +21,8 @@ from dlkit.callbacks.guards import watch_evaluation
 from dlkit.distributed import joined
 from dlkit.errors import TrainingError
 from dlkit.metrics import Metrics, Told
-from dlkit.runs.state import LossMeter, Run
+from dlkit.runs.losses import LossMeter
+from dlkit.runs.state import Run
 from dlkit.samplers import Shuffle
 from dlkit.training import counting, dealing, meaning
 from dlkit.training.batches import on_device, to_device

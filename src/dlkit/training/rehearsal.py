@@ -15,8 +15,9 @@ from dlkit.callbacks.base import Callback
 from dlkit.distributed import ALONE
 from dlkit.errors import ArgumentError, TrainingError
 from dlkit.runs.history import History
+from dlkit.runs.losses import LossMeter
 from dlkit.runs.parts import remember, tell_unsaved
-from dlkit.runs.state import Cursor, LossMeter, Run
+from dlkit.runs.state import Cursor, Run
 from dlkit.training.batches import groups
 from dlkit.training.sources import Source, nothing, present
 from dlkit.training.steps import Step
