@@ -41,6 +41,8 @@ class Meaning:
         outputs: "logits" (log-probabilities as well; of a regression the values); "probabilities", where the model ends
             in a sigmoid or softmax; "logarithms" of a regression's values.
         scaled: How the numbers of a regression are scaled, where the spec of the inputs says nothing of targets.
+        thresholds: Of two classes, one: above which probability of the second it is the answer; of several labels one
+            each, above which it is there. Empty for one half.
     """
 
     kind: str
@@ -50,6 +52,19 @@ class Meaning:
     columns: tuple[str, ...] = ()
     outputs: Outputs = "logits"
     scaled: Target | None = None
+    thresholds: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.thresholds:
+            return
+        wanted = len(self.classes) if self.task == "multilabel" else 1
+        if self.task == "regression" or (wanted == 1 and len(self.classes) != 2) or len(self.thresholds) != wanted:
+            raise ArgumentError(
+                "thresholds are one for two classes, or one for each of several labels; "
+                f"{self.task} with {len(self.classes)} classes has {len(self.thresholds)}"
+            )
+        if not all(type(each) is float and 0 < each < 1 for each in self.thresholds):
+            raise ArgumentError(f"thresholds must be probabilities between 0 and 1, not {self.thresholds!r:.200}")
 
     @property
     def target(self) -> Target | None:
@@ -65,6 +80,7 @@ class Meaning:
         classes: Sequence[Any] | None,
         task: str | None,
         outputs: str | None = None,
+        thresholds: Sequence[float] | None = None,
     ) -> Meaning:
         """What the caller said, else what the preprocessing, a dataset, or the model itself knows.
 
@@ -74,6 +90,7 @@ class Meaning:
             classes: The names.
             task: The task.
             outputs: What the outputs are; None for logits.
+            thresholds: See `Meaning`; None for one half.
 
         Raises:
             ArgumentError: something is missing or cannot be meant.
@@ -109,6 +126,7 @@ class Meaning:
             classes=named,
             columns=_columns(spec, getattr(data, "input_columns", ())),
             outputs=outputs or "logits",  # type: ignore[arg-type]
+            thresholds=tuple(map(float, thresholds or ())),
             scaled=None if hasattr(spec, "target") or task != "regression" else target_in(data),
         )
 
@@ -122,6 +140,7 @@ class Meaning:
             "classes": list(self.classes),
         }
         found |= {} if self.outputs == "logits" else {"outputs": self.outputs}
+        found |= {"thresholds": list(self.thresholds)} if self.thresholds else {}
         found |= {} if self.scaled is None else {"target": self.scaled.document()}
         return found if spec is not None and spec.input_columns else found | {"columns": list(self.columns)}
 
@@ -156,15 +175,22 @@ class Meaning:
             scaled = Target.from_document(document["target"]) if "target" in document else None
         except Exception as error:  # it comes from outside, and whoever reads it may stumble in any way
             raise ModelFileError(f"the model file's preprocessing (meaning.spec) cannot be read: {error}") from error
-        return cls(
-            kind=kind,
-            preprocessing=made,
-            task=document["task"],
-            classes=classes,
-            columns=_columns(made, columns),
-            outputs=outputs,
-            scaled=scaled,
-        )
+        thresholds = document.get("thresholds", [])
+        if not isinstance(thresholds, list):
+            raise ModelFileError(f"the model file's meaning.thresholds must be a list: {thresholds!r:.80}")
+        try:
+            return cls(
+                kind=kind,
+                preprocessing=made,
+                task=document["task"],
+                classes=classes,
+                columns=_columns(made, columns),
+                outputs=outputs,
+                scaled=scaled,
+                thresholds=tuple(thresholds),
+            )
+        except ArgumentError as error:
+            raise ModelFileError(f"the model file's meaning.thresholds: {error}") from error
 
     def check_outputs(self, shape: Sequence[int]) -> None:
         """Whether the classes fit what a model gives.

@@ -41,6 +41,7 @@ def save(
     preprocessing: Any = None,
     task: Literal["classification", "binary", "multilabel", "regression"] | None = None,
     outputs: Literal["logits", "probabilities", "logarithms"] | None = None,
+    thresholds: Sequence[float] | None = None,
     example: Any = None,
     metrics: Mapping[str, float] | None = None,
     format: Literal["dlkit", "state_dict", "onnx", "torch.export"] = "dlkit",  # noqa: A002
@@ -63,6 +64,8 @@ def save(
         task: What the outputs are; by default what the data says, else "classification".
         outputs: "probabilities" for a model that ends in a sigmoid or softmax, "logarithms" for a regression of them
             (a Poisson loss); None for logits, log-probabilities, and the values of a regression.
+        thresholds: Of two classes, one: the probability of the second above which it is the answer; of several labels
+            one each, above which it is there. None for one half.
         example: A batch of inputs, for a model of bare tensors. Its shape is kept, its values are not.
         metrics: Numbers to keep with the model, such as `{"val_accuracy": 0.95}`.
         format: "dlkit"; or for other programs "state_dict" (weights alone, for torch), "onnx" (extra `onnx`; image
@@ -93,6 +96,7 @@ def save(
         preprocessing=preprocessing,
         task=task,
         outputs=outputs,
+        thresholds=thresholds,
         example=example,
         metrics=metrics,
     )
@@ -160,6 +164,7 @@ def describe(
     preprocessing: Any = None,
     task: str | None = None,
     outputs: str | None = None,
+    thresholds: Sequence[float] | None = None,
     example: Any = None,
     metrics: Mapping[str, float] | None = None,
 ) -> tuple[Meaning, dict[str, Any]]:
@@ -171,10 +176,11 @@ def describe(
         preprocessing: See `save`.
         task: See `save`.
         outputs: See `save`.
+        thresholds: See `save`.
         example: See `save`.
         metrics: See `save`.
     """
-    meaning = Meaning.find(model, preprocessing, classes, task, outputs)
+    meaning = Meaning.find(model, preprocessing, classes, task, outputs, thresholds)
     return meaning, _document(model, architecture_of(model), meaning, example, metrics)
 
 

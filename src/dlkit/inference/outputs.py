@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import itertools
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,8 @@ __all__ = [
     "output_names",
     "predictions_of",
     "probabilities_of",
+    "weighed",
 ]
-
-_THERE = 0.5  # a label is there when its probability is above
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,26 @@ def probabilities_of(meaning: Meaning, logits: Tensor) -> Tensor:
     return logits if ready else logits.softmax(1)
 
 
+def weighed(meaning: Meaning, probabilities: Tensor) -> Tensor:
+    """Probabilities as they decide: those in which each threshold has become one half.
+
+    Args:
+        meaning: What the outputs are, and its thresholds.
+        probabilities: From `probabilities_of`; the values of a regression stay as they are.
+
+    Returns:
+        As many; of classes the largest is the answer, labels above one half are there.
+    """
+    if not meaning.thresholds:
+        return probabilities
+    limits = torch.tensor(meaning.thresholds, dtype=probabilities.dtype)
+    if meaning.task == "multilabel":
+        yes, no = probabilities * (1 - limits), (1 - probabilities) * limits
+        return yes / (yes + no).clamp_min(1e-30)
+    found = probabilities / torch.cat([1 - limits, limits])
+    return found / found.sum(1, keepdim=True)
+
+
 def _wide(values: Tensor) -> Tensor:
     return values[:, None] if values.dim() == 1 else values.flatten(1)
 
@@ -104,27 +124,30 @@ def predictions_of(meaning: Meaning, probabilities: Tensor, top_k: int) -> list[
     if meaning.task in ("regression", "multilabel"):
         names = output_names(meaning, probabilities.shape[1])
         named = [dict(zip(names, row, strict=True)) for row in probabilities.tolist()]
-        return [Prediction(values=each) if meaning.task == "regression" else _labels(each) for each in named]
+        if meaning.task == "regression":
+            return [Prediction(values=each) for each in named]
+        there = (weighed(meaning, probabilities) > 0.5).tolist()
+        return [_labels(each, row) for each, row in zip(named, there, strict=True)]
     shares, names_of = _ranked(meaning, probabilities, top_k)
     tops = [tuple(zip(names, row, strict=True)) for names, row in zip(names_of, shares, strict=True)]
     return [Prediction(label=top[0][0], probability=top[0][1], top=top) for top in tops]
 
 
-def _labels(values: dict[str, float]) -> Prediction:
-    there = sorted(((name, p) for name, p in values.items() if p > _THERE), key=lambda pair: -pair[1])
-    return Prediction(label=_joined(values), top=tuple(there), values=values)
+def _labels(values: dict[str, float], there: list[bool]) -> Prediction:
+    found = sorted(itertools.compress(values.items(), there), key=lambda pair: -pair[1])
+    return Prediction(label=_joined(values, there), top=tuple(found), values=values)
 
 
-def _joined(values: Mapping[str, float]) -> str:
+def _joined(names: Iterable[str], there: list[bool]) -> str:
     """The labels that are there, in the classes' order."""
-    return "|".join(name for name, p in values.items() if p > _THERE)
+    return "|".join(itertools.compress(names, there))
 
 
 def _ranked(meaning: Meaning, probabilities: Tensor, top_k: int) -> tuple[list[list[float]], list[list[str]]]:
     """The probabilities of the best classes of each row, best first, and their names."""
-    best = probabilities.sort(dim=1, descending=True, stable=True)
-    places = best.indices[:, :top_k].tolist()
-    return best.values[:, :top_k].tolist(), [[meaning.classes[place] for place in row] for row in places]
+    best = weighed(meaning, probabilities).sort(dim=1, descending=True, stable=True).indices[:, :top_k]
+    places = best.tolist()
+    return probabilities.gather(1, best).tolist(), [[meaning.classes[place] for place in row] for row in places]
 
 
 def check_top_k(top_k: int) -> None:
@@ -171,8 +194,8 @@ def columns_of(meaning: Meaning, probabilities: Tensor, top_k: int, *, every: bo
         values: dict[str, Values] = dict(zip(names, probabilities.double().T.numpy(), strict=True))
         if meaning.task == "regression":
             return values
-        rows = probabilities.tolist()
-        return {free("prediction", names): [_joined(dict(zip(names, row, strict=True))) for row in rows]} | values
+        there = (weighed(meaning, probabilities) > 0.5).tolist()
+        return {free("prediction", names): [_joined(names, row) for row in there]} | values
     shares, names_of = _ranked(meaning, probabilities, top_k)
     columns: dict[str, Values] = {}
     for place in range(min(top_k, len(meaning.classes))):

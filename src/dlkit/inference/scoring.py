@@ -138,7 +138,20 @@ def score(meaning: Meaning, outputs: Tensor, targets: Tensor, classes: Sequence[
         return samples | _measured(["rmse", "mae", "r2"], nn.MSELoss(), predicted, wanted) | {"loss": wrong}
     loss, outputs, wanted = _decisions(meaning, outputs, targets, _order(meaning.classes, classes))
     names = ["f1", "accuracy"] if meaning.task == "multilabel" else ["accuracy"]
-    return samples | _measured(names, loss, outputs, wanted) | {"loss": float(loss(outputs, wanted))}
+    measured = _measured(names, loss, _shifted(meaning, outputs), wanted)
+    return samples | measured | {"loss": float(loss(outputs, wanted))}
+
+
+def _shifted(meaning: Meaning, outputs: Tensor) -> Tensor:
+    """Outputs that decide at one half as the model's own do at its thresholds."""
+    if not meaning.thresholds:
+        return outputs
+    limits = torch.tensor(meaning.thresholds, dtype=outputs.dtype)
+    if meaning.task == "classification":  # logits, or logarithms of probabilities
+        return outputs - torch.cat([1 - limits, limits]).log()
+    if meaning.outputs == "probabilities":
+        return outputs * (1 - limits) / (outputs * (1 - limits) + (1 - outputs) * limits).clamp_min(1e-30)
+    return outputs - limits.logit()
 
 
 def _measured(names: list[str], loss: nn.Module, outputs: Tensor, wanted: Tensor) -> dict[str, float]:

@@ -32,6 +32,7 @@ class Wish:
         seconds: See `train`.
         class_weights: See `train`.
         sampler: See `train`.
+        thresholds: See `train`.
         seed: See `train`.
     """
 
@@ -45,6 +46,7 @@ class Wish:
     seconds: float | None = None
     class_weights: str | Mapping[str, float] | None = None
     sampler: str | None = None
+    thresholds: str | None = None
     seed: int = 0
 
 
@@ -86,6 +88,7 @@ class Choice:
         training: Of images and sounds: for training.
         groups: The optimizer's groups for a learning rate; None for those parameters that learn.
         fit: Makes the fitted model in one go, instead of a training in steps; rate, epochs and so on then mean nothing.
+        thresholds: See `train`.
         data: As this model takes it; None as it was read.
         finish: Makes of the trained model, with its best weights, the one that is judged and written, and says how.
     """
@@ -105,6 +108,7 @@ class Choice:
     training: Any = None
     groups: Callable[[float], Any] | None = None
     fit: Callable[[], Fitted] | None = None
+    thresholds: str | None = None
     data: Data | None = None
     finish: Callable[[nn.Module], tuple[nn.Module, str]] | None = None
 

@@ -44,8 +44,7 @@ def settings_of(data: Data, choice: Choice, wish: Wish) -> dict[str, Any]:
     if wish.class_weights is not None:
         said = wish.class_weights
         settings["class_weights"] = said if isinstance(said, str) else dict(said)
-    if wish.sampler is not None:
-        settings["sampler"] = wish.sampler
+    settings |= {name: said for name in ("sampler", "thresholds") if (said := getattr(wish, name)) is not None}
     return {**settings, "seed": wish.seed}
 
 

@@ -52,7 +52,7 @@ def _rows(outcome: Outcome, worst: list[int]) -> str:
 
 def _wrongness(outcome: Outcome) -> Tensor:
     """How wrong each answer is; 0 for those that are right."""
-    said, true = outcome.said.double(), outcome.true
+    said, true = outcome.weighed.double(), outcome.true
     if outcome.task == "regression":
         return ((said - true).abs() / true.double().std(0, correction=0).clamp_min(1e-12)).amax(1)
     if outcome.task == "multilabel":
@@ -64,8 +64,9 @@ def _wrongness(outcome: Outcome) -> Tensor:
 def _said(outcome: Outcome, place: int) -> str:
     row = outcome.said[place]
     if outcome.task in ("regression", "multilabel"):
-        return _named(outcome, row)
-    return f"{outcome.names[int(row.argmax())]} {float(row.max()):.3f}"
+        return _named(outcome, outcome.weighed[place])
+    answer = int(outcome.weighed[place].argmax())
+    return f"{outcome.names[answer]} {float(row[answer]):.3f}"
 
 
 def _true(outcome: Outcome, place: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlkit.inference.outputs import output_names, probabilities_of
+from dlkit.inference.outputs import output_names, probabilities_of, weighed
 from dlkit.inference.predictor import Predictor
 from dlkit.inference.scoring import labelled
 from dlkit.recipes.reading import Data
@@ -27,6 +27,8 @@ class Outcome:
         names: Of the classes, labels or outputs.
         said: Probabilities [N, classes], or for a regression values [N, outputs] in the units of the data.
         true: Class numbers [N]; 0 and 1 [N, labels]; or values [N, outputs].
+        weighed: As `said`, but so that the largest class is the answer, and labels above one half are there, where the
+            model has thresholds.
         standing: What this is worth.
     """
 
@@ -35,6 +37,7 @@ class Outcome:
     names: list[str]
     said: Tensor
     true: Tensor
+    weighed: Tensor
     standing: Standing
 
 
@@ -51,6 +54,7 @@ def outcome_of(predictor: Predictor, data: Data, part: Any, *, batch_size: int =
     part = labelled(meaning, part.without_errors() if hasattr(part, "without_errors") else part, {})
     said, true = (torch.cat(found) for found in zip(*predictor.run(part, batch_size), strict=True))
     said, usual = probabilities_of(meaning, said), data.train.targets
+    decides = weighed(meaning, said)
     if meaning.task == "regression":
         target = meaning.target
         names = output_names(meaning, said.shape[1])
@@ -58,12 +62,12 @@ def outcome_of(predictor: Predictor, data: Data, part: Any, *, batch_size: int =
         standing = standing_of_values(said, true, names, usual=usual.double().mean(0))
     elif meaning.task == "multilabel":
         names = list(meaning.classes)
-        standing = standing_of_labels(said, true, names, shares=usual.float().mean(0))
+        standing = standing_of_labels(said, true, names, shares=usual.float().mean(0), weighed=decides)
     else:
         names, true = list(meaning.classes), true.long().reshape(-1)
         most = int(torch.bincount(usual.long().reshape(-1), minlength=len(names)).argmax())
-        standing = standing_of_classes(said, true, names, usual=most)
-    return Outcome(part=part, task=meaning.task, names=names, said=said, true=true, standing=standing)
+        standing = standing_of_classes(said, true, names, usual=most, weighed=decides)
+    return Outcome(part=part, task=meaning.task, names=names, said=said, true=true, weighed=decides, standing=standing)
 
 
 def _wide(values: Tensor) -> Tensor:

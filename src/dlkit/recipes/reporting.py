@@ -15,7 +15,7 @@ import dlkit._version as version
 from dlkit._answers import calibration, ranked
 from dlkit._calling import call, evaluating, output_of
 from dlkit._html import escaped, number, table
-from dlkit.inference.outputs import probabilities_of
+from dlkit.inference.outputs import probabilities_of, weighed
 from dlkit.inference.predictor import Predictor
 from dlkit.recipes.charts import bars, heat_table, line_chart
 from dlkit.recipes.mistakes import mistakes
@@ -116,7 +116,7 @@ def _classes(outcome: Outcome) -> str:
     text = table(["class", "samples", "predicted", "precision", "recall", "F1", "AUROC"], rows)
     if outcome.task != "multilabel" and len(outcome.names) <= _CLASSES:
         size = len(outcome.names)
-        counts = torch.bincount(outcome.true * size + outcome.said.argmax(1), minlength=size * size)
+        counts = torch.bincount(outcome.true * size + outcome.weighed.argmax(1), minlength=size * size)
         text += "<h3>Who is taken for whom</h3>" + heat_table(outcome.names, counts.view(size, size).tolist())
     return text + f'<div class="grid">{"".join(_trust(outcome))}</div>'
 
@@ -192,6 +192,7 @@ def _score(outcome: Outcome, predictor: Predictor, inputs: Mapping[str, Tensor],
     said, true = probabilities_of(predictor.meaning, torch.cat(parts)), outcome.true[rows]
     if outcome.task == "regression":
         return r2(said, true)
+    said = weighed(predictor.meaning, said)
     answers = said > 0.5 if outcome.task == "multilabel" else said.argmax(1)
     return float((answers == (true > 0.5 if outcome.task == "multilabel" else true)).double().mean())
 

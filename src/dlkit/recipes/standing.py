@@ -90,7 +90,9 @@ class Standing(Shown):
         return Lines.of(f"{said}; {self.baseline_says} gives {self.baseline:.4g}", *self.warnings)
 
 
-def standing_of_classes(probabilities: Tensor, targets: Tensor, classes: Sequence[str], *, usual: int) -> Standing:
+def standing_of_classes(
+    probabilities: Tensor, targets: Tensor, classes: Sequence[str], *, usual: int, weighed: Tensor | None = None
+) -> Standing:
     """Of a classification.
 
     Args:
@@ -98,8 +100,9 @@ def standing_of_classes(probabilities: Tensor, targets: Tensor, classes: Sequenc
         targets: int64 [N].
         classes: Their names.
         usual: The most frequent class of the training data.
+        weighed: As the probabilities, of which the largest is the answer, where they themselves do not decide.
     """
-    answers, size = probabilities.argmax(1), len(targets)
+    answers, size = (probabilities if weighed is None else weighed).argmax(1), len(targets)
     each = tuple(_of_class(name, answers == n, targets == n, probabilities[:, n]) for n, name in enumerate(classes))
     score, baseline = float((answers == targets).double().mean()), float((targets == usual).double().mean())
     present = [row for row in each if row.samples]
@@ -112,7 +115,9 @@ def standing_of_classes(probabilities: Tensor, targets: Tensor, classes: Sequenc
     return _weighed("accuracy", score, wilson(score, size), size, baseline, says, others, each)
 
 
-def standing_of_labels(probabilities: Tensor, targets: Tensor, names: Sequence[str], *, shares: Tensor) -> Standing:
+def standing_of_labels(
+    probabilities: Tensor, targets: Tensor, names: Sequence[str], *, shares: Tensor, weighed: Tensor | None = None
+) -> Standing:
     """Of several labels, each of which is there or not.
 
     Args:
@@ -120,8 +125,9 @@ def standing_of_labels(probabilities: Tensor, targets: Tensor, names: Sequence[s
         targets: 0 and 1, [N, labels].
         names: Of the labels.
         shares: float [labels], how often each is there in the training data.
+        weighed: As the probabilities, of which those above one half are there, where they themselves do not decide.
     """
-    answers, there, size = probabilities > 0.5, targets > 0.5, len(targets)
+    answers, there, size = (probabilities if weighed is None else weighed) > 0.5, targets > 0.5, len(targets)
     each = tuple(_of_class(name, answers[:, n], there[:, n], probabilities[:, n]) for n, name in enumerate(names))
     score = float((answers == there).double().mean())
     baseline = float((there == (shares > 0.5)).double().mean())

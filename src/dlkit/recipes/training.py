@@ -45,6 +45,7 @@ from dlkit.recipes.quantities import multiplied_out
 from dlkit.recipes.reading import Data, DataOptions, encoded_by, read_data
 from dlkit.recipes.reporting import write_report
 from dlkit.recipes.standing import Standing
+from dlkit.recipes.thresholds import best_thresholds, check_thresholds
 from dlkit.runs.history import History
 from dlkit.runs.state import Run
 from dlkit.runs.store import move_aside
@@ -111,6 +112,7 @@ def train(
     image_size: int | None = None,
     class_weights: str | Mapping[str, float] | None = None,
     sampler: str | None = None,
+    thresholds: str | None = None,
     sample_rate: int | None = None,
     seconds: float | None = None,
     epochs: int | None = None,
@@ -152,6 +154,8 @@ def train(
             with them, at the cost of plain accuracy; or a weight for each class by its name. None: each sample as much.
         sampler: "balanced": every step sees samples of all classes equally often (`dlkit.samplers.Balanced`), which
             makes up for rare ones as well, in place of weights. None: every sample once per epoch.
+        thresholds: "f1": the probability above which the rarer of two classes, or each of several labels, is the answer
+            is chosen on the validation part, for the best F1, and kept in the model file. None: one half.
         sample_rate: Of sounds, in Hz; None for that of the files, but no more than 16,000.
         seconds: Of sounds: longer ones are cut, at random places in training. None for what 19 in 20 do not exceed, but
             no more than five.
@@ -202,12 +206,15 @@ def train(
         image_size=image_size,
         class_weights=class_weights,
         sampler=sampler,
+        thresholds=thresholds,
         sample_rate=sample_rate,
         seconds=seconds,
         seed=seed,
     )
     rate = None if lr == "find" else lr
     choice = with_numbers(choose(data, wish), epochs=epochs, batch_size=batch_size, lr=rate, patience=patience)
+    check_thresholds(data, thresholds)
+    choice = dataclasses.replace(choice, thresholds=thresholds)
     data = choice.data or data
     if accumulate is None:
         accumulate = int(saved.get("accumulate", 1)) if saved else World.of_environment().size
@@ -331,7 +338,7 @@ def _fitted(
     reached = {**reached, **_judged(run, model, data, choice, judged_on, num_workers)}
     figures = {part: _of_part(part, reached) for part in ("val", judged_on)}
     rows = [{"epoch": 1, "step": 1} | {f"val_{name}": value for name, value in figures["val"].items()}]
-    _save(model, path, data, choice, reached)
+    figures[judged_on] = _of_part(judged_on, _save(model, path, data, choice, reached))
     return Trained(
         path=path,
         folder=folder,
@@ -378,7 +385,7 @@ def _finished(
         reached = {f"{judged_on}_{name}": value for name, value in metrics.items()}
         path = folder / MODEL_FILE
         if trainer.run.world.leads:
-            _save(model, path, data, choice, reached)
+            metrics = _of_part(judged_on, _save(model, path, data, choice, reached))
             standing = _reported(path, data, choice, judged_on, trainer.history.rows, settings)
     return Trained(
         path=path,
@@ -508,7 +515,30 @@ def _trainer(choice: Choice, steps: int, **settings: Any) -> Trainer:
     )
 
 
-def _save(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Mapping[str, float]) -> None:
+def _save(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Write the model file, and give its figures; once more with thresholds, which are chosen by what it says."""
+    _write(model, path, data, choice, metrics, ())
+    if choice.thresholds is None:
+        return dict(metrics)
+    rare = 0 if data.task == "multilabel" else int(torch.bincount(data.train.targets.long()).argmin())
+    found = best_thresholds(outcome_of(load(path), data, data.val), rare)
+    choice.why.append(f"thresholds with the best F1 on the validation part: {', '.join(f'{t:.4g}' for t in found)}")
+    _write(model, path, data, choice, metrics, found)
+    judged_on = "val" if data.test is None else "test"
+    measured = load(path).evaluate(getattr(data, judged_on))
+    changed = {name: measured.get(name.removeprefix(f"{judged_on}_"), value) for name, value in metrics.items()}
+    _write(model, path, data, choice, changed, found)
+    return changed
+
+
+def _write(
+    model: nn.Module,
+    path: Path,
+    data: Data,
+    choice: Choice,
+    metrics: Mapping[str, float],
+    thresholds: Sequence[float],
+) -> None:
     preprocessing, task = choice.preprocessing, cast(Any, data.task)
     if data.kind in ("table", "text"):
         preprocessing = data.train
@@ -522,4 +552,5 @@ def _save(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Map
         preprocessing=preprocessing,
         metrics=dict(metrics),
         task=task,
+        thresholds=thresholds,
     )
