@@ -97,7 +97,8 @@ class NumberTally:
             self._rest = self._rest[:0]
         if not self.count:
             return NumberFacts(rows=rows, missing=rows)
-        sample = sample[np.isfinite(sample)]
+        finite = np.isfinite(sample)
+        sample = sample.copy() if finite.all() else sample[finite]
         shares = (0.5, 0.25, 0.75) if spread else (0.5,)
         middle, *quartiles = _quantiles(sample, shares) if len(sample) else [self.low] * len(shares)
         differ = self.whole and self.high - self.low + 1 >= len(sample) and len(np.unique(sample)) == len(sample)
@@ -116,12 +117,12 @@ class NumberTally:
 
 
 def _quantiles(values: Array, shares: Sequence[float]) -> list[float]:
-    """As `numpy.quantile` gives them, none of which overflow in between."""
+    """As `numpy.quantile` gives them, none of which overflow in between; brings the values into another order."""
     results = []
     for share in shares:
         place = share * (len(values) - 1)
         above = math.ceil(place)
-        values = np.partition(values, above)  # one place at a time: for several, numpy takes five times as long
+        values.partition(above)  # one place at a time: for several, numpy takes five times as long
         high, part = float(values[above]), place - math.floor(place)
         low = float(values[:above].max()) if part else high
         results.append(low + (high - low) * part)
