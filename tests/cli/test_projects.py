@@ -12,8 +12,8 @@ from dlkit.cli.projects import TASKS, create
 from dlkit.errors import ArgumentError
 
 FILES = {
-    ".gitignore", "README.md", "config.toml", "data.py", "model.py", "predict.py", "pyproject.toml", "sample.py",
-    "settings.py", "tests/test_project.py", "train.py",
+    ".gitignore", "README.md", "config.toml", "data.py", "dataloader.py", "model.py", "predict.py", "pyproject.toml",
+    "sample.py", "settings.py", "tests/test_project.py", "train.py", "trainer.py",
 }  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def test_a_new_project_trains_predicts_and_passes_its_tests(
     folder = tmp_path / f"my-{task}"
     files = create(folder, task)
     assert {file.relative_to(folder).as_posix() for file in files} == FILES
-    train = ["train.py", "--batch-size", 256, "--device", "cpu", "--epochs"]
+    train = ["train.py", "--batch_size", 256, "--gpu_id", -1, "--n_epochs"]
     if task == "tabular":
         assert python(folder, *train, 1).code == 0
     trained = python(folder, *train, 2 if task == "tabular" else 1)
@@ -40,6 +40,8 @@ def test_a_new_project_trains_predicts_and_passes_its_tests(
     assert ("resumed from" in trained.err) == (task == "tabular")
     assert f"model: {folder / 'runs' / f'my-{task}' / 'model.safetensors'}" in trained.out
     assert "test accuracy" in trained.out
+    run = folder / "runs" / f"my-{task}"
+    assert {"history.csv", "curves.png", "report.html"} <= {file.name for file in run.iterdir()}
     predicted = python(folder, "predict.py", *asked)
     assert predicted.code == 0, predicted.err
     assert answer in predicted.out
@@ -69,12 +71,14 @@ def test_it_carries_the_name_of_its_folder(tmp_path: Path) -> None:
 def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("mine")
     (tmp_path / "notes.txt").write_text("mine, too")
-    with pytest.raises(ArgumentError, match=r"nothing was written, because these files are there already: .*train\.py"):
+    with pytest.raises(ArgumentError, match=r"is not empty: name a new folder, or say here=True"):
         create(tmp_path, "text")
+    with pytest.raises(ArgumentError, match=r"nothing was written, because these files are there already: .*train\.py"):
+        create(tmp_path, "text", here=True)
     assert {path.name for path in tmp_path.iterdir()} == {"train.py", "notes.txt"}
     assert (tmp_path / "train.py").read_text() == "mine"
     (tmp_path / "train.py").unlink()
-    create(tmp_path, "text")
+    create(tmp_path, "text", here=True)
     assert (tmp_path / "notes.txt").read_text() == "mine, too"
 
 
@@ -94,4 +98,5 @@ def test_the_command_writes_it_and_says_what_comes_next(dlkit, tmp_path: Path) -
     assert f"next: cd {tmp_path / 'shop'}; python train.py; pytest" in done.out
     again = dlkit("new", tmp_path / "shop", "--task", "tabular", "--json")
     assert (again.code, again.out) == (1, "")
-    assert "nothing was written" in again.err
+    assert "is not empty: name a new folder, or say --here" in again.err
+    assert "nothing was written" in dlkit("new", tmp_path / "shop", "--task", "tabular", "--here").err

@@ -75,13 +75,14 @@ def download(
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of the project; made if needed.")],
     task: Annotated[Literal["audio", "image", "tabular", "text"], typer.Option(help="What the project is about.")],
+    here: Annotated[bool, typer.Option("--here", help="DIR may hold files already; none is overwritten.")] = False,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Start a small project of your own in DIR.
 
-    Data, model, train, predict, settings in one file, tests. It runs at once, on a made-up sample, until you name data
-    of your own in config.toml. Nothing is overwritten.
+    Data, model, trainer, dataloader, train, predict, settings in one file, tests. It runs at once, on a made-up sample,
+    until you name data of your own in config.toml; training writes history, curves and a report beside the model.
 
     \b
     Example:
@@ -89,7 +90,7 @@ def new(
       cd flowers
       python train.py --epochs 2 --device cpu
     """
-    files = create(folder, task)
+    files = create(folder, task, here=here)
     listed = (f"  {file.relative_to(folder)}" for file in files)
     text = Lines.of(
         f"{folder}:", *listed, f"next: cd {shlex.quote(str(folder))}; python train.py; pytest; and read README.md"

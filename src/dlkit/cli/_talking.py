@@ -104,7 +104,7 @@ def guarded(command: Callable[_P, None]) -> Callable[_P, None]:
 
 def _told(error: Exception, *, as_json: bool) -> str:
     if as_json:
-        return _json({"error": type(error).__name__, "message": without_secrets(str(error))})
+        return _json({"error": type(error).__name__, "message": without_secrets(_in_shell_words(str(error)))})
     if isinstance(error, DlkitError | OSError):
         message = str(error)
         told = f"error: {_in_shell_words(message)}"

@@ -16,15 +16,16 @@ TASKS = ("audio", "image", "tabular", "text")
 _COMMON = "common"
 
 
-def create(folder: str | Path, task: str) -> list[Path]:
+def create(folder: str | Path, task: str, *, here: bool = False) -> list[Path]:
     """Write a new project, and return its files.
 
     Args:
-        folder: Made if needed. It may hold other files; if one of the project's is among them, nothing is written.
+        folder: Made if needed.
         task: "audio", "image", "tabular" or "text".
+        here: The folder may hold files already; if one of the project's is among them, nothing is written.
 
     Raises:
-        ArgumentError: no such task, or a file is there already.
+        ArgumentError: no such task, a folder that holds something, or a file that is there already.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "mine"
@@ -36,6 +37,8 @@ def create(folder: str | Path, task: str) -> list[Path]:
     folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"{folder} is a file; name a folder for the project")
+    if not here and folder.is_dir() and any(folder.iterdir()):
+        raise ArgumentError(f"{folder} is not empty: name a new folder, or say here=True to write beside what is there")
     texts = {folder / name: text for name, text in _texts(task).items()}
     if taken := [str(path) for path in texts if path.exists()]:
         raise ArgumentError(f"nothing was written, because these files are there already: {', '.join(taken)}")

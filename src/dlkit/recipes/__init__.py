@@ -10,6 +10,7 @@
 `training`  `train`: to a model file, going on where it was stopped
 `held_out`  which samples a run has trained on
 `evaluating` `evaluate_file`: on other data, or on what a run has held out
+`reporting` `report`: what a model came to, as one HTML file
 `searching` `tune`: the settings of a training, searched for so many minutes
 `using`     looking at data, comparing backbones, fetching
 =========== ==========================================================================================
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dlkit.recipes.evaluating import evaluate_file as evaluate_file
     from dlkit.recipes.reading import Data as Data
     from dlkit.recipes.reading import read_data as read_data
+    from dlkit.recipes.reporting import report as report
     from dlkit.recipes.searching import Tuned as Tuned
     from dlkit.recipes.searching import tune as tune
     from dlkit.recipes.training import Trained as Trained
@@ -50,6 +52,7 @@ __all__, __getattr__, __dir__ = door(
         "fine_tune": "dlkit.recipes.tuning",
         "look_at": "dlkit.recipes.using",
         "read_data": "dlkit.recipes.reading",
+        "report": "dlkit.recipes.reporting",
         "train": "dlkit.recipes.training",
         "tune": "dlkit.recipes.searching",
     },

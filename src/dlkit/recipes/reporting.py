@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,16 +16,17 @@ import dlkit._version as version
 from dlkit._answers import calibration, ranked
 from dlkit._calling import call, evaluating, output_of
 from dlkit._html import escaped, number, table
+from dlkit.errors import ArgumentError
 from dlkit.inference.outputs import probabilities_of, weighed
-from dlkit.inference.predictor import Predictor
+from dlkit.inference.predictor import Predictor, load
 from dlkit.recipes.charts import bars, heat_table, line_chart
 from dlkit.recipes.mistakes import mistakes
-from dlkit.recipes.outcome import Outcome
-from dlkit.recipes.reading import Data
+from dlkit.recipes.outcome import Outcome, outcome_of
+from dlkit.recipes.reading import Data, Kind
 from dlkit.recipes.standing import r2
 from dlkit.storage.files import atomic_write
 
-__all__ = ["write_report"]
+__all__ = ["report", "write_report"]
 
 _FRAME = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
 _CLASSES = 30  # rows and columns of a confusion matrix; curves are drawn for fewer
@@ -70,6 +72,52 @@ def write_report(
     before, after = _FRAME.replace("TITLE", escaped(data.name)).split("BODY")
     with atomic_write(Path(path)) as file:
         file.write(f"{before}{body}{after}".encode())
+
+
+def report(
+    model: str | os.PathLike[str],
+    train: Any,
+    test: Any,
+    history: Sequence[Mapping[str, Any]] = (),
+    *,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
+    """Write `report.html` beside a model file that you have trained yourself: one file with everything in it.
+
+    Args:
+        model: What `dlkit.save` wrote.
+        train: The dataset that it was trained on, for what is usual there.
+        test: The one that judges it.
+        history: Rows of the training: `history.rows`.
+        settings: Anything that says how to do it again.
+
+    Returns:
+        The report.
+
+    Raises:
+        ArgumentError: the model takes bare tensors, of which nothing can be shown.
+    """
+    predictor = load(model)
+    if predictor.kind not in _KINDS:
+        raise ArgumentError(f"a report shows samples, and this model takes inputs of the kind {predictor.kind!r}")
+    path = Path(predictor.info["file"])
+    how = tuple(line.strip() for line in repr(train).splitlines())
+    kind = _KINDS[predictor.kind]
+    data = Data(kind=kind, name=path.parent.name, source="", how=how, train=train, val=test, test=test)
+    write_report(
+        path.with_name("report.html"),
+        outcome=outcome_of(predictor, data, test),
+        predictor=predictor,
+        data=data,
+        judged_on="test",
+        history=history,
+        choices=(),
+        settings=settings,
+    )
+    return path.with_name("report.html")
+
+
+_KINDS: dict[str, Kind] = {"image": "images", "audio": "sounds", "table": "table", "text": "text"}
 
 
 def _list(lines: Sequence[str]) -> str:
