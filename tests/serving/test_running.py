@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 import dlkit
+import warm
 from dlkit.errors import ModelFileError
 from dlkit.inference.predictor import load
 from dlkit.models import TabularMLP
@@ -108,6 +110,31 @@ def test_a_connection_that_says_nothing_is_closed(
         with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
             silent.sendall(b"GET / HT")
             assert silent.recv(1) == b""
+
+
+FAULTS = """
+import resource, sys, threading, torch
+from dlkit.serving.running import keep_memory
+if sys.argv[1] == "kept":
+    keep_memory()
+def work():
+    torch.set_num_threads(1)
+    for number in range(20):
+        if number == 10:
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        held = [torch.zeros(1 << 19) for _ in range(8)]  # 2 MB each
+        del held
+    print(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is an option of glibc")
+def test_memory_that_was_freed_is_used_again() -> None:
+    faults = [int(warm.run(["-c", FAULTS, how]).stdout) for how in ("kept", "given back")]
+    assert faults[0] < 100 < faults[1], faults  # pages got from the system in ten passes
 
 
 def test_a_log_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
