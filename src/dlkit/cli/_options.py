@@ -107,7 +107,7 @@ _TRAINING = {
         _Text,
         typer.Option(
             help="Images, sounds: small, torchvision/NAME, timm/NAME; texts: linear, bag, gru, transformer, hf/NAME; "
-            "tables: ensemble, boosting, mlp."
+            "tables: ensemble, blend, boosting, mlp."
         ),
     ],
     "weights": Annotated[Path | None, typer.Option(metavar="FILE", help="Weights for the backbone.")],
