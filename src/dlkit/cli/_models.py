@@ -22,6 +22,7 @@ __all__ = ["evaluate", "export", "info", "predict"]
 
 # What decides on training data alone.
 _FITTED = ("drop", "task", "tokenizer", "strip_html", "lower", "fractions")
+_Tta = Annotated[bool, typer.Option("--tta", help="Of images the mean with their mirror images.")]
 _ENDINGS = {"onnx": ".onnx", "torch.export": ".pt2", "state_dict": ".pth"}
 
 
@@ -49,6 +50,7 @@ def predict(
     ] = False,
     top_k: Annotated[int, typer.Option(help="So many classes for each input.", min=1)] = 1,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Those of all classes, too.")] = False,
+    tta: _Tta = False,
     batch_size: Annotated[int, typer.Option(help="Inputs at a time.", min=1)] = 64,
     on_error: OnError = "raise",
     device: Device = "cpu",
@@ -82,6 +84,7 @@ def predict(
         predictor.predict_batches,
         top_k=top_k,
         probabilities=probabilities,
+        tta=tta,
         batch_size=batch_size,
         on_error=on_error,
         progress=out is not None or not screen,  # else the lines show it
@@ -153,6 +156,7 @@ def evaluate(
     part: Annotated[
         str | None, typer.Option(help="train, val or test: what the run has cut off, or a folder of DATA.")
     ] = None,
+    tta: _Tta = False,
     device: Device = "cpu",
     json: JsonFlag = False,
     debug: DebugFlag = False,
@@ -173,7 +177,7 @@ def evaluate(
     """
     from dlkit import recipes
 
-    measured = recipes.evaluate_file(model, data, part=part, device=device, **options)
+    measured = recipes.evaluate_file(model, data, part=part, tta=tta, device=device, **options)
     show(", ".join(f"{name} {value:.4g}" for name, value in measured.items()), measured, as_json=json)
 
 

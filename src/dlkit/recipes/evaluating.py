@@ -30,6 +30,7 @@ def evaluate_file(
     part: str | None = None,
     device: str = "cpu",
     batch_size: int = 64,
+    tta: bool = False,
     **reading: Unpack[DataOptions],
 ) -> dict[str, float]:
     """How right a model file is on labelled data; classes and columns are matched by name.
@@ -44,6 +45,7 @@ def evaluate_file(
             these names. None takes all of `source`, and without one what was held out.
         device: Where to compute.
         batch_size: Samples at a time.
+        tta: The mean over an image and its mirror image, see `Predictor.predict`.
         **reading: Of texts the columns, `text`, `pair` and `target`, and how rows are read. A table's columns stand in
             the file, and all of this stands in a run. Of a table that names images or sounds `target`; `image` or
             `audio` where it is another column than in training.
@@ -65,11 +67,11 @@ def evaluate_file(
         )
     if source is None or (part is not None and settings and place_of(source) == settings.get("data")):
         data = _of_run(settings, source, options)
-        return predictor.evaluate(_held_out(predictor, folder, data, part), batch_size=batch_size)
+        return predictor.evaluate(_held_out(predictor, folder, data, part), batch_size=batch_size, tta=tta)
     dataset = _dataset(predictor, source, part, options)
     if part != "train":
         _warn_of_known(folder, dataset)
-    return predictor.evaluate(dataset, batch_size=batch_size)
+    return predictor.evaluate(dataset, batch_size=batch_size, tta=tta)
 
 
 def _of_run(settings: dict[str, Any], source: Any, options: dict[str, Any]) -> Data:
