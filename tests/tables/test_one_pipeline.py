@@ -219,6 +219,15 @@ LATE = {
 @example(before=60, odd=["bad byte"], times=1, options={"encoding": "utf-8"}, on_error="skip", packed=False, size=50)
 @example(before=60, odd=["quote"], times=30, options={}, on_error="raise", packed=False, size=50)
 @example(before=60, odd=["blank and quote"], times=30, options={}, on_error="raise", packed=False, size=50)
+@example(
+    before=0,
+    odd=["bad byte", "bad byte", "blank and quote"],
+    times=30,
+    options={},
+    on_error="raise",
+    packed=False,
+    size=40,
+)
 def test_what_contradicts_the_beginning_of_a_file_counts_alike(
     before, odd, times, options, on_error, packed, size
 ) -> None:

@@ -321,10 +321,20 @@ def _last_outside(data: bytes, mark: bytes) -> int:
     return 0
 
 
+def _cut_character(data: bytes) -> int:
+    """How many bytes at the end are the beginning of a character whose rest lies in the next block."""
+    for count, byte in enumerate(data[: -4 if len(data) > 3 else None : -1], 1):
+        if byte >= 0xC0:
+            return count if count < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4) else 0
+        if byte < 0x80:
+            break
+    return 0
+
+
 def _counted_end(data: bytes, dialect: Dialect) -> int:
     """The same where quotes do not alternate, by reading the records: the start of the last, or of one that is cut."""
     last = 1
-    for line, record in records(data, dialect):
+    for line, record in records(data[: len(data) - _cut_character(data)], dialect):
         last = line
         if isinstance(record, csv.Error) and "end of data" in str(record):
             break
