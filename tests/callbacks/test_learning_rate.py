@@ -170,7 +170,7 @@ def test_what_cannot_be_meant_is_refused():
     with pytest.raises(ArgumentError, match="warmup must be a whole number of at least 0 steps, not -1"):
         LearningRate(warmup=-1)
     plateau = rates.ReduceLROnPlateau(run.optimizer)
-    with pytest.raises(ArgumentError, match=r"nothing measures 'val_acc'.*there are train_loss, val_accuracy"):
+    with pytest.raises(ArgumentError, match="nothing measures 'val_acc'; do you mean 'val_accuracy'"):
         Feed(LearningRate(plateau, monitor="val_acc"), run=run).start()
     with pytest.raises(ArgumentError, match=r"mode='min'.* of 'val_accuracy' higher is better; .*mode='max'"):
         Feed(LearningRate(plateau, monitor="val_accuracy"), run=run).start()
