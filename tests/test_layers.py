@@ -89,7 +89,7 @@ recipes/reading recipes/quantities
 recipes/choices recipes/for_tables recipes/for_texts recipes/for_pictures recipes/choosing recipes/identity
 recipes/held_out recipes/evaluating
 recipes/outcome recipes/thresholds recipes/mistakes recipes/reporting recipes/training recipes/searching recipes/using
-recipes/__init__
+recipes/__init__ sklearn
 demo
 __init__
 serving/limits serving/refusals serving/logs serving/served serving/kinds serving/bodies serving/scheduling

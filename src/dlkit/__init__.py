@@ -38,6 +38,7 @@ _MODULES = (
     "recipes",
     "samplers",
     "serving",
+    "sklearn",
     "specs",
     "splits",
     "storage",
@@ -80,7 +81,7 @@ def _hint(name: str) -> str:
     # `from dlkit import rng` asks for an attribute first, and then imports the file: no room may be imported meanwhile.
     inner = name.startswith("_") or importlib.util.find_spec(f"dlkit.{name}") is not None
     for room in () if inner else _MODULES:
-        if name in importlib.import_module(f"dlkit.{room}").__all__:
+        if room != "sklearn" and name in importlib.import_module(f"dlkit.{room}").__all__:
             return f"it is dlkit.{room}.{name}"
     return hint(name, __all__)
 

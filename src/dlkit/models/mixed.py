@@ -88,19 +88,20 @@ class _Mixed(nn.Module):
             nn.Linear(hidden, num_outputs),
         )
 
-    def forward(self, **inputs: Any) -> Tensor:
+    def forward(self, numeric: Tensor | None = None, **inputs: Any) -> Tensor:
         """Outputs for a batch of rows, by the names of its parts.
 
         Args:
-            inputs: What a `CSVDataset` gives: `numeric` float [B, numbers], `categorical` int64 [B, codes], `text` B
-                strings (or what `hashed` makes of them), `image` float [B, 3, H, W]; of several columns of texts or
-                images `text_<column>` and `image_<column>`.
+            numeric: float [B, numbers]; None where the spec has none.
+            inputs: What else a `CSVDataset` gives: `categorical` int64 [B, codes], `text` B strings (or what `hashed`
+                makes of them), `image` float [B, 3, H, W]; of several columns of texts or images `text_<column>` and
+                `image_<column>`.
 
         Returns:
             float [B, outputs], or [B] for a single output.
         """
-        self._check(inputs)
-        parts = [inputs["numeric"]] if self.spec.numbers else []
+        self._check(inputs if numeric is None else {"numeric": numeric, **inputs})
+        parts = [] if numeric is None else [numeric]
         if self.spec.categories:
             codes = inputs["categorical"].unbind(1)
             parts += [embedding(column) for embedding, column in zip(self.categories, codes, strict=True)]

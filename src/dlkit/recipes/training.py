@@ -237,12 +237,12 @@ def train(
     make: dict[str, Any] = {"accumulate": accumulate, "seed": seed, "device": device, "precision": precision}
     if lr == "find":
         if "found_lr" not in settings:
-            finder = _trainer(choice, steps, progress=False, **make)
+            finder = trainer_of(choice, steps, progress=False, **make)
             settings["found_lr"] = finder.lr_find(loaders["train"]).suggestion
         choice.lr = settings["found_lr"]
         choice.why.append(f"learning rate: {choice.lr:.3g}, at which the loss falls most steeply")
     features = ReuseFeatures(views=views)
-    trainer = _trainer(choice, steps, callbacks=callbacks, reuse_features=features, progress=progress, **make)
+    trainer = trainer_of(choice, steps, callbacks=callbacks, reuse_features=features, progress=progress, **make)
     for line in choice.why:
         trainer.run.say(line)
     trainer.fit(loaders["train"], loaders["val"], epochs=choice.epochs, resume="auto" if resume else False)
@@ -451,7 +451,7 @@ def validation_loss(
     patient = BackToBest if choice.plateau else EarlyStopping
     how: dict[str, Any] = {"seed": seed, "device": device, "progress": False}
     callbacks = [patient(patience=choice.patience), watching]
-    trainer = _trainer(choice, len(loaders["train"]), accumulate=1, callbacks=callbacks, **how)
+    trainer = trainer_of(choice, len(loaders["train"]), accumulate=1, callbacks=callbacks, **how)
     history = trainer.fit(loaders["train"], loaders["val"], epochs=choice.epochs)
     if trainer.run.stop_reason == "interrupted":
         raise KeyboardInterrupt
@@ -498,7 +498,14 @@ def _loaders(
     return loaders | {name: DataLoader(part, size, num_workers=num_workers) for name, part in others.items()}
 
 
-def _trainer(choice: Choice, steps: int, **settings: Any) -> Trainer:
+def trainer_of(choice: Choice, steps: int, **settings: Any) -> Trainer:
+    """The Trainer that a choice is trained by.
+
+    Args:
+        choice: Of `choose`.
+        steps: Optimizer steps of an epoch.
+        **settings: More for the Trainer.
+    """
     learning = [parameter for parameter in choice.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(choice.groups(choice.lr) if choice.groups else learning, choice.lr, weight_decay=1e-2)
     steps *= choice.epochs
