@@ -324,7 +324,9 @@ class Predictor:
         """
         return probabilities_of(self.meaning, self.logits(inputs, batch_size=batch_size, **options))
 
-    def evaluate(self, dataset: Any, *, batch_size: int = 64, tta: bool = False, **options: Any) -> dict[str, float]:
+    def evaluate(
+        self, dataset: Any, *, batch_size: int = 64, tta: bool = False, progress: bool = True, **options: Any
+    ) -> dict[str, float]:
         """How good the model is on labelled data; classes are matched by name, never by number.
 
         Args:
@@ -332,6 +334,7 @@ class Predictor:
                 folders, a table, a file of texts to make one of.
             batch_size: Inputs per forward pass.
             tta: See `predict`.
+            progress: See `predict`.
             **options: More for the dataset that reads a file: `text=`, `target=`.
 
         Returns:
@@ -342,7 +345,7 @@ class Predictor:
             DataError: the data has classes that the model does not know.
         """
         data = labelled(self.meaning, dataset, options)
-        batches = list(self.run(data, batch_size, tta=tta))
+        batches = list(self.run(data, batch_size, tta=tta, progress=progress))
         if not batches or any(target is None for _, target in batches):
             raise DataError("there is nothing to compare with: the data is empty, or has no targets")
         outputs, targets = (torch.cat(part) for part in zip(*batches, strict=True))
@@ -396,19 +399,26 @@ class Predictor:
             every=every,
         )
 
-    def run(self, dataset: Any, batch_size: int, *, tta: bool = False) -> Iterator[tuple[Tensor, Any]]:
+    def run(
+        self, dataset: Any, batch_size: int, *, tta: bool = False, progress: bool = False
+    ) -> Iterator[tuple[Tensor, Any]]:
         """Outputs and targets (None without any) of a dataset in order, batch by batch, on the CPU.
 
         Args:
             dataset: Prepared the model's way.
             batch_size: Inputs per forward pass.
             tta: See `predict`.
+            progress: See `predict`.
         """
         # Datasets of dlkit say whether they have targets; a pair of others is taken for inputs and target.
         has_targets = getattr(dataset, "targets", ()) is not None and not isinstance(dataset, list)
-        for batch in DataLoader(dataset, batch_size, collate_fn=None):
-            inputs, target = split(batch) if has_targets else (batch, None)
-            yield self._outputs(inputs, tta=tta), target
+        total = len(dataset) if hasattr(dataset, "__len__") else None
+        with Bar(total, desc="evaluating", unit="samples", enabled=progress) as bar:
+            for batch in DataLoader(dataset, batch_size, collate_fn=None):
+                inputs, target = split(batch) if has_targets else (batch, None)
+                outputs = self._outputs(inputs, tta=tta)
+                yield outputs, target
+                bar.update(len(outputs))
 
 
 def _check_on_error(on_error: Any) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dlkit import rng
 from dlkit._calling import split
 from dlkit._devices import pick_device
+from dlkit._progress import Bar
 from dlkit._showing import safe
 from dlkit.errors import DataError
 from dlkit.training.batches import to_device
@@ -90,22 +91,32 @@ def compare(
     rows = []
     for name in models:
         model = models[name] if isinstance(models, Mapping) else None
-        rows.append(_compared(str(name), model, train, val, classes, neighbours, device))
+        rows.append(_compared(str(name), model, train, val, classes, neighbours, device, progress=progress))
         if progress:
             sys.stderr.write(f"{safe(_line(rows[-1]))}\n")
     return sorted(rows, key=lambda row: row.linear, reverse=True)
 
 
 def _compared(
-    name: str, model: nn.Module | None, train: Any, val: Any, classes: Any, neighbours: int, device: Any
+    name: str,
+    model: nn.Module | None,
+    train: Any,
+    val: Any,
+    classes: Any,
+    neighbours: int,
+    device: Any,
+    *,
+    progress: bool,
 ) -> Comparison:
     began, where, batches = time.monotonic(), pick_device(device), _batches(train)
     if (first := next(batches, None)) is None:
         raise DataError("there is nothing to compare on: the training data give no batch")
     made = copy.deepcopy(model) if model is not None else _created(name, first, classes)
     model = freeze(made).to(where)
-    x, y, seconds = _features(model, itertools.chain([first], batches), where)
-    vx, vy, more = _features(model, _batches(val), where)
+    total = sum(len(part) for part in (train, val)) if all(hasattr(part, "__len__") for part in (train, val)) else None
+    with Bar(total, desc=safe(name), unit="batches", enabled=progress) as bar:
+        x, y, seconds = _features(model, itertools.chain([first], batches), where, bar)
+        vx, vy, more = _features(model, _batches(val), where, bar)
     return Comparison(
         name=name,
         knn=_knn(x, y, vx, vy, neighbours),
@@ -126,7 +137,7 @@ def _created(name: str, batch: Any, classes: Any) -> nn.Module:
     return create_model(name, classes=classes or 1000, in_chans=shape[1] if len(shape) == 4 else 3)
 
 
-def _features(model: nn.Module, batches: Iterable[Any], device: torch.device) -> tuple[Tensor, Tensor, float]:
+def _features(model: nn.Module, batches: Iterable[Any], device: torch.device, bar: Bar) -> tuple[Tensor, Tensor, float]:
     kept, labels, seconds, cut = [], [], 0.0, None
     for batch in batches:
         inputs, target = split(to_device(batch, device))
@@ -135,6 +146,7 @@ def _features(model: nn.Module, batches: Iterable[Any], device: torch.device) ->
         kept.append(_pooled(cut.features(inputs)).cpu())
         seconds += time.perf_counter() - began
         labels.append(target.cpu())
+        bar.update()
     if not kept:
         raise DataError("there is nothing to compare on: the validation data give no batch")
     return torch.cat(kept), torch.cat(labels), seconds
