@@ -155,13 +155,30 @@ def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path)
         ({"model_type": "evil"}, "model_type 'evil' is not known"),
         ({"model_type": "t5"}, "'t5' is not an encoder of texts"),
         ({"hidden_size": 15}, "transformers cannot make a 'bert' of this config"),
-        ({"id2label": {str(n): "x" for n in range(5000)}}, "id2label of the config is too large"),
+        ({"pruned_heads": {str(n): [] for n in range(5000)}}, "pruned_heads of the config is too large"),
+        ({"num_hidden_layers": 1 << 20}, "num_hidden_layers of the config is 1048576; at most 1,024"),
     ],
 )
 def test_a_config_is_checked(change: dict[str, Any], message: str) -> None:
     config = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "d_model": 8}
     with pytest.raises(ArgumentError, match=message):
         PretrainedTextClassifier(json.dumps({**config, "num_layers": 1, "d_ff": 8, **change}), 2)
+
+
+def test_labels_of_another_head_are_not_made() -> None:
+    """transformers makes a dictionary of as many as the config claims: 16 million took 90 s and 6 GB."""
+    config = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = PretrainedTextClassifier(json.dumps({**config, "num_labels": 1 << 24}), 2)
+    assert len(model.encoder.model.config.id2label) == 2
+
+
+def test_a_config_that_claims_more_than_its_files_hold_is_refused(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "claims"
+    shutil.copytree(folder, place)
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**config, "hidden_size": 1 << 20, "intermediate_size": 1 << 20}))
+    with pytest.raises(ModelFileError, match=r"config.json claims .* weights, and its files have"):
+        create_text_model(str(place), classes=2)
 
 
 def test_a_package_carries_one() -> None:

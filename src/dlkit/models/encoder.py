@@ -17,9 +17,11 @@ from dlkit.registry import register
 
 __all__ = ["PretrainedTextClassifier", "config_text"]
 
-_MOST_CONFIG, _MOST_NUMBER, _MOST_WORDS = 1 << 16, 1 << 24, 1 << 12
-#: What a config may name code, kernels, places or number formats by; none of it is needed for plain float32.
-_LEFT_OUT = ("auto_map", "attn_implementation", "dtype", "quantization_config", "torch_dtype", "custom_pipelines")
+_MOST_CONFIG, _MOST_NUMBER, _MOST_WORDS, _MOST_LAYERS = 1 << 16, 1 << 24, 1 << 12, 1 << 10
+#: What a config may name code, kernels, places or number formats by, none of which is needed for plain float32; and the
+#: labels of a head of its own, of which transformers makes a dictionary however many are claimed.
+_LEFT_OUT = {"auto_map", "attn_implementation", "dtype", "quantization_config", "torch_dtype", "custom_pipelines"}
+_LEFT_OUT |= {"num_labels", "id2label", "label2id"}
 
 
 @register("dlkit.models.PretrainedTextClassifier")
@@ -146,6 +148,8 @@ def _check(key: str, value: Any, *, depth: int) -> None:
             _check(f"{key}.{name}", inner, depth=depth + 1)
     elif isinstance(value, str) and len(value) > _MOST_WORDS:
         raise ArgumentError(f"{key:.100} of the config has {len(value):,} characters")
+    elif key.endswith(("layer", "layers")) and isinstance(value, int) and value > _MOST_LAYERS:  # each is an object
+        raise ArgumentError(f"{key:.100} of the config is {value!r:.60}; at most {_MOST_LAYERS:,} is allowed")
     elif isinstance(value, int | float) and not -_MOST_NUMBER <= value <= _MOST_NUMBER and abs(value) < 1e30:
         raise ArgumentError(f"{key:.100} of the config is {value!r:.60}; at most {_MOST_NUMBER:,} is allowed")
 

