@@ -46,7 +46,7 @@ def test_help_has_examples_for_every_command(tmp_path: Path) -> None:
     from dlkit.cli.app import app
 
     texts = {command.callback.__name__: command.callback.__doc__ for command in app.registered_commands}  # type: ignore[union-attr]
-    commands = "cache checkpoint compare demo download evaluate export info inspect new predict serve train"
+    commands = "cache checkpoint compare demo download evaluate export info inspect new predict serve train tune"
     assert " ".join(sorted(texts)) == commands
     for name, text in texts.items():
         assert f"dlkit {name} " in str(text)
