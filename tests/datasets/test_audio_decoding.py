@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import struct
+import subprocess
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -278,3 +280,22 @@ def test_what_libsndfile_cannot_read_names_the_way(tmp_path: Path) -> None:
     except Exception:
         assert isinstance(caught.value, MissingExtraError)
         assert "FFmpeg" in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("m4a", "aac"), ("aac", "aac"), ("webm", "libopus")])
+def test_torchcodec_reads_what_libsndfile_cannot(kind: str, codec: str, tmp_path: Path) -> None:
+    try:
+        import torchcodec  # noqa: F401
+    except Exception as error:
+        pytest.skip(f"torchcodec does not load here: {error!r:.80}")
+    if not (ffmpeg := shutil.which("ffmpeg")):
+        pytest.skip("there is no ffmpeg here to make the files")
+    wave = (0.3 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 16_000)
+    made = tmp_path / f"a.{kind}"
+    subprocess.run([ffmpeg, "-loglevel", "error", "-i", tmp_path / "a.wav", "-c:a", codec, made], check=True)
+    heard = decode_audio(made, sample_rate=8_000)
+    assert 24_000 <= heard.shape[1] < 24_700  # ADTS says nothing of the encoder's padding
+    second = heard[0, 8_000:16_000]
+    assert np.abs(np.fft.rfft(second)).argmax() == 440
+    assert 0.25 < np.abs(second).max() < 0.35
