@@ -14,7 +14,6 @@ from dlkit.models import (
     SmallConvNet,
 )
 from dlkit.recipes.choices import Choice, Wish, judged_by, refuse
-from dlkit.recipes.quantities import in_units_of
 from dlkit.recipes.reading import Data
 from dlkit.transfer.freezing import freeze
 from dlkit.transfer.groups import param_groups
@@ -55,8 +54,7 @@ def for_images(data: Data, wish: Wish) -> Choice:
 
 def _judged(data: Data, choice: Choice) -> Choice:
     """With loss and metrics of what there is to learn."""
-    loss, choice.metrics = judged_by(data.task)
-    choice.loss = in_units_of(data.train.targets, choice.model) if data.task == "regression" else loss
+    choice.loss, choice.metrics = judged_by(data.task)
     return choice
 
 

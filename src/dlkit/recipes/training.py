@@ -41,7 +41,6 @@ from dlkit.recipes.choosing import choose
 from dlkit.recipes.held_out import keep_keys
 from dlkit.recipes.identity import Note, saved_settings, settings_of
 from dlkit.recipes.outcome import outcome_of
-from dlkit.recipes.quantities import multiplied_out
 from dlkit.recipes.reading import Data, DataOptions, encoded_by, read_data
 from dlkit.recipes.reporting import write_report
 from dlkit.recipes.standing import Standing
@@ -553,7 +552,7 @@ def _write(
         preprocessing = data.train.with_transform(preprocessing)
     keep_keys(path.parent, data)
     save(
-        multiplied_out(model.cpu()),
+        model.cpu(),
         path,
         classes=data.classes or None,
         preprocessing=preprocessing,
