@@ -12,9 +12,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 from torch import nn
 
 import dlkit
+from dlkit import serving
 from dlkit.datasets import windows
 from dlkit.errors import ArgumentError, DataError
 from dlkit.specs import WindowSpec
@@ -98,3 +100,13 @@ def test_what_cannot_be_meant(series: Any, options: dict[str, Any], error: Any, 
         windows(series, 3, **options)
     with pytest.raises(ArgumentError, match="latest takes at least 3 rows"):
         windows(range(9), 3).spec.latest([1, 2])
+
+
+def test_a_server_takes_windows_as_numbers(tmp_path: Path) -> None:
+    data = windows(np.arange(30.0), 3)
+    file = dlkit.save(nn.Sequential(nn.Flatten(), nn.Linear(3, 1)), tmp_path / "m.safetensors", preprocessing=data)
+    with TestClient(serving.app(file)) as client:
+        path = next(path for path in client.get("/openapi.json").json()["paths"] if path.endswith("/predict"))
+        answer = client.post(path, json={"inputs": [[[0.1], [0.2], [0.3]]]})
+    assert answer.status_code == 200, answer.text
+    assert "value +1" in answer.text

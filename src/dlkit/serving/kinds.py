@@ -170,54 +170,63 @@ def in_json(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
+class _Kinds(dict[str, Takes]):
+    """A kind that is not listed, such as a time series or one of a user's own, takes what tensors are made of."""
+
+    def __missing__(self, kind: str) -> Takes:
+        return self["tensor"]
+
+
 #: One entry for each kind of model. A new kind needs no other line in this room.
-TAKES: dict[str, Takes] = {
-    "image": Takes(
-        nouns="images",
-        json="the bytes of the file as a text in base64",
-        schema=_STRING | {"contentEncoding": "base64"},
-        raw=("image/*", "application/octet-stream"),
-        of_json=_of_base64,
-        check=_pixels,
-        alone=True,
-        sample=b"",
-    ),
-    "audio": Takes(
-        nouns="recordings",
-        json="the bytes of the file as a text in base64",
-        schema=_STRING | {"contentEncoding": "base64"},
-        raw=("audio/*", "application/octet-stream"),
-        of_json=_of_base64,
-        check=_length,
-        alone=True,
-        sample=b"",
-    ),
-    "text": Takes(
-        nouns="texts",
-        json="a string, or a list of two for a pair",
-        schema={"anyOf": [_STRING, {"type": "array", "items": _STRING, "minItems": 2, "maxItems": 2}]},
-        raw=("text/plain",),
-        files=(_CSV,),
-        of_file=_texts,
-        of_raw=decoded,
-        of_json=_of_text,
-        check=_characters,
-        small=_SMALL,
-        sample="",
-    ),
-    "table": Takes(
-        nouns="rows of a table",
-        json="an object with a value for each column, null where it is missing",
-        files=(_CSV,),
-        of_json=_of_object,
-        small=_SMALL,
-        sample={},
-    ),
-    "tensor": Takes(
-        nouns="arrays of numbers",
-        json="a list of numbers, or of such lists, in the shape of the model's input",
-        of_json=_of_numbers,
-        small=_SMALL,
-        gather=torch.stack,
-    ),
-}
+TAKES: dict[str, Takes] = _Kinds(
+    {
+        "image": Takes(
+            nouns="images",
+            json="the bytes of the file as a text in base64",
+            schema=_STRING | {"contentEncoding": "base64"},
+            raw=("image/*", "application/octet-stream"),
+            of_json=_of_base64,
+            check=_pixels,
+            alone=True,
+            sample=b"",
+        ),
+        "audio": Takes(
+            nouns="recordings",
+            json="the bytes of the file as a text in base64",
+            schema=_STRING | {"contentEncoding": "base64"},
+            raw=("audio/*", "application/octet-stream"),
+            of_json=_of_base64,
+            check=_length,
+            alone=True,
+            sample=b"",
+        ),
+        "text": Takes(
+            nouns="texts",
+            json="a string, or a list of two for a pair",
+            schema={"anyOf": [_STRING, {"type": "array", "items": _STRING, "minItems": 2, "maxItems": 2}]},
+            raw=("text/plain",),
+            files=(_CSV,),
+            of_file=_texts,
+            of_raw=decoded,
+            of_json=_of_text,
+            check=_characters,
+            small=_SMALL,
+            sample="",
+        ),
+        "table": Takes(
+            nouns="rows of a table",
+            json="an object with a value for each column, null where it is missing",
+            files=(_CSV,),
+            of_json=_of_object,
+            small=_SMALL,
+            sample={},
+        ),
+        "tensor": Takes(
+            nouns="arrays of numbers",
+            json="a list of numbers, or of such lists, in the shape of the model's input",
+            of_json=_of_numbers,
+            small=_SMALL,
+            gather=torch.stack,
+        ),
+    }
+)

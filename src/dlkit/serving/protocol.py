@@ -66,7 +66,7 @@ def model(loaded: Loaded) -> dict[str, Any]:
     inputs: list[dict[str, Any]]
     if predictor.kind == "table":
         inputs = [_tensor(name, "BYTES", [-1]) for name in predictor.info["columns"]]
-    elif predictor.kind == "tensor":
+    elif TAKES[predictor.kind] is TAKES["tensor"]:
         described = predictor.info["input"]
         shape = described.get("shape", []) if isinstance(described, Mapping) else []
         inputs = [_tensor("input", "FP32", [-1, *shape[1:]])]
