@@ -16,7 +16,7 @@ from PIL import Image
 
 from dlkit._showing import Lines, escaped_json, public, safe, without_secrets
 from dlkit.cli import app
-from dlkit.datasets import CSVDataset, ImageFolder, NotMNIST, inspect
+from dlkit.datasets import CSVDataset, ImageFolder, NotMNIST, TextDataset, inspect
 from dlkit.download import Patience, fetch
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, DlkitError, DownloadError
 from dlkit.inference import Prediction
@@ -261,3 +261,12 @@ def test_a_mirror_with_a_key_is_named_without_it(tmp_path: Path) -> None:
         ):
             NotMNIST(tmp_path, mirror=url, download=True)
         assert not any(SECRET in str(warning.message) for warning in warned)
+
+
+def test_what_objects_say_is_a_str_and_no_more() -> None:
+    """pytest-xdist sends the repr of a failing test's fixtures to another process, and dies of anything else."""
+    data = CSVDataset(pd.DataFrame({"a": [1, 2, 3.5] * 9, "b": ["x", "y", "z"] * 9}), target="b")
+    texts = TextDataset(["good film", "bad film"] * 5, target=["yes", "no"] * 5)
+    shown = [data, data.spec, data.describe(), texts, texts.spec]
+    assert [type(said) for each in shown for said in (repr(each), str(each))] == [str] * 10
+    assert "\n" in repr(data)

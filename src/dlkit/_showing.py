@@ -36,6 +36,20 @@ class Lines(str):
     def __str__(self) -> str:
         return self
 
+    def plain(self) -> str:
+        """The same as what `str` is and nothing else, as `repr` and `str` of objects must be: others send that to other
+        processes (pytest-xdist) or write it down (YAML), and refuse what is more."""
+        return str.__str__(self)
+
+    @classmethod
+    def said_by(cls, shown: object) -> Lines:
+        """What one of dlkit's own objects says of itself, whose lines are safe already.
+
+        Args:
+            shown: A dataset, a spec, a report.
+        """
+        return cls(str(shown))
+
     @classmethod
     def of(cls, *parts: str) -> Lines:
         """Several lines as one text, each made safe.

@@ -33,7 +33,7 @@ def inspect(data: Source, options: Any = None, json: JsonFlag = False, debug: De
     from dlkit import recipes
 
     found = recipes.look_at(data, **options)
-    show(str(found), _document(found), as_json=json)
+    show(Lines.said_by(found), _document(found), as_json=json)
 
 
 def _document(found: Any) -> dict[str, Any]:

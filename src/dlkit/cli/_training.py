@@ -74,7 +74,7 @@ def train(
     show(
         Lines.of(
             f"{document['judged_on']}: {figures}",
-            str(worth),
+            Lines.said_by(worth),
             f"model: {document['model']}",
             f"report: {document['report']}",
             f"use it: {use}",
@@ -94,7 +94,7 @@ def _trained(data: str, options: Mapping[str, Any], settings: Mapping[str, Any])
     with short_warnings():
         found = recipes.read_data(data, seed=settings["seed"], **options)
         if World.of_environment().leads:
-            tell(str(found))
+            tell(Lines.said_by(found))
         trained = recipes.train(found, **settings)
     return found.kind, {
         "model": trained.path,

@@ -123,7 +123,7 @@ class Data(Shown):
         return task_in(self.train) or "classification"
 
     def __str__(self) -> str:
-        return Lines.of(*self.how)
+        return Lines.of(*self.how).plain()
 
 
 def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> Data:

@@ -87,7 +87,7 @@ class Standing(Shown):
     def __str__(self) -> str:
         sure = f"95 %: {self.low:.4g} to {self.high:.4g}"
         said = f"{self.measure} {self.score:.4g} ({sure}) on {self.samples:,} samples"
-        return Lines.of(f"{said}; {self.baseline_says} gives {self.baseline:.4g}", *self.warnings)
+        return Lines.of(f"{said}; {self.baseline_says} gives {self.baseline:.4g}", *self.warnings).plain()
 
 
 def standing_of_classes(

@@ -281,7 +281,7 @@ class TableSpec(Spec):
             "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
             for row in rows
         ]
-        return Lines.of(*told, str(self.target or "no target"))
+        return Lines.of(*told, str(self.target or "no target")).plain()
 
 
 def _share(part: int, whole: int) -> str:

@@ -74,7 +74,7 @@ class Summary:
         told = [
             f"{a.ljust(widths[0])}  {b.ljust(widths[1])}  {c.rjust(widths[2])}  {d}".rstrip() for a, b, c, d in rows
         ]
-        return Lines.of(*told, self._total())
+        return Lines.of(*told, self._total()).plain()
 
     __repr__ = __str__
 

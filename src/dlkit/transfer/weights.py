@@ -59,7 +59,7 @@ class LoadReport(Shown):
         ):
             if names:
                 told.append(f"  {title}: {_listed(names)}")
-        return Lines.of(*told)
+        return Lines.of(*told).plain()
 
 
 def load_weights(

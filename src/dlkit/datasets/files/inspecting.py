@@ -73,7 +73,7 @@ class FileInspection(Shown):
         groups = {self.equal: self.duplicates, **self._groups(), "of these in different parts or classes": self.across}
         for title, found in groups.items():
             told += listed(title, [" = ".join(self._below(path) for path in group) for group in found])
-        return Lines.of(*told)
+        return Lines.of(*told).plain()
 
     def __repr__(self) -> str:
         return str(self)

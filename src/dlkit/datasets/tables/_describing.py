@@ -45,7 +45,7 @@ class Description(Shown):
 
     def __str__(self) -> str:
         findings = [f"- {finding}" for finding in self.findings] or ["nothing suspicious found"]
-        return Lines.of(*self.columns.to_string().split("\n"), *findings)
+        return Lines.of(*self.columns.to_string().split("\n"), *findings).plain()
 
 
 def frame_of(table: Table, spec: TableSpec, rows: Array, *, only_used: bool = False) -> Any:

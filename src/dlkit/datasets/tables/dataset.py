@@ -367,4 +367,4 @@ class CSVDataset(InMemoryDataset):
             *([f"left out: {', '.join(left_out)}"] if left_out else []),
             *([f"skipped: {len(self.skipped)} rows"] if self.skipped else []),
         ]
-        return Lines.of(told[0], *(f"  {line}" for line in told[1:]))
+        return Lines.of(told[0], *(f"  {line}" for line in told[1:])).plain()

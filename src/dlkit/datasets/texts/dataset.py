@@ -323,4 +323,4 @@ class TextDataset(PackedTextDataset):
             *([f"classes: {', '.join(self.classes)}"[:300]] if self.classes else []),
             *([f"skipped: {len(self.skipped)} rows"] if self.skipped else []),
         ]
-        return Lines.of(told[0], *(f"  {line}" for line in told[1:]))
+        return Lines.of(told[0], *(f"  {line}" for line in told[1:])).plain()
