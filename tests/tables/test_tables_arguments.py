@@ -343,7 +343,7 @@ def test_image_tables_take_the_same_arguments(tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
     path = write(tmp_path / "t.csv", "made today\na.png;0,5;x\n%b.png;9;x\nb.png;1.250;x\nc.png;2,25;x\n")
     options = {"skip_rows": 1, "comment": "%", "decimal": ",", "separator": ";", "columns": [0, 1]}
-    data = ImageTable(path, "0", "1", header=False, size=8, **options)
+    data = ImageTable(path, "0", "1", header=False, size=8, scale_target=False, **options)
     assert [float(data[i][1]) for i in range(3)] == [0.5, 1250, 2.25]
     with pytest.raises(ArgumentError, match="ImageTable has no argument 'names'"):
         ImageTable(path, names=["a"])

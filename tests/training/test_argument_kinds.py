@@ -103,7 +103,7 @@ def test_switches_that_are_not_true_or_false(value):
         ({"callbacks": EarlyStopping()}, "^callbacks must be a list of dlkit.callbacks.Callback objects, not <dlkit"),
         ({"callbacks": "EarlyStopping"}, "^callbacks must be a list of dlkit.callbacks.Callback objects, not 'Early"),
         ({"scheduler": torch.optim.lr_scheduler.StepLR}, "^scheduler is the class StepLR; make an object of it"),
-        ({"step": "mine"}, r"^step must be something that is called as step\(run, batch\), not 'mine'"),
+        ({"step": "mine"}, r"^step must be something that is called as step\(run, batch\) or step\(run\), not 'mine'"),
         ({"precision": 16}, "^precision must be one of fp32, bf16, fp16, not 16"),
         ({"precision": ["bf16"]}, r"^precision must be one of fp32, bf16, fp16, not \['bf16'\]"),
     ],
