@@ -27,8 +27,10 @@ def test_the_best_threshold_has_the_best_f1() -> None:
         p = (torch.rand(60, generator=drawn) * 20).round() / 20  # many equal ones
         there = torch.rand(60, generator=drawn) < p * 0.6
         limit = _best(p, there)
-        reached = f1_score(there, p > limit, zero_division=0)
-        assert reached == pytest.approx(max(f1_score(there, p > t, zero_division=0) for t in np.arange(-0.01, 1, 0.01)))
+        truth, chance = there.numpy(), p.numpy()
+        reached = f1_score(truth, chance > limit, zero_division=0)
+        best = max(f1_score(truth, chance > t, zero_division=0) for t in np.arange(-0.01, 1, 0.01))
+        assert reached == pytest.approx(best)
     assert _best(torch.rand(5), torch.zeros(5, dtype=torch.bool)) == 0.5
 
 

@@ -1,7 +1,7 @@
 """Run the quick tests on every supported Python, and on the oldest of them with the oldest allowed packages.
 
 `make matrix` does it; `python tools/matrix.py 3.13 oldest` only these. Each environment is made by `uv` under
-build/matrix (a few gigabytes each), stays there for the next time, and is brought up to date first. What cannot be made
+build/matrix (a few gigabytes each), made anew each time. What cannot be made
 here, because uv finds no such Python, is said and counts as not run, not as passed.
 """
 
@@ -15,6 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 CELLS = (*PYTHONS, "oldest")
+#: Old packages with young ones below them: what those call outdated is not ours to mend.
+OUTDATED = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
 TESTS = ("-n", "2", "--dist", "worksteal", "-q", "-p", "no:cacheprovider", "-m", "not slow and not proof")
 
 
@@ -30,7 +32,7 @@ def run(cell: str) -> str:
     place = ROOT / "build" / "matrix" / cell
     if uv("python", "find", "-q", python, quiet=True) and uv("python", "install", "-q", python, quiet=True):
         return f"not run: there is no Python {python} here, and uv cannot fetch it"
-    if uv("venv", "-q", "--allow-existing", "--python", python, place):
+    if uv("venv", "-q", "--clear", "--python", python, place):
         return "FAILED: no environment"
     limits = place.with_suffix(".txt")
     if cell == "oldest":  # of what users install; the tools of the tests are today's
@@ -41,7 +43,8 @@ def run(cell: str) -> str:
     if uv("pip", "install", "-q", "--python", place, *constraints, "--editable", ".[dev]"):
         return "FAILED: the packages do not go together"
     settings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    tests = subprocess.run([place / "bin" / "python", "-m", "pytest", *TESTS], cwd=ROOT, env=settings)
+    ignored = [f"-Wignore::{kind}" for kind in OUTDATED if cell == "oldest"]
+    tests = subprocess.run([place / "bin" / "python", "-m", "pytest", *TESTS, *ignored], cwd=ROOT, env=settings)
     return "FAILED" if tests.returncode else "passed"
 
 

@@ -256,7 +256,7 @@ def test_when_nothing_comes_in_between():
 
 def test_the_table_in_the_docstring():
     """Each cell of the table stands for the scenarios above, which are run again and read by it."""
-    lines = re.findall(r"^    `(on_\w+)`\s{2,}(.+?)\s{2,}(.+?)\s{2,}(.+)$", Callback.__doc__ or "", re.MULTILINE)
+    lines = re.findall(r"^ *`(on_\w+)`\s{2,}(.+?)\s{2,}(.+?)\s{2,}(.+)$", Callback.__doc__ or "", re.MULTILINE)
     assert [line[0] for line in lines] == HOOKS
     completed = record("never", 0, ask)
     in_step, in_validation = record("train", 2, press), record("validate", 1, press)

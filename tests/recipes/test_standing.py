@@ -67,8 +67,8 @@ def test_values_stand_beside_the_mean() -> None:
     wanted = torch.linspace(0, 10, 101)[:, None]
     said = wanted + 0.5 * torch.randn(101, 1, generator=torch.Generator().manual_seed(0))
     found = standing_of_values(said, wanted, ["price"], usual=torch.tensor([4.0]))
-    assert found.score == pytest.approx(r2_score(wanted, said))
-    assert found.baseline == pytest.approx(r2_score(wanted, torch.full_like(wanted, 4.0)))
+    assert found.score == pytest.approx(r2_score(wanted.numpy(), said.numpy()))
+    assert found.baseline == pytest.approx(r2_score(wanted.numpy(), torch.full_like(wanted, 4.0).numpy()))
     assert found.others["rmse, answering the mean"] == pytest.approx(float(((wanted - 4) ** 2).mean().sqrt()))
     assert found.low < found.score < found.high
     assert found == standing_of_values(said, wanted, ["price"], usual=torch.tensor([4.0]))
