@@ -13,7 +13,6 @@ from worlds import ends, results, start
 from dlkit import Trainer
 from dlkit.callbacks import BackToBest
 from dlkit.errors import ArgumentError
-from dlkit.training import ReuseFeatures
 from dlkit.training.sharding import units
 
 CASES = {
@@ -25,9 +24,16 @@ CASES = {
         3,
         {"model": "transformer", "ignored": True, "weights": True, "epochs": 1, "longer": 2},
     ),
-    "thawed in stages, average, in three": (
+    "stored features, then thawed in stages, average, in three": (
         3,
-        {"model": "resnet", "frozen": "head", "stages": {"1": "2.conv2", "2": "all"}, "ema": True, "epochs": 4},
+        {
+            "model": "resnet",
+            "frozen": "head",
+            "stages": {"1": "2.conv2", "2": "all"},
+            "reuse": True,
+            "ema": True,
+            "epochs": 4,
+        },
     ),
 }
 LONG = {
@@ -41,6 +47,18 @@ LONG = {
 def test_shares_give_the_bits_of_one_process(size, case, tmp_path):
     """Weights, optimizer and history, all whole again in every process; the last step has 3 batches for 2 to 4."""
     assert results(size, case | {"parallel": "shard"}, tmp_path) == results(1, case, tmp_path) * size
+
+
+@pytest.mark.proof
+def test_stored_features_in_shares_go_on_where_they_were(tmp_path):
+    """Stopped by a signal to one process, among stored features and after them."""
+    case = {"model": "resnet", "frozen": "head", "stages": {"1": "2.conv2"}, "reuse": True, "ema": True}
+    (whole,) = results(1, case, tmp_path)
+    case |= {"parallel": "shard", "folder": str(tmp_path / "run")}
+    for size, step in ((3, 2), (2, 7)):
+        found = ends(start(size, case | {"stop at": step, "stop in": 1}, tmp_path))
+        assert [code for code, _, _ in found] == [143] * size, found
+    assert [each["weights"] for each in results(2, case, tmp_path)] == [whole["weights"]] * 2
 
 
 @pytest.mark.proof
@@ -99,7 +117,6 @@ WRONG = {
     "fp16": {"precision": "fp16"},
     "compiled or wrapped": {"compile": True},
     "a step of your own": {"step": lambda run: None},
-    "stored views": {"reuse_features": ReuseFeatures(views=2)},
     "needs the whole model": {"callbacks": [BackToBest()]},
 }
 

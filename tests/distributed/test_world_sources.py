@@ -19,9 +19,9 @@ def trained(size: int, tmp_path: Path, **case: object) -> list[dict[str, Any]]:
 
 
 SOME = [("rows", 3, "replicate"), ("texts", 2, "replicate"), ("stream", 3, "replicate"), ("windows", 2, "replicate")]
-SOME += [("rows", 2, "shard"), ("frozen", 3, "shard")]
+SOME += [("rows", 2, "shard"), ("frozen", 3, "shard"), ("features", 3, "shard")]
 MORE = [(kind, 4, "replicate") for kind in ("rows", "texts", "stream", "windows", "frozen")]
-MORE += [("features", 2, "replicate"), ("features", 4, "replicate"), ("frozen", 2, "shard")]
+MORE += [("features", 2, "replicate"), ("features", 4, "replicate"), ("features", 2, "shard"), ("frozen", 2, "shard")]
 MORE += [(kind, size, "shard") for kind in ("rows", "texts", "stream", "windows") for size in (3, 4)]
 
 
@@ -31,8 +31,8 @@ MORE += [(kind, size, "shard") for kind in ("rows", "texts", "stream", "windows"
 def test_the_bits_of_one_process(kind: str, size: int, parallel: str, tmp_path: Path) -> None:
     """A CSV file read in blocks, batches of texts by length, a stream without a length, epochs of so many steps.
 
-    And a frozen backbone without stored features, which are computed in other batches, and so rounded otherwise. Of the
-    table, also what `trainer.save` writes.
+    And a frozen backbone without stored features, which are computed in other batches, and so rounded otherwise; and
+    with three stored views. Of the table, also what `trainer.save` writes.
     """
     rows = (f"{n},{n % 7},{'ab'[n % 2]},{n % 3 > 1}" for n in range(75))
     (tmp_path / "rows.csv").write_text("\n".join(["u,v,w,y", *rows]), encoding="utf-8")

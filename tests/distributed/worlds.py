@@ -174,8 +174,8 @@ for name in ("all_to_all_single", "all_reduce", "all_gather_object", "broadcast"
     setattr(torch.distributed, name, sent)
 trainer = Trainer(
     model, criterion, optimizer, metrics=["accuracy"], callbacks=callbacks,
-    scheduler=scheduler, reuse_features="stages" not in case, accumulate=case.get("accumulate", 4), device="cpu",
-    parallel=case.get("parallel", "replicate"),
+    scheduler=scheduler, reuse_features=case.get("reuse", "stages" not in case), accumulate=case.get("accumulate", 4),
+    device="cpu", parallel=case.get("parallel", "replicate"),
     step=step,
 )
 val = DataLoader(TensorDataset(x[:20], y[:20].clamp(0)), 8)

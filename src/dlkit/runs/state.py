@@ -95,6 +95,7 @@ class Run:
         world: The processes that share the run; the leading one writes files and speaks.
         shards: While each process holds a share of the model, which tensors are such; else None.
         whole: `with run.whole():` is a block in which no process holds shares, so that parts can be frozen or thawed.
+        half: `half(model)` runs a model on stored features of its frozen first part; None where none are stored.
         weights_from: The step whose weights a callback has brought back into the model; None for those of `step`.
         data: The dataset that is trained on, without torch's wrappers; None where nobody knows.
         val_data: The dataset that validations read.
@@ -149,6 +150,7 @@ class Run:
         self.world = World.of_environment()
         self.shards: Shards | None = None
         self.whole: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        self.half: Callable[[nn.Module], Callable[[Tensor], Any]] | None = None
         self._asked: str | None = None
         self._backward: Callable[[Callable[[Any], Any], Any], Tensor] | None = None
         self._speaks = self.world.leads  # also while a rehearsal works for itself

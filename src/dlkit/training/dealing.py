@@ -110,8 +110,16 @@ def borrowed(run: Run, own: Any, owner: int) -> Any:
         own: The batch of this one, which it keeps; or None.
         owner: The rank of one that has a batch.
     """
-    given = run.world.everybodys(map_leaves(own, _to_cpu) if run.world.rank == owner else None)[owner]
-    return to_device(given, run.device) if own is None else own
+
+    def lent(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.cpu()
+        return _Half if callable(leaf) and leaf == run.half else leaf
+
+    given = run.world.everybodys(map_leaves(own, lent) if run.world.rank == owner else None)[owner]
+    if own is not None:
+        return own
+    return to_device(map_leaves(given, lambda leaf: run.half if leaf is _Half else leaf), run.device)
 
 
 def to_send(value: Any) -> Any:
@@ -123,8 +131,8 @@ def to_send(value: Any) -> Any:
     return map_leaves(value, _alone)
 
 
-def _to_cpu(leaf: Any) -> Any:
-    return leaf.cpu() if isinstance(leaf, Tensor) else leaf
+class _Half:
+    """Sent in the place of a model's second half, of which each process has its own."""
 
 
 def _alone(leaf: Any) -> Any:

@@ -52,6 +52,7 @@ class Reuse:
         self._example: Any = None  # two samples
         self._halves: dict[int, tuple[Any, SecondHalf]] = {}
         self._sources: list[ReusingSource] = []
+        run.half = self.half
 
     def wrapped(self, source: Source, *, training: bool) -> Source:
         """The same source, whose batches are stored features while that is exact.
@@ -76,7 +77,8 @@ class Reuse:
             for source in self._sources:
                 source.forget()
             if frozen and self._sources:
-                self._begin()
+                with self.run.whole():  # both halves are found, and the first is run, on a model without shares
+                    self._begin()
         return self._cut
 
     def _begin(self) -> None:
@@ -94,6 +96,8 @@ class Reuse:
             return
         began = time.monotonic()
         stored = [source for source in self._sources if source.store_features()]
+        if stored and self.run.world.turns:  # while a model is in shares, its forward cannot be followed
+            self.half(self.run.eval_model)
         self._tell(stored, time.monotonic() - began)
 
     def _verify(self) -> None:

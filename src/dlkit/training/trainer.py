@@ -154,7 +154,7 @@ class Trainer:
             views = None if reuse is None else reuse.views
             check_shardable(self.run, self.callbacks, precision=precision, called=called, step=step, views=views)
             self.run.world = dataclasses.replace(self.run.world, turns=True)
-            reuse = None  # parts of the model cannot be run by themselves
+            reuse = reuse if self.device.type == "cpu" else None  # see check_shardable
         self.run.parts = parts
         self.run.unsaved = watch_tensors({"loss": loss, "step": step}, self.model)
         self.run.outputs = self.metrics.objective.outputs
