@@ -119,8 +119,37 @@ def work(name: str, rounds: int, steps: int, accumulate: int) -> None:
         print(json.dumps(found))
 
 
-def measured(name: str, size: int, rounds: int, steps: int, accumulate: int) -> list[list[float]]:
-    command = [sys.executable, __file__, "--work", "--models", name, "--rounds", str(rounds), "--steps", str(steps)]
+def raw(name: str, rounds: int, steps: int) -> None:
+    """Print for each round the median time of torch's `all_reduce` and of dlkit's exchange, of a model's gradients."""
+    from dlkit.distributed import World, joined
+    from dlkit.training.exchanging import Exchange, Notice
+    from dlkit.training.summing import Tree
+
+    torch.set_num_threads(1)
+    like = [torch.zeros_like(each) for each in make(name)[0].parameters()]
+    flat, world, found = torch.ones(sum(each.numel() for each in like)), World.of_environment(), []
+    with joined(world, torch.device("cpu")):
+        exchange = Exchange(world, world.size)
+        for _ in range(rounds):
+            times: tuple[list[float], list[float]] = ([], [])
+            for _ in range(steps):
+                tree = Tree()
+                tree.add(world.rank, [each + 1 for each in like])
+                for kept, call in zip(
+                    times, (lambda: dist.all_reduce(flat), lambda t=tree: exchange(t, like, Notice())), strict=True
+                ):
+                    dist.barrier()
+                    began = time.perf_counter()
+                    call()
+                    kept.append(time.perf_counter() - began)
+            found.append([median(each) for each in times])
+        dist.barrier()
+    if world.leads:
+        print(json.dumps(found))
+
+
+def measured(name: str, size: int, rounds: int, steps: int, accumulate: int, what: str = "--work") -> list[list[float]]:
+    command = [sys.executable, __file__, what, "--models", name, "--rounds", str(rounds), "--steps", str(steps)]
     command += ["--accumulate", str(accumulate)]
     if size > 1:
         command[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
@@ -137,7 +166,11 @@ def main() -> None:
     parser.add_argument("--accumulate", type=int, default=4)
     parser.add_argument("--models", nargs="+", default=["mlp", "cnn", "resnet18"])
     parser.add_argument("--work", action="store_true")
+    parser.add_argument("--raw", action="store_true")
     given = parser.parse_args()
+    if given.raw:
+        raw(given.models[0], given.rounds, given.steps)
+        return
     if given.work:
         work(given.models[0], given.rounds, given.steps, given.accumulate)
         return
@@ -153,6 +186,14 @@ def main() -> None:
             hand, own = (median(column) * 1e3 for column in zip(*rows, strict=True))
             cells.append(f"{hand:.2f} ms | {own:.2f} ms | {median(row[1] / row[0] for row in rows):.2f}")
         print(f"| {name} ({parameters / 1e6:.2f} M) | {' | '.join(cells)} |", flush=True)
+    print("\n| gradients of, between 2 processes | all_reduce | dlkit's exchange | ratio |")
+    print("|---|---|---|---|")
+    for name in given.models:
+        rows = measured(name, 2, given.rounds, given.steps or STEPS[name], given.accumulate, "--raw")
+        torchs, own = (median(column) * 1e3 for column in zip(*rows, strict=True))
+        print(
+            f"| {name} | {torchs:.2f} ms | {own:.2f} ms | {median(row[1] / row[0] for row in rows):.2f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

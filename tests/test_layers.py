@@ -88,7 +88,8 @@ recipes/standing recipes/charts recipes/tuning recipes/comparing recipes/folders
 recipes/reading
 recipes/choices recipes/for_tables recipes/for_texts recipes/for_pictures recipes/choosing recipes/identity
 recipes/held_out recipes/evaluating
-recipes/outcome recipes/thresholds recipes/mistakes recipes/reporting recipes/training recipes/searching recipes/using
+recipes/outcome recipes/thresholds recipes/mistakes recipes/reporting
+recipes/fitting recipes/writing recipes/training recipes/searching recipes/using
 recipes/__init__ sklearn
 demo
 __init__

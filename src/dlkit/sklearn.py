@@ -28,8 +28,8 @@ from dlkit.loader import DataLoader
 from dlkit.models import TabularTrees
 from dlkit.recipes.choices import Choice, Wish
 from dlkit.recipes.choosing import choose
+from dlkit.recipes.fitting import trainer_of
 from dlkit.recipes.reading import Data
-from dlkit.recipes.training import trainer_of
 from dlkit.splits import split_indices
 
 _base = require("sklearn.base", extra="sklearn")

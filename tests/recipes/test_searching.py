@@ -70,7 +70,7 @@ def test_a_killed_trial_is_tried_again(frame: pd.DataFrame, tmp_path: Path, monk
 
 def test_all_models_for_a_kind_are_tried_and_the_time_is_kept(frame: pd.DataFrame, tmp_path: Path) -> None:
     words = pd.DataFrame({"words": [f"{'good' if n % 2 else 'bad'} film {n}" for n in range(60)], "y": ["p", "n"] * 30})
-    found = tune(words, text="words", target="y", minutes=0.001, out=tmp_path / "a", **QUICK)
+    found = tune(words, text="words", target="y", minutes=1e-6, out=tmp_path / "a", **QUICK)
     assert [trial["arch"] for trial in found.trials] == ["linear"]
     assert found.settings == {"arch": "linear"}
     data = read_data(frame, target="y")

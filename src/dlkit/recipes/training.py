@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Unpack, cast
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from dlkit._arguments import whole_number
 from dlkit._devices import pick_device
 from dlkit._html import facts
 from dlkit._optional import require
 from dlkit._showing import safe
-from dlkit.artifact import save
 from dlkit.artifact.header import MODEL_FILE
 from dlkit.callbacks import (
     BackToBest,
@@ -26,7 +23,6 @@ from dlkit.callbacks import (
     Checkpoint,
     CSVLogger,
     EarlyStopping,
-    LearningRate,
     MLflowLogger,
     TensorBoardLogger,
     WandbLogger,
@@ -34,30 +30,22 @@ from dlkit.callbacks import (
 from dlkit.distributed import World
 from dlkit.errors import ArgumentError, DataNotFoundError
 from dlkit.inference.predictor import load
-from dlkit.loader import DataLoader
-from dlkit.metrics import Metrics
 from dlkit.recipes.choices import Choice, Wish
 from dlkit.recipes.choosing import choose
-from dlkit.recipes.held_out import keep_keys
+from dlkit.recipes.fitting import judged, loaders_of, of_part, trainer_of, with_numbers
 from dlkit.recipes.identity import Note, saved_settings, settings_of
-from dlkit.recipes.outcome import outcome_of
 from dlkit.recipes.reading import Data, DataOptions, encoded_by, read_data
-from dlkit.recipes.reporting import write_report
 from dlkit.recipes.standing import Standing
-from dlkit.recipes.thresholds import best_thresholds, check_thresholds
+from dlkit.recipes.thresholds import check_thresholds
+from dlkit.recipes.writing import REPORT_FILE, reported, save_model
 from dlkit.runs.history import History
 from dlkit.runs.state import Run
 from dlkit.runs.store import move_aside
-from dlkit.samplers.order import Balanced
 from dlkit.storage.files import check_writable
-from dlkit.training.forward import Forward
-from dlkit.training.judging import Judge
 from dlkit.training.reuse_settings import ReuseFeatures
 from dlkit.training.trainer import Trainer
 
-__all__ = ["Trained", "check_first", "train", "validation_loss", "with_numbers"]
-
-REPORT_FILE = "report.html"
+__all__ = ["Trained", "check_first", "train"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -224,7 +212,7 @@ def train(
     note = Note(folder, settings)
     if saved:
         note.refuse_another({"accumulate": 1, **saved})
-    loaders = _loaders(data, choice, num_workers, accumulate, sampler)
+    loaders = loaders_of(data, choice, num_workers, accumulate, sampler)
     if choice.fit is not None:
         given = {"precision": None if precision == "fp32" else precision, "log": log or None}
         _refuse_steps(choice, sampler=sampler, epochs=epochs, batch_size=batch_size, lr=lr, patience=patience, **given)
@@ -325,7 +313,7 @@ def _fitted(
         note.on_fit_start(run)
         fitted = fit()
         model, data = fitted.model, fitted.data
-        reached = _judged(run, model, data, choice, "val", num_workers)
+        reached = judged(run, model, data, choice, "val", num_workers)
         told = [fitted.told] if fitted.told else []
         if fitted.again is not None and data.test is not None:
             model, data = fitted.again()
@@ -334,16 +322,16 @@ def _fitted(
             run.say(line)
         choice.why += told
     judged_on = "val" if data.test is None else "test"
-    reached = {**reached, **_judged(run, model, data, choice, judged_on, num_workers)}
-    figures = {part: _of_part(part, reached) for part in ("val", judged_on)}
+    reached = {**reached, **judged(run, model, data, choice, judged_on, num_workers)}
+    figures = {part: of_part(part, reached) for part in ("val", judged_on)}
     rows = [{"epoch": 1, "step": 1} | {f"val_{name}": value for name, value in figures["val"].items()}]
-    figures[judged_on] = _of_part(judged_on, _save(model, path, data, choice, reached))
+    figures[judged_on] = of_part(judged_on, save_model(model, path, data, choice, reached))
     return Trained(
         path=path,
         folder=folder,
         metrics=figures[judged_on],
         judged_on=judged_on,
-        standing=_reported(path, data, choice, judged_on, rows, note.settings),
+        standing=reported(path, data, choice, judged_on, rows, note.settings),
         report=path.with_name(REPORT_FILE),
         history=History(rows),
         stopped="fitted",
@@ -351,19 +339,6 @@ def _fitted(
         data=data,
         model=model,
     )
-
-
-def _judged(run: Run, model: nn.Module, data: Data, choice: Choice, part: str, num_workers: int) -> dict[str, float]:
-    """The figures of a part, by names that begin with its own."""
-    run.model = run.eval_model = model.eval()
-    forward = Forward(model, choice.loss, precision="fp32", device=run.device)
-    judge = Judge(run, forward, Metrics(choice.metrics, loss=choice.loss), channels_last=False)
-    found = judge.evaluate(_loaders(data, choice, num_workers, 1)[part])
-    return {f"{part}_{name}": value for name, value in found.items()}
-
-
-def _of_part(part: str, figures: Mapping[str, float]) -> dict[str, float]:
-    return {name.removeprefix(f"{part}_"): value for name, value in figures.items() if name.startswith(f"{part}_")}
 
 
 def _finished(
@@ -380,12 +355,12 @@ def _finished(
             model, told = choice.finish(model)
             trainer.run.say(told)
             choice.why.append(told)
-            metrics = _of_part(judged_on, _judged(trainer.run, model, data, choice, judged_on, 0))
+            metrics = of_part(judged_on, judged(trainer.run, model, data, choice, judged_on, 0))
         reached = {f"{judged_on}_{name}": value for name, value in metrics.items()}
         path = folder / MODEL_FILE
         if trainer.run.world.leads:
-            metrics = _of_part(judged_on, _save(model, path, data, choice, reached))
-            standing = _reported(path, data, choice, judged_on, trainer.history.rows, settings)
+            metrics = of_part(judged_on, save_model(model, path, data, choice, reached))
+            standing = reported(path, data, choice, judged_on, trainer.history.rows, settings)
     return Trained(
         path=path,
         report=path and folder / REPORT_FILE,
@@ -398,165 +373,4 @@ def _finished(
         interrupted=interrupted,
         data=data,
         model=model.eval(),
-    )
-
-
-def _reported(
-    path: Path,
-    data: Data,
-    choice: Choice,
-    judged_on: str,
-    rows: Sequence[Mapping[str, Any]],
-    settings: Mapping[str, Any],
-) -> Standing:
-    """Write the report of a model file, and say what its score is worth."""
-    predictor = load(path)
-    outcome = outcome_of(predictor, data, getattr(data, judged_on))
-    write_report(
-        path.with_name(REPORT_FILE),
-        outcome=outcome,
-        predictor=predictor,
-        data=data,
-        judged_on=judged_on,
-        history=rows,
-        choices=choice.why,
-        settings=settings,
-    )
-    return outcome.standing
-
-
-def validation_loss(
-    data: Data, choice: Choice, watching: Callback, *, seed: int, device: str, num_workers: int
-) -> float:
-    """The least loss on the validation part that a training comes to, of which nothing is kept.
-
-    Args:
-        data: What to train on.
-        choice: What to train, and how.
-        watching: Sees each row of the history, and may stop the training.
-        seed: See `train`.
-        device: See `train`.
-        num_workers: See `train`.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C ended it.
-    """
-    if choice.fit is not None:
-        run = Run(choice.model, {}, device=torch.device("cpu"), seed=seed, verbose=False)
-        fitted = choice.fit()
-        return _judged(run, fitted.model, fitted.data, choice, "val", num_workers)["val_loss"]
-    data = choice.data or data
-    loaders = _loaders(data, choice, num_workers, 1)
-    patient = BackToBest if choice.plateau else EarlyStopping
-    how: dict[str, Any] = {"seed": seed, "device": device, "progress": False}
-    callbacks = [patient(patience=choice.patience), watching]
-    trainer = trainer_of(choice, len(loaders["train"]), accumulate=1, callbacks=callbacks, **how)
-    history = trainer.fit(loaders["train"], loaders["val"], epochs=choice.epochs)
-    if trainer.run.stop_reason == "interrupted":
-        raise KeyboardInterrupt
-    return min((row["val_loss"] for row in history.rows if "val_loss" in row), default=math.nan)
-
-
-def with_numbers(choice: Choice, **given: float | None) -> Choice:
-    """A choice with numbers of the caller's, which are checked.
-
-    Args:
-        choice: What was chosen.
-        **given: By the names of its attributes; None leaves one as it is.
-    """
-    said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    for name, value in said.items():
-        if name in ("batch_size", "epochs", "image_size", "patience"):
-            said[name] = whole_number(name, value, least=1)
-        elif not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise ArgumentError(f"{name} must be a number above 0, not {value!r}")
-    return dataclasses.replace(choice, **said)
-
-
-def _loaders(
-    data: Data, choice: Choice, num_workers: int, accumulate: int, sampler: str | None = None
-) -> dict[str, DataLoader]:
-    train, others = data.train, {"val": data.val} | ({"test": data.test} if data.test is not None else {})
-    filed = data.kind in ("images", "sounds")
-    if filed:
-        train = train.with_transform(choice.training)
-        others = {name: part.with_transform(choice.preprocessing) for name, part in others.items()}
-    if choice.batch_size < accumulate:
-        raise ArgumentError(
-            f"a step of batch_size={choice.batch_size} samples cannot be taken in {accumulate} batches, one for each "
-            "process; use fewer processes, or a larger batch_size="
-        )
-    size = choice.batch_size // accumulate
-    if sampler is None:
-        loaders = {"train": DataLoader(train, size, shuffle=True, num_workers=num_workers)}
-    else:
-        planner = Balanced(data.train.targets, size)
-        loaders = {"train": DataLoader(train, batch_sampler=planner, num_workers=num_workers)}
-    # Larger batches where no gradients are kept; photos stay at the size of training, for the memory's sake.
-    size = choice.batch_size if filed else max(choice.batch_size, 256)
-    return loaders | {name: DataLoader(part, size, num_workers=num_workers) for name, part in others.items()}
-
-
-def trainer_of(choice: Choice, steps: int, **settings: Any) -> Trainer:
-    """The Trainer that a choice is trained by.
-
-    Args:
-        choice: Of `choose`.
-        steps: Optimizer steps of an epoch.
-        **settings: More for the Trainer.
-    """
-    learning = [parameter for parameter in choice.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(choice.groups(choice.lr) if choice.groups else learning, choice.lr, weight_decay=1e-2)
-    steps *= choice.epochs
-    schedule = None
-    if not choice.plateau:  # half a cosine from the full rate to nothing, after a short warm-up
-        schedule = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
-    return Trainer(
-        choice.model,
-        choice.loss,
-        optimizer,
-        metrics=choice.metrics,
-        scheduler=LearningRate(schedule, every="step", warmup=min(30 if choice.plateau else 20, steps // 10)),
-        **settings,
-    )
-
-
-def _save(model: nn.Module, path: Path, data: Data, choice: Choice, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Write the model file, and give its figures; once more with thresholds, which are chosen by what it says."""
-    _write(model, path, data, choice, metrics, ())
-    if choice.thresholds is None:
-        return dict(metrics)
-    rare = 0 if data.task == "multilabel" else int(torch.bincount(data.train.targets.long()).argmin())
-    found = best_thresholds(outcome_of(load(path), data, data.val), rare)
-    choice.why.append(f"thresholds with the best F1 on the validation part: {', '.join(f'{t:.4g}' for t in found)}")
-    _write(model, path, data, choice, metrics, found)
-    judged_on = "val" if data.test is None else "test"
-    measured = load(path).evaluate(getattr(data, judged_on))
-    changed = {name: measured.get(name.removeprefix(f"{judged_on}_"), value) for name, value in metrics.items()}
-    _write(model, path, data, choice, changed, found)
-    return changed
-
-
-def _write(
-    model: nn.Module,
-    path: Path,
-    data: Data,
-    choice: Choice,
-    metrics: Mapping[str, float],
-    thresholds: Sequence[float],
-) -> None:
-    preprocessing, task = choice.preprocessing, cast(Any, data.task)
-    if data.kind in ("table", "text"):
-        preprocessing = data.train
-    elif hasattr(data.train, "target_columns"):  # files in a table, whose columns a file of the model names
-        preprocessing = data.train.with_transform(preprocessing)
-    keep_keys(path.parent, data)
-    save(
-        model.cpu(),
-        path,
-        classes=data.classes or None,
-        preprocessing=preprocessing,
-        metrics=dict(metrics),
-        task=task,
-        thresholds=thresholds,
     )
