@@ -42,11 +42,14 @@ napoleon_use_rtype = False
 # The inventories of the others come from the network, so they are asked for only where the site is published.
 _ELSEWHERE = {
     "numpy": ("https://numpy.org/doc/stable", None),
+    "sklearn": ("https://scikit-learn.org/stable", None),
     "pandas": ("https://pandas.pydata.org/docs", None),
     "python": ("https://docs.python.org/3", None),
     "torch": ("https://docs.pytorch.org/docs/stable", None),
     "torchvision": ("https://docs.pytorch.org/vision/stable", None),
 }
+#: What scikit-learn adds to each estimator, and describes by links into its own pages.
+suppress_warnings = [] if os.environ.get("DLKIT_DOCS_ONLINE") else ["ref.term", "ref.ref"]
 intersphinx_mapping = _ELSEWHERE if os.environ.get("DLKIT_DOCS_ONLINE") else {}
 
 

@@ -2,18 +2,18 @@
 
 `train` reads data, chooses a model, trains it, judges it and writes a model file; `read_data` says what a source is.
 
-=========== ==========================================================================================
-`reading`   `read_data`: what a source holds, cut into parts
-`choosing`  which model, loss and rate suit it
-`tuning`    `fine_tune`: the usual recipe for a pretrained model, its choices made by measuring
-`comparing` `compare`: which backbone suits the data
-`training`  `train`: to a model file, going on where it was stopped
-`held_out`  which samples a run has trained on
+============ =========================================================================================
+`reading`    `read_data`: what a source holds, cut into parts
+`choosing`   which model, loss and rate suit it
+`tuning`     `fine_tune`: the usual recipe for a pretrained model, its choices made by measuring
+`comparing`  `compare`: which backbone suits the data
+`training`   `train`: to a model file, going on where it was stopped
+`held_out`   which samples a run has trained on
 `evaluating` `evaluate_file`: on other data, or on what a run has held out
-`reporting` `report`: what a model came to, as one HTML file
-`searching` `tune`: the settings of a training, searched for so many minutes
-`using`     looking at data, comparing backbones, fetching
-=========== ==========================================================================================
+`reporting`  `report`: what a model came to, as one HTML file
+`searching`  `tune`: the settings of a training, searched for so many minutes
+`using`      looking at data, comparing backbones, fetching
+============ =========================================================================================
 """
 
 from __future__ import annotations

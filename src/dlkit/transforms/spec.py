@@ -266,7 +266,7 @@ class Preprocessing(Spec):
         Args:
             labels: [H, W], upright, one for each pixel of the full image.
             plan: As for `write`.
-            out: int64 [*size]; what the image does not reach stays as it is.
+            out: int64 [H, W] of `size`; what the image does not reach stays as it is.
         """
         box = plan.box
         rows = box.top + (np.arange(plan.height) * 2 + 1) * box.height // (2 * plan.height)
