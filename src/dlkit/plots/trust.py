@@ -94,7 +94,7 @@ def mistakes(
     columns: int = 8,
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
-    """Draw the images whose answer was wrong, those the model was surest of first.
+    """Draw the images whose answer was wrong, those the model was surest of first; a sentence where none was.
 
     Args:
         images: N images, see `sample_grid`; a dataset's own, before they are normalised, look best.
@@ -106,7 +106,7 @@ def mistakes(
         path: Where to save the picture, for example `mistakes.png`.
 
     Raises:
-        ArgumentError: shapes or indices that do not fit, or no answer is wrong.
+        ArgumentError: shapes or indices that do not fit.
 
     >>> figure = mistakes(torch.rand(2, 9, 9), [0, 1], [[0.2, 0.8], [0.1, 0.9]], classes=["cat", "dog"])
     >>> [text.get_text() for text in figure.axes[0].texts]
@@ -118,9 +118,17 @@ def mistakes(
     wrong = mistaken(said, truth)
     worst = [place for place in wrong.argsort(descending=True, stable=True)[:most].tolist() if wrong[place] > 0]
     if not worst:
-        raise ArgumentError(f"all {len(truth):,} answers are right: there is no mistake to draw")
+        return _sentence(f"no mistakes: all {len(truth):,} answers are right", path)
     shown = [images[place] for place in worst]
     return sample_grid(shown, truth[worst], said[worst].argmax(1), classes=classes, columns=columns, path=path)
+
+
+def _sentence(text: str, path: str | os.PathLike[str] | None) -> Figure:
+    figure = new_figure(4.8, 1.2)
+    axes = figure.add_subplot()
+    axes.axis("off")
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=INK)
+    return saved(figure, path)
 
 
 def _checked(targets: Any, probabilities: Any) -> tuple[Tensor, Tensor]:
