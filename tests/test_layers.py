@@ -32,7 +32,7 @@ splits/_values splits/cutting splits/keys splits/leaks splits/__init__
 tokens/_patterns tokens/cleaning tokens/tokenizers tokens/_encoded tokens/vocabulary tokens/pretrained specs/text
 specs/builtin specs/__init__
 tokens/__init__
-reading/cells reading/parsing reading/dates reading/targets reading/classes reading/bytes reading/policy
+reading/cells reading/parsing reading/dates reading/typed reading/targets reading/classes reading/bytes reading/policy
 reading/decimals reading/headers reading/delimited reading/excel reading/frames reading/columnar reading/_text_rows
 reading/plain reading/places reading/blocks reading/reader reading/__init__
 datasets/base datasets/targets
@@ -49,7 +49,7 @@ datasets/audio/mp3 datasets/audio/readers datasets/audio/decoding datasets/audio
 datasets/audio/dataset datasets/audio/folders datasets/audio/table datasets/audio/inspecting
 datasets/audio/__init__ datasets/inspecting
 datasets/tables/_tally datasets/tables/_facts datasets/tables/_fitting datasets/tables/_problems
-datasets/tables/_targets datasets/tables/_encoding datasets/tables/_images datasets/tables/_memory
+datasets/tables/_encoding datasets/tables/_images datasets/tables/_memory
 datasets/tables/_straight datasets/tables/_settings
 datasets/tables/_pass datasets/tables/_pipeline datasets/tables/_building datasets/tables/_describing
 datasets/tables/_index datasets/tables/lanes datasets/tables/_streaming datasets/tables/unlabelled

@@ -385,7 +385,7 @@ def test_regression_and_the_way_back() -> None:
     assert several.targets is not None
     assert several.targets.shape == (40, 2)
     np.testing.assert_allclose(several.unscale_target(several.targets), NUMBERS[["a", "y"]], rtol=1e-6)
-    with pytest.raises(ArgumentError, match="regression needs numbers in column 'y', but there is 'a'"):
+    with pytest.raises(DataError, match=r"row 0 of the DataFrame has an unknown target 'y', 'a'.*it must be a number"):
         with_target(["a", "b"], task="regression")
     with pytest.raises(ArgumentError, match="no target to scale back"):
         CSVDataset(NUMBERS).unscale_target(torch.zeros(2))
@@ -429,6 +429,10 @@ def test_labels_in_several_columns() -> None:
     assert ds.targets.tolist() == [[0, 1], [1, 0], [1, 1]]
     with pytest.raises(ArgumentError, match="must be numbers, or 0 and 1 for labels; 'z' is neither"):
         CSVDataset(data.assign(z=["a", "b", "c"]), target=["funny", "z"])
+    with pytest.raises(DataError, match=r"row 2 of the DataFrame has an unknown target .*labels are 0 and 1"):
+        CSVDataset(data.assign(sad=[0, 1, 2]), spec=ds.spec)
+    with pytest.raises(DataError, match=r"row 2 of the DataFrame has an unknown target .*labels are 0 and 1"):
+        CSVDataset(data.assign(sad=[0, 1, 2]), target=["funny", "sad"], task="multilabel")
 
 
 def test_missing_targets_are_an_error_with_the_rows_or_skipped() -> None:

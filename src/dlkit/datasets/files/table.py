@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor
 
 from dlkit._near import hint
 from dlkit.datasets.files.dataset import FileDataset
-from dlkit.datasets.targets import TargetReader, TaskChoice
+from dlkit.datasets.targets import TargetColumn, TargetOptions, TaskChoice, find_target, target_tensor
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.cells import Strings, Table, text_of
 from dlkit.reading.policy import ReadOptions, TableArguments
@@ -72,7 +72,7 @@ def read_file_table(
             are [N, K].
         root: The folder that the paths lead from; None for that of the table, for a DataFrame the current one.
         suffix: Added to every path.
-        task: See `TargetReader`, as for the next two.
+        task: See `TargetOptions`, as for the next two.
         classes: See there.
         label_separator: See there.
         beside: A column with files that are targets.
@@ -92,23 +92,24 @@ def read_file_table(
     options = ReadOptions.of(reading)
     table = open_table(source, options)
     names = PackedStrings.of([f"{name}{suffix}" for name in _paths(table, file)])
-    reader = TargetReader(
-        task=task, classes=classes, label_separator=label_separator, missing=options.missing, decimal=table.decimal.sign
-    )
+    if task not in get_args(TaskChoice):
+        raise ArgumentError(f"task must be one of {', '.join(get_args(TaskChoice))}, not {task!r}")
+    wanted = TargetOptions(task=task, classes=classes, label_separator=label_separator)
     columns = () if target is None else (target,) if isinstance(target, str) else tuple(target)
     found: tuple[str, tuple[str, ...]] = ("", ())
     targets = None
     if columns:
-        read = {column: reader.spelled(_cells(table, column)) for column in columns}
+        read = {column: wanted.spelled(_cells(table, column), options.missing) for column in columns}
         for column, (_, problems) in read.items():
             where = f" in column {column!r}" if len(columns) > 1 else ""
             _refuse(table, {row: f"{why}{where}" for row, why in problems.items()})
         cells = {column: cells for column, (cells, _) in read.items()}
-        meaning = reader.find(cells)
-        found = (meaning.task, meaning.classes)
-        targets, problems = meaning.encode(cells)
+        known = [TargetColumn.of(name, each, table.decimal.sign) for name, each in cells.items()]
+        goal = find_target(known, wanted)
+        found = (goal.task, goal.classes)
+        targets, problems = target_tensor(goal, cells)
         _refuse(table, problems)
-        if meaning.task == "regression" and not isinstance(target, str):
+        if goal.task == "regression" and not isinstance(target, str):
             targets = targets.reshape(len(targets), -1)
     folder = Path(os.path.abspath(root)) if root is not None else table.folder or Path.cwd()
     if not folder.is_dir():

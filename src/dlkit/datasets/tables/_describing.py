@@ -11,14 +11,14 @@ import numpy as np
 from dlkit._html import Shown
 from dlkit._showing import Lines
 from dlkit.datasets.tables._encoding import shown
-from dlkit.datasets.tables._facts import Facts, TextFacts
-from dlkit.datasets.tables._fitting import Reading
+from dlkit.datasets.tables._facts import Facts
 from dlkit.datasets.tables._tally import NumberFacts
-from dlkit.datasets.tables._targets import encode_target
+from dlkit.datasets.targets import encode_target
 from dlkit.errors import ArgumentError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
 from dlkit.reading.dates import as_dates
 from dlkit.reading.parsing import as_numbers, present
+from dlkit.reading.typed import TextFacts
 from dlkit.specs.columns import Column, NumberColumn
 from dlkit.specs.table import TableSpec
 from dlkit.splits import check_leaks
@@ -180,8 +180,7 @@ def _knowing(table: Table, spec: TableSpec, rows: Array, codes: dict[str, Array]
     target = spec.target
     if target is None or not all(name in table.columns for name in target.columns):
         return []
-    readings = [Reading("number", target.form(place)) for place in range(len(target.columns))]
-    values, lacking, wrong = encode_target(target, table, spec.marks, readings)
+    values, lacking, wrong = encode_target(target, table.columns, spec.marks)
     good = ~(lacking | wrong)[rows]
     wanted = _columns(values[rows][good], len(target.classes) if target.task == "classification" else 0)
     findings = []

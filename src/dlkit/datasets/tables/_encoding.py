@@ -10,14 +10,14 @@ import numpy as np
 
 from dlkit._cores import default_threads, for_each
 from dlkit.datasets.tables._facts import ColumnFacts, date_parts
-from dlkit.datasets.tables._fitting import Reading, read_cells
 from dlkit.datasets.tables._problems import Problem
-from dlkit.datasets.tables._targets import encode_target
+from dlkit.datasets.targets import encode_target
 from dlkit.errors import DataError
 from dlkit.reading.cells import Array, Cells, Dates, Strings, Table, strings_of, text_of
 from dlkit.reading.dates import as_dates, date_format, unmistakable
 from dlkit.reading.parsing import fitting_form, number_format, present, under_mark
 from dlkit.reading.targets import ClassNumbers
+from dlkit.reading.typed import Reading, read_cells
 from dlkit.specs.columns import FIRST, MISSING, UNSEEN, CategoryColumn, Column, NumberColumn
 from dlkit.specs.table import TableSpec, Target
 
@@ -85,8 +85,9 @@ def encode(
     )
     wanted = spec.target
     if targets is None and wanted is not None and all(name in table.columns for name in wanted.columns):
-        how = [readings.get(name, Reading("number", wanted.form(at))) for at, name in enumerate(wanted.columns)]
-        encoded.targets, lacking, wrong = encode_target(wanted, table, spec.marks, how)
+        usual = {name: Reading("number", wanted.form(place)) for place, name in enumerate(wanted.columns)}
+        forms = [readings.get(name, reading).form for name, reading in usual.items()]
+        encoded.targets, lacking, wrong = encode_target(wanted, table.columns, spec.marks, forms)
         problems += target_problems(table, wanted, lacking, wrong)
     return encoded
 
@@ -99,6 +100,7 @@ def target_problems(table: Table, target: Target, lacking: Array, wrong: Array) 
         known = (
             f"the classes are {', '.join(map(repr, target.classes[:20]))}" if target.classes else "it must be a number"
         )
+        known = "labels are 0 and 1" if target.task == "multilabel" and target.label_separator is None else known
         remedy = f"{known}; repair the file, or on_error='skip' leaves such rows out"
 
         def has(row: int) -> str:

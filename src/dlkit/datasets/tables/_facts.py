@@ -10,52 +10,30 @@ import math
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from dlkit.datasets.tables._tally import NumberFacts, NumberTally
-from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, sort_of, text_of
+from dlkit.datasets.targets import TargetColumn
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, ranked, sort_of, text_of
 from dlkit.reading.parsing import present
+from dlkit.reading.targets import few_integers
+from dlkit.reading.typed import MOST_VALUES, TextFacts
 
 __all__ = [
-    "MOST_VALUES",
     "ColumnFacts",
     "DateFacts",
     "Facts",
     "RowSample",
     "SAMPLED",
     "SAMPLED_TEXTS",
-    "TextFacts",
+    "TargetFacts",
     "date_parts",
     "row_keys",
 ]
 
-MOST_VALUES = 100_000  # different texts that are counted; a column of more is not a category by itself
 SAMPLED, SAMPLED_TEXTS = 200_000, 10_000  # rows: medians come from the first, the look of countless texts from these
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextFacts:
-    """Text: how often each value occurs, blanks around it removed and missing marks left out.
-
-    Attributes:
-        rows: All rows.
-        missing: Rows without text.
-        counts: Rows per value; of a sample of the rows where there are `more`.
-        more: Whether there are more values than are counted.
-        typed: Those of them that were numbers, which tell nothing of how the others are written.
-    """
-
-    rows: int
-    missing: int
-    counts: dict[str, int]
-    more: bool = False
-    typed: frozenset[str] = frozenset()
-
-    @property
-    def written(self) -> dict[str, int]:
-        """The counts without the typed ones."""
-        return {text: count for text, count in self.counts.items() if text not in self.typed}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,6 +286,55 @@ class ColumnFacts:
         parts = {name: tally.facts(seen[name], tally.rows, spread=spread) for name, tally in self._parts.items()}
         count = next(iter(parts.values())).rows if parts else 0
         return DateFacts(rows=self.rows, missing=self.rows - count, parts=parts if count else {})
+
+
+class TargetFacts(ColumnFacts):
+    """The facts of a column of targets: of all rows, as a task and its classes are not statistics.
+
+    Args:
+        facts: As for `ColumnFacts`.
+        how: As for `ColumnFacts`.
+    """
+
+    def __init__(self, *facts: Any, **how: Any) -> None:
+        super().__init__(*facts, **how)
+        self._different: dict[float, None] = {}  # finite numbers
+        self._infinite: dict[float, None] = {}
+        self._many = False
+        self._there = 0
+
+    def look_for_classes(self, cells: Cells, *, wanted: bool) -> None:
+        """Find out which numbers there are, until they are too many for classes or have fractions.
+
+        Args:
+            cells: A piece of the column, as it was read.
+            wanted: Whether the caller wants classes, however many.
+        """
+        if not isinstance(cells, Numbers) or self._many:
+            return
+        finite = cells.values if cells.complete else cells.values[~cells.missing()]
+        infinite = cells.values[np.isinf(cells.values)] if cells.values.dtype.kind == "f" else finite[:0]
+        self._there += len(finite)
+        few = wanted or few_integers(finite[:1000]) is not None
+        self._different.update(dict.fromkeys(ranked(finite if few else finite[:1000])[0].tolist()))
+        self._infinite.update(dict.fromkeys(infinite.tolist()))
+        self.more = wanted and len(self._different) > MOST_VALUES
+        self._many = self.more or not (wanted or not self._different or few_integers(self._numbers_seen()) is not None)
+
+    def _numbers_seen(self) -> Array:
+        return np.array(list(self._different), dtype=np.float64)
+
+    def known(self) -> TargetColumn:
+        """All that a target is found by."""
+        return TargetColumn(
+            name=self.name,
+            sorts=frozenset(self.sorts),
+            texts=self.texts(),
+            numbers=tuple(self._different),
+            infinite=tuple(self._infinite),
+            there=self._there,
+            decimal=self.decimal,
+        )
 
 
 def date_parts(moments: Array) -> dict[str, Array]:

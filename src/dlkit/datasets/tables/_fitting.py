@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from dlkit._near import hint, nearest
-from dlkit.datasets.tables._facts import MOST_VALUES, DateFacts, Facts, TextFacts
+from dlkit.datasets.tables._facts import DateFacts, Facts
 from dlkit.datasets.tables._tally import NumberFacts
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, strings_of
-from dlkit.reading.dates import as_dates, date_format, day_first, fits
+from dlkit.reading.dates import day_first, fits
 from dlkit.reading.delimited import ROW_NAMES
-from dlkit.reading.parsing import as_numbers, boolean_words, mostly_numbers, number_format, parse_number, under_mark
+from dlkit.reading.typed import MOST_VALUES, TextFacts
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn, Part
 
 __all__ = [
     "FitOptions",
-    "Reading",
     "ColumnRoles",
     "category",
     "check_any_used",
@@ -30,8 +28,6 @@ __all__ = [
     "fixed_column",
     "forced_kind",
     "like_id",
-    "read_cells",
-    "reading_of",
     "warn_of_ambiguous_dates",
 ]
 
@@ -138,88 +134,6 @@ def forced_kind(name: str, roles: ColumnRoles) -> str | None:
 def like_id(name: str) -> bool:
     """Whether a column's name says that it identifies rows."""
     return _LIKE_ID.search(name) is not None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the cells of a column are taken.
-
-    Attributes:
-        kind: number, boolean, date, or text.
-        form: How they are written, see `dlkit.reading.parsing`.
-    """
-
-    kind: str
-    form: str = "plain"
-
-
-def read_cells(cells: Cells, reading: Reading, marks: Collection[str]) -> tuple[Numbers | Dates, Array | None]:
-    """Cells as what their column holds, each by itself, and which hold something else (bool [N]; None for no row).
-
-    Args:
-        cells: As they were read.
-        reading: What the column holds; not text.
-        marks: Missing marks.
-    """
-    dates = reading.kind == "date"
-    if isinstance(cells, Strings):
-        read: Numbers | Dates
-        read, wrong = (as_dates if dates else as_numbers)(cells, reading.form, marks)
-        return read, cells.mapped(wrong, False, bool) if wrong.any() else None
-    if isinstance(cells, Dates if dates else Numbers):
-        if reading.kind != "boolean":
-            return cells, None
-        bad = ~cells.missing() & ~np.isin(cells.values, (0, 1))
-    else:
-        bad, nothing = ~cells.missing(), np.full(len(cells), np.nan)
-        cells = Dates(nothing.astype("datetime64[us]")) if dates else Numbers(nothing)
-    return cells, bad if bad.any() else None
-
-
-def reading_of(
-    sorts: Collection[str], text: TextFacts, *, decimal: str, forced: str | None = None, date_form: str = ""
-) -> Reading:
-    """What a column holds, as all of its pieces together tell.
-
-    All texts must be dates or truth values; a few cells among numbers are rows for the policy, not another kind of
-    column.
-
-    Args:
-        sorts: See `ColumnFacts`; not torn.
-        text: Its texts.
-        decimal: The decimal mark of the file; "" where nothing tells.
-        forced: "number", "date" or "text" where the caller says so.
-        date_form: How dates are written, where the caller says so.
-    """
-    if forced == "text":
-        return Reading("text")
-    if not {"text", "truth"} & set(sorts):
-        return Reading("date", "ISO8601") if {"date", "time"} & set(sorts) else Reading("number")
-    values = list(text.written)
-    if text.typed and not values:
-        return Reading("number")
-    if forced != "date" and not text.more and boolean_words(values):
-        return Reading("boolean", "boolean")
-    if forced != "date" and (form := number_format(values, decimal)) is not None:
-        return Reading("number", form)
-    if date_form:
-        return Reading("date", date_form) if _any_date(values, date_form) or not values else Reading("text")
-    if forced != "number" and (form := date_format(values)) is not None:
-        return Reading("date", form)
-    if forced == "number" and values:
-        # Codes with leading zeros count as numbers only where the caller says so.
-        form = number_format([value.lstrip("0") or "0" for value in values], decimal)
-        form = form or under_mark("plain", decimal)
-        # Single bad cells are for the policy.
-        some = any(parse_number(value, form) is not None for value in text.counts)
-        return Reading("number", form) if some else Reading("text")
-    counts = {value: text.counts[value] for value in sorted(text.counts)}
-    form = mostly_numbers(counts, decimal) if forced is None else number_format(values, decimal)
-    return Reading("text") if form is None else Reading("number", form)
-
-
-def _any_date(values: Sequence[str], form: str) -> bool:
-    return int(as_dates(strings_of(values), form, ())[1].sum()) < len(values)
 
 
 def warn_of_ambiguous_dates(name: str, form: str, text: TextFacts) -> None:

@@ -14,7 +14,6 @@ from dlkit._cores import default_threads
 from dlkit._frames import as_pandas
 from dlkit.datasets.tables._building import Whole, pass_over, row_keys
 from dlkit.datasets.tables._facts import Facts
-from dlkit.datasets.tables._fitting import Reading
 from dlkit.datasets.tables._pass import RowDealer
 from dlkit.datasets.tables._pipeline import FittingPass
 from dlkit.datasets.tables._settings import TableSettings, under_spec
@@ -23,6 +22,7 @@ from dlkit.reading.blocks import Block, BlockFile, TextFile, block_file
 from dlkit.reading.cells import Array, Skipped, Table, text_of
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import check_same_columns, paths_of
+from dlkit.reading.typed import Reading
 from dlkit.specs.table import TableSpec, Target
 from dlkit.splits import content_keys, part_of_keys
 

@@ -11,22 +11,15 @@ import numpy as np
 
 from dlkit._cores import default_threads, for_each
 from dlkit.datasets.tables._encoding import target_problems, unreadable
-from dlkit.datasets.tables._facts import SAMPLED, SAMPLED_TEXTS, ColumnFacts, RowSample, row_keys
-from dlkit.datasets.tables._fitting import (
-    Reading,
-    read_cells,
-)
+from dlkit.datasets.tables._facts import SAMPLED, SAMPLED_TEXTS, ColumnFacts, RowSample, TargetFacts, row_keys
 from dlkit.datasets.tables._images import missing_files
 from dlkit.datasets.tables._problems import Problem, Problems
 from dlkit.datasets.tables._settings import TableSettings
-from dlkit.datasets.tables._targets import (
-    TargetFacts,
-    encode_target,
-    target_numbers,
-)
+from dlkit.datasets.targets import encode_target, target_numbers
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Cells, DecimalMark, Numbers, Skipped, Strings, Table, sort_of, text_of
 from dlkit.reading.decimals import MarksSeen, one_mark
+from dlkit.reading.typed import Reading, read_cells
 from dlkit.specs.table import TableSpec, Target
 from dlkit.storage.strings import PackedStrings
 
@@ -60,7 +53,7 @@ class Known:
         torn: Those of them that are numbers or dates in some blocks.
         readings: How columns are read.
         target: What the target is, in the units of the file.
-        target_readings: How its columns are read.
+        target_forms: How its numbers are written.
         decimal: The decimal mark of the table.
     """
 
@@ -68,13 +61,14 @@ class Known:
     torn: set[str] = field(default_factory=set)
     readings: dict[str, Reading] = field(default_factory=dict)
     target: Target | None = None
-    target_readings: tuple[Reading, ...] = ()
+    target_forms: tuple[str, ...] = ()
     decimal: DecimalMark = field(default_factory=DecimalMark)
 
     def all_readings(self) -> dict[str, Reading]:
         """How all columns are read, those of the target included."""
         names = () if self.target is None else self.target.columns
-        return {**self.readings, **dict(zip(names, self.target_readings, strict=False))}
+        forms = zip(names, self.target_forms, strict=False)
+        return {**self.readings, **{name: Reading("number", form) for name, form in forms}}
 
 
 class Pass:
@@ -129,8 +123,8 @@ class Pass:
         samples, mark, torn = (self._sample, self._target_texts), self.decimal.sign, self.known.torn
         self.targets = [TargetFacts(name, self.marks, *samples, text=name in torn, decimal=mark) for name in names]
 
-    def _find_target(self) -> tuple[Target | None, tuple[Reading, ...]]:
-        """What the target is, and how it is read, by what is known of its columns."""
+    def _find_target(self) -> tuple[Target | None, tuple[str, ...]]:
+        """What the target is, and how its numbers are written, by what is known of its columns."""
         raise NotImplementedError
 
     def _reading(self, facts: ColumnFacts) -> Reading:
@@ -199,14 +193,14 @@ class Pass:
         self._target_texts.shrink()
         if names and self.known.target is None:
             with contextlib.suppress(ArgumentError, DataError):  # where the whole table says the same, it is raised
-                self.known.target, self.known.target_readings = self._find_target()
+                self.known.target, self.known.target_forms = self._find_target()
         target = self.known.target
         if target is None:
             self._unread.update(names)
             return np.ones(len(piece), dtype=bool)
         good = np.ones(len(piece), dtype=bool)
         with np.errstate(over="ignore"):  # quantities in the units of the file may be too large for a float32
-            self.values, lacking, wrong = encode_target(target, piece, self.marks, self.known.target_readings)
+            self.values, lacking, wrong = encode_target(target, piece.columns, self.marks, self.known.target_forms)
         if target.task != "regression" and not self._classes_given:
             wrong[:] = False  # all classes are only known at the end
         self.unlabelled.add(target_problems(piece, target, lacking, wrong), piece, before, good)
@@ -266,8 +260,8 @@ class Pass:
             if target is None or target.task != "regression":
                 column.add(None, sampled)
             else:
-                reading = self.known.target_readings[place]
-                values, _ = target_numbers(piece.columns[column.name], reading, self.marks)
+                form = self.known.target_forms[place]
+                values, _ = target_numbers(piece.columns[column.name], form, self.marks)
                 column.add(Numbers(values[chosen]), sampled)
 
     def known_better(self) -> Known | None:
@@ -279,17 +273,17 @@ class Pass:
             return Known(text, torn, readings, decimal=self.decimal)
         if self.decimal.sign != self.known.decimal.sign:  # a later file tells
             return Known(self.known.text, self.known.torn, decimal=self.decimal)
-        target, target_readings = self._find_target() if self.targets else (None, ())
+        target, target_forms = self._find_target() if self.targets else (None, ())
         readings = {name: self._reading(facts) for name, facts in self.facts.items() if facts.raw and not facts.fixed}
         before, self.known.target = self.known.target, target
-        alike = target_readings == self.known.target_readings and _kind(before) == _kind(target)
+        alike = target_forms == self.known.target_forms and _kind(before) == _kind(target)
         if (
             alike
             and not self._unread & {*readings, *(column.name for column in self.targets)}
             and readings == {name: self.known.readings.get(name) for name in readings}
         ):
             return None
-        return Known(self.known.text, self.known.torn, readings, target, target_readings, self.decimal)
+        return Known(self.known.text, self.known.torn, readings, target, target_forms, self.decimal)
 
     def _check_marks(self, origin: str) -> None:
         """Refuse a table in which one column of numbers has a decimal comma and another one a point."""

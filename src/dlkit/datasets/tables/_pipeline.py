@@ -13,23 +13,18 @@ from dataclasses import replace
 from dlkit.datasets.tables._encoding import check_columns, check_kind, reading_in_file
 from dlkit.datasets.tables._facts import ColumnFacts, Facts
 from dlkit.datasets.tables._fitting import (
-    Reading,
     category,
     check_any_used,
     decide,
     fixed_column,
     forced_kind,
-    reading_of,
     warn_of_ambiguous_dates,
 )
 from dlkit.datasets.tables._pass import Known, Pass, RowDealer, rename_classes
 from dlkit.datasets.tables._settings import TableSettings, class_column
-from dlkit.datasets.tables._targets import (
-    find_target,
-    readings_in_file,
-    scaled_by,
-)
+from dlkit.datasets.targets import find_target, forms_in_file
 from dlkit.reading.cells import Skipped, Table
+from dlkit.reading.typed import Reading, reading_of
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
 from dlkit.specs.table import TableSpec, Target
 
@@ -57,8 +52,11 @@ class FittingPass(Pass):
         )
         self._look_at_targets(roles.target)
 
-    def _find_target(self) -> tuple[Target | None, tuple[Reading, ...]]:
-        return find_target(self.targets, self.rows, self.settings.target)
+    def _find_target(self) -> tuple[Target | None, tuple[str, ...]]:
+        if not self.targets:
+            return None, ()
+        target = find_target([column.known() for column in self.targets], self.settings.target)
+        return target, target.forms
 
     def _reading(self, facts: ColumnFacts) -> Reading:
         name, roles = facts.name, self.roles
@@ -77,7 +75,15 @@ class FittingPass(Pass):
         check_any_used(columns, origin)
         target = self.known.target
         if target is not None and target.task == "regression" and self.settings.target.scale_target:
-            target = scaled_by(target, [column.numbers() for column in self.targets])
+            numbers = [column.numbers() for column in self.targets]
+            there = [facts.rows > facts.missing for facts in numbers]
+            target = replace(
+                target,
+                center=tuple(facts.mean if some else 0.0 for facts, some in zip(numbers, there, strict=True)),
+                scale=tuple(
+                    facts.std if some and facts.std > 0 else 1.0 for facts, some in zip(numbers, there, strict=True)
+                ),
+            )
         marks, header, decimal = tuple(self.marks), self.header, "," if self.decimal.sign == "," else ""
         images = self.settings.images.prepared if self.roles.image else ""
         spec = TableSpec(columns=columns, target=target, marks=marks, header=header, decimal=decimal, images=images)
@@ -133,9 +139,9 @@ class ApplyingPass(Pass):
         if target is not None and all(name in piece.columns for name in target.columns):
             self._look_at_targets(target.columns)
 
-    def _find_target(self) -> tuple[Target | None, tuple[Reading, ...]]:
+    def _find_target(self) -> tuple[Target | None, tuple[str, ...]]:
         target = self._spec.target
-        return target, () if target is None else readings_in_file(target, self.targets)
+        return target, () if target is None else forms_in_file(target, [column.known() for column in self.targets])
 
     def _rename(self, piece: Table) -> None:
         rename_classes(piece, class_column(self._spec.target), self.settings.aliases)

@@ -8,9 +8,8 @@ from typing import Any
 
 from dlkit.datasets.tables._fitting import ColumnRoles, FitOptions
 from dlkit.datasets.tables._images import ImageCells
-from dlkit.datasets.tables._targets import TargetOptions
+from dlkit.datasets.targets import TargetOptions
 from dlkit.errors import ArgumentError
-from dlkit.reading.classes import stated_order
 from dlkit.reading.policy import ReadOptions
 from dlkit.specs.table import TableSpec, Target
 
@@ -41,15 +40,12 @@ def settings_of(options: Mapping[str, Any]) -> TableSettings:
     def pick(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names if name in options}
 
-    target = pick("task", "label_separator", "scale_target")
-    if options.get("classes") is not None:
-        target["classes"] = tuple(stated_order(options["classes"]))
     images = {name.removeprefix("image_"): value for name, value in options.items() if name.startswith("image_")}
     return TableSettings(
         read=replace(ReadOptions.of(options), wordy=frozenset(name for role in _WORDY for name in roles.get(role, ()))),
         roles=ColumnRoles(**roles, group=options.get("group"), date_forms=tuple(_date_forms(forms).items())),
         fit=FitOptions(**pick("scale", "min_freq")),
-        target=TargetOptions(**target),
+        target=TargetOptions(**pick("task", "classes", "label_separator", "scale_target")),
         images=ImageCells(**images),
         aliases=dict(options.get("aliases") or {}),
     )

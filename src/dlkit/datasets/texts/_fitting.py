@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal, TypedDict, get_args
 
 from torch import Tensor
 
 from dlkit.collate import PadCollate
-from dlkit.datasets.targets import TargetReader, Targets
+from dlkit.datasets.targets import TargetColumn, TargetOptions, find_target, target_tensor
 from dlkit.datasets.texts.items import ColumnName
 from dlkit.datasets.texts.opening import Format, TextReading
 from dlkit.datasets.texts.rows import TextRoles, TextRows, read_rows
 from dlkit.errors import ArgumentError
+from dlkit.specs.table import Target
 from dlkit.specs.text import TextSpec
 from dlkit.storage.strings import PackedStrings
 from dlkit.tokens._encoded import Encoder
@@ -61,7 +61,7 @@ class TextOptions(TypedDict, total=False):
 
 def read_source(
     source: Any, options: TextOptions, group: ColumnName | None = None, time: ColumnName | None = None
-) -> tuple[TextRows, Targets | None]:
+) -> tuple[TextRows, Target | None]:
     """The rows that can be used, and what their targets are, which all rows together say."""
     texts = [_columns("text", options.get("text", 0))]
     if options.get("pair") is not None:
@@ -70,17 +70,18 @@ def read_source(
     task = options.get("task", "auto")
     if task not in get_args(TextTask):
         raise ArgumentError(f"task must be one of {', '.join(get_args(TextTask))}, not {task!r}")
-    reader = TargetReader(task=task, classes=options.get("classes"))
+    wanted = TargetOptions(task=task, classes=options.get("classes"))
     roles = TextRoles(texts=tuple(texts), target=options.get("target"), group=group, time=time)
-    rows = read_rows(source, roles, reading, reader, budget=options.get("memory_bytes", 1 << 30))
+    rows = read_rows(source, roles, reading, wanted, budget=options.get("memory_bytes", 1 << 30))
     if rows.targets is None:
         return rows, None
-    meaning = replace(reader, decimal=rows.decimal).find(rows.target_cells())
-    return rows.without(meaning.encode(rows.target_cells())[1], reading), meaning
+    columns = [TargetColumn.of(name, cells, rows.decimal) for name, cells in rows.target_cells().items()]
+    target = find_target(columns, wanted)
+    return rows.without(target_tensor(target, rows.target_cells())[1], reading), target
 
 
-def targets_of(rows: TextRows, meaning: Targets | None) -> Tensor | None:
-    return None if meaning is None else meaning.encode(rows.target_cells())[0]
+def targets_of(rows: TextRows, target: Target | None) -> Tensor | None:
+    return None if target is None else target_tensor(target, rows.target_cells())[0]
 
 
 def _columns(argument: str, given: Any) -> tuple[ColumnName, ...]:
@@ -90,13 +91,13 @@ def _columns(argument: str, given: Any) -> tuple[ColumnName, ...]:
     return columns
 
 
-def fitted_spec(rows: TextRows, meaning: Targets | None, options: TextOptions) -> TextSpec:
+def fitted_spec(rows: TextRows, target: Target | None, options: TextOptions) -> TextSpec:
     """The spec of a dataset that is the training data."""
     text, *pair = rows.columns or ((),)
     return TextSpec(
         encoder=_encoder(rows.texts, options),
         max_length=options.get("max_length"),
-        classes=None if meaning is None else meaning.classes or None,
+        classes=None if target is None else target.classes or None,
         text=text,
         pair=pair[0] if pair else (),
     )

@@ -12,7 +12,6 @@ from dlkit._html import escaped
 from dlkit._showing import Lines
 from dlkit.collate import PadCollate
 from dlkit.datasets.base import shown
-from dlkit.datasets.targets import Targets
 from dlkit.datasets.texts._encoding import Storage, pack
 from dlkit.datasets.texts._fitting import TextOptions, TextTask, fitted_spec, read_source, targets_of
 from dlkit.datasets.texts.items import ColumnName
@@ -23,6 +22,7 @@ from dlkit.errors import ArgumentError
 from dlkit.reading.dates import moments
 from dlkit.reading.parsing import DEFAULT_MISSING
 from dlkit.reading.policy import check_known
+from dlkit.specs.table import Target
 from dlkit.specs.text import TextSpec
 from dlkit.splits import Fractions, content_keys, split_indices
 from dlkit.storage.files import folder_for
@@ -149,8 +149,8 @@ class TextDataset(PackedTextDataset):
         options: Any = {name: value for name, value in locals().items() if name in TextOptions.__annotations__}
         if spec is not None:
             options |= {"classes": spec.classes, "task": "regression" if spec.classes is None else "classification"}
-        rows, meaning = read_source(source, options)
-        self._build(rows, spec or fitted_spec(rows, meaning, options), meaning, options)
+        rows, goal = read_source(source, options)
+        self._build(rows, spec or fitted_spec(rows, goal, options), goal, options)
 
     @classmethod
     def split(
@@ -187,12 +187,12 @@ class TextDataset(PackedTextDataset):
         (15, 5, True)
         """
         check_known("TextDataset.split", options, TextOptions)
-        rows, meaning = read_source(source, options, group, time)
-        classes = meaning.classes if meaning is not None else ()
+        rows, goal = read_source(source, options, group, time)
+        classes = goal.classes if goal is not None else ()
         parts = split_indices(
             len(rows),
             fractions,
-            stratify=targets_of(rows, meaning) if stratify and classes else None,
+            stratify=targets_of(rows, goal) if stratify and classes else None,
             class_names=classes or None,
             group=None if rows.groups is None else rows.groups.codes,
             dedupe=content_keys(rows.texts[0] if len(rows.texts) == 1 else list(zip(*rows.texts, strict=True)))
@@ -202,23 +202,23 @@ class TextDataset(PackedTextDataset):
             seed=seed,
         )
         chosen = [rows.select(part) for part in parts]
-        spec = fitted_spec(chosen[0], meaning, options)
-        return tuple(cls._of(part, spec, meaning, options) for part in chosen)
+        spec = fitted_spec(chosen[0], goal, options)
+        return tuple(cls._of(part, spec, goal, options) for part in chosen)
 
     @classmethod
-    def _of(cls, rows: TextRows, spec: TextSpec, meaning: Targets | None, options: TextOptions) -> Self:
+    def _of(cls, rows: TextRows, spec: TextSpec, goal: Target | None, options: TextOptions) -> Self:
         dataset = cls.__new__(cls)
-        dataset._build(rows, spec, meaning, options)
+        dataset._build(rows, spec, goal, options)
         return dataset
 
-    def _build(self, rows: TextRows, spec: TextSpec, meaning: Targets | None, options: TextOptions) -> None:
+    def _build(self, rows: TextRows, spec: TextSpec, goal: Target | None, options: TextOptions) -> None:
         folder = folder_for(options.get("cache", "auto"), "text")
         storage = Storage(folder=folder, budget=options.get("memory_bytes", 1 << 30))
         packed = pack(spec.encoder, rows.texts, spec.max_length, storage)
         super().__init__(
             packed.ids,
             packed.lengths,
-            targets_of(rows, meaning),
+            targets_of(rows, goal),
             types=packed.types,
             pad_id=spec.encoder.pad_id,
             padding_side=spec.encoder.padding_side,

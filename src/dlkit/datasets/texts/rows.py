@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dlkit.datasets.targets import TargetReader
+from dlkit.datasets.targets import TargetOptions
 from dlkit.datasets.texts.items import ColumnName, target_cells
 from dlkit.datasets.texts.opening import TextReading, TextSource, has_class_folders, open_source
 from dlkit.errors import ArgumentError, DataError
@@ -133,7 +133,7 @@ class TextRows:
 
 
 def read_rows(
-    source: Any, roles: TextRoles, options: TextReading, targets: TargetReader, *, budget: int = 1 << 30
+    source: Any, roles: TextRoles, options: TextReading, targets: TargetOptions, *, budget: int = 1 << 30
 ) -> TextRows:
     """Read a source to its end.
 
@@ -186,9 +186,9 @@ def _with_targets(tables: Iterable[Table], targets: list[Any]) -> Iterator[Table
 class _Collected:
     """Rows that were read so far."""
 
-    def __init__(self, source: TextSource, roles: TextRoles, reader: TargetReader, budget: int) -> None:
+    def __init__(self, source: TextSource, roles: TextRoles, wanted: TargetOptions, budget: int) -> None:
         self.source, self.options = source, source.options
-        self.reader = replace(reader, missing=source.options.missing)
+        self.wanted = wanted
         names = iter(source.names)
         self.columns = tuple(tuple(next(names) for _ in columns) for columns in roles.texts)
         given = None if roles.target is None else _GIVEN
@@ -210,7 +210,7 @@ class _Collected:
         self.decimal = self.decimal or table.decimal.sign
         texts, problems = texts_of(table, self.columns)
         if self.target is not None:
-            targets, wrong = self.reader.spelled(text_of(table.columns[self.target]))
+            targets, wrong = self.wanted.spelled(text_of(table.columns[self.target]), self.options.missing)
             problems = wrong | problems
         self._leave_out(table, problems)
         good = np.delete(np.arange(len(table)), list(problems))
