@@ -40,7 +40,7 @@ def test_rows_in_the_order_of_time_are_told_of() -> None:
     frame = fraud().assign(day=pd.date_range("2024-01-01", periods=900), fraud=["no", "yes"] * 450)
     (finding,) = (line for line in look_at(frame, target="fraud").findings if "in the order of" in line)
     assert "'day'" in finding
-    assert "CSVDataset.split(..., time='day')" in finding
+    assert "cut them by time (time='day')" in finding
     assert any("in the order of 'day'" in line for line in read_data(frame, target="fraud").how)
     mixed = frame.sample(frac=1, random_state=0)
     assert not any("in the order of" in line for line in look_at(mixed, target="fraud").findings)

@@ -80,6 +80,12 @@ _MEANING = {
     ],
     "strip_html": Annotated[bool, typer.Option("--strip-html", help="Take tags and entities out of texts.")],
     "lower": Annotated[bool, typer.Option("--lower", help="Texts in lower case.")],
+    "group": Annotated[
+        _Text, typer.Option(metavar="COLUMN", help="Rows of equal values, such as a patient's, go into one part.")
+    ],
+    "time": Annotated[
+        _Text, typer.Option(metavar="COLUMN", help="Dates or numbers: the earliest rows train, the latest judge.")
+    ],
     "fractions": Annotated[_Text, typer.Option(help="Shares to train, watch and judge: 0.8,0.1,0.1.")],
     "on_error": OnError,
 }

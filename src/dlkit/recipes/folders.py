@@ -29,17 +29,18 @@ def root_of(source: Any) -> Path:
     return Path(os.path.abspath(Path(source).expanduser()))
 
 
-def laid_out(found: Any, fractions: Sequence[float], seed: int) -> tuple[dict[str, Any], str]:
+def laid_out(found: Any, fractions: Sequence[float], seed: int, **cuts: Any) -> tuple[dict[str, Any], str]:
     """The parts of a dataset of files, and in words how they came about.
 
     Args:
         found: The dataset; parts that its folder has are taken as they are.
         fractions: Two or three shares, for one that has none.
         seed: Of the split.
+        **cuts: `group` and `time`, see `FileDataset.split`.
     """
     if not found.parts:
-        cut = zip(("train", "val", "test"), found.split(fractions, seed=seed), strict=False)
-        return dict(cut), "split by chance, equal files on one side"
+        cut = zip(("train", "val", "test"), found.split(fractions, seed=seed, **cuts), strict=False)
+        return dict(cut), f"{'cut' if cuts else 'split by chance'}, equal files on one side"
     parts = dict(zip(found.parts, found.split(), strict=True))
     told = f"laid out in {', '.join(found.parts)}"
     if "val" not in parts:

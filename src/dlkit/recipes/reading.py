@@ -62,6 +62,8 @@ class DataOptions(ReadArguments, total=False):
     task: Literal["auto", "classification", "binary", "regression", "multilabel"]
     drop: Sequence[str]
     fractions: Sequence[float]
+    group: str | None
+    time: str | None
     tokenizer: str
     strip_html: bool
     lower: bool
@@ -146,8 +148,11 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
             where the values of the target look like another one. `mixed`: take texts and images as columns beside the
             others, which naming both means, too. `drop`: columns to leave out. `fractions`: the shares of training,
             validation and test (default 0.8, 0.1, 0.1), where nothing is laid out already; two shares make no test
-            part. `tokenizer`: see `dlkit.datasets.TextDataset`; `strip_html` and `lower`: whether tags are taken out of
-            texts and whether they become lower case, which prediction then does, too.
+            part. `group`: a column (a patient, a household) whose equal values never fall into different parts, or
+            "font" for letters; it is not an input of a table. `time`: a column of dates or numbers: training has the
+            earliest rows, test the latest, and `seed` means nothing. `tokenizer`: see `dlkit.datasets.TextDataset`;
+            `strip_html` and `lower`: whether tags are taken out of texts and whether they become lower case, which
+            prediction then does, too.
             `on_error`: "raise" (default) or "skip" for rows and files that cannot be read. `encoding`, `separator`,
             `header`, `columns`, `skip_rows`, `comment`, `decimal`, `thousands`, `sheet`, `missing`, `max_errors`: how
             a table is read, see `dlkit.datasets.CSVDataset`.
@@ -255,10 +260,20 @@ def _not_found(path: Path) -> DataNotFoundError:
 
 def _refuse_senseless(kind: Kind, options: DataOptions, column: FileColumn | None) -> None:
     if column is not None:
-        fitting = {"target", "drop", "image", "audio", "label_separator", "task", *ReadArguments.__annotations__}
+        fitting = {
+            "target",
+            "drop",
+            "image",
+            "audio",
+            "label_separator",
+            "task",
+            *_CUTS,
+            *ReadArguments.__annotations__,
+        }
     else:
-        of_tables = {"target", "drop", "label_separator", "task"}
-        fitting = {"table": of_tables, "text": {"strip_html", "lower"}}.get(kind, set())
+        of_tables = {"target", "drop", "label_separator", "task", *_CUTS}
+        own = {"table": of_tables, "text": {"strip_html", "lower", *_CUTS}, "letters": {"group"}}
+        fitting = own.get(kind, set())
         more = {"table": set(ReadArguments.__annotations__), "text": set(TextOptions.__annotations__)}
         fitting |= {"text", "image", "mixed"} if kind == "table" and is_mixed(options) else set()
         fitting |= more.get(kind, set())
@@ -271,6 +286,7 @@ def _refuse_senseless(kind: Kind, options: DataOptions, column: FileColumn | Non
             )
 
 
+_CUTS = ("group", "time")
 _OF_TEXTS = ("pair", "tokenizer", "strip_html", "lower")
 _SAID = {
     "letters": "letters in images",
@@ -298,6 +314,17 @@ def _counted(parts: Mapping[str, Any]) -> str:
     return ", ".join(f"{len(part):,} {words[name]}" for name, part in parts.items() if part is not None)
 
 
+def _cuts(options: DataOptions) -> dict[str, Any]:
+    """The columns that say what stays together and what comes first."""
+    return {name: options.get(name) for name in _CUTS if options.get(name) is not None}
+
+
+def _cut_by(options: DataOptions) -> list[str]:
+    cuts = _cuts(options)
+    told = [f"rows of equal {cuts['group']!r} are in one part"] if "group" in cuts else []
+    return told + ([f"cut in the order of {cuts['time']!r}, the latest last"] if "time" in cuts else [])
+
+
 def _without_test(parts: Mapping[str, Any]) -> list[str]:
     if parts.get("test") is not None:
         return []
@@ -306,8 +333,8 @@ def _without_test(parts: Mapping[str, Any]) -> list[str]:
 
 def _letters(source: Any, options: DataOptions, seed: int) -> Data:
     name, found = str(source).lower(), letters(str(source))
-    parts = _parts(found.split(_fractions(options), seed=seed))
-    how = (f"{name}: {found!r}", _counted(parts), *_without_test(parts))
+    parts = _parts(found.split(_fractions(options), seed=seed, **_cuts(options)))
+    how = (f"{name}: {found!r}", _counted(parts), *_cut_by(options), *_without_test(parts))
     return Data(
         kind="letters", name=name, source=name, how=how, options=dict(options), seed=seed, side=28, grey=True, **parts
     )
@@ -352,7 +379,7 @@ def _filed(column: FileColumn, found: Any, options: DataOptions, seed: int, sour
 
 def _of_files(kind: Kind, found: Any, name: str, source: str, told: str, options: DataOptions, seed: int) -> Data:
     """Images or sounds, cut into parts, and what they usually are like."""
-    parts, laid = laid_out(found, _fractions(options), seed)
+    parts, laid = laid_out(found, _fractions(options), seed, **_cuts(options))
     facts: dict[str, Any]
     if kind == "images":
         side, grey = usual_image(parts["train"])
@@ -365,6 +392,7 @@ def _of_files(kind: Kind, found: Any, name: str, source: str, told: str, options
     how = (
         told,
         f"{_counted({name: parts.get(name) for name in ('train', 'val', 'test')})}, {laid}",
+        *_cut_by(options),
         usual,
         *(
             f"left out: {count:,} {what} ({', '.join(first)})"
@@ -393,6 +421,7 @@ def _table(source: Any, options: DataOptions, seed: int) -> Data:
             seed=seed,
             task=options.get("task", "auto"),
             label_separator=options.get("label_separator"),
+            **_cuts(options),
             **rows_of(options),
             **(_beside(source, options, [str(name) for name in columns]) if is_mixed(options) else {}),
         )
@@ -401,7 +430,8 @@ def _table(source: Any, options: DataOptions, seed: int) -> Data:
     how = (
         *(line.strip() for line in repr(train).replace("CSVDataset: ", "table: ").splitlines()),
         _counted(parts),
-        *(f"look at this: {finding}" for finding in _suspicions(train)),
+        *_cut_by(options),
+        *(f"look at this: {finding}" for finding in _suspicions(train, in_order=options.get("time") is not None)),
         *_without_test(parts),
     )
     return Data(
@@ -435,15 +465,17 @@ def rows_of(options: DataOptions) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in ReadArguments.__annotations__}
 
 
-_TOLD = ("alone tells", "so accuracy says little", "the rows are in the order of")
+_TOLD = ("alone tells", "so accuracy says little")
+_ORDERED = "the rows are in the order of"
 
 
-def _suspicions(train: CSVDataset) -> list[str]:
+def _suspicions(train: CSVDataset, *, in_order: bool) -> list[str]:
     """Columns that know too much, rare classes, and an order in time, which a training on shuffled parts destroys."""
     if len(train) > _SUSPICIONS:
         return []
     left_out = [f"{column.name!r} " for column in train.spec.columns if not column.used]
-    told = [finding for finding in train.describe().findings if any(words in finding for words in _TOLD)]
+    words = _TOLD if in_order else (*_TOLD, _ORDERED)
+    told = [finding for finding in train.describe().findings if any(word in finding for word in words)]
     return [finding for finding in told if not finding.startswith(tuple(left_out))][:5]
 
 
@@ -461,6 +493,7 @@ def _texts(source: Any, options: DataOptions, seed: int) -> Data:
             cleaning=cleaning,
             fractions=_fractions(options),
             seed=seed,
+            **_cuts(options),
             **rows_of(options),
             **reading,
         )
@@ -469,7 +502,7 @@ def _texts(source: Any, options: DataOptions, seed: int) -> Data:
     if train.targets is None:
         raise DataError(f"{_name(source)}: texts without classes; one folder per class is expected")
     lines = (line.strip() for line in repr(train).replace("TextDataset: ", "texts: ").splitlines())
-    how = (*lines, *map(str, train.skipped[:3]), _counted(parts), *_without_test(parts))
+    how = (*lines, *map(str, train.skipped[:3]), _counted(parts), *_cut_by(options), *_without_test(parts))
     return Data(
         kind="text", name=_name(source), source=place_of(source), how=how, options=dict(options), seed=seed, **parts
     )

@@ -62,7 +62,7 @@ def look_at(source: Any, **options: Unpack[DataOptions]) -> Any:
     columns = str(target) if isinstance(target, str | int) else None if target is None else list(target)
     rows, drop = rows_of(options), tuple(options.get("drop", ()))
     # The columns are what `train` makes of them, which looks at the training rows alone.
-    shares: dict[str, Any] = {"fractions": options["fractions"]} if "fractions" in options else {}
+    shares: dict[str, Any] = {name: options[name] for name in ("fractions", "group", "time") if options.get(name)}
     try:
         train, *_ = CSVDataset.split(source, target=columns, drop=drop, **shares, **rows)
     except ArgumentError:  # too few rows to be cut, which can be looked at all the same

@@ -322,12 +322,12 @@ class FileDataset(Dataset[Any]):
             fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
                 None for the parts of a train/val/test layout, and without one for 0.8, 0.1 and 0.1.
             stratify: Every part has each class in the same share. Without classes it does nothing.
-            group: One key per sample (a patient, a camera), or a function of its path: samples with equal keys never
-                fall into different parts.
+            group: One key per sample (a patient, a camera), a function of its path, or the column of a table that names
+                the files: samples with equal keys never fall into different parts.
             dedupe: Files of equal content never fall into different parts. Only files of equal size are read for it.
                 None is True for files.
-            time: One date or number per sample, or a function of its path: the first part has the earliest samples,
-                the last one the latest.
+            time: One date or number per sample, a function of its path, or a column as for `group`: the first part has
+                the earliest samples, the last one the latest.
             seed: Another seed gives another split of the same sizes.
             transform: One transform (or None) for each part. By default all have this dataset's, without `augment` and
                 `batch_transform` from the second part on.

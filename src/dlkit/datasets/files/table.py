@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from dlkit.datasets.files.dataset import FileDataset
 from dlkit.datasets.targets import TargetColumn, TargetOptions, TaskChoice, find_target, target_tensor
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.cells import Strings, Table, text_of
+from dlkit.reading.dates import moments
 from dlkit.reading.policy import ReadOptions, TableArguments
 from dlkit.reading.reader import read_table
 from dlkit.specs.table import Target
@@ -191,6 +194,11 @@ class FilesInTable(FileDataset):
     """
 
     target: Target | None = None
+    _source: tuple[Any, ReadOptions] | None = None  # for columns that a split asks for
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the source where a worker is spawned: it never reads it again."""
+        return super().__getstate__() | ({"_source": None} if get_spawning_popen() is not None else {})
 
     def _open(
         self,
@@ -205,11 +213,28 @@ class FilesInTable(FileDataset):
         """Make this the dataset of what `read_file_table` finds, which takes the options; gives its target files."""
         table = read_file_table(source, file, target, **options)
         super().__init__(table.root, table.names, table.targets, table.classes, settings)
+        self._source = source, ReadOptions.of(options["reading"])
         self.task, self.input_columns, self.target_columns = table.task, table.input_columns, table.target_columns
         if self.task == "regression" and scale_target is not False:
             self._unscaled = self._targets
             self._scale(scale_target if isinstance(scale_target, Target) else self._fitted(self.indices))
         return table.beside
+
+    def _one_each(self, name: str, given: Any) -> Any:
+        """A column of the table by its name; anything else as of all files."""
+        if not isinstance(given, str) or self._source is None:
+            return super()._one_each(name, given)
+        source, options = self._source
+        table = open_table(source, options)
+        if given not in table.columns:
+            near = hint(given, table.columns, has="its columns are")
+            raise ArgumentError(f"{name}: {table.origin} has no column {given!r}; {near}")
+        cells, rows = table.columns[given], self.indices.numpy()
+        try:
+            values = moments(cells, options.missing) if name == "time" else np.asarray(text_of(cells).tolist(), object)
+        except DataError as error:
+            raise DataError(f"{name}: in column {given!r} of {table.origin} {error}") from error
+        return values[rows]
 
     _unscaled: Tensor | None = None
 

@@ -237,7 +237,7 @@ def _in_time(codes: dict[str, Array], kinds: dict[str, str]) -> list[str]:
         ):
             return [
                 f"the rows are in the order of {name!r}: if what comes is to be told from what was, cut them by time "
-                f"(CSVDataset.split(..., time={name!r})); parts drawn at random lie between one another, and flatter"
+                f"(time={name!r}); parts drawn at random lie between one another, and flatter"
             ]
     return []
 
