@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from disks import as_nobody, open_folder, small_disk
-from dlkit.download.archives import Limits, _name_problem, extract
+from dlkit.download.archives import DownloadLimits, _name_problem, extract
 from dlkit.errors import ArchiveError, ArgumentError, DataNotFoundError, DownloadError, UnsafeArchiveError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -476,8 +476,8 @@ def test_names_that_only_look_strange(name: str) -> None:
 def test_bytes_are_counted_over_all_files(tmp_path: Path) -> None:
     entries: list[Entry] = [("a", "file", bytes(60)), ("b", "hardlink", "a"), ("c", "file", bytes(40))]
     archive = put(tmp_path, "x.tar", make_tar(entries))
-    refuses(archive, r"'c' goes beyond max_bytes=159; if you trust the archive", limits=Limits(max_bytes=159))
-    extract(archive, tmp_path / "out", limits=Limits(max_bytes=160))
+    refuses(archive, r"'c' goes beyond max_bytes=159; if you trust the archive", limits=DownloadLimits(max_bytes=159))
+    extract(archive, tmp_path / "out", limits=DownloadLimits(max_bytes=160))
 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tar.xz", ".zip", ".gz"])
@@ -487,7 +487,7 @@ def test_a_bomb_is_stopped_while_it_bursts(tmp_path: Path, suffix: str) -> None:
     )
     archive = put(tmp_path, f"b{suffix}", content)
     assert archive.stat().st_size < 500_000
-    refuses(archive, "'b' goes beyond max_bytes=1000000", limits=Limits(max_bytes=1_000_000))
+    refuses(archive, "'b' goes beyond max_bytes=1000000", limits=DownloadLimits(max_bytes=1_000_000))
 
 
 def test_members_are_counted_with_the_folders_they_need(tmp_path: Path) -> None:
@@ -498,14 +498,14 @@ def test_members_are_counted_with_the_folders_they_need(tmp_path: Path) -> None:
         ("d", "folder", None),
     ]
     archive = put(tmp_path, "x.tar", make_tar(entries))
-    refuses(archive, "'d' goes beyond max_members=4", limits=Limits(max_members=4))
-    extract(archive, tmp_path / "out", limits=Limits(max_members=5))
+    refuses(archive, "'d' goes beyond max_members=4", limits=DownloadLimits(max_members=4))
+    extract(archive, tmp_path / "out", limits=DownloadLimits(max_members=5))
 
 
 @pytest.mark.parametrize("wrong", [{"max_bytes": 0}, {"max_members": -1}, {"max_bytes": 1e9}, {"max_members": True}])
 def test_limits_are_checked_where_they_are_made(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ArgumentError, match=f"Limits: {next(iter(wrong))} must be a whole number"):
-        Limits(**wrong)
+    with pytest.raises(ArgumentError, match=f"DownloadLimits: {next(iter(wrong))} must be a whole number"):
+        DownloadLimits(**wrong)
 
 
 def header(name: str, kind: bytes, size: bytes) -> bytes:
@@ -645,7 +645,7 @@ FILES = st.dictionaries(FOLDERS.map("{}/f".format), st.binary(max_size=2000), ma
 @given(files=FILES, suffix=st.sampled_from([*PACKERS, ".zip"]))
 def test_packed_and_unpacked_is_the_same(tmp_path: Path, files: dict[str, bytes], suffix: str) -> None:
     archive = put(tmp_path, f"x{suffix}", make(suffix, [(name, "file", content) for name, content in files.items()]))
-    out = extract(archive, tempfile.mkdtemp(dir=tmp_path), limits=Limits(max_bytes=12_001))
+    out = extract(archive, tempfile.mkdtemp(dir=tmp_path), limits=DownloadLimits(max_bytes=12_001))
     assert {name: content for name, content in tree(out).items() if content is not None} == files
 
 
@@ -792,8 +792,8 @@ def test_what_archives_claim_is_refused_before_anything_is_written(tmp_path: Pat
     for suffix in (".zip", ".tar", ".tar.gz"):
         archive = put(tmp_path, f"x{suffix}", make(suffix, entries))
         with pytest.raises(UnsafeArchiveError, match=r"its member 'b' goes beyond max_bytes=10000"):
-            extract(archive, tmp_path / "out", limits=Limits(max_bytes=10_000))
-        extract(archive, tmp_path / f"good{suffix}", limits=Limits(max_bytes=11_000))
+            extract(archive, tmp_path / "out", limits=DownloadLimits(max_bytes=10_000))
+        extract(archive, tmp_path / f"good{suffix}", limits=DownloadLimits(max_bytes=11_000))
 
 
 def test_a_zip_whose_members_overlap_is_refused(tmp_path: Path) -> None:
@@ -829,7 +829,7 @@ def test_a_member_that_claims_more_than_the_archive_can_hold_is_refused(tmp_path
     with pytest.raises(UnsafeArchiveError, match="goes beyond max_bytes"):
         extract(archive, tmp_path / "out")
     with pytest.raises(DownloadError, match=r"No space left on device: 1,000,000,000,000,000 more bytes"):
-        extract(archive, tmp_path / "out", limits=Limits(max_bytes=10**16))
+        extract(archive, tmp_path / "out", limits=DownloadLimits(max_bytes=10**16))
     assert not (tmp_path / "out").exists()
 
 

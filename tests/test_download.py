@@ -28,7 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from disks import as_nobody, open_folder, resize, small_disk
-from dlkit.download import Limits, Patience, fetch
+from dlkit.download import DownloadLimits, Patience, fetch
 from dlkit.errors import ArchiveError, ArgumentError, DownloadError, IntegrityError, OfflineError, UnsafeArchiveError
 from screens import new_screen
 from servers import Reply, Server
@@ -682,20 +682,20 @@ def test_a_small_disk_that_gets_room_again_is_continued(server: Server, tmp_path
 def test_the_disk_keeps_what_shall_stay_free(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dlkit.download.http._LOOK_EACH", 100_000)
     with small_disk(tmp_path / "disk", "1m") as disk:
-        limits = Limits(keep_free=900_000)
+        limits = DownloadLimits(keep_free=900_000)
         for reply in (Reply(), Reply(chunked=True)):
             server.script("/a.bin", reply)
             with pytest.raises(
-                DownloadError, match=r"and 900,000 of them stay free \(Limits\(keep_free=\)\); free some"
+                DownloadError, match=r"and 900,000 of them stay free \(DownloadLimits\(keep_free=\)\); free some"
             ):
                 get(server.url("/a.bin"), disk / "a.bin", limits=limits)
             assert (disk / "a.bin.part").stat().st_size < len(BODY)
-        assert get(server.url("/a.bin"), disk / "a.bin", limits=Limits(keep_free=0)).read_bytes() == BODY
+        assert get(server.url("/a.bin"), disk / "a.bin", limits=DownloadLimits(keep_free=0)).read_bytes() == BODY
 
 
 def test_a_file_of_unknown_size_has_a_limit(server: Server, tmp_path: Path) -> None:
-    assert Limits().max_file == 64_000_000_000
-    few = Limits(max_file=len(BODY) - 1)
+    assert DownloadLimits().max_file == 64_000_000_000
+    few = DownloadLimits(max_file=len(BODY) - 1)
     with pytest.raises(DownloadError, match=rf"offers {len(BODY):,} bytes, more than {len(BODY) - 1:,}; .*max_file"):
         get(server.url("/a.bin"), tmp_path / "a.bin", limits=few)
     server.script("/a.bin", Reply(chunked=True))
@@ -710,7 +710,7 @@ def test_a_file_of_unknown_size_has_a_limit(server: Server, tmp_path: Path) -> N
     with pytest.raises(DownloadError, match="offers"):
         get((tmp_path / "local").as_uri(), tmp_path / "copy", limits=few)
     assert get(server.url("/a.bin"), tmp_path / "a.bin", limits=few, size=len(BODY)).read_bytes() == BODY
-    assert get(server.url("/a.bin"), tmp_path / "c", limits=Limits(max_file=len(BODY))).read_bytes() == BODY
+    assert get(server.url("/a.bin"), tmp_path / "c", limits=DownloadLimits(max_file=len(BODY))).read_bytes() == BODY
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
@@ -945,7 +945,12 @@ def test_a_bad_archive_leaves_the_good_folder(letters: Server, tmp_path: Path) -
 
 def test_limits_reach_the_unpacking(letters: Server, tmp_path: Path) -> None:
     with pytest.raises(UnsafeArchiveError, match=r"'inner/a\.txt' goes beyond max_bytes=4"):
-        get(letters.url("/letters.tar.gz"), tmp_path / "letters.tar.gz", extract=True, limits=Limits(max_bytes=4))
+        get(
+            letters.url("/letters.tar.gz"),
+            tmp_path / "letters.tar.gz",
+            extract=True,
+            limits=DownloadLimits(max_bytes=4),
+        )
     assert names(tmp_path) == ["letters.tar.gz"]
 
 

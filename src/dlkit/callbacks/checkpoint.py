@@ -25,7 +25,7 @@ from dlkit.runs.modelfile import FIELD, check_model_file, outline_of, write_mode
 from dlkit.runs.parts import load_parts, remember
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.state import Cursor, Run
-from dlkit.runs.store import CheckpointStore, Entry
+from dlkit.runs.store import CheckpointStore, StoredCheckpoint
 
 __all__ = ["Checkpoint"]
 
@@ -265,7 +265,7 @@ class Checkpoint(Callback):
             message = f"could not save a checkpoint in {self.dir}: {error}; {kept}; training goes on"
             warnings.warn(message, CheckpointWarning, stacklevel=4)
 
-    def _restore(self, run: Run, entries: list[Entry]) -> bool:
+    def _restore(self, run: Run, entries: list[StoredCheckpoint]) -> bool:
         """The weights of the first entry that can be read: the best, or the newest where those in memory are spoilt."""
         entry = next((entry for entry in entries if self._taken(run, entry, parts=True)), None)
         if entry is not None:
@@ -274,7 +274,7 @@ class Checkpoint(Callback):
             run.say(f"{which} weights restored, of step {entry.step} ({entry.file})")
         return entry is not None
 
-    def _taken(self, run: Run, entry: Entry, *, parts: bool) -> bool:
+    def _taken(self, run: Run, entry: StoredCheckpoint, *, parts: bool) -> bool:
         try:
             state = load_checkpoint(self.dir / entry.file)
             field = "eval_model" if state.get("eval_model") is not None else "model"

@@ -4,7 +4,7 @@
 `archives` unpacks safely, `members` reads what an archive holds, `disk` turns a full or failing disk into words.
 """
 
-from dlkit.download.archives import Limits, extract
+from dlkit.download.archives import DownloadLimits, extract
 from dlkit.download.fetching import Patience, fetch
 
-__all__ = ["Limits", "Patience", "extract", "fetch"]
+__all__ = ["DownloadLimits", "Patience", "extract", "fetch"]

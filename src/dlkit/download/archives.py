@@ -25,7 +25,7 @@ from dlkit.download.members import Chunks, Member, claimed_sizes, members
 from dlkit.errors import ArchiveError, ArgumentError, DownloadError, UnsafeArchiveError
 from dlkit.storage.files import sync_folder
 
-__all__ = ["Limits", "extract"]
+__all__ = ["DownloadLimits", "extract"]
 
 _CHUNK = 1 << 20
 _MAX_DEPTH = 100  # folders below each other: shutil.rmtree and its like recurse once per level
@@ -36,7 +36,7 @@ _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)\s*
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class DownloadLimits:
     """How much a file may have, and an archive unpack to, before it is refused.
 
     What headers claim is refused before a byte is written; what is written is counted all the same, as headers lie.
@@ -52,7 +52,7 @@ class Limits:
     Raises:
         ArgumentError: A limit is not a whole number of at least 1 (0 for `keep_free`).
 
-    >>> Limits(max_bytes=10_000_000).max_members
+    >>> DownloadLimits(max_bytes=10_000_000).max_members
     2000000
     """
 
@@ -67,17 +67,17 @@ class Limits:
             if value is None and name == "keep_free":
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ArgumentError(f"Limits: {name} must be a whole number of at least {least}, not {value!r}")
+                raise ArgumentError(f"DownloadLimits: {name} must be a whole number of at least {least}, not {value!r}")
 
 
-USUAL_LIMITS = Limits()
+USUAL_LIMITS = DownloadLimits()
 
 
 def extract(
     archive: str | os.PathLike[str],
     to: str | os.PathLike[str],
     *,
-    limits: Limits = USUAL_LIMITS,
+    limits: DownloadLimits = USUAL_LIMITS,
     encoding: str = "auto",
 ) -> Path:
     """Unpack an archive into the new folder `to`, or change nothing at all.
@@ -137,7 +137,7 @@ def unpack_lock(to: Path) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def staged(archive: Path, to: Path, limits: Limits, encoding: str = "auto") -> Iterator[Path]:
+def staged(archive: Path, to: Path, limits: DownloadLimits, encoding: str = "auto") -> Iterator[Path]:
     """A temporary folder beside `to` with everything from `archive`, checked and on the disk, for the block to rename.
 
     Removed at the end where it was not renamed. The caller holds `unpack_lock(to)`, so whatever is found under the
@@ -172,7 +172,7 @@ def put_in_place(folder: Path, to: Path) -> None:
 class _Sandbox:
     """The folder that members are written to: checks every name, counts every byte, makes the links last."""
 
-    def __init__(self, root: Path, archive: Path, limits: Limits) -> None:
+    def __init__(self, root: Path, archive: Path, limits: DownloadLimits) -> None:
         self._root = str(root)
         self._archive = archive
         self._limits = limits

@@ -31,7 +31,7 @@ def check_room(path: Path, needed: int, keep_free: int | None, doing: str) -> No
     if needed > disk.free - kept:
         reason = (
             f"No space left on device: {needed:,} more bytes are needed, {disk.free:,} are free, "
-            f"and {kept:,} of them stay free (Limits(keep_free=))"
+            f"and {kept:,} of them stay free (DownloadLimits(keep_free=))"
         )
         raise disk_error(OSError(errno.ENOSPC, reason), path, doing)
 

@@ -19,15 +19,23 @@ from pathlib import Path
 from dlkit._opening import open_regular
 from dlkit._progress import Bar
 from dlkit._showing import Lines, public, safe
-from dlkit.download.archives import USUAL_LIMITS, Limits, extract, put_in_place, staged, unpack_lock
+from dlkit.download.archives import USUAL_LIMITS, DownloadLimits, extract, put_in_place, staged, unpack_lock
 from dlkit.download.disk import disk_trouble, remove
-from dlkit.download.http import AttemptError, PartFile, RefusedError, Request, StartOverError, WrongFileError, receive
+from dlkit.download.http import (
+    AttemptError,
+    DownloadRequest,
+    PartFile,
+    RefusedDownloadError,
+    StartOverError,
+    WrongFileError,
+    receive,
+)
 from dlkit.download.members import plain_name
 from dlkit.download.urls import checked_urls, is_local, known_as
 from dlkit.errors import ArgumentError, DownloadError, IntegrityError, OfflineError
 from dlkit.storage.files import FileLock, atomic_write, sha256_of
 
-__all__ = ["Limits", "Patience", "extract", "fetch"]
+__all__ = ["DownloadLimits", "Patience", "extract", "fetch"]
 
 _REASON = 400  # characters of a server's words that an error repeats
 
@@ -84,7 +92,7 @@ def fetch(
     extract: bool = False,
     progress: bool = True,
     patience: Patience = USUAL_PATIENCE,
-    limits: Limits = USUAL_LIMITS,
+    limits: DownloadLimits = USUAL_LIMITS,
 ) -> Path:
     """Make sure that a file is there, whole and right; get it from the first mirror that gives it if it is not.
 
@@ -171,7 +179,7 @@ class _Job:
     target: Path
     promise: _Promise
     patience: Patience
-    limits: Limits
+    limits: DownloadLimits
     progress: bool
 
 
@@ -238,7 +246,11 @@ class _Mirror:
         pause = min(patience.backoff * 2.0 ** min(self.failures - 1, 60), patience.longest_pause)
         asked = trouble.pause or 0.0
         self.ready_at = time.monotonic() + max(pause, asked)
-        return isinstance(trouble, RefusedError) or self.failures >= patience.attempts or asked > patience.longest_pause
+        return (
+            isinstance(trouble, RefusedDownloadError)
+            or self.failures >= patience.attempts
+            or asked > patience.longest_pause
+        )
 
 
 def _download(job: _Job, urls: list[str]) -> None:
@@ -277,7 +289,7 @@ def _next_mirror(waiting: list[_Mirror], part: PartFile, promise: _Promise) -> _
 def _attempt(mirror: _Mirror, part: PartFile, job: _Job, bar: Bar) -> None:
     promise, patience = job.promise, job.patience
     hashed = promise.sha256 is not None
-    request = Request(
+    request = DownloadRequest(
         connect=patience.connect,
         read=patience.read,
         size=promise.size,
@@ -343,7 +355,7 @@ def _is_unpacked(folder: Path, notes: Path, job: _Job) -> bool:
         return job.target.stat().st_size == record.size and sha256_of(job.target) == record.sha256
 
 
-def _unpack(folder: Path, notes: Path, archive: Path, limits: Limits) -> None:
+def _unpack(folder: Path, notes: Path, archive: Path, limits: DownloadLimits) -> None:
     """Unpack beside the folder, then swap; only a folder that was made here before is ever replaced."""
     ours = folder.is_dir() and (notes.exists() or not any(folder.iterdir()))
     if os.path.lexists(folder) and not ours:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 16  # bytes; at most so much is lost when the process is killed
 _AGENT = "dlkit-torch/1 (downloads public datasets)"  # some servers refuse the default one of a library
 _LOOK_EACH = 64 << 20  # bytes after which the disk is asked again how much room it has
-_RAISE_LIMIT = "if that is right, give its size=, or limits=Limits(max_file=...)"
+_RAISE_LIMIT = "if that is right, give its size=, or limits=DownloadLimits(max_file=...)"
 _TEMPORARY = frozenset((408, 425, 429))  # and all of 5xx
 _DECODED = frozenset(("gzip", "x-gzip", "deflate"))  # Content-Encodings that every urllib3 undoes
 
@@ -40,11 +40,11 @@ class AttemptError(Exception):
         self.pause = pause
 
 
-class RefusedError(AttemptError):
+class RefusedDownloadError(AttemptError):
     """This mirror will not give the file, however often it is asked."""
 
 
-class WrongFileError(RefusedError):
+class WrongFileError(RefusedDownloadError):
     """This mirror has another file under that name."""
 
 
@@ -136,7 +136,7 @@ class PartFile:
         with disk_trouble(self._notes, "write"), atomic_write(self._notes) as file:
             file.write(json.dumps(asdict(origin)).encode())
 
-    def append(self, chunks: Generator[bytes, None, None], listener: Listener, request: Request) -> None:
+    def append(self, chunks: Generator[bytes, None, None], listener: Listener, request: DownloadRequest) -> None:
         """Write the chunks behind what is there, each at once; stop when there are more bytes than there may be."""
         size = self.size
         at_most = request.most if request.size is None else request.size
@@ -187,7 +187,7 @@ def _read_origin(path: Path) -> Provenance | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class DownloadRequest:
     """What is asked of a mirror: how long to wait for it in seconds, what is known about the file, and its limits."""
 
     connect: float
@@ -198,7 +198,7 @@ class Request:
     keep_free: int | None  # bytes of the disk
 
 
-def receive(url: str, part: PartFile, request: Request, listener: Listener) -> None:
+def receive(url: str, part: PartFile, request: DownloadRequest, listener: Listener) -> None:
     """Receive the file from `url` into `part`, going on where it ends if that is safe.
 
     Raises:
@@ -213,17 +213,17 @@ def receive(url: str, part: PartFile, request: Request, listener: Listener) -> N
         _receive_http(url, part, request, listener)
     if request.size is None and part.size > request.most:
         part.clear()
-        raise RefusedError(f"sent more than {request.most:,} bytes; {_RAISE_LIMIT}")
+        raise RefusedDownloadError(f"sent more than {request.most:,} bytes; {_RAISE_LIMIT}")
     if part.origin is not None and part.origin.total is not None and part.size < part.origin.total:
         raise AttemptError(f"broke off after {part.size:,} of {part.origin.total:,} bytes")
 
 
-def _receive_file(url: str, part: PartFile, request: Request, listener: Listener) -> None:
+def _receive_file(url: str, part: PartFile, request: DownloadRequest, listener: Listener) -> None:
     source = local_path(url)
     try:
         total = regular(source).st_size
     except DataError as error:
-        raise RefusedError(str(error)) from error
+        raise RefusedDownloadError(str(error)) from error
     origin = Provenance(url=known_as(url), total=total)
     _check_size(origin, request)
     part.begin(origin)
@@ -237,12 +237,12 @@ def _file_chunks(source: Path) -> Generator[bytes, None, None]:
             while chunk := file.read(_CHUNK):
                 yield chunk
     except DataError as error:
-        raise RefusedError(str(error)) from error
+        raise RefusedDownloadError(str(error)) from error
     except OSError as error:
-        raise RefusedError(f"cannot be read: {error.strerror or error}") from error
+        raise RefusedDownloadError(f"cannot be read: {error.strerror or error}") from error
 
 
-def _receive_http(url: str, part: PartFile, request: Request, listener: Listener) -> None:
+def _receive_http(url: str, part: PartFile, request: DownloadRequest, listener: Listener) -> None:
     offset = part.size if part.continues(known_as(url), hashed=request.hashed) else 0
     with _answer(url, _headers(url, part, offset), request) as response:
         _check_status(response, offset)
@@ -269,14 +269,14 @@ def _headers(url: str, part: PartFile, offset: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _answer(url: str, headers: dict[str, str], request: Request) -> Iterator[requests.Response]:
+def _answer(url: str, headers: dict[str, str], request: DownloadRequest) -> Iterator[requests.Response]:
     import requests  # here, because it takes a tenth of a second and most calls find the file on the disk
 
     hopeless = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects)
     try:
         response = requests.get(url, headers=headers, stream=True, timeout=(request.connect, request.read))
     except (*hopeless, requests.exceptions.SSLError, ValueError) as error:  # ValueError: a redirect to "http://[x"
-        raise RefusedError(_brief(error)) from error
+        raise RefusedDownloadError(_brief(error)) from error
     except requests.Timeout as error:
         raise AttemptError(
             f"did not answer within {request.connect:g} s (connect) and {request.read:g} s (read)"
@@ -287,7 +287,7 @@ def _answer(url: str, headers: dict[str, str], request: Request) -> Iterator[req
         yield response
 
 
-def _body(response: requests.Response, request: Request, *, decode: bool) -> Generator[bytes, None, None]:
+def _body(response: requests.Response, request: DownloadRequest, *, decode: bool) -> Generator[bytes, None, None]:
     import urllib3
 
     try:
@@ -314,7 +314,7 @@ def _check_status(response: requests.Response, offset: int) -> None:
     if status in _TEMPORARY or status >= 500:
         pause = _retry_after(response.headers.get("Retry-After", ""))
         raise AttemptError(reason if pause is None else f"{reason} and asks to wait {pause:,.0f} s", pause=pause)
-    raise RefusedError(reason)
+    raise RefusedDownloadError(reason)
 
 
 def _retry_after(text: str) -> float | None:
@@ -337,7 +337,7 @@ def _is_encoded(response: requests.Response, url: str, name: str) -> bool:
     if encoding in ("", "identity"):
         return False
     if encoding not in _DECODED:
-        raise RefusedError(f"sends it with Content-Encoding {encoding!r}, although asked for none")
+        raise RefusedDownloadError(f"sends it with Content-Encoding {encoding!r}, although asked for none")
     # Many servers label a .gz file as gzip-encoded: the file itself is meant.
     names = (urllib.parse.urlsplit(url).path.lower(), name.lower())
     return not (encoding.endswith("gzip") and any(name.endswith((".gz", ".tgz")) for name in names))
@@ -360,11 +360,11 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
     return (None, None) if found is None else (int(found[1]), _number(found[2]))
 
 
-def _check_size(origin: Provenance, request: Request) -> None:
+def _check_size(origin: Provenance, request: DownloadRequest) -> None:
     if None not in (origin.total, request.size) and origin.total != request.size:
         raise WrongFileError(f"offers {origin.total:,} bytes, not the expected {request.size:,}")
     if origin.total is not None and request.size is None and origin.total > request.most:
-        raise RefusedError(f"offers {origin.total:,} bytes, more than {request.most:,}; {_RAISE_LIMIT}")
+        raise RefusedDownloadError(f"offers {origin.total:,} bytes, more than {request.most:,}; {_RAISE_LIMIT}")
 
 
 def _continue_part(

@@ -18,7 +18,7 @@ __all__ = ["leave_judged", "take_trained_back"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class TrainedWeights:
     """What training goes on from, while the model holds what was judged.
 
     Attributes:
@@ -41,7 +41,7 @@ def leave_judged(run: Run) -> None:
     judged, own = _tensors(run.eval_model), _tensors(run.model)
     if run.eval_model is run.model or _shapes(judged) != _shapes(own):
         return
-    run.trained = Trained({name: value.detach().clone() for name, value in own.items()}, run.eval_model)
+    run.trained = TrainedWeights({name: value.detach().clone() for name, value in own.items()}, run.eval_model)
     _put(run.model, judged)
     run.eval_model = run.model
 

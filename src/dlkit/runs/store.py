@@ -29,14 +29,14 @@ from dlkit.errors import (
 from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint, save_checkpoint
 from dlkit.storage.files import FileLock, atomic_write, sync_folder
 
-__all__ = ["CheckpointStore", "Entry", "move_aside"]
+__all__ = ["CheckpointStore", "StoredCheckpoint", "move_aside"]
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d+)-step-(\d+)\.pt")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
+class StoredCheckpoint:
     """One checkpoint in the index.
 
     Attributes:
@@ -84,7 +84,7 @@ class CheckpointStore:
         self.folder = Path(folder)
         self.keep_last, self.keep_best, self.higher_is_better = keep_last, keep_best, higher_is_better
         self._lock = FileLock(self.folder / ".lock")
-        self.entries: list[Entry] = self._read_index()
+        self.entries: list[StoredCheckpoint] = self._read_index()
 
     @property
     def last(self) -> Path | None:
@@ -97,7 +97,7 @@ class CheckpointStore:
         best = self.best_entries(1)
         return self.folder / best[0].file if best else None
 
-    def best_entries(self, count: int) -> list[Entry]:
+    def best_entries(self, count: int) -> list[StoredCheckpoint]:
         """The best `count` checkpoints, best first; those without a value, or with NaN, are never among them.
 
         Args:
@@ -151,7 +151,7 @@ class CheckpointStore:
         number, name = self._next(step)
         self.folder.mkdir(parents=True, exist_ok=True)
         save_checkpoint(state, self.folder / name)
-        entry = Entry(file=name, number=number, step=step, epoch=epoch, value=value, regular=regular)
+        entry = StoredCheckpoint(file=name, number=number, step=step, epoch=epoch, value=value, regular=regular)
         before, self.entries = self.entries, [*self.entries, entry]
         kept, gone = self._sorted_out()
         try:
@@ -173,7 +173,7 @@ class CheckpointStore:
         """
         return Path(self._next(step)[1]).stem
 
-    def loadable(self) -> Iterator[tuple[Entry, dict[str, Any]]]:
+    def loadable(self) -> Iterator[tuple[StoredCheckpoint, dict[str, Any]]]:
         """The good checkpoints, newest first; a damaged or missing one is named in a warning and passed over."""
         for entry in sorted(self.entries, key=_number, reverse=True):
             try:
@@ -197,13 +197,13 @@ class CheckpointStore:
         for path in self.folder.glob(f"{Path(name).stem}.rows-*.safetensors"):
             path.unlink(missing_ok=True)
 
-    def _sorted_out(self) -> tuple[list[Entry], list[Entry]]:
+    def _sorted_out(self) -> tuple[list[StoredCheckpoint], list[StoredCheckpoint]]:
         newest = sorted((entry for entry in self.entries if entry.regular), key=_number)[-self.keep_last :]
         keep = {entry.number for entry in newest} | {entry.number for entry in self.best_entries(self.keep_best)}
         kept = [entry for entry in self.entries if entry.number in keep]
         return kept, [entry for entry in self.entries if entry.number not in keep]
 
-    def _write_index(self, entries: list[Entry]) -> None:
+    def _write_index(self, entries: list[StoredCheckpoint]) -> None:
         rows = [dataclasses.asdict(entry) for entry in entries]
         for row in rows:  # JSON has no NaN, and no infinity either
             row["value"] = None if row["value"] is None or math.isnan(row["value"]) else repr(float(row["value"]))
@@ -226,7 +226,7 @@ class CheckpointStore:
                 f"a run cannot be kept in {self.folder}: {error}; use a folder that you may write to"
             ) from error
 
-    def _read_index(self) -> list[Entry]:
+    def _read_index(self) -> list[StoredCheckpoint]:
         path = self.folder / "index.json"
         try:
             with open_regular(path) as file:
@@ -241,10 +241,12 @@ class CheckpointStore:
             )
             return self._from_names()
 
-    def _from_names(self) -> list[Entry]:
+    def _from_names(self) -> list[StoredCheckpoint]:
         files = [path.name for path in self.folder.glob("checkpoint-*.pt") if path.is_file()]
         matches = [match for name in files if (match := _NAME.fullmatch(name))]
-        entries = [Entry(file=match[0], number=int(match[1]), step=int(match[2]), epoch=0) for match in matches]
+        entries = [
+            StoredCheckpoint(file=match[0], number=int(match[1]), step=int(match[2]), epoch=0) for match in matches
+        ]
         return sorted(entries, key=_number)
 
     def _clean(self) -> None:
@@ -265,7 +267,7 @@ class CheckpointStore:
                 path.unlink()
 
 
-def _entry(row: dict[str, Any]) -> Entry:
+def _entry(row: dict[str, Any]) -> StoredCheckpoint:
     """A row of the index, which may have been written by anybody: a file name must not lead out of the folder."""
     if not _NAME.fullmatch(row["file"]):
         raise ValueError(f"{row['file']!r} is not a checkpoint's name")
@@ -274,10 +276,10 @@ def _entry(row: dict[str, Any]) -> Entry:
             raise ValueError(f"{name} of {row['file']} is {row[name]!r}, not a whole number from 0 on")
     if type(row["regular"]) is not bool:
         raise ValueError(f"regular of {row['file']} is {row['regular']!r}, not true or false")
-    return Entry(**{**row, "value": None if row["value"] is None else float(row["value"])})
+    return StoredCheckpoint(**{**row, "value": None if row["value"] is None else float(row["value"])})
 
 
-def _number(entry: Entry) -> int:
+def _number(entry: StoredCheckpoint) -> int:
     return entry.number
 
 

@@ -26,7 +26,7 @@ from dlkit.serving.limits import Limits
 from dlkit.serving.refusals import RefusedError
 from dlkit.serving.served import Loaded
 
-__all__ = ["DATATYPES", "Wish", "model", "read", "server", "write"]
+__all__ = ["DATATYPES", "InferRequest", "model", "read", "server", "write"]
 
 _LENGTH = "inference-header-content-length"
 #: The datatypes of numbers, as numpy calls them.
@@ -35,7 +35,7 @@ DATATYPES |= {"INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
+class InferRequest:
     """A request of the protocol.
 
     Attributes:
@@ -89,7 +89,7 @@ def _tensor(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": shape}
 
 
-def read(headers: Mapping[str, str], body: bytes, predictor: Predictor, limits: Limits) -> Wish:
+def read(headers: Mapping[str, str], body: bytes, predictor: Predictor, limits: Limits) -> InferRequest:
     """A request of the protocol, from its body.
 
     Args:
@@ -119,7 +119,7 @@ def read(headers: Mapping[str, str], body: bytes, predictor: Predictor, limits: 
     if rest:
         raise RefusedError(400, f"{len(rest):,} bytes stand behind the last tensor")
     name = document.get("id")
-    return Wish(
+    return InferRequest(
         asked=from_json(_inputs(values, predictor), predictor, limits),
         name=name if isinstance(name, str) else None,
         outputs=_outputs(document.get("outputs")),
@@ -215,7 +215,7 @@ def _text(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def write(wish: Wish, loaded: Loaded, predictions: Sequence[Prediction]) -> tuple[dict[str, str], bytes]:
+def write(wish: InferRequest, loaded: Loaded, predictions: Sequence[Prediction]) -> tuple[dict[str, str], bytes]:
     """The answer: headers and body.
 
     Args:

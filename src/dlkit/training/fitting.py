@@ -43,11 +43,11 @@ from dlkit.training.steps import StandardStep, Step
 from dlkit.training.windows import Windows
 from dlkit.transfer.freezing import is_frozen
 
-__all__ = ["Fitting", "Request"]
+__all__ = ["FitRequest", "Fitting"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
+class FitRequest:
     """What a fit is asked for, see `Trainer.fit`.
 
     Attributes:
@@ -99,7 +99,7 @@ class Fitting:
         self._custom, self._count, self._reuse = step, count, reuse
         self._sharding: Sharding | None = None
 
-    def fit(self, source: Source, val: Source | None, callbacks: Sequence[Callback], wanted: Request) -> History:
+    def fit(self, source: Source, val: Source | None, callbacks: Sequence[Callback], wanted: FitRequest) -> History:
         """Train, with the run's folders locked and signals heard.
 
         Args:
@@ -140,7 +140,7 @@ class Fitting:
             callbacks: Stand-ins for them.
         """
         self._set_up_callbacks(callbacks)
-        return self._train(source, val, callbacks, Request(rehearsal=True))
+        return self._train(source, val, callbacks, FitRequest(rehearsal=True))
 
     def step(self, on_gradients: Sequence[Callable[..., None]]) -> Step:
         """The step of this run.
@@ -170,7 +170,7 @@ class Fitting:
         wrapped = reuse.wrapped(source, training=True)
         return wrapped, None if val is None else reuse.wrapped(val, training=False)
 
-    def _train(self, source: Source, val: Source | None, callbacks: Sequence[Callback], wanted: Request) -> History:
+    def _train(self, source: Source, val: Source | None, callbacks: Sequence[Callback], wanted: FitRequest) -> History:
         run, hooks = self.run, Hooks([*self._checks(callbacks), *callbacks])
         before = run.epochs if run.step else None
         settings = self._set_up(source, val, callbacks, wanted)
@@ -212,7 +212,9 @@ class Fitting:
         frozen = is_frozen(self.run.model) or any(callback.freezes for callback in callbacks)
         return [*([CheckFrozen()] if frozen else []), TellNaN()]
 
-    def _set_up(self, source: Source, val: Source | None, callbacks: Sequence[Callback], wanted: Request) -> Settings:
+    def _set_up(
+        self, source: Source, val: Source | None, callbacks: Sequence[Callback], wanted: FitRequest
+    ) -> Settings:
         run = self.run
         run.epochs, run.num_batches = wanted.epochs, source.num_batches
         run.stop_reason, run.keep_state, run.between_steps = None, True, True
@@ -228,7 +230,7 @@ class Fitting:
         source: Source,
         val: Source | None,
         callbacks: Sequence[Callback],
-        wanted: Request,
+        wanted: FitRequest,
         settings: Settings,
     ) -> int | None:
         """Put the run back to a saved state; returns the epochs that it was to have when it was last trained."""

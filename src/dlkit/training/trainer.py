@@ -32,7 +32,7 @@ from dlkit.runs.parts import watch_tensors
 from dlkit.runs.state import Run
 from dlkit.training import meaning, rehearsal, setup
 from dlkit.training.batches import is_channels_last
-from dlkit.training.fitting import Fitting, Request
+from dlkit.training.fitting import FitRequest, Fitting
 from dlkit.training.forward import Forward
 from dlkit.training.judging import Judge
 from dlkit.training.origin import Origin
@@ -237,7 +237,7 @@ class Trainer:
             RunLockedError: another process trains in the folder.
             SystemExit: with code 143 after SIGTERM or SIGUSR1, when the state is saved (not in a notebook).
         """
-        wanted = Request(
+        wanted = FitRequest(
             epochs=whole_number("epochs", epochs, least=1),
             resume=resume,
             rates=rates,
