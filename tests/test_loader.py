@@ -163,13 +163,14 @@ def test_keys_that_are_no_integers():
     assert [b.tolist() for b in dlkit.DataLoader(Named(), 2, sampler=["c", "a", "b"])] == [[3, 1], [2]]
 
 
-def test_an_error_in_a_dataset_names_batch_and_samples():
-    class Broken(Augmented):
-        def __getitem__(self, index):
-            if index == 9:
-                raise OSError("nine.png is truncated")
-            return super().__getitem__(index)
+class Broken(Augmented):
+    def __getitem__(self, index):
+        if index == 9:
+            raise OSError("nine.png is truncated")
+        return super().__getitem__(index)
 
+
+def test_an_error_in_a_dataset_names_batch_and_samples():
     for workers in (0, 1):
         with pytest.raises(OSError, match=r"nine\.png") as caught:
             list(dlkit.DataLoader(Broken(), 8, num_workers=workers))
@@ -177,19 +178,20 @@ def test_an_error_in_a_dataset_names_batch_and_samples():
         assert "while fetching batch 1 of epoch 0, samples [8, 9, 10" in text
 
 
+class Scheduled(Dataset):
+    epoch = -1
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return self.epoch
+
+
 def test_set_epoch_reaches_persistent_workers():
-    class Scheduled(Dataset):
-        epoch = -1
-
-        def set_epoch(self, epoch):
-            self.epoch = epoch
-
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, index):
-            return self.epoch
-
     loader = dlkit.DataLoader(Scheduled(), 2, num_workers=1, persistent_workers=True)
     assert [batch.tolist() for _ in range(2) for batch in loader] == [[0, 0], [0, 0], [1, 1], [1, 1]]
 

@@ -154,6 +154,31 @@ def test_no_worker_is_left_over_when_an_epoch_is_given_up(new_processes_by_defau
     assert workers() == []
 
 
+def a_closure(batch: Any = None) -> Any:
+    return lambda samples: (batch, samples)
+
+
+class Local:
+    """What nobody can find by its name: a class in a function, or a cell of a notebook where processes are new."""
+
+    def __init__(self) -> None:
+        self.transform = lambda sample: sample
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> Any:
+        return self.transform(index)
+
+
+@pytest.mark.parametrize("settings", [{"dataset": Local()}, {"collate_fn": a_closure()}], ids=["dataset", "collate"])
+def test_what_cannot_be_sent_to_new_processes_is_one_sentence(settings, new_processes_by_default):
+    way = r"^num_workers=1: the workers start as new processes here \('forkserver'\), so .*lambda.*num_workers=0, "
+    with pytest.raises(dlkit.errors.ArgumentError, match=way):
+        next(iter(loader(num_workers=1, **settings)))
+    assert len(list(loader(num_workers=1, multiprocessing_context="fork", **settings))) > 0
+
+
 @pytest.mark.parametrize("dataset", [Interrupted(), Broken()], ids=["Ctrl-C", "broken"])
 def test_no_worker_is_left_over_when_the_first_batch_fails(dataset, workers):
     stock = TorchDataLoader(dataset, 8, num_workers=1, multiprocessing_context="forkserver")

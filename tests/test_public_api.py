@@ -96,7 +96,7 @@ def own_fields(value: type) -> set[str] | None:
 
 def overrides(value: type, method: str) -> bool:
     """Whether a base of the class documents the method: then it need not be documented again."""
-    return any(getattr(vars(base).get(method), "__doc__", None) for base in value.__mro__[1:])
+    return any(vars(base)[method].__doc__ for base in value.__mro__[1:] if method in vars(base))
 
 
 def methods(value: type) -> Iterator[tuple[str, Any]]:

@@ -5,14 +5,19 @@ Also what stands in the place of a batch that there is none of here.
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, default_collate, default_convert, get_worker_info
 
 from dlkit import lending, rng
-from dlkit.errors import EmptyBatchError
+from dlkit.errors import ArgumentError, EmptyBatchError
 from dlkit.wrappers import tensors_behind
 
 __all__ = [
@@ -26,6 +31,7 @@ __all__ = [
     "convert_one",
     "dealt",
     "end_workers",
+    "start_workers",
 ]
 
 
@@ -81,6 +87,30 @@ def end_workers(batches: Any) -> None:
     """
     if callable(end := getattr(batches, "_shutdown_workers", None)) and not batches._persistent_workers:
         end()
+
+
+def start_workers(loader: TorchDataLoader[Any]) -> Iterator[Any]:
+    """The batches of a loader of torch, whose workers start here.
+
+    Raises:
+        ArgumentError: they start as new processes, and what they need cannot be pickled for them.
+    """
+    method = (loader.multiprocessing_context or multiprocessing).get_start_method()
+    if method == "fork":
+        return iter(loader)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Got pickle error", UserWarning)  # torch says it beside the error
+            return iter(loader)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        if not re.search(r"pickle|local object", str(error)):  # not of pickling: a sampler's own, for example
+            raise
+        raise ArgumentError(
+            f"num_workers={loader.num_workers}: the workers start as new processes here ({method!r}), so dataset, "
+            f"transforms and collate_fn must be picklable: {error}. Define classes and functions at the top of a "
+            "module, not in a function and not as a lambda; or take num_workers=0, or, on Linux, "
+            "multiprocessing_context='fork'"
+        ) from error
 
 
 class Task(NamedTuple):

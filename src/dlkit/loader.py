@@ -39,6 +39,7 @@ from dlkit._fetching import (
     as_it_is,
     convert_one,
     end_workers,
+    start_workers,
 )
 from dlkit._handout import Handout, Owned
 from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
@@ -344,10 +345,10 @@ class DataLoader:
         if workers > 1 and isinstance(plan, Owned):
             handout = Handout(tasks, plan, numbers, workers, Task(0, -1, 0, None))
             self._tasks.current = iter(handout)
-            batches = handout.in_order(_ended(iter(self._with_workers())))
+            batches = handout.in_order(_ended(start_workers(self._with_workers())))
         else:
             self._tasks.current = tasks
-            batches = _ended(iter(self._with_workers()))
+            batches = _ended(start_workers(self._with_workers()))
         return batches if self._fetcher.draws_random is False else _passing_by(batches, numbers, stream)
 
     def _must_wait_for_workers(self) -> bool:

@@ -540,7 +540,7 @@ def test_an_image_transform_of_ones_own(pictures: Path) -> None:
     ds = CSVDataset(pictures / "t.csv", target="y", image="file", image_transform=flip)
     assert ds.draws_random
     first = [x["image"] for x, _ in dlkit.DataLoader(ds, 2)]
-    again = dlkit.DataLoader(ds, 2, num_workers=1)
+    again = dlkit.DataLoader(ds, 2, num_workers=1, multiprocessing_context="fork")
     assert torch.equal(torch.cat(first), torch.cat([x["image"] for x, _ in again.batches(0)]))
     assert not torch.equal(torch.cat(first), torch.cat([x["image"] for x, _ in again.batches(1)]))
     wrong = CSVDataset(pictures / "t.csv", target="y", image="file", image_transform=lambda image: image)

@@ -93,7 +93,7 @@ def test_a_generator_that_nobody_knows_is_found_by_fetching_twice(kind: str, vie
 
 
 def test_it_is_found_in_workers_in_collate_functions_and_in_validation_data() -> None:
-    _, said = fit(Samples(closure()), num_workers=1)
+    _, said = fit(Samples(closure()), num_workers=1, multiprocessing_context="fork")
     assert "fetched again from the same seed" in said
     shift = closure()
     _, said = fit(Samples(None), collate_fn=lambda rows: (shift(default_collate(rows)[0]), default_collate(rows)[1]))
@@ -212,5 +212,6 @@ def test_the_data_in_a_worker_is_the_users_own() -> None:
 
     from dlkit import DataLoader as Own
 
-    values = torch.cat(list(Own(Set(torch.zeros(4)), 2, num_workers=2, worker_init_fn=init)))
+    loader = Own(Set(torch.zeros(4)), 2, num_workers=2, worker_init_fn=init, multiprocessing_context="fork")
+    values = torch.cat(list(loader))
     assert values.tolist() == [5, 5, 6, 6]
