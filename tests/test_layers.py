@@ -28,7 +28,7 @@ collate/padding collate/structure collate/collating collate/__init__
 samplers/order samplers/buckets samplers/share samplers/__init__ declared wrappers _loader_arguments _fetching _handout
 loader
 streams
-splits/_values splits/cutting splits/keys splits/leaks splits/__init__
+splits/_values splits/fold splits/cutting splits/folding splits/keys splits/leaks splits/__init__
 tokens/_patterns tokens/cleaning tokens/tokenizers tokens/_encoded tokens/vocabulary tokens/pretrained specs/text
 specs/builtin specs/__init__
 tokens/__init__

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,14 @@ import numpy as np
 from dlkit import rng
 from dlkit.errors import ArgumentError
 from dlkit.splits._values import Ints, Keys, Values, as_array, mixed
+from dlkit.splits.fold import Fold
 
-__all__ = ["Fractions", "part_of_keys", "shares_of", "split_indices"]
+__all__ = ["Fractions", "num_parts", "part_of_keys", "shares_of", "split_indices"]
 
 _USUAL = (0.8, 0.1, 0.1)
 
-#: The share of the first of two parts; the shares of all parts; None for 0.8, 0.1 and 0.1.
-Fractions = float | Sequence[float] | None
+#: The share of the first of two parts; the shares of all parts; None for 0.8, 0.1 and 0.1; or a fold of several.
+Fractions = float | Sequence[float] | Fold | None
 
 
 def split_indices(
@@ -47,7 +48,7 @@ def split_indices(
     Args:
         n: The number of samples.
         fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1; None
-            for 0.8, 0.1 and 0.1.
+            for 0.8, 0.1 and 0.1. Or a `Fold`, whose test part is one of as many equal ones; see `folds`.
         stratify: [n] labels (numbers, strings or a tensor) whose shares every part keeps. None and NaN are a class.
         group: [n] keys (a patient, a speaker, a font); samples with equal keys never fall into different parts.
         dedupe: [n] content keys, usually `content_keys(data)`; equal samples never fall into different parts. Joined
@@ -64,7 +65,7 @@ def split_indices(
 
     Raises:
         ArgumentError: shares that do not sum to 1, a wrong length, fewer groups than parts, moments that are missing or
-            none, or a part that would be empty.
+            none, a part that would be empty, or a class with fewer samples than there are folds.
 
     Warns:
         UserWarning: a class has fewer samples than there are parts; all of them go to the first part.
@@ -78,6 +79,11 @@ def split_indices(
     >>> [part.tolist() for part in split_indices(4, 0.5, time=[2024, 2021, 2023, 2022])]
     [[1, 3], [0, 2]]
     """
+    if isinstance(fractions, Fold):
+        by = {"stratify": stratify, "group": group, "dedupe": dedupe, "time": time}
+        return _of_fold(
+            n, fractions, {name: values for name, values in by.items() if values is not None}, seed, class_names
+        )
     shares = shares_of(fractions)
     if n < len(shares):
         raise ArgumentError(f"{n} samples cannot be cut into {len(shares)} parts")
@@ -101,6 +107,58 @@ def split_indices(
     else:
         parts = _place_groups(order, classes, bound, counts)
     return tuple(np.flatnonzero(parts == part) for part in range(len(shares)))
+
+
+def _of_fold(
+    n: int, fold: Fold, by: Mapping[str, Values], seed: int, class_names: Sequence[str] | None
+) -> tuple[Ints, ...]:
+    """The samples cut into equal blocks, of which one tests; in time those before it train, else all others."""
+    in_time = "time" in by
+    blocks = fold.of + in_time
+    _check_folds(n, fold.of, blocks, by, class_names)
+    cut = split_indices(n, [1 / blocks] * blocks, seed=seed, class_names=class_names, **by)
+    place = fold.number - 1 + in_time
+    rest = np.sort(np.concatenate([*cut[:place], *(() if in_time else cut[place + 1 :])]))
+    if not fold.val:
+        return rest, cut[place]
+    inner = {name: as_array(values)[rest] for name, values in by.items()}
+    train, val = split_indices(len(rest), 1 - fold.val, seed=seed, class_names=class_names, **inner)
+    return rest[train], rest[val], cut[place]
+
+
+def _check_folds(n: int, folds: int, blocks: int, by: Mapping[str, Values], class_names: Sequence[str] | None) -> None:
+    """A class or a group that is not in every fold's reach says so by its name."""
+    if n < blocks:
+        raise ArgumentError(f"{n} samples are too few for {folds} folds, which need {blocks}; take fewer")
+    if "stratify" in by and "time" not in by:
+        labels, classes = as_array(by["stratify"]), _codes(by["stratify"], n, "stratify")
+        sizes = np.bincount(classes)
+        if (least := int(sizes.min())) < folds:
+            label = labels[int(np.argmax(classes == sizes.argmin()))]
+            name = label if class_names is None else class_names[int(label)]
+            most = f"at most {least} folds" if least > 1 else "no folds"
+            raise ArgumentError(
+                f"class {str(name)!r} has {least} samples, which cannot lie in each of {folds} folds: they allow "
+                f"{most}; take fewer folds, join or leave out that class, or say stratify=False"
+            )
+    bound = _bound_together(n, by.get("group"), by.get("dedupe"))
+    if bound is not None and (groups := int(bound.max()) + 1) < blocks:
+        raise ArgumentError(
+            f"{groups} groups are too few for {folds} folds, which need {blocks} (samples that share a key are one "
+            "group); take fewer folds"
+        )
+
+
+def num_parts(fractions: Fractions = None) -> int:
+    """How many parts a split has.
+
+    Args:
+        fractions: See `split_indices`.
+
+    >>> num_parts(0.75), num_parts(), num_parts(Fold(1, of=5, val=0.1))
+    (2, 3, 3)
+    """
+    return fractions.num_parts if isinstance(fractions, Fold) else len(shares_of(fractions))
 
 
 def part_of_keys(keys: Keys, fractions: Fractions = None, *, seed: int = 0) -> Ints:
@@ -131,11 +189,16 @@ def shares_of(fractions: Fractions = None) -> tuple[float, ...]:
         fractions: See `split_indices`.
 
     Raises:
-        ArgumentError: shares that do not sum to 1.
+        ArgumentError: shares that do not sum to 1; or a fold, which takes all samples to be known.
 
     >>> shares_of(0.75), shares_of()
     ((0.75, 0.25), (0.8, 0.1, 0.1))
     """
+    if isinstance(fractions, Fold):
+        raise ArgumentError(
+            "this data is dealt row by row, or in windows of one series, and folds need all samples at once: leave out "
+            "streaming=, or write the parts of each fold to files of their own"
+        )
     given = _USUAL if fractions is None else fractions
     try:
         shares = [float(share) for share in (given if isinstance(given, Iterable) else (given, 1 - given))]

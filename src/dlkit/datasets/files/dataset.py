@@ -24,7 +24,7 @@ from dlkit.datasets.files.memory import BatchMemory
 from dlkit.errors import ArgumentError, DataError, EmptyBatchError
 from dlkit.reading.cells import Skipped
 from dlkit.reading.classes import check_same
-from dlkit.splits import Fractions, split_indices
+from dlkit.splits import Fold, Fractions, split_indices
 from dlkit.storage.identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.storage.strings import PackedStrings
 
@@ -320,7 +320,8 @@ class FileDataset(Dataset[Any]):
 
         Args:
             fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
-                None for the parts of a train/val/test layout, and without one for 0.8, 0.1 and 0.1.
+                None for the parts of a train/val/test layout, and without one for 0.8, 0.1 and 0.1. Or a
+                `dlkit.splits.Fold`.
             stratify: Every part has each class in the same share. Without classes it does nothing.
             group: One key per sample (a patient, a camera), a function of its path, or the column of a table that names
                 the files: samples with equal keys never fall into different parts.
@@ -356,6 +357,11 @@ class FileDataset(Dataset[Any]):
         return [given(path) for path in self._paths()] if callable(given) else given
 
     def _laid_out(self, fractions: Fractions, transform: Sequence[Transform | None] | None) -> tuple[Self, ...]:
+        if isinstance(fractions, Fold):
+            raise ArgumentError(
+                f"{self.root} is laid out in {', '.join(self.parts)}, which folds would mix: cut the folder "
+                f"{self.root / self.parts[0]} alone, and keep the rest for the end"
+            )
         if fractions is not None:
             raise ArgumentError(
                 f"{self.root} is laid out in {', '.join(self.parts)}: split() gives these parts, and each can be split "

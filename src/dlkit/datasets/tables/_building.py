@@ -20,7 +20,7 @@ from dlkit.reading.dates import moments
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 from dlkit.specs.table import TableSpec, Target
-from dlkit.splits import Fractions, content_keys, shares_of, split_indices
+from dlkit.splits import Fold, Fractions, content_keys, num_parts, split_indices
 
 __all__ = ["Built", "ExactSplit", "Rereadable", "Whole", "build", "pass_over"]
 
@@ -61,6 +61,7 @@ class ExactSplit:
         time: A column whose order the parts follow.
         marks: Missing marks.
         date_form: How the caller says that its dates are written.
+        within: The rows that are dealt, others belonging to no part; None for all.
     """
 
     fractions: Fractions
@@ -72,22 +73,26 @@ class ExactSplit:
     time: str | None = None
     marks: Sequence[str] = ()
     date_form: str = ""
+    within: Array | None = None
 
     @property
     def num_parts(self) -> int:
         """How many parts there are."""
-        return len(shares_of(self.fractions))
+        return num_parts(self.fractions)
 
     def parts(self, piece: Table, before: int, usable: Array, target: Target | None, values: Array | None) -> Array:
         """See `RowDealer`."""
         rows = np.flatnonzero(usable)
         if not len(rows) or (self.strict and len(rows) < len(piece)):
             return np.zeros(len(piece), dtype=np.int64)  # an error is about to say why
+        if self.within is not None:
+            rows = np.intersect1d(rows, self.within)
+        shared_by = self.fractions.of if isinstance(self.fractions, Fold) else self.num_parts
         named = target is not None and target.task in ("classification", "binary")
         cut = split_indices(
             len(rows),
             self.fractions,
-            stratify=_strata(target, values[rows], self.num_parts)
+            stratify=_strata(target, values[rows], shared_by)
             if self.stratify and target is not None and values is not None
             else None,
             class_names=target.classes if target is not None and named else None,

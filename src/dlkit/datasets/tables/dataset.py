@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
 from os import PathLike
 from typing import Any, Literal, Self, Unpack
@@ -17,7 +18,7 @@ from dlkit.datasets.tables._building import Built, ExactSplit, build
 from dlkit.datasets.tables._describing import Description, describe, describe_facts, frame_of
 from dlkit.datasets.tables._index import HashSplit, index_of
 from dlkit.datasets.tables._memory import Memory
-from dlkit.datasets.tables._settings import settings_of
+from dlkit.datasets.tables._settings import TableSettings, settings_of
 from dlkit.datasets.tables._streaming import TableStream
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Table
@@ -156,7 +157,7 @@ class CSVDataset(InMemoryDataset):
         if streaming:
             self._take_stream(TableStream(index_of(source, settings, spec, None), 0, settings))
         else:
-            self._take_over(build(source, settings, spec)[0])
+            self._take_over(build(source, settings, spec)[0], None if spec is not None else (source, settings))
 
     @classmethod
     def split(
@@ -175,9 +176,9 @@ class CSVDataset(InMemoryDataset):
         """Cut a table into parts, the first of which alone is looked at to fit the spec of all.
 
         Args:
-            source: As for the class.
+            source: As for the class; or a dataset of this class, whose rows are cut anew and read as they were.
             fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
-                None for 0.8, 0.1 and 0.1.
+                None for 0.8, 0.1 and 0.1; or a `dlkit.splits.Fold`.
             stratify: Keep the shares of the classes in every part (of tenths of a regression's target, of
                 combinations of labels).
             group: A column whose equal values never fall into different parts (a patient, a household). It is left
@@ -202,7 +203,12 @@ class CSVDataset(InMemoryDataset):
         (16, 4, True)
         """
         check_known("CSVDataset.split", options, TableOptions)
-        settings = settings_of({**options, "group": group})
+        within = None
+        if isinstance(source, CSVDataset):
+            source, settings, within = source._to_be_cut(options)
+            settings = replace(settings, roles=replace(settings.roles, group=group))
+        else:
+            settings = settings_of({**options, "group": group})
         if streaming:
             if time is not None:
                 raise ArgumentError(
@@ -215,18 +221,34 @@ class CSVDataset(InMemoryDataset):
         strict = settings.read.on_error == "raise"
         form = settings.roles.date_form(time) or ""
         marks = settings.read.missing
-        exact = ExactSplit(fractions, stratify, group, seed, bool(dedupe), strict, time, marks, form)
-        return tuple(cls._of(part) for part in build(source, settings, None, exact))
+        exact = ExactSplit(fractions, stratify, group, seed, bool(dedupe), strict, time, marks, form, within)
+        return tuple(cls._of(part, (source, settings)) for part in build(source, settings, None, exact))
+
+    def _to_be_cut(self, options: Mapping[str, Any]) -> tuple[Any, TableSettings, Any]:
+        """The source of these rows, how it was read, and which of its rows they are."""
+        if isinstance(self._memory, TableStream):
+            raise ArgumentError(
+                "a streamed table is dealt row by row, so its parts and folds are not cut again: read it without "
+                "streaming=, or split its file"
+            )
+        if options:
+            raise ArgumentError(f"{', '.join(options)}: a dataset that is cut again is read as it was; leave it out")
+        self._table()
+        if self._opened is None:
+            raise ArgumentError("this dataset has the spec of other data, or came from another process: split its file")
+        return *self._opened, self.rows.numpy()
 
     @classmethod
-    def _of(cls, built: Built) -> Self:
+    def _of(cls, built: Built, opened: tuple[Any, TableSettings]) -> Self:
         dataset = cls.__new__(cls)
-        dataset._take_over(built)
+        dataset._take_over(built, opened)
         return dataset
 
     _memory: Memory | TableStream
+    _opened: tuple[Any, TableSettings] | None  # to be cut again
 
-    def _take_over(self, built: Built) -> None:
+    def _take_over(self, built: Built, opened: tuple[Any, TableSettings] | None) -> None:
+        self._opened = opened
         self.spec, self.skipped, self.notes = built.spec, built.skipped, built.table.notes
         self._memory, self._origin = built.memory, built.table.origin
         self._source: Table | None = built.table
@@ -240,7 +262,7 @@ class CSVDataset(InMemoryDataset):
     def _take_stream(self, stream: TableStream) -> None:
         found = stream.index
         self.spec, self.skipped, self.notes = found.spec, found.skipped, [file.note for file in found.files]
-        self._memory, self._origin, self._source = stream, found.origin, None
+        self._memory, self._origin, self._source, self._opened = stream, found.origin, None, None
         if not len(stream):
             raise DataError(f"part {stream.part} of {found.origin} has no rows; give it a larger share")
 
@@ -347,7 +369,7 @@ class CSVDataset(InMemoryDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker fetches samples: what was read stays where it is.
-        return self.__dict__ | ({"_source": None} if get_spawning_popen() is not None else {})
+        return self.__dict__ | {"_opened": None} | ({"_source": None} if get_spawning_popen() is not None else {})
 
     def _repr_html_(self) -> str:
         if isinstance(self._memory, TableStream) or self._source is None:

@@ -8,6 +8,8 @@ from multiprocessing.context import get_spawning_popen
 from os import PathLike
 from typing import Any, Literal, Self, Unpack
 
+import numpy as np
+
 from dlkit._html import escaped
 from dlkit._showing import Lines
 from dlkit.collate import PadCollate
@@ -151,6 +153,7 @@ class TextDataset(PackedTextDataset):
             options |= {"classes": spec.classes, "task": "regression" if spec.classes is None else "classification"}
         rows, goal = read_source(source, options)
         self._build(rows, spec or fitted_spec(rows, goal, options), goal, options)
+        self._opened = None if spec is not None else (source, options)
 
     @classmethod
     def split(
@@ -168,9 +171,9 @@ class TextDataset(PackedTextDataset):
         """Cut the texts into parts, the first of which alone is looked at to fit the vocabulary of all.
 
         Args:
-            source: As for the class.
+            source: As for the class; or a dataset of this class, whose texts are cut anew and read as they were.
             fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
-                None for 0.8, 0.1 and 0.1.
+                None for 0.8, 0.1 and 0.1; or a `dlkit.splits.Fold`.
             stratify: Keep the shares of the classes in every part.
             group: A column whose equal values never fall into different parts (an author, a conversation).
             dedupe: Equal texts never fall into different parts. None is True for texts.
@@ -187,7 +190,12 @@ class TextDataset(PackedTextDataset):
         (15, 5, True)
         """
         check_known("TextDataset.split", options, TextOptions)
+        within = None
+        if isinstance(source, TextDataset):
+            source, options, within = source._to_be_cut(options)
         rows, goal = read_source(source, options, group, time)
+        if within is not None:
+            rows = rows.select(np.flatnonzero(np.isin(rows.numbers, within)))
         classes = goal.classes if goal is not None else ()
         parts = split_indices(
             len(rows),
@@ -203,7 +211,21 @@ class TextDataset(PackedTextDataset):
         )
         chosen = [rows.select(part) for part in parts]
         spec = fitted_spec(chosen[0], goal, options)
-        return tuple(cls._of(part, spec, goal, options) for part in chosen)
+        found = tuple(cls._of(part, spec, goal, options) for part in chosen)
+        for each in found:
+            each._opened = source, options
+        return found
+
+    _opened: tuple[Any, TextOptions] | None = None  # to be cut again
+
+    def _to_be_cut(self, options: Mapping[str, Any]) -> tuple[Any, TextOptions, Any]:
+        """The source of these texts, how it was read, and which of its rows they are."""
+        if options:
+            raise ArgumentError(f"{', '.join(options)}: a dataset that is cut again is read as it was; leave it out")
+        rows = self._rows_read()
+        if self._opened is None:
+            raise ArgumentError("this dataset has the spec of other data, or came from another process: split its file")
+        return *self._opened, rows.numbers
 
     @classmethod
     def _of(cls, rows: TextRows, spec: TextSpec, goal: Target | None, options: TextOptions) -> Self:
@@ -299,7 +321,7 @@ class TextDataset(PackedTextDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker fetches encoded samples: the texts stay where they are.
-        return self.__dict__ | ({"_source": None} if get_spawning_popen() is not None else {})
+        return self.__dict__ | {"_opened": None} | ({"_source": None} if get_spawning_popen() is not None else {})
 
     def sample_html(self, index: int) -> str:
         """One sample as a person would want to see it, for notebooks and reports.
