@@ -17,15 +17,16 @@ from torch import Tensor
 from dlkit._kinds import Task
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Cells, Numbers, Strings, by_row, plain_text, strings_of, text_of
-from dlkit.reading.classes import few, stated_order
 from dlkit.reading.parsing import as_numbers, fitting_form, present
 from dlkit.reading.targets import (
     ClassNumbers,
     check_count,
     class_names,
     class_order,
+    few,
     label_rows,
     split_labels,
+    stated_order,
     task_of,
     task_of_numbers,
 )

@@ -302,11 +302,8 @@ def fitting_dialect(data: Buffer, dialect: Dialect, origin: str = "the text") ->
 
 def _bad_rows(data: Buffer, dialect: Dialect, enough: int) -> int:
     width = len(dialect.names)
-    return sum(itertools.islice(_each_bad(data, dialect, width), enough))
-
-
-def _each_bad(data: Buffer, dialect: Dialect, width: int) -> Iterator[int]:
-    return (1 for _, record in records(data, dialect) if isinstance(record, csv.Error) or len(record) != width)
+    bad = (1 for _, record in records(data, dialect) if isinstance(record, csv.Error) or len(record) != width)
+    return sum(itertools.islice(bad, enough))
 
 
 def _good_records(

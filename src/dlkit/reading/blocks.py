@@ -19,11 +19,10 @@ from dlkit._textfiles import LONGEST_LINE, rare_control_in, rare_controls
 from dlkit.errors import DataError
 from dlkit.reading._text_rows import fitting_dialect, lines_of, parse_text, texts_of
 from dlkit.reading.bytes import byte_stream
-from dlkit.reading.cells import Block, Place, Table
+from dlkit.reading.cells import Block, Numbered, Place, Table
 from dlkit.reading.columnar import ColumnarFile
 from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect, records
 from dlkit.reading.headers import sampled
-from dlkit.reading.places import Numbered
 from dlkit.reading.plain import PlainText, plain_copy, plain_text
 from dlkit.reading.policy import ReadOptions
 

@@ -4,12 +4,13 @@ once per distinct value, and no Python object is kept per cell."""
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -21,9 +22,11 @@ __all__ = [
     "Dates",
     "DecimalMark",
     "EXACT",
+    "Numbered",
     "Numbers",
     "Place",
     "Skipped",
+    "Stacked",
     "Strings",
     "Table",
     "by_row",
@@ -98,6 +101,42 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Numbered:
+    """Names rows whose lines, numbers or labels are known.
+
+    Attributes:
+        labels: Of each row.
+        origin: The file.
+        noun: What the labels count.
+    """
+
+    labels: Any
+    origin: str
+    noun: str = "line"
+
+    def __call__(self, row: int) -> Place:
+        label = self.labels[row]
+        return Place(self.origin, label.item() if isinstance(label, np.generic) else label, self.noun)
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Names a row of several tables under each other.
+
+    Attributes:
+        starts: The number of the first row of each.
+        places: Those of each.
+    """
+
+    starts: Sequence[int]
+    places: Sequence[Callable[[int], Place]]
+
+    def __call__(self, row: int) -> Place:
+        part = bisect_right(self.starts, row) - 1
+        return self.places[part](row - self.starts[part])
+
+
+@dataclass(frozen=True)
 class Numbers:
     """A column of numbers.
 
@@ -110,9 +149,9 @@ class Numbers:
     def __len__(self) -> int:
         return len(self.values)
 
-    def take(self, rows: Array) -> Numbers:
+    def take(self, rows: Array) -> Self:
         """The cells of some rows."""
-        return Numbers(self.values[rows])
+        return type(self)(self.values[rows])
 
     @cached_property
     def complete(self) -> bool:
@@ -140,9 +179,9 @@ class Dates:
     def __len__(self) -> int:
         return len(self.values)
 
-    def take(self, rows: Array) -> Dates:
+    def take(self, rows: Array) -> Self:
         """The cells of some rows."""
-        return Dates(self.values[rows])
+        return type(self)(self.values[rows])
 
     @cached_property
     def complete(self) -> bool:
@@ -267,16 +306,12 @@ def text_of(cells: Cells) -> Strings:
         return cells
     if isinstance(cells, Numbers):
         values, codes = ranked(cells.values)
-        pool = strings_of(number_text(values))
+        # As labels and categories have them: 1.0 and 1 are both "1", NaN is absent.
+        pool = strings_of(None if value != value else plain_text(value) for value in values.tolist())
         return Strings(pool.codes[codes].astype(np.int32), pool.pool)
     return strings_of(
         None if absent else str(value) for value, absent in zip(cells.values, cells.missing(), strict=True)
     )
-
-
-def number_text(values: Array) -> list[str | None]:
-    """Numbers as the text of labels and categories: 1.0 and 1 are both "1", NaN is None."""
-    return [None if value != value else plain_text(value) for value in values.tolist()]
 
 
 def plain_text(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from dlkit._opening import open_regular
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
-from dlkit.reading.cells import Block, Place, Table
+from dlkit.reading.cells import Block, Numbered, Table
 from dlkit.reading.decimals import said_decimal
 from dlkit.reading.delimited import chosen_columns
 from dlkit.reading.frames import arrow_columns
@@ -139,7 +139,7 @@ class ColumnarFile:
         with self._opened() as file:
             table = file.read(columns=names) if self.kind == "Parquet" else file.read_all().select(names)
         columns, decimal = arrow_columns(table, origin, threads=True), said_decimal(self.options, typed=True)
-        return Table(columns, origin, RowsFrom(0, origin), [self.note], decimal=decimal)
+        return Table(columns, origin, Numbered(range(len(table)), origin, "row"), [self.note], decimal=decimal)
 
     def tables(
         self, block: Block, as_text: Collection[str], *, needed: Collection[str] | None = None, threads: bool = False
@@ -159,7 +159,8 @@ class ColumnarFile:
         with self._opened() as file:
             for batch in self._pieces(file, block.start, names, threads=threads):
                 cells = arrow_columns(pa.Table.from_batches([batch]).select(names), origin)
-                place = RowsFrom(block.line + first, origin)
+                rows = block.line + first
+                place = Numbered(range(rows, rows + len(batch)), origin, "row")
                 decimal = said_decimal(self.options, typed=True)
                 yield Table(cells, origin, place, folder=self.source.parent, first=first, decimal=decimal)
                 first += len(batch)
@@ -170,17 +171,6 @@ class ColumnarFile:
             return iter(file.iter_batches(PIECE_ROWS, [group], columns=names, use_threads=threads))
         batch = next(batch for number, batch in enumerate(_batches(file)) if number == group)
         return (batch.slice(start, PIECE_ROWS) for start in range(0, len(batch), PIECE_ROWS))
-
-
-@dataclass(frozen=True)
-class RowsFrom:
-    """Names a row by its number in the file, where there are no lines."""
-
-    before: int
-    origin: str
-
-    def __call__(self, row: int) -> Place:
-        return Place(self.origin, self.before + row)
 
 
 def _batches(file: Any) -> Iterator[Any]:

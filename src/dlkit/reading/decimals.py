@@ -37,7 +37,8 @@ def decimal_of(
         if name not in read or not options.may_hold_numbers(name) or ("," not in together and "." not in together):
             continue
         # Where no cell has a comma, a few cells tell whether the points are those of numbers.
-        marks = _marks_of(cells if "," in together or options.thousands != "auto" else cells[:_FEW], options)
+        some = cells if "," in together or options.thousands != "auto" else cells[:_FEW]
+        marks = _marks_of(some, options, strict=True)
         if len(marks) == 1:
             mark, cell = marks.popitem()
             proofs.setdefault(mark, f"{cell!r} in column {name!r}")
@@ -48,16 +49,17 @@ def decimal_of(
     return DecimalMark(options.usual_decimal, "the data that was trained on" if options.usual_decimal else "")
 
 
-def _marks_of(cells: Sequence[str], options: ReadOptions) -> dict[str, str]:
-    """The marks that the numbers of a column prove, each with a cell; none where some cell is not a number."""
+def _marks_of(cells: Iterable[str], options: ReadOptions, *, strict: bool) -> dict[str, str]:
+    """The marks that the numbers of a column prove, each with a cell; if `strict`, none where a cell is no number."""
     marks: dict[str, str] = {}
-    for cell in dict.fromkeys(cells):
-        text = cell.strip()
-        if text and text not in options.missing:
-            if not looks_like_number(text):
-                return {}
+    for text in map(str.strip, dict.fromkeys(cells)):
+        if not text or text in options.missing:
+            continue
+        if looks_like_number(text):
             if mark := decimal_mark(text, options.thousands):
                 marks.setdefault(mark, text)
+        elif strict:
+            return {}
     return marks
 
 
@@ -86,10 +88,7 @@ class MarksSeen:
         """
         if not self._options.may_hold_numbers(name):
             return
-        marks: dict[str, str] = {}
-        for text in texts:
-            if looks_like_number(text) and (mark := decimal_mark(text, self._options.thousands)):
-                marks.setdefault(mark, text)
+        marks = _marks_of(texts, self._options, strict=False)
         if len(marks) == 1:
             mark, cell = marks.popitem()
             self._proofs.setdefault(mark, f"{cell!r} in column {name!r}")

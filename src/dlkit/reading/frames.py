@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from numbers import Number
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from dlkit._cores import default_threads, for_each
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
-from dlkit.reading.cells import EXACT, Array, Cells, Dates, Numbers, Place, Strings, Table, plain_text, strings_of
+from dlkit.reading.cells import EXACT, Array, Cells, Dates, Numbered, Numbers, Strings, Table, plain_text, strings_of
 from dlkit.reading.headers import column_names
 from dlkit.storage.strings import PackedStrings
 
@@ -44,18 +43,7 @@ def table_of_frame(frame: Any) -> Table:
     names = column_names(list(frame.columns))
     columns = {name: cells_of_series(frame.iloc[:, place], name) for place, name in enumerate(names)}
     declared = [name for name, dtype in zip(names, frame.dtypes, strict=True) if isinstance(dtype, pd.CategoricalDtype)]
-    return Table(columns, "the DataFrame", _IndexPlaces(frame.index), categories=declared)
-
-
-@dataclass(frozen=True)
-class _IndexPlaces:
-    """Names rows by the DataFrame's index."""
-
-    index: Any
-
-    def __call__(self, row: int) -> Place:
-        label = self.index[row]
-        return Place("the DataFrame", label.item() if isinstance(label, np.generic) else label)
+    return Table(columns, "the DataFrame", Numbered(frame.index, "the DataFrame", "row"), categories=declared)
 
 
 def cells_of_series(series: Any, name: str) -> Cells:

@@ -13,12 +13,11 @@ from dlkit._frames import as_pandas
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import whole_text
 from dlkit.reading.bytes import local_path
-from dlkit.reading.cells import Cells, Table
+from dlkit.reading.cells import Cells, Stacked, Table
 from dlkit.reading.columnar import ColumnarFile, columnar_kind
 from dlkit.reading.decimals import one_mark, said_decimal
 from dlkit.reading.delimited import chosen_columns
 from dlkit.reading.frames import concatenated, table_of_frame
-from dlkit.reading.places import Stacked
 from dlkit.reading.policy import OF_TEXT_FILES, ReadOptions
 
 __all__ = [

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dlkit._kinds import Task
-from dlkit.errors import DataError
+from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, ranked
-from dlkit.reading.parsing import boolean_words, mostly_numbers, number_format, parse_number, present, whole_numbers
+from dlkit.reading.parsing import (
+    boolean_words,
+    mostly_numbers,
+    number_format,
+    parse_number,
+    present,
+    spelled,
+    whole_numbers,
+)
 
 __all__ = [
     "ClassNumbers",
     "check_count",
+    "check_same_classes",
     "class_name",
     "class_names",
     "class_order",
+    "few",
     "few_integers",
     "label_rows",
     "natural",
+    "numbered",
     "split_labels",
+    "stated_order",
     "target_text",
     "task_of",
     "task_of_numbers",
@@ -64,9 +77,9 @@ def task_of_numbers(values: Array, rows: int) -> tuple[Task, str]:
         values: All of them, or each different one once; finite.
         rows: How many rows there are.
     """
-    few = few_integers(values)
-    if few is not None and (2 * len(few) <= rows or (few[0] >= 0 and few[-1] <= len(few))):
-        return "classification", f"{len(few)} different integers; task='regression' if they are quantities"
+    whole = few_integers(values)
+    if whole is not None and (2 * len(whole) <= rows or (whole[0] >= 0 and whole[-1] <= len(whole))):
+        return "classification", f"{len(whole)} different integers; task='regression' if they are quantities"
     return "regression", "numbers in the target column"
 
 
@@ -220,6 +233,83 @@ def label_rows(texts: Sequence[str | None], classes: Sequence[str], separator: s
         rows[place, [number for number in numbers if number >= 0]] = 1
         odd[place] = any(number < 0 for number in numbers)
     return rows, odd
+
+
+def stated_order(given: Mapping[str, int] | Sequence[Any]) -> list[str]:
+    """The class names in the order of their numbers, checked.
+
+    Args:
+        given: The argument `classes`: names in the order of their numbers, or a mapping to the numbers 0 to K-1.
+
+    Raises:
+        ArgumentError: numbers that are no such order, or names given twice.
+
+    >>> stated_order({"b": 0, "a": 1})
+    ['b', 'a']
+    """
+    if isinstance(given, str):
+        raise ArgumentError(f"classes must be a list of names or a mapping to numbers, not the text {given!r}")
+    names = [str(name) for name in (sorted(given, key=given.__getitem__) if isinstance(given, Mapping) else given)]
+    if isinstance(given, Mapping) and sorted(given.values()) != list(range(len(given))):
+        raise ArgumentError(f"classes must number {len(given)} names from 0 to {len(given) - 1}: {given!r}")
+    if len(names) != len({spelled(name) for name in names}):
+        twice = ", ".join(name for name, count in Counter(names).items() if count > 1)
+        raise ArgumentError(f"classes= names a class twice: {twice}")
+    return names
+
+
+def numbered(found: Iterable[str], given: Mapping[str, int] | Sequence[str], where: str) -> dict[str, int]:
+    """The number of each class that was found, in a stated order; names match in either Unicode form.
+
+    Args:
+        found: The class names of the data.
+        given: See `stated_order`.
+        where: What has these classes, for the error.
+
+    Raises:
+        ArgumentError: see `stated_order`.
+        DataError: the data has classes that are not in it.
+    """
+    places = {spelled(name): place for place, name in enumerate(stated_order(given))}
+    found = list(found)
+    if odd := [name for name in found if spelled(name) not in places]:
+        raise DataError(f"{where} has classes that classes= has not: {few(odd)}; it has {few(list(places))}")
+    return {name: places[spelled(name)] for name in found}
+
+
+def check_same_classes(theirs: Sequence[str], own: Sequence[str]) -> None:
+    """Make sure that a model's outputs mean what the data's targets mean.
+
+    Args:
+        theirs: The model's classes in the order of its outputs.
+        own: The data's classes in the order of the targets.
+
+    Raises:
+        DataError: another order, or other classes; each difference is named.
+    """
+    theirs, own = list(theirs), list(own)
+    if theirs == own:
+        return
+    missing, extra = [n for n in theirs if n not in own], [n for n in own if n not in theirs]
+    if not missing and not extra:
+        raise DataError(
+            f"the model has the same {len(theirs)} classes in another order, so its outputs would be read wrongly; "
+            f"open the data with classes={theirs[:5]!r}{'...' if len(theirs) > 5 else ''}"
+        )
+    raise DataError(
+        f"the model and the data have different classes: only the model has {missing or 'none'}, "
+        f"only the data has {extra or 'none'}; classes=model.classes takes the model's order"
+    )
+
+
+def few(names: Sequence[str], most: int = 10) -> str:
+    """The first names of a list, and how many more there are.
+
+    Args:
+        names: All of them.
+        most: How many are shown.
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _variant(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +103,8 @@ def reading_of(
     if forced != "date" and (form := number_format(values, decimal)) is not None:
         return Reading("number", form)
     if date_form:
-        return Reading("date", date_form) if _any_date(values, date_form) or not values else Reading("text")
+        odd = int(as_dates(strings_of(values), date_form, ())[1].sum())
+        return Reading("date", date_form) if odd < len(values) or not values else Reading("text")
     if forced != "number" and (form := date_format(values)) is not None:
         return Reading("date", form)
     if forced == "number" and values:
@@ -116,7 +117,3 @@ def reading_of(
     counts = {value: text.counts[value] for value in sorted(text.counts)}
     form = mostly_numbers(counts, decimal) if forced is None else number_format(values, decimal)
     return Reading("text") if form is None else Reading("number", form)
-
-
-def _any_date(values: Sequence[str], form: str) -> bool:
-    return int(as_dates(strings_of(values), form, ())[1].sum()) < len(values)

@@ -23,7 +23,7 @@ from dlkit.datasets.files.listing import Listing
 from dlkit.datasets.files.memory import BatchMemory
 from dlkit.errors import ArgumentError, DataError, EmptyBatchError
 from dlkit.reading.cells import Skipped
-from dlkit.reading.classes import check_same
+from dlkit.reading.targets import check_same_classes
 from dlkit.splits import Fold, Fractions, split_indices
 from dlkit.storage.identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.storage.strings import PackedStrings
@@ -400,7 +400,7 @@ class FileDataset(Dataset[Any]):
         Raises:
             DataError: another order, or other classes; each difference is named.
         """
-        check_same(getattr(model, "classes", model), self.classes)
+        check_same_classes(getattr(model, "classes", model), self.classes)
 
     # Inner matters
 

@@ -23,9 +23,8 @@ from dlkit._progress import Bar
 from dlkit._showing import safe
 from dlkit.datasets.files.decoder import Decoder
 from dlkit.errors import DataError, DataNotFoundError
-from dlkit.reading.classes import numbered, stated_order
 from dlkit.reading.parsing import spelled
-from dlkit.reading.targets import natural
+from dlkit.reading.targets import natural, numbered, stated_order
 from dlkit.storage.arrays import Arrays, Kind, open_arrays, write_arrays
 from dlkit.storage.files import home_of, mark_used
 from dlkit.storage.strings import PackedStrings

@@ -16,8 +16,8 @@ from dlkit.datasets.images.settings import ImageOptions, ImageSettings
 from dlkit.datasets.images.targets import TargetImages
 from dlkit.datasets.targets import TaskChoice
 from dlkit.errors import ArgumentError
-from dlkit.reading.classes import stated_order
 from dlkit.reading.policy import TableArguments, check_known
+from dlkit.reading.targets import stated_order
 from dlkit.specs.table import Target
 from dlkit.storage.identity import of_files, of_parts
 from dlkit.storage.strings import PackedStrings

@@ -73,8 +73,8 @@ class _Some(Batches):
         return self._whole.batch(self._numbers[number])
 
 
-class InOrder:
-    """Every row once, in the order of the file, without an array of all of them.
+class InOrder(Batches):
+    """Every row once, in the order of the file, in every epoch, without an array of all of them.
 
     Args:
         rows: int64 [blocks], the samples in each block.
@@ -83,7 +83,12 @@ class InOrder:
     """
 
     def __init__(self, rows: Array, batch_size: int, *, drop_last: bool) -> None:
-        self.rows, self.batch_size, self.drop_last = rows, batch_size, drop_last
+        self._ends, self.batch_size = np.cumsum(rows), batch_size
+        self._num_samples = int(self._ends[-1]) if len(rows) else 0
+        self._count = self._num_samples // batch_size if drop_last else -(-self._num_samples // batch_size)
+        # A batch may begin in one block and end in the next: neighbours go to one worker, where there are many.
+        self._together = max(1, min(_NEIGHBOURS, len(rows) // _ENOUGH))
+        self.reach = -(-int(rows.max(initial=1)) * self._together // batch_size)
 
     def plan(self, seed: int, epoch: int) -> Batches:
         """See `dlkit.samplers.Planner`.
@@ -92,28 +97,18 @@ class InOrder:
             seed: Of the run.
             epoch: 0 for the first one.
         """
-        return _InOrderBatches(self.rows, self.batch_size, self.drop_last)
-
-
-class _InOrderBatches(Batches):
-    def __init__(self, rows: Array, batch_size: int, drop_last: bool) -> None:
-        self._ends, self._batch_size = np.cumsum(rows), batch_size
-        self._num_samples = int(self._ends[-1]) if len(rows) else 0
-        self._count = self._num_samples // batch_size if drop_last else -(-self._num_samples // batch_size)
-        # A batch may begin in one block and end in the next: neighbours go to one worker, where there are many.
-        self._together = max(1, min(_NEIGHBOURS, len(rows) // _ENOUGH))
-        self.reach = -(-int(rows.max(initial=1)) * self._together // batch_size)
+        return self
 
     def __len__(self) -> int:
         return self._count
 
     def owners(self) -> Array:
-        blocks = np.searchsorted(self._ends, np.arange(self._count) * self._batch_size, side="right")
+        blocks = np.searchsorted(self._ends, np.arange(self._count) * self.batch_size, side="right")
         return blocks // self._together
 
     def batch(self, number: int) -> Tensor:
-        start = number * self._batch_size
-        return torch.arange(start, min(start + self._batch_size, self._num_samples))
+        start = number * self.batch_size
+        return torch.arange(start, min(start + self.batch_size, self._num_samples))
 
 
 class Lanes:

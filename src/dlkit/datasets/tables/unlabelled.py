@@ -113,24 +113,26 @@ class RowReader:
 
 def _pieces(source: Any, spec: TableSpec, settings: TableSettings, straight: StraightRows) -> Iterator[EncodedPiece]:
     read = settings.read
+    _check_image_root(spec, settings)
     if hasattr(source, "iloc"):
-        _check_image_root(spec, settings)
         check_columns(list(map(str, source.columns)), spec, "the DataFrame")
         for start in range(0, len(source), _FRAME_ROWS):
             yield _piece(table_of_frame(source.iloc[start : start + _FRAME_ROWS]), spec, settings)
     elif isinstance(source, bytes):
-        _check_image_root(spec, settings)
         table = table_of_content(source, read, text_columns(spec))
         check_columns(list(table.columns), spec, table.origin)
         yield _piece(table, spec, settings)
     else:
-        _check_image_root(spec, settings)
         rows = iter(source)
         while some := list(itertools.islice(rows, _DICTS)):
             both = zip(map(straight.encoded, some), some, strict=True)
             for odd, run in itertools.groupby(both, key=lambda pair: pair[0] is None):
                 pairs = list(run)
-                yield _of_dicts([row for _, row in pairs], spec, settings) if odd else _of_straight(pairs, straight)
+                if odd:
+                    yield _of_dicts([row for _, row in pairs], spec, settings)
+                    continue
+                memory = straight.memory([encoded for encoded, _ in pairs if encoded is not None])
+                yield EncodedPiece(size=len(pairs), memory=memory, places=memory.rows.numpy(), errors={}, names={})
 
 
 def _of_files(
@@ -185,11 +187,6 @@ def _errors(problems: Sequence[Problem], places: Array) -> dict[int, str]:
         for row in problem.rows.tolist():
             found.setdefault(int(places[row]), []).append(f"{problem.reason}{problem.example(row)}")
     return {place: "; ".join(reasons) for place, reasons in found.items()}
-
-
-def _of_straight(pairs: Iterable[tuple[Any, Any]], straight: StraightRows) -> EncodedPiece:
-    memory = straight.memory([encoded for encoded, _ in pairs])
-    return EncodedPiece(size=len(memory.rows), memory=memory, places=memory.rows.numpy(), errors={}, names={})
 
 
 def _of_dicts(rows: Sequence[Any], spec: TableSpec, settings: TableSettings) -> EncodedPiece:

@@ -11,8 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from dlkit.errors import ArgumentError
-from dlkit.reading.cells import Place, Strings, Table, strings_of
-from dlkit.reading.places import Numbered
+from dlkit.reading.cells import Numbered, Place, Strings, Table, strings_of
 from dlkit.reading.targets import target_text
 from dlkit.storage.strings import PackedStrings
 
