@@ -11,7 +11,7 @@ import torch
 
 from dlkit import load, save
 from dlkit.datasets import TextDataset
-from dlkit.errors import DataError
+from dlkit.errors import ArgumentError, DataError
 from dlkit.models import TextClassifier
 from dlkit.specs.text import TextSpec
 
@@ -105,3 +105,14 @@ def test_what_a_model_was_trained_on_is_what_it_reads_again(tmp_path: Path) -> N
     chosen = predictor.predict_file(tmp_path / "t.csv", text=["t", "b"], pair="q")
     assert chosen["probability"].tolist() == files["probability"].tolist()
     assert predictor.evaluate(tmp_path / "t.csv", target="y")["samples"] == 10
+
+
+def test_targets_are_read_with_the_decimal_mark_that_the_caller_says(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text;y\na;1.234\nb;2.345\nc;3.456\n", encoding="utf-8")
+    for decimal, first in ((",", 1234.0), (".", 1.234)):
+        ds = TextDataset(tmp_path / "t.csv", text="text", target="y", task="regression", min_freq=1, decimal=decimal)
+        assert float(ds[0][1]) == pytest.approx(first)
+    with pytest.raises(ArgumentError, match=r"columns=.* has no effect on texts in memory"):
+        TextDataset(["a"], columns=["text"])
+    with pytest.raises(ArgumentError, match="TextDataset has no argument 'sep'"):
+        TextDataset(["a"], sep=";")  # type: ignore[call-arg]

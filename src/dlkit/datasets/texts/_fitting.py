@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from dlkit.collate import PadCollate
 from dlkit.datasets.targets import TargetColumn, TargetOptions, find_target, target_tensor
 from dlkit.datasets.texts.items import ColumnName
-from dlkit.datasets.texts.opening import Format, TextReading
+from dlkit.datasets.texts.opening import TextArguments, TextReading
 from dlkit.datasets.texts.rows import TextRoles, TextRows, read_rows
 from dlkit.errors import ArgumentError
 from dlkit.specs.table import Target
@@ -28,7 +28,7 @@ __all__ = ["TextOptions", "TextTask", "fitted_spec", "read_source", "targets_of"
 TextTask = Literal["auto", "classification", "regression"]
 
 
-class TextOptions(TypedDict, total=False):
+class TextOptions(TextArguments, total=False):
     """The keyword arguments of `TextDataset` that `TextDataset.split` takes too."""
 
     text: ColumnName | Sequence[ColumnName]
@@ -42,18 +42,6 @@ class TextOptions(TypedDict, total=False):
     max_length: int | None
     task: TextTask
     classes: Mapping[str, int] | Sequence[str] | None
-    format: Format
-    header: bool | Sequence[str] | None
-    separator: str
-    quotes: bool | None
-    encoding: str
-    skip_rows: int
-    comment: str | None
-    sheet: str | int | None
-    pattern: str
-    missing: Sequence[str]
-    on_error: Literal["raise", "skip"]
-    max_errors: float
     collate: PadCollate | None
     cache: str | PathLike[str] | None
     memory_bytes: int

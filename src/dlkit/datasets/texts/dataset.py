@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
 from os import PathLike
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from dlkit.datasets.base import shown
 from dlkit.datasets.texts._encoding import Storage, pack
 from dlkit.datasets.texts._fitting import TextOptions, TextTask, fitted_spec, read_source, targets_of
 from dlkit.datasets.texts.items import ColumnName
-from dlkit.datasets.texts.opening import Format
+from dlkit.datasets.texts.opening import TextArguments
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.datasets.texts.rows import TextRows
 from dlkit.errors import ArgumentError
@@ -74,26 +74,15 @@ class TextDataset(PackedTextDataset):
         classes: The classes' names in the order of their numbers; in natural order if not given.
         task: "auto" takes words, truth values and few different whole numbers for classes, other numbers for a
             regression, as in tables.
-        format: "auto" goes by the file's name; a file of another name is one text per line, or has columns where
-            columns were asked for. Or "delimited", "lines", "jsonl", "parquet", "folder".
-        header: Whether the first row names the columns; None for "yes, if columns are asked for by name, or a word
-            stands above numbers". Or their names, where no row has them.
-        separator: Between columns; "auto" finds tab, comma, semicolon and bar.
-        quotes: Whether `"` quotes; None for yes, except in tab-separated files whose quotes are not all in pairs.
-        encoding: "auto" finds UTF-8, UTF-16, cp949 (euc-kr), Shift-JIS and EUC-JP; any other
-            is guessed, with a warning that names it and the next ones.
-        skip_rows: Lines (in Excel rows) above the table to pass over.
-        comment: What lines begin with that are no rows, such as "#".
-        sheet: Of an Excel file, by name or by number from 0; None for the first.
-        pattern: Which files of a folder are texts.
-        missing: Cells that mean "no target", which are errors; `[]` where one of them, such as "NA", is a class.
-        on_error: "raise" stops at a row that cannot be read, has no text or no target; "skip" leaves it out and lists
-            it in `skipped`.
-        max_errors: The share of such rows (ten are always allowed) at which "skip" stops too.
         collate: How batches are laid out, instead of the default: `PadCollate(..., input_name="input_ids")`.
         cache: Keeps what took long to encode, found again by the texts and the tokenizer: "auto" in `DLKIT_HOME`, or in
             a folder; None does not.
         memory_bytes: Bytes of texts, and of their numbers, to hold in memory; beyond it they are read from a file.
+        **reading: How to read: `format` ("delimited", "lines", "jsonl", "parquet", "folder"), `quotes` and `pattern`,
+            as `TextArguments` describes them, and `encoding`, `separator`, `header` (None: yes, if columns are asked
+            for by name, or a word stands above numbers), `columns`, `skip_rows`, `comment`, `decimal`, `thousands`,
+            `sheet`, `missing` (cells that mean "no target"; `[]` where one of them, such as "NA", is a class),
+            `on_error` and `max_errors`, as `ReadArguments` describes them for tables.
 
     Attributes:
         spec: Everything that turns a text into numbers, for the next dataset and the model file.
@@ -132,23 +121,14 @@ class TextDataset(PackedTextDataset):
         max_length: int | None = None,
         classes: Mapping[str, int] | Sequence[str] | None = None,
         task: TextTask = "auto",
-        format: Format = "auto",  # noqa: A002
-        header: bool | Sequence[str] | None = None,
-        separator: str = "auto",
-        quotes: bool | None = None,
-        encoding: str = "auto",
-        skip_rows: int = 0,
-        comment: str | None = None,
-        sheet: str | int | None = None,
-        pattern: str = "*.txt",
-        missing: Sequence[str] = DEFAULT_MISSING,
-        on_error: Literal["raise", "skip"] = "raise",
-        max_errors: float = 0.1,
         collate: PadCollate | None = None,
         cache: str | PathLike[str] | None = "auto",
         memory_bytes: int = 1 << 30,
+        **reading: Unpack[TextArguments],
     ) -> None:
+        check_known("TextDataset", reading, TextArguments)
         options: Any = {name: value for name, value in locals().items() if name in TextOptions.__annotations__}
+        options |= reading
         if spec is not None:
             options |= {"classes": spec.classes, "task": "regression" if spec.classes is None else "classification"}
         rows, goal = read_source(source, options)

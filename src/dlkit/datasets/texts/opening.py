@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, Self
 
 from dlkit._encodings import Buffer
 from dlkit._filekinds import HEAD
@@ -23,7 +23,7 @@ from dlkit.reading.cells import Table
 from dlkit.reading.columnar import ColumnarFile
 from dlkit.reading.frames import table_of_frame
 from dlkit.reading.headers import plainly_names
-from dlkit.reading.policy import OF_TEXT_FILES, ReadOptions
+from dlkit.reading.policy import OF_TEXT_FILES, ReadArguments, ReadOptions
 
 __all__ = ["TextArguments", "TextReading", "TextSource", "column_names", "has_class_folders", "open_source", "text_in"]
 
@@ -45,16 +45,18 @@ _FORMATS = {
 }
 _TEXTS = ("page",)  # pages may be what is to be learned
 _PACKED = (".gz", ".bz2", ".xz", ".zip")
-_OF_TABLES = tuple(name for name in OF_TEXT_FILES if name != "encoding")
+_IN_TABLES = ("columns", "decimal", "thousands", "quotes")
+_OF_TABLES = (*(name for name in OF_TEXT_FILES if name != "encoding"), *_IN_TABLES)
 
 
-class TextArguments(TypedDict, total=False):
-    """How a source of texts is read: the keyword arguments of `TextDataset` besides those of `ReadArguments`.
+class TextArguments(ReadArguments, total=False):
+    """How a source of texts is read: keyword arguments of `TextDataset`, most of them those of tables.
 
     Attributes:
-        format: What a file holds; "auto" goes by its name.
-        quotes: Whether `"` quotes; None finds out.
-        pattern: Which files of a folder are texts.
+        format: "auto" goes by the file's name; a file of another name is one text per line, or has columns where
+            columns were asked for.
+        quotes: Whether `"` quotes; None for yes, except in tab-separated files whose quotes are not all in pairs.
+        pattern: Which files of a folder are texts; "*.txt" if not given.
     """
 
     format: Format
@@ -81,12 +83,12 @@ class TextReading(ReadOptions):
         """The options among a dataset's keyword arguments.
 
         Args:
-            arguments: Any; those of `ReadArguments` and `TextArguments` are taken.
+            arguments: Any; those of `TextArguments` are taken.
 
         Raises:
             ArgumentError: one cannot be meant.
         """
-        own = {name: arguments[name] for name in TextArguments.__annotations__ if name in arguments}
+        own = {name: arguments[name] for name in ("format", "quotes", "pattern") if name in arguments}
         return replace(super().of(arguments), **own)
 
 
@@ -128,7 +130,7 @@ def open_source(source: Any, columns: Sequence[ColumnName], texts: int, options:
         return _in_memory(source, columns, texts, options)
     path = Path(source).expanduser()
     if path.is_dir():
-        options.refuse([*_OF_TABLES, "quotes"], f"the folder {path}, of whose files each is one text", "leave it out")
+        options.refuse(_OF_TABLES, f"the folder {path}, of whose files each is one text", "leave it out")
         return _folder(path, columns, options)
     path = local_path(source)
     options.refuse(["pattern"], str(path), "only a folder has files to choose from: leave it out")
@@ -136,7 +138,7 @@ def open_source(source: Any, columns: Sequence[ColumnName], texts: int, options:
     if kind in ("delimited", "parquet"):
         return _table(path, columns, options)
     what = "one text per line" if kind == "lines" else "JSON"
-    options.refuse([*_OF_TABLES, "quotes"], f"{path}, read as {what}", "format='delimited' reads it as a table")
+    options.refuse(_OF_TABLES, f"{path}, read as {what}", "format='delimited' reads it as a table")
     if kind == "lines" and list(columns) != [0]:
         raise ArgumentError(f"{path} is read as one text per line, which has no columns; format='delimited' has")
     how, noun, items = (_lines if kind == "lines" else _json)(path, options)
@@ -335,7 +337,7 @@ def _decoded(data: Buffer, encoding: str, origin: str) -> str:
 def _in_memory(source: Any, columns: Sequence[ColumnName], texts: int, options: TextReading) -> TextSource:
     source = as_pandas(source)
     way = "it is in memory already: say it where it is read from a file"
-    options.refuse([*OF_TEXT_FILES, "quotes", "pattern"], "texts in memory", way)
+    options.refuse([*OF_TEXT_FILES, *_IN_TABLES, "pattern"], "texts in memory", way)
     if hasattr(source, "columns") and hasattr(source, "iloc"):
         return _frame(source, columns, texts, options)
     if not isinstance(source, Iterable):
