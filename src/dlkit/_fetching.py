@@ -5,15 +5,13 @@ Also what stands in the place of a batch that there is none of here.
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, default_collate, default_convert, get_worker_info
 
 from dlkit import lending, rng
@@ -89,13 +87,17 @@ def end_workers(batches: Any) -> None:
         end()
 
 
-def start_workers(loader: TorchDataLoader[Any]) -> Iterator[Any]:
+def start_workers(loader: Iterable[Any], workers: int, method: str) -> Iterator[Any]:
     """The batches of a loader of torch, whose workers start here.
+
+    Args:
+        loader: The one of torch.
+        workers: How many it has.
+        method: "fork", "forkserver" or "spawn".
 
     Raises:
         ArgumentError: they start as new processes, and what they need cannot be pickled for them.
     """
-    method = (loader.multiprocessing_context or multiprocessing).get_start_method()
     if method == "fork":
         return iter(loader)
     try:
@@ -106,7 +108,7 @@ def start_workers(loader: TorchDataLoader[Any]) -> Iterator[Any]:
         if not re.search(r"pickle|local object", str(error)):  # not of pickling: a sampler's own, for example
             raise
         raise ArgumentError(
-            f"num_workers={loader.num_workers}: the workers start as new processes here ({method!r}), so dataset, "
+            f"num_workers={workers}: the workers start as new processes here ({method!r}), so dataset, "
             f"transforms and collate_fn must be picklable: {error}. Define classes and functions at the top of a "
             "module, not in a function and not as a lambda; or take num_workers=0, or, on Linux, "
             "multiprocessing_context='fork'"

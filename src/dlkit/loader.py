@@ -345,10 +345,10 @@ class DataLoader:
         if workers > 1 and isinstance(plan, Owned):
             handout = Handout(tasks, plan, numbers, workers, Task(0, -1, 0, None))
             self._tasks.current = iter(handout)
-            batches = handout.in_order(_ended(start_workers(self._with_workers())))
+            batches = handout.in_order(self._started())
         else:
             self._tasks.current = tasks
-            batches = _ended(start_workers(self._with_workers()))
+            batches = self._started()
         return batches if self._fetcher.draws_random is False else _passing_by(batches, numbers, stream)
 
     def _must_wait_for_workers(self) -> bool:
@@ -356,10 +356,16 @@ class DataLoader:
         running = self._inner is not None and self._inner.persistent_workers
         if running or not self._fetcher.needs_no_worker or self._settings.get("worker_init_fn") is not None:
             return False
+        return self._start_method() != "fork"
+
+    def _start_method(self) -> str:
         context = self._settings.get("multiprocessing_context")
         if not isinstance(context, BaseContext):
             context = multiprocessing.get_context(context)
-        return context.get_start_method() != "fork"
+        return context.get_start_method()
+
+    def _started(self) -> Iterator[Any]:
+        return _ended(start_workers(self._with_workers(), self._settings["num_workers"], self._start_method()))
 
     def _with_workers(self) -> TorchDataLoader[Any]:
         if self._inner is None:
