@@ -17,7 +17,7 @@ INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input
 DEMO_READY := $(VENV)/.$(if $(wildcard $(VENV)/.dev),dev,plots)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test quick times fuzz check audit docs format bench proof matrix dist sbom clean
+.PHONY: help venv demo test quick times fuzz check audit docs pages format bench proof matrix dist sbom clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ audit: $(VENV)/.dev  ## look for known vulnerabilities in what is installed
 # Into build, which git does not see. DLKIT_DOCS_ONLINE=1 links to the pages of torch, numpy and pandas as well.
 docs: $(VENV)/.dev  ## build the site into build/site; a link or name that leads nowhere is an error
 	$(PY) -m sphinx -q -W --keep-going -d build/site-cache docs build/site
+
+pages: docs  ## look at every page of the site in a browser, wide and narrow (CHROMIUM=/usr/bin/chromium)
+	$(PY) tools/pages.py $(ARGS)
 
 format: $(VENV)/.dev  ## put the code into the house's format, and mend what lint can mend
 	$(PY) -m ruff format .

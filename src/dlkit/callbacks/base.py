@@ -57,9 +57,9 @@ class Callback:
     freezes = False
     #: Whether it needs the whole model while the run trains, of which a process may hold a share (`parallel="shard"`).
     needs_whole_model = False
-    #: The folder that the run is kept in: a fit goes on from what is there.
+    #: The folder in which the run is stored; `fit` resumes from it.
     store: CheckpointStore | None = None
-    #: The scheduler of torch that it steps: what that remembers is a part of the run.
+    #: The torch scheduler that the callback steps; its state is part of the run.
     scheduler: Any = None
 
     def on_setup(self, run: Run) -> None:

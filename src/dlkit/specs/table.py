@@ -153,7 +153,7 @@ class TableSpec(Spec):
 
     @property
     def numbers(self) -> list[NumberColumn]:
-        """The columns that become numbers: numbers, booleans and dates."""
+        """The columns that become numbers (numeric, boolean and date columns)."""
         return [column for column in self.columns if isinstance(column, NumberColumn)]
 
     @property
@@ -173,7 +173,7 @@ class TableSpec(Spec):
 
     @property
     def parts(self) -> list[str]:
-        """Which parts a sample's inputs have: some of "numeric", "categorical", "text", "image"."""
+        """The parts of a sample's inputs, a subset of "numeric", "categorical", "text", "image"."""
         there = {
             "numeric": bool(self.numbers),
             "categorical": bool(self.categories),

@@ -131,7 +131,7 @@ class LearningRateCurve:
 
     @property
     def suggestion(self) -> float:
-        """Where the loss falls most steeply over the logarithm of the rate: fast, and still far from exploding."""
+        """The rate at which the loss falls most steeply on a logarithmic axis, well below the rate that diverges."""
         lowest = self.losses.index(min(self.losses))
         falls = [later - earlier for earlier, later in itertools.pairwise(self.losses[: lowest + 1])]
         return self.rates[falls.index(min(falls))] if falls else self.rates[0]

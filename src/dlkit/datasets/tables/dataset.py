@@ -285,7 +285,7 @@ class CSVDataset(InMemoryDataset):
 
     @property
     def planner(self) -> Callable[..., Planner] | None:
-        """For `dlkit.DataLoader`: the order of a streamed table; None for one in memory, where any order is as fast."""
+        """The order that `dlkit.DataLoader` uses for a streamed table; None in memory, where any order is as fast."""
         return self._memory.planner if isinstance(self._memory, TableStream) else None
 
     @property

@@ -267,7 +267,7 @@ class TextDataset(PackedTextDataset):
 
     @property
     def vocabulary(self) -> Encoder:
-        """What turned the texts into numbers: a `Vocabulary`, or a `PretrainedTokenizer`. Its length is what a model's
+        """The tokenizer of these texts, a `Vocabulary` or a `PretrainedTokenizer`. Its length is what a model's
         embedding needs."""
         return self.spec.encoder
 
