@@ -20,6 +20,7 @@ from dlkit.errors import ArgumentError
 __all__ = [
     "Prediction",
     "Values",
+    "best_of",
     "check_top_k",
     "columns_of",
     "free",
@@ -145,9 +146,20 @@ def _joined(names: Iterable[str], there: list[bool]) -> str:
 
 def _ranked(meaning: Meaning, probabilities: Tensor, top_k: int) -> tuple[list[list[float]], list[list[str]]]:
     """The probabilities of the best classes of each row, best first, and their names."""
+    shares, places = best_of(meaning, probabilities, top_k)
+    return shares, [[meaning.classes[place] for place in row] for row in places]
+
+
+def best_of(meaning: Meaning, probabilities: Tensor, top_k: int) -> tuple[list[list[float]], list[list[int]]]:
+    """The probabilities of the best classes of each row, best first, and the numbers of the classes.
+
+    Args:
+        meaning: What the outputs are.
+        probabilities: Of classes, from `probabilities_of`.
+        top_k: How many classes to list.
+    """
     best = weighed(meaning, probabilities).sort(dim=1, descending=True, stable=True).indices[:, :top_k]
-    places = best.tolist()
-    return probabilities.gather(1, best).tolist(), [[meaning.classes[place] for place in row] for row in places]
+    return probabilities.gather(1, best).tolist(), best.tolist()
 
 
 def check_top_k(top_k: int) -> None:

@@ -294,13 +294,28 @@ class Predictor:
             A `Prediction` for each input, in its place.
         """
         check_top_k(top_k)
-        _check_on_error(on_error)
-        asked = self._prepare(inputs, batch_size, options)
-        for batch, probabilities in self._each(asked, on_error):
+        for batch, probabilities in self.answers(inputs, batch_size=batch_size, on_error=on_error, **options):
             answers = iter(() if probabilities is None else predictions_of(self.meaning, probabilities, top_k))
             for place in range(batch.size):
                 error = batch.errors.get(place)
                 yield next(answers) if error is None else Prediction(error=error)
+
+    def answers(
+        self, inputs: Any, *, batch_size: int = 64, on_error: OnError = "raise", **options: Any
+    ) -> Iterator[tuple[Batch, Tensor | None]]:
+        """The numbers behind `predict_each`, batch by batch as they are asked for: what a server writes answers from.
+
+        Args:
+            inputs: See `predict`.
+            batch_size: Inputs per forward pass.
+            on_error: "raise" stops at an input that cannot be used; "skip" leaves its error in the batch's `errors`.
+            **options: See `predict`.
+
+        Yields:
+            A batch, and what `probabilities` gives for those of its inputs that can be used; None if there are none.
+        """
+        _check_on_error(on_error)
+        yield from self._each(self._prepare(inputs, batch_size, options), on_error)
 
     def logits(self, inputs: Any, *, batch_size: int = 64, **options: Any) -> Tensor:
         """The model's bare outputs, float32 [N, ...] on the CPU.

@@ -5,24 +5,38 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from torch import Tensor
 
 from dlkit import _bounds
 from dlkit._filekinds import HEAD, kind_of
 from dlkit.errors import ArgumentError, DlkitError
-from dlkit.inference.outputs import Prediction
 from dlkit.inference.predictor import Predictor
 from dlkit.serving.kinds import TAKES, Takes, decoded, in_json
 from dlkit.serving.limits import Limits
 from dlkit.serving.refusals import RefusedError, sentence_of
 
-__all__ = ["Asked", "asked_in", "from_json", "media_type"]
+__all__ = ["Asked", "Part", "asked_in", "from_json", "media_type"]
 
 _PLACE = re.compile(r"^(?:image|row|text|sound) \d+: ")
 _EMPTY = "the body is empty"
+
+
+class Part(NamedTuple):
+    """What a model says of some of a request's inputs.
+
+    Attributes:
+        size: How many they are.
+        errors: Why some cannot be used, by their places in the request.
+        probabilities: Of the others, in order; None if there are none.
+    """
+
+    size: int
+    errors: Mapping[int, str]
+    probabilities: Tensor | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,30 +74,31 @@ class Asked:
         inputs = [each.inputs[0] for each in several]
         return dataclasses.replace(several[0], size=len(several), inputs=inputs, refused=refused)
 
-    def predictions(self, predictor: Predictor, top_k: int, batch_size: int) -> Iterator[Prediction]:
-        """What the model says of each, with an error in the place of each that cannot be used.
+    def answered(self, predictor: Predictor, batch_size: int) -> Iterator[Part]:
+        """What the model says of all, batch by batch as it is computed.
 
         Args:
             predictor: The model.
-            top_k: How many classes to list.
             batch_size: Inputs per forward pass.
         """
-        if self.file is not None:
-            yield from predictor.predict_each(self.file, top_k=top_k, batch_size=batch_size, on_error="skip")
-            return
-        refused = dict(self.refused)
-        for place, given in enumerate(self.inputs):
-            if place not in refused and (why := self.takes.check(given, self.limits)):
-                refused[place] = why
-        good = [given for place, given in enumerate(self.inputs) if place not in refused]
-        ready = self.takes.gather(good) if good else []
-        found = predictor.predict_each(ready, top_k=top_k, batch_size=batch_size, on_error="skip") if good else iter(())
-        for place in range(self.size):
-            if place in refused:
-                yield Prediction(error=refused[place])
-                continue
-            answer = next(found)
-            yield Prediction(error=_PLACE.sub("", answer.error)) if answer.error else answer
+        places, given, begin = list[int](), self.file, 0
+        if given is None:
+            refused = dict(self.refused)
+            for place, one in enumerate(self.inputs):
+                if place not in refused and (why := self.takes.check(one, self.limits)):
+                    refused[place] = why
+            if refused:
+                yield Part(len(refused), refused, None)
+            places = [place for place in range(self.size) if place not in refused]
+            if not places:
+                return
+            given = self.takes.gather([self.inputs[place] for place in places])
+        for batch, probabilities in predictor.answers(given, batch_size=batch_size, on_error="skip"):
+            errors = {begin + place: _PLACE.sub("", why) for place, why in batch.errors.items()}
+            if places:
+                errors = {places[place]: why for place, why in errors.items()}
+            yield Part(batch.size, errors, probabilities)
+            begin += batch.size
 
 
 def asked_in(headers: Mapping[str, str], body: bytes, predictor: Predictor, limits: Limits) -> Asked:

@@ -12,8 +12,9 @@ from typing import Any
 from dlkit._arguments import whole_number
 from dlkit._cores import default_threads
 from dlkit.errors import ArgumentError
+from dlkit.inference.outputs import predictions_of
 from dlkit.serving import protocol
-from dlkit.serving.answers import as_json, body_of
+from dlkit.serving.answers import body_of, rows_in_json
 from dlkit.serving.asgi import Receive, Reply, Request, Routes, Scope, Send, json_reply
 from dlkit.serving.bodies import Asked, asked_in
 from dlkit.serving.describing import described, openapi
@@ -23,7 +24,7 @@ from dlkit.serving.limits import Limits
 from dlkit.serving.measuring import Meters
 from dlkit.serving.page import PAGE, POLICY
 from dlkit.serving.refusals import ClientGoneError, RefusedError
-from dlkit.serving.scheduling import Answer, Deadline, Job, Scheduler
+from dlkit.serving.scheduling import Answer, Deadline, Job, Scheduler, Write
 from dlkit.serving.served import Loaded, Served, served
 
 __all__ = ["Application", "app"]
@@ -205,13 +206,10 @@ class Application:
         given = (request.headers, body, loaded.predictor, self._limits)
         # A large body is parsed in a thread, so that others do not wait.
         asked = asked_in(*given) if len(body) < _LARGE else await asyncio.to_thread(asked_in, *given)
-        answer = await self._computed(request, loaded, asked, wanted or asked.top_k or 1, deadline)
-        failed = [prediction.error for prediction in answer.predictions if prediction.error]
-        document, status = body_of(loaded, answer.predictions), 200
-        if len(failed) == len(answer.predictions):
-            status, document["error"] = 422, failed[0] if failed else "the body holds no inputs"
+        answer = await self._computed(request, loaded, asked, rows_in_json, wanted or asked.top_k or 1, deadline)
+        status = 422 if len(answer.errors) == len(answer.rows) else 200
         told = (b"x-dlkit-version", loaded.version.encode()), (b"x-dlkit-batch", b"%d" % answer.together)
-        return Reply(as_json(document), status, (*_JSON, *told))
+        return Reply(body_of(loaded, answer), status, (*_JSON, *told))
 
     async def _body(self, request: Request) -> bytes:
         """The body, unless there is no room in the queue: refusing costs little when there is no time."""
@@ -219,13 +217,15 @@ class Application:
             raise self.scheduler.refusal()
         return await body_in(request, self._limits)
 
-    async def _computed(self, request: Request, loaded: Loaded, asked: Asked, top_k: int, deadline: Deadline) -> Answer:
+    async def _computed(
+        self, request: Request, loaded: Loaded, asked: Asked, write: Write, top_k: int, deadline: Deadline
+    ) -> Answer:
         """Wait in the queue for the answer."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        at_once = self.scheduler.submit(Job(loaded, asked, top_k, deadline, future))
+        at_once = self.scheduler.submit(Job(loaded, asked, write, top_k, deadline, future))
         request.told.update(model=loaded.name, version=loaded.version, inputs=asked.size)
         answer = await (future if at_once else _while_there(request.receive, future))
-        self._meters.answered(loaded, len(answer.predictions), answer.together)
+        self._meters.answered(loaded, len(answer.rows), answer.together)
         return answer
 
     def _asked_model(self, request: Request) -> Loaded:
@@ -296,8 +296,9 @@ class Application:
         body = await self._body(request)
         given = (request.headers, body, loaded.predictor, self._limits)
         wish = protocol.read(*given) if len(body) < _LARGE else await asyncio.to_thread(protocol.read, *given)
-        answer = await self._computed(request, loaded, wish.asked, len(loaded.predictor.classes) or 1, deadline)
-        head, content = protocol.write(wish, loaded, answer.predictions)
+        top_k = len(loaded.predictor.classes) or 1
+        answer = await self._computed(request, loaded, wish.asked, predictions_of, top_k, deadline)
+        head, content = protocol.write(wish, loaded, answer)
         told = {**head, "x-dlkit-batch": str(answer.together)}
         return Reply(content, headers=[(name.encode(), value.encode()) for name, value in told.items()])
 

@@ -24,6 +24,7 @@ from dlkit.serving.bodies import Asked, from_json
 from dlkit.serving.kinds import TAKES
 from dlkit.serving.limits import Limits
 from dlkit.serving.refusals import RefusedError
+from dlkit.serving.scheduling import Answer
 from dlkit.serving.served import Loaded
 
 __all__ = ["DATATYPES", "InferRequest", "model", "read", "server", "write"]
@@ -215,21 +216,21 @@ def _text(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def write(wish: InferRequest, loaded: Loaded, predictions: Sequence[Prediction]) -> tuple[dict[str, str], bytes]:
+def write(wish: InferRequest, loaded: Loaded, answer: Answer) -> tuple[dict[str, str], bytes]:
     """The answer: headers and body.
 
     Args:
         wish: The request.
         loaded: The version that computed it.
-        predictions: One for each input.
+        answer: With a `Prediction` for each input.
 
     Raises:
         RefusedError: an input cannot be used; the protocol has no place for a single error.
     """
-    for place, prediction in enumerate(predictions):
-        if prediction.error:
-            raise RefusedError(400, f"input {place}: {prediction.error}")
-    there = _answers(loaded.predictor, predictions)
+    if answer.errors:
+        place = min(answer.errors)
+        raise RefusedError(400, f"input {place}: {answer.errors[place]}")
+    there = _answers(loaded.predictor, answer.rows)
     wanted = dict.fromkeys(there, wish.binary) if wish.outputs is None else wish.outputs
     if unknown := [name for name in wanted if name not in there]:
         raise RefusedError(400, f"the model has no output {unknown[0]!r:.80}; it has {', '.join(there)}")

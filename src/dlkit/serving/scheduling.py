@@ -14,20 +14,24 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from dlkit.artifact.inputs import Meaning
 from dlkit.errors import DlkitError
-from dlkit.inference.outputs import Prediction
-from dlkit.serving.bodies import Asked
+from dlkit.serving.bodies import Asked, Part
 from dlkit.serving.kinds import TAKES
 from dlkit.serving.logs import event, place_of
 from dlkit.serving.refusals import RefusedError, sentence_of
 from dlkit.serving.served import Loaded
 
-__all__ = ["Answer", "Deadline", "Job", "Scheduler"]
+__all__ = ["Answer", "Deadline", "Job", "Scheduler", "Write"]
+
+#: Makes rows of an answer from a model's probabilities, given how many classes to list.
+Write = Callable[[Meaning, Tensor, int], list[Any]]
 
 _BATCH = 64
 _MEMORY = 0.9  # of the average time that an input takes
@@ -40,14 +44,15 @@ class Answer:
     """What a request gets.
 
     Attributes:
-        predictions: One for each input, in its place.
+        rows: One for each input, in its place, as the request's `write` makes them; None where there is an error.
+        errors: Why there is none, by place.
         together: How many inputs the largest batch had that any of them was computed in.
     """
 
-    __slots__ = ("predictions", "together")
+    __slots__ = ("errors", "rows", "together")
 
-    def __init__(self, predictions: list[Prediction], together: int) -> None:
-        self.predictions, self.together = predictions, together
+    def __init__(self, rows: list[Any], errors: dict[int, str], together: int) -> None:
+        self.rows, self.errors, self.together = rows, errors, together
 
 
 class Deadline(NamedTuple):
@@ -68,17 +73,25 @@ class Job:
     Args:
         loaded: The version of the model that answers it.
         asked: The inputs.
+        write: Makes the rows of its answer, by the thread that computes.
         top_k: How many classes it wants.
         deadline: When its time is over.
         future: Gets an `Answer`, or a `RefusedError`.
     """
 
-    __slots__ = ("asked", "deadline", "future", "loaded", "top_k")
+    __slots__ = ("asked", "deadline", "future", "loaded", "top_k", "write")
 
     def __init__(
-        self, loaded: Loaded, asked: Asked, top_k: int, deadline: Deadline, future: asyncio.Future[Answer]
+        self,
+        loaded: Loaded,
+        asked: Asked,
+        write: Write,
+        top_k: int,
+        deadline: Deadline,
+        future: asyncio.Future[Answer],
     ) -> None:
-        self.loaded, self.asked, self.top_k, self.deadline, self.future = loaded, asked, top_k, deadline, future
+        self.loaded, self.asked, self.write, self.top_k = loaded, asked, write, top_k
+        self.deadline, self.future = deadline, future
 
     @property
     def size(self) -> int:
@@ -274,29 +287,42 @@ class Scheduler:
 
     def _several(self, job: Job) -> Answer | RefusedError:
         """All inputs of one request; between two batches it is dropped if its time is over."""
-        found, batch = list[Prediction](), self.batch(job.loaded)
+        parts, batch = list[Part](), self.batch(job.loaded)
         try:
-            for prediction in job.asked.predictions(job.loaded.predictor, job.top_k, batch):
-                if len(found) % batch == 0 and (fault := job.dropped()):
+            for part in job.asked.answered(job.loaded.predictor, batch):
+                if fault := job.dropped():
                     return fault
-                found.append(prediction)
+                parts.append(part)
+            return _answer(job, parts, batch)
         except Exception as error:  # noqa: BLE001  (a thread that ends would leave every request unanswered)
             return _failure(error)
-        return Answer(found, min(batch, max(1, len(found))))
 
 
 def _together(job: Job, first: Job) -> bool:
-    return job.size == 1 and job.loaded is first.loaded and job.top_k == first.top_k and job.asked.file is None
+    same = job.loaded is first.loaded and job.top_k == first.top_k and job.write == first.write
+    return same and job.size == 1 and job.asked.file is None
+
+
+def _answer(job: Job, parts: Sequence[Part], batch: int) -> Answer:
+    """All that was computed, written as a request wants it."""
+    size, errors = sum(part.size for part in parts), {p: why for part in parts for p, why in part.errors.items()}
+    found = [part.probabilities for part in parts if part.probabilities is not None]
+    rows = job.write(job.loaded.predictor.meaning, torch.cat(found), job.top_k) if found else []
+    if errors:
+        good = iter(rows)
+        rows = [None if place in errors else next(good) for place in range(size)]
+    return Answer(rows, errors, min(batch, max(1, size)))
 
 
 def _singles(jobs: Sequence[Job]) -> list[Answer | RefusedError] | None:
     """Requests of one input each, computed in one batch; None if that fails, as nobody shall fail for another."""
-    asked = Asked.joined([job.asked for job in jobs])
+    asked, size = Asked.joined([job.asked for job in jobs]), len(jobs)
     try:
-        found = list(asked.predictions(jobs[0].loaded.predictor, jobs[0].top_k, len(jobs)))
+        found = _answer(jobs[0], list(asked.answered(jobs[0].loaded.predictor, size)), size)
     except Exception:  # noqa: BLE001  (each is computed alone, which says what is wrong with which)
         return None
-    return [Answer([each], len(jobs)) for each in found]
+    why = found.errors
+    return [Answer([row], {0: why[place]} if place in why else {}, size) for place, row in enumerate(found.rows)]
 
 
 def _failure(error: Exception) -> RefusedError:
