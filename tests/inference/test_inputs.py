@@ -293,6 +293,16 @@ class TestOneLinePerInput:
         whole = pd.concat([first, *batches])
         assert whole.index.tolist() == list(range(3000))
         assert whole["price"].tolist() == prices.predict(rows(), batch_size=100)["price"].tolist()
+        assert [len(part) for part in prices.predict_batches(rows())] == [1024, 1024, 952]  # rows are little work
+
+    def test_answers_are_the_numbers_behind_predictions(self, prices: dlkit.Predictor, reader: dlkit.Predictor) -> None:
+        given = ["good", "bad", None] * 40
+        parts = list(reader.answers(given, on_error="skip"))
+        assert [(batch.size, len(batch.errors), len(found)) for batch, found in parts] == [(64, 21, 43), (56, 19, 37)]
+        found = torch.cat([found for _, found in parts])
+        torch.testing.assert_close(found, reader.probabilities(given[:2] * 40))
+        with pytest.raises(ArgumentError, match="on_error"):
+            next(prices.answers(ROWS, on_error="ignore"))
 
     def test_a_bar_on_a_terminal_and_none_in_a_log(
         self, prices: dlkit.Predictor, monkeypatch: pytest.MonkeyPatch

@@ -52,7 +52,7 @@ class Ask(NamedTuple):
         """As `Predictor` answers; each is asked once."""
         key = (id(predictor), self.body)
         if key not in known:
-            known[key] = list(predictor.predict_each(self.inputs, top_k=2, batch_size=64))
+            known[key] = list(predictor.predict_each(self.inputs, top_k=2))
         return known[key]
 
 

@@ -72,7 +72,7 @@ def test_nothing_that_can_be_used_is_422(clients: Clients) -> None:
 def test_a_table_as_csv_and_as_rows(clients: Clients, predictors: Predictors, name: str) -> None:
     table = passengers(70, seed=5)
     content = table.to_csv(index=False).encode()
-    wanted = list(predictors[name].predict_each(content, batch_size=64))
+    wanted = list(predictors[name].predict_each(content))
     done = clients[name].post("/predict", content=content, headers={"content-type": "text/csv; charset=utf-8"})
     assert done.status_code == 200, done.text
     for answer, prediction in zip(done.json()["predictions"], wanted, strict=True):
@@ -80,8 +80,20 @@ def test_a_table_as_csv_and_as_rows(clients: Clients, predictors: Predictors, na
     assert clients[name].post("/predict", files={"f": ("a.csv", content)}).json() == done.json()
     rows = json.loads(table.to_json(orient="records"))
     found = clients[name].post("/predict", json={"inputs": rows}).json()["predictions"]
-    for answer, prediction in zip(found, predictors[name].predict_each(rows, batch_size=64), strict=True):
+    for answer, prediction in zip(found, predictors[name].predict_each(rows), strict=True):
         same(answer, prediction)
+
+
+def test_a_table_of_several_batches(clients: Clients, predictors: Predictors) -> None:
+    table = passengers(1_500, seed=6).astype({"fare": object})
+    table.loc[[3, 1_100], "fare"] = "a lot"
+    content = table.to_csv(index=False).encode()
+    wanted = list(predictors["titanic"].predict_each(content, top_k=2, on_error="skip"))
+    done = clients["titanic"].post("/predict?top_k=2", content=content, headers={"content-type": "text/csv"})
+    assert (done.status_code, done.headers["x-dlkit-batch"]) == (200, "1024")
+    for answer, prediction in zip(done.json()["predictions"], wanted, strict=True):
+        same(answer, prediction)
+    assert [place for place, each in enumerate(wanted) if each.error] == [3, 1_100]
 
 
 def test_a_bad_row_has_an_error_in_its_place(clients: Clients, predictors: Predictors) -> None:

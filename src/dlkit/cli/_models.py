@@ -51,7 +51,9 @@ def predict(
     top_k: Annotated[int, typer.Option(help="So many classes for each input.", min=1)] = 1,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Those of all classes, too.")] = False,
     tta: _Tta = False,
-    batch_size: Annotated[int, typer.Option(help="Inputs at a time.", min=1)] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Inputs at a time; by default 64, and 1,024 rows of a table.", min=1)
+    ] = None,
     on_error: OnError = "raise",
     device: Device = "cpu",
     json: JsonFlag = False,

@@ -20,8 +20,12 @@ from dlkit._nested import leaves, map_leaves
 from dlkit.artifact.inputs import Meaning
 from dlkit.errors import ArgumentError
 from dlkit.inference.batches import Batch, Inputs, check_options
+from dlkit.specs.table import TableSpec
 
 __all__ = ["FileName", "Preparing", "files_named"]
+
+
+_INPUTS, _ROWS = 64, 1024  # per forward pass
 
 
 class FileName(os.PathLike[str]):
@@ -59,17 +63,22 @@ class Preparing:
 
     Args:
         meaning: What the model takes.
+
+    Attributes:
+        batch_size: Inputs per forward pass where nobody says how many: more of rows that are little work.
     """
 
     def __init__(self, meaning: Meaning) -> None:
-        self._meaning = meaning
+        self._meaning, spec = meaning, meaning.preprocessing
+        light = isinstance(spec, TableSpec) and not spec.of_kind("text", "image")
+        self.batch_size = _ROWS if light else _INPUTS
 
-    def __call__(self, given: Any, batch_size: int, options: Mapping[str, Any]) -> Inputs:
+    def __call__(self, given: Any, batch_size: int | None, options: Mapping[str, Any]) -> Inputs:
         """Inputs, batch by batch.
 
         Args:
             given: See `Predictor.predict`.
-            batch_size: Inputs at a time.
+            batch_size: Inputs at a time; None for the usual number.
             options: More about a file or a table, such as `text="comment"` or `separator=";"`.
 
         Raises:
@@ -77,6 +86,7 @@ class Preparing:
             DataError: a file that cannot be read, or lacks the model's columns.
         """
         meaning = self._meaning
+        batch_size = self.batch_size if batch_size is None else batch_size
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ArgumentError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
         if _is_prepared(given, meaning.kind):

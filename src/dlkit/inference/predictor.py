@@ -134,7 +134,7 @@ class Predictor:
         top_k: int = 1,
         probabilities: bool = False,
         tta: bool = False,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         on_error: OnError = "raise",
         progress: bool = True,
         **options: Any,
@@ -157,7 +157,7 @@ class Predictor:
             probabilities: Also a column `p_NAME` for each class.
             tta: Test-time augmentation of images: the mean of what the model says of an image and of its mirror image,
                 which helps a little with photographs, takes twice as long, and is wrong for letters and directions.
-            batch_size: Inputs per forward pass.
+            batch_size: Inputs per forward pass; None for 64, and for 1,024 rows of numbers and categories.
             on_error: "raise" stops at an input that cannot be used, naming it; "skip" gives it an error in the place of
                 a prediction, in the column `error`.
             progress: Show a bar on a terminal, when it takes longer than two seconds.
@@ -195,7 +195,7 @@ class Predictor:
         top_k: int = 1,
         probabilities: bool = False,
         tta: bool = False,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         on_error: OnError = "raise",
         progress: bool = True,
         **options: Any,
@@ -228,7 +228,7 @@ class Predictor:
         top_k: int = 1,
         probabilities: bool = False,
         tta: bool = False,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         on_error: OnError = "raise",
         progress: bool = False,
         **options: Any,
@@ -277,7 +277,7 @@ class Predictor:
         return found[0]
 
     def predict_each(
-        self, inputs: Any, *, top_k: int = 1, batch_size: int = 64, on_error: OnError = "raise", **options: Any
+        self, inputs: Any, *, top_k: int = 1, batch_size: int | None = None, on_error: OnError = "raise", **options: Any
     ) -> Iterator[Prediction]:
         """What the model says of each input, in order, computed batch by batch as the answers are asked for.
 
@@ -286,7 +286,7 @@ class Predictor:
         Args:
             inputs: See `predict`.
             top_k: How many classes to list.
-            batch_size: Inputs per forward pass.
+            batch_size: See `predict`.
             on_error: "raise" stops at an input that cannot be used; "skip" gives a `Prediction` with an `error`.
             **options: See `predict`.
 
@@ -301,13 +301,13 @@ class Predictor:
                 yield next(answers) if error is None else Prediction(error=error)
 
     def answers(
-        self, inputs: Any, *, batch_size: int = 64, on_error: OnError = "raise", **options: Any
+        self, inputs: Any, *, batch_size: int | None = None, on_error: OnError = "raise", **options: Any
     ) -> Iterator[tuple[Batch, Tensor | None]]:
         """The numbers behind `predict_each`, batch by batch as they are asked for: what a server writes answers from.
 
         Args:
             inputs: See `predict`.
-            batch_size: Inputs per forward pass.
+            batch_size: See `predict`.
             on_error: "raise" stops at an input that cannot be used; "skip" leaves its error in the batch's `errors`.
             **options: See `predict`.
 
@@ -317,37 +317,37 @@ class Predictor:
         _check_on_error(on_error)
         yield from self._each(self._prepare(inputs, batch_size, options), on_error)
 
-    def logits(self, inputs: Any, *, batch_size: int = 64, **options: Any) -> Tensor:
+    def logits(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Tensor:
         """The model's bare outputs, float32 [N, ...] on the CPU.
 
         Args:
             inputs: See `predict`.
-            batch_size: Inputs per forward pass.
+            batch_size: See `predict`.
             **options: See `predict`.
         """
         asked = self._prepare(inputs, batch_size, options)
         found = [output for batch in asked.batches if (output := self._output(batch, "raise")) is not None]
         return torch.cat(found) if found else torch.zeros(0, *self._shape)
 
-    def probabilities(self, inputs: Any, *, batch_size: int = 64, **options: Any) -> Tensor:
+    def probabilities(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Tensor:
         """Probabilities [N, classes] in the order of `classes`; for regression the values in their own units.
 
         Args:
             inputs: See `predict`.
-            batch_size: Inputs per forward pass.
+            batch_size: See `predict`.
             **options: See `predict`.
         """
         return probabilities_of(self.meaning, self.logits(inputs, batch_size=batch_size, **options))
 
     def evaluate(
-        self, dataset: Any, *, batch_size: int = 64, tta: bool = False, progress: bool = True, **options: Any
+        self, dataset: Any, *, batch_size: int | None = None, tta: bool = False, progress: bool = True, **options: Any
     ) -> dict[str, float]:
         """How good the model is on labelled data; classes are matched by name, never by number.
 
         Args:
             dataset: A labelled dataset of the model's kind, which is prepared the model's way; or a folder of class
                 folders, a table, a file of texts to make one of.
-            batch_size: Inputs per forward pass.
+            batch_size: See `predict`.
             tta: See `predict`.
             progress: See `predict`.
             **options: More for the dataset that reads a file: `text=`, `target=`.
@@ -415,13 +415,13 @@ class Predictor:
         )
 
     def run(
-        self, dataset: Any, batch_size: int, *, tta: bool = False, progress: bool = False
+        self, dataset: Any, batch_size: int | None = None, *, tta: bool = False, progress: bool = False
     ) -> Iterator[tuple[Tensor, Any]]:
         """Outputs and targets (None without any) of a dataset in order, batch by batch, on the CPU.
 
         Args:
             dataset: Prepared the model's way.
-            batch_size: Inputs per forward pass.
+            batch_size: See `predict`.
             tta: See `predict`.
             progress: See `predict`.
         """
@@ -429,7 +429,7 @@ class Predictor:
         has_targets = getattr(dataset, "targets", ()) is not None and not isinstance(dataset, list)
         total = len(dataset) if hasattr(dataset, "__len__") else None
         with Bar(total, desc="evaluating", unit="samples", enabled=progress) as bar:
-            for batch in DataLoader(dataset, batch_size, collate_fn=None):
+            for batch in DataLoader(dataset, batch_size or self._prepare.batch_size, collate_fn=None):
                 inputs, target = split(batch) if has_targets else (batch, None)
                 outputs = self._outputs(inputs, tta=tta)
                 yield outputs, target

@@ -29,7 +29,7 @@ def evaluate_file(
     *,
     part: str | None = None,
     device: str = "cpu",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     tta: bool = False,
     **reading: Unpack[DataOptions],
 ) -> dict[str, float]:
@@ -44,7 +44,7 @@ def evaluate_file(
         part: "train", "val" or "test" of the run, which is cut again as it was then, or of a folder that has folders of
             these names. None takes all of `source`, and without one what was held out.
         device: Where to compute.
-        batch_size: Samples at a time.
+        batch_size: Samples at a time; None for as many as `Predictor.predict` takes.
         tta: The mean over an image and its mirror image, see `Predictor.predict`.
         **reading: Of texts the columns, `text`, `pair` and `target`, and how rows are read. A table's columns stand in
             the file, and all of this stands in a run. Of a table that names images or sounds `target`; `image` or

@@ -74,12 +74,12 @@ class Asked:
         inputs = [each.inputs[0] for each in several]
         return dataclasses.replace(several[0], size=len(several), inputs=inputs, refused=refused)
 
-    def answered(self, predictor: Predictor, batch_size: int) -> Iterator[Part]:
+    def answered(self, predictor: Predictor, batch_size: int | None) -> Iterator[Part]:
         """What the model says of all, batch by batch as it is computed.
 
         Args:
             predictor: The model.
-            batch_size: Inputs per forward pass.
+            batch_size: Inputs per forward pass; None for as many as `Predictor.predict` takes.
         """
         places, given, begin = list[int](), self.file, 0
         if given is None:

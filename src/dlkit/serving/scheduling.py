@@ -268,7 +268,7 @@ class Scheduler:
         return jobs
 
     def batch(self, loaded: Loaded) -> int:
-        """How many inputs of a model are computed together.
+        """How many requests of one input are computed together.
 
         Args:
             loaded: The model.
@@ -287,13 +287,13 @@ class Scheduler:
 
     def _several(self, job: Job) -> Answer | RefusedError:
         """All inputs of one request; between two batches it is dropped if its time is over."""
-        parts, batch = list[Part](), self.batch(job.loaded)
+        parts, batch = list[Part](), 1 if self.batch(job.loaded) == 1 else self._batch
         try:
             for part in job.asked.answered(job.loaded.predictor, batch):
                 if fault := job.dropped():
                     return fault
                 parts.append(part)
-            return _answer(job, parts, batch)
+            return _answer(job, parts)
         except Exception as error:  # noqa: BLE001  (a thread that ends would leave every request unanswered)
             return _failure(error)
 
@@ -303,7 +303,7 @@ def _together(job: Job, first: Job) -> bool:
     return same and job.size == 1 and job.asked.file is None
 
 
-def _answer(job: Job, parts: Sequence[Part], batch: int) -> Answer:
+def _answer(job: Job, parts: Sequence[Part]) -> Answer:
     """All that was computed, written as a request wants it."""
     size, errors = sum(part.size for part in parts), {p: why for part in parts for p, why in part.errors.items()}
     found = [part.probabilities for part in parts if part.probabilities is not None]
@@ -311,14 +311,14 @@ def _answer(job: Job, parts: Sequence[Part], batch: int) -> Answer:
     if errors:
         good = iter(rows)
         rows = [None if place in errors else next(good) for place in range(size)]
-    return Answer(rows, errors, min(batch, max(1, size)))
+    return Answer(rows, errors, max((part.size for part in parts), default=1))
 
 
 def _singles(jobs: Sequence[Job]) -> list[Answer | RefusedError] | None:
     """Requests of one input each, computed in one batch; None if that fails, as nobody shall fail for another."""
     asked, size = Asked.joined([job.asked for job in jobs]), len(jobs)
     try:
-        found = _answer(jobs[0], list(asked.answered(jobs[0].loaded.predictor, size)), size)
+        found = _answer(jobs[0], list(asked.answered(jobs[0].loaded.predictor, size)))
     except Exception:  # noqa: BLE001  (each is computed alone, which says what is wrong with which)
         return None
     why = found.errors
