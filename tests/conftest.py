@@ -118,6 +118,8 @@ SLOW = [
     "recipes/test_tuning",
     "artifact/test_crafted",
     "recipes/test_training",
+    "recipes/test_train_folds",
+    "recipes/test_groups_and_time::test_the_command_line_says_it_too",
     "test_tabular_models::test_it_predicts_from_its_file_and_as_onnx_what_it_predicted",
     "recipes/test_reading",
     "recipes/test_report",

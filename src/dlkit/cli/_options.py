@@ -141,6 +141,9 @@ _TRAINING = {
     "thresholds": Annotated[
         Literal["f1"] | None, typer.Option(help="f1: choose the probability from which on the answer is yes by F1.")
     ],
+    "folds": Annotated[
+        _Count, typer.Option(help="Judge by so many folds; the model is then trained on everything.", min=2)
+    ],
     "sample_rate": Annotated[_Count, typer.Option(metavar="HERTZ", help="Of sounds, which are resampled.")],
     "seconds": Annotated[float | None, typer.Option(help="Of sounds; longer ones are cut.")],
     "precision": Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="In which most is computed.")],

@@ -58,6 +58,7 @@ def train(
       dlkit train reviews.csv --text title --text body --target stars --strip-html --lower
       dlkit train notmnist --out runs/letters
       dlkit train photos --processes 4
+      dlkit train patients.csv --target ill --group patient --folds 5
     """
     if processes == 1:
         kind, document = _trained(data, options, settings)
@@ -70,16 +71,15 @@ def train(
         raise typer.Exit(INTERRUPTED)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in document["metrics"].items())
     use = f"dlkit predict {shlex.quote(str(document['model']))} {_EXAMPLES[kind]}"
-    worth = document["standing"]
+    worth, folds = document["standing"], document["folds"]
     show(
         Lines.of(
-            f"{document['judged_on']}: {figures}",
-            Lines.said_by(worth),
+            *([Lines.said_by(folds)] if folds else [f"{document['judged_on']}: {figures}", Lines.said_by(worth)]),
             f"model: {document['model']}",
             f"report: {document['report']}",
             f"use it: {use}",
         ),
-        {**document, "standing": dataclasses.asdict(worth)},
+        {**document, "standing": worth and dataclasses.asdict(worth), "folds": folds and folds.rows},
         as_json=json,
     )
 
@@ -92,10 +92,14 @@ def _trained(data: str, options: Mapping[str, Any], settings: Mapping[str, Any])
 
     check_first(**settings)
     with short_warnings():
-        found = recipes.read_data(data, seed=settings["seed"], **options)
-        if World.of_environment().leads:
-            tell(Lines.said_by(found))
-        trained = recipes.train(found, **settings)
+        if "folds" in settings:
+            trained = recipes.train(data, **settings, **options)
+        else:
+            found = recipes.read_data(data, seed=settings["seed"], **options)
+            if World.of_environment().leads:
+                tell(Lines.said_by(found))
+            trained = recipes.train(found, **settings)
+    found = trained.data
     return found.kind, {
         "model": trained.path,
         "folder": trained.folder,
@@ -107,6 +111,7 @@ def _trained(data: str, options: Mapping[str, Any], settings: Mapping[str, Any])
         "classes": found.classes,
         "data": found.how,
         "history": trained.history.rows,
+        "folds": found.folds,
     }
 
 

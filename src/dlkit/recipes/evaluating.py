@@ -17,6 +17,7 @@ from dlkit.reading.policy import ReadArguments
 from dlkit.recipes.held_out import kept_keys, keys_of
 from dlkit.recipes.identity import saved_settings
 from dlkit.recipes.reading import Data, DataOptions, encoded_by, kind_of, letters, place_of, read_data
+from dlkit.splits import Fold
 
 __all__ = ["evaluate_file"]
 
@@ -77,6 +78,8 @@ def evaluate_file(
 def _of_run(settings: dict[str, Any], source: Any, options: dict[str, Any]) -> Data:
     """The data of a run, cut as it was then."""
     said = {name: settings[name] for name in DataOptions.__annotations__ if settings.get(name) is not None}
+    if isinstance(fold := said.get("fractions"), dict):
+        said["fractions"] = Fold(**fold)
     for name in options.keys() - {"on_error"}:
         if options[name] != said.get(name):
             raise ArgumentError(f"{name}={options[name]!r}: the part of a run is read as the run did; leave it out")
@@ -86,7 +89,10 @@ def _of_run(settings: dict[str, Any], source: Any, options: dict[str, Any]) -> D
 def _held_out(predictor: Predictor, folder: Path, data: Data, part: str | None) -> Any:
     name = part or ("test" if data.test is not None else "val")
     if (found := getattr(data, name)) is None:
-        raise ArgumentError(f"part={name!r}: the run in {folder} has held out no such part; it has train and val")
+        raise ArgumentError(
+            f"part={name!r}: the run in {folder} has held out no such part; it has train and val"
+            + (f", and {folder / 'fold-1'} and the others have a test part" if (folder / "fold-1").is_dir() else "")
+        )
     kept, keys = kept_keys(folder), keys_of(found)
     if name in kept and keys is not None and not np.array_equal(kept[name], keys):
         raise DataError(

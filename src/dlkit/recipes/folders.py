@@ -12,6 +12,7 @@ import numpy as np
 from dlkit.datasets.audio.decoding import open_audio
 from dlkit.datasets.images.decoding import open_image
 from dlkit.errors import DataError
+from dlkit.splits import Fold
 
 __all__ = ["laid_out", "root_of", "usual_image", "usual_sound"]
 
@@ -29,16 +30,16 @@ def root_of(source: Any) -> Path:
     return Path(os.path.abspath(Path(source).expanduser()))
 
 
-def laid_out(found: Any, fractions: Sequence[float], seed: int, **cuts: Any) -> tuple[dict[str, Any], str]:
+def laid_out(found: Any, fractions: Sequence[float] | Fold, seed: int, **cuts: Any) -> tuple[dict[str, Any], str]:
     """The parts of a dataset of files, and in words how they came about.
 
     Args:
         found: The dataset; parts that its folder has are taken as they are.
-        fractions: Two or three shares, for one that has none.
+        fractions: Two or three shares, for one that has none; or a fold of it.
         seed: Of the split.
         **cuts: `group` and `time`, see `FileDataset.split`.
     """
-    if not found.parts:
+    if not found.parts or isinstance(fractions, Fold):  # which a layout answers with an error
         cut = zip(("train", "val", "test"), found.split(fractions, seed=seed, **cuts), strict=False)
         return dict(cut), f"{'cut' if cuts else 'split by chance'}, equal files on one side"
     parts = dict(zip(found.parts, found.split(), strict=True))

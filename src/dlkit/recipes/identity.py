@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from dlkit.callbacks import Callback
 from dlkit.errors import ResumeError
 from dlkit.recipes.choices import Choice, Wish
 from dlkit.recipes.reading import Data
+from dlkit.splits import Fold
 from dlkit.storage.files import atomic_write
 from dlkit.transforms.audio import AudioPreprocessing
 
@@ -29,7 +31,7 @@ def settings_of(data: Data, choice: Choice, wish: Wish) -> dict[str, Any]:
         wish: What the caller has said.
     """
     options = {name: value for name, value in data.options.items() if value is not None and name != "on_error"}
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+    plain = {name: _plain(value) for name, value in options.items()}
     settings = {
         "data": data.source,
         "kind": data.kind,
@@ -41,11 +43,18 @@ def settings_of(data: Data, choice: Choice, wish: Wish) -> dict[str, Any]:
     if choice.preprocessing is not None:
         settings |= {"frozen": choice.frozen, "views": wish.views, **_size_of(choice.preprocessing)}
         settings |= {"weights": None if wish.weights is None else str(wish.weights), "pretrained": wish.pretrained}
+    if data.folds is not None:
+        settings["folds"] = len(data.folds.rows)
     if wish.class_weights is not None:
         said = wish.class_weights
         settings["class_weights"] = said if isinstance(said, str) else dict(said)
     settings |= {name: said for name in ("sampler", "thresholds") if (said := getattr(wish, name)) is not None}
     return {**settings, "seed": wish.seed}
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from JSON."""
+    return dataclasses.asdict(value) if isinstance(value, Fold) else list(value) if isinstance(value, tuple) else value
 
 
 def saved_settings(folder: Path) -> dict[str, Any]:

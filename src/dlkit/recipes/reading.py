@@ -27,10 +27,11 @@ from dlkit.download.urls import known_as
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.policy import ReadArguments
 from dlkit.recipes.filed import FileColumn, column_of_files, filed_table
+from dlkit.recipes.fold_scores import FoldScores
 from dlkit.recipes.folders import laid_out, root_of, usual_image, usual_sound
 from dlkit.recipes.samples import SAMPLES, sampled
 from dlkit.specs.text import TextSpec
-from dlkit.splits import shares_of
+from dlkit.splits import Fold, num_parts, shares_of
 from dlkit.tokens.cleaning import Cleaning
 
 __all__ = ["Data", "DataOptions", "Kind", "LETTERS", "NAMES", "kind_of", "letters", "place_of", "read_data"]
@@ -45,6 +46,8 @@ LETTERS = {
 }
 #: All data that is known by name.
 NAMES = {**LETTERS, **{name: sample.about for name, sample in SAMPLES.items()}}
+#: What is said of data that has no test part.
+WITHOUT_TEST = "no part to judge by: the figures will be those of the part that chose the epoch, so a little flattering"
 _MIXED_SIDE = 64  # pixels of images beside other columns
 _SUSPICIONS = 200_000  # rows up to which looking for columns that know too much takes a moment only
 
@@ -61,7 +64,7 @@ class DataOptions(ReadArguments, total=False):
     mixed: bool
     task: Literal["auto", "classification", "binary", "regression", "multilabel"]
     drop: Sequence[str]
-    fractions: Sequence[float]
+    fractions: Sequence[float] | Fold
     group: str | None
     time: str | None
     tokenizer: str
@@ -87,6 +90,7 @@ class Data(Shown):
         grey: For images, whether they have no colours.
         rate: For sounds, the usual sample rate in Hz.
         seconds: For sounds, a length that few exceed.
+        folds: What the folds of a cross-validation came to, for the model that is trained on all of the data.
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"x": range(40), "y": ["a", "b"] * 20})
@@ -108,6 +112,7 @@ class Data(Shown):
     grey: bool = False
     rate: int = 0
     seconds: float = 0.0
+    folds: FoldScores | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -148,11 +153,11 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
             where the values of the target look like another one. `mixed`: take texts and images as columns beside the
             others, which naming both means, too. `drop`: columns to leave out. `fractions`: the shares of training,
             validation and test (default 0.8, 0.1, 0.1), where nothing is laid out already; two shares make no test
-            part. `group`: a column (a patient, a household) whose equal values never fall into different parts, or
-            "font" for letters; it is not an input of a table. `time`: a column of dates or numbers: training has the
-            earliest rows, test the latest, and `seed` means nothing. `tokenizer`: see `dlkit.datasets.TextDataset`;
-            `strip_html` and `lower`: whether tags are taken out of texts and whether they become lower case, which
-            prediction then does, too.
+            part; or a `dlkit.splits.Fold`. `group`: a column (a patient, a household) whose equal values never fall
+            into different parts, or "font" for letters; it is not an input of a table. `time`: a column of dates or
+            numbers: training has the earliest rows, test the latest, and `seed` means nothing. `tokenizer`: see
+            `dlkit.datasets.TextDataset`; `strip_html` and `lower`: whether tags are taken out of texts and whether they
+            become lower case, which prediction then does, too.
             `on_error`: "raise" (default) or "skip" for rows and files that cannot be read. `encoding`, `separator`,
             `header`, `columns`, `skip_rows`, `comment`, `decimal`, `thousands`, `sheet`, `missing`, `max_errors`: how
             a table is read, see `dlkit.datasets.CSVDataset`.
@@ -298,11 +303,13 @@ _SAID = {
 _IN_TABLE = {"images": "images that a table names", "sounds": "sounds that a table names"}
 
 
-def _fractions(options: DataOptions) -> tuple[float, ...]:
-    shares = shares_of(options.get("fractions"))
-    if len(shares) not in (2, 3):
-        raise ArgumentError(f"fractions must be two or three shares that sum to 1, not {len(shares)}")
-    return shares
+def _fractions(options: DataOptions) -> tuple[float, ...] | Fold:
+    given = options.get("fractions")
+    if isinstance(given, Fold) and not given.val:
+        raise ArgumentError(f"{given} has no validation part, which chooses the epoch: Fold(..., val=0.1)")
+    if (count := num_parts(given)) not in (2, 3):
+        raise ArgumentError(f"fractions must be two or three shares that sum to 1, not {count}")
+    return given if isinstance(given, Fold) else shares_of(given)
 
 
 def _parts(parts: Sequence[Any]) -> dict[str, Any]:
@@ -328,7 +335,7 @@ def _cut_by(options: DataOptions) -> list[str]:
 def _without_test(parts: Mapping[str, Any]) -> list[str]:
     if parts.get("test") is not None:
         return []
-    return ["no part to judge by: the figures will be those of the part that chose the epoch, so a little flattering"]
+    return [WITHOUT_TEST]
 
 
 def _letters(source: Any, options: DataOptions, seed: int) -> Data:

@@ -20,6 +20,7 @@ from dlkit.errors import ArgumentError
 from dlkit.inference.outputs import probabilities_of, weighed
 from dlkit.inference.predictor import Predictor, load
 from dlkit.recipes.charts import bars, heat_table, line_chart
+from dlkit.recipes.fold_scores import FoldScores
 from dlkit.recipes.mistakes import mistakes
 from dlkit.recipes.outcome import Outcome, outcome_of
 from dlkit.recipes.reading import Data, Kind
@@ -59,6 +60,7 @@ def write_report(
         settings: Of the run.
     """
     sections = {
+        "Folds": "" if data.folds is None else _folds(data.folds),
         "Result": _result(outcome, judged_on),
         "Training": _curves(history),
         "Values" if outcome.task == "regression" else "Classes": _classes(outcome),
@@ -136,6 +138,19 @@ def _result(outcome: Outcome, judged_on: str) -> str:
     if judged_on == "val":
         warnings += '<p class="warning">The same part chose the best epoch, so the figures flatter a little.</p>'
     return head + warnings + table(["measure", "value"], list(standing.others.items()))
+
+
+def _folds(scores: FoldScores) -> str:
+    """What says how good the model is: it was trained on all of the data, as those of the folds on most of it."""
+    main, (low, high) = scores.names[0], scores.interval(scores.names[0])
+    rows: list[list[object]] = [list(row.values()) for row in scores.rows]
+    rows += [[told, "", "", "", *of.values()] for told, of in (("mean", scores.mean), ("deviation", scores.std))]
+    return (
+        f'<p class="big">{main} {number(scores.mean[main])} &plusmn; {number(scores.std[main])}</p>'
+        f"<p>The mean of {len(scores.rows)} folds and the deviation between them; 95 % of the mean: {number(low)} to "
+        f"{number(high)}. This model was then trained in the same way on all of the data.</p>"
+        + table(list(scores.rows[0]), rows)
+    )
 
 
 def _curves(history: Sequence[Mapping[str, Any]]) -> str:

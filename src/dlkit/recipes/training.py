@@ -33,6 +33,7 @@ from dlkit.inference.predictor import load
 from dlkit.recipes.choices import Choice, Wish
 from dlkit.recipes.choosing import choose
 from dlkit.recipes.fitting import judged, loaders_of, of_part, trainer_of, with_numbers
+from dlkit.recipes.folding import train_folds
 from dlkit.recipes.identity import Note, saved_settings, settings_of
 from dlkit.recipes.reading import Data, DataOptions, encoded_by, read_data
 from dlkit.recipes.standing import Standing
@@ -57,9 +58,10 @@ class Trained:
         report: What it came to, as one HTML file; None after an interruption.
         folder: The run's folder, with checkpoints and settings.
         metrics: The figures of `judged_on`; regressions in the units of the data.
-        judged_on: "test", or "val" where there is no test part.
+        judged_on: "test", or "val" where there is no test part; "folds" where they judged, whose means `metrics` then
+            are (`data.folds` has each).
         standing: The main figure beside what an answer without a model reaches, with its interval and each class; None
-            after an interruption, and in all but the first of several processes.
+            after an interruption, in all but the first of several processes, and where folds judged.
         history: Row by row, what was measured while training.
         stopped: Why the training ended.
         interrupted: By Ctrl-C: the same call goes on from there.
@@ -113,6 +115,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     num_workers: int = 0,
+    folds: int | None = None,
     resume: bool = True,
     progress: bool = True,
     **reading: Unpack[DataOptions],
@@ -160,6 +163,10 @@ def train(
         seed: Of everything random, the split included.
         device: "auto", "cpu", "cuda" or "mps".
         num_workers: Processes that prepare batches; the result is the same for any number.
+        folds: Judge by so many folds: each is a run in a folder of its own (`out/fold-1` and so on), tested on another
+            part of the data, stratified, and cut by `group` or `time` where these are said. The model of `out` is then
+            trained on everything, and its figures are the folds' means; `out/folds.csv` has each. What is chosen is
+            chosen once, by the first fold.
         resume: False begins anew; what is in the folder is moved aside.
         progress: Show bars and lines on stderr.
         **reading: How to read `data`, see `read_data`.
@@ -175,12 +182,17 @@ def train(
     >>> trained.path.name  # doctest: +SKIP
     'model.safetensors'
     """
+    said = dict(locals())
     if isinstance(data, Data) and reading:
         raise ArgumentError(f"{', '.join(reading)}: say this to read_data; this data is read already")
     check_first(device=device, out=out, weights=weights, log=log)
+    if arch == "mixed":
+        reading["mixed"] = True
+    if folds is not None:
+        how = {name: value for name, value in said.items() if name not in ("data", "folds", "out", "reading")}
+        trained: Trained = train_folds(train, data, folds, out, reading, how)
+        return trained
     if not isinstance(data, Data):
-        if arch == "mixed":
-            reading["mixed"] = True
         data = read_data(data, seed=seed, **reading)
     folder = Path("runs") / data.name if out is None else Path(out)
     saved = saved_settings(folder) if resume else {}

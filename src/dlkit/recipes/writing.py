@@ -73,6 +73,8 @@ def write(
         preprocessing = data.train
     elif hasattr(data.train, "target_columns"):  # files in a table, whose columns a file of the model names
         preprocessing = data.train.with_transform(preprocessing)
+    if data.folds is not None:  # what says how good this model is
+        metrics = {**metrics, **{f"folds_{name}": value for name, value in data.folds.mean.items()}}
     keep_keys(path.parent, data)
     save(
         model.cpu(),

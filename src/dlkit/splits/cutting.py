@@ -139,7 +139,7 @@ def _check_folds(n: int, folds: int, blocks: int, by: Mapping[str, Values], clas
             most = f"at most {least} folds" if least > 1 else "no folds"
             raise ArgumentError(
                 f"class {str(name)!r} has {least} samples, which cannot lie in each of {folds} folds: they allow "
-                f"{most}; take fewer folds, join or leave out that class, or say stratify=False"
+                f"{most}; take fewer folds, or join or leave out that class"
             )
     bound = _bound_together(n, by.get("group"), by.get("dedupe"))
     if bound is not None and (groups := int(bound.max()) + 1) < blocks:

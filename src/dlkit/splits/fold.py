@@ -28,7 +28,7 @@ class Fold:
 
     >>> from dlkit.splits import split_indices
     >>> [part.tolist() for part in split_indices(6, Fold(2, of=3), seed=0)]
-    [[0, 1, 4, 5], [2, 3]]
+    [[0, 1, 2, 5], [3, 4]]
     """
 
     number: int
