@@ -55,7 +55,7 @@ class TargetOptions:
     A new kind of dataset reads its table (`dlkit.reading.reader.read_table`, columns as text), takes each target column
     through `spelled` and deals with the rows that have no target, asks `find_target` what all rows together are, and
     `target_tensor` for those rows, or for a part of them. One that has files in a table does it by
-    `dlkit.datasets.files.table.read_file_table`.
+    `dlkit.datasets.files.table.FilesInTable`.
 
     Args:
         task: "auto" decides by the cells: words, truth values and few different whole numbers are classes.

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from dlkit.collate import PadCollate
-from dlkit.datasets.audio.decoding import check_formats
 from dlkit.datasets.audio.fetching import AudioFetch
 from dlkit.datasets.audio.settings import AudioSettings
 from dlkit.datasets.files.dataset import FileDataset, Transform
@@ -26,7 +23,6 @@ from dlkit.samplers.order import Planner, Sequential
 from dlkit.storage.arrays import Kind, open_arrays, write_arrays
 from dlkit.storage.files import home_of, mark_used
 from dlkit.storage.identity import of_files, of_parts
-from dlkit.storage.strings import PackedStrings
 from dlkit.transforms.audio.spec import AudioPreprocessing
 
 __all__ = ["AudioDataset"]
@@ -38,28 +34,11 @@ _SECONDS = 5  # of a recording that can be heard in a notebook or a report
 
 
 class AudioDataset(FileDataset):
-    """Recordings in files, with or without targets; made by `AudioFolder`, `AudioTable` and `AudioFiles`.
+    """Recordings in files, with or without targets; made by `AudioFolder`, `AudioTable` and `AudioFiles`."""
 
-    Args:
-        root: The folder that the names lead from.
-        names: The files' paths below it.
-        targets: int64 [N], float32 [N] or [N, K]; None for unlabelled recordings.
-        classes: The class names in the order of the targets; empty for regression and unlabelled recordings.
-        settings: What to do with the files.
-
-    Raises:
-        MissingExtraError: there are recordings that need a package which is not installed.
-    """
-
-    fetch = AudioFetch
+    fetch, SETTINGS = AudioFetch, AudioSettings
     settings: AudioSettings
-
-    def __init__(
-        self, root: Path, names: PackedStrings, targets: Tensor | None, classes: Sequence[str], settings: AudioSettings
-    ) -> None:
-        check_formats(names)
-        self._lengths: npt.NDArray[np.int64] | None = None
-        super().__init__(root, names, targets, classes, settings)
+    _lengths: npt.NDArray[np.int64] | None = None
 
     def sample_html(self, index: int) -> str:
         spec, name = spec_in(self), super().sample_html(index)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Unpack
 
 from dlkit.datasets.audio.dataset import AudioDataset
-from dlkit.datasets.audio.settings import AudioOptions, AudioSettings
+from dlkit.datasets.audio.settings import AudioOptions
 from dlkit.datasets.files.folders import FileFolder, FileList
 
 __all__ = ["AudioFiles", "AudioFolder"]
@@ -65,9 +65,7 @@ class AudioFolder(FileFolder, AudioDataset):
         progress: bool = True,
         **options: Unpack[AudioOptions],
     ) -> None:
-        settings = AudioSettings.of("AudioFolder", options)
-        settings = settings.for_training() if part == "train" else settings
-        self._open(root, settings, classes, part, progress=progress)
+        self._open(root, options, classes, part, progress=progress)
 
 
 class AudioFiles(FileList, AudioDataset):
@@ -98,4 +96,4 @@ class AudioFiles(FileList, AudioDataset):
         progress: bool = True,
         **options: Unpack[AudioOptions],
     ) -> None:
-        self._open(files, AudioSettings.of("AudioFiles", options), progress=progress)
+        self._open(files, options, progress=progress)

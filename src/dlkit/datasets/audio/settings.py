@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
 from dlkit._bounds import RATE
 from dlkit._opening import regular
-from dlkit.datasets.audio.decoding import MAX_SAMPLES, SOUNDS, OpenAudio, Waveform, opened
+from dlkit.datasets.audio.decoding import MAX_SAMPLES, SOUNDS, OpenAudio, Waveform, check_formats, opened
 from dlkit.datasets.files.decoder import Array, Decoder, read_with_status
 from dlkit.datasets.files.settings import FileOptions, FileSettings
 from dlkit.errors import ArgumentError
+from dlkit.storage.strings import PackedStrings
 
 __all__ = ["AudioOptions", "AudioSettings"]
 
@@ -61,7 +61,7 @@ class AudioSettings(FileSettings):
         ArgumentError: an argument that cannot be meant.
     """
 
-    OPTIONS = AudioOptions
+    OPTIONS, READS = AudioOptions, SOUNDS
 
     sample_rate: int | None = 16_000
     mono: bool = True
@@ -105,14 +105,11 @@ class AudioSettings(FileSettings):
             object.__setattr__(self, name, told)
 
     @property
-    def kind(self) -> Decoder:
-        more = () if self.decoder is None else self.decoder.suffixes
-        return dataclasses.replace(SOUNDS, suffixes={*SOUNDS.suffixes, *more}) if more else SOUNDS
+    def _made_as(self) -> str:
+        return f"recording {_RULE} {self.sample_rate} {self.mono}"
 
-    @property
-    def rule(self) -> str | None:
-        plugged = "" if self.decoder is None else self.decoder.identity
-        return None if plugged is None else f"recording {_RULE} {self.sample_rate} {self.mono} {plugged}".rstrip()
+    def check_names(self, names: PackedStrings) -> None:
+        check_formats(names)
 
     @property
     def length(self) -> int | None:
@@ -136,12 +133,8 @@ class AudioSettings(FileSettings):
     def _judging(self) -> Self:
         return dataclasses.replace(super()._judging(), crop="center")
 
-    def of_parts(self, count: int, transform: Sequence[Callable[[Any], Any] | None] | None) -> list[Self]:
-        first, *others = super().of_parts(count, transform)
-        return [first.for_training() if others else first, *others]
-
     def for_training(self) -> Self:
-        """The same for a part that is trained on: at random places, unless `crop` or the transform says where."""
+        # At random places, unless `crop` or the transform says where.
         said = self.crop is not None or self.length is None or self.draws
         return self if said else dataclasses.replace(self, crop="random")
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 from dlkit.datasets.audio.dataset import AudioDataset
-from dlkit.datasets.audio.settings import AudioOptions, AudioSettings
-from dlkit.datasets.files.table import FilesInTable, of_table
-from dlkit.datasets.targets import TaskChoice
-from dlkit.reading.policy import TableArguments, check_known
-from dlkit.specs.table import Target
+from dlkit.datasets.audio.settings import AudioOptions
+from dlkit.datasets.files.table import FilesInTable, FileTableOptions
 
 __all__ = ["AudioTable"]
 
 
-class AudioTableOptions(AudioOptions, TableArguments, total=False):
-    """The options of every dataset of recordings, and how a table is read."""
+class AudioTableOptions(AudioOptions, FileTableOptions, total=False):
+    """The options of every dataset of recordings, and of every table that names files."""
 
 
 class AudioTable(FilesInTable, AudioDataset):
@@ -31,19 +27,12 @@ class AudioTable(FilesInTable, AudioDataset):
         audio: The column with the files' paths, seen from `root`.
         target: The column with the targets; a list of columns for several numbers, or for several labels when they hold
             only 0 and 1; None for unlabelled recordings.
-        root: The folder that the paths lead from; by default that of the CSV file, else the current one.
-        task: "auto" takes words, truth values and few different whole numbers for classes, other numbers for
-            regression, as in tables; text with the `label_separator` for several labels.
-        label_separator: Between the labels of one recording, such as "|" in "rain|wind".
-        classes: Their names in the order of the numbers, or a mapping to these; by default the natural order of what is
-            there.
-        scale_target: Whether the numbers of a regression are scaled to mean 0 and deviation 1, as the rows of the first
-            part of a `split` have them; metrics and predictions are in their own unit all the same. The `target` of
-            other data, to scale them as there.
-        suffix: Added to every name, such as ".wav", for tables that hold bare identifiers.
-        **options: As of `AudioFolder`; and how to read the table: `encoding`, `separator`, `header`, `columns`,
-            `skip_rows`, `comment`, `decimal`, `thousands` and `sheet` as for `CSVDataset`; `missing`: marks that mean
-            "no target", which are errors; `[]` where one of them, such as "NA", is a class.
+        **options: As of `AudioFolder`. What the table says: `root`, the folder that the paths lead from (by default
+            that of the table, else the current one), and `suffix`, added to every name; `task`, `classes`,
+            `label_separator` and `scale_target`, see `dlkit.datasets.files.table.FileTableOptions`. How to read it:
+            `encoding`, `separator`, `header`, `columns`, `skip_rows`, `comment`, `decimal`, `thousands` and `sheet` as
+            for `CSVDataset`; `missing`: marks that mean "no target", which are errors; `[]` where one of them, such as
+            "NA", is a class.
 
     Attributes:
         classes: The class or label names in the order of the targets; empty for regression.
@@ -70,27 +59,6 @@ class AudioTable(FilesInTable, AudioDataset):
         csv: Any,
         audio: str = "file",
         target: str | Sequence[str] | None = "label",
-        *,
-        root: str | os.PathLike[str] | None = None,
-        task: TaskChoice = "auto",
-        label_separator: str | None = None,
-        classes: Mapping[str, int] | Sequence[str] | None = None,
-        scale_target: bool | Target = True,
-        suffix: str = "",
         **options: Unpack[AudioTableOptions],
     ) -> None:
-        check_known("AudioTable", options, AudioTableOptions)
-        reading, others = of_table(options)
-        self._open(
-            csv,
-            audio,
-            target,
-            AudioSettings(**others),
-            scale_target=scale_target,
-            root=root,
-            suffix=suffix,
-            task=task,
-            classes=classes,
-            label_separator=label_separator,
-            reading=reading,
-        )
+        self._open(csv, audio, target, options, AudioTableOptions)

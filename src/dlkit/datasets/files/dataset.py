@@ -21,6 +21,7 @@ from dlkit.datasets.files.fetching import Fetch, Uneven
 from dlkit.datasets.files.journal import ErrorJournal, handle, skipped_file, tell
 from dlkit.datasets.files.listing import Listing
 from dlkit.datasets.files.memory import BatchMemory
+from dlkit.datasets.files.settings import FileSettings
 from dlkit.errors import ArgumentError, DataError, EmptyBatchError
 from dlkit.reading.cells import Skipped
 from dlkit.reading.targets import check_same_classes
@@ -45,16 +46,22 @@ class FileDataset(Dataset[Any]):
         targets: int64 [N], float32 [N] or [N, K]; None for unlabelled files.
         classes: The class names in the order of the targets; empty for regression and unlabelled files.
         settings: What to do with the files.
+
+    Raises:
+        MissingExtraError: there are files that need a package which is not installed.
     """
 
     #: `dlkit.DataLoader` hands over index tensors instead of lists of Python integers.
     takes_index_tensors = True
     #: How a batch is fetched.
     fetch: ClassVar[type[Fetch]] = Fetch
+    #: What can be said of the files.
+    SETTINGS: ClassVar[type[FileSettings]] = FileSettings
 
     def __init__(
         self, root: Path, names: PackedStrings, targets: Tensor | None, classes: Sequence[str], settings: Any
     ) -> None:
+        settings.check_names(names)
         self.root, self.settings = root, settings
         self.classes = list(classes)
         self.class_to_idx = {name: label for label, name in enumerate(self.classes)}

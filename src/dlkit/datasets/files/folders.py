@@ -12,7 +12,7 @@ from torch import Tensor
 from dlkit.datasets.files.dataset import FileDataset
 from dlkit.datasets.files.decoder import Decoder
 from dlkit.datasets.files.listing import Listing, empty, scan, with_classes
-from dlkit.datasets.files.settings import FileOptions, FileSettings
+from dlkit.datasets.files.settings import FileOptions
 from dlkit.errors import DataError
 from dlkit.storage.strings import PackedStrings
 
@@ -73,20 +73,22 @@ class FileFolder(FileDataset):
         progress: bool = True,
         **options: Unpack[FileOptions],
     ) -> None:
-        settings = FileSettings.of("FileFolder", options, decoder=decoder)
-        self._open(root, settings, classes, part, labelled=labelled, progress=progress)
+        self._open(root, options, classes, part, labelled=labelled, progress=progress, decoder=decoder)
 
     def _open(
         self,
         root: str | os.PathLike[str],
-        settings: Any,
+        options: Mapping[str, Any],
         classes: Mapping[str, int] | Sequence[str] | None,
         part: str | None,
         *,
         labelled: bool = True,
         progress: bool,
+        **own: Any,
     ) -> None:
         """Make this the dataset of what lies in a folder."""
+        settings = self.SETTINGS.of(type(self).__name__, options, **own)
+        settings = settings.for_training() if part == "train" else settings
         listing = scan(root, settings.kind, labelled=labelled, progress=progress)
         targets: Tensor | None
         names, targets = listing.classes, listing.targets if labelled else None
@@ -108,9 +110,14 @@ class FileList(FileDataset):
     """Files without labels; what `ImageFiles` and `AudioFiles` are made of."""
 
     def _open(
-        self, files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], settings: Any, *, progress: bool
+        self,
+        files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        options: Mapping[str, Any],
+        *,
+        progress: bool,
     ) -> None:
         """Make this the dataset of a folder with all that is below it, or of a list of files in the order given."""
+        settings = self.SETTINGS.of(type(self).__name__, options)
         listing: Listing | None = None
         if isinstance(files, str | os.PathLike):
             listing = scan(files, settings.kind, labelled=False, progress=progress)

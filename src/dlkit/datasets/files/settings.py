@@ -16,6 +16,7 @@ from torch import Tensor
 from dlkit.datasets.files.decoder import Array, Decoder, read_with_status
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.policy import RowPolicy, check_known
+from dlkit.storage.strings import PackedStrings
 
 __all__ = ["FileOptions", "FileSettings"]
 
@@ -54,6 +55,8 @@ class FileSettings(RowPolicy):
     """
 
     OPTIONS: ClassVar[type] = FileOptions
+    #: The kind of file that is read without a `decoder`.
+    READS: ClassVar[Decoder | None] = None
 
     decoder: Decoder | None = None
     transform: Callable[[Any], Any] | None = None
@@ -94,15 +97,34 @@ class FileSettings(RowPolicy):
 
     @property
     def kind(self) -> Decoder:
-        """What files are taken, and what messages call them."""
-        if self.decoder is None:
+        """What files are taken, and what messages call them; a `decoder` adds its own to those of a known kind."""
+        own, known = self.decoder, self.READS
+        if own is not None and known is not None:
+            return dataclasses.replace(known, suffixes={*known.suffixes, *own.suffixes})
+        if (one := own or known) is None:
             raise ArgumentError("a dataset of files needs decoder=Decoder(suffixes=..., decode=...)")
-        return self.decoder
+        return one
 
     @property
     def rule(self) -> str | None:
         """What arrays are kept under; None where they cannot be known again."""
-        return self.kind.identity
+        own = "" if self.decoder is None else self.decoder.identity
+        return None if own is None else f"{self._made_as} {own}".strip()
+
+    @property
+    def _made_as(self) -> str:
+        """What the settings themselves make of a file."""
+        return ""
+
+    def check_names(self, names: PackedStrings) -> None:
+        """Say at once, and not in the middle of a training, that files need a package that is not installed.
+
+        Args:
+            names: Of all files.
+
+        Raises:
+            MissingExtraError: it names the package.
+        """
 
     def array(self, data: bytes, name: str) -> Array:
         """A file's array, as it is kept in the cache.
@@ -199,6 +221,10 @@ class FileSettings(RowPolicy):
             )
         return result.as_subclass(Tensor)
 
+    def for_training(self) -> Self:
+        """The same for a part that is trained on."""
+        return self
+
     def for_evaluation(self) -> Self:
         """The same for a part that is not trained on: without augmentation and batch transform."""
         ours = getattr(self.transform, "for_evaluation", None)
@@ -227,8 +253,8 @@ class FileSettings(RowPolicy):
                     UserWarning,
                     stacklevel=4,
                 )
-            return [self, *[self.for_evaluation()] * (count - 1)]
+            return [self if count == 1 else self.for_training(), *[self.for_evaluation()] * (count - 1)]
         if not isinstance(transform, Sequence) or len(transform) != count:
             raise ArgumentError(f"transform= of a split takes one transform or None for each of its {count} parts")
         parts = [dataclasses.replace(self, transform=own) for own in transform]
-        return [parts[0], *(own._judging() for own in parts[1:])]
+        return [parts[0] if count == 1 else parts[0].for_training(), *(own._judging() for own in parts[1:])]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -20,109 +19,36 @@ from dlkit.datasets.targets import TargetColumn, TargetOptions, TaskChoice, find
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.cells import Strings, Table, text_of
 from dlkit.reading.dates import moments
-from dlkit.reading.policy import ReadOptions, TableArguments
+from dlkit.reading.policy import ReadOptions, TableArguments, check_known
 from dlkit.reading.reader import read_table
 from dlkit.specs.table import Target
 from dlkit.storage.strings import PackedStrings
 
-__all__ = ["FileTable", "FilesInTable", "of_table", "open_table", "read_file_table"]
+__all__ = ["FileTableOptions", "FilesInTable", "open_table"]
 
 
-@dataclass(frozen=True)
-class FileTable:
-    """What a table says of files: the first arguments of a `FileDataset`, and where they stood.
+class FileTableOptions(TableArguments, total=False):
+    """What can be said of a table that names files, and how it is read; see `TableArguments`.
 
     Attributes:
-        root: The folder that the names lead from.
-        names: The files' paths below it.
-        task: "classification", "regression", "multilabel"; "" without targets.
-        classes: The class names in the order of the targets.
-        targets: int64 [N], float32 [N] or [N, K]; None without targets.
-        input_columns: The column with the files' paths.
-        target_columns: Those with the targets.
-        beside: Files below the same folder that are targets; None for none.
-    """
-
-    root: Path
-    names: PackedStrings
-    task: str
-    classes: tuple[str, ...]
-    targets: Tensor | None
-    input_columns: tuple[str, ...]
-    target_columns: tuple[str, ...]
-    beside: PackedStrings | None = None
-
-
-def read_file_table(
-    source: Any,
-    file: str,
-    target: str | Sequence[str] | None,
-    *,
-    root: str | os.PathLike[str] | None = None,
-    suffix: str = "",
-    task: TaskChoice = "auto",
-    classes: Mapping[str, int] | Sequence[str] | None = None,
-    label_separator: str | None = None,
-    beside: str | None = None,
-    reading: Mapping[str, Any] = MappingProxyType({}),
-) -> FileTable:
-    """Read which files there are, and the target of each.
-
-    Args:
-        source: A table as `CSVDataset` reads it: a path, an address or a DataFrame.
-        file: The column with the files' paths.
-        target: The column or columns with the targets; None for none. The numbers of a list of columns, also of one,
-            are [N, K].
         root: The folder that the paths lead from; None for that of the table, for a DataFrame the current one.
-        suffix: Added to every path.
-        task: See `TargetOptions`, as for the next two.
-        classes: See there.
-        label_separator: See there.
-        beside: A column with files that are targets.
-        reading: Keyword arguments of `TableArguments`.
-
-    Raises:
-        DataError: a column or a value is missing; the message names row and column.
-        DataNotFoundError: there is no such table or folder, or none of the first files is in it.
-        ArgumentError: an argument that cannot be meant.
-
-    >>> import pandas as pd, tempfile; folder = Path(tempfile.mkdtemp()); (folder / "a.txt").touch()
-    >>> frame = pd.DataFrame({"file": ["a"], "label": [0.5]})
-    >>> table = read_file_table(frame, "file", "label", root=folder, suffix=".txt")
-    >>> table.task, table.targets
-    ('regression', tensor([0.5000]))
+        suffix: Added to every name, such as ".jpg", for tables that hold bare identifiers.
+        task: "auto" takes words, truth values and few different whole numbers for classes, other numbers for
+            regression, as in tables; text with the `label_separator` for several labels.
+        classes: Their names in the order of the numbers, or a mapping to these; None for the natural order of what is
+            there.
+        label_separator: Between the labels of one file, such as "|" in "cat|dog".
+        scale_target: Whether the numbers of a regression are scaled to mean 0 and deviation 1, as the rows of the first
+            part of a `split` have them (the default); metrics and predictions are in their own unit all the same. The
+            `target` of other data, to scale them as there.
     """
-    options = ReadOptions.of(reading)
-    table = open_table(source, options)
-    names = PackedStrings.of([f"{name}{suffix}" for name in _paths(table, file)])
-    if task not in get_args(TaskChoice):
-        raise ArgumentError(f"task must be one of {', '.join(get_args(TaskChoice))}, not {task!r}")
-    wanted = TargetOptions(task=task, classes=classes, label_separator=label_separator)
-    columns = () if target is None else (target,) if isinstance(target, str) else tuple(target)
-    found: tuple[str, tuple[str, ...]] = ("", ())
-    targets = None
-    if columns:
-        read = {column: wanted.spelled(_cells(table, column), options.missing) for column in columns}
-        for column, (_, problems) in read.items():
-            where = f" in column {column!r}" if len(columns) > 1 else ""
-            _refuse(table, {row: f"{why}{where}" for row, why in problems.items()})
-        cells = {column: cells for column, (cells, _) in read.items()}
-        known = [TargetColumn.of(name, each, table.decimal.sign) for name, each in cells.items()]
-        goal = find_target(known, wanted)
-        found = (goal.task, goal.classes)
-        targets, problems = target_tensor(goal, cells)
-        _refuse(table, problems)
-        if goal.task == "regression" and not isinstance(target, str):
-            targets = targets.reshape(len(targets), -1)
-    folder = Path(os.path.abspath(root)) if root is not None else table.folder or Path.cwd()
-    if not folder.is_dir():
-        raise DataNotFoundError(f"root={folder} is not a folder; it is what the names in {file!r} are seen from")
-    _check_first(folder, names, table.origin, file)
-    files = None
-    if beside is not None:
-        files, columns = PackedStrings.of(_paths(table, beside)), (beside,)
-        _check_first(folder, files, table.origin, beside)
-    return FileTable(folder, names, *found, targets, (file,), columns, files)
+
+    root: str | os.PathLike[str] | None
+    suffix: str
+    task: TaskChoice
+    classes: Mapping[str, int] | Sequence[str] | None
+    label_separator: str | None
+    scale_target: bool | Target
 
 
 def open_table(source: Any, options: ReadOptions | None = None) -> Table:
@@ -172,14 +98,27 @@ def _check_first(root: Path, names: Sequence[str], origin: str, column: str) -> 
         )
 
 
-def of_table(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Keyword arguments that say how a table is read, and the others.
-
-    Args:
-        options: Of a dataset whose files stand in a table.
-    """
-    reading = {name: options[name] for name in TableArguments.__annotations__ if name in options}
-    return reading, {name: value for name, value in options.items() if name not in reading}
+def _targets(
+    table: Table, target: str | Sequence[str] | None, options: Mapping[str, Any], missing: Collection[str]
+) -> tuple[str, tuple[str, ...], Tensor | None]:
+    """The task, the classes and the targets of all rows; nothing of these without columns of targets."""
+    if options.get("task", "auto") not in get_args(TaskChoice):
+        raise ArgumentError(f"task must be one of {', '.join(get_args(TaskChoice))}, not {options['task']!r}")
+    wanted = TargetOptions(
+        **{name: options[name] for name in ("task", "classes", "label_separator") if name in options}
+    )
+    if target is None or not len(target):
+        return "", (), None
+    columns, cells = (target,) if isinstance(target, str) else tuple(target), dict[str, Strings]()
+    for column in columns:
+        cells[column], problems = wanted.spelled(_cells(table, column), missing)
+        where = f" in column {column!r}" if len(columns) > 1 else ""
+        _refuse(table, {row: f"{why}{where}" for row, why in problems.items()})
+    goal = find_target([TargetColumn.of(name, each, table.decimal.sign) for name, each in cells.items()], wanted)
+    targets, problems = target_tensor(goal, cells)
+    _refuse(table, problems)
+    wide = goal.task == "regression" and not isinstance(target, str)
+    return goal.task, goal.classes, targets.reshape(len(targets), -1) if wide else targets
 
 
 class FilesInTable(FileDataset):
@@ -205,20 +144,46 @@ class FilesInTable(FileDataset):
         source: Any,
         file: str,
         target: str | Sequence[str] | None,
-        settings: Any,
+        options: Mapping[str, Any],
+        known: type,
         *,
-        scale_target: bool | Target,
-        **options: Any,
+        beside: str | None = None,
     ) -> PackedStrings | None:
-        """Make this the dataset of what `read_file_table` finds, which takes the options; gives its target files."""
-        table = read_file_table(source, file, target, **options)
-        super().__init__(table.root, table.names, table.targets, table.classes, settings)
-        self._source = source, ReadOptions.of(options["reading"])
-        self.task, self.input_columns, self.target_columns = table.task, table.input_columns, table.target_columns
-        if self.task == "regression" and scale_target is not False:
+        """Make this the dataset of the files that a table names.
+
+        Args:
+            source: A table as `CSVDataset` reads it: a path, an address or a DataFrame.
+            file: The column with the files' paths.
+            target: The column or columns with the targets; None for none. The numbers of a list of columns, also of
+                one, are [N, K].
+            options: Those of `FileTableOptions` and of the settings.
+            known: The `TypedDict` of those that there are.
+            beside: A column with files that are targets, which come back.
+        """
+        check_known(type(self).__name__, options, known)
+        settings = self.SETTINGS(
+            **{name: options[name] for name in options.keys() & self.SETTINGS.OPTIONS.__annotations__}
+        )
+        reading = ReadOptions.of({name: options[name] for name in options.keys() & TableArguments.__annotations__})
+        table = open_table(source, reading)
+        names = PackedStrings.of([f"{name}{options.get('suffix', '')}" for name in _paths(table, file)])
+        self.task, classes, targets = _targets(table, target, options, reading.missing)
+        root = options.get("root")
+        folder = Path(os.path.abspath(root)) if root is not None else table.folder or Path.cwd()
+        if not folder.is_dir():
+            raise DataNotFoundError(f"root={folder} is not a folder; it is what the names in {file!r} are seen from")
+        _check_first(folder, names, table.origin, file)
+        files = None
+        if beside is not None:
+            files, target = PackedStrings.of(_paths(table, beside)), beside
+            _check_first(folder, files, table.origin, beside)
+        super().__init__(folder, names, targets, classes, settings)
+        self._source, self.input_columns, scale = (source, reading), (file,), options.get("scale_target", True)
+        self.target_columns = (target,) if isinstance(target, str) else tuple(target or ())
+        if self.task == "regression" and scale is not False:
             self._unscaled = self._targets
-            self._scale(scale_target if isinstance(scale_target, Target) else self._fitted(self.indices))
-        return table.beside
+            self._scale(scale if isinstance(scale, Target) else self._fitted(self.indices))
+        return files
 
     def _one_each(self, name: str, given: Any) -> Any:
         """A column of the table by its name; anything else as of all files."""

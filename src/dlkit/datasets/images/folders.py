@@ -8,7 +8,7 @@ from typing import Unpack
 
 from dlkit.datasets.files.folders import FileFolder, FileList
 from dlkit.datasets.images.dataset import ImageDataset
-from dlkit.datasets.images.settings import ImageOptions, ImageSettings
+from dlkit.datasets.images.settings import ImageOptions
 
 __all__ = ["ImageFiles", "ImageFolder"]
 
@@ -65,7 +65,7 @@ class ImageFolder(FileFolder, ImageDataset):
         progress: bool = True,
         **options: Unpack[ImageOptions],
     ) -> None:
-        self._open(root, ImageSettings.of("ImageFolder", options), classes, part, progress=progress)
+        self._open(root, options, classes, part, progress=progress)
 
 
 class ImageFiles(FileList, ImageDataset):
@@ -95,4 +95,4 @@ class ImageFiles(FileList, ImageDataset):
         progress: bool = True,
         **options: Unpack[ImageOptions],
     ) -> None:
-        self._open(files, ImageSettings.of("ImageFiles", options), progress=progress)
+        self._open(files, options, progress=progress)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from dlkit.datasets.files.decoder import Array, Decoder
 from dlkit.datasets.files.settings import FileOptions, FileSettings
-from dlkit.datasets.images.decoding import IMAGES, Color, OpenImage, open_image, picture
+from dlkit.datasets.images.decoding import IMAGES, Color, OpenImage, check_formats, open_image, picture
 from dlkit.errors import ArgumentError
+from dlkit.storage.strings import PackedStrings
 from dlkit.transforms import Augment, Preprocessing, for_evaluation
 from dlkit.transforms.geometry import reduction, resized_part, short_side_to
 
@@ -62,7 +63,7 @@ class ImageSettings(FileSettings):
         ArgumentError: an argument that cannot be meant.
     """
 
-    OPTIONS = ImageOptions
+    OPTIONS, READS = ImageOptions, IMAGES
 
     size: int | tuple[int, int] | None = None
     transform: Transform | None = None
@@ -84,14 +85,12 @@ class ImageSettings(FileSettings):
         super().__post_init__()
 
     @property
-    def kind(self) -> Decoder:
-        more = () if self.decoder is None else self.decoder.suffixes
-        return dataclasses.replace(IMAGES, suffixes={*IMAGES.suffixes, *more}) if more else IMAGES
+    def _made_as(self) -> str:
+        return f"{_RULE} {self._kept_side} {self.decoded_color}"
 
-    @property
-    def rule(self) -> str | None:
-        plugged = "" if self.decoder is None else self.decoder.identity
-        return None if plugged is None else f"{_RULE} {self._kept_side} {self.decoded_color} {plugged}".rstrip()
+    def check_names(self, names: PackedStrings) -> None:
+        if self.decoder is None:
+            check_formats(names)
 
     @property
     def decoded_color(self) -> Color:

@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from dlkit.datasets.files.fetching import Fetch
-from dlkit.datasets.files.table import FilesInTable, of_table
+from dlkit.datasets.files.table import FilesInTable, FileTableOptions
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.fetching import ImageFetch
 from dlkit.datasets.images.settings import ImageOptions, ImageSettings
 from dlkit.datasets.images.targets import TargetImages
-from dlkit.datasets.targets import TaskChoice
 from dlkit.errors import ArgumentError
-from dlkit.reading.policy import TableArguments, check_known
 from dlkit.reading.targets import stated_order
-from dlkit.specs.table import Target
 from dlkit.storage.identity import of_files, of_parts
 from dlkit.storage.strings import PackedStrings
 from dlkit.transforms import Preprocessing
@@ -26,8 +23,8 @@ from dlkit.transforms import Preprocessing
 __all__ = ["ImageTable"]
 
 
-class ImageTableOptions(ImageOptions, TableArguments, total=False):
-    """The options of every image dataset, and how a table is read."""
+class ImageTableOptions(ImageOptions, FileTableOptions, total=False):
+    """The options of every image dataset, and of every table that names files."""
 
 
 class ImageTable(FilesInTable, ImageDataset):
@@ -47,19 +44,12 @@ class ImageTable(FilesInTable, ImageDataset):
             where padding has no image. "pixels": pictures, float32 [C, H, W], normalised as the images are.
         mask_values: The class number of each value in the masks, such as `{0: 0, 255: 1}`; -100 for pixels that do not
             count. None: the values are class numbers.
-        root: The folder that the paths lead from; by default that of the CSV file, else the current one.
-        task: "auto" takes words, truth values and few different whole numbers for classes, other numbers for
-            regression, as in tables; text with the `label_separator` for several labels.
-        label_separator: Between the labels of one image, such as "|" in "cat|dog".
-        classes: Their names in the order of the numbers, or a mapping to these; by default the natural order of what is
-            there.
-        scale_target: Whether the numbers of a regression are scaled to mean 0 and deviation 1, as the rows of the first
-            part of a `split` have them; metrics and predictions are in their own unit all the same. The `target` of
-            other data, to scale them as there.
-        suffix: Added to every name, such as ".jpg", for tables that hold bare identifiers.
-        **options: As of `ImageFolder`; and how to read the table: `encoding`, `separator`, `header`, `columns`,
-            `skip_rows`, `comment`, `decimal`, `thousands` and `sheet` as for `CSVDataset`; `missing`: marks that mean
-            "no target", which are errors; `[]` where one of them, such as "NA", is a class.
+        **options: As of `ImageFolder`. What the table says: `root`, the folder that the paths lead from (by default
+            that of the table, else the current one), and `suffix`, added to every name; `task`, `classes`,
+            `label_separator` and `scale_target`, see `dlkit.datasets.files.table.FileTableOptions`. How to read it:
+            `encoding`, `separator`, `header`, `columns`, `skip_rows`, `comment`, `decimal`, `thousands` and `sheet` as
+            for `CSVDataset`; `missing`: marks that mean "no target", which are errors; `[]` where one of them, such as
+            "NA", is a class.
 
     Attributes:
         classes: The class or label names in the order of the targets; empty for regression.
@@ -90,38 +80,16 @@ class ImageTable(FilesInTable, ImageDataset):
         target_image: str | None = None,
         target_as: Literal["classes", "pixels"] = "classes",
         mask_values: Mapping[int, int] | None = None,
-        root: str | os.PathLike[str] | None = None,
-        task: TaskChoice = "auto",
-        label_separator: str | None = None,
-        classes: Mapping[str, int] | Sequence[str] | None = None,
-        scale_target: bool | Target = True,
-        suffix: str = "",
         **options: Unpack[ImageTableOptions],
     ) -> None:
-        check_known("ImageTable", options, ImageTableOptions)
-        reading, others = of_table(options)
-        settings = ImageSettings(**others)
-        if target_image is not None:
-            _check_moved(settings)
-            target, named = None, () if classes is None else tuple(stated_order(classes))
-        elif mask_values is not None or target_as != "classes":
+        if target_image is None and (mask_values is not None or target_as != "classes"):
             raise ArgumentError("target_as= and mask_values= are for target_image=, the column with the masks")
-        beside = self._open(
-            _in_columns(csv, image, target_image or target),
-            image,
-            target,
-            settings,
-            beside=target_image,
-            scale_target=scale_target,
-            root=root,
-            suffix=suffix,
-            task=task,
-            classes=classes,
-            label_separator=label_separator,
-            reading=reading,
-        )
-        if beside is not None:
-            self._beside, self.classes = beside, list(named)
+        source, goal = _in_columns(csv, image, target_image or target), target if target_image is None else None
+        self._beside = self._open(source, image, goal, options, ImageTableOptions, beside=target_image)
+        if target_image is not None:
+            _check_moved(self.settings)
+            said = options.get("classes")
+            self.classes = [] if said is None else list(stated_order(said))
             self._goal = TargetImages(
                 path_of=self._target_path, kind=target_as, numbers=mask_values, classes=len(self.classes)
             )
