@@ -137,6 +137,7 @@ SLOW = [
     "test_plots::test_nothing_global_is_touched",
     "test_plots::test_a_full_disk_leaves_the_old_picture",
     "test_loader::test_the_same_batches_for_any_workers",
+    "test_imbalance::test_what_is_rare_is_found_more_often",
     "test_splits::test_keys_are_the_same_in_another_process",
     "test_splits::test_groups_and_duplicates_stay_together",
     "artifact/test_model_file::test_a_pretrained_backbone_brings_its_preprocessing",

@@ -16,14 +16,16 @@ from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError
 from dlkit.models import TabularMLP
 from dlkit.recipes import look_at, read_data, train
+from dlkit.recipes.choices import Wish, balanced_by, class_weights
+from dlkit.recipes.choosing import choose
 from dlkit.samplers import Balanced
 
 
-def fraud(rows: int = 900) -> pd.DataFrame:
+def fraud(rows: int = 900, least: float = 2.2) -> pd.DataFrame:
     """Some 4 in 100 rows are "yes", and nothing tells which for certain."""
     rng = np.random.default_rng(0)
     x, z = rng.normal(size=rows), rng.normal(size=rows)
-    yes = x + 0.8 * rng.normal(size=rows) > 2.2
+    yes = x + 0.8 * rng.normal(size=rows) > least
     return pd.DataFrame({"x": x, "z": z, "fraud": np.where(yes, "yes", "no")})
 
 
@@ -95,3 +97,74 @@ def test_a_model_of_a_balanced_sampler_answers_with_the_rare_class(tmp_path: Pat
     ):
         with pytest.raises(ArgumentError, match=message):
             train(fraud(), out=tmp_path / "wrong", **{**options, **wrong})
+
+
+def two_labels(rows: int = 400) -> pd.DataFrame:
+    """Of one label 15 in 100 rows, of the other half of them; the columns tell each a little."""
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=rows), rng.normal(size=rows)
+    rare, usual = x + 0.7 * rng.normal(size=rows) > 1.3, z + rng.normal(size=rows) > 0
+    labels = ["|".join(["rare"] * int(r) + ["usual"] * int(u)) or "none" for r, u in zip(rare, usual, strict=True)]
+    return pd.DataFrame({"x": x, "z": z, "labels": labels})
+
+
+BINARY: dict[str, Any] = {"target": "fraud", "task": "binary"}
+LABELS: dict[str, Any] = {"target": "labels", "label_separator": "|"}
+
+
+def test_weights_of_one_output_and_of_labels_are_what_torch_makes_of_them() -> None:
+    data, logits = read_data(fraud(), **BINARY), torch.linspace(-2, 2, 8)
+    y = torch.tensor([0.0, 1, 0, 0, 1, 0, 1, 0])
+    counts = torch.bincount(data.train.targets.long())
+    weighed = torch.where(y > 0, counts[0] / counts[1], 1.0)
+    by_hand = -(weighed * (y * logits.sigmoid().log() + (1 - y) * (1 - logits.sigmoid()).log())).mean()
+    loss = choose(data, Wish(arch="mlp", class_weights="balanced")).loss
+    assert float(loss(logits, y)) == pytest.approx(float(by_hand), rel=1e-5)
+    given = choose(data, Wish(arch="mlp", class_weights={"no": 2.0, "yes": 10.0})).loss
+    assert float(given.pos_weight) == 5.0
+    data, logits = read_data(two_labels(), **LABELS), torch.linspace(-2, 2, 12).reshape(4, 3)
+    there = data.train.targets
+    wanted = (len(there) - there.sum(0)) / there.sum(0)
+    choice = choose(data, Wish(arch="mlp", class_weights="balanced"))
+    assert torch.allclose(choice.loss.pos_weight, wanted)
+    y = torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]])
+    each = wanted * y * logits.sigmoid().log() + (1 - y) * (1 - logits.sigmoid()).log()
+    assert float(choice.loss(logits, y)) == pytest.approx(float(-each.mean()), rel=1e-5)
+    assert any(line.startswith("weights of the labels in the loss: none") for line in choice.why)
+    for wrong in ({"class_weights": "odd"}, {"class_weights": {"rare": 2.0}}):
+        with pytest.raises(ArgumentError, match="a weight for each label"):
+            choose(data, Wish(arch="mlp", **wrong))
+
+
+def test_a_label_that_is_always_or_never_there_is_not_weighed() -> None:
+    data = read_data(two_labels(), **LABELS)
+    data.train.targets[:, 0], data.train.targets[:, 1] = 1, 0
+    assert class_weights(data, "balanced")[:2].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("arch", ["mlp", "boosting"])
+@pytest.mark.parametrize("how", [BINARY, LABELS], ids=["binary", "labels"])
+def test_what_is_rare_is_found_more_often(how: dict[str, Any], arch: str, tmp_path: Path) -> None:
+    if arch == "boosting":
+        pytest.importorskip("sklearn")
+    frame = fraud(3_000, 2.72) if how is BINARY else two_labels()  # of which 1.7 in 100 are "yes"
+    place = 1  # "yes", and "rare" between "none" and "usual"
+    options: dict[str, Any] = {"arch": arch, "device": "cpu", "progress": False, **how}
+    options |= {} if arch == "boosting" else {"epochs": 3}
+    recalls = {}
+    for name, said in (("plain", {}), ("weights", {"class_weights": "balanced"}), ("sampler", {"sampler": "balanced"})):
+        if arch == "boosting" and name == "sampler":
+            continue
+        done = train(frame, out=tmp_path / name, **said, **options)
+        assert done.standing is not None
+        recalls[name] = done.standing.classes[place].recall
+    assert all(recall > recalls["plain"] + 0.1 for name, recall in recalls.items() if name != "plain"), recalls
+
+
+def test_of_labels_a_sample_counts_as_its_rarest() -> None:
+    data = read_data(two_labels(), **LABELS)
+    told = balanced_by(data)
+    rare = data.train.targets[:, data.classes.index("rare")] > 0
+    assert (told[rare] == data.classes.index("rare")).all()
+    order = torch.cat(list(Balanced(told, 32).plan(0, 0)))
+    assert data.train.targets[order, data.classes.index("rare")].mean() > rare.float().mean() + 0.1

@@ -97,6 +97,7 @@ class TabularTrees(nn.Module):
             *parts: A labelled `CSVDataset` in memory, the training part alone; or several with one spec.
             seed: For the rows that scikit-learn sets aside where it decides itself when to stop.
             **settings: Of scikit-learn's `HistGradientBoostingClassifier` or `Regressor`; its defaults without any.
+                `class_weight` of several labels may be a list, one for each.
 
         Raises:
             ArgumentError: it is a stream, has no target, or cannot be learnt by this model.
@@ -109,7 +110,13 @@ class TabularTrees(nn.Module):
         assert targets is not None
         rows = empty.features(numeric, None if codes is None else codes.long())
         settings |= {"categorical_features": list(range(len(empty.few))) or None, "random_state": seed}
-        fitted = [_fitted(rows, each, empty.spec, settings) for each in _columns(targets, empty.spec)]
+        columns = _columns(targets, empty.spec)
+        given = settings.pop("class_weight", None)
+        weights = given if isinstance(given, list) else [given] * len(columns)
+        fitted = [
+            _fitted(rows, each, empty.spec, settings if weight is None else {**settings, "class_weight": weight})
+            for each, weight in zip(columns, weights, strict=True)
+        ]
         arrays, depth = _arrays(fitted, len(empty.few), len(empty.baseline))
         shape = {"nodes": len(arrays["value"]), "trees": len(arrays["root"]), "sets": len(arrays["sets"])}
         model = cls(empty.spec, depth=depth, **shape)

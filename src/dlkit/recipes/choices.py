@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlkit.errors import ArgumentError
 from dlkit.recipes.reading import Data
 
-__all__ = ["Choice", "Fitted", "Wish", "class_weights", "judged_by", "refuse"]
+__all__ = ["Choice", "Fitted", "Wish", "balanced_by", "class_weights", "judged_by", "refuse", "weighed_loss"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,36 +125,69 @@ def judged_by(task: str) -> tuple[nn.Module, list[str]]:
 
 
 def class_weights(data: Data, given: str | Mapping[str, float]) -> Tensor:
-    """What each class counts in the loss.
+    """What each class counts in the loss; of several labels, what a sample with the label counts beside one without.
 
     Args:
-        data: Of a classification.
+        data: With classes or labels.
         given: "balanced", so that all classes together count the same, however rare: samples / (classes * samples of
-            the class), as scikit-learn has it; or a weight above 0 for each class by its name.
+            the class), as scikit-learn has it; of a label samples without / samples with it. Or a weight above 0 for
+            each by its name.
 
     Returns:
-        float32 [classes].
+        float32 [classes] or [labels].
 
     Raises:
         ArgumentError: there are no classes, or the weights are not theirs.
     """
-    if data.task != "classification":
-        raise ArgumentError(
-            f"class_weights={given!r}: this is a {data.task}, which has no classes of which one is right"
-        )
+    if data.task == "regression":
+        raise ArgumentError(f"class_weights={given!r}: this is a regression, which has no classes")
+    noun, targets = "label" if data.task == "multilabel" else "class", data.train.targets
     if isinstance(given, str):
         if given != "balanced":
-            raise ArgumentError(f"class_weights must be 'balanced' or a weight for each class, not {given!r}")
-        counts = torch.bincount(data.train.targets.long(), minlength=len(data.classes))
-        return (len(data.train.targets) / (len(data.classes) * counts.clamp_min(1))).float()
+            raise ArgumentError(f"class_weights must be 'balanced' or a weight for each {noun}, not {given!r}")
+        if data.task == "multilabel":
+            there = (targets > 0.5).sum(0)
+            absent = len(targets) - there
+            return torch.where((there > 0) & (absent > 0), absent / there.clamp_min(1), 1.0).float()
+        counts = torch.bincount(targets.long(), minlength=len(data.classes))
+        return (len(targets) / (len(data.classes) * counts.clamp_min(1))).float()
     if set(given) != set(data.classes):
         raise ArgumentError(
-            f"class_weights must have a weight for each class ({', '.join(data.classes)[:300]}), and has them for "
+            f"class_weights must have a weight for each {noun} ({', '.join(data.classes)[:300]}), and has them for "
             f"{', '.join(map(str, given))[:300]}"
         )
     if not all(0 < float(weight) < math.inf for weight in given.values()):
         raise ArgumentError(f"class_weights must be numbers above 0, not {dict(given)!r:.300}")
     return torch.tensor([float(given[name]) for name in data.classes])
+
+
+def weighed_loss(task: str, weights: Tensor) -> nn.Module:
+    """The loss of `judged_by` with weights.
+
+    Args:
+        task: classification, binary or multilabel.
+        weights: Of `class_weights`.
+    """
+    if task == "classification":
+        return nn.CrossEntropyLoss(weight=weights)
+    return nn.BCEWithLogitsLoss(pos_weight=weights if task == "multilabel" else weights[1] / weights[0])
+
+
+def balanced_by(data: Data) -> Tensor:
+    """What is drawn equally often: the class of each sample; of several labels the rarest that it has, or none.
+
+    Args:
+        data: With classes or labels.
+
+    Returns:
+        int64 [N].
+    """
+    targets: Tensor = data.train.targets
+    if data.task != "multilabel":
+        return targets.long()
+    there = targets > 0.5
+    rare = torch.where(there, there.sum(0), len(there) + 1)
+    return torch.where(there.any(1), rare.argmin(1), there.shape[1])
 
 
 def refuse(wish: Wish, *names: str, why: str) -> None:

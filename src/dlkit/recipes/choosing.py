@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from dlkit import rng
 from dlkit.errors import ArgumentError
-from dlkit.recipes.choices import Choice, Wish, class_weights
+from dlkit.recipes.choices import Choice, Wish, class_weights, weighed_loss
 from dlkit.recipes.for_pictures import for_images, for_sounds
 from dlkit.recipes.for_tables import TABLE_MODELS, for_table
 from dlkit.recipes.for_texts import TEXT_MODELS, for_texts
@@ -31,9 +29,10 @@ def choose(data: Data, wish: Wish) -> Choice:
     with rng.isolated(rng.derive(wish.seed, rng.MODEL)):
         choice = _chosen(data, wish)
     if weights is not None:
-        choice.loss = nn.CrossEntropyLoss(weight=weights)
+        choice.loss = weighed_loss(data.task, weights)
         told = ", ".join(f"{name} {weight:.4g}" for name, weight in zip(data.classes, weights.tolist(), strict=True))
-        choice.why.append(f"weights of the classes in the loss: {told}"[:500])
+        noun = "labels" if data.task == "multilabel" else "classes"
+        choice.why.append(f"weights of the {noun} in the loss: {told}"[:500])
     return choice
 
 
@@ -42,8 +41,8 @@ def _check_sampler(data: Data, wish: Wish) -> None:
         return
     if wish.sampler != "balanced":
         raise ArgumentError(f"sampler must be 'balanced', or None for every sample once, not {wish.sampler!r}")
-    if data.task != "classification":
-        raise ArgumentError(f"sampler='balanced': this is a {data.task}, which has no classes of which one is right")
+    if data.task == "regression":
+        raise ArgumentError("sampler='balanced': this is a regression, which has no classes")
     if wish.class_weights is not None:
         raise ArgumentError("class_weights and sampler='balanced' both make up for rare classes; leave one out")
 

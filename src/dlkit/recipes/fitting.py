@@ -21,7 +21,7 @@ from dlkit.callbacks import (
 from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader
 from dlkit.metrics import Metrics
-from dlkit.recipes.choices import Choice
+from dlkit.recipes.choices import Choice, balanced_by
 from dlkit.recipes.reading import Data
 from dlkit.runs.state import Run
 from dlkit.samplers.order import Balanced
@@ -77,7 +77,7 @@ def loaders_of(
     if sampler is None:
         loaders = {"train": DataLoader(train, size, shuffle=True, num_workers=num_workers)}
     else:
-        planner = Balanced(data.train.targets, size)
+        planner = Balanced(balanced_by(data), size)
         loaders = {"train": DataLoader(train, batch_sampler=planner, num_workers=num_workers)}
     # Larger batches where no gradients are kept; photos stay at the size of training, for the memory's sake.
     size = choice.batch_size if filed else max(choice.batch_size, 256)

@@ -118,7 +118,12 @@ def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
 
 def _boosting_weights(data: Data, wish: Wish) -> dict[str, Any]:
     said = "balanced" if wish.sampler is not None else wish.class_weights  # trees see no steps
-    return {} if said is None else {"class_weight": dict(enumerate(class_weights(data, said).tolist()))}
+    if said is None:
+        return {}
+    weights = class_weights(data, said).tolist()
+    if data.task == "multilabel":
+        return {"class_weight": [{0: 1.0, 1: weight} for weight in weights]}
+    return {"class_weight": dict(enumerate(weights))}
 
 
 def _mixed(data: Data, wish: Wish, **settings: Any) -> Choice:

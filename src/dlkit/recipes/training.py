@@ -141,9 +141,11 @@ def train(
         views: Of a frozen backbone: so many random views (crops, mirror images) of each image, stored once.
         image_size: Side of the images in pixels; None for the model's own.
         class_weights: What each class counts in the loss: "balanced" makes up for rare ones, so that the model answers
-            with them, at the cost of plain accuracy; or a weight for each class by its name. None: each sample as much.
+            with them, at the cost of plain accuracy; or a weight for each class by its name. Of several labels what a
+            sample that has the label counts beside one without (`pos_weight`). None: each sample as much.
         sampler: "balanced": every step sees samples of all classes equally often (`dlkit.samplers.Balanced`), which
-            makes up for rare ones as well, in place of weights. None: every sample once per epoch.
+            makes up for rare ones as well, in place of weights; of several labels a sample counts as the rarest that
+            it has. None: every sample once per epoch.
         thresholds: "f1": the probability above which the rarer of two classes, or each of several labels, is the answer
             is chosen on the validation part, for the best F1, and kept in the model file. None: one half.
         sample_rate: Of sounds, in Hz; None for that of the files, but no more than 16,000.
