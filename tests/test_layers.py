@@ -32,9 +32,9 @@ splits/_values splits/fold splits/cutting splits/folding splits/keys splits/leak
 tokens/_patterns tokens/cleaning tokens/tokenizers tokens/_encoded tokens/vocabulary tokens/pretrained specs/text
 specs/builtin specs/__init__
 tokens/__init__
-reading/cells reading/parsing reading/dates reading/typed reading/targets reading/bytes reading/policy
-reading/decimals reading/headers reading/delimited reading/excel reading/frames reading/columnar reading/_text_rows
-reading/plain reading/blocks reading/reader reading/__init__
+reading/cells reading/parsing reading/dates reading/typed reading/targets reading/_bytes reading/policy
+reading/_decimals reading/_headers reading/_delimited reading/_excel reading/frames reading/_columnar reading/_text_rows
+reading/_plain reading/blocks reading/reader reading/__init__
 datasets/base datasets/targets
 datasets/letters/packfile datasets/letters/files datasets/letters/packed datasets/letters/notmnist
 datasets/letters/glyphs datasets/letters/__init__

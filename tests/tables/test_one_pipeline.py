@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 import dlkit
 from dlkit.datasets import CSVDataset
 from dlkit.errors import DlkitError
-from dlkit.reading import blocks, headers
+from dlkit.reading import _headers as headers
+from dlkit.reading import blocks
 
 # What most cells of a column are, and the odd ones that may lie among them, anywhere.
 CELLS: dict[str, tuple[Any, list[str]]] = {

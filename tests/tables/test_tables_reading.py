@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from dlkit._encodings import detect_encoding
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError, TooManyErrorsError
+from dlkit.reading._delimited import Dialect, audit_quotes, find_dialect
 from dlkit.reading._text_rows import cell_by_cell, through_arrow
 from dlkit.reading.cells import Cells, Dates, Numbers, Skipped, Strings, Table
-from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 
@@ -207,7 +207,7 @@ def test_archives(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlkit.reading.bytes._ALWAYS_ALLOWED", 1 << 20)
+    monkeypatch.setattr("dlkit.reading._bytes._ALWAYS_ALLOWED", 1 << 20)
     bomb = write(tmp_path / "bomb.csv.bz2", bz2.compress(b"0" * (100 << 20)))
     with pytest.raises(DataError, match=r"bomb\.csv\.bz2 .* unpacks to more than .* bytes, which is not a table"):
         read_table(bomb, ReadOptions())

@@ -30,11 +30,11 @@ from dlkit.datasets import CSVDataset
 from dlkit.datasets.tables.lanes import Batches, InOrder, Lanes
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.models import TabularMLP
+from dlkit.reading import _columnar as columnar
 from dlkit.reading import blocks as block_module
-from dlkit.reading import columnar
+from dlkit.reading._delimited import Dialect
 from dlkit.reading.blocks import block_file, last_record_end
 from dlkit.reading.cells import Skipped
-from dlkit.reading.delimited import Dialect
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 from dlkit.samplers import Share
@@ -451,8 +451,8 @@ def test_what_a_stream_is_not_for(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_quote_that_never_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlkit.reading.delimited.LONGEST_LINE", 10_000)
-    monkeypatch.setattr("dlkit.reading.delimited._PIECE", 4096)
+    monkeypatch.setattr("dlkit.reading._delimited.LONGEST_LINE", 10_000)
+    monkeypatch.setattr("dlkit.reading._delimited._PIECE", 4096)
     rows = numbered(5000)
     rows[300] = '300.5,"1,a'
     for streaming in (False, True):

@@ -18,7 +18,7 @@ from dlkit.datasets.files.table import open_table
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference.batches import Batch, check_options, index_of, readable, total_of
 from dlkit.reading.cells import text_of
-from dlkit.reading.headers import kept_columns
+from dlkit.reading.reader import kept_columns
 
 __all__ = ["Medium", "NamedInputs", "batch_of", "content", "source_of"]
 

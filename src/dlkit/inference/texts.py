@@ -16,8 +16,7 @@ from dlkit.datasets.texts.rows import texts_of
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.inference.batches import Batch, Inputs, check_options, in_batches, index_of, readable, total_of
 from dlkit.reading.cells import Place, text_of
-from dlkit.reading.headers import kept_columns
-from dlkit.reading.reader import table_of_content
+from dlkit.reading.reader import kept_columns, table_of_content
 from dlkit.specs.text import TextSpec
 
 __all__ = ["columns_of", "texts", "texts_in_table"]

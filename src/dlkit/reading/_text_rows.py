@@ -14,10 +14,10 @@ import numpy as np
 from dlkit._cores import default_threads, for_each
 from dlkit._encodings import Buffer, first_bad_byte
 from dlkit._textfiles import control_in, csv_problem, has_controls
-from dlkit.reading.bytes import damage
+from dlkit.reading._bytes import damage
+from dlkit.reading._delimited import Dialect, audit_quotes, records
 from dlkit.reading.cells import Array, Cells, Numbers, Skipped, Strings
 from dlkit.reading.dates import settled
-from dlkit.reading.delimited import Dialect, audit_quotes, records
 from dlkit.reading.frames import arrow_columns
 from dlkit.reading.parsing import CODE, exceeds_float, is_code
 from dlkit.reading.policy import ReadOptions
@@ -150,11 +150,7 @@ def through_arrow(
 
 
 def texts_of(columns: Mapping[str, Cells]) -> Iterator[Array]:
-    """The bytes of the texts of each column that holds text, each text once.
-
-    Args:
-        columns: As they were read.
-    """
+    """The bytes of the texts of each column that holds text, each text once."""
     return (cells.pool.arrays()[0] for cells in columns.values() if isinstance(cells, Strings))
 
 

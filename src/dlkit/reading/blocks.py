@@ -17,13 +17,13 @@ from dlkit._encodings import Buffer
 from dlkit._opening import open_regular
 from dlkit._textfiles import LONGEST_LINE, rare_control_in, rare_controls
 from dlkit.errors import DataError
+from dlkit.reading._bytes import byte_stream
+from dlkit.reading._columnar import ColumnarFile
+from dlkit.reading._delimited import Dialect, audit_quotes, find_dialect, records
+from dlkit.reading._headers import sampled
+from dlkit.reading._plain import PlainText, plain_copy, plain_text
 from dlkit.reading._text_rows import fitting_dialect, lines_of, parse_text, texts_of
-from dlkit.reading.bytes import byte_stream
 from dlkit.reading.cells import Block, Numbered, Place, Table
-from dlkit.reading.columnar import ColumnarFile
-from dlkit.reading.delimited import Dialect, audit_quotes, find_dialect, records
-from dlkit.reading.headers import sampled
-from dlkit.reading.plain import PlainText, plain_copy, plain_text
 from dlkit.reading.policy import ReadOptions
 
 __all__ = ["Block", "BlockFile", "block_file", "read_once", "whole_text"]

@@ -12,8 +12,8 @@ import numpy as np
 from dlkit._cores import default_threads, for_each
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
+from dlkit.reading._headers import column_names
 from dlkit.reading.cells import EXACT, Array, Cells, Dates, Numbered, Numbers, Strings, Table, plain_text, strings_of
-from dlkit.reading.headers import column_names
 from dlkit.storage.strings import PackedStrings
 
 __all__ = [

@@ -11,17 +11,18 @@ from typing import Any
 
 from dlkit._frames import as_pandas
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._bytes import local_path
+from dlkit.reading._columnar import ColumnarFile, columnar_kind
+from dlkit.reading._decimals import one_mark, said_decimal
+from dlkit.reading._delimited import chosen_columns
 from dlkit.reading.blocks import whole_text
-from dlkit.reading.bytes import local_path
 from dlkit.reading.cells import Cells, Stacked, Table
-from dlkit.reading.columnar import ColumnarFile, columnar_kind
-from dlkit.reading.decimals import one_mark, said_decimal
-from dlkit.reading.delimited import chosen_columns
 from dlkit.reading.frames import concatenated, table_of_frame
 from dlkit.reading.policy import OF_TEXT_FILES, ReadOptions
 
 __all__ = [
     "check_same_columns",
+    "kept_columns",
     "paths_of",
     "read_table",
     "table_of_content",
@@ -125,6 +126,29 @@ def _read_file(path: Path, options: ReadOptions, as_text: Collection[str] | None
         raise DataError(f"{path} has a header with {len(table.columns)} columns but no rows")
     table.folder = path.parent
     return table
+
+
+def kept_columns(keep: Any, there: Sequence[str], origin: str, but: Sequence[str] = ()) -> list[str]:
+    """The columns of a file that are to stand beside its predictions.
+
+    Args:
+        keep: The caller's: their names, or True for all.
+        there: The file's.
+        origin: The file, for errors.
+        but: Those that stand there anyhow.
+
+    Raises:
+        DataError: it has no such column.
+    """
+    if keep is True:
+        return [name for name in there if name not in but]
+    names = [keep] if isinstance(keep, str) else list(keep or ())
+    if lacking := [name for name in names if name not in there]:
+        raise DataError(
+            f"{origin} has no column {', '.join(map(repr, lacking))} to keep; its columns are "
+            f"{', '.join(map(repr, there))}"
+        )
+    return names
 
 
 def table_of_content(content: bytes, options: ReadOptions, as_text: Collection[str] | None = ()) -> Table:

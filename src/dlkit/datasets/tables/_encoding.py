@@ -179,11 +179,7 @@ def _numeric(table: Table, spec: TableSpec, readings: Mapping[str, Reading], pro
 
 
 def bound(numbers: Array) -> Array:
-    """Numbers beyond what float32 holds become its largest ones: infinite inputs would make every weight NaN.
-
-    Args:
-        numbers: float32, which is changed.
-    """
+    """Numbers beyond what float32 holds become its largest ones: infinite inputs would make every weight NaN."""
     return numbers if np.isfinite(numbers.sum()) else np.clip(numbers, -_LARGEST, _LARGEST, out=numbers)
 
 
@@ -205,14 +201,7 @@ def _numbers_of(
 
 
 def unreadable(name: str, kind: str, cells: Cells, rows: Array) -> Problem:
-    """Cells that are not what their column holds.
-
-    Args:
-        name: Of the column.
-        kind: What it holds.
-        cells: The column as it was read.
-        rows: Of those cells.
-    """
+    """Cells that are not what their column holds."""
     kind = "truth value" if kind == "boolean" else kind
     remedy = (
         "add it to missing= if it means that there is none, name the column in categorical= or drop= if it holds no "

@@ -55,11 +55,7 @@ Facts = NumberFacts | TextFacts | DateFacts
 
 
 class RowSample:
-    """Some rows of a table, spread evenly over it: those whose numbers have the smallest hashes; all of a few.
-
-    Args:
-        size: How many.
-    """
+    """Some rows of a table, spread evenly over it: those whose numbers have the smallest hashes; all of a few."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -89,11 +85,7 @@ class RowSample:
         self._values.setdefault(name, []).append(values)
 
     def forget(self, name: str) -> None:
-        """Keep nothing of a column, whose pieces do not fit together.
-
-        Args:
-            name: Of the column.
-        """
+        """Keep nothing of a column, whose pieces do not fit together."""
         self._values[name] = [np.full(len(part), None) for part in self._values[name]]
 
     def shrink(self) -> None:
@@ -102,11 +94,7 @@ class RowSample:
             self._keep()
 
     def values(self, name: str) -> Array:
-        """What the rows of the sample hold in a column, in the order of the table.
-
-        Args:
-            name: Of the column.
-        """
+        """What the rows of the sample hold in a column, in the order of the table."""
         if len(self._keys) > 1 or len(self._keys[0]) > self.size:
             self._keep()
         return self._values[name][0]
@@ -187,13 +175,7 @@ class ColumnFacts:
         return {"text"} if self._text else self.raw
 
     def look(self, cells: Cells, chosen: Array, *, raw: Cells | None = None) -> None:
-        """Take in how the cells of a piece are, and count texts.
-
-        Args:
-            cells: As they were read.
-            chosen: The places of the rows whose texts are kept.
-            raw: The same before classes were renamed.
-        """
+        """Take in how the cells of a piece are, `raw` before classes were renamed, and count texts."""
         self.rows += len(cells)
         raw = cells if raw is None else raw
         self.raw |= {sort_of(raw)} - {"nothing"}
@@ -242,12 +224,7 @@ class ColumnFacts:
                 self._sample.forget(self.name)
 
     def add_nothing(self, rows: int, chosen: Array) -> None:
-        """Count rows without a value, before it is known what the column holds.
-
-        Args:
-            rows: How many.
-            chosen: The places of the rows that medians come from.
-        """
+        """Count rows without a value, before it is known what the column holds."""
         self._numbers.add(np.full(rows, np.nan))
         self._sample.add(self.name, np.full(len(chosen), None))
 

@@ -14,8 +14,8 @@ from dlkit._near import hint, nearest
 from dlkit.datasets.tables._facts import DateFacts, Facts
 from dlkit.datasets.tables._tally import NumberFacts
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._delimited import ROW_NAMES
 from dlkit.reading.dates import day_first, fits
-from dlkit.reading.delimited import ROW_NAMES
 from dlkit.reading.typed import MOST_VALUES, TextFacts
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn, Part
 
@@ -138,11 +138,6 @@ def like_id(name: str) -> bool:
 
 def warn_of_ambiguous_dates(name: str, form: str, text: TextFacts) -> None:
     """Say that dates fit with the day first as well as with the month first.
-
-    Args:
-        name: Of the column.
-        form: In which they are read.
-        text: The texts of the column.
 
     Warns:
         UserWarning: they do.

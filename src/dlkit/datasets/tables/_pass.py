@@ -17,8 +17,8 @@ from dlkit.datasets.tables._problems import Problem, Problems
 from dlkit.datasets.tables._settings import TableSettings
 from dlkit.datasets.targets import encode_target, target_numbers
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._decimals import MarksSeen, one_mark
 from dlkit.reading.cells import Array, Cells, DecimalMark, Numbers, Skipped, Strings, Table, sort_of, text_of
-from dlkit.reading.decimals import MarksSeen, one_mark
 from dlkit.reading.typed import Reading, read_cells
 from dlkit.specs.table import TableSpec, Target
 from dlkit.storage.strings import PackedStrings
@@ -138,9 +138,6 @@ class Pass:
     def finish(self, origin: str) -> tuple[TableSpec, list[Skipped]]:
         """The spec, fitted or given, and the rows that have no target where it was fitted on the others.
 
-        Args:
-            origin: The table, for errors.
-
         Raises:
             DataError: rows without a target, where those are not to be skipped; columns are not what a spec says.
         """
@@ -158,9 +155,6 @@ class Pass:
 
     def add(self, piece: Table) -> tuple[Array, Array]:
         """Take in a piece of the table.
-
-        Args:
-            piece: The next one.
 
         Returns:
             bool [N], which rows can be used; int64 [N], the part of each.
@@ -307,13 +301,7 @@ def _kind(target: Target | None) -> Target | None:
 
 
 def rename_classes(table: Table, columns: Iterable[str], aliases: Mapping[str, str]) -> None:
-    """Put the usual spelling for others in the columns of classes.
-
-    Args:
-        table: Is changed.
-        columns: Of classes.
-        aliases: Other spellings, and the usual one.
-    """
+    """Put the usual spelling for others in the columns of classes."""
     for name in columns if aliases else ():
         if name not in table.columns:
             continue

@@ -101,11 +101,7 @@ class FittingPass(Pass):
         return decide(name, self.facts_of(name), reading.form, self.settings.fit, forced=forced_kind(name, roles))
 
     def facts_of(self, name: str) -> Facts:
-        """What was counted of a column.
-
-        Args:
-            name: Of the column.
-        """
+        """What was counted of a column."""
         facts, kind = self.facts[name], self.known.readings.get(name, Reading("number")).kind
         if kind == "text":
             return facts.texts()
@@ -114,14 +110,7 @@ class FittingPass(Pass):
 
 
 class ApplyingPass(Pass):
-    """A pass over a table that a spec describes: how it is written, and which of its rows can be used.
-
-    Args:
-        settings: What the caller says.
-        dealt: Deals rows to parts.
-        known: From the pass before.
-        spec: Of the training data.
-    """
+    """A pass over a table that a spec describes: how it is written, and which of its rows can be used."""
 
     _fits_a_spec = False
 

@@ -82,10 +82,6 @@ def text_columns(spec: TableSpec) -> set[str]:
 def under_spec(settings: TableSettings, spec: TableSpec) -> tuple[TableSettings, TableSpec]:
     """How to read a file that an older spec describes, and the spec with the marks that only this file has.
 
-    Args:
-        settings: What the caller says.
-        spec: Of the training data.
-
     Raises:
         ArgumentError: the caller says again what the spec says.
     """

@@ -48,11 +48,7 @@ class StraightRows:
         self._codes = [(c.name, _coder(c, marks)) for c in spec.categories]
 
     def encoded(self, row: Any) -> tuple[list[float], list[int]] | None:
-        """The numbers (not yet float32) and the codes of a row; None for a row that is left to `encode`.
-
-        Args:
-            row: A value for each column of the spec, by name.
-        """
+        """The numbers (not yet float32) and the codes of a row; None for a row that is left to `encode`."""
         if not self._possible or not isinstance(row, Mapping):
             return None
         numbers = list[float]()

@@ -160,12 +160,7 @@ class TableStream:
 
 
 def together(parts: list[tuple[Tensor, Any]], size: int) -> Any:
-    """Values of samples from several blocks, at their places in the batch.
-
-    Args:
-        parts: The places in the batch, and the values for them.
-        size: Of the batch.
-    """
+    """Values of samples from several blocks, at their places in the batch."""
     first = parts[0][1]
     if isinstance(first, dict):
         return {name: together([(chosen, part[name]) for chosen, part in parts], size) for name in first}

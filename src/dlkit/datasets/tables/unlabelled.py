@@ -24,8 +24,7 @@ from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import block_file
 from dlkit.reading.cells import Array, Cells, Place, Table
 from dlkit.reading.frames import cells_of_values, table_of_frame
-from dlkit.reading.headers import kept_columns
-from dlkit.reading.reader import paths_of, table_of_content
+from dlkit.reading.reader import kept_columns, paths_of, table_of_content
 from dlkit.specs.table import TableSpec
 
 __all__ = ["EncodedPiece", "OPTIONS", "RowReader", "take_spans"]

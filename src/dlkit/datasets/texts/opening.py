@@ -17,12 +17,12 @@ from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_text, control_in, has_controls, rare_controls
 from dlkit.datasets.texts.items import ColumnName, Items, Row, rows_of_items, tables_of_rows
 from dlkit.errors import ArgumentError, DataError
+from dlkit.reading._bytes import contents, local_path, text_stream, to_utf8
+from dlkit.reading._columnar import ColumnarFile
+from dlkit.reading._headers import plainly_names
 from dlkit.reading.blocks import BlockFile, TextFile, read_once
-from dlkit.reading.bytes import contents, local_path, text_stream, to_utf8
 from dlkit.reading.cells import Table
-from dlkit.reading.columnar import ColumnarFile
 from dlkit.reading.frames import table_of_frame
-from dlkit.reading.headers import plainly_names
 from dlkit.reading.policy import OF_TEXT_FILES, ReadArguments, ReadOptions
 
 __all__ = ["TextArguments", "TextReading", "TextSource", "column_names", "has_class_folders", "open_source", "text_in"]

@@ -15,7 +15,7 @@ from dlkit.datasets.targets import TargetOptions
 from dlkit.datasets.texts.items import ColumnName, target_cells
 from dlkit.datasets.texts.opening import TextReading, TextSource, has_class_folders, open_source
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.bytes import damage
+from dlkit.reading._bytes import damage
 from dlkit.reading.cells import Array, Cells, Skipped, Stacked, Strings, Table, by_row, strings_of, text_of
 from dlkit.reading.frames import joined
 from dlkit.reading.policy import RowPolicy

@@ -12,8 +12,8 @@ from dlkit._encodings import Buffer
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_text
 from dlkit.errors import DataError
-from dlkit.reading.bytes import contents, decoded, encoding_of, is_packed, to_utf8, unpacked, without_mark
-from dlkit.reading.excel import is_workbook, read_sheet
+from dlkit.reading._bytes import contents, decoded, encoding_of, is_packed, to_utf8, unpacked, without_mark
+from dlkit.reading._excel import is_workbook, read_sheet
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.files import FileLock, atomic_write, home_of
 
@@ -40,13 +40,7 @@ class PlainText:
 
 
 def plain_text(source: Path | bytes, options: ReadOptions, origin: str) -> PlainText:
-    """A whole text in memory.
-
-    Args:
-        source: The file, or its content.
-        options: How to read.
-        origin: What errors call it.
-    """
+    """A whole text in memory."""
     if (sheet := _sheet(source, options, origin)) is not None:
         return sheet
     raw, lenient = source if isinstance(source, bytes) else contents(source), options.on_error == "skip"
@@ -90,12 +84,7 @@ def _without_remarks(lines: Iterable[bytes], options: ReadOptions) -> Iterator[b
 
 
 def plain_copy(path: Path, options: ReadOptions) -> tuple[Path, PlainText]:
-    """A file with the same text in UTF-8, and that text: itself, or a copy in the cache folder where it is not plain.
-
-    Args:
-        path: The file.
-        options: How to read.
-    """
+    """A file with the same text in UTF-8, itself or a copy in the cache folder where it is not plain; and that text."""
     if regular(path).st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
     if (sheet := _sheet(path, options, str(path))) is not None:

@@ -19,13 +19,6 @@ def decimal_of(
 ) -> DecimalMark:
     """The decimal mark of a file by what the caller says, or by a cell of its first rows.
 
-    Args:
-        rows: Its first rows.
-        names: Of its columns.
-        read: Of those that are read.
-        options: How to read.
-        origin: The file, for errors.
-
     Raises:
         DataError: one column proves a comma and another a point; both cells are named.
     """
@@ -64,11 +57,7 @@ def _marks_of(cells: Iterable[str], options: ReadOptions, *, strict: bool) -> di
 
 
 class MarksSeen:
-    """The decimal marks that the columns of numbers of a whole table prove, asked at its end.
-
-    Args:
-        options: How it was read.
-    """
+    """The decimal marks that the columns of numbers of a whole table prove, asked at its end."""
 
     def __init__(self, options: ReadOptions) -> None:
         self._options = options
@@ -80,12 +69,7 @@ class MarksSeen:
         return "," in self._proofs
 
     def add(self, name: str, texts: Iterable[str]) -> None:
-        """Take in cells of a column of numbers; one that has both marks proves nothing.
-
-        Args:
-            name: Of the column.
-            texts: Its cells that are text.
-        """
+        """Take in cells of a column of numbers; one that has both marks proves nothing."""
         if not self._options.may_hold_numbers(name):
             return
         marks = _marks_of(texts, self._options, strict=False)
@@ -106,10 +90,6 @@ class MarksSeen:
     def check(self, known: DecimalMark, origin: str) -> None:
         """Refuse a table whose columns prove two marks, or another one than is known.
 
-        Args:
-            known: What was known from the beginning.
-            origin: The table, for errors.
-
         Raises:
             DataError: both cells are named.
         """
@@ -121,11 +101,6 @@ class MarksSeen:
 
 def one_mark(before: DecimalMark, here: DecimalMark, origin: str) -> DecimalMark:
     """The mark of tables under each other.
-
-    Args:
-        before: That of the first ones.
-        here: That of another one.
-        origin: The other one, for errors.
 
     Raises:
         DataError: it has another mark.

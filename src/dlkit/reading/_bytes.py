@@ -54,11 +54,7 @@ _PACKERS = {"a gzip file": "gzip", "a bzip2 file": "bzip2", "an xz file": "xz", 
 
 
 def local_path(source: str | os.PathLike[str]) -> Path:
-    """The file that `source` names; a URL is fetched into the cache folder first (once).
-
-    Args:
-        source: A path or an address.
-    """
+    """The file that `source` names; a URL is fetched into the cache folder first (once)."""
     text = os.fspath(source)
     if isinstance(text, str) and "://" in text:
         # Imported here: a table on the disk needs no network code.
@@ -124,20 +120,12 @@ def _packer(head: bytes) -> str | None:
 
 
 def most_bytes(size: int) -> int:
-    """How many bytes a table may have that is packed in some.
-
-    Args:
-        size: The packed bytes.
-    """
+    """How many bytes a table may have that is packed in some."""
     return max(_ALWAYS_ALLOWED, _MOST_RATIO * size)
 
 
 def unpacked(path: Path, wanted: str = "a table") -> Iterator[bytes]:
     """The bytes of a file, or of the one file packed in it, in pieces.
-
-    Args:
-        path: The file.
-        wanted: What errors say was expected.
 
     Raises:
         DataError: a damaged archive, one with several files, or one that would fill the memory.
@@ -256,19 +244,12 @@ def encoding_of(data: Buffer, encoding: str, origin: str, *, lenient: bool = Fal
 
 
 def without_mark(data: Buffer) -> Buffer:
-    """UTF-8 bytes behind a byte order mark.
-
-    Args:
-        data: With one or without.
-    """
+    """UTF-8 bytes behind a byte order mark."""
     return memoryview(data)[3:] if bytes(data[:3]) == codecs.BOM_UTF8 else data
 
 
 def damage(text: str) -> str | None:
     """What UTF-8 cannot hold in a text, to follow "has"; None where it can hold all.
-
-    Args:
-        text: Of a file that was decoded leniently, or of elsewhere.
 
     >>> damage("fine"), damage("caf\\udce9")
     (None, 'the byte 0xe9 after 3 characters, which is not of its encoding')
@@ -285,9 +266,6 @@ def damage(text: str) -> str | None:
 
 def known_codec(encoding: str) -> str:
     """The usual name of a codec.
-
-    Args:
-        encoding: Any of its names.
 
     Raises:
         ArgumentError: there is no such codec.
@@ -338,9 +316,5 @@ def text_stream(data: Buffer, newline: str = "") -> io.TextIOWrapper:
 
 
 def byte_stream(data: Buffer) -> io.BufferedReader:
-    """Bytes that lie in memory as a file.
-
-    Args:
-        data: The bytes.
-    """
+    """Bytes that lie in memory as a file."""
     return io.BufferedReader(_BufferFile(data), 1 << 20)

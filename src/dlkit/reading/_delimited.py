@@ -16,10 +16,9 @@ from dlkit._encodings import Buffer
 from dlkit._near import hint
 from dlkit._textfiles import LONGEST_LINE, control_in, csv_reader, csv_records, first_lines, line_at
 from dlkit.errors import DataError
-from dlkit.reading.bytes import text_stream
-from dlkit.reading.cells import DecimalMark
-from dlkit.reading.decimals import decimal_of
-from dlkit.reading.headers import (
+from dlkit.reading._bytes import text_stream
+from dlkit.reading._decimals import decimal_of
+from dlkit.reading._headers import (
     after_remarks,
     column_names,
     first_row,
@@ -27,6 +26,7 @@ from dlkit.reading.headers import (
     sampled,
     start_of_table,
 )
+from dlkit.reading.cells import DecimalMark
 from dlkit.reading.policy import ReadOptions
 
 __all__ = ["Dialect", "QuoteAudit", "ROW_NAMES", "audit_quotes", "chosen_columns", "find_dialect", "records"]
@@ -108,11 +108,6 @@ class Dialect:
 
 def find_dialect(data: Buffer, origin: str, options: ReadOptions) -> Dialect:
     """The dialect of UTF-8 bytes, with quotes taken as quotes; `audit_quotes` says whether that is right.
-
-    Args:
-        data: The whole text.
-        origin: The file, for errors.
-        options: How to read.
 
     Warns:
         UserWarning: the file has no header row, and the caller did not say so.
@@ -239,11 +234,6 @@ def audit_quotes(data: Buffer, dialect: Dialect, origin: str = "the text") -> Qu
     Quotes alternate between opening and closing (a doubled one closes and opens again), so each needs only a look at
     its neighbours: an opening one follows a separator, a line end or a closing quote; a closing one precedes one.
 
-    Args:
-        data: The whole text.
-        dialect: How it is written.
-        origin: The file, for errors.
-
     Raises:
         DataError: a cell does not end within `LONGEST_LINE`.
     """
@@ -280,10 +270,6 @@ def records(data: Buffer, dialect: Dialect) -> Iterator[tuple[int, list[str] | c
     """The rows cell by cell, each with the line it begins in (1 for the file's first); blank lines are no rows.
 
     A broken one has the error in its place; see `csv_records`.
-
-    Args:
-        data: The whole text.
-        dialect: How it is written.
     """
     header = bytes(data[: dialect.start])
     before = header.count(b"\n") or header.count(b"\r")

@@ -13,7 +13,7 @@ from typing import Any
 from dlkit._encodings import Buffer
 from dlkit._textfiles import check_width, csv_problem, csv_reader, first_lines
 from dlkit.errors import DataError
-from dlkit.reading.bytes import text_stream
+from dlkit.reading._bytes import text_stream
 from dlkit.reading.dates import date_format
 from dlkit.reading.parsing import looks_like_number
 from dlkit.reading.policy import ReadOptions
@@ -23,7 +23,6 @@ __all__ = [
     "column_names",
     "first_row",
     "is_row_of_data",
-    "kept_columns",
     "plainly_names",
     "sampled",
     "start_of_table",
@@ -51,12 +50,7 @@ class FirstRow:
 
 
 def start_of_table(data: Buffer, options: ReadOptions) -> tuple[int, str | None]:
-    """The byte after the lines that the caller skips and Excel's `sep=;`, and the separator that this line names.
-
-    Args:
-        data: The whole text.
-        options: How to read.
-    """
+    """The byte after the lines that the caller skips and Excel's `sep=;`, and the separator that this line names."""
     start = 0
     searched = data if hasattr(data, "find") or not options.skip_rows else bytes(data)  # a memoryview cannot search
     for _ in range(options.skip_rows):
@@ -67,13 +61,7 @@ def start_of_table(data: Buffer, options: ReadOptions) -> tuple[int, str | None]
 
 
 def after_remarks(data: Buffer, start: int, mark: str) -> int:
-    """Where the first line begins that is not a remark.
-
-    Args:
-        data: The whole text.
-        start: Where to begin.
-        mark: What remarks begin with.
-    """
+    """Where the first line begins that is not a remark."""
     place, head, sign = 0, bytes(data[start : start + _SAMPLE]), mark.encode()
     while head.startswith(sign, place) and (end := head.find(b"\n", place)) >= 0:
         place = end + 1
@@ -81,15 +69,7 @@ def after_remarks(data: Buffer, start: int, mark: str) -> int:
 
 
 def first_row(data: Buffer, start: int, separator: str, options: ReadOptions, origin: str) -> FirstRow:
-    """The first row behind remarks and titles; a last remark that is as wide as the row that follows is the header.
-
-    Args:
-        data: The whole text.
-        start: Where the table begins.
-        separator: Between its cells.
-        options: How to read.
-        origin: The file, for errors.
-    """
+    """The first row behind remarks and titles; a last remark that is as wide as the row that follows is the header."""
     behind = after_remarks(data, start, options.comment or "#")
     row = _behind_titles(data, behind, separator, origin)
     if behind > start and options.comment is None and len(row.cells) > 1:
@@ -133,13 +113,7 @@ def _is_title(record: list[str]) -> bool:
 
 
 def sampled(data: Buffer, start: int, separator: str) -> list[list[str]]:
-    """The first rows from a byte on, at most a thousand; without what is broken.
-
-    Args:
-        data: The whole text.
-        start: Where to begin.
-        separator: Between cells.
-    """
+    """The first rows from a byte on, at most a thousand; without what is broken."""
     rest = memoryview(data)[start:]
     sample = first_lines(rest, _SAMPLE)
     text = io.StringIO(sample.decode("utf-8", "ignore"), newline="")
@@ -152,11 +126,7 @@ def sampled(data: Buffer, start: int, separator: str) -> list[list[str]]:
 
 
 def column_names(header: Sequence[Any]) -> tuple[str, ...]:
-    """Unique names, as pandas makes them: `a`, `a.1` for a second `a`, `Unnamed: 2` for an empty third one.
-
-    Args:
-        header: The cells of the first row.
-    """
+    """Unique names, as pandas makes them: `a`, `a.1` for a second `a`, `Unnamed: 2` for an empty third one."""
     names: dict[str, None] = {}
     stripped = [str(name).strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
     given = set(stripped)
@@ -169,40 +139,12 @@ def column_names(header: Sequence[Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def kept_columns(keep: Any, there: Sequence[str], origin: str, but: Sequence[str] = ()) -> list[str]:
-    """The columns of a file that are to stand beside its predictions.
-
-    Args:
-        keep: The caller's: their names, or True for all.
-        there: The file's.
-        origin: The file, for errors.
-        but: Those that stand there anyhow.
-
-    Raises:
-        DataError: it has no such column.
-    """
-    if keep is True:
-        return [name for name in there if name not in but]
-    names = [keep] if isinstance(keep, str) else list(keep or ())
-    if lacking := [name for name in names if name not in there]:
-        raise DataError(
-            f"{origin} has no column {', '.join(map(repr, lacking))} to keep; its columns are "
-            f"{', '.join(map(repr, there))}"
-        )
-    return names
-
-
 def is_row_of_data(first: Sequence[str], rows: Sequence[Sequence[str]], missing: Sequence[str]) -> bool:
     """Whether the first row is one like those below, so that the table has no header.
 
     It has none of words above numbers or dates, and something that names do not have: a fraction, a date, or a cell
     that comes again in its column. Numbers that count upwards are names, of years or as pandas numbers columns. Where
     all is text, every cell must come again, or one beside a long sentence.
-
-    Args:
-        first: The first row.
-        rows: Some that follow.
-        missing: Missing marks.
 
     >>> is_row_of_data(["5.1", "setosa"], [["4.9", "setosa"], ["7.0", "virginica"]], [])
     True
@@ -230,11 +172,6 @@ def is_row_of_data(first: Sequence[str], rows: Sequence[Sequence[str]], missing:
 
 def plainly_names(first: Sequence[str], rows: Sequence[Sequence[str]], missing: Sequence[str]) -> bool:
     """Whether a first row surely names the columns: it has a word above numbers.
-
-    Args:
-        first: The first row.
-        rows: Some that follow.
-        missing: Missing marks.
 
     >>> plainly_names(["class", "text"], [["1", "a"], ["2", "b"]], [])
     True

@@ -14,7 +14,7 @@ from typing import IO, Any
 from dlkit._optional import require
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError, DlkitError
-from dlkit.reading.bytes import most_bytes
+from dlkit.reading._bytes import most_bytes
 
 __all__ = ["Sheet", "is_workbook", "read_sheet"]
 
@@ -43,11 +43,7 @@ class Sheet:
 
 
 def is_workbook(file: IO[bytes]) -> bool:
-    """Whether a file is a workbook of Excel (.xlsx, .xlsm).
-
-    Args:
-        file: At its beginning, where it is put back.
-    """
+    """Whether a file is a workbook of Excel (.xlsx, .xlsm)."""
     try:
         with zipfile.ZipFile(file) as archive:
             return "xl/workbook.xml" in archive.namelist()

@@ -13,9 +13,9 @@ from typing import Any
 from dlkit._opening import open_regular
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
+from dlkit.reading._decimals import said_decimal
+from dlkit.reading._delimited import chosen_columns
 from dlkit.reading.cells import Block, Numbered, Table
-from dlkit.reading.decimals import said_decimal
-from dlkit.reading.delimited import chosen_columns
 from dlkit.reading.frames import arrow_columns
 from dlkit.reading.policy import OF_TEXT_FILES, ReadOptions
 
@@ -28,9 +28,6 @@ PIECE_ROWS = 1 << 16
 
 def columnar_kind(head: bytes) -> str | None:
     """What a file of columns is by its first bytes; None for anything else.
-
-    Args:
-        head: Eight bytes or more.
 
     Raises:
         DataError: the first version of Feather, which Arrow no longer writes.
@@ -59,12 +56,7 @@ class ColumnarFile:
 
     @classmethod
     def of(cls, path: Path, options: ReadOptions) -> ColumnarFile | None:
-        """The file if it is one of columns, whose columns have different names.
-
-        Args:
-            path: The file.
-            options: How to read.
-        """
+        """The file if it is one of columns, whose columns have different names."""
         with open_regular(path) as file:
             kind = columnar_kind(file.read(8))
         return None if kind is None else cls(path, kind, options)
