@@ -29,7 +29,7 @@ LOOK = """() => ({
     cut: [...document.querySelectorAll('article *')]
         .filter(part => part.getBoundingClientRect().right > innerWidth + 1 && !part.closest(SCROLLS))
         .slice(0, 3).map(part => part.tagName + ' ' + (part.innerText || '').slice(0, 40)),
-})""".replace("SCROLLS", "'pre, .pst-scrollable-table-container, .cell_output, .headerlink'")
+})""".replace("SCROLLS", "'pre, .pst-scrollable-table-container, .cell_output, .headerlink, .indextable'")
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
