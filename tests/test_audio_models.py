@@ -87,7 +87,7 @@ def test_it_learns_to_tell_tones_apart() -> None:
 def test_it_refuses_what_cannot_be_meant() -> None:
     for options, message in [
         ({"num_classes": 0}, "num_classes is a whole number of at least 1; got 0"),
-        ({"dropout": 1}, "dropout is a share from 0 up to, but not including, 1; got 1"),
+        ({"dropout": 1}, "dropout must be at least 0 and below 1; got 1"),
         ({"sample_rate": 0}, "sample_rate must be a whole number"),
         ({"time_mask": 2}, "time must be a number from 0 to 1"),
     ]:

@@ -172,7 +172,7 @@ def test_settings_that_cannot_be_meant_are_refused(arguments: list[Any], options
 
 
 def test_fewer_samples_than_processes_is_an_error() -> None:
-    with pytest.raises(DataError, match="2 samples cannot be spread over 3 processes"):
+    with pytest.raises(DataError, match="2 samples cannot be distributed over 3 processes"):
         LengthBuckets([1, 2], num_replicas=3, rank=0).plan(0, 0)
     with pytest.raises(DataError, match="cannot be spread evenly over 2 processes"):
         LengthBuckets([9, 9, 9], tokens=9, num_replicas=2, rank=0).plan(0, 0)

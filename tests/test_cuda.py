@@ -166,7 +166,7 @@ def test_out_of_memory_halves_the_batch_and_leaves_the_step_as_it_was(capsys: An
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
         ends.append(weights(one))
-    assert "out of memory: from now on each batch is worked on in" in capsys.readouterr().err
+    assert "out of memory: from now on each batch is processed in" in capsys.readouterr().err
     for name, value in ends[0].items():
         torch.testing.assert_close(ends[1][name], value, rtol=1e-3, atol=1e-5, msg=name)
 

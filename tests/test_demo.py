@@ -106,7 +106,7 @@ def test_without_a_way_to_notmnist_it_says_so_in_a_line_and_goes_on(
     assert demo.main(["--out", str(tmp_path), "--epochs", "1"]) == 0
     output = capsys.readouterr().out
     assert (
-        len(re.findall("^notMNIST .*DLKIT_OFFLINE.*going on with letters from this machine's fonts$", output, re.M))
+        len(re.findall("^notMNIST .*DLKIT_OFFLINE.*continuing with letters from this machine's fonts$", output, re.M))
         == 1
     )
     assert f"Glyphs({letters:,}" in output

@@ -279,7 +279,7 @@ def test_a_stall_is_named(server: Server, tmp_path: Path) -> None:
 
 def test_a_later_call_goes_on(server: Server, tmp_path: Path) -> None:
     server.script("/a.bin", Reply(break_after=200_000), *[Reply(status=500)] * 2)
-    with pytest.raises(DownloadError, match="calling again goes on there"):
+    with pytest.raises(DownloadError, match="calling again resumes there"):
         get(server.url("/a.bin"), tmp_path / "a.bin")
     assert get(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
     assert server.requests[-1].headers["Range"] == "bytes=200000-"

@@ -218,14 +218,14 @@ def test_letters_files_and_any_other_dataset(tmp_path: Path) -> None:
 def test_what_has_no_folds_says_what_to_do(tmp_path: Path) -> None:
     FRAME.to_csv(tmp_path / "rows.csv", index=False)
     streamed = CSVDataset(tmp_path / "rows.csv", target="y", streaming=True)
-    with pytest.raises(ArgumentError, match=r"a streamed table is dealt row by row, .* read it without streaming="):
+    with pytest.raises(ArgumentError, match=r"a streamed table is split row by row, .* read it without streaming="):
         next(folds(streamed))
     with pytest.raises(ArgumentError, match=r"folds need all samples at once: leave out streaming="):
         CSVDataset.split(tmp_path / "rows.csv", Fold(1, of=3), target="y", streaming=True)
     train, _ = CSVDataset.split(FRAME, 0.8, target="y")
     with pytest.raises(ArgumentError, match=r"has the spec of other data"):
         next(folds(CSVDataset(FRAME, spec=train.spec)))
-    with pytest.raises(ArgumentError, match=r"target: a dataset that is cut again is read as it was"):
+    with pytest.raises(ArgumentError, match=r"target: a dataset that is split again keeps its options"):
         CSVDataset.split(train, 0.5, target="y")
     with pytest.raises(ArgumentError, match=r"class 'yes' has 2 samples, which cannot lie in each of 5 folds"):
         next(folds(CSVDataset(FRAME[:8].assign(y=["no"] * 6 + ["yes"] * 2), target="y")))

@@ -332,7 +332,7 @@ def test_an_own_loss_says_nothing_and_shapes_say_what_they_can():
             draw(N, 1, classes=2),
             r"output \[23\] .* target \[23, 1\] .* one shape",
         ),
-        (nn.BCEWithLogitsLoss(), "f1", draw(N), draw(N, classes=3), r"lies between 0 and 1, and here is 2"),
+        (nn.BCEWithLogitsLoss(), "f1", draw(N), draw(N, classes=3), r"must lie between 0 and 1, and here it is 2"),
         (own, "mae", draw(N, 3), draw(N), r"output \[23, 3\] float32 and target \[23\] float32 must have one shape"),
         (own, "mae", [1], draw(N), r"needs one tensor of predictions and one of targets, not list"),
     ],

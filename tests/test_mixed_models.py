@@ -85,7 +85,7 @@ def test_a_new_file_is_prepared_as_the_spec_says(folder: Path) -> None:
     own = CSVDataset(
         folder / "rows.csv", target="sold", image=["photo"], image_transform=lambda image: torch.zeros(3, 9, 9)
     )
-    with pytest.raises(ArgumentError, match="a transform of your own prepares"):
+    with pytest.raises(ArgumentError, match="a custom transform prepares"):
         own.spec.example()
 
 

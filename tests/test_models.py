@@ -101,7 +101,7 @@ def test_bytes_are_refused_with_the_way_to_scale() -> None:
         ({"num_classes": 2.0}, r"num_classes .* got 2\.0"),
         ({"num_classes": True}, "num_classes .* got True"),
         ({"num_classes": 2, "in_chans": -1}, "in_chans .* got -1"),
-        ({"num_classes": 2, "dropout": 1}, "dropout is a share .* got 1"),
+        ({"num_classes": 2, "dropout": 1}, "dropout must be .* got 1"),
     ],
 )
 def test_arguments_are_checked(arguments: dict[str, int], message: str) -> None:

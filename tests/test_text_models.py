@@ -105,7 +105,7 @@ def test_it_refuses_what_cannot_be_meant() -> None:
     for options, message in [
         ({"encoder": "lstm"}, "encoder must be 'bag', 'gru' or 'transformer', not 'lstm'"),
         ({"width": 0}, "width is a whole number of at least 1; got 0"),
-        ({"dropout": 1}, "dropout is a share from 0 up to, but not including, 1; got 1"),
+        ({"dropout": 1}, "dropout must be at least 0 and below 1; got 1"),
         ({"encoder": "transformer", "width": 30}, "width must be even and a multiple of num_heads=4; got 30"),
     ]:
         with pytest.raises(ArgumentError, match=message):

@@ -122,12 +122,12 @@ class Evil:
 def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"weight": Evil()}, path)
-    with pytest.raises(ModelFileError, match=r"weights\.pth is no file of weights"):
+    with pytest.raises(ModelFileError, match=r"weights\.pth is not a weights file"):
         load_weights(network(), path)
     assert capsys.readouterr().out == ""
     for content in (b"", b"hello", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{nothing"):
         path.write_bytes(content)
-        with pytest.raises(ModelFileError, match="is no file of weights"):
+        with pytest.raises(ModelFileError, match="is not a weights file"):
             load_weights(network(), path)
     torch.save([1, 2], path)
     with pytest.raises(ModelFileError, match="holds no tensors by name, but list"):
@@ -135,7 +135,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, capsys: Any) -> N
     torch.save(torchvision.models.alexnet(weights=None, num_classes=2).features.state_dict(), path)
     with pytest.raises(ModelFileError, match=r"nothing in .* fits Linear"):
         load_weights(nn.Linear(3, 3), path)
-    with pytest.raises(DataNotFoundError, match="no file of weights"):
+    with pytest.raises(DataNotFoundError, match="not a weights file"):
         load_weights(network(), tmp_path / "gone.pth")
 
 
@@ -164,7 +164,7 @@ def test_create_model_with_real_weights(shared_data: Path) -> None:
 
 
 def test_weights_of_another_model_are_refused_or_warned_of(shared_data: Path, tmp_path: Path, caplog: Any) -> None:
-    with pytest.raises(ModelFileError, match="are they of another model"):
+    with pytest.raises(ModelFileError, match="do they belong to another model"):
         create_model("timm/resnet10t", classes=2, weights=shared_data / "weights" / "mobilenet_v2_imagenet.pth")
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     create_model("torchvision/resnet18", classes=2, weights=tmp_path / "resnet18.pth")

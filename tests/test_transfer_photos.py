@@ -48,7 +48,7 @@ def test_the_tutorial_runs(photos: Path, shared_data: Path, capsys: Any) -> None
     shown = capsys.readouterr()
     assert "runs once over 8 training samples and 8 validation samples; 80 forward passes saved" in shown.err
     assert (
-        "runs once over 8 training samples (4 views of each, mixed anew in every epoch) and 8 validation samples"
+        "runs once over 8 training samples (4 views of each, mixed again in every epoch) and 8 validation samples"
         in shown.err
     )
     assert names["found"].score >= 0.75

@@ -101,7 +101,7 @@ def _threshold(read: Classified) -> float:
     if read.form is None:
         raise TrainingError(
             "whether the outputs are logits (a yes above 0) or probabilities (a yes above one half) is not known from "
-            f"a loss of your own; {WAY}"
+            f"a custom loss; {WAY}"
         )
     return 0.5 if read.form == "probabilities" else 0.0
 

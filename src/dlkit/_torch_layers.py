@@ -63,7 +63,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
 
 
 _WAY = (
-    'put @dlkit.register("a name") over the class or the function that makes the model, and make it anew; an '
+    'put @dlkit.register("a name") over the class or the function that makes the model, and create it again; an '
     "nn.Sequential of torch's own layers, and models of dlkit.transfer.create_model, need nothing"
 )
 

@@ -88,7 +88,7 @@ def _letters() -> PackedImages:
         return NotMNIST(download=True)
     except DownloadError as error:
         reason = textwrap.shorten(str(error), 300, placeholder=" ...")
-        print(f"notMNIST is not to be had ({reason}); going on with letters from this machine's fonts", flush=True)
+        print(f"notMNIST is not available ({reason}); continuing with letters from this machine's fonts", flush=True)
         return Glyphs()
 
 

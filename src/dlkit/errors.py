@@ -3,7 +3,7 @@
 ::
 
     DlkitError
-    ├── ArgumentError (ValueError)         an argument that cannot be meant
+    ├── ArgumentError (ValueError)         an invalid argument
     ├── MissingExtraError (ImportError)    an optional dependency is not installed
     ├── DataError (ValueError)             the data is wrong; names file, row or index
     │   ├── DataNotFoundError (FileNotFoundError)

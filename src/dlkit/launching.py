@@ -161,7 +161,7 @@ def _failed(folder: Path, rank: int, code: int, processes: int) -> BaseException
     if causes:
         first = min(causes, key=lambda number: float(causes[number][0]))
         _, text, sent = causes[first]
-        lines = f"process {first} of {processes} failed, and the others were ended:", *text.splitlines()
+        lines = f"process {first} of {processes} failed, and the others were terminated:", *text.splitlines()
         told = TrainingError(Lines.of(*lines))
         if not sent:
             return told

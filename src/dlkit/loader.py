@@ -298,7 +298,7 @@ class DataLoader:
             return
         self._told = True
         warnings.warn(
-            f"each of the {world.size} processes gets all samples here; in a loop of your own that trains, give "
+            f"each of the {world.size} processes gets all samples here; in your own training loop, give "
             "each its share with DataLoader(dataset, batch_sampler=dlkit.samplers.Share(planner)); the planner is for "
             "example dlkit.samplers.Shuffle(len(dataset), batch_size)",
             stacklevel=3,

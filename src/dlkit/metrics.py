@@ -97,7 +97,7 @@ class Metrics:
 
     Args:
         metrics: Names (see `names()`), torchmetrics metrics, `Mean` objects, or a mapping from names to those.
-        loss: The loss whose output and target are measured; for a loss of your own the one of torch that reads output
+        loss: The loss whose output and target are measured; for a custom loss the one of torch that reads output
             and target in the same way. The Trainer gives its own where it is None.
 
     Raises:
@@ -294,7 +294,7 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, Tensor) and value.numel() != 1:
         raise TrainingError(
             f"metric {name!r} gave {list(value.shape)} values instead of one number; the history has one per row: "
-            "let it take an average, such as average='macro', or measure each class with a metric of its own"
+            "let it take an average, such as average='macro', or measure each class with its own metric"
         )
     try:
         return float(value)

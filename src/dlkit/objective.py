@@ -175,7 +175,7 @@ def _elementwise(output: Tensor, target: Tensor) -> bool:
     if target.is_floating_point():
         raise TrainingError(
             f"output {shape_of(output)} and target {shape_of(target)} may be class probabilities, several labels or "
-            f"numbers, and a loss of your own does not say which; {WAY}"
+            f"numbers, and a custom loss does not say which; {WAY}"
         )
     return False
 
@@ -216,7 +216,7 @@ def _labels(output: Tensor, target: Tensor, objective: Objective) -> Classified:
     if output.numel() != target.numel() or (objective.kind == "labels" and output.shape != target.shape):
         raise TrainingError(f"output {shape_of(output)} and target {shape_of(target)} must have one shape")
     if target.numel() and not -1 <= float(target.min()) <= float(target.max()) <= 1:
-        raise TrainingError(f"the target of a yes or no lies between 0 and 1, and here is {float(target.max()):g}")
+        raise TrainingError(f"a binary target must lie between 0 and 1, and here it is {float(target.max()):g}")
     target, unclear = target.reshape(output.shape) > 0.5, False
     if output.dim() <= 1 or output.shape[1:].numel() == 1 or output.shape[1] == 1:
         scores, target = output.reshape(-1, 1), target.reshape(-1, 1)

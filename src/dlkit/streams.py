@@ -243,7 +243,7 @@ def _place_of(iterator: Any, start: int) -> int:
     if given not in (0, start):
         raise ArgumentError(
             f"{type(iterator).__name__} was left after {given} batches, and is to start at number {start}, which an "
-            "iterator cannot do; pass an object whose __iter__ starts anew (a DataLoader, a list, a class)"
+            "iterator cannot do; pass an object whose __iter__ starts again (a DataLoader, a list, a class)"
         )
     return given
 
@@ -252,7 +252,7 @@ def _used_up(iterable: Any, epoch: int) -> ArgumentError:
     which = f"epoch {epoch + 1}" if epoch > 0 else "the second time"
     return ArgumentError(
         f"{type(iterable).__name__} can be iterated only once, and this is {which}; "
-        "pass an object whose __iter__ starts anew (a DataLoader, a list, a class), not an iterator"
+        "pass an object whose __iter__ starts again (a DataLoader, a list, a class), not an iterator"
     )
 
 

@@ -163,7 +163,7 @@ CRAFTED = [
     ("image", at("version", value=-3), "needs a version, a whole number of at least 1"),
     ("image", at("version", value=True), "needs a version"),
     ("image", at("example", "output", value=[float("inf")] * 6), "Infinity is not a number of JSON"),
-    ("image", at("aliases", value={f"a{number}": "b" for number in range(10**5)}), "is said to share b"),
+    ("image", at("aliases", value={f"a{number}": "b" for number in range(10**5)}), "is declared to share b"),
 ]
 
 

@@ -200,7 +200,7 @@ class TestRefusedToSave:
 
     def test_arguments_that_are_no_plain_data(self, tmp_path: Path) -> None:
         model = dlkit.register("tests.odd")(Odd)(print)
-        with pytest.raises(ArgumentError, match=r"tests\.odd.*cannot stand in a file"):
+        with pytest.raises(ArgumentError, match=r"tests\.odd.*cannot be stored in a file"):
             dlkit.save(model, tmp_path / "m", task="regression", example=torch.zeros(1, 3))
 
     def test_a_name_that_is_taken(self) -> None:
@@ -239,7 +239,7 @@ class TestHostileFiles:
             dlkit.load(tmp_path / "none")
         for content in (b"", b"\x00" * 9, b"PK\x03\x04" + b"x" * 50, struct.pack("<Q", 1 << 62) + b"{}" * 9):
             (tmp_path / "odd").write_bytes(content)
-            with pytest.raises(ModelFileError, match=r"no safetensors file|is a zip archive"):
+            with pytest.raises(ModelFileError, match=r"not a safetensors file|is a zip archive"):
                 dlkit.load(tmp_path / "odd")
 
     def test_bare_weights_say_what_to_do(self, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ class TestHostileFiles:
             (("meaning", "spec", "kind"), "Popen", "kind of the preprocessing must be 'Preprocessing', not 'Popen'"),
             (("meaning", "spec", "size"), [10**9, 10**9], "size|example|pixels"),
             (("meaning", "classes"), [1, 2, 3], "must be a list of names"),
-            (("aliases",), {"x": "y"}, "x is said to share y"),
+            (("aliases",), {"x": "y"}, "x is declared to share y"),
             (("aliases",), ["x"], "names of shared tensors"),
             (("example", "input"), 5, "example cannot be read"),
             (("example", "input", "shape"), [10**6, 10**6], "example cannot be read"),

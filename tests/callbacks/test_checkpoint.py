@@ -213,7 +213,7 @@ def test_a_damaged_best_is_told_and_the_next_best_comes_back(tmp_path):
     with open(best, "r+b") as file:
         file.seek(200)
         file.write(b"damage")
-    with pytest.warns(CheckpointWarning, match="could not bring the best weights back: .*checksum does not fit"):
+    with pytest.warns(CheckpointWarning, match="could not restore the best weights: .*checksum does not match"):
         leave(made)
     assert weight_now(made) == 3
 
@@ -296,7 +296,7 @@ def test_best_file_history_early_stopping_and_plateau_agree(
 def test_what_cannot_be_meant_is_refused(tmp_path):
     with pytest.raises(ArgumentError, match="keep_last must be a whole number of at least 1, not 0"):
         Checkpoint(tmp_path, keep_last=0)
-    with pytest.raises(ArgumentError, match="'sometimes' is no interval"):
+    with pytest.raises(ArgumentError, match="'sometimes' is not an interval"):
         Checkpoint(tmp_path, every="sometimes")
     with pytest.raises(ArgumentError, match="nothing measures 'val_acc'"):
         Feed(Checkpoint(tmp_path, "val_acc")).start()

@@ -73,7 +73,7 @@ def test_the_reason_is_kept_and_the_run_is_finished():
     assert run.stop_reason == "early stopping: val_loss did not improve in 2 validations (best 0.25)"
     assert run.cursor.finished == run.stop_reason
     run = Feed(EarlyStopping(patience=2)).start()([NAN, NAN]).run
-    assert run.stop_reason == "early stopping: val_loss did not improve in 2 validations (no value was a number)"
+    assert run.stop_reason == "early stopping: val_loss did not improve in 2 validations (no value was finite)"
 
 
 def test_an_interrupted_run_is_finished_as_well_when_the_last_row_ended_it():

@@ -134,8 +134,8 @@ def test_weights_that_a_finite_loss_spoilt_are_not_saved_either(tmp_path):
     trainer, checkpoint = train(99, tmp_path, loss=root)
     assert checkpoint.last is None
     assert trainer.run.stop_reason == (
-        "the weights became nan or infinite by step 1 ('weight'), although every loss was a number: "
-        "a gradient was not; they were not saved"
+        "the weights became nan or infinite by step 1 ('weight'), although every loss was finite: a gradient was "
+        "not; they were not saved"
     )
 
 
@@ -161,5 +161,5 @@ def test_a_time_limit_counts_from_the_start_of_each_fit():
 
 @pytest.mark.parametrize("limit", [0, -5, NAN, "5 epochs", "soon"])
 def test_limits_that_cannot_be_meant(limit):
-    with pytest.raises(ArgumentError, match=r"is no (span of time|interval)"):
+    with pytest.raises(ArgumentError, match=r"is not (a duration|an interval)"):
         TimeLimit(limit)

@@ -126,7 +126,7 @@ def test_a_log_that_cannot_be_written_is_told_and_made_good_later(tmp_path, kind
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(path) + 9, limits[1]))  # the kernel refuses more
     try:
-        with pytest.warns(UserWarning, match=r"could not log to .*log: .*File too large; the next row brings"):
+        with pytest.warns(UserWarning, match=r"could not log to .*log: .*File too large; the next row includes"):
             feed([3])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -133,7 +133,7 @@ def test_predict_puts_an_error_into_the_line_of_a_broken_row(dlkit: Run, model: 
     refused = dlkit("predict", model, tmp_path / "new.csv", "--out", tmp_path / "out.csv")
     assert refused.code == 1
     assert "line 3 of new.csv has no number in column 'visits' but 'many'" in refused.err
-    assert "--on-error skip puts this error in the input's place" in refused.err
+    assert "--on-error skip reports this error in the input's place" in refused.err
     assert not (tmp_path / "out.csv").exists()
     done = dlkit("predict", model, tmp_path / "new.csv", "--out", tmp_path / "out.csv", "--on-error", "skip")
     assert "4 predictions (2 with an error in its place)" in done.err
@@ -321,8 +321,8 @@ def test_download_without_a_network_says_so(dlkit: Run, monkeypatch: pytest.Monk
         (["train", "{table}", "--target", "left", "--epochs", "0"], 2, "'--epochs'"),
         (["train", "{table}", "--fractions", "a,b"], 2, "'a,b' are no shares"),
         (["predict", "nowhere.safetensors", "x"], 1, "there is no model file nowhere.safetensors"),
-        (["predict", "{table}", "x"], 1, "is no safetensors file"),
-        (["info", "{table}"], 1, "is no safetensors file"),
+        (["predict", "{table}", "x"], 1, "is not a safetensors file"),
+        (["info", "{table}"], 1, "is not a safetensors file"),
         (["download", "nothing-like-it"], 1, "no model 'nothing-like-it'"),
         (["new", "project", "--task", "music"], 2, "'--task'"),
         (["trian", "x"], 2, "No such command 'trian'"),

@@ -50,7 +50,7 @@ def test_every_option_reaches_the_reader(dlkit: Run, table: Path, tmp_path: Path
 
 
 def test_messages_name_the_options(dlkit: Run, table: Path) -> None:
-    with pytest.warns(UserWarning, match="has no header row") as told:
+    with pytest.warns(UserWarning, match="seems to have no header row") as told:
         assert dlkit("inspect", table, *WAYS).code == 0
     words = _in_shell_words(str(told[0].message))
     assert "say --no-header, --names ... to name them, or --header if these are their names" in words
@@ -75,7 +75,7 @@ def test_a_sheet_is_chosen(dlkit: Run, tmp_path: Path) -> None:
 def test_options_that_the_data_has_no_use_for_are_refused(dlkit: Run) -> None:
     refused = dlkit("train", "glyphs", "--decimal", ",")
     assert refused.code == 1
-    assert "--decimal ,: this data is letters in images, which has no such thing" in refused.err
+    assert "--decimal ,: this data is letters in images, to which it does not apply" in refused.err
 
 
 def seen(look: Any) -> Any:

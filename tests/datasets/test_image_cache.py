@@ -252,7 +252,7 @@ def test_a_disk_that_is_really_full_and_gets_room_again(
             warnings.simplefilter("always")
             assert same(epoch(ImageFolder(folder, size=16, **place), workers=workers), fresh)
         if workers == 0:
-            assert "takes no more: the disk is full; what is kept stays of use" in str(said.pop().message)
+            assert "takes no more: the disk is full; cached files remain usable" in str(said.pop().message)
             assert said == []
         (index,), (pixels,) = ((disk / "cache").glob(f"*/{name}-*.bin") for name in ("index", "arrays"))
         entries = np.fromfile(index, appended.ENTRY)
@@ -287,7 +287,7 @@ def test_the_words_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(appended, "_write_all", full)
-    with pytest.warns(UserWarning, match="takes no more: the disk is full; what is kept stays of use"):
+    with pytest.warns(UserWarning, match="takes no more: the disk is full; cached files remain usable"):
         cache.flush()
     assert cache.used == 0
     cache.put(Path("1"), b"l" * 16, np.zeros((2, 2, 3), np.uint8))

@@ -325,7 +325,7 @@ def mapping_at(address: int) -> str:
 def test_a_folder_that_may_not_be_read_is_named(folder: Path) -> None:  # pragma: no cover
     (folder / "bees").chmod(0)
     try:
-        with pytest.raises(DataError, match=r"bees cannot be read: Permission denied; give yourself"):
+        with pytest.raises(DataError, match=r"bees cannot be read: Permission denied; grant read permission"):
             ImageFolder(folder)
     finally:
         (folder / "bees").chmod(0o755)

@@ -137,7 +137,7 @@ def test_a_decoder_may_take_over_a_known_ending_and_give_pictures(tmp_path: Path
 def test_what_is_said_of_a_decoder_that_gives_no_image(tmp_path: Path) -> None:
     raw(tmp_path / "1.raw", 1)
     wrong = Decoder(suffixes=[".raw"], decode=lambda data: np.zeros((3, 4, 5), np.float64))
-    with pytest.raises(DataError, match=r"1\.raw: decode= must give a picture of PIL, uint8 .*not float64 \[3, 4, 5\]"):
+    with pytest.raises(DataError, match=r"1\.raw: decode= must give a PIL image, uint8 .*not float64 \[3, 4, 5\]"):
         ImageFiles(tmp_path, decoder=wrong)[0]
     (tmp_path / "1.raw").write_bytes(b"xx")
     with pytest.raises(DataError, match=r"1\.raw: cannot be decoded: ValueError"):

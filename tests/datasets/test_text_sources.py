@@ -333,7 +333,7 @@ def test_odd_files_are_named(tmp_path: Path) -> None:
         ("empty.csv", "", "is empty"),
         ("header.csv", "text,label\n", "has no text"),
         ("t.parquet", "PAR1 but no more", "is a damaged Parquet file"),
-        ("t.json", "[1, 2", "begins like a JSON array but is none"),
+        ("t.json", "[1, 2", "begins like a JSON array but is not one"),
         ("t.gz", gzip.compress(b"x" * 10_000)[:-20], "cannot be unpacked"),
     ]:
         with pytest.raises(DataError, match=message):

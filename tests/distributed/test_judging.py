@@ -33,4 +33,4 @@ def test_objects_of_torchmetrics_and_what_cannot_be_averaged(tmp_path: Path) -> 
     assert "put together" not in whole[2] + parts[1][2]
     for code, _, errors in (whole, *parts):
         assert code == 1
-        assert "what a batch counts is not known" in errors
+        assert "the count of a batch is not known" in errors

@@ -81,7 +81,7 @@ def test_what_the_first_process_returns_is_the_same_for_any_number(tmp_path: Pat
 def test_an_error_comes_with_its_own_traceback(tmp_path: Path) -> None:
     done = run([write(tmp_path), "fail", tmp_path])
     assert done.returncode == 1
-    assert "process 1 of 2 failed, and the others were ended" in done.stderr
+    assert "process 1 of 2 failed, and the others were terminated" in done.stderr
     assert re.search(r'script.py", line \d+, in train\n.*raise LookupError', done.stderr)
     assert done.stderr.strip().endswith("LookupError: no such thing in process one")
     assert "another process of the run" not in done.stderr

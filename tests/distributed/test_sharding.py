@@ -81,7 +81,7 @@ def test_a_run_on_shares_goes_on_with_any_number_of_processes(tmp_path):
             *_, newest = sorted((tmp_path / "run").glob("*.rows-2-of-4.safetensors"))
             newest.write_bytes(newest.read_bytes()[:-1] + b"?")
         elif size == 3:
-            assert "its checksum is wrong); trying the one before" in found[0][2]
+            assert "its checksum is wrong); trying the previous one" in found[0][2]
     assert results(1, case, tmp_path)[0]["weights"] == whole[0]["weights"]
     assert not [*(tmp_path / "run").glob("*.rows-*")], "rows whose checkpoints are gone"
 
@@ -116,7 +116,7 @@ WRONG = {
     "channels-last order": {"model": nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)},
     "fp16": {"precision": "fp16"},
     "compiled or wrapped": {"compile": True},
-    "a step of your own": {"step": lambda run: None},
+    "a custom step": {"step": lambda run: None},
     "needs the whole model": {"callbacks": [BackToBest()]},
 }
 

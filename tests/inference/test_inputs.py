@@ -189,7 +189,9 @@ class TestOneLinePerInput:
         good = prices.predict(pd.DataFrame({"size": [1, 4, 6], "kind": ["a", "b", "z"]}))
         np.testing.assert_allclose(found["price"][[0, 3, 5]], good["price"], rtol=1e-6)
         assert found["price"].isna().tolist() == [False, True, True, False, True, False]
-        with pytest.raises(DataError, match=r"line 3 of new\.csv has 3 cells.*on_error='skip' puts this error in the"):
+        with pytest.raises(
+            DataError, match=r"line 3 of new\.csv has 3 cells.*on_error='skip' reports this error in the"
+        ):
             prices.predict(path)
 
     def test_bad_dicts_get_their_error_in_their_place(self, prices: dlkit.Predictor) -> None:
@@ -381,7 +383,7 @@ class TestColumns:
     def test_without_the_column_both_are_listed(self, reader: dlkit.Predictor, tmp_path: Path) -> None:
         frame = pd.DataFrame({"id": ["bad"], "message": ["good"]})
         frame.to_csv(tmp_path / "new.csv", index=False)
-        message = "no column 'comment', in which the model's texts stood; its columns are 'id', 'message'"
+        message = "no column 'comment', which held the model's texts; its columns are 'id', 'message'"
         for given in (tmp_path / "new.csv", frame, {"id": "bad", "message": "good"}):
             with pytest.raises(DataError, match=message):
                 reader.predict(given)
@@ -437,7 +439,7 @@ class TestColumns:
         assert list(found) == ["file", "size"]
         assert found["size"].tolist() == wanted
         few = frame[::2]
-        with pytest.raises(ArgumentError, match="say in which folder they lie, root="):
+        with pytest.raises(ArgumentError, match="pass the folder that holds them, root="):
             sizes.predict(few)
         found = sizes.predict(few, root=tmp_path, suffix=".png")
         assert found.index.tolist() == [0, 2]

@@ -95,7 +95,7 @@ def test_bad_sounds_get_their_error_in_their_place(listener: dlkit.Predictor, fo
         ("a.wav", r"a string is not a sound, .*Path\('a.wav'\) or predict_file"),
         ([np.zeros(9, np.float32)], r"sound 0 is an array, whose rate is not known; give \(array, 44_100\)"),
         (3, "this model takes sounds: a Path, .*; got int"),
-        ((np.zeros((900, 2), np.float32), RATE), "turn it: array.T"),
+        ((np.zeros((900, 2), np.float32), RATE), "transpose it: array.T"),
         ((np.array([np.nan], np.float32), RATE), "NaN or infinity"),
     ],
 )

@@ -86,7 +86,7 @@ def test_all_settings_of_the_head_share_the_features_of_one_pass(noise: float, v
     assert val.fetched <= 2 * (48 + looks)
     message = capsys.readouterr().err
     assert message.count("the frozen backbone runs once over 48 training samples") == 1
-    assert ("(4 views of each, mixed anew in every epoch)" in message) == (views == 4)
+    assert ("(4 views of each, mixed again in every epoch)" in message) == (views == 4)
 
 
 def test_without_stored_features_only_the_usual_setting_is_tried(capsys: Any) -> None:

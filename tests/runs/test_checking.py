@@ -149,7 +149,7 @@ def test_after_a_crafted_file_the_one_before_is_used(saved, number, tmp_path):
     path, value = CRAFTED[number]
     put(tmp_path, good, crafted(newest, path, value))
     made = trainer(tmp_path)
-    with pytest.warns(CheckpointWarning, match=rf"{path[0]}.*; trying the one before"):
+    with pytest.warns(CheckpointWarning, match=rf"{path[0]}.*; trying the previous one"):
         made.fit(loader(), loader(), epochs=2)
     assert made.history.rows == newest["history"]  # trained anew from the first epoch on, and bit for bit the same
     for name, tensor in made.model.state_dict().items():
@@ -210,7 +210,7 @@ def test_an_index_of_other_content_is_rebuilt_from_the_names(content, saved, tmp
         document["checkpoints"][0] |= content
         content = json.dumps(document).encode()
     index.write_bytes(content)
-    with pytest.warns(CheckpointWarning, match=r"index.json cannot be read .*; going by the files' names"):
+    with pytest.warns(CheckpointWarning, match=r"index.json cannot be read .*; using the file names instead"):
         store = CheckpointStore(tmp_path)
     assert [entry.step for entry in store.entries] == [4, 8]
 
@@ -226,7 +226,7 @@ def test_folders_in_the_place_of_index_and_checkpoints(saved, tmp_path):
         made.fit(loader(), loader(), epochs=3)
     messages = [str(each.message) for each in told]
     assert any(
-        "index.json is a folder, not a file; give a regular file); going by the files' names" in each
+        "index.json is a folder, not a file; give a regular file); using the file names instead" in each
         for each in messages
     )
     assert any("could not save a checkpoint" in each and "training goes on" in each for each in messages)
@@ -240,7 +240,7 @@ def test_folders_in_the_place_of_index_and_checkpoints(saved, tmp_path):
 
 def test_a_file_in_the_folders_place_is_an_error_of_dlkits(tmp_path):
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"a run cannot be kept in .*; use a folder that you may write to"):
+    with pytest.raises(CheckpointError, match=r"a run cannot be stored in .*; use a folder that you may write to"):
         trainer(tmp_path / "run").fit(loader())
 
 

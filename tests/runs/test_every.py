@@ -60,7 +60,7 @@ def test_read(text, unit, number):
 )
 def test_refused(text):
     with pytest.raises(
-        ArgumentError, match="is no interval; write 'epoch', '2 epochs', '500 steps', '10 min' or '2 h'"
+        ArgumentError, match="is not an interval; write 'epoch', '2 epochs', '500 steps', '10 min' or '2 h'"
     ):
         Every.parse(text)
 

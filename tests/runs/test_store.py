@@ -134,7 +134,7 @@ def test_a_damaged_newest_file_falls_back_to_the_one_before(tmp_path):
     save(store, 1)
     newest = save(store, 2)
     newest.write_bytes(newest.read_bytes()[:-100])
-    with pytest.warns(CheckpointWarning, match=f"{newest.name}.*trying the one before"):
+    with pytest.warns(CheckpointWarning, match=f"{newest.name}.*trying the previous one"):
         entry, state = next(iter(store.loadable()))
     assert entry.step == state["step"] == 1
 

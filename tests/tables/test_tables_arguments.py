@@ -39,7 +39,7 @@ def column(data: CSVDataset, name: str) -> list[float]:
 @both
 def test_a_file_without_a_header_is_found_and_said(tmp_path, streaming):
     path = write(tmp_path / "iris.data", IRIS)
-    with pytest.warns(UserWarning, match=r"iris\.data has no header row, it seems: its first row 5\.0, 3\.0, setosa"):
+    with pytest.warns(UserWarning, match=r"iris\.data seems to have no header row: its first row 5\.0, 3\.0, setosa"):
         data = CSVDataset(path, target="2", streaming=streaming)
     assert (len(data), data.classes) == (40, ["setosa", "virginica"])
     assert data.spec.header == ("0", "1", "2")
@@ -84,7 +84,7 @@ def test_a_header_is_not_taken_for_a_row(tmp_path, text):
 )
 def test_a_row_is_not_taken_for_a_header(tmp_path, text):
     width = len(text.split("\n")[1].split(","))
-    with pytest.warns(UserWarning, match="has no header row"):
+    with pytest.warns(UserWarning, match="seems to have no header row"):
         data = CSVDataset(write(tmp_path / "t.csv", text), categorical=[str(i) for i in range(width)])
     assert len(data) == text.count("\n")
     assert len(CSVDataset(tmp_path / "t.csv", header=True, drop=[])) == text.count("\n") - 1
@@ -254,8 +254,8 @@ def test_french_numbers(tmp_path):
         ({"skip_rows": -1}, "skip_rows must be"),
         ({"comment": ""}, "comment must be"),
         ({"header": "a"}, "header must be a list"),
-        ({"encoding": "klingon"}, "encoding='klingon' is no encoding"),
-        ({"encoding": "klingon", "streaming": True}, "encoding='klingon' is no encoding"),
+        ({"encoding": "klingon"}, "encoding='klingon' is not an encoding"),
+        ({"encoding": "klingon", "streaming": True}, "encoding='klingon' is not an encoding"),
         ({"columns": "a"}, "columns must be a list"),
         ({"separater": ";"}, "has no argument 'separater'; do you mean 'separator'"),
     ],

@@ -89,10 +89,10 @@ def test_every_kind_can_be_overridden() -> None:
 
 def test_an_override_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(
-        ArgumentError, match=r"'x' is named in numeric, but its cells are no numbers, for example 'blue'"
+        ArgumentError, match=r"'x' is named in numeric, but its cells are not numbers, for example 'blue'"
     ):
         kind(WORDS, numeric="x")
-    with pytest.raises(ArgumentError, match="'x' is named in dates, but its cells are no dates"):
+    with pytest.raises(ArgumentError, match="'x' is named in dates, but its cells are not dates"):
         kind(np.arange(ROWS), dates="x")
     with pytest.raises(ArgumentError, match="has no column 'fller'; do you mean 'filler'"):
         kind(WORDS, numeric="fller")

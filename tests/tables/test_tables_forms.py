@@ -232,7 +232,7 @@ def test_a_first_column_without_a_name_is_no_feature(tmp_path, streaming):
 
 
 def test_columns_by_blanks_name_the_way(cases):
-    with pytest.raises(ArgumentError, match=r"stand apart by blanks: .*pandas\.read_csv"):
+    with pytest.raises(ArgumentError, match=r"are separated by whitespace: .*pandas\.read_csv"):
         CSVDataset(cases / "blanks_between.txt", target="label")
 
 

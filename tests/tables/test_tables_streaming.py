@@ -201,7 +201,7 @@ def test_ranks_get_equally_many_batches(rows: int, batch: int, ranks: int, drop:
     made = lanes or InOrder(np.array([rows]), batch, drop_last=drop)
     whole = made.plan(1, 2)
     if ranks > 1 and len(whole) < ranks and rows < ranks and not drop:
-        with pytest.raises(DataError, match=f"{rows} rows cannot be spread over {ranks} processes"):
+        with pytest.raises(DataError, match=f"{rows} rows cannot be distributed over {ranks} processes"):
             Share(made, rank=0, world_size=ranks, drop_last=drop, in_order=not shuffle).plan(1, 2)
         return
     dealt = {"world_size": ranks, "drop_last": drop, "in_order": not shuffle}
@@ -434,7 +434,7 @@ def test_what_a_stream_is_not_for(path: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="a DataFrame is in memory already"):
         CSVDataset(frame(10), streaming=True)
     ds = CSVDataset(path, target="y", streaming=True)
-    with pytest.raises(ArgumentError, match="a streamed table is counted, not kept"):
+    with pytest.raises(ArgumentError, match="the rows of a streamed table are not kept"):
         ds.describe(ds)
     for ask in (ds.to_pandas, ds.comparable, lambda: ds.numeric, lambda: ds.targets, lambda: ds.rows):
         with pytest.raises(ArgumentError, match="a streamed table is never in memory as a whole"):

@@ -80,7 +80,7 @@ def test_training_is_repeatable_and_knows_every_byte() -> None:
 
 
 def test_other_objects_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="no tokenizer object of tokenizers or transformers"):
+    with pytest.raises(ArgumentError, match="not a tokenizer object of tokenizers or transformers"):
         PretrainedTokenizer(str.split)
 
 

@@ -137,7 +137,7 @@ def test_start_end_pairs_and_cutting() -> None:
     assert encoded.types.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1]
     assert vocabulary.decode([2, 4, 3, 0]) == "a"
     assert vocabulary.decode([2, 4, 3, 0], keep_special=True) == "<start> a <end> <pad>"
-    with pytest.raises(ArgumentError, match="max_length=3 leaves no place for a token beside 3 special ones"):
+    with pytest.raises(ArgumentError, match="max_length=3 leaves no room for a token beside 3 special ones"):
         vocabulary.encode("a", "b", max_length=3)
 
 
@@ -237,5 +237,5 @@ def test_mistakes_are_named() -> None:
         Vocabulary.fit("hello")
     with pytest.raises(ArgumentError, match="min_freq must be at least 1 and max_size more than 4, not 0 and None"):
         Vocabulary.fit(["a"], min_freq=0)
-    with pytest.raises(DataError, match="99 is no number of this vocabulary, which has 0 to 4"):
+    with pytest.raises(DataError, match="99 is not an id of this vocabulary, which has 0 to 4"):
         Vocabulary.fit(["a"]).decode([99])

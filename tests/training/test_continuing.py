@@ -333,7 +333,7 @@ def shifted(tensors: TensorDataset, by: float) -> TensorDataset:
 OTHER = {
     "data": ({}, {"data": lambda: loader(data(2))}, "training data: other samples"),
     "labels": ({}, {"data": lambda: loader(TensorDataset(data().tensors[0], torch.arange(32) % 2))}, "other samples"),
-    "prepared otherwise": ({}, {"data": lambda: loader(shifted(data(), 0.3))}, "or prepared otherwise"),
+    "prepared differently": ({}, {"data": lambda: loader(shifted(data(), 0.3))}, "or prepared differently"),
     "own dataset": ({"data": lambda: loader(Augmented())}, {"data": lambda: loader(Augmented(3.0))}, "other samples"),
     "order": ({}, {"data": lambda: loader(shuffle=False)}, "training data: another order of the samples"),
     "fold": (

@@ -112,7 +112,7 @@ def test_sequences_of_other_lengths_with_ignored_positions() -> None:
         check(model, loss, batches, (loss(model(x), y), 1))
     own = lambda output, target: F.cross_entropy(output, target)  # noqa: E731
     check(model, own, batches, (own(model(x), y), 1), count=lambda batch: (batch[1] != -100).sum())
-    with pytest.raises(TrainingError, match=r"what a batch counts is not known: .*count=function"):
+    with pytest.raises(TrainingError, match=r"the count of a batch is not known: .*count=function"):
         check(model, own, batches, (own(model(x), y), 1))
     with pytest.raises(TrainingError, match="with ignored targets"):
         check(model, own, [(x, y), (x, y)], (own(model(x), y), 1))
@@ -263,7 +263,7 @@ def test_losses_that_the_model_returns() -> None:
     count = lambda batch: int((batch["labels"] != -100).sum())  # noqa: E731
     check(model, None, tokens, (model(ids, some)["loss"], 1), count=count)
     for unknown in (tokens, [{"input_ids": ids[:2, :3], "labels": ids[:2, :3]}, all_tokens[1]]):
-        with pytest.raises(TrainingError, match="what a batch counts is not known"):
+        with pytest.raises(TrainingError, match="the count of a batch is not known"):
             check(model, None, unknown, (model(ids, some)["loss"], 1))
     # One batch, or steps on one batch each, need no count.
     trainer = Trainer(model, None, torch.optim.SGD(model.parameters(), 0.0), progress=False, device="cpu")
@@ -325,7 +325,7 @@ def test_parts_of_a_batch_count_as_batches_do() -> None:
     own = lambda output, target: F.cross_entropy(output, target)  # noqa: E731
     said = full(model, own, [(x, y)], count=lambda batch: int((batch[1] != -100).sum()))
     torch.testing.assert_close(said, found)
-    with pytest.raises(TrainingError, match="what a batch counts is not known"):
+    with pytest.raises(TrainingError, match="the count of a batch is not known"):
         full(model, own, [(x, y)])
 
 
@@ -339,7 +339,7 @@ def test_a_batch_that_cannot_be_cut_is_not_cut() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         full(Full(nn.Linear(3, 2)), nn.CrossEntropyLoss(), [(images, y[:3])])
     square, each = torch.randn(4, 4, 3), torch.randn(4, 4)  # time first, as long as wide: only the user can say
-    with pytest.raises(TrainingError, match="cannot be worked on in parts along its first dimension"):
+    with pytest.raises(TrainingError, match="cannot be processed in parts along its first dimension"):
         full(Full(Recurrent(each=True), dim=1), nn.MSELoss(), [(square, each)], count=lambda batch: batch[0].shape[1])
 
 

@@ -80,7 +80,7 @@ def test_a_resumed_run_writes_the_same_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"metrics": ["mae"]}, ArgumentError, "let it return the metrics as named numbers"),
+        ({"metrics": ["mae"]}, ArgumentError, "let it return them as named numbers"),
         ({"eval_step": 3}, ArgumentError, r"eval_step must be something that is called as eval_step\(run, batch\)"),
         ({"eval_step": lambda run, batch: batch[0]}, TrainingError, "batch 1 of the evaluation"),
     ],

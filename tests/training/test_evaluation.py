@@ -230,7 +230,7 @@ def test_the_same_values_every_time():
     trainer = linear()
     loader = DataLoader(TensorDataset(X, CLASSES), 5, shuffle=True)
     assert trainer.evaluate(loader) == trainer.evaluate(loader)
-    with pytest.warns(UserWarning, match="the loader shuffles, and so are the predictions"):
+    with pytest.warns(UserWarning, match="the loader shuffles, so the predictions are shuffled as well"):
         first = trainer.predict(loader)
     with pytest.warns(UserWarning, match="the loader shuffles"):
         assert torch.equal(first, trainer.predict(loader))

@@ -76,7 +76,7 @@ def test_a_schedule_is_refused_and_an_optimizer_goes_on_with_its_model(caplog):
         fold(model=model, optimizer=optimizer, scheduler=LearningRate(schedule, every="step"))
     caplog.clear()
     fold(model=model, optimizer=optimizer)
-    assert "optimizer: goes on with what it remembers of another Trainer's run" in caplog.text
+    assert "optimizer: continues with its state from another Trainer's run" in caplog.text
 
 
 def test_a_loss_and_a_metric_that_have_learned_are_refused():

@@ -105,7 +105,7 @@ def test_torchvisions_own_outputs_are_those() -> None:
         (namedtuple("Own", ["logits", "boxes"]), r"'boxes' \(leads to heads.1"),
         (lambda a, b: {"logits": a, "penalty": b.square().mean()}, r"'penalty' \(leads to heads.1"),
         (lambda a, b: {"logits": a, "router": a.mean()}, r"'router' \(one number: a loss that is not in the sum\?"),
-        (lambda a, b: [a, b], "the model gave several outputs, list of .* pass a loss of your own that takes them all"),
+        (lambda a, b: [a, b], "the model gave several outputs, list of .* pass a custom loss that takes them all"),
         (lambda a, b: (a, b), "the model gave several outputs, tuple of"),
         (lambda a, b: {"coarse": a, "fine": b}, "the model gave several outputs, {coarse: "),
     ],

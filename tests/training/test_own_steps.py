@@ -166,9 +166,9 @@ def test_gradients_of_two_losses_are_added(accumulate: int) -> None:
 
 
 def test_a_step_that_reaches_no_batch_and_a_backward_outside_of_a_step_are_refused() -> None:
-    with pytest.raises(TrainingError, match=r"the step has trained on none .* by run.backward\(loss_of\)"):
+    with pytest.raises(TrainingError, match=r"the step has trained on none .* through run.backward\(loss_of\)"):
         classifier(step=lambda run: torch.zeros(())).fit(labelled())
-    with pytest.raises(TrainingError, match=r"run\.backward belongs into a step of your own"):
+    with pytest.raises(TrainingError, match=r"run\.backward can only be called in a custom step"):
         classifier().run.backward(lambda batch: batch)
 
 

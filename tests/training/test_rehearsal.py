@@ -278,7 +278,7 @@ def test_searches_that_cannot_be_meant():
             trainer.lr_find(batches, **arguments)
     weights = copy.deepcopy(model.state_dict())
     with pytest.raises(
-        TrainingError, match="the loss exploded at once, at a learning rate of 1e\\+10; choose a smaller"
+        TrainingError, match="the loss diverged immediately, at a learning rate of 1e\\+10; choose a smaller"
     ):
         trainer.lr_find(batches, start=1e10, end=1e12)
     assert torch.equal(model.weight, weights["weight"])

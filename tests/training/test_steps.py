@@ -191,7 +191,7 @@ def test_full_memory_is_told(capsys):
     trainer = Trainer(model, nn.MSELoss(), optimizer, device="cpu")
     trainer.fit([(torch.randn(4, 4), torch.randn(4, 3))])
     assert (
-        "out of memory: from now on each batch is worked on in 2 parts; the step stays the same"
+        "out of memory: from now on each batch is processed in 2 parts; the step stays the same"
         in capsys.readouterr().err
     )
 

@@ -60,7 +60,7 @@ def test_arguments_that_cannot_be_meant(settings, message):
 
 
 def test_two_checkpoints(tmp_path):
-    with pytest.raises(ArgumentError, match=r"two Checkpoints save into .*run; give each a folder of its own"):
+    with pytest.raises(ArgumentError, match=r"two Checkpoints save into .*run; give each its own folder"):
         trainer(callbacks=[Checkpoint(tmp_path / "run"), Checkpoint(tmp_path / "other" / ".." / "run", "train_loss")])
 
 
@@ -89,14 +89,14 @@ class Gradients(Callback):
             {"accumulate": 2},
             r"sees one batch, and accumulate=2 are .* called as step\(run\), and run.backward\(loss_of\)",
         ),
-        ({"precision": "bf16"}, "a step of your own does its own precision"),
-        ({"compile": True}, "a step of your own calls the model itself: compile what it calls"),
+        ({"precision": "bf16"}, "a custom step handles precision itself"),
+        ({"compile": True}, "a custom step calls the model itself: compile what it calls"),
         (
             {"callbacks": [ClipGradients()]},
             "ClipGradients works on gradients, which the Trainer never sees with a step of",
         ),
         ({"callbacks": [Gradients()]}, "Gradients works on gradients, which the Trainer never sees with a step of"),
-        ({"callbacks": [LearningRate(warmup=3)]}, r"LearningRate\(warmup=3\) .* never sees with a step of your own"),
+        ({"callbacks": [LearningRate(warmup=3)]}, r"LearningRate\(warmup=3\) .* never sees with a custom step"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -362,8 +362,8 @@ def test_a_sample_that_cannot_be_read_names_its_batch(workers):
     [
         ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
         ({"validate_every": "10 min"}, "validate_every in time would give other numbers on another machine"),
-        ({"validate_every": "often"}, "'often' is no interval; write 'epoch', '2 epochs', '500 steps'"),
-        ({"validate_every": "0 steps"}, "'0 steps' is no interval"),
+        ({"validate_every": "often"}, "'often' is not an interval; write 'epoch', '2 epochs', '500 steps'"),
+        ({"validate_every": "0 steps"}, "'0 steps' is not an interval"),
     ],
 )
 def test_fit_arguments_that_cannot_be_meant(settings, message):

@@ -162,7 +162,7 @@ def test_an_output_of_unknown_unit_is_refused_not_reported():
 def test_counts_by_their_logarithm_need_an_unscaled_target():
     data = CSVDataset(frame(), target="price")
     trainer = trainer_of(TabularMLP(data.spec, hidden=[4]), nn.PoissonNLLLoss())
-    with pytest.raises(TrainingError, match=r"takes the output for the logarithm of a count, .*scale_target=False"):
+    with pytest.raises(TrainingError, match=r"interprets the output as the logarithm of a count, .*scale_target=False"):
         trainer.fit(DataLoader(data, 16))
     assert trainer.run.step == 0
 

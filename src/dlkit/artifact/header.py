@@ -55,9 +55,7 @@ class Header:
             head = stream.read(_DIGITS.stop)
             found = _digest(head, iter(functools.partial(stream.read, 1 << 20), b""))
         if head[8 : _DIGITS.start] != _OPENING or found != head[_DIGITS]:
-            raise ModelFileError(
-                f"{self.path} is damaged: it is not the file that was written, by its SHA-256; copy it anew"
-            )
+            raise ModelFileError(f"{self.path} is damaged: its SHA-256 does not match what was written; copy it again")
 
 
 def sealed(document: str, layout: Mapping[str, Any], tensors: bytes | memoryview) -> bytes:
@@ -119,15 +117,15 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         length = int.from_bytes(stream.read(8), "little")
         if total < 10 or not 2 <= length <= min(total - 8, _MOST_HEADER):
             stream.seek(0)
-            claim = f"is no safetensors file: {total} bytes, and a header of {length} is claimed"
+            claim = f"is not a safetensors file: {total} bytes, and a header of {length} is claimed"
             raise ModelFileError(f"{file} {told(stream.read(HEAD), 'a model file') or claim}")
         raw = stream.read(length)
     try:
         entries = _bounds.parse(raw, "its header")
     except ArgumentError as error:
-        raise ModelFileError(f"{file} is no safetensors file: {error}") from error
+        raise ModelFileError(f"{file} is not a safetensors file: {error}") from error
     if not isinstance(entries, dict):
-        raise ModelFileError(f"{file} is no safetensors file: its header is a {type(entries).__name__}")
+        raise ModelFileError(f"{file} is not a safetensors file: its header is a {type(entries).__name__}")
     metadata = entries.pop("__metadata__", None)
     _check_layout(entries, total - 8 - length, file)
     document = _document(metadata, file)

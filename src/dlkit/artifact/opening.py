@@ -180,7 +180,7 @@ def _check_outputs(meaning: Meaning, document: Mapping[str, Any], name: str) -> 
     example = document.get("example")
     shape = example.get("shape") if isinstance(example, Mapping) else None
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise ModelFileError(f"{name}: the file has no example, or example.shape is no shape: {shape!r:.80}")
+        raise ModelFileError(f"{name}: the file has no example, or example.shape is not a shape: {shape!r:.80}")
     try:
         meaning.check_outputs(shape)
     except ArgumentError as error:

@@ -47,7 +47,7 @@ def architecture_of(model: nn.Module) -> dict[str, Any]:
         json.dumps(architecture)
     except (TypeError, ValueError) as error:
         raise ArgumentError(
-            f"the arguments of {architecture.get('name')!r} cannot stand in a file: {error}; a registered model is "
+            f"the arguments of {architecture.get('name')!r} cannot be stored in a file: {error}; a registered model is "
             "made with numbers, texts, lists and dicts only"
         ) from error
     return dict(architecture)

@@ -26,7 +26,7 @@ def pack(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     seen: dict[tuple[object, ...], str] = {}
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
-            raise ArgumentError(f"the model's state has {name}, which is a {type(value).__name__} and no tensor")
+            raise ArgumentError(f"the model's state has {name}, which is a {type(value).__name__} not a tensor")
         place = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
         if value.numel() and place in seen:
             aliases[name] = seen[place]
@@ -50,7 +50,7 @@ def check_fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], aliases: 
         ModelFileError: it has others; names the first.
     """
     if odd := [name for name, other in aliases.items() if name in shapes or other not in shapes]:
-        raise ModelFileError(f"{path}: {odd[0]} is said to share {aliases[odd[0]]}, which the file does not have")
+        raise ModelFileError(f"{path}: {odd[0]} is declared to share {aliases[odd[0]]}, which the file does not have")
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     given = {**shapes, **{name: shapes[other] for name, other in aliases.items()}}
     for name in sorted(set(wanted) | set(given)):

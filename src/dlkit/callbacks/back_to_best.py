@@ -37,7 +37,7 @@ class BackToBest(Callback):
         gone_back: How often it went back.
 
     Raises:
-        ArgumentError: an argument that cannot be meant; at the start of the fit, if nothing measures `monitor`.
+        ArgumentError: an invalid argument; at the start of the fit, if nothing measures `monitor`.
 
     >>> plateau = BackToBest(patience=4, factor=0.25, times=3)
     """
@@ -83,7 +83,7 @@ class BackToBest(Callback):
         if self.waited < self.patience:
             return
         if self.gone_back == self.times:
-            best = "no value was a number" if self.best is None else f"best {self.best:.6g}"
+            best = "no value was finite" if self.best is None else f"best {self.best:.6g}"
             run.request_stop(f"no better {self.monitor} on {self.times + 1} plateaus ({best})", final=True)
         else:
             self._due = True
@@ -116,7 +116,7 @@ class BackToBest(Callback):
         for optimizer in run.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * self.factor
-        run.say(f"{self.monitor} on a plateau: back to the best weights, learning rate times {self.factor:g}")
+        run.say(f"{self.monitor} on a plateau: best weights restored, learning rate multiplied by {self.factor:g}")
 
     def _is_better(self, value: float) -> bool:
         if math.isnan(value):

@@ -175,7 +175,7 @@ def unseen_gradients(name: str) -> str:
         name: Of the callback.
     """
     return (
-        f"{name} works on gradients, which the Trainer never sees with a step of your own; do in the step what it "
+        f"{name} works on gradients, which the Trainer never sees with a custom step; do in the step what it "
         "would do, between backward() and optimizer.step()"
     )
 

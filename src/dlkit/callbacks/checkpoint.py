@@ -282,7 +282,7 @@ class Checkpoint(Callback):
             if parts:
                 load_parts(run, state, eval_model=field == "eval_model")
         except CheckpointError as error:  # whatever is wrong with one file, the next may be good
-            warnings.warn(f"could not bring the best weights back: {error}", CheckpointWarning, stacklevel=4)
+            warnings.warn(f"could not restore the best weights: {error}", CheckpointWarning, stacklevel=4)
             return False
         run.model.load_state_dict(state[field])
         run.weights_from = entry.step

@@ -90,7 +90,7 @@ class EarlyStopping(Callback):
     def _stop_if_over(self, run: Run, finished_epochs: int) -> None:
         if self.waited < self.patience or finished_epochs < self.min_epochs:
             return
-        best = "no value was a number" if self.best is None else f"best {self.best:.6g}"
+        best = "no value was finite" if self.best is None else f"best {self.best:.6g}"
         reason = f"early stopping: {self.monitor} did not improve in {self.waited} validations ({best})"
         run.request_stop(reason, final=True)
 

@@ -76,8 +76,8 @@ class CheckFrozen(Callback):
         changed = [name for name, value in self._sums.items() if now.get(name) != value]
         if changed:
             raise TrainingError(
-                f"frozen tensors have changed by step {run.step}: {_listed(changed)}; something writes to them past "
-                "the optimizer, or requires_grad was switched on again (use dlkit.transfer.unfreeze)"
+                f"frozen tensors have changed by step {run.step}: {_listed(changed)}; something other than the "
+                "optimizer writes to them, or requires_grad was switched on again (use dlkit.transfer.unfreeze)"
             )
 
     def _check_gradients(self, run: Run) -> None:

@@ -20,7 +20,7 @@ __all__ = ["StopOnNaN", "TellNaN", "TimeLimit", "watch_evaluation"]
 
 _REMEDY = (
     "look at these samples, lower the learning rate or clip the gradients (ClipGradients); "
-    "StopOnNaN() ends a run there and saves nothing spoilt"
+    "StopOnNaN() ends a run there and saves no corrupted weights"
 )
 
 
@@ -47,8 +47,8 @@ class StopOnNaN(Callback):
             spoilt = first_spoilt(_parameters(run)) if run.keep_state else None
             if spoilt is not None:
                 run.request_stop(
-                    f"the weights became nan or infinite by step {run.step} ({spoilt!r}), although every loss was a "
-                    "number: a gradient was not; they were not saved",
+                    f"the weights became nan or infinite by step {run.step} ({spoilt!r}), although every loss was "
+                    "finite: a gradient was not; they were not saved",
                     keep_state=False,
                 )
             return capture()

@@ -84,7 +84,7 @@ class LearningRate(Callback):
             wanted = "max" if higher else "min"
             if scheduler.mode != wanted:
                 raise ArgumentError(
-                    f"ReduceLROnPlateau(mode={scheduler.mode!r}) looks the wrong way: of {self.monitor!r} "
+                    f"ReduceLROnPlateau(mode={scheduler.mode!r}) has the wrong direction: of {self.monitor!r} "
                     f"{'higher' if higher else 'lower'} is better; make it with mode={wanted!r}"
                 )
 

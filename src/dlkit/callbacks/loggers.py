@@ -3,7 +3,7 @@
 After a resume the history in the checkpoint is the truth: rows that were logged after it was saved will be made again.
 Files of dlkit's own are therefore written anew from the history at the start of a fit, TensorBoard is told from which
 step on to forget, and MLflow gets what it does not have yet. A log that cannot be written does not end a night's run:
-it is told, and the next row brings what is missing.
+it is told, and the next row includes what is missing.
 """
 
 from __future__ import annotations
@@ -100,11 +100,11 @@ class JSONLinesLogger(_FileLogger):
 
 
 def _tell_failure(write: Callable[[], None], where: str) -> bool:
-    """Whether it worked; a full disk or a server that is away is told, and the next row brings what is missing."""
+    """Whether it worked; a full disk or a server that is away is told, and the next row includes what is missing."""
     try:
         write()
     except Exception as error:  # noqa: BLE001  (each tracking library raises errors of its own)
-        warnings.warn(safe(f"could not log to {where}: {error}; the next row brings what is missing"), stacklevel=3)
+        warnings.warn(safe(f"could not log to {where}: {error}; the next row includes what is missing"), stacklevel=3)
         return False
     return True
 

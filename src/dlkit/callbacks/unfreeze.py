@@ -59,7 +59,7 @@ class Unfreeze(Callback):
         if closure:
             return (
                 "Unfreeze adds parameters to the optimizer, and one with a closure (LBFGS) steps those that it was "
-                "made with; train the stages with an optimizer of each its own"
+                "made with; train each stage with its own optimizer"
             )
         return super().conflict(own_step=own_step, closure=closure)
 

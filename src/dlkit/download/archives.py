@@ -189,7 +189,7 @@ class _Sandbox:
             self._refuse(member, problem)
         parts = _split(member.name)
         if not parts and member.kind != "folder":
-            self._refuse(member, "stands for the folder itself but is none")
+            self._refuse(member, "stands for the folder itself but is not a folder")
         if self._links and any(parts[:depth] in self._links for depth in range(1, len(parts) + 1)):
             self._refuse(member, "would be written through a link of the same archive")
         with self._naming(member.name):
@@ -234,7 +234,7 @@ class _Sandbox:
             self._make_link(parts, link)
         for parts, link in self._links.items():
             if not self._stays_inside(parts):
-                self._refuse(link, f"is a link that leaves the folder or goes in a circle (to {_shown(link.target)})")
+                self._refuse(link, f"is a link that leaves the folder or leads in a circle (to {_shown(link.target)})")
         self._sync()
 
     def _path(self, parts: tuple[str, ...]) -> str:
@@ -298,7 +298,7 @@ class _Sandbox:
         with contextlib.suppress(FileExistsError):
             return open(path, "xb")
         if self._folds_case() or not stat.S_ISREG(os.lstat(path).st_mode):
-            self._refuse(member, "stands where another member is already (perhaps with other capitals)")
+            self._refuse(member, "is where another member is already (perhaps with other capitals)")
         os.unlink(path)  # the later one wins, with nothing left of the earlier one, such as the right to be run
         return open(path, "xb")
 
@@ -311,7 +311,7 @@ class _Sandbox:
         source = _split(member.target)
         path = self._path(source)
         if _name_problem(member.target) or source == parts or not _is_file(path):
-            self._refuse(member, f"is a hard link to {_shown(member.target)}, which is no file that came before it")
+            self._refuse(member, f"is a hard link to {_shown(member.target)}, which is not a file that came before it")
         return _file_chunks(path)
 
     def _note_link(self, parts: tuple[str, ...], member: Member) -> None:

@@ -312,7 +312,7 @@ def _failure(job: _Job, given_up: dict[str, AttemptError], part: PartFile) -> Do
     told = [f"could not download {job.target}:"]
     told += [f"  {public(url)}: {safe(str(trouble), most=_REASON)}" for url, trouble in given_up.items()]
     if part.origin is not None and part.size:
-        told.append(f"the {part.size:,} bytes that arrived are kept in {part.path}; calling again goes on there")
+        told.append(f"the {part.size:,} bytes that arrived are kept in {part.path}; calling again resumes there")
     wrong = any(isinstance(trouble, WrongFileError) for trouble in given_up.values())
     return (IntegrityError if wrong else DownloadError)(Lines.of(*told))
 

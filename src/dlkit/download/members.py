@@ -86,7 +86,7 @@ def members(archive: Path, encoding: str = "auto") -> Generator[Member, None, No
     else:
         kind = kind_of(head)
         what = "" if kind is None else f", but {kind.name}; {kind.advice}".removesuffix("; ")
-        raise ArchiveError(f"{archive} was not unpacked: it is no zip, tar, gzip, bzip2 or xz file{what}")
+        raise ArchiveError(f"{archive} was not unpacked: it is not a zip, tar, gzip, bzip2 or xz file{what}")
 
 
 def claimed_sizes(archive: Path) -> Iterator[tuple[str, int]]:

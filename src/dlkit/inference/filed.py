@@ -178,7 +178,7 @@ def _of_cell(medium: Medium, cell: Any, column: str, root: Any, suffix: str) -> 
         return _named(cell)
     if root is None:
         raise ArgumentError(
-            f"the column {column!r} names {medium.noun} files: say in which folder they lie, root='files' (or "
+            f"the column {column!r} names {medium.noun} files: pass the folder that holds them, root='files' (or "
             "root='.'); a string alone opens nothing"
         )
     return cell, Path(root).expanduser() / f"{cell}{suffix}"

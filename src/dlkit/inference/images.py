@@ -31,7 +31,7 @@ _MEDIUM = Medium(
     option="image",
     files=IMAGES,
     in_memory=_in_memory,
-    takes="a Path, bytes, an open file, a picture of PIL, a uint8 array [H, W, 3], or a list of these",
+    takes="a Path, bytes, an open file, a PIL image, a uint8 array [H, W, 3], or a list of these",
 )
 
 

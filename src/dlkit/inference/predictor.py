@@ -146,7 +146,7 @@ class Predictor:
 
         Args:
             inputs: One input or an iterable of inputs. Images: a `Path` (of a file, or of a folder with all that is
-                below it), bytes, an open binary file, a picture of PIL, a uint8 array [H, W, C] or [H, W]. Sounds: a
+                below it), bytes, an open binary file, a PIL image, a uint8 array [H, W, C] or [H, W]. Sounds: a
                 `Path`, bytes or an open file in the same way, or an array [T] or [C, T] with its rate in Hz,
                 `(array, 44_100)`; they are resampled to the model's rate. Tables: a
                 DataFrame, a dict (one row), dicts; the `Path` of a CSV or Parquet file, its bytes, or it, open in mode
@@ -380,7 +380,8 @@ class Predictor:
         """The outputs of a batch's good inputs; None if there are none."""
         if batch.errors and on_error == "raise":
             raise DataError(
-                f"{batch.told(min(batch.errors))}; on_error='skip' puts this error in the input's place and goes on"
+                f"{batch.told(min(batch.errors))}; on_error='skip' reports this error in the input's place and "
+                "continues"
             )
         return self._outputs(batch.inputs, tta=tta) if len(batch.good) else None
 

@@ -100,7 +100,7 @@ def _of_files(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> Any:
     if file is None:
         raise ArgumentError(f"say which column of the table names the files: {meaning.kind}=...")
     if target is None and meaning.task != "regression":
-        raise ArgumentError("say which column of the table holds what is true: target=...")
+        raise ArgumentError("say which column of the table holds the true values: target=...")
     columns = list(meaning.classes) if target is None else [target] if isinstance(target, str) else list(target)
     others = {name: value for name, value in options.items() if name not in (meaning.kind, "target")}
     task: Any = "classification" if meaning.task == "binary" else meaning.task

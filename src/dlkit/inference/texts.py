@@ -159,7 +159,7 @@ def columns_of(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> Colu
         )
     if lacking := [name for part in known for name in part if name not in there]:
         raise DataError(
-            f"{_name(given)} has no column {', '.join(map(repr, lacking))}, in which the model's texts stood; its "
+            f"{_name(given)} has no column {', '.join(map(repr, lacking))}, which held the model's texts; its "
             f"columns are {', '.join(map(repr, there))}; text=... names another"
         )
     return known

@@ -64,7 +64,7 @@ class AudioClassifier(nn.Module):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ArgumentError(f"{name} is a whole number of at least 1; got {value!r}")
         if not 0 <= dropout < 1:
-            raise ArgumentError(f"dropout is a share from 0 up to, but not including, 1; got {dropout!r}")
+            raise ArgumentError(f"dropout must be at least 0 and below 1; got {dropout!r}")
         self.num_classes, self.in_chans = num_classes, in_chans
         self.spec = Heard(sample_rate=sample_rate, channels=in_chans)
         self.mel = LogMel(sample_rate=sample_rate, num_mels=num_mels)

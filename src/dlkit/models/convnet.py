@@ -45,7 +45,7 @@ class SmallConvNet(nn.Module):
         _check_count("num_classes", num_classes)
         _check_count("in_chans", in_chans)
         if not 0 <= dropout < 1:
-            raise ArgumentError(f"dropout is a share from 0 up to, but not including, 1; got {dropout!r}")
+            raise ArgumentError(f"dropout must be at least 0 and below 1; got {dropout!r}")
         self.num_classes = num_classes
         self.in_chans = in_chans
         first, second, third, last = _WIDTHS

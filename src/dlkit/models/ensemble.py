@@ -67,7 +67,7 @@ class TabularEnsemble(nn.Module):
         size: What each number becomes; None for 8, and less in tables of more than 128 numbers.
 
     Raises:
-        ArgumentError: the spec has text or images, or no target; or a number that cannot be meant.
+        ArgumentError: the spec has text or images, or no target; or an invalid number.
         TrainingError: in `forward`, inputs that are not the spec's.
 
     >>> import pandas as pd
@@ -91,7 +91,7 @@ class TabularEnsemble(nn.Module):
         super().__init__()
         check_columns(spec, "TabularEnsemble")
         if spec.target is None:
-            raise ArgumentError("the spec has no target, so it does not say what there is to learn")
+            raise ArgumentError("the spec has no target, so there is nothing to learn")
         for name, number in (("members", members), ("width", width), ("bins", bins)):
             whole_number(name, number, least=1)
         self.spec, self.task, outputs = spec, spec.target.task, spec.target.num_outputs

@@ -142,7 +142,7 @@ class MixedClassifier(_Mixed):
         dropout: The share of features set to zero while training.
 
     Raises:
-        ArgumentError: the spec's target is no class, or a number that cannot be meant.
+        ArgumentError: the spec's target is no class, or an invalid number.
         TrainingError: in `forward`, a part is missing or too much.
 
     >>> import pandas as pd; from dlkit.datasets import CSVDataset; from dlkit import DataLoader
@@ -172,7 +172,7 @@ class MixedRegressor(_Mixed):
         dropout: See `MixedClassifier`.
 
     Raises:
-        ArgumentError: the spec's target is no number, or a number that cannot be meant.
+        ArgumentError: the spec's target is no number, or an invalid number.
         TrainingError: in `forward`, a part is missing or too much.
     """
 

@@ -32,8 +32,8 @@ class TabularMLP(nn.Module):
         num_outputs: How many outputs; by default what the spec's target needs.
 
     Raises:
-        ArgumentError: The spec has text or images, or no target and no `num_outputs` is given; or a number that
-            cannot be meant.
+        ArgumentError: The spec has text or images, or no target and no `num_outputs` is given; or an invalid
+            number.
         TrainingError: In `forward`, inputs that are not the spec's.
 
     >>> import pandas as pd

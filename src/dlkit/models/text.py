@@ -71,7 +71,7 @@ class TextClassifier(nn.Module):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ArgumentError(f"{name} is a whole number of at least 1; got {value!r}")
         if not 0 <= dropout < 1:
-            raise ArgumentError(f"dropout is a share from 0 up to, but not including, 1; got {dropout!r}")
+            raise ArgumentError(f"dropout must be at least 0 and below 1; got {dropout!r}")
         self.num_tokens, self.num_classes, self.num_types = num_tokens, num_classes, num_types
         self.encoder: nn.Module
         if encoder == "bag":

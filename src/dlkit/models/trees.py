@@ -43,7 +43,7 @@ class TabularTrees(nn.Module):
         depth: Of the deepest tree.
 
     Raises:
-        ArgumentError: the spec has text or images, or no target; or a number that cannot be meant.
+        ArgumentError: the spec has text or images, or no target; or an invalid number.
         TrainingError: in `forward`, inputs that are not the spec's.
         ModelFileError: when weights are loaded whose arrays are not those of trees.
 
@@ -70,7 +70,7 @@ class TabularTrees(nn.Module):
         super().__init__()
         check_columns(spec, "TabularTrees")
         if spec.target is None:
-            raise ArgumentError("the spec has no target, so it does not say what there is to learn")
+            raise ArgumentError("the spec has no target, so there is nothing to learn")
         for name, number in (("nodes", nodes), ("trees", trees), ("sets", sets)):
             _bounds.whole(number, name, _SIZE)
         self.spec, self.depth = spec, _bounds.whole(depth, "depth", _DEPTH)
@@ -204,7 +204,7 @@ def _fitted(rows: Tensor, target: Array, spec: TableSpec, settings: dict[str, An
     regression = spec.target.task == "regression"
     kind = ensemble.HistGradientBoostingRegressor if regression else ensemble.HistGradientBoostingClassifier
     if not regression and len(np.unique(target)) < 2:
-        raise ArgumentError("all training rows have one class, and trees need two to tell apart")
+        raise ArgumentError("all training rows have one class, and trees need at least two")
     return kind(**settings).fit(rows.numpy().astype(np.float64), target)
 
 

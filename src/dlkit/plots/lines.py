@@ -138,7 +138,7 @@ def _number(name: str, value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{name!r} in the history is {value!r}, which is no number") from error
+        raise ArgumentError(f"{name!r} in the history is {value!r}, which is not a number") from error
 
 
 def _panels(series: Mapping[str, _Curve]) -> dict[str, list[str]]:

@@ -273,7 +273,7 @@ def known_codec(encoding: str) -> str:
     try:
         return codecs.lookup(encoding).name
     except LookupError as error:
-        raise ArgumentError(f"encoding={encoding!r} is no encoding that Python knows; 'auto' finds it") from error
+        raise ArgumentError(f"encoding={encoding!r} is not an encoding that Python knows; 'auto' finds it") from error
 
 
 def _check_utf8(data: Buffer, origin: str, name: str) -> None:

@@ -62,7 +62,7 @@ class ColumnarFile:
         return None if kind is None else cls(path, kind, options)
 
     def __post_init__(self) -> None:
-        way = "it says its columns, their types and the letters of its texts itself: leave it out"
+        way = "it stores its columns, types and encoding itself: leave it out"
         self.options.refuse(OF_TEXT_FILES, f"{self.source} ({self.kind})", way)
 
     @property

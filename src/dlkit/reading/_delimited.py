@@ -167,7 +167,7 @@ def _is_data(first: Sequence[str], below: Sequence[Sequence[str]], options: Read
         return False
     last = len(first) - 1
     warnings.warn(
-        f"{origin} has no header row, it seems: its first row {', '.join(first)[:80]} is like the rows below. Its "
+        f"{origin} seems to have no header row: its first row {', '.join(first)[:80]} is like the rows below. Its "
         f"columns are called '0' to '{last}'; say header=False, header=[...] to name them, or header=True if these "
         "are their names",
         UserWarning,

@@ -58,7 +58,7 @@ def _sheet(source: Path | bytes, options: ReadOptions, origin: str) -> PlainText
         if file.read(4) != b"PK\x03\x04" or not is_workbook(file):
             options.refuse(("sheet",), f"{origin} (text)", "only workbooks of Excel have sheets: leave it out")
             return None
-        options.refuse(("encoding", "separator"), f"{origin} (Excel)", "its cells are no text file: leave it out")
+        options.refuse(("encoding", "separator"), f"{origin} (Excel)", "its cells are not text: leave it out")
         sheet = read_sheet(file, origin, options.sheet, options.skip_rows)
     if sheet.fraction:  # whatever is trained on or written beside it, this number has a point
         if options.said_decimal == ",":

@@ -193,7 +193,7 @@ class ReadOptions(RowPolicy):
         if not isinstance(self.skip_rows, int) or self.skip_rows < 0:
             raise ArgumentError(f"skip_rows must be a number of lines from 0 on, not {self.skip_rows!r}")
         if self.comment is not None and (not isinstance(self.comment, str) or not self.comment.strip()):
-            raise ArgumentError(f"comment must be what lines of remarks begin with, such as '#', not {self.comment!r}")
+            raise ArgumentError(f"comment must be the prefix of comment lines, such as '#', not {self.comment!r}")
         if self.decimal not in ("auto", ".", ","):
             raise ArgumentError(f"decimal must be '.', ',' or 'auto', not {self.decimal!r}")
         if self.thousands not in ("auto", ",", ".", " ", "'"):

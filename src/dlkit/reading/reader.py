@@ -78,7 +78,7 @@ def read_table(source: Any, options: ReadOptions, as_text: Collection[str] | Non
 
 def _chosen(table: Table, options: ReadOptions) -> Table:
     names = chosen_columns(list(table.columns), options.columns, table.origin)
-    options.refuse(OF_TEXT_FILES, table.origin, "it is read already: say it where the file is read into it")
+    options.refuse(OF_TEXT_FILES, table.origin, "it is already read: pass it where the file is read into it")
     table.columns = {name: table.columns[name] for name in names}
     table.decimal = said_decimal(options, typed=True)
     return table

@@ -287,7 +287,7 @@ def _refuse_senseless(kind: Kind, options: DataOptions, column: FileColumn | Non
             hint = "; name the column of the texts: text=" if name in _OF_TEXTS and kind == "table" else ""
             raise ArgumentError(
                 f"{name}={options.get(name)!r}: this data is {_SAID[kind] if column is None else _IN_TABLE[kind]}, "
-                f"which has no such thing{hint}"
+                f"to which it does not apply{hint}"
             )
 
 

@@ -39,7 +39,7 @@ def check_state(state: Mapping[str, Any]) -> None:
         if field in state:
             check(state[field], field)
         elif field not in _NEWER:
-            raise DamagedCheckpointError(f"the checkpoint has no field {field!r}, so nothing can go on from it")
+            raise DamagedCheckpointError(f"the checkpoint has no field {field!r}, so training cannot resume from it")
 
 
 def check_fits(state: Mapping[str, Any], run: Run) -> None:
@@ -101,7 +101,7 @@ def restoring(field: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise DamagedCheckpointError(
-            f"the checkpoint's {field} cannot be put back: {type(error).__name__}: {error}"
+            f"the checkpoint's {field} cannot be restored: {type(error).__name__}: {error}"
         ) from error
 
 

@@ -101,7 +101,7 @@ def _verify(file: IO[bytes], path: Path) -> None:
     if not trailer.startswith(_MAGIC):
         raise DamagedCheckpointError(f"{path} {_what_it_is(path)}")
     if trailer[len(_MAGIC) :] != digest.digest():
-        raise DamagedCheckpointError(f"{path} was changed or damaged: its checksum does not fit its content")
+        raise DamagedCheckpointError(f"{path} was changed or damaged: its checksum does not match its content")
 
 
 def _what_it_is(path: Path) -> str:

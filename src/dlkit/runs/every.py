@@ -69,9 +69,9 @@ def seconds(text: str | float) -> float:
         raise _unreadable(text)
     every = Every.parse(text)
     if every.unit != "seconds":
-        raise ArgumentError(f"{text!r} is no span of time; write seconds as a number, '90 s', '10 min' or '2 h'")
+        raise ArgumentError(f"{text!r} is not a duration; write seconds as a number, '90 s', '10 min' or '2 h'")
     return float(every.number)
 
 
 def _unreadable(text: object) -> ArgumentError:
-    return ArgumentError(f"{text!r} is no interval; write 'epoch', '2 epochs', '500 steps', '10 min' or '2 h'")
+    return ArgumentError(f"{text!r} is not an interval; write 'epoch', '2 epochs', '500 steps', '10 min' or '2 h'")

@@ -36,7 +36,7 @@ def write_model_file(run: Run, path: str | os.PathLike[str], **options: Any) -> 
     known = _known(run, options)
     if known["outputs"] is None and known["classes"]:
         run.tell(
-            f"{Path(path).name}: a loss of your own does not say what the outputs are; they are taken for logits. "
+            f"{Path(path).name}: a custom loss does not say what the outputs are; they are taken for logits. "
             "If they are something else, name the loss of torch that reads them so, "
             "metrics=dlkit.metrics.Metrics([...], loss=torch.nn.BCELoss()), or trainer.save(path, "
             'outputs="probabilities"); outputs="logits" says that they are'

@@ -217,7 +217,7 @@ class Run:
             self._asked, self.asked, self._heard = None, 0, 0
 
     def backward(self, loss_of: Callable[[Any], Any], *, count: Callable[[Any], Any] | None = None) -> Tensor:
-        """In a step of your own: forward and backward over all batches of the step, whichever process has them.
+        """In a custom step: forward and backward over all batches of the step, whichever process has them.
 
         Afterwards each parameter's `.grad` has the gradient of the mean over these batches added to it, in every
         process and with the same bits for any number of processes; then call the optimizers. What is drawn at random
@@ -248,7 +248,7 @@ class Run:
         [1]
         """
         if self._backward is None:
-            raise TrainingError("run.backward belongs into a step of your own, Trainer(..., step=step)")
+            raise TrainingError("run.backward can only be called in a custom step, Trainer(..., step=step)")
         return self._backward(loss_of, count)
 
     def share_backward(self, function: Callable[[Callable[[Any], Any], Any], Tensor] | None) -> None:

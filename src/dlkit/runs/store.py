@@ -119,7 +119,7 @@ class CheckpointStore:
             free = self._lock.held or self._lock.acquire(timeout=0)
         if not free:
             raise RunLockedError(
-                f"another process trains in {self.folder} at this moment; wait for it, stop it, or use another folder"
+                f"another process is training in {self.folder}; wait for it, stop it, or use another folder"
             )
         self.entries = self._read_index()
         with self._usable():
@@ -179,7 +179,7 @@ class CheckpointStore:
             try:
                 yield entry, load_checkpoint(self.folder / entry.file)
             except CheckpointError as error:
-                warnings.warn(f"{error}; trying the one before", CheckpointWarning, stacklevel=3)
+                warnings.warn(f"{error}; trying the previous one", CheckpointWarning, stacklevel=3)
 
     def archive(self) -> Path | None:
         """Move what is here into a folder `earlier-N` beside it, so that nothing is lost; None if it is empty."""
@@ -223,7 +223,7 @@ class CheckpointStore:
             yield
         except OSError as error:
             raise CheckpointError(
-                f"a run cannot be kept in {self.folder}: {error}; use a folder that you may write to"
+                f"a run cannot be stored in {self.folder}: {error}; use a folder that you may write to"
             ) from error
 
     def _read_index(self) -> list[StoredCheckpoint]:
@@ -237,7 +237,7 @@ class CheckpointStore:
             if isinstance(error, DataError) and path.is_file():  # the names would not tell which is the best
                 raise CheckpointError(str(error)) from error
             warnings.warn(
-                f"{path} cannot be read ({error}); going by the files' names", CheckpointWarning, stacklevel=3
+                f"{path} cannot be read ({error}); using the file names instead", CheckpointWarning, stacklevel=3
             )
             return self._from_names()
 

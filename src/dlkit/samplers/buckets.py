@@ -60,7 +60,7 @@ class LengthBuckets:
         window: Which share of the samples, 1 / `window`, a batch is chosen from: 64, or a quarter of the number of
             batches where that is less; 1 does not look at lengths.
         drop_last: Leave out random samples so that all batches are full; not with `tokens`.
-        num_replicas: Over how many processes an epoch is spread in a loop of your own; 1 by default (the Trainer deals
+        num_replicas: Over how many processes an epoch is spread in your own loop; 1 by default (the Trainer deals
             the batches of one plan itself). All get the same number of batches, and their batches of one step are
             neighbours in length, so no process waits. Where samples are left that are fewer than processes, some
             batches of the last step hold one more.
@@ -142,7 +142,7 @@ class LengthBuckets:
         """How many processes there are, and which one this is."""
         replicas, rank = self.num_replicas or 1, self.rank or 0
         if 0 < len(self.lengths) < replicas:
-            raise DataError(f"{len(self.lengths)} samples cannot be spread over {replicas} processes")
+            raise DataError(f"{len(self.lengths)} samples cannot be distributed over {replicas} processes")
         return replicas, rank
 
     def _order(self, per_step: int, generator: torch.Generator) -> Array:

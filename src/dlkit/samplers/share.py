@@ -75,7 +75,7 @@ class _Shared(Sequence[Any]):
         if rest and not drop_last:
             rows = _joined([whole[number] for number in range(len(whole) - rest, len(whole))])
             if not self._steps and len(rows) < ranks:
-                raise DataError(f"{len(rows)} rows cannot be spread over {ranks} processes")
+                raise DataError(f"{len(rows)} rows cannot be distributed over {ranks} processes")
             self._left = rows[len(rows) * rank // ranks : len(rows) * (rank + 1) // ranks]
             self._longer = len(rows) < ranks
 

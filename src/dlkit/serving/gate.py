@@ -82,7 +82,7 @@ class Gate:
         if not hmac.compare_digest(_digest(given.strip()), self._token) or scheme.lower() != "bearer":
             raise RefusedError(
                 401,
-                "this server wants a token: send the header 'Authorization: Bearer TOKEN'",
+                "this server requires a token: send the header 'Authorization: Bearer TOKEN'",
                 {"www-authenticate": "Bearer"},
                 closing=True,
             )

@@ -118,7 +118,7 @@ def read(headers: Mapping[str, str], body: bytes, predictor: Predictor, limits: 
         name, found, rest = _values(each, rest, limits)
         values[name] = found
     if rest:
-        raise RefusedError(400, f"{len(rest):,} bytes stand behind the last tensor")
+        raise RefusedError(400, f"{len(rest):,} bytes follow the last tensor")
     name = document.get("id")
     return InferRequest(
         asked=from_json(_inputs(values, predictor), predictor, limits),
@@ -186,7 +186,9 @@ def _unpacked(data: bytes, datatype: str, name: str) -> list[Any]:
         try:
             found = np.frombuffer(data, DATATYPES[datatype]).tolist()
         except ValueError as error:
-            raise RefusedError(400, f"the bytes of the tensor {name!r:.80} are no {datatype}: {error}") from error
+            raise RefusedError(
+                400, f"the bytes of the tensor {name!r:.80} are not valid {datatype}: {error}"
+            ) from error
         return found
     found, place = [], 0
     while place < len(data):

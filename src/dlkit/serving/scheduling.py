@@ -106,7 +106,7 @@ class Job:
     def dropped(self) -> RefusedError | None:
         """Why it need not be computed any more, if so."""
         if self.future.cancelled():
-            return RefusedError(499, "the client went away")
+            return RefusedError(499, "the client disconnected")
         if time.monotonic() > self.deadline.at:
             return RefusedError(
                 408 if self.deadline.asked else 503,

@@ -112,7 +112,7 @@ class TableSpec(Spec):
         header: The names of all columns of data without a header row, the target included; new data is read so, too.
         decimal: "," where that was the decimal mark of the data; else "".
         images: How images are prepared for evaluation, as the JSON of a `Preprocessing`; empty without images, and
-            where a transform of your own prepares them.
+            where a custom transform prepares them.
 
     >>> column = CategoryColumn(name="sex", kind="category", why="2 values", vocabulary=("male", "female"))
     >>> spec = TableSpec(columns=(column,))
@@ -201,12 +201,12 @@ class TableSpec(Spec):
             small: Smaller images, where they are large.
 
         Raises:
-            ArgumentError: there are images, and a transform of your own prepares them.
+            ArgumentError: there are images, and a custom transform prepares them.
         """
         texts, pictures = ([column.name for column in self.of_kind(kind)] for kind in ("text", "image"))
         if pictures and not self.images:
             raise ArgumentError(
-                f"a model of tables with the image column {pictures[0]!r}, which a transform of your own prepares, "
+                f"a model of tables with the image column {pictures[0]!r}, which a custom transform prepares, "
                 "needs an example of its input: dlkit.save(..., example=batch)"
             )
         numbers, codes = len(self.numeric_features), [column.num_codes for column in self.categories]

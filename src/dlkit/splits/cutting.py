@@ -240,7 +240,7 @@ def _by_time(ranks: Ints, bound: Ints | None, shares: Sequence[float]) -> Ints:
     if (empty := np.flatnonzero(np.bincount(parts, minlength=len(shares)) == 0)).size:
         raise ArgumentError(
             f"part {empty[0]} (share {shares[empty[0]]:g}) would be empty: the samples have only "
-            f"{len(np.unique(ranks))} moments that they can be cut at, or one of them has too many"
+            f"{len(np.unique(ranks))} times at which they can be split, or one of them has too many"
         )
     return parts
 
@@ -251,7 +251,7 @@ def _rare(stratify: Any, classes: Ints, sizes: Ints, rare: Any, names: Sequence[
     few = ", ".join(f"{name!r} ({size})" for name, size in zip(told, sizes[rare].tolist(), strict=False))
     return (
         f"stratify: {int(rare.sum())} of {len(sizes)} classes have fewer samples than there are parts, and go to the "
-        f"first part as a whole: {few}{', ...' if rare.sum() > 5 else ''}; the other parts cannot judge them"
+        f"first part as a whole: {few}{', ...' if rare.sum() > 5 else ''}; the other parts cannot evaluate them"
     )
 
 

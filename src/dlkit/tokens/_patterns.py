@@ -40,7 +40,7 @@ take for ever: '(a+)+b'
             raise ArgumentError(f"a pattern of this tokenizer must be a text of at most {_MOST} characters")
         if _is_nested(pattern):
             raise ArgumentError(
-                "a pattern of this tokenizer repeats a group that itself repeats or chooses, which can take for ever: "
+                "a pattern of this tokenizer repeats a group that itself repeats or chooses, which can take forever: "
                 f"{pattern!r:.200}"
             )
 

@@ -55,7 +55,7 @@ class PretrainedTokenizer(Encoder):
 
     def __init__(self, tokenizer: Any, *, cleaning: Cleaning | None = None) -> None:
         if not is_pretrained(tokenizer):
-            raise ArgumentError(f"this is no tokenizer object of tokenizers or transformers: {tokenizer!r:.80}")
+            raise ArgumentError(f"this is not a tokenizer object of tokenizers or transformers: {tokenizer!r:.80}")
         self.tokenizer, self.cleaning = tokenizer, cleaning
         # The object in Rust that does the work; only slow tokenizers of transformers have none.
         self._rust: Any = tokenizer if hasattr(tokenizer, "to_str") else getattr(tokenizer, "backend_tokenizer", None)

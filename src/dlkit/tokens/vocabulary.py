@@ -207,7 +207,7 @@ class Vocabulary(Encoder):
         """
         around = 2 * self.add_start_end + (pairs is not None)
         if max_length is not None and max_length <= around:
-            raise ArgumentError(f"max_length={max_length} leaves no place for a token beside {around} special ones")
+            raise ArgumentError(f"max_length={max_length} leaves no room for a token beside {around} special ones")
         budget = None if max_length is None else max_length - around
         firsts = map(self._numbers, _texts(texts))
         if pairs is None:
@@ -228,7 +228,7 @@ class Vocabulary(Encoder):
         names = (*_SPECIALS, *self.tokens)
         numbers = [int(number) for number in ids]
         if wrong := [number for number in numbers if not 0 <= number < len(names)]:
-            raise DataError(f"{wrong[0]} is no number of this vocabulary, which has 0 to {len(names) - 1}")
+            raise DataError(f"{wrong[0]} is not an id of this vocabulary, which has 0 to {len(names) - 1}")
         hidden = () if keep_special else (_PAD, _START, _END)
         return join([names[number] for number in numbers if number not in hidden], self.tokenizer)
 

@@ -34,7 +34,7 @@ def pieces(batch: Any, count: int) -> list[Any]:
     size = rows_of(batch)
     if size is None:
         raise TrainingError(
-            f"the batch cannot be worked on in parts: {shape_of(batch)} have no first dimension of the same length; "
+            f"the batch cannot be processed in parts: {shape_of(batch)} have no first dimension of the same length; "
             "use smaller batches"
         )
     bounds = [size * number // count + (1 if size * number % count else 0) for number in range(count + 1)]
@@ -159,5 +159,5 @@ def check_scalar(loss: Any) -> Tensor:
         return loss.reshape(())
     raise TrainingError(
         f"the loss returned {list(loss.shape)} values instead of one number; "
-        "use reduction='mean', or return loss.mean() from a loss of your own"
+        "use reduction='mean', or return loss.mean() from a custom loss"
     )

@@ -55,7 +55,7 @@ def go_on(
             if script.names_file:
                 raise type(error)(f"{name} cannot be used: {error}") from error
             if run.world.leads:
-                warnings.warn(f"{name}: {error}; trying the one before", CheckpointWarning, stacklevel=5)
+                warnings.warn(f"{name}: {error}; trying the previous one", CheckpointWarning, stacklevel=5)
             continue
         run.trained = None  # the file knows better
         source.seed = run.seed
@@ -84,14 +84,14 @@ def _saved_states(run: Run, stores: Sequence[CheckpointStore], how: Any) -> Iter
     if how is False and run.step:
         raise ArgumentError(
             f"this Trainer has trained {run.step} steps already, which its model, optimizer and callbacks "
-            "remember; to start anew make a new model, optimizer and Trainer"
+            "remember; to start over make a new model, optimizer and Trainer"
         )
     if not run.world.leads:
         for store in stores:
             store.follow()
     if how is False:
         for moved in filter(None, [store.archive() for store in stores if run.world.leads]):
-            run.say(f"starting anew; the earlier run was moved to {moved}")
+            run.say(f"starting over; the earlier run was moved to {moved}")
         return
     if how not in ("auto", True):
         yield str(how), load_checkpoint(how)
@@ -103,7 +103,7 @@ def _saved_states(run: Run, stores: Sequence[CheckpointStore], how: Any) -> Iter
     if count := sum(len(store.entries) for store in stores):
         raise CheckpointError(
             f"none of the {count} checkpoints in {where} can be used; "
-            "fit(..., resume=False) starts anew and moves them aside"
+            "fit(..., resume=False) starts over and moves them aside"
         )
     if how is True:
         where = f"in {where}" if stores else "because there is no Checkpoint callback"

@@ -155,7 +155,7 @@ class Averaging:
         self._several = True
         if unit == _UNKNOWN or unit != self._first[0]:
             raise TrainingError(
-                f"what a batch counts is not known: the loss is not one of torch's, and of the batches {told(batch)} "
+                f"the count of a batch is not known: the loss is not one of torch's, and of the batches {told(batch)} "
                 f"and {told(self._first[1])} it may be a mean over samples, positions or what is not ignored; {_WAY}"
             )
 
@@ -177,7 +177,7 @@ class Averaging:
         flags, self._unread = self._unread, []
         if flags and self._several and bool(torch.stack(flags).any()):
             raise TrainingError(
-                f"what a batch counts is not known: the loss is not one of torch's, and of the last {len(flags)} "
+                f"the count of a batch is not known: the loss is not one of torch's, and of the last {len(flags)} "
                 f"batches some have ignored targets ({IGNORED}); {_WAY}"
             )
 

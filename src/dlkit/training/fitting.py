@@ -282,7 +282,7 @@ def _begin(run: Run, epochs: int) -> None:
         stopped = run.cursor.finished and not run.cursor.finished.startswith("completed")
         run.say(
             f"nothing to train: this run is finished ({run.stop_reason}, {epochs} asked for); "
-            f"{'' if stopped else 'to train on give more epochs, '}to start anew use another folder or "
+            f"{'' if stopped else 'to train on give more epochs, '}to start over use another folder or "
             "fit(..., resume=False)"
         )
     run.model.train()

@@ -122,8 +122,8 @@ class Forward:
         main = self.prediction(output)
         if self.objective.kind is not None and not isinstance(main, Tensor):
             raise TrainingError(
-                f"the model gave several outputs, {shape_of(main)}, and a loss of torch takes one; pass a loss of your "
-                "own that takes them all, for example lambda outputs, target: sum(f(each, target) for each in outputs)"
+                f"the model gave several outputs, {shape_of(main)}, and a loss of torch takes one; pass a custom "
+                "loss that takes them all, for example lambda outputs, target: sum(f(each, target) for each in outputs)"
             )
         loss = self._loss_of(main, target)
         if torch.is_grad_enabled():

@@ -39,15 +39,15 @@ def refuse_used(run: Run, callbacks: Sequence[Callback]) -> None:
     """
     for name, optimizer in run.optimizers.items():
         if optimizer.state and _serves_another(run, optimizer, ""):
-            run.tell(f"{name}: goes on with what it remembers of another Trainer's run, as the model does")
+            run.tell(f"{name}: continues with its state from another Trainer's run, as the model does")
         take(run, optimizer)
     handed = list(_handed(run, callbacks))
     used = [name for name, value, remembers, content in handed if remembers and _serves_another(run, value, content)]
     if used:
         raise ArgumentError(
             f"{', '.join(used)}: in another Trainer before, and still with what was remembered of that run; make new "
-            "ones for each Trainer, in a loop over folds inside of the loop. Where this is meant, hand over a copy "
-            "(copy.deepcopy), or go on in the same Trainer: fit(..., epochs=more)"
+            "ones for each Trainer, in a loop over folds inside of the loop. If this is intended, pass a copy "
+            "(copy.deepcopy), or continue in the same Trainer: fit(..., epochs=more)"
         )
     for _, value, _, content in handed:
         if _user(value) is not run:

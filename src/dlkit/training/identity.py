@@ -74,7 +74,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if saved.get("python") == now["python"]:
         code = saved.get("code", {})
         changed = [name for name, digest in now["code"].items() if code.get(name, digest) != digest]
-        lines += [f"code of {name}: not what the run was started with" for name in changed]
+        lines += [f"code of {name}: differs from what the run was started with" for name in changed]
     return lines
 
 

@@ -197,7 +197,8 @@ class Judge:
         source, leads = self._source(loader), self.run.world.leads
         if leads and isinstance(getattr(getattr(source, "loader", None), "planner", None), Shuffle):
             warnings.warn(
-                "the loader shuffles, and so are the predictions; pass one without shuffle=True", stacklevel=3
+                "the loader shuffles, so the predictions are shuffled as well; pass one without shuffle=True",
+                stacklevel=3,
             )
         leaves_out = getattr(meaning.data_of(loader), "leaves_out", False)
         with joined(self.run.world, self.run.device), self._apart(source.seed):

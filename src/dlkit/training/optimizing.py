@@ -75,5 +75,5 @@ def explain_closure(error: Exception, optimizer: Optimizer) -> None:
     if "closure" in str(error).lower():
         raise TrainingError(
             f"{type(optimizer).__name__}.step declares its closure as optional, but does not work without: {error}. "
-            "Only a step of your own, Trainer(..., step=function), knows what it needs before and after it is called"
+            "Only a custom step, Trainer(..., step=function), knows what it needs before and after it is called"
         ) from error

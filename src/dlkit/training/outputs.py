@@ -109,8 +109,8 @@ def check_trained(output: Any, loss: Tensor, model: nn.Module) -> None:
     if missing:
         raise TrainingError(
             f"the model returned several parts ({type(output).__name__}: {shape_of(fields(output) or output)}), and "
-            f"the loss leaves out {', '.join(missing)}; return them as a tuple or a plain dict, which a loss of your "
-            "own gets whole, or let the model return the whole loss, with loss=None"
+            f"the loss leaves out {', '.join(missing)}; return them as a tuple or a plain dict, which a custom "
+            "loss gets whole, or let the model return the whole loss, with loss=None"
         )
 
 

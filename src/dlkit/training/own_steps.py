@@ -98,8 +98,8 @@ class _Backward:
         if other := [rank for rank, each in enumerate(said) if each.parts != notice.parts]:
             raise TrainingError(
                 f"process {run.world.rank} is at call {notice.parts} of run.backward in this step and process "
-                f"{other[0]} at call {said[other[0]].parts}: the step must call it equally often in all processes, so "
-                "what decides on it must not hang on the batches of one of them"
+                f"{other[0]} at call {said[other[0]].parts}: the step must call it equally often in all processes, "
+                "so that decision must not depend on the batches of one of them"
             )
         return said, total
 
@@ -133,8 +133,9 @@ class OwnStep(Step):
             run.share_backward(None)
         if not done and not self._takes_batch:
             raise TrainingError(
-                "the step has trained on none of its batches: step(run) reaches them by run.backward(loss_of), where "
-                "loss_of(batch) gives the loss of one; a step that is called as step(run, batch) gets the batch itself"
+                "the step has trained on none of its batches: step(run) reaches them through run.backward(loss_of), "
+                "where loss_of(batch) gives the loss of one; a step that is called as step(run, batch) gets the "
+                "batch itself"
             )
         if run.world.size > 1 and not self._compared:
             self._compare(run, values)

@@ -78,7 +78,7 @@ def differing(saved: Mapping[str, Any] | None, now: Mapping[str, Any] | None) ->
     if not _alike(saved.get("order"), now["order"]):
         return "training data: another order of the samples (another sampler, or shuffle)"
     if not _alike(saved.get("samples"), now["samples"]):
-        return "training data: other samples (some of the first epoch were compared), or prepared otherwise"
+        return "training data: other samples (some of the first epoch were compared), or prepared differently"
     return None
 
 

@@ -180,7 +180,7 @@ def lr_find(run: Run, step: Step, batches: Iterable[Any], *, start: float, end: 
             rates.append(rate)
             losses.append(smoothed)
     if len(rates) < 2:
-        raise TrainingError(f"the loss exploded at once, at a learning rate of {start:g}; choose a smaller start")
+        raise TrainingError(f"the loss diverged immediately, at a learning rate of {start:g}; choose a smaller start")
     return LearningRateCurve(rates=rates, losses=losses)
 
 

@@ -131,8 +131,8 @@ def _other_run(run: Run, state: Mapping[str, Any], source: Source, script: Scrip
             Lines.of(
                 "the folder holds the checkpoints of another run:",
                 *(f"  {line}" for line in found),
-                "use another folder, or fit(..., resume=False) to start anew (the old files are moved into a folder "
-                "'earlier-1', not deleted); if that run shall go on in this way, name the file: "
+                "use another folder, or fit(..., resume=False) to start over (the old files are moved into a folder "
+                "'earlier-1', not deleted); to continue that run with this script, name the file: "
                 "fit(..., resume='.../checkpoint-....pt')",
             )
         )
@@ -206,7 +206,7 @@ def _refuse_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Non
             Lines.of(
                 "the run in the folder does not fit this script:",
                 *(f"  {difference}" for difference in found),
-                "use the script as it was, another folder, or fit(..., resume=False) to start anew "
+                "use the script as it was, another folder, or fit(..., resume=False) to start over "
                 "(the old files are moved into a folder 'earlier-1', not deleted)",
             )
         )
@@ -264,7 +264,7 @@ def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], states: Mappi
 
 
 def _callback_differences(old: Sequence[str], new: Sequence[str], states: Mapping[str, Any]) -> list[str]:
-    gone = [f"callback {name} was there before and is not now" for name in old if name not in new]
+    gone = [f"callback {name} was there before and is missing now" for name in old if name not in new]
     dropped = [f"{line}; its state is dropped" if line.split()[1] in states else line for line in gone]
     return dropped + [f"callback {name} is new and starts fresh" for name in new if name not in old]
 

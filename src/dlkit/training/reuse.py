@@ -205,7 +205,7 @@ class ReusingSource(Wrapping):
     def described(self) -> str:
         """The samples in words."""
         assert self.store is not None
-        how = "mixed anew in every epoch" if self.store.mixes else "in turn"
+        how = "mixed again in every epoch" if self.store.mixes else "in turn"
         views = f" ({self.store.views} views of each, {how})" if self.store.views > 1 else ""
         return f"{self.store.samples:,} {'training' if self.training else 'validation'} samples{views}"
 
@@ -239,7 +239,7 @@ class ReusingSource(Wrapping):
             if run.world.local_rank == 0:
                 self.store.discard()
             opened = False
-            run.say("stored features are not what the model computes now; they are computed anew")
+            run.say("stored features are not what the model computes now; they are recomputed")
             run.world.wait()
         if not opened:
             self.store.values = self.store.targets = None
@@ -306,7 +306,7 @@ class ReusingSource(Wrapping):
     def _refusal(self, fetched: Fetched) -> str:
         if not fetched.repeats:
             return (
-                "fetched again from the same seed, the samples are others; a generator that is kept as an attribute "
+                "the samples differ when fetched again with the same seed; a generator that is kept as an attribute "
                 "(self.rng), or the global streams of torch, numpy and random, could be seeded"
             )
         if fetched.drew and (not self.training or not self._random or self.reuse.settings.views is None):

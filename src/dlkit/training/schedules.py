@@ -144,7 +144,7 @@ def check_schedules(run: Run, callbacks: Sequence[Callback], before: int | None,
             raise ResumeError(_longer(name, end, wanted, unit, before, epochs))
         if isinstance(callback.scheduler, torch_rates.OneCycleLR):
             raise ArgumentError(
-                f"OneCycleLR was made for {end} steps and cannot go on after them; {epochs} epochs are {wanted} "
+                f"OneCycleLR was made for {end} steps and cannot continue after them; {epochs} epochs are {wanted} "
                 f"{unit}: make it with total_steps={wanted}"
             )
 

@@ -145,10 +145,10 @@ def check(
     if step is None and len(optimizers) != 1:
         raise ArgumentError(f"{len(optimizers)} optimizers need a step=function of your own that says which does what")
     if step is not None and precision != "fp32":
-        raise ArgumentError("a step of your own does its own precision (torch.autocast); leave precision out")
+        raise ArgumentError("a custom step handles precision itself (torch.autocast); leave precision out")
     if step is not None and accumulate != 1 and takes_a_batch(step):
         raise ArgumentError(
-            f"a step of your own that is called as step(run, batch) sees one batch, and accumulate={accumulate} are to "
+            f"a custom step that is called as step(run, batch) sees one batch, and accumulate={accumulate} are to "
             "make a step: let it be called as step(run), and run.backward(loss_of) goes over all of them, where "
             "loss_of(batch) gives the loss of one"
         )
@@ -158,7 +158,7 @@ def check(
             "its gradients itself; use precision='bf16' or 'fp32'"
         )
     if step is not None and compiled:
-        raise ArgumentError("a step of your own calls the model itself: compile what it calls, and leave compile out")
+        raise ArgumentError("a custom step calls the model itself: compile what it calls, and leave compile out")
     own = {id(parameter) for parameter in model.parameters()}
     held = [p for optimizer in optimizers.values() for group in optimizer.param_groups for p in group["params"]]
     if not any(id(parameter) in own for parameter in held):
@@ -203,7 +203,7 @@ def check_callbacks(callbacks: Sequence[Callback], step: Any, optimizers: Mappin
     folders = [callback.store.folder.resolve() for callback in callbacks if callback.store is not None]
     for folder in (folder for place, folder in enumerate(folders) if folder in folders[:place]):
         raise ArgumentError(
-            f"two Checkpoints save into {folder}; give each a folder of its own, for example {folder / 'best-accuracy'}"
+            f"two Checkpoints save into {folder}; give each its own folder, for example {folder / 'best-accuracy'}"
         )
     closure = step is None and any(needs_closure(optimizer) for optimizer in optimizers.values())
     for callback in callbacks:

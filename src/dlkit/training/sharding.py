@@ -50,7 +50,7 @@ def check_shardable(
     faults = {
         "a model that is compiled or wrapped": called is not model,
         'precision="fp16", whose scaler must see all gradients ("bf16" works)': precision == "fp16",
-        "a step of your own, which may call parts of the model by themselves": step is not None,
+        "a custom step, which may call parts of the model by themselves": step is not None,
         f"stored views on {run.device.type} (there FSDP moves a batch before it is seen that nothing is in it)": views
         is not None
         and run.device.type != "cpu",
@@ -66,7 +66,7 @@ def check_shardable(
         if type(each) not in kinds
     }
     if found := [what for what, there in faults.items() if there]:
-        raise ArgumentError(f'parallel="shard" does not go together with {"; ".join(found)}; use parallel="replicate"')
+        raise ArgumentError(f'parallel="shard" cannot be combined with {"; ".join(found)}; use parallel="replicate"')
 
 
 def _fsdp() -> tuple[Any, Any]:

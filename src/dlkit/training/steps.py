@@ -127,7 +127,7 @@ class StandardStep(Step):
             whole, cut = float(self.counting(batch)), sum(float(self.counting(part)) for part in parts)
             if not math.isclose(whole, cut, rel_tol=1e-6):
                 raise TrainingError(
-                    f"the batch {shape_of(batch)} cannot be worked on in parts along its first dimension: "
+                    f"the batch {shape_of(batch)} cannot be processed in parts along its first dimension: "
                     f"count= gives {whole:g} for it and {cut:g} for its parts; use smaller batches"
                 )
         return parts
@@ -229,7 +229,7 @@ class StandardStep(Step):
         run.optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        run.say(f"out of memory: from now on each batch is worked on in {self._pieces} parts; the step stays the same")
+        run.say(f"out of memory: from now on each batch is processed in {self._pieces} parts; the step stays the same")
 
 
 def trained_parameters(run: Run) -> list[nn.Parameter]:

@@ -74,7 +74,7 @@ class Trainer:
             block at a time, and the bits are the same; at the end of a fit the model is whole in each process. Every
             batch must then use all of the model, and optimizers work number by number (`SGD`, `AdamW` and so on).
         count: `count(batch)` gives what the loss of a batch is divided by, so that batches of different size are put
-            together right. Not needed for the losses of torch, nor where a loss of your own, or of the model, is a mean
+            together right. Not needed for the losses of torch, nor where a custom loss, or of the model, is a mean
             over samples: the rows of the target, or the batch's own length.
         compile: Run the model through `torch.compile`; files keep clean keys.
         step: `step(run, batch)` takes over the step: it runs backward and the optimizers in `run.optimizers` itself,
@@ -139,7 +139,7 @@ class Trainer:
         self.metrics = Metrics(metrics, loss=loss)
         if eval_step is not None and len(self.metrics):
             raise ArgumentError(
-                "an eval_step measures itself: let it return the metrics as named numbers, and leave metrics= out"
+                "an eval_step computes its own metrics: let it return them as named numbers, and leave metrics= out"
             )
         self.callbacks = [*setup.schedule(scheduler), *own, *([Progress()] if progress else [])]
         setup.check_callbacks(self.callbacks, step, optimizers)

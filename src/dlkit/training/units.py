@@ -33,7 +33,7 @@ class Unit:
         self._target: Any = target if scaled else None
         if scaled and objective.form == "logarithms":
             raise TrainingError(
-                "the loss takes the output for the logarithm of a count, and the target is scaled around its mean; "
+                "the loss interprets the output as the logarithm of a count, and the target is scaled around its mean; "
                 "read the table with scale_target=False"
             )
 

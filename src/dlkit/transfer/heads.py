@@ -274,8 +274,8 @@ def _resized(layer: nn.Module, width: int) -> nn.Module:
     """A fresh layer of the same kind with another number of outputs."""
     if not _is_plain(layer):
         raise ArgumentError(
-            f"the head is a {type(layer).__name__}, which dlkit cannot make anew; replace it yourself before you "
-            "hand the model over"
+            f"the head is a {type(layer).__name__}, which dlkit cannot rebuild; replace it yourself before you pass "
+            "the model"
         )
     weight: Tensor = layer.weight  # type: ignore[assignment]
     fresh = copy.copy(layer)

@@ -86,7 +86,7 @@ def take_channels(
     else:
         raise ArgumentError(
             f"in_chans={in_chans}: {type(model).__name__} does not begin with one plain convolution; "
-            "replace its first layer yourself and hand the module over"
+            "replace its first layer yourself and pass the module"
         )
     return model
 

@@ -99,7 +99,7 @@ def encoder_folder(name: str) -> Path:
     found = next((place for place in places if place.is_dir()), None)
     if found is not None:
         raise DataNotFoundError(
-            f"{found} is no encoder: it needs config.json, tokenizer.json and *.safetensors, as save_pretrained of "
+            f"{found} is not an encoder: it needs config.json, tokenizer.json and *.safetensors, as save_pretrained of "
             "transformers writes them (weights in pickle files such as pytorch_model.bin are never opened)"
         )
     raise DataNotFoundError(

@@ -123,7 +123,7 @@ def _local(weights: str | os.PathLike[str], sha256: str | None, *, progress: boo
     path = Path(text).expanduser()
     regular(path, ModelFileError, noun="file of weights")
     if sha256 is not None and (actual := sha256_of(path)) != sha256:
-        raise IntegrityError(f"{path} has the SHA-256 {actual}, not {sha256}; it is not the file you mean")
+        raise IntegrityError(f"{path} has the SHA-256 {actual}, not {sha256}; it is not the expected file")
     return path
 
 
@@ -171,7 +171,7 @@ def _read(path: Path) -> Any:
             return torch.load(name, map_location="cpu", weights_only=True)
         except Exception as error:
             raise ModelFileError(
-                f"{path} is no file of weights: {_first_line(error)}; expected a safetensors file, or a state_dict "
+                f"{path} is not a weights file: {_first_line(error)}; expected a safetensors file, or a state_dict "
                 "saved with torch.save that holds tensors and plain data only"
             ) from error
 
@@ -235,7 +235,7 @@ def _nothing_fits(model: nn.Module, path: Path, found: _Found, mismatched: tuple
         return f"nothing in {path} fits {type(model).__name__}, all shapes differ: {_listed(mismatched)}"
     return (
         f"nothing in {path} fits {type(model).__name__}: the file has {_listed(tuple(found.tensors))}; the model has "
-        f"{_listed(tuple(model.state_dict()))}; are they of another model?"
+        f"{_listed(tuple(model.state_dict()))}; do they belong to another model?"
     )
 
 

@@ -90,7 +90,7 @@ def for_evaluation(
 
     Args:
         size: Side of the square output in pixels, or (height, width).
-        resize: What the shorter side is made before the middle is cut out; by default `size * 256 / 224`, rounded,
+        resize: What the shorter side is made before the center crop; by default `size * 256 / 224`, rounded,
             so 256 for 224.
         fit: "crop"; "stretch" changes the proportions instead; "pad" keeps the whole image and fills with the mean.
         interpolation: "bilinear", "bicubic" or "nearest".

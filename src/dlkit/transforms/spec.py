@@ -127,7 +127,7 @@ class Preprocessing(Spec):
 
     Attributes:
         size: Height and width of the output, in pixels.
-        resize: In evaluation with `fit="crop"`, what the shorter side is made before the middle is cut out.
+        resize: In evaluation with `fit="crop"`, what the shorter side is made before the center crop.
         fit: "crop" cuts out the middle, "stretch" changes the proportions, "pad" keeps all and fills with the mean.
         interpolation: "bilinear", "bicubic" or "nearest"; the first two with antialiasing.
         color: "RGB" or "L" (grey).
@@ -425,7 +425,7 @@ def _check(spec: Preprocessing) -> None:
             raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {getattr(spec, name)!r}")
     if spec.resize is not None and (not _is_side(spec.resize) or spec.resize < max(spec.size)):
         raise ArgumentError(
-            f"resize, the shorter side before the middle is cut out, must be a whole number from {max(spec.size)} (the "
+            f"resize, the shorter side before the center crop, must be a whole number from {max(spec.size)} (the "
             f"size) to {_bounds.SIDE.most}, not {spec.resize!r}"
         )
     channels = {"RGB": 3, "L": 1}[spec.color]

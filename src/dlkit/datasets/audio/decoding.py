@@ -146,7 +146,7 @@ class OpenAudio:
         try:
             audio._file = InMemory(as_waveform(value).T, sample_rate)
         except ArgumentError as error:
-            raise DataError(f"{name}: decode= gave what is not a recording: {error}") from error
+            raise DataError(f"{name}: decode= did not return a recording: {error}") from error
         audio.format, audio.sample_rate, audio.channels, audio.frames = audio._file.facts
         audio._check_header()
         return audio
@@ -168,7 +168,7 @@ class OpenAudio:
             )
         if self.frames >= UNKNOWN:
             raise DataError(
-                f"{self.name}: its header does not say how many samples there are; write it anew: ffmpeg -i old.flac "
+                f"{self.name}: its header does not say how many samples there are; rewrite it: ffmpeg -i old.flac "
                 "new.flac"
             )
         if self.frames < 1:

@@ -46,7 +46,7 @@ class AudioFolder(FileFolder, AudioDataset):
     Raises:
         DataNotFoundError: there is no such folder.
         DataError: it has no class folders with recordings, or other classes than `classes`.
-        ArgumentError: an argument that cannot be meant.
+        ArgumentError: an invalid argument.
         MissingExtraError: a package that reads these files is not installed.
 
     >>> import tempfile, pathlib, numpy as np, soundfile; folder = pathlib.Path(tempfile.mkdtemp())

@@ -58,7 +58,7 @@ class AudioSettings(FileSettings):
             `(samples, sample_rate)` of a file's content, [T] or [C, T] in floats, int16 or int32.
 
     Raises:
-        ArgumentError: an argument that cannot be meant.
+        ArgumentError: an invalid argument.
     """
 
     OPTIONS, READS = AudioOptions, SOUNDS

@@ -44,7 +44,7 @@ class AudioTable(FilesInTable, AudioDataset):
     Raises:
         DataNotFoundError: there is no such table.
         DataError: a column or a value is missing; the message names row and column.
-        ArgumentError: an argument that cannot be meant.
+        ArgumentError: an invalid argument.
         MissingExtraError: a package that reads these files is not installed.
 
     >>> import pathlib, tempfile, numpy as np, pandas as pd, soundfile; folder = pathlib.Path(tempfile.mkdtemp())

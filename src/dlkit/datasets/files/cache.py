@@ -260,7 +260,7 @@ class ArrayCache:
                 self._append([item for item in waiting if self._is_missing(item[0])])
         except OSError as error:
             reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
-            self._stop(f"{reason}; what is kept stays of use, the rest is decoded in every epoch")
+            self._stop(f"{reason}; cached files remain usable, the rest is decoded in every epoch")
 
     def _is_missing(self, key: bytes) -> bool:
         slot = self._find(key)

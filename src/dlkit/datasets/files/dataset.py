@@ -108,7 +108,7 @@ class FileDataset(Dataset[Any]):
 
     @property
     def draws_seeded(self) -> bool:
-        """Whether all that is drawn comes from the streams that dlkit seeds; not known of a transform of your own."""
+        """Whether all that is drawn comes from the streams that dlkit seeds; not known of a custom transform."""
         ours = (self.settings.transform, self.settings.batch_transform)
         return all(each is None or type(each).__module__.startswith("dlkit.transforms") for each in ours)
 
@@ -121,7 +121,7 @@ class FileDataset(Dataset[Any]):
     def needs_no_worker(self) -> bool:
         """Whether `dlkit.DataLoader` may fetch a first batch in the main process while spawned workers start.
 
-        Not with a transform of your own, which may count on being in a worker.
+        Not with a custom transform, which may count on being in a worker.
         """
         return not self.settings.own_transform
 
@@ -183,7 +183,9 @@ class FileDataset(Dataset[Any]):
             return uneven if settings.batch_transform is None else uneven.whole()
         if settings.batch_transform is not None:
             if targets is None:
-                raise ArgumentError(f"batch_transform needs targets, which unlabelled {settings.kind.noun}s have not")
+                raise ArgumentError(
+                    f"batch_transform needs targets, which unlabelled {settings.kind.noun}s do not have"
+                )
             inputs, targets = settings.batch_transform(inputs, targets)
         return Samples(inputs, targets)
 

@@ -51,7 +51,7 @@ class FileFolder(FileDataset):
     Raises:
         DataNotFoundError: there is no such folder.
         DataError: it has no class folders with such files, or other classes than `classes`.
-        ArgumentError: an argument that cannot be meant.
+        ArgumentError: an invalid argument.
 
     >>> import io, tempfile, pathlib, numpy as np
     >>> folder = pathlib.Path(tempfile.mkdtemp())

@@ -240,7 +240,7 @@ def _readable(folder: Path) -> os.stat_result:
         return os.stat(folder)
     except OSError as error:
         raise DataError(
-            f"the folder {folder} cannot be read: {error.strerror}; give yourself the right to, or leave it out"
+            f"the folder {folder} cannot be read: {error.strerror}; grant read permission, or leave it out"
         ) from error
 
 

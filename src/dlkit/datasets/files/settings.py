@@ -51,7 +51,7 @@ class FileSettings(RowPolicy):
         cache_bytes: How large the kept arrays may become; None for half of what is free.
 
     Raises:
-        ArgumentError: an argument that cannot be meant.
+        ArgumentError: an invalid argument.
     """
 
     OPTIONS: ClassVar[type] = FileOptions
@@ -77,7 +77,7 @@ class FileSettings(RowPolicy):
         if self.cache is not None and self.rule is None:
             raise ArgumentError(
                 "cache= needs to know decode= again: make it a function at the top of a module, or say "
-                "Decoder(rule='1') and another rule whenever it gives other arrays"
+                "Decoder(rule='1') and change the rule whenever its arrays change"
             )
 
     @classmethod

@@ -158,7 +158,7 @@ class OpenImage:
         if width * height > max_pixels:
             raise DataError(
                 f"{name}: {width:,} x {height:,} pixels are more than the {max_pixels:,} accepted: "
-                "a decompression bomb, or a scan to be made smaller first"
+                "a decompression bomb, or a scan that must be downsized first"
             )
         self.orientation = self._guarded(self._read_orientation)
         # A TIFF's pixels are turned by Pillow, whose header already gives the sides as they will be.
@@ -309,7 +309,7 @@ def picture(value: Any, name: str) -> Image.Image:
         colored or (array.ndim == 2 and array.dtype in (np.uint8, np.uint16, np.int32, np.float32))
     ):
         raise DataError(
-            f"{name}: decode= must give a picture of PIL, uint8 [H, W] or [H, W, 3], or uint16, int32 or float32 "
+            f"{name}: decode= must give a PIL image, uint8 [H, W] or [H, W, 3], or uint16, int32 or float32 "
             f"[H, W]; not {array.dtype} {list(array.shape)}"
         )
     return Image.fromarray(np.ascontiguousarray(array))

@@ -47,7 +47,7 @@ class ImageFolder(FileFolder, ImageDataset):
     Raises:
         DataNotFoundError: there is no such folder.
         DataError: it has no class folders with images, or other classes than `classes`.
-        ArgumentError: an argument that cannot be meant.
+        ArgumentError: an invalid argument.
 
     >>> import tempfile, pathlib; from PIL import Image; folder = pathlib.Path(tempfile.mkdtemp())
     >>> for name in ("10/a.png", "2/b.png"):

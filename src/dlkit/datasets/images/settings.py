@@ -60,7 +60,7 @@ class ImageSettings(FileSettings):
             uint8 [H, W] or [H, W, C], or another array or picture that Pillow can hold, of a file's content.
 
     Raises:
-        ArgumentError: an argument that cannot be meant.
+        ArgumentError: an invalid argument.
     """
 
     OPTIONS, READS = ImageOptions, IMAGES

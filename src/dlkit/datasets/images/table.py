@@ -61,7 +61,7 @@ class ImageTable(FilesInTable, ImageDataset):
     Raises:
         DataNotFoundError: there is no such table.
         DataError: a column or a value is missing; the message names row and column.
-        ArgumentError: an argument that cannot be meant.
+        ArgumentError: an invalid argument.
 
     >>> import tempfile, pandas as pd; from pathlib import Path; from PIL import Image
     >>> folder = Path(tempfile.mkdtemp())

@@ -38,7 +38,7 @@ class TargetImages:
         classes: How many there are; 0 where nobody says.
 
     Raises:
-        ArgumentError: an argument that cannot be meant.
+        ArgumentError: an invalid argument.
     """
 
     path_of: Callable[[int], Path]

@@ -242,7 +242,7 @@ class _Home:
                 folder.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=folder):  # asking for rights would not tell of a read-only disk
                     return folder
-        raise DataError(f"neither {self.root} nor {self.spare} can be written to; set DLKIT_HOME to a folder that can")
+        raise DataError(f"neither {self.root} nor {self.spare} can be written to; set DLKIT_HOME to a writable folder")
 
     def _sweep(self, home: Path) -> None:
         """Remove what a killed process left of a pack; the lock says that nobody is writing one."""

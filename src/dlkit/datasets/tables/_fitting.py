@@ -84,7 +84,7 @@ def _near(name: str, names: Sequence[str]) -> str:
         return hint(name, names)
     if _BLANKS.search(names[0]):
         return (
-            f"it has only {names[0]!r:.200}, whose columns stand apart by blanks: "
+            f"it has only {names[0]!r:.200}, whose columns are separated by whitespace: "
             "give the DataFrame that pandas.read_csv(path, sep=r'\\s+') reads"
         )
     return f"it has only {names[0]!r:.200}; if that is a row, see separator= and names="
@@ -166,10 +166,10 @@ def decide(name: str, facts: Facts, form: str, options: FitOptions, *, forced: s
         ArgumentError: the caller's kind does not fit the cells.
     """
     if forced == "date" and not isinstance(facts, DateFacts):
-        raise ArgumentError(f"column {name!r} is named in dates, but its cells are no dates{_example(facts)}")
+        raise ArgumentError(f"column {name!r} is named in dates, but its cells are not dates{_example(facts)}")
     if forced == "number" and not isinstance(facts, NumberFacts):
         raise ArgumentError(
-            f"column {name!r} is named in numeric, but its cells are no numbers{_example(facts)}; "
+            f"column {name!r} is named in numeric, but its cells are not numbers{_example(facts)}; "
             "if such a cell means that there is no number, add it to missing="
         )
     if facts.rows == facts.missing:

@@ -212,8 +212,8 @@ class CSVDataset(InMemoryDataset):
         if streaming:
             if time is not None:
                 raise ArgumentError(
-                    "time= needs all rows in memory, as a stream is dealt row by row; leave out streaming=, or write "
-                    "past and future to two files"
+                    "time= needs all rows in memory, because a stream is split row by row; leave out streaming=, or "
+                    "write past and future to two files"
                 )
             split = HashSplit(shares_of(fractions), seed, group, dedupe=bool(dedupe))
             found = index_of(source, settings, None, split)
@@ -228,11 +228,11 @@ class CSVDataset(InMemoryDataset):
         """The source of these rows, how it was read, and which of its rows they are."""
         if isinstance(self._memory, TableStream):
             raise ArgumentError(
-                "a streamed table is dealt row by row, so its parts and folds are not cut again: read it without "
+                "a streamed table is split row by row, so its parts and folds cannot be split again: read it without "
                 "streaming=, or split its file"
             )
         if options:
-            raise ArgumentError(f"{', '.join(options)}: a dataset that is cut again is read as it was; leave it out")
+            raise ArgumentError(f"{', '.join(options)}: a dataset that is split again keeps its options; leave it out")
         self._table()
         if self._opened is None:
             raise ArgumentError("this dataset has the spec of other data, or came from another process: split its file")
@@ -280,7 +280,7 @@ class CSVDataset(InMemoryDataset):
 
     @property
     def draws_random(self) -> bool:
-        """True where images are augmented, or pass through a transform of your own."""
+        """True where images are augmented, or pass through a custom transform."""
         return bool(self._memory.images) and self._memory.options.draws_random
 
     @property
@@ -347,7 +347,9 @@ class CSVDataset(InMemoryDataset):
         """
         if isinstance(self._memory, TableStream):
             if other is not None:
-                raise ArgumentError("a streamed table is counted, not kept, so its rows cannot be looked for in others")
+                raise ArgumentError(
+                    "the rows of a streamed table are not kept in memory, so they cannot be compared with other data"
+                )
             return describe_facts(self.spec, self._memory.index.facts)
         others = None if other is None else other.comparable()
         return describe(self._table(), self.spec, self.rows.numpy(), others)
@@ -358,7 +360,7 @@ class CSVDataset(InMemoryDataset):
 
     def _whole(self) -> Memory:
         if isinstance(self._memory, TableStream):
-            raise ArgumentError("a streamed table is never in memory as a whole; iterate over it by dlkit.DataLoader")
+            raise ArgumentError("a streamed table is never in memory as a whole; iterate over it with dlkit.DataLoader")
         return self._memory
 
     def _table(self) -> Table:

@@ -157,7 +157,7 @@ def _check_image_root(spec: TableSpec, settings: TableSettings) -> None:
     """Rows in memory name files only below a folder that the caller states: else a stranger's text would open one."""
     if settings.images.root is None and (columns := [column.name for column in spec.of_kind("image")]):
         raise ArgumentError(
-            f"the column {columns[0]!r} names image files: say in which folder they lie, image_root='photos'"
+            f"the column {columns[0]!r} names image files: pass the folder that holds them, image_root='photos'"
         )
 
 

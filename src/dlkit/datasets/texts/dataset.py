@@ -201,7 +201,7 @@ class TextDataset(PackedTextDataset):
     def _to_be_cut(self, options: Mapping[str, Any]) -> tuple[Any, TextOptions, Any]:
         """The source of these texts, how it was read, and which of its rows they are."""
         if options:
-            raise ArgumentError(f"{', '.join(options)}: a dataset that is cut again is read as it was; leave it out")
+            raise ArgumentError(f"{', '.join(options)}: a dataset that is split again keeps its options; leave it out")
         rows = self._rows_read()
         if self._opened is None:
             raise ArgumentError("this dataset has the spec of other data, or came from another process: split its file")

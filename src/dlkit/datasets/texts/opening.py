@@ -256,7 +256,7 @@ def _json(path: Path, options: TextReading) -> tuple[str, str, Items]:
     if bytes(memoryview(data)[:64]).lstrip()[:1] == b"[":
         values = _json_value(text_stream(data).read())
         if isinstance(values, ValueError):
-            raise DataError(f"{path} begins like a JSON array but is none: {values}") from values
+            raise DataError(f"{path} begins like a JSON array but is not one: {values}") from values
         return f"{path.name}: {encoding}, one JSON array", "item", enumerate(values)
     items = ((line, _json_value(text)) for line, text in enumerate(text_stream(data, "\n"), 1) if text.strip())
     return f"{path.name}: {encoding}, JSON lines", "line", items
@@ -273,7 +273,7 @@ def _folder(path: Path, columns: Sequence[ColumnName], options: TextReading) -> 
     """One text per file; the folder in `path` that a file lies in is its class."""
     if columns[0] != 0 or len(columns) > 2 or (len(columns) == 2 and isinstance(columns[1], int)):
         raise ArgumentError(
-            f"{path} is a folder, which has texts and their classes; columns {list(columns)} it has not"
+            f"{path} is a folder, which has texts and their classes; it does not have the columns {list(columns)}"
         )
     files = sorted(file for file in path.rglob(options.pattern) if not file.is_dir() and not _is_hidden(file, path))
     if not files:
@@ -336,7 +336,7 @@ def _decoded(data: Buffer, encoding: str, origin: str) -> str:
 
 def _in_memory(source: Any, columns: Sequence[ColumnName], texts: int, options: TextReading) -> TextSource:
     source = as_pandas(source)
-    way = "it is in memory already: say it where it is read from a file"
+    way = "it is in memory already: pass it where the file is read"
     options.refuse([*OF_TEXT_FILES, *_IN_TABLES, "pattern"], "texts in memory", way)
     if hasattr(source, "columns") and hasattr(source, "iloc"):
         return _frame(source, columns, texts, options)

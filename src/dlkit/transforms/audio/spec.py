@@ -252,7 +252,8 @@ def as_waveform(waveform: Any) -> npt.NDArray[np.float32]:
         )
     if array.shape[0] > _bounds.TRACKS.most:
         raise ArgumentError(
-            f"a recording is an array [C, T], and {list(array.shape)} has {array.shape[0]:,} channels; turn it: array.T"
+            f"a recording is an array [C, T], and {list(array.shape)} has {array.shape[0]:,} channels; transpose it: "
+            "array.T"
         )
     if array.dtype.kind == "i":
         return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
