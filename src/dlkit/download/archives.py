@@ -23,7 +23,7 @@ from dlkit._opening import regular
 from dlkit.download.disk import check_room, disk_error, disk_trouble, locked, remove
 from dlkit.download.members import Chunks, Member, claimed_sizes, members
 from dlkit.errors import ArchiveError, ArgumentError, DownloadError, UnsafeArchiveError
-from dlkit.storage.files import sync_folder
+from dlkit.storage.files import sync_file, sync_folder
 
 __all__ = ["DownloadLimits", "extract"]
 
@@ -352,8 +352,7 @@ class _Sandbox:
         with disk_trouble(self._root, "write"):
             if len(self._unsynced) <= _SYNC_EACH or not hasattr(os, "sync"):
                 for path in self._unsynced:
-                    with open(path, "rb+") as file:
-                        os.fsync(file.fileno())
+                    sync_file(path)
             else:
                 os.sync()
             sync_folder(self._root)

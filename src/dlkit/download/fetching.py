@@ -33,7 +33,7 @@ from dlkit.download.http import (
 from dlkit.download.members import plain_name
 from dlkit.download.urls import checked_urls, is_local, known_as
 from dlkit.errors import ArgumentError, DownloadError, IntegrityError, OfflineError
-from dlkit.storage.files import FileLock, atomic_write, sha256_of
+from dlkit.storage.files import FileLock, sha256_of, write_json
 
 __all__ = ["DownloadLimits", "Patience", "extract", "fetch"]
 
@@ -371,8 +371,8 @@ def _unpack(folder: Path, notes: Path, archive: Path, limits: DownloadLimits) ->
         with disk_trouble(folder, "replace"):
             if os.path.lexists(folder):
                 folder.rename(old)
-        with disk_trouble(notes, "write"), atomic_write(notes) as file:
-            file.write(json.dumps(asdict(record)).encode())
+        with disk_trouble(notes, "write"):
+            write_json(notes, asdict(record))
         put_in_place(new, folder)
     remove(old)
 

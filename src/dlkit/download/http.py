@@ -19,7 +19,7 @@ from dlkit._showing import without_secrets
 from dlkit.download.disk import check_room, disk_trouble, remove
 from dlkit.download.urls import is_local, known_as, local_path
 from dlkit.errors import DataError
-from dlkit.storage.files import atomic_write, sync_folder
+from dlkit.storage.files import give_name, write_json
 
 if TYPE_CHECKING:
     import requests
@@ -133,8 +133,8 @@ class PartFile:
             self._note(self.origin)
 
     def _note(self, origin: Provenance) -> None:
-        with disk_trouble(self._notes, "write"), atomic_write(self._notes) as file:
-            file.write(json.dumps(asdict(origin)).encode())
+        with disk_trouble(self._notes, "write"):
+            write_json(self._notes, asdict(origin))
 
     def append(self, chunks: Generator[bytes, None, None], listener: Listener, request: DownloadRequest) -> None:
         """Write the chunks behind what is there, each at once; stop when there are more bytes than there may be."""
@@ -166,10 +166,7 @@ class PartFile:
     def finish(self) -> None:
         """Put the complete part under the name of the target, for good."""
         with disk_trouble(self.target, "write"):
-            with open(self.path, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(self.path, self.target)
-            sync_folder(self.target.parent)
+            give_name(self.path, self.target)
         remove(self._notes)
 
 

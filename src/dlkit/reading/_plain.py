@@ -15,7 +15,7 @@ from dlkit.errors import DataError
 from dlkit.reading._bytes import contents, decoded, encoding_of, is_packed, to_utf8, unpacked, without_mark
 from dlkit.reading._excel import is_workbook, read_sheet
 from dlkit.reading.policy import ReadOptions
-from dlkit.storage.files import FileLock, atomic_write, home_of
+from dlkit.storage.files import kept_file
 
 __all__ = ["PlainText", "plain_copy", "plain_text"]
 
@@ -112,13 +112,7 @@ def _kept(path: Path, how: tuple[object, ...], pieces: Callable[[], Iterable[byt
     """A copy in the cache folder, found again while the file is the same."""
     about = path.stat()
     words = "|".join(map(str, (path.absolute(), about.st_size, about.st_mtime_ns, *how)))
-    copy = home_of("tables") / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.txt"
-    with FileLock(copy.with_suffix(".lock")):
-        if not copy.exists():
-            with atomic_write(copy) as file:
-                for piece in pieces():
-                    file.write(piece)
-    return copy
+    return kept_file("tables", f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.txt", pieces)
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:

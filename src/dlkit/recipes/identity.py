@@ -14,7 +14,7 @@ from dlkit.errors import ResumeError
 from dlkit.recipes.choices import Choice, Wish
 from dlkit.recipes.reading import Data
 from dlkit.splits import Fold
-from dlkit.storage.files import atomic_write
+from dlkit.storage.files import write_json
 from dlkit.transforms.audio import AudioPreprocessing
 
 __all__ = ["Note", "saved_settings", "settings_of"]
@@ -114,5 +114,4 @@ class Note(Callback):
     def on_fit_start(self, run: Any) -> None:
         if not run.write_files:
             return
-        with atomic_write(self.path) as file:
-            file.write(json.dumps(self.settings, indent=1, ensure_ascii=False).encode())
+        write_json(self.path, self.settings)

@@ -27,7 +27,7 @@ from dlkit.errors import (
     RunLockedError,
 )
 from dlkit.runs.checkpointfile import CheckpointWarning, load_checkpoint, save_checkpoint
-from dlkit.storage.files import FileLock, atomic_write, sync_folder
+from dlkit.storage.files import FileLock, sync_folder, write_json
 
 __all__ = ["CheckpointStore", "StoredCheckpoint", "move_aside"]
 
@@ -207,8 +207,7 @@ class CheckpointStore:
         rows = [dataclasses.asdict(entry) for entry in entries]
         for row in rows:  # JSON has no NaN, and no infinity either
             row["value"] = None if row["value"] is None or math.isnan(row["value"]) else repr(float(row["value"]))
-        with atomic_write(self.folder / "index.json") as file:
-            file.write(json.dumps({"format": FORMAT, "checkpoints": rows}, indent=1).encode())
+        write_json(self.folder / "index.json", {"format": FORMAT, "checkpoints": rows})
 
     def _forget(self, name: str) -> None:
         """Remove a file that the index could not take in, or a full disk would fill with more of them."""

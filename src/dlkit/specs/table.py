@@ -21,7 +21,7 @@ from dlkit._opening import open_regular
 from dlkit._showing import Lines, safe
 from dlkit.errors import ArgumentError, DataError
 from dlkit.specs.columns import CategoryColumn, Column, NumberColumn
-from dlkit.storage.files import atomic_write
+from dlkit.storage.files import write_json
 
 __all__ = ["TableSpec", "Target", "part_names"]
 
@@ -245,8 +245,7 @@ class TableSpec(Spec):
         Args:
             path: The file.
         """
-        with atomic_write(path) as file:
-            file.write(json.dumps(self.document(), ensure_ascii=False, indent=1).encode())
+        write_json(path, self.document())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TableSpec:

@@ -7,9 +7,9 @@ array whose length is not known before, in memory while it is small, in a file b
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import tempfile
 import weakref
 import zlib
@@ -22,7 +22,7 @@ import numpy as np
 
 from dlkit._opening import regular
 from dlkit.errors import DataError
-from dlkit.storage.files import atomic_write, mapped, sync_folder
+from dlkit.storage.files import atomic_write, give_name, mapped, mark_used
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,6 +156,27 @@ def open_arrays(path: Path, kind: Kind, *, verify: bool = True) -> Arrays:
     return Arrays(path, kind, tensors, said["about"], checksum, mapping)
 
 
+def kept_arrays(path: Path, kind: Kind) -> Arrays | None:
+    """A file of arrays in a cache, noted as used; None where nothing whole of this `kind` and version is at `path`."""
+    try:
+        arrays = open_arrays(path, kind)
+    except (DataError, OSError):
+        return None
+    mark_used(path)
+    return arrays
+
+
+def keep_arrays(
+    path: Path, kind: Kind, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
+) -> Arrays | None:
+    """`write_arrays` for a cache, whose folder need not be there; mapped, or None where the disk takes no more."""
+    with contextlib.suppress(OSError, DataError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(path, kind, tensors, about)
+        return open_arrays(path, kind, verify=False)
+    return None
+
+
 def _checksum(described: str, tensors: Mapping[str, Tensor]) -> int:
     checksum = zlib.crc32(described.encode())
     for name, tensor in sorted(tensors.items()):
@@ -246,11 +267,8 @@ class ArrayWriter:
         if self._file is None:
             return SharedArray(np.concatenate([np.zeros(0, dtype=self.dtype), *self._pieces]))
         path = self.folder / f"{name or self._digest.hexdigest()}{suffix}"
-        with self._file as file:
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(self._temporary, path)
-        sync_folder(self.folder)
+        self._file.close()
+        give_name(self._temporary, path)
         return SharedArray.map(path, self.dtype)
 
     def _spill(self) -> None:

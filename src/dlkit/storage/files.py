@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import sys
 import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -83,6 +84,12 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def sync_file(path: str | os.PathLike[str]) -> None:
+    """See to it that what was written to the file at `path`, by whichever way, is on the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Make renames in `folder` durable; folders cannot be opened on Windows, where NTFS journals them."""
     if sys.platform == "win32":
@@ -135,15 +142,38 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     try:
         with open(descriptor, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private; a shared cache wants the usual rights
-        os.replace(temporary, path)
+        give_name(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def give_name(temporary: str | os.PathLike[str], path: Path) -> None:
+    """Give the complete file at `temporary` its name, in the same folder, for good; one that has it is replaced."""
+    sync_file(temporary)
+    os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+def write_json(path: str | os.PathLike[str], document: Any) -> None:
+    """Write `document` as JSON that people can read, whole or not at all."""
+    text = json.dumps(document, ensure_ascii=False, indent=1)
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))  # half a character has the same escape in JSON
+
+
+def kept_file(kind: str, name: str, pieces: Callable[[], Iterable[bytes]]) -> Path:
+    """A file of one of `KINDS` in the cache folder; where it is not there one process makes it, whole or not at all."""
+    path = home_of(kind) / name
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            mark_used(path)
+        else:
+            with atomic_write(path) as file:
+                file.writelines(pieces())
+    return path
 
 
 def _umask() -> int:

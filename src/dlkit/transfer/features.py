@@ -20,8 +20,8 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from dlkit import rng
 from dlkit.distributed import ALONE, World
 from dlkit.errors import DataError
-from dlkit.storage.arrays import Arrays, Kind, open_arrays, write_arrays
-from dlkit.storage.files import FileLock, home_of, mapped, mark_used
+from dlkit.storage.arrays import Arrays, Kind, kept_arrays, write_arrays
+from dlkit.storage.files import FileLock, home_of, mapped, sync_file
 from dlkit.storage.identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.transfer._cut import Cut
 from dlkit.transfer.freezing import frozen_tensors
@@ -173,7 +173,6 @@ class FeatureStore:
         if self._read("targets") != self.samples * self.views:
             self.discard()
             return False
-        mark_used(self.folder / "targets")
         self._settle()
         self.mixes = self._can_mix()
         return True
@@ -277,7 +276,8 @@ class FeatureStore:
         """Open the features as far as a file of targets says that they are good, and say how many rows that are."""
         assert self.folder is not None
         try:
-            kept = open_arrays(self.folder / name, _KIND)
+            if (kept := kept_arrays(self.folder / name, _KIND)) is None:
+                raise DataError(f"{self.folder} has no whole file of {name}")
             shape, dtype = tuple(kept.about["shape"]), getattr(torch, kept.about["dtype"])
             self.values = _map(self.folder / "features.bin", shape, dtype, shared=shared)
             self.targets = _named(kept)
@@ -292,7 +292,7 @@ class FeatureStore:
         """Put the features on the disk, and after that their targets, which say how far the features are good."""
         assert self.folder is not None
         assert self.values is not None
-        _sync(self.folder / "features.bin")
+        sync_file(self.folder / "features.bin")
         named = targets if isinstance(targets, Mapping) else {} if targets is None else {"": targets}
         about = {"shape": list(self.values.shape), "dtype": str(self.values.dtype).removeprefix("torch."), "rows": rows}
         write_arrays(self.folder / name, _KIND, {f"target.{key}": value for key, value in named.items()}, about)
@@ -359,11 +359,6 @@ def _map(file: Path, shape: tuple[int, ...], dtype: torch.dtype, *, shared: bool
     if not shared:
         return torch.from_numpy(mapped(file, np.uint8, mode="c")).view(dtype).view(shape)
     return torch.from_file(str(file), shared=shared, size=size, dtype=torch.uint8).view(dtype).view(shape)
-
-
-def _sync(file: Path) -> None:
-    with open(file, "rb") as opened:
-        os.fsync(opened.fileno())
 
 
 def _joined(targets: list[Any]) -> Any:

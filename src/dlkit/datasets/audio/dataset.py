@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Self
@@ -20,8 +19,8 @@ from dlkit.errors import DataError
 from dlkit.plots.sound import play
 from dlkit.samplers import LengthBuckets
 from dlkit.samplers.order import Planner, Sequential
-from dlkit.storage.arrays import Kind, open_arrays, write_arrays
-from dlkit.storage.files import home_of, mark_used
+from dlkit.storage.arrays import Kind, keep_arrays, kept_arrays
+from dlkit.storage.files import home_of
 from dlkit.storage.identity import of_files, of_parts
 from dlkit.transforms.audio.spec import AudioPreprocessing
 
@@ -118,15 +117,10 @@ class AudioDataset(FileDataset):
         if files is None:
             return self._read_lengths()
         path = home_of("scans") / f"{of_parts(files, self.settings.rule)[:24]}.lengths"
-        with contextlib.suppress(DataError, OSError):
-            kept = open_arrays(path, _KIND)
-            mark_used(path)
-            lengths: npt.NDArray[np.int64] = kept["lengths"].numpy()
-            return lengths
+        if (kept := kept_arrays(path, _KIND)) is not None:
+            return kept["lengths"].numpy()
         lengths = self._read_lengths()
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_arrays(path, _KIND, {"lengths": torch.from_numpy(lengths)})
+        keep_arrays(path, _KIND, {"lengths": torch.from_numpy(lengths)})
         return lengths
 
     def _read_lengths(self) -> npt.NDArray[np.int64]:

@@ -7,7 +7,6 @@ changed: adding, removing or renaming a file changes the time stamp of the folde
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import time
@@ -25,8 +24,8 @@ from dlkit.datasets.files.decoder import Decoder
 from dlkit.errors import DataError, DataNotFoundError
 from dlkit.reading.parsing import spelled
 from dlkit.reading.targets import natural, numbered, stated_order
-from dlkit.storage.arrays import Arrays, Kind, open_arrays, write_arrays
-from dlkit.storage.files import home_of, mark_used
+from dlkit.storage.arrays import Arrays, Kind, keep_arrays, kept_arrays
+from dlkit.storage.files import home_of
 from dlkit.storage.strings import PackedStrings
 
 __all__ = ["Listing", "scan"]
@@ -297,11 +296,8 @@ def _keep(listing: Listing, path: Path, stamps: Mapping[str, int]) -> Listing:
         "folder_offsets": torch.from_numpy(folder_offsets),
     }
     about = {"classes": listing.classes, "part_names": listing.part_names, "left_out": listing.left_out}
-    with contextlib.suppress(OSError, DataError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_arrays(path, _KIND, tensors, {"root": os.fsencode(listing.root).hex(), **about})
-        return _listing(open_arrays(path, _KIND, verify=False), listing.root)
-    return listing
+    kept = keep_arrays(path, _KIND, tensors, {"root": os.fsencode(listing.root).hex(), **about})
+    return listing if kept is None else _listing(kept, listing.root)
 
 
 def _listing(kept: Arrays, root: Path) -> Listing:
@@ -320,19 +316,18 @@ def _listing(kept: Arrays, root: Path) -> Listing:
 
 def _open_if_unchanged(path: Path, root: Path) -> Listing | None:
     """A kept scan whose folders have their time stamps still; None for one that is damaged or of another version."""
+    if (kept := kept_arrays(path, _KIND)) is None:
+        return None
     try:
-        kept = open_arrays(path, _KIND)
         folders = PackedStrings(kept["folders"].numpy(), kept["folder_offsets"].numpy())
         stamps = zip(folders, kept["stamps"].tolist(), strict=True)
         if kept.about["root"] != os.fsencode(root).hex():
             return None
         if any(os.stat(root / folder).st_mtime_ns != stamp for folder, stamp in stamps):
             return None
-        listing = _listing(kept, root)
-    except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return _listing(kept, root)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    mark_used(path)
-    return listing
 
 
 def with_classes(listing: Listing, given: Mapping[str, int] | Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
