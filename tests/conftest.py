@@ -24,6 +24,8 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 ROOT = Path(__file__).resolve().parent.parent
 
+os.environ["DLKIT_LANG"] = "en"  # what dlkit says is compared, whatever the language of the machine
+
 gc.disable()  # until all tests are collected: nothing of what is imported is garbage
 
 # Where temporary files lie in memory: the suite waits for thousands of `fsync`s, each of which takes milliseconds on a

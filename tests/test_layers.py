@@ -14,7 +14,8 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # Every file of src/dlkit, exactly once; a file may import from those before it, in any place and also for types only.
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
-_version _cores _near _doors _showing _html errors _bounds _filekinds _textfiles _opening _optional _frames _progress
+_version _language _cores _near _doors _showing _html errors _bounds _filekinds _textfiles _opening _optional
+_frames _progress
 storage/files storage/identity storage/arrays storage/appended storage/strings storage/caches storage/__init__
 _documents _kinds specs/columns specs/table specs/series registry _torch_layers
 _modes _nested _calling
@@ -97,8 +98,8 @@ __init__
 serving/limits serving/refusals serving/logs serving/served serving/kinds serving/bodies serving/scheduling
 serving/answers serving/asgi serving/measuring serving/protocol serving/describing serving/gate serving/page
 serving/http serving/running serving/__init__
-cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_serving cli/_data cli/_cache
-cli/_checkpoints cli/app cli/__init__ __main__
+cli/_translating cli/_talking cli/_lines cli/_options cli/projects cli/_training cli/_models cli/_serving cli/_data
+cli/_cache cli/_checkpoints cli/app cli/__init__ __main__
 """.split()  # noqa: SIM905  (a line per room is easier to read and to merge than a list of strings)
 
 # Who may import a module by a name that is not written in the same place: the doors, whose tables are read here as

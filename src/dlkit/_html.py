@@ -35,7 +35,7 @@ def escaped(text: object) -> str:
     >>> escaped("<b>")
     '&lt;b&gt;'
     """
-    return html.escape(safe(str(text)))
+    return html.escape(safe(text if isinstance(text, str) else str(text)))
 
 
 def number(value: float) -> str:

@@ -8,6 +8,8 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from dlkit._language import Message, here
+
 __all__ = ["SHOWN_AFTER", "Bar"]
 
 SHOWN_AFTER = 2.0  # seconds: what is done sooner needs no bar
@@ -48,6 +50,7 @@ class Bar:
         leave: bool = False,
         enabled: bool = True,
     ) -> None:
+        desc, unit = here(desc), here(unit)
         self.total, self.done, self.desc, self.unit, self.note = total, initial, desc, unit, ""
         self._began, self._start = time.monotonic(), initial
         self._bar: Any = None
@@ -95,10 +98,10 @@ class Bar:
             done: How many.
             note: Something to say beside it.
         """
-        self.done, self.note = done, note
+        self.done, self.note = done, here(note)
         if self._bar is not None:
             self._bar.n = done
-            self._bar.set_postfix_str(note)
+            self._bar.set_postfix_str(self.note)
         elif self._logs:
             self._log()
 
@@ -136,10 +139,13 @@ class Bar:
             return
         self._next = now + _LOGGED_EVERY
         rate = (self.done - self._start) / (now - self._began)
-        of = "" if self.total is None else f" of {self.total:,}"
-        left = "" if self.total is None or not rate else f", {_minutes((self.total - self.done) / rate)} left"
-        note = f", {self.note}" if self.note else ""
-        sys.stderr.write(f"{self.desc}: {self.done:,}{of} {self.unit}, {rate:.3g}/s{left}{note}\n")
+        done: str = f"{self.done:,}"
+        if self.total is not None:
+            done = Message("{done} of {total:,}", done=done, total=self.total).here()
+        said = f"{self.desc}: {done} {self.unit}, {rate:.3g}/s"
+        if self.total is not None and rate:
+            said += f", {Message('{time} left', time=_minutes((self.total - self.done) / rate)).here()}"
+        sys.stderr.write(f"{said}{f', {self.note}' if self.note else ''}\n")
         sys.stderr.flush()
 
 

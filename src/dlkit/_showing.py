@@ -3,13 +3,16 @@
 Names of files, classes and columns, the words of a server, and the messages of other libraries may hold escape
 sequences that recolour, erase or retitle a terminal, line breaks that forge a line of a log, and marks that turn the
 order of characters around. A signed address holds a password in its query. `safe` takes care of all of these; errors,
-`Run.say`, and the commands pass through it, so no place that makes a message has to think of it.
+`Run.say`, and the commands pass through it, so no place that makes a message has to think of it. A `Message` is
+translated here, for the same reason.
 """
 
 from __future__ import annotations
 
 import json
 import re
+
+from dlkit._language import Message
 
 __all__ = ["Lines", "escaped_json", "public", "safe", "without_secrets"]
 
@@ -140,4 +143,5 @@ def _without_query(rest: str) -> str:
 
 
 def _one(text: str) -> str:
+    text = text.here() if isinstance(text, Message) else text
     return _ACTIVE.sub(lambda found: found[0].encode("unicode_escape").decode(), without_secrets(text))

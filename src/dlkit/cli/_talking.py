@@ -16,7 +16,9 @@ from typing import Any, ParamSpec, get_args
 import typer
 from typer.models import OptionInfo
 
+from dlkit._language import Message
 from dlkit._showing import Lines, escaped_json, safe, without_secrets
+from dlkit.cli._translating import LangOption
 from dlkit.errors import DlkitError
 
 __all__ = ["INTERRUPTED", "as_json_line", "guarded", "short_warnings", "show", "tell"]
@@ -74,7 +76,7 @@ def _plain(value: Any) -> Any:
 
 
 def guarded(command: Callable[_P, None]) -> Callable[_P, None]:
-    """A command whose errors are told in a sentence, with an exit code: 1, or 130 after Ctrl-C.
+    """A command whose errors are told in a sentence, with an exit code: 1, or 130 after Ctrl-C; it takes `--lang`.
 
     Args:
         command: With parameters `debug` and `json`, of which the latter may be missing.
@@ -84,11 +86,12 @@ def guarded(command: Callable[_P, None]) -> Callable[_P, None]:
 
     @functools.wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        kwargs.pop("lang", None)  # heard already, before anything was parsed
         try:
             with short_warnings():
                 command(*args, **kwargs)
         except KeyboardInterrupt:
-            tell("interrupted")
+            tell(Message("interrupted"))
             raise typer.Exit(INTERRUPTED) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
@@ -99,6 +102,12 @@ def guarded(command: Callable[_P, None]) -> Callable[_P, None]:
             tell(_told(error, as_json=bool(kwargs.get("json"))))
             raise typer.Exit(1) from None
 
+    signature = inspect.signature(command, eval_str=True)
+    lang = inspect.Parameter("lang", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=LangOption)
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=sorted([*signature.parameters.values(), lang], key=lambda parameter: parameter.kind)
+    )
+    run.__annotations__ = {name: parameter.annotation for name, parameter in run.__signature__.parameters.items()}  # type: ignore[attr-defined]
     return run
 
 
@@ -107,10 +116,11 @@ def _told(error: Exception, *, as_json: bool) -> str:
         return _json({"error": type(error).__name__, "message": without_secrets(_in_shell_words(str(error)))})
     if isinstance(error, DlkitError | OSError):
         message = str(error)
-        told = f"error: {_in_shell_words(message)}"
-        return Lines(told) if isinstance(message, Lines) else told
+        told = Message("error: {message}", message=_in_shell_words(message))
+        return Lines(told.here()) if isinstance(message, Lines) else told
     return Lines.of(
-        f"unexpected error: {type(error).__name__}: {error}", "(--debug shows where; it may be an error of dlkit)"
+        Message("unexpected error: {error}", error=f"{type(error).__name__}: {error}"),
+        Message("(--debug shows where; it may be an error of dlkit)"),
     )
 
 
@@ -154,7 +164,8 @@ def short_warnings() -> Iterator[None]:
 
     def formatted(message: Any, category: type[Warning], *place: Any, **more: Any) -> str:
         del category, place, more
-        return f"warning: {safe(_in_shell_words(str(message)))}\n"
+        told = str(message.args[0].here()) if message.args and isinstance(message.args[0], Message) else str(message)
+        return f"{safe(Message('warning: {message}', message=_in_shell_words(told)))}\n"
 
     earlier, warnings.formatwarning = warnings.formatwarning, formatted
     try:

@@ -16,11 +16,13 @@ from dlkit.cli import _data as data
 from dlkit.cli import _models as models
 from dlkit.cli import _serving as serving
 from dlkit.cli import _training as training
+from dlkit.cli._translating import Command, LangOption, Program
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="dlkit",
+    cls=Program,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain text, in which the examples keep their lines
     pretty_exceptions_enable=False,
@@ -42,7 +44,7 @@ for command in (
     cache.cache,
     checkpoints.checkpoint,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def main() -> None:
@@ -64,6 +66,7 @@ def _program(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    lang: LangOption = None,
 ) -> None:
     """Train, use and ship PyTorch models from data of your own.
 

@@ -1,0 +1,165 @@
+"""Korean: the same commands, options and figures as in English, and no text without its translation."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pickle
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import dlkit
+from dlkit._language import Message, _catalogue, here, language, speaking
+from dlkit.cli._translating import ERRORS, WORDS, language_of
+from dlkit.cli.app import app
+
+KOREAN = _catalogue("ko")
+PROGRAM: Any = typer.main.get_command(app)
+COMMANDS: dict[str, Any] = {"": PROGRAM, **PROGRAM.commands}
+HANGUL = re.compile("[\uac00-\ud7a3]")
+
+
+def helps() -> Iterator[str]:
+    """The texts of the help of all commands, in the pieces in which they are translated."""
+    for command in COMMANDS.values():
+        for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+            first, *lines = paragraph.split("\n")
+            # A line of an example is translated where it says in words what it does.
+            yield from (
+                [line for line in lines if "   " in line.strip()] if first == "\b" else [" ".join([first, *lines])]
+            )
+        for parameter in command.params:
+            yield parameter.help
+
+
+def messages() -> Iterator[str]:
+    """The texts that the code says through `Message`; each stands there as it is."""
+    for file in Path(dlkit.__file__).parent.rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)) if "Message(" in text else ():
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Message":
+                said = node.args[0]
+                assert isinstance(said, ast.Constant), f"{file}:{node.lineno}: a text that cannot be looked up"
+                yield str(said.value)
+
+
+def test_every_text_is_translated_and_no_other() -> None:
+    said = {*helps(), *messages(), *WORDS, *ERRORS}
+    assert sorted(said - KOREAN.keys()) == []
+    assert sorted(KOREAN.keys() - said) == []
+
+
+def test_translations_hold_the_same_values_and_options() -> None:
+    for english, korean in KOREAN.items():
+        wanted, found = (
+            Counter((name, form or "", how) for _, name, form, how in string.Formatter().parse(text) if name)
+            if "{" in english
+            else Counter[Any]()
+            for text in (english, korean)
+        )
+        assert found == wanted, english
+        for named in re.findall(r"--[a-z][\w-]*|`[^`]+`", english):
+            assert named in korean, english
+        assert HANGUL.search(korean) or not re.search("[a-z]{4}", re.sub(r"\{.*?\}", "", korean)), korean
+
+
+def help_of(command: str, name: str) -> str:
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*command.split(), "--help", "--lang", name])
+    assert result.exit_code == 0
+    return result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda name: name or "dlkit")
+def test_help_names_the_same_commands_options_and_values(command: str) -> None:
+    english, korean = help_of(command, "en"), help_of(command, "ko")
+
+    def named(text: str) -> tuple[set[str], list[str]]:
+        """Options and commands wherever they stand; and what the lists of arguments, options, commands begin with."""
+        told, lists = (
+            re.sub(r"\s+", " ", text),
+            re.split(r"(?m)^(?:Arguments|Options|인자|옵션):$", text, maxsplit=1)[1],
+        )
+        commands = re.findall(rf"dlkit (?:{'|'.join(PROGRAM.commands)})\b", told, re.ASCII)
+        options = re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", told, re.ASCII)
+        return {*commands, *options}, re.findall(r"(?m)^  (\S+(?: \S+)*)", lists)
+
+    assert named(korean) == named(english)
+    assert not re.search(r"Usage|Options|Arguments|Commands|Examples?:|default:|required|Show this", korean)
+    assert len(HANGUL.findall(korean)) > 40
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda name: name or "dlkit")
+def test_lines_of_help_fit_a_terminal(command: str) -> None:
+    """Letters that take two columns are counted as two."""
+    examples = re.compile(r"^ +(dlkit|curl)\b")
+    for line in help_of(command, "ko").splitlines():
+        columns = len(line) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in line)
+        assert columns <= 80 or examples.match(line), line
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("tarin", "'tarin': 그런 명령은 없습니다. 혹시 'train'?"),
+        ("train x --epchs 3", "그런 옵션은 없습니다: --epchs"),
+        ("predict", "인자 'MODEL': 빠졌습니다."),
+        ("train x --epochs 0", "'--epochs' 값이 올바르지 않습니다:"),
+        ("train x --precision fp8", "'--precision' 값이 올바르지 않습니다:"),
+        ("serve m --lang ko --max-body much", "--max-body: 'much' is not a size such as 16MB or 500kB"),
+    ],
+)
+def test_wrong_usage_is_told_in_korean(words: str, told: str) -> None:
+    result = CliRunner(env={"DLKIT_LANG": "ko"}).invoke(app, words.split())
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert "사용법: dlkit" in result.stderr
+    assert "오류: " in result.stderr
+    assert not re.search("Usage|Error|Try", result.stderr)
+
+
+def test_errors_of_dlkit_have_a_korean_frame_and_json_none(tmp_path: Path) -> None:
+    words = ["inspect", str(tmp_path / "none.csv"), "--lang", "ko"]
+    assert CliRunner().invoke(app, words).stderr.startswith("오류: there is no file or folder")
+    assert (
+        '{"error": "DataNotFoundError", "message": "there is no' in CliRunner().invoke(app, [*words, "--json"]).stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "expected"),
+    [
+        ("train", {}, "en"),
+        ("train --lang ko", {"LANG": "en_US.UTF-8"}, "ko"),
+        ("--lang=ko train", {}, "ko"),
+        ("train", {"LANG": "ko_KR.UTF-8"}, "ko"),
+        ("train", {"LANG": "ko_KR.UTF-8", "LC_ALL": "C"}, "en"),
+        ("train", {"LANG": "C", "LC_MESSAGES": "ko_KR.eucKR"}, "ko"),
+        ("train", {"LANG": "ko_KR.UTF-8", "DLKIT_LANG": "en"}, "en"),
+        ("train --lang en", {"DLKIT_LANG": "ko"}, "en"),
+        ("predict m -- --lang ko", {}, "en"),
+        ("train --lang", {"LANG": "de_DE.UTF-8"}, "en"),
+    ],
+)
+def test_which_language(words: str, environ: dict[str, str], expected: str) -> None:
+    assert language_of(words.split(), environ) == expected
+
+
+def test_a_message_is_english_and_is_read_in_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Message("error: {message}", message=Message("interrupted"))
+    assert said == "error: interrupted" == pickle.loads(pickle.dumps(said))
+    monkeypatch.setenv("DLKIT_LANG", "de")
+    assert language() == "en"
+    with speaking("ko"):
+        assert pickle.loads(pickle.dumps(said)).here() == "오류: 중단되었습니다"
+        assert here("interrupted") == "interrupted"  # of the user, not of dlkit
+        assert f"{said}" == "error: interrupted"
+    assert said.here() == "error: interrupted"
