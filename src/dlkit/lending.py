@@ -1,8 +1,8 @@
 """This process's random streams, lent to the fetch of a batch and taken back as they were.
 
 Saving and restoring all of them would cost some 60 µs a batch, so each is lent in its own way. torch's state is a
-cheap copy. numpy's generator is exchanged for another one meanwhile. `random` offers neither, and starting it from a
-seed takes as long as everything else together, so it is lent only to those who draw from it. A second stream shows
+cheap copy. numpy's generator is replaced by another one meanwhile. `random` offers neither, and starting it from a
+seed takes as long as everything else together, so it is only lent to datasets that draw from it. A second stream shows
 who does: it draws the same numbers beside `random`, before and after each fetch, and once they differ, somebody else
 has drawn. A fetch that did is repeated from its own seed, and all later ones of its loader start from theirs at once.
 """

@@ -1,7 +1,7 @@
 """Batches from anything that can be iterated: from the start, or from the middle after a restart.
 
 A stream goes on from its own saved state where that state is exact, and is fast-forwarded otherwise: what comes before
-the position is fetched once more and thrown away. `Stream.how` says which.
+the position is fetched again and discarded. `Stream.how` says which.
 """
 
 from __future__ import annotations

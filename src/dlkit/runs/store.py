@@ -1,8 +1,8 @@
 """The checkpoints of a run in a folder: an older good one goes only when a newer one is safe.
 
-A file is written beside its place, synced, renamed, and the folder synced; then the index is written the same way;
-only then may a file that nobody needs any more go. Which file is the last and which the best is written in the index,
-never in a copy.
+A file is written under a temporary name in the same folder, synced, renamed, and the folder synced; then the index is
+written the same way; only then may a file that nobody needs any more go. Which file is the last and which the best is
+written in the index, never in a copy.
 """
 
 from __future__ import annotations

@@ -294,8 +294,8 @@ class _DrawnBatches:
 def planner_of(sampler: Any, batch_size: int | None, *, drop_last: bool = False) -> Planner:
     """A planner that orders samples as a stock `DataLoader`'s sampler does, as a pure function of (seed, epoch).
 
-    `RandomSampler` and `SequentialSampler` become `Shuffle` and `Sequential`. Any other sampler is drawn out once per
-    epoch while `random`, `numpy.random`, torch and every generator that the sampler owns start from (seed, epoch);
+    `RandomSampler` and `SequentialSampler` become `Shuffle` and `Sequential`. Any other sampler is run through once
+    per epoch while `random`, `numpy.random`, torch and every generator that the sampler owns start from (seed, epoch);
     `set_epoch` is called where there is one.
 
     Args:

@@ -19,7 +19,7 @@ class Limits:
         body: Bytes of a request's body, counted as they come and by Content-Length.
         inputs: Inputs of one request: images, texts, rows.
         queue: Inputs that may wait in all, of all requests together. One request counts for a sixteenth at most, so
-            that a table of many rows is taken while others wait, and keeps nobody out.
+            that a table of many rows is taken while others wait, and blocks no other request.
         pixels: Height times width of an image, as its header says.
         audio_seconds: Of one recording, as its header says.
         characters: Of one text.

@@ -109,7 +109,7 @@ def _first_convolution(model: nn.Module, example: Any) -> nn.Conv2d | None:
 def _fold(conv: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> None:
     """W·(g - m)/s = (ΣW/s)·g - (ΣW·m/s)·1: a convolution over the grey image and a channel of ones.
 
-    A bias in place of the ones would be wrong at the border, where padding is no pixel.
+    A bias in place of the ones would be wrong at the border, where padding is not a pixel.
     """
     weight = conv.weight.detach()
     scale = weight.new_tensor(std).reshape(1, 3, 1, 1)

@@ -35,7 +35,7 @@ class Decoder:
     Attributes:
         suffixes: The endings of such files' names, in any case, such as `[".npy"]`.
         decode: Makes an array of numbers, of any shape, of a file's content. Whatever it raises means that the file
-            cannot be read. It runs in several threads at once (`threads=1` for one that must not) and may not draw
+            cannot be read. It runs in several threads at once (`threads=1` if it is not thread-safe) and may not draw
             random numbers.
         shape: Reads the shape of that array from the content's beginning without decoding it; None decodes.
         noun: What messages call one such file, such as "recording".
