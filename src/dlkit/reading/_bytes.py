@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 from urllib.parse import unquote, urlsplit
 
 from dlkit._encodings import Buffer, detect_encoding, first_bad_byte
@@ -282,29 +282,6 @@ def _check_utf8(data: Buffer, origin: str, name: str) -> None:
         raise DataError(f"{origin}, line {line}: byte {data[bad]:#04x} is not {name}; encoding='auto' finds what it is")
 
 
-class _BufferFile(io.RawIOBase):
-    """A file over bytes that lie somewhere else already: nothing is copied but what is read."""
-
-    def __init__(self, data: Buffer) -> None:
-        self._data, self._position = memoryview(data), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._position = offset + (0, self._position, len(self._data))[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        piece = self._data[self._position : self._position + len(buffer)]
-        buffer[: len(piece)] = piece
-        self._position += len(piece)
-        return len(piece)
-
-
 def text_stream(data: Buffer, newline: str = "") -> io.TextIOWrapper:
     """UTF-8 bytes as text lines with their line ends untouched.
 
@@ -315,6 +292,8 @@ def text_stream(data: Buffer, newline: str = "") -> io.TextIOWrapper:
     return io.TextIOWrapper(byte_stream(data), encoding="utf-8", errors="surrogatepass", newline=newline)
 
 
-def byte_stream(data: Buffer) -> io.BufferedReader:
+def byte_stream(data: Buffer) -> IO[bytes]:
     """Bytes that lie in memory as a file."""
-    return io.BufferedReader(_BufferFile(data), 1 << 20)
+    import pyarrow as pa
+
+    return cast(IO[bytes], pa.BufferReader(pa.py_buffer(data)))

@@ -124,14 +124,12 @@ def _objects(series: Any, name: str) -> Cells:
         return _booleans(values, missing)
     if kinds and all(issubclass(kind, int | np.integer) for kind in kinds):
         return _whole(np.array([None if absent else value for value, absent in zip(values, missing, strict=True)]))
-    if kinds and all(issubclass(kind, int | float | np.integer | np.floating) for kind in kinds):
-        return Numbers(np.where(missing, np.nan, values).astype(np.float64))
     if odd := [kind.__name__ for kind in kinds if issubclass(kind, list | tuple | dict | set | np.ndarray | complex)]:
         raise DataError(
             f"column {name!r} of the DataFrame holds cells of type {', '.join(sorted(odd))}; "
             "cells must be numbers, text, booleans or dates: spread them over columns or join them to text first"
         )
-    return _mixed(None if absent else value for value, absent in zip(values, missing, strict=True))
+    return cells_of_values([None if absent else value for value, absent in zip(values, missing, strict=True)])
 
 
 def _mixed(values: Iterable[Any]) -> Strings:

@@ -16,6 +16,7 @@ Values = Tensor | npt.NDArray[Any] | Sequence[Any]
 
 
 def mixed(values: Keys) -> Keys:
+    """Numbers without an order (Steele, Lea and Flood 2014, "Fast splittable pseudorandom numbers")."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

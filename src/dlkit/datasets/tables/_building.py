@@ -22,7 +22,7 @@ from dlkit.reading.reader import read_table
 from dlkit.specs.table import TableSpec, Target
 from dlkit.splits import Fold, Fractions, content_keys, num_parts, split_indices
 
-__all__ = ["Built", "ExactSplit", "Rereadable", "Whole", "build", "pass_over"]
+__all__ = ["Built", "ExactSplit", "Rereadable", "build", "pass_over"]
 
 _STRATA = 10  # a regression's target is cut into tenths to be stratified
 
@@ -35,16 +35,6 @@ class Built:
     spec: TableSpec
     memory: Memory
     skipped: list[Skipped]
-
-
-class Whole:
-    """All rows in one part."""
-
-    num_parts = 1
-
-    def parts(self, piece: Table, before: int, usable: Array, target: Target | None, values: Array | None) -> Array:
-        """See `RowDealer`."""
-        return np.zeros(len(piece), dtype=np.int64)
 
 
 @dataclass
@@ -168,13 +158,13 @@ class Rereadable(Protocol):
         """
 
 
-def pass_over(source: Rereadable, settings: TableSettings, dealt: RowDealer, spec: TableSpec | None) -> Pass:
+def pass_over(source: Rereadable, settings: TableSettings, dealt: RowDealer | None, spec: TableSpec | None) -> Pass:
     """Pass over a source until nothing in it contradicts what the pass began with.
 
     Args:
         source: The table.
         settings: What the caller says.
-        dealt: Deals rows to parts.
+        dealt: Deals rows to parts; None for one part.
         spec: That of the training data; None to fit one.
     """
     known: Known | None = Known(settings.roles.as_text() if spec is None else text_columns(spec))
@@ -220,7 +210,7 @@ def build(source: Any, settings: TableSettings, spec: TableSpec | None, split: E
     if spec is not None:
         settings, spec = under_spec(settings, spec)
     place, read = _InMemory(source, settings.read), settings.read
-    run = pass_over(place, settings, split or Whole(), spec)
+    run = pass_over(place, settings, split, spec)
     table = place.table
     spec, unlabelled = run.finish(table.origin)
     skipped = [*table.skipped, *unlabelled]

@@ -20,6 +20,7 @@ from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, ranked, s
 from dlkit.reading.parsing import present
 from dlkit.reading.targets import few_integers
 from dlkit.reading.typed import MOST_VALUES, TextFacts
+from dlkit.splits._values import mixed
 
 __all__ = [
     "ColumnFacts",
@@ -30,7 +31,7 @@ __all__ = [
     "SAMPLED_TEXTS",
     "TargetFacts",
     "date_parts",
-    "row_keys",
+    "sampling_keys",
 ]
 
 SAMPLED, SAMPLED_TEXTS = 200_000, 10_000  # rows: medians come from the first, the look of countless texts from these
@@ -67,7 +68,7 @@ class RowSample:
         """Which of some rows may belong to the sample, as places among them.
 
         Args:
-            keys: uint64 [N], see `row_keys`.
+            keys: uint64 [N], see `sampling_keys`.
         """
         if len(keys) > self.size:
             self._bound = min(self._bound, np.partition(keys, self.size - 1)[self.size - 1])
@@ -108,18 +109,9 @@ class RowSample:
         self._values = {name: [np.concatenate(parts)[kept]] for name, parts in self._values.items()}
 
 
-def row_keys(rows: Array) -> Array:
-    """A well mixed number for each row number (Steele, Lea and Flood 2014, "Fast splittable pseudorandom numbers").
-
-    Args:
-        rows: int64 [N].
-    """
-    keys = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        keys ^= keys >> np.uint64(shift)
-        keys *= np.uint64(factor)
-    keys ^= keys >> np.uint64(31)
-    return keys
+def sampling_keys(rows: Array) -> Array:
+    """A well mixed number (uint64) for each row number, int64 [N]."""
+    return mixed((rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
 
 
 class ColumnFacts:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dlkit._cores import default_threads
 from dlkit._frames import as_pandas
-from dlkit.datasets.tables._building import Whole, pass_over, row_keys
+from dlkit.datasets.tables._building import pass_over, row_keys
 from dlkit.datasets.tables._facts import Facts
 from dlkit.datasets.tables._pass import RowDealer
 from dlkit.datasets.tables._pipeline import FittingPass
@@ -69,7 +69,7 @@ class StreamIndex:
 
     Attributes:
         files: The files.
-        dealt: Deals rows to parts.
+        dealt: Deals rows to parts; None for one part.
         num_parts: How many parts there are.
         read: How to read.
         blocks: The number of its file and the place of each block.
@@ -84,7 +84,7 @@ class StreamIndex:
     """
 
     files: list[BlockFile]
-    dealt: RowDealer
+    dealt: RowDealer | None
     num_parts: int
     read: ReadOptions
     blocks: list[tuple[int, Block]] = field(default_factory=list)
@@ -154,7 +154,7 @@ def index_of(source: Any, settings: TableSettings, spec: TableSpec | None, split
     if spec is not None:
         settings, spec = under_spec(settings, spec)
     files = [block_file(path, settings.read) for path in paths_of(source)]
-    found = StreamIndex(files, split or Whole(), 1 if split is None else len(split.fractions), settings.read)
+    found = StreamIndex(files, split, 1 if split is None else len(split.fractions), settings.read)
     run = pass_over(found, settings, found.dealt, spec)
     found.spec, unlabelled = run.finish(found.origin)
     found.skipped = [*found.skipped, *unlabelled, *run.judge(found.origin)][:_LISTED]

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlkit._cores import default_threads, for_each
 from dlkit.datasets.tables._encoding import target_problems, unreadable
-from dlkit.datasets.tables._facts import SAMPLED, SAMPLED_TEXTS, ColumnFacts, RowSample, TargetFacts, row_keys
+from dlkit.datasets.tables._facts import SAMPLED, SAMPLED_TEXTS, ColumnFacts, RowSample, TargetFacts, sampling_keys
 from dlkit.datasets.tables._images import missing_files
 from dlkit.datasets.tables._problems import Problem, Problems
 from dlkit.datasets.tables._settings import TableSettings
@@ -76,7 +76,7 @@ class Pass:
 
     Args:
         settings: What the caller says.
-        dealt: Deals rows to parts.
+        dealt: Deals rows to parts; None for one part.
         known: From the pass before; grows by what is found out.
 
     Attributes:
@@ -94,7 +94,7 @@ class Pass:
     _classes_given = True
     _classes_wanted = False  # whether numbers are to be classes, too
 
-    def __init__(self, settings: TableSettings, dealt: RowDealer, known: Known) -> None:
+    def __init__(self, settings: TableSettings, dealt: RowDealer | None, known: Known) -> None:
         self.settings, self.dealt, self.known = settings, dealt, known
         self.marks: Sequence[str] = settings.read.missing
         self.facts: dict[str, ColumnFacts] = {}
@@ -167,10 +167,12 @@ class Pass:
             self._begin(piece)
             looked = {*self.facts, *(column.name for column in self.targets)}
             self.known.text |= {name for name in looked if sort_of(piece.columns[name]) == "text"}
-        keys = row_keys(before + np.arange(len(piece)))
+        keys = sampling_keys(before + np.arange(len(piece)))
         good = self._add_target(piece, before, keys)
         self.labelled += int(good.sum())
-        parts = self.dealt.parts(piece, before, good, self.known.target, self.values)
+        parts = np.zeros(len(piece), dtype=np.int64)
+        if self.dealt is not None:
+            parts = self.dealt.parts(piece, before, good, self.known.target, self.values)
         chosen = np.flatnonzero(good & (parts == 0)) if self._fits_a_spec else np.arange(len(piece))
         self._add_columns(piece, before, chosen, keys[chosen], good)
         return good, parts

@@ -114,7 +114,7 @@ class ApplyingPass(Pass):
 
     _fits_a_spec = False
 
-    def __init__(self, settings: TableSettings, dealt: RowDealer, known: Known, spec: TableSpec) -> None:
+    def __init__(self, settings: TableSettings, dealt: RowDealer | None, known: Known, spec: TableSpec) -> None:
         super().__init__(settings, dealt, known)
         self._spec, self.marks = spec, spec.marks
         self.unlabelled = self.problems

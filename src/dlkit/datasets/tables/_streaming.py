@@ -151,7 +151,8 @@ class TableStream:
         bad = index.unusable.get(number, np.zeros(0, dtype=np.int64)) - piece.first
         good[bad[(bad >= 0) & (bad < len(piece))]] = False
         before = int(self._first_rows[number]) + piece.first
-        good &= index.dealt.parts(piece, before, good, None, None) == self.part
+        if index.dealt is not None:
+            good &= index.dealt.parts(piece, before, good, None, None) == self.part
         rows = None if good.all() else np.flatnonzero(good)
         return Memory.of(encoded, index.spec, self._images.beside(piece), rows, len(piece))
 

@@ -61,7 +61,7 @@ def read_source(
     wanted = TargetOptions(task=task, classes=options.get("classes"))
     roles = TextRoles(texts=tuple(texts), target=options.get("target"), group=group, time=time)
     rows = read_rows(source, roles, reading, wanted, budget=options.get("memory_bytes", 1 << 30))
-    if rows.targets is None:
+    if "target" not in rows.others:
         return rows, None
     columns = [TargetColumn.of(name, cells, rows.decimal) for name, cells in rows.target_cells().items()]
     target = find_target(columns, wanted)

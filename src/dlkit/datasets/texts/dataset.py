@@ -182,11 +182,13 @@ class TextDataset(PackedTextDataset):
             fractions,
             stratify=targets_of(rows, goal) if stratify and classes else None,
             class_names=classes or None,
-            group=None if rows.groups is None else rows.groups.codes,
+            group=rows.others["group"].codes if "group" in rows.others else None,
             dedupe=content_keys(rows.texts[0] if len(rows.texts) == 1 else list(zip(*rows.texts, strict=True)))
             if dedupe is None or dedupe
             else None,
-            time=None if rows.times is None else moments(rows.times, options.get("missing", DEFAULT_MISSING)),
+            time=moments(rows.others["time"], options.get("missing", DEFAULT_MISSING))
+            if "time" in rows.others
+            else None,
             seed=seed,
         )
         chosen = [rows.select(part) for part in parts]

@@ -57,9 +57,7 @@ class TextRows:
 
     Attributes:
         texts: One or, for pairs, two lists of texts.
-        targets: The target of each row as text, None for unlabelled texts.
-        groups: The group of each row, None where none was asked for.
-        times: The same of the moment, as text.
+        others: The "target", "group" and "time" of each row as text, those that there are.
         decimal: The decimal mark of the source's numbers; "" where nothing tells.
         numbers: int64 [N], of each row among all that were read.
         places: Maps such a number to where the row stands.
@@ -70,9 +68,7 @@ class TextRows:
     """
 
     texts: tuple[PackedStrings, ...]
-    targets: Strings | None
-    groups: Strings | None
-    times: Strings | None
+    others: Mapping[str, Strings]
     numbers: Array
     places: Stacked
     notes: tuple[str, ...] = ()
@@ -93,15 +89,13 @@ class TextRows:
         return replace(
             self,
             texts=tuple(texts.select(indices) for texts in self.texts),
-            targets=self.targets and self.targets.take(indices),
-            groups=self.groups and self.groups.take(indices),
-            times=self.times and self.times.take(indices),
+            others={name: cells.take(indices) for name, cells in self.others.items()},
             numbers=self.numbers[indices],
         )
 
     def target_cells(self) -> dict[str, Strings]:
         """The targets under the name of their column."""
-        return {} if self.targets is None else {self.target_column or "target": self.targets}
+        return {self.target_column or "target": self.others["target"]} if "target" in self.others else {}
 
     def without(self, bad: Mapping[int, str], policy: RowPolicy) -> TextRows:
         """The rows but some that cannot be used.
@@ -190,12 +184,12 @@ class _Collected:
         self.wanted = wanted
         names = iter(source.names)
         self.columns = tuple(tuple(next(names) for _ in columns) for columns in roles.texts)
-        given = None if roles.target is None else _GIVEN
-        self.target = given if roles.target_column is None else next(names)
-        self.group = None if roles.group is None else next(names)
-        self.time = None if roles.time is None else next(names)
+        asked = {"target": roles.target_column, "group": roles.group, "time": roles.time}
+        self.others = {role: next(names) for role, column in asked.items() if column is not None}
+        if roles.target is not None:
+            self.others.setdefault("target", _GIVEN)
         self.texts = [StringsWriter(budget=budget, folder=home_of("text")) for _ in self.columns]
-        self.targets, self.groups, self.times = list[Cells](), list[Cells](), list[Cells]()
+        self.cells: dict[str, list[Cells]] = {role: [] for role in self.others}
         self.numbers, self.starts, self.places = list[Array](), [0], list[Any]()
         self.skipped: list[Skipped] = []
         self.decimal = ""
@@ -208,20 +202,17 @@ class _Collected:
         """
         self.decimal = self.decimal or table.decimal.sign
         texts, problems = texts_of(table, self.columns)
-        if self.target is not None:
-            targets, wrong = self.wanted.spelled(text_of(table.columns[self.target]), self.options.missing)
+        others = {role: text_of(table.columns[name]) for role, name in self.others.items()}
+        if "target" in others:
+            others["target"], wrong = self.wanted.spelled(others["target"], self.options.missing)
             problems = wrong | problems
         self._leave_out(table, problems)
         good = np.delete(np.arange(len(table)), list(problems))
         for writer, cells in zip(self.texts, texts, strict=True):
             blob, offsets = cells.pool.select(cells.codes[good]).arrays()
             writer.extend(blob, np.diff(offsets))
-        if self.target is not None:
-            self.targets.append(targets.take(good))
-        if self.group is not None:
-            self.groups.append(text_of(table.columns[self.group]).take(good))
-        if self.time is not None:
-            self.times.append(text_of(table.columns[self.time]).take(good))
+        for role, cells in others.items():
+            self.cells[role].append(cells.take(good))
         self.numbers.append(self.starts[-1] + good)
         self.places.append(table.places)
         self.starts.append(self.starts[-1] + len(table))
@@ -241,19 +232,17 @@ class _Collected:
         self.options.check_share(skipped, len(texts[0]) + len(skipped), origin)
         if not len(texts[0]):
             raise DataError(f"{origin} has no text" + (f"; the first row: {skipped[0]}" if skipped else ""))
-        named = self.source.named
+        named, target = self.source.named, self.others.get("target")
         return TextRows(
             texts=texts,
-            targets=None if self.target is None else joined(self.targets),
-            groups=None if self.group is None else joined(self.groups),
-            times=None if self.time is None else joined(self.times),
+            others={role: joined(parts) for role, parts in self.cells.items()},
             numbers=np.concatenate(self.numbers),
             places=Stacked(self.starts[:-1], self.places),
             notes=(self.source.how,),
             skipped=tuple(skipped),
             columns=self.columns if named else (),
             decimal=self.decimal,
-            target_column=self.target if named and self.target != _GIVEN else None,
+            target_column=target if named and target != _GIVEN else None,
         )
 
 
