@@ -128,6 +128,8 @@ SLOW = [
     "recipes/test_samples",
     "recipes/test_standing::test_training_says_what_its_score_is_worth",
     "test_bars::test_a_notebook_shows_a_bar",
+    "test_bars::test_an_export_says_where_it_is",
+    "test_bars::test_what_asks_for_no_progress_gets_none",
     "test_notebook_kinds",
     "test_sklearn_estimators::test_scikit_learns_own_checks",
     "test_mixed_models",

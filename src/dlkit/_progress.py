@@ -5,15 +5,37 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self
 
 from dlkit._language import Message, here
 
-__all__ = ["SHOWN_AFTER", "Bar"]
+__all__ = ["SHOWN_AFTER", "Bar", "bars"]
 
 SHOWN_AFTER = 2.0  # seconds: what is done sooner needs no bar
 _LOGGED_EVERY = 60.0  # seconds between the lines of a log
+_SHOWN: ContextVar[bool] = ContextVar("bars are shown", default=True)
+
+
+@contextmanager
+def bars(shown: bool) -> Iterator[None]:
+    """Whether the bars of what is called within are shown: of readers deep below, which no argument reaches.
+
+    Args:
+        shown: False shows none.
+
+    >>> with bars(False), Bar(3, desc="reading", unit="files", delay=0) as bar:
+    ...     bar.due
+    False
+    """
+    before = _SHOWN.set(shown and _SHOWN.get())
+    try:
+        yield
+    finally:
+        _SHOWN.reset(before)
 
 
 class Bar:
@@ -55,7 +77,7 @@ class Bar:
         self._began, self._start = time.monotonic(), initial
         self._bar: Any = None
         self._logs = False
-        if not enabled:
+        if not (enabled and _SHOWN.get()):
             return
         make, shown = _kind()
         self._logs = not shown and sys.stderr is not None

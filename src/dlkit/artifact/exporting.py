@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dlkit._calling import call, evaluating, output_of
 from dlkit._optional import require
+from dlkit._progress import Bar
 from dlkit.artifact.inputs import Meaning, make_example
 from dlkit.artifact.weights import pack
 from dlkit.errors import ModelFileError
@@ -78,7 +79,9 @@ def write_program(model: nn.Module, path: Path, meaning: Meaning, document: Mapp
     """
     names, example = _in_order(make_example(document["example"]["input"]))
     module = _OnNames(model, names) if names else model
-    with evaluating(model), torch.inference_mode(False):
+    bar = Bar(1, desc="export", unit="steps", delay=0)
+    with evaluating(model), torch.inference_mode(False), bar:
+        bar.at(0, "the model becomes a program")
         program = torch.export.export(module, example, dynamic_shapes=_free_sizes(meaning, module, example))
     with atomic_write(path) as file:
         torch.export.save(program, file, extra_files={"dlkit.json": json.dumps(document)})
@@ -98,16 +101,19 @@ def write_onnx(model: nn.Module, path: Path, meaning: Meaning, document: Mapping
     require("onnxscript", extra="onnx")
     runtime = require("onnxruntime", extra="onnx")
     module, names, example = _for_onnx(model, meaning, document)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Bar(3, desc="export", unit="steps", delay=0) as bar:
         draft = Path(folder) / "model.onnx"
+        bar.at(0, "the model becomes a graph")
         expected = _export(module, example, names, draft, _free_sizes(meaning, module, example))
+        bar.at(1, "the graph is read again")
         made = onnx.load(draft)
         for key, value in {"dlkit": json.dumps(document), "classes": json.dumps(meaning.classes)}.items():
             entry = made.metadata_props.add()
             entry.key, entry.value = key, value
         content = made.SerializeToString()
-    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    found = session.run(None, {name: value.numpy() for name, value in zip(names, example, strict=True)})[0]
+        bar.at(2, "its output is compared with torch's")
+        session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        found = session.run(None, {name: value.numpy() for name, value in zip(names, example, strict=True)})[0]
     off = float((torch.from_numpy(found) - expected).abs().max())
     allowed = _CLOSE * max(1.0, float(expected.abs().max()))
     if not off <= allowed:

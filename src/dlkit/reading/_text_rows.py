@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 
 from dlkit._cores import default_threads, for_each
 from dlkit._encodings import Buffer, first_bad_byte
+from dlkit._progress import Bar
 from dlkit._textfiles import control_in, csv_problem, has_controls
 from dlkit.reading._bytes import damage
 from dlkit.reading._delimited import Dialect, audit_quotes, records
@@ -28,6 +30,7 @@ __all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "lines_of", "parse_text"
 _SOME_ROWS = 1000  # in which codes with leading zeros are looked for, as Arrow would read those as numbers
 _LOOK, _SHARE = 1 << 17, 1 << 23  # bytes looked at at once, which stay in the processor's cache, and by one thread
 _MOST_CATEGORIES = 1000
+_LONG = 16 << 20  # bytes whose reading may take long enough for a bar
 
 
 @dataclass
@@ -198,8 +201,7 @@ def _arrow_table(
         return "skip"
 
     marks = ["", *options.missing, *(f" {mark}" for mark in options.missing)]
-    return arrow_csv.read_csv(
-        pa.BufferReader(pa.py_buffer(data)),
+    how = (
         arrow_csv.ReadOptions(column_names=list(dialect.names), block_size=4 << 20, use_threads=threads),
         arrow_csv.ParseOptions(
             delimiter=dialect.separator,
@@ -221,6 +223,31 @@ def _arrow_table(
             false_values=["false", "False", "FALSE"],
         ),
     )
+    if len(data) < _LONG:
+        return arrow_csv.read_csv(pa.BufferReader(pa.py_buffer(data)), *how)
+    with Bar(len(data), desc="reading", unit="B", scaled=True) as bar:
+        return arrow_csv.read_csv(pa.PythonFile(_Told(data, bar), "r"), *how)
+
+
+class _Told(io.RawIOBase):
+    """The text as a file whose reader is watched."""
+
+    def __init__(self, data: Buffer, bar: Bar) -> None:
+        self._data, self._at, self._bar = memoryview(data), 0, bar
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> Any:
+        """The next bytes, not copied.
+
+        Args:
+            size: How many; all that are left for None and -1.
+        """
+        stop = len(self._data) if size is None or size < 0 else min(len(self._data), self._at + size)
+        part, self._at = self._data[self._at : stop], stop
+        self._bar.update(len(part))
+        return part
 
 
 def _code_columns(data: Buffer, dialect: Dialect) -> set[str]:

@@ -15,6 +15,8 @@ import numpy as np
 
 from dlkit._encodings import Buffer
 from dlkit._opening import open_regular
+from dlkit._progress import Bar
+from dlkit._showing import safe
 from dlkit._textfiles import LONGEST_LINE, rare_control_in, rare_controls
 from dlkit.errors import DataError
 from dlkit.reading._bytes import byte_stream
@@ -26,7 +28,7 @@ from dlkit.reading._text_rows import fitting_dialect, lines_of, parse_text, text
 from dlkit.reading.cells import Block, Numbered, Place, Table
 from dlkit.reading.policy import ReadOptions
 
-__all__ = ["Block", "BlockFile", "block_file", "read_once", "whole_text"]
+__all__ = ["Block", "BlockFile", "block_file", "read_once", "watched", "whole_text"]
 
 BLOCK_BYTES = 2 << 20
 _BUFFER = 1 << 20
@@ -203,6 +205,11 @@ class TextFile:
         """See `BlockFile`."""
         return list(self.dialect.read)
 
+    @property
+    def size(self) -> int:
+        """The bytes of all rows."""
+        return (len(self.text.data) if self.text is not None else self.path.stat().st_size) - self.start
+
     def blocks(self) -> Iterator[tuple[Block, bytes]]:
         """See `BlockFile`."""
         position, line, rest = self.start, self.line, b""
@@ -273,6 +280,19 @@ class TextFile:
         if len(data) < block.stop - block.start:
             raise DataError(f"{self.source} has become shorter since it was first read")
         return data
+
+
+def watched(file: BlockFile) -> Iterator[tuple[Block, Any]]:
+    """The blocks of a file that is read to its end, with a bar: of bytes, and of a columnar file of its row groups.
+
+    Args:
+        file: Text, or columnar.
+    """
+    total, unit = (file.size, "B") if isinstance(file, TextFile) else (None, "row groups")
+    with Bar(total, desc=f"reading {safe(file.source.name, most=60)}", unit=unit, scaled=total is not None) as bar:
+        for block, content in file.blocks():
+            yield block, content
+            bar.update(block.stop - block.start)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlkit._arguments import whole_number
+from dlkit._progress import bars
 from dlkit._showing import Lines, safe
 from dlkit.distributed import World
 from dlkit.errors import ArgumentError, ResumeError
@@ -59,7 +60,8 @@ def train_folds(
     order = range(number_of, 0, -1) if reading.get("time") is not None else range(1, number_of + 1)
     folder: Path | None = None
     for number in order:
-        parts = read_data(source, seed=seed, **{**reading, "fractions": Fold(number, of=number_of, val=_VAL)})
+        with bars(settings["progress"]):
+            parts = read_data(source, seed=seed, **{**reading, "fractions": Fold(number, of=number_of, val=_VAL)})
         if folder is None:
             folder = Path("runs") / parts.name if out is None else Path(out)
             _refuse_another(folder, number_of, settings)
@@ -88,7 +90,8 @@ def _on_everything(
     settings: Mapping[str, Any],
 ) -> Any:
     """The model that the folds' mean speaks of: trained on all samples but the tenth that chooses the epoch."""
-    data = read_data(source, seed=settings["seed"], **{**reading, "fractions": (1 - _VAL, _VAL)})
+    with bars(settings["progress"]):
+        data = read_data(source, seed=settings["seed"], **{**reading, "fractions": (1 - _VAL, _VAL)})
     how = (*(line for line in data.how if line != WITHOUT_TEST), f"judged by folds; {scores}")
     done = train(dataclasses.replace(data, how=how, folds=scores), out=folder, **settings)
     if World.of_environment().leads:

@@ -15,6 +15,7 @@ from typing import Any, Unpack
 
 from dlkit._arguments import whole_number
 from dlkit._optional import require
+from dlkit._progress import bars
 from dlkit._showing import safe
 from dlkit.callbacks import Callback
 from dlkit.errors import ArgumentError, ResumeError, TrainingError
@@ -111,7 +112,9 @@ def tune(
     check_first(device=device, out=out, weights=weights)
     if isinstance(data, Data) and reading:
         raise ArgumentError(f"{', '.join(reading)}: say this to read_data; this data is read already")
-    data = data if isinstance(data, Data) else read_data(data, seed=seed, **reading)
+    if not isinstance(data, Data):
+        with bars(progress):
+            data = read_data(data, seed=seed, **reading)
     wish = Wish(
         arch=arch,
         weights=None if weights is None else Path(weights),

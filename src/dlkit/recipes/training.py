@@ -15,6 +15,7 @@ from dlkit._arguments import whole_number
 from dlkit._devices import pick_device
 from dlkit._html import facts
 from dlkit._optional import require
+from dlkit._progress import bars
 from dlkit._showing import safe
 from dlkit.artifact.header import MODEL_FILE
 from dlkit.callbacks import (
@@ -195,7 +196,8 @@ def train(
         trained: Trained = train_folds(train, data, folds, out, reading, how)
         return trained
     if not isinstance(data, Data):
-        data = read_data(data, seed=seed, **reading)
+        with bars(progress):
+            data = read_data(data, seed=seed, **reading)
     folder = Path("runs") / data.name if out is None else Path(out)
     saved = saved_settings(folder) if resume else {}
     wish = Wish(

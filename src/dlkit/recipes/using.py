@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from dlkit._near import hint
+from dlkit._progress import bars
 from dlkit.datasets.inspecting import inspect
 from dlkit.datasets.tables.dataset import CSVDataset
 from dlkit.errors import ArgumentError
@@ -105,7 +106,8 @@ def compare_backbones(
         ArgumentError: no models, an unknown one, or data that is no images.
         DownloadError: weights could not be fetched.
     """
-    data = read_data(source, seed=seed, **reading)
+    with bars(progress):
+        data = read_data(source, seed=seed, **reading)
     if data.kind not in ("images", "letters", "sounds"):
         raise ArgumentError(f"backbones look at images and spectrograms, and {data.name} is {data.kind}")
     if data.task != "classification":
@@ -181,7 +183,8 @@ def compare_models(
     >>> [row.name for row in compare_models(frame, ["mlp"], target="y", progress=False)]
     ['mlp']
     """
-    data = read_data(source, seed=seed, **reading)
+    with bars(progress):
+        data = read_data(source, seed=seed, **reading)
     if data.kind not in ("table", "text"):
         raise ArgumentError(f"{data.name} is {data.kind}: compare backbones on it, such as torchvision/resnet18")
     known = models_for(data.kind)

@@ -18,7 +18,7 @@ from dlkit.datasets.tables._pass import RowDealer
 from dlkit.datasets.tables._pipeline import FittingPass
 from dlkit.datasets.tables._settings import TableSettings, under_spec
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.blocks import Block, BlockFile, TextFile, block_file
+from dlkit.reading.blocks import Block, BlockFile, TextFile, block_file, watched
 from dlkit.reading.cells import Array, Skipped, Table, text_of
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import check_same_columns, paths_of
@@ -165,7 +165,7 @@ def index_of(source: Any, settings: TableSettings, spec: TableSpec | None, split
 
 
 def _pieces(file: BlockFile, text: set[str]) -> Iterator[tuple[Block, Table]]:
-    for block, _ in file.blocks():
+    for block, _ in watched(file):
         for piece in file.tables(block, text, threads=True):
             yield block, piece
 
@@ -174,7 +174,7 @@ def _text_pieces(file: TextFile, text: set[str]) -> Iterator[tuple[Block, Table]
     """Read ahead by as many threads as there are cores; not before the first block has told which columns are text."""
     threads, waiting = default_threads(), deque[tuple[Block, Future[Table]]]()
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        for number, (block, content) in enumerate(file.blocks()):
+        for number, (block, content) in enumerate(watched(file)):
             if number == 0:
                 yield block, file.table(block, text, content, threads=True)
                 continue

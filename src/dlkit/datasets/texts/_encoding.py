@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlkit._progress import Bar
 from dlkit.storage.arrays import ArrayWriter, Kind, SharedArray, open_arrays, write_arrays
 from dlkit.storage.files import FileLock, atomic_write, home_of, mark_used
 from dlkit.storage.strings import PackedStrings
@@ -113,9 +114,11 @@ def _encoded(
 
 
 def _chunks(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None) -> Iterator[EncodedTexts]:
-    for begin in range(0, len(texts[0]), _CHUNK):
-        first, *second = (each[begin : begin + _CHUNK] for each in texts)
-        yield encoder.encode_batch(first, second[0] if second else None, max_length=max_length)
+    with Bar(len(texts[0]), desc="encoding", unit="texts") as bar:
+        for begin in range(0, len(texts[0]), _CHUNK):
+            first, *second = (each[begin : begin + _CHUNK] for each in texts)
+            yield encoder.encode_batch(first, second[0] if second else None, max_length=max_length)
+            bar.update(len(first))
 
 
 def _keep(packed: Packed, key: str, storage: Storage) -> None:

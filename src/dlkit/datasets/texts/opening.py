@@ -20,7 +20,7 @@ from dlkit.errors import ArgumentError, DataError
 from dlkit.reading._bytes import contents, local_path, text_stream, to_utf8
 from dlkit.reading._columnar import ColumnarFile
 from dlkit.reading._headers import plainly_names
-from dlkit.reading.blocks import BlockFile, TextFile, read_once
+from dlkit.reading.blocks import BlockFile, TextFile, read_once, watched
 from dlkit.reading.cells import Table
 from dlkit.reading.frames import table_of_frame
 from dlkit.reading.policy import OF_TEXT_FILES, ReadArguments, ReadOptions
@@ -197,7 +197,7 @@ def _format_of(path: Path, options: TextReading, *, asked: bool) -> str:
 def _table(path: Path, columns: Sequence[ColumnName], options: TextReading) -> TextSource:
     file = _opened(path, columns, options)
     names = [file.names[place] for place in _places(columns, file.names, str(path))]
-    tables = (table for block, _ in file.blocks() for table in file.tables(block, names, needed=names))
+    tables = (table for block, _ in watched(file) for table in file.tables(block, names, needed=names))
     named = not isinstance(file, TextFile) or file.dialect.headed or isinstance(options.header, tuple)
     return TextSource(str(path), file.note, tuple(names), named, tables, options)
 
