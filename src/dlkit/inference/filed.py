@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dlkit._frames import as_pandas
@@ -16,11 +18,11 @@ from dlkit.datasets.files.decoder import MAX_BYTES, Decoder
 from dlkit.datasets.files.listing import scan
 from dlkit.datasets.files.table import open_table
 from dlkit.errors import ArgumentError, DataError
-from dlkit.inference.batches import Batch, check_options, index_of, readable, total_of
+from dlkit.inference.batches import Batch, Inputs, check_options, in_batches, index_of, readable, total_of
 from dlkit.reading.cells import text_of
 from dlkit.reading.reader import kept_columns
 
-__all__ = ["Medium", "NamedInputs", "batch_of", "content", "source_of"]
+__all__ = ["Medium", "filed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,10 @@ class Medium:
         files: Those of a folder.
         in_memory: Whether an object is one input by itself; files, bytes and open files are.
         takes: What may be given, in words.
+        opened: Makes what threads may work on of a file's content; errors call it `name`.
+        held: The same of what is in memory, an error in its place, or None for what is no input.
+        prepared: Of such things, or paths and errors, the good ones as the model takes them, and by place what is wrong
+            with the others.
     """
 
     noun: str
@@ -40,6 +46,9 @@ class Medium:
     files: Decoder
     in_memory: Callable[[Any], bool]
     takes: str
+    opened: Callable[..., Any]
+    held: Callable[[Any, str], Any]
+    prepared: Callable[[Any, Sequence[Any]], tuple[Any, Mapping[int, str]]]
 
     def refused(self, given: Any) -> ArgumentError:
         """What is wrong with something that is not an input.
@@ -56,31 +65,7 @@ class Medium:
         return ArgumentError(f"this model takes {self.noun}s: {self.takes}; got {type(given).__name__}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class NamedInputs:
-    """Inputs in order.
-
-    Attributes:
-        items: What to call each in the result, and the input itself or an error in its place.
-        total: How many there are, where that is known.
-        named: Whether they have names.
-        index: The caller's own labels.
-        kept: Columns of the table to stand beside the predictions, a cell for each item.
-    """
-
-    items: Iterable[tuple[str | None, Any]]
-    total: int | None
-    named: bool = False
-    index: Any = None
-    kept: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
-
-    @property
-    def headings(self) -> tuple[str, ...]:
-        """Of what stands beside each prediction."""
-        return tuple(dict.fromkeys((*("file",) * self.named, *self.kept)))
-
-
-def source_of(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]) -> NamedInputs:
+def filed(medium: Medium, meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, Any]) -> Inputs:
     """The inputs that a caller gave.
 
     Args:
@@ -88,6 +73,7 @@ def source_of(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str
         meaning: The model's.
         given: An input or an iterable of inputs: paths, bytes, open binary files, what the medium has in memory; a
             folder, with all that is below it; a CSV file or a DataFrame with a column of file names.
+        batch_size: Inputs at a time.
         options: For a table: the medium's option names the column, `root` the folder that the names are seen from,
             `suffix` what is added to them, `keep` the columns to keep.
 
@@ -95,26 +81,75 @@ def source_of(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str
         ArgumentError: something else; a string, which opens nothing.
         DataNotFoundError: no such folder or table.
     """
+    ready = partial(_inputs, medium, meaning.preprocessing, batch_size)
     table = isinstance(given, os.PathLike) and Path(given).suffix.lower() == ".csv"
     if table or hasattr(given, "columns"):
-        return _of_table(medium, meaning, Path(given) if table else given, options)
+        return _of_table(ready, medium, meaning, Path(given) if table else given, options)
     check_options(options, (), f"{medium.noun}s that stand in no table")
     if isinstance(given, os.PathLike) and Path(given).expanduser().is_dir():
         listing = scan(Path(given).expanduser(), medium.files, labelled=False)
         paths = (listing.root / name for name in listing.names)
-        return NamedInputs(items=((str(path), path) for path in paths), total=len(listing), named=True)
+        return ready(((str(path), path) for path in paths), len(listing), named=True)
     if _is_one(medium, given):
-        return NamedInputs(items=[_named(given)], total=1, named=isinstance(given, os.PathLike))
+        return ready([_named(given)], 1, named=isinstance(given, os.PathLike))
     if not isinstance(given, Iterable) or isinstance(given, Mapping):
         raise medium.refused(given)
     rest = iter(given)
     first = list(itertools.islice(rest, 1))
-    return NamedInputs(
-        items=map(_named, itertools.chain(first, rest)),
-        total=total_of(given),
-        named=bool(first) and isinstance(first[0], os.PathLike),
-        index=index_of(given),
+    named = bool(first) and isinstance(first[0], os.PathLike)
+    return ready(map(_named, itertools.chain(first, rest)), total_of(given), named=named, index=index_of(given))
+
+
+def _inputs(
+    medium: Medium,
+    spec: Any,
+    size: int,
+    items: Iterable[tuple[str | None, Any]],
+    total: int | None,
+    *,
+    named: bool,
+    index: Any = None,
+    kept: Mapping[str, Sequence[str | None]] = MappingProxyType({}),
+) -> Inputs:
+    """Inputs, each with its name or an error in its place, and the columns of cells that stand beside them."""
+    headings = tuple(dict.fromkeys((*("file",) * named, *kept)))
+    batches = (
+        _batch(
+            medium, spec, start, some, {name: cells[start : start + len(some)] for name, cells in kept.items()}, named
+        )
+        for start, some in in_batches(items, size)
     )
+    return Inputs(batches=batches, headings=headings, total=total, index=index)
+
+
+def _batch(
+    medium: Medium, spec: Any, start: int, some: Sequence[tuple[str | None, Any]], kept: Mapping[str, Any], named: bool
+) -> Batch:
+    things = [_ready(medium, item, f"{medium.noun} {start + place}") for place, (_, item) in enumerate(some)]
+    inputs, errors = medium.prepared(spec, things)
+    good = [place for place in range(len(some)) if place not in errors]
+    return Batch(
+        size=len(some),
+        inputs=inputs if good else None,
+        good=good,
+        errors=errors,
+        named={**({"file": [readable(name) for name, _ in some]} if named else {}), **kept},
+        told=errors.__getitem__,
+    )
+
+
+def _ready(medium: Medium, item: Any, name: str) -> Any:
+    """What threads may work on: a path, an input whose content is in memory, or an error."""
+    try:
+        if isinstance(item, bytes | bytearray | memoryview) or hasattr(item, "read"):
+            return medium.opened(_content(item, name, medium.noun), name=name)
+        if (held := medium.held(item, name)) is not None:
+            return held
+    except DataError as error:
+        return error
+    if isinstance(item, os.PathLike | DataError):
+        return item
+    raise medium.refused(item)
 
 
 def _is_one(medium: Medium, given: Any) -> bool:
@@ -128,7 +163,9 @@ def _named(item: Any) -> tuple[str | None, Any]:
     return (str(Path(item)) if isinstance(item, os.PathLike) else None), item
 
 
-def _of_table(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]) -> NamedInputs:
+def _of_table(
+    ready: Callable[..., Inputs], medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]
+) -> Inputs:
     """The files that a column of a table names; of a DataFrame only with the folder they lie in."""
     check_options(options, (medium.option, "root", "suffix", "keep"), f"tables of {medium.noun}s")
     cells, name, folder = _cells(given)
@@ -137,14 +174,9 @@ def _of_table(medium: Medium, meaning: Meaning, given: Any, options: Mapping[str
     if column not in cells:
         raise DataError(f"{name} has no column {column!r}; {hint(column, cells, has='its columns are')}")
     root, suffix = options.get("root", folder), options.get("suffix", "")
-    items = cells[column]
-    return NamedInputs(
-        items=(_of_cell(medium, cell, column, root, suffix) for cell in items),
-        total=len(items),
-        named=True,
-        index=index_of(given),
-        kept={each: cells[each] for each in kept_columns(options.get("keep"), list(cells), name, but=[column])},
-    )
+    kept = {each: cells[each] for each in kept_columns(options.get("keep"), list(cells), name, but=[column])}
+    items = (_of_cell(medium, cell, column, root, suffix) for cell in cells[column])
+    return ready(items, len(cells[column]), named=True, index=index_of(given), kept=kept)
 
 
 def _cells(given: Any) -> tuple[dict[str, list[Any]], str, Path | None]:
@@ -184,18 +216,8 @@ def _of_cell(medium: Medium, cell: Any, column: str, root: Any, suffix: str) -> 
     return cell, Path(root).expanduser() / f"{cell}{suffix}"
 
 
-def content(file: Any, name: str, noun: str) -> bytes:
-    """What an open file, or a piece of memory, holds.
-
-    Args:
-        file: Open in mode "rb", or bytes.
-        name: What errors call it.
-        noun: What it should be.
-
-    Raises:
-        ArgumentError: it is open as text.
-        DataError: it is too long.
-    """
+def _content(file: Any, name: str, noun: str) -> bytes:
+    """What an open file, or a piece of memory, holds."""
     if isinstance(file, bytes | bytearray | memoryview):
         return bytes(file)
     data = file.read(MAX_BYTES + 1)
@@ -205,27 +227,3 @@ def content(file: Any, name: str, noun: str) -> bytes:
         article = "an" if noun[0] in "aeiou" else "a"
         raise DataError(f"{name}: is longer than the {MAX_BYTES:,} bytes {article} {noun} may have")
     return data
-
-
-def batch_of(
-    source: NamedInputs, start: int, some: Sequence[tuple[str | None, Any]], inputs: Any, errors: Mapping[int, str]
-) -> Batch:
-    """Some inputs of a source, made ready.
-
-    Args:
-        source: Where they came from.
-        start: The number of the first one.
-        some: Its items.
-        inputs: The good ones as the model takes them.
-        errors: What is wrong with the others, by place.
-    """
-    good = [place for place in range(len(some)) if place not in errors]
-    kept = {name: cells[start : start + len(some)] for name, cells in source.kept.items()}
-    return Batch(
-        size=len(some),
-        inputs=inputs if good else None,
-        good=good,
-        errors=errors,
-        named=({"file": [readable(name) for name, _ in some]} if source.named else {}) | kept,
-        told=errors.__getitem__,
-    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,8 @@ from dlkit.artifact.inputs import Meaning
 from dlkit.datasets.images.decoding import IMAGES, OpenImage, open_image
 from dlkit.datasets.images.fetching import prepared
 from dlkit.errors import ArgumentError, DataError
-from dlkit.inference.batches import Batch, Inputs, in_batches
-from dlkit.inference.filed import Medium, NamedInputs, batch_of, content, source_of
+from dlkit.inference.batches import Inputs
+from dlkit.inference.filed import Medium, filed
 from dlkit.transforms import Preprocessing
 
 __all__ = ["images"]
@@ -24,15 +22,6 @@ __all__ = ["images"]
 
 def _in_memory(given: Any) -> bool:
     return given.ndim < 4 if isinstance(given, np.ndarray | Tensor) else isinstance(given, Image.Image)
-
-
-_MEDIUM = Medium(
-    noun="image",
-    option="image",
-    files=IMAGES,
-    in_memory=_in_memory,
-    takes="a Path, bytes, an open file, a PIL image, a uint8 array [H, W, 3], or a list of these",
-)
 
 
 def images(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, Any]) -> Inputs:
@@ -51,40 +40,21 @@ def images(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, 
         ArgumentError: something that is no image; a string, which opens nothing.
         DataNotFoundError: no such folder or table.
     """
-    source = source_of(_MEDIUM, meaning, given, options)
-    return Inputs(
-        batches=_batches(meaning.preprocessing, source, batch_size),
-        headings=source.headings,
-        total=source.total,
-        index=source.index,
-    )
+    return filed(_MEDIUM, meaning, given, batch_size, options)
 
 
-def _batches(spec: Preprocessing, source: NamedInputs, size: int) -> Iterator[Batch]:
-    for start, some in in_batches(source.items, size):
-        things = [_ready(item, f"image {start + place}") for place, (_, item) in enumerate(some)]
-        found, errors = prepared(spec, len(things), partial(_opened, things))
-        good = [place for place in range(len(some)) if place not in errors]
-        yield batch_of(source, start, some, found[good] if errors else found, errors)
-
-
-def _ready(item: Any, name: str) -> Any:
-    """What threads may work on: a path, an image whose content is in memory, or an error."""
+def _held(item: Any, name: str) -> Any:
     try:
-        if isinstance(item, bytes | bytearray | memoryview) or hasattr(item, "read"):
-            return open_image(content(item, name, "image"), name=name)
         if isinstance(item, Image.Image):
             item.load()
             return OpenImage.of_picture(item, name)
         if isinstance(item, np.ndarray | Tensor):
             return OpenImage.of_picture(_picture(item), name)
-    except DataError as error:
-        return error
     except (OSError, SyntaxError, ValueError) as error:  # what PIL says of a picture whose file is broken
-        return error if isinstance(error, ArgumentError) else DataError(f"{name}: cannot be decoded: {error}")
-    if isinstance(item, os.PathLike | DataError):
-        return item
-    raise _MEDIUM.refused(item)
+        if isinstance(error, DataError | ArgumentError):
+            return error
+        raise DataError(f"{name}: cannot be decoded: {error}") from error
+    return None
 
 
 def _picture(pixels: Any) -> Image.Image:
@@ -101,8 +71,24 @@ def _picture(pixels: Any) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _opened(things: Sequence[Any], place: int) -> OpenImage:
-    thing = things[place]
-    if isinstance(thing, Exception):
-        raise thing
-    return thing if isinstance(thing, OpenImage) else open_image(thing)
+def _prepared(spec: Preprocessing, things: Sequence[Any]) -> tuple[Any, Mapping[int, str]]:
+    def opened(place: int) -> OpenImage:
+        thing = things[place]
+        if isinstance(thing, Exception):
+            raise thing
+        return thing if isinstance(thing, OpenImage) else open_image(thing)
+
+    found, errors = prepared(spec, len(things), opened)
+    return found[[place for place in range(len(things)) if place not in errors]] if errors else found, errors
+
+
+_MEDIUM = Medium(
+    noun="image",
+    option="image",
+    files=IMAGES,
+    in_memory=_in_memory,
+    takes="a Path, bytes, an open file, a PIL image, a uint8 array [H, W, 3], or a list of these",
+    opened=open_image,
+    held=_held,
+    prepared=_prepared,
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from dlkit.collate import PadCollate
 from dlkit.datasets.audio.decoding import SOUNDS, OpenAudio, open_audio
 from dlkit.datasets.audio.settings import AudioSettings
 from dlkit.errors import ArgumentError, DataError
-from dlkit.inference.batches import Batch, Inputs, in_batches
-from dlkit.inference.filed import Medium, NamedInputs, batch_of, content, source_of
+from dlkit.inference.batches import Inputs
+from dlkit.inference.filed import Medium, filed
 from dlkit.transforms.audio.spec import AudioPreprocessing, as_waveform
 
 __all__ = ["sounds"]
@@ -29,15 +30,6 @@ def _in_memory(given: Any) -> bool:
     if isinstance(given, tuple):  # a recording and its rate
         return len(given) == 2 and isinstance(given[1], int) and not isinstance(given[1], bool)
     return isinstance(given, np.ndarray | Tensor) and given.ndim < 3
-
-
-_MEDIUM = Medium(
-    noun="sound",
-    option="audio",
-    files=SOUNDS,
-    in_memory=_in_memory,
-    takes="a Path, bytes, an open file, an array [T] or [C, T] with its rate, (array, 44_100), or a list of these",
-)
 
 
 def sounds(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, Any]) -> Inputs:
@@ -57,46 +49,22 @@ def sounds(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, 
         DataNotFoundError: no such folder or table.
     """
     others = {name: value for name, value in options.items() if name != "sample_rate"}
-    source = source_of(_MEDIUM, meaning, given, others)
-    return Inputs(
-        batches=_batches(meaning.preprocessing, source, batch_size, options.get("sample_rate")),
-        headings=source.headings,
-        total=source.total,
-        index=source.index,
-    )
+    medium = dataclasses.replace(_MEDIUM, held=partial(_held, rate=options.get("sample_rate")))
+    return filed(medium, meaning, given, batch_size, others)
 
 
-def _batches(spec: AudioPreprocessing, source: NamedInputs, size: int, rate: Any) -> Iterator[Batch]:
+def _held(item: Any, name: str, rate: Any = None) -> Any:
+    if not _in_memory(item):
+        return None
+    value, own = item if isinstance(item, tuple) else (item, rate)
+    if own is None:
+        raise ArgumentError(f"{name} is an array, whose rate is not known; give (array, 44_100) or sample_rate=")
+    return OpenAudio.of_array(as_waveform(value), own, name)
+
+
+def _prepared(spec: AudioPreprocessing, things: Sequence[Any]) -> tuple[Any, Mapping[int, str]]:
+    """As a dataset gives them in evaluation."""
     settings = AudioSettings(transform=spec)
-    for start, some in in_batches(source.items, size):
-        things = [_ready(item, f"sound {start + place}", rate) for place, (_, item) in enumerate(some)]
-        waveforms, errors = _decoded(settings, spec, things)
-        yield batch_of(source, start, some, _together(spec, waveforms), errors)
-
-
-def _ready(item: Any, name: str, rate: Any) -> Any:
-    """What threads may work on: a path, a sound whose content is in memory, or an error."""
-    try:
-        if isinstance(item, bytes | bytearray | memoryview) or hasattr(item, "read"):
-            return open_audio(content(item, name, "sound"), name=name)
-        if _in_memory(item):
-            value, own = item if isinstance(item, tuple) else (item, rate)
-            if own is None:
-                raise ArgumentError(
-                    f"{name} is an array, whose rate is not known; give (array, 44_100) or sample_rate="
-                )
-            return OpenAudio.of_array(as_waveform(value), own, name)
-    except DataError as error:
-        return error
-    if isinstance(item, os.PathLike | DataError):
-        return item
-    raise _MEDIUM.refused(item)
-
-
-def _decoded(
-    settings: AudioSettings, spec: AudioPreprocessing, things: Sequence[Any]
-) -> tuple[list[Tensor], dict[int, str]]:
-    """The waveforms of the good ones, as a dataset gives them in evaluation, and what is wrong with the others."""
     found, bad = dict[int, Tensor](), dict[int, str]()
 
     def work(place: int) -> None:
@@ -112,10 +80,18 @@ def _decoded(
             bad[place] = str(error)
 
     for_each(work, len(things), default_threads())
-    return [found[place] for place in sorted(found)], dict(sorted(bad.items()))
+    waveforms = [found[place] for place in sorted(found)]
+    together = torch.stack if spec.length is not None else PadCollate(dim=-1)
+    return together(waveforms) if waveforms else None, dict(sorted(bad.items()))
 
 
-def _together(spec: AudioPreprocessing, waveforms: list[Tensor]) -> Any:
-    if not waveforms:
-        return None
-    return torch.stack(waveforms) if spec.length is not None else PadCollate(dim=-1)(waveforms)
+_MEDIUM = Medium(
+    noun="sound",
+    option="audio",
+    files=SOUNDS,
+    in_memory=_in_memory,
+    takes="a Path, bytes, an open file, an array [T] or [C, T] with its rate, (array, 44_100), or a list of these",
+    opened=open_audio,
+    held=_held,
+    prepared=_prepared,
+)
