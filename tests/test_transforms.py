@@ -150,11 +150,10 @@ def test_padding_keeps_everything_and_fills_with_the_mean() -> None:
 
 def test_colors_change_by_torchvisions_factors() -> None:
     image = as_tensor(picture(16, 16)).float()
-    numbers = np.array([0.9, 0.2, 0.7])
     augment = Augment(brightness=0.4, contrast=0.5, saturation=0.6)
-    from dlkit.transforms.spec import _recolored
-
-    ours = torch.from_numpy(_recolored(image.byte().numpy(), augment, numbers))
+    numbers = augment.draw(1)[0]
+    numbers[24:27] = 0.9, 0.2, 0.7
+    ours = torch.from_numpy(augment.recolored(image.byte().numpy(), numbers))
     theirs = tv.adjust_saturation(
         tv.adjust_contrast(tv.adjust_brightness(image / 255, 1 + 0.4 * 0.8), 1 - 0.5 * 0.6), 1 + 0.6 * 0.4
     )

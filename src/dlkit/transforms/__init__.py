@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 from dlkit._doors import door
 
 if TYPE_CHECKING:
+    from dlkit.transforms.augment import Augment as Augment
     from dlkit.transforms.contrast import LocalContrastNormalization as LocalContrastNormalization
     from dlkit.transforms.mixing import CutMix as CutMix
     from dlkit.transforms.mixing import MixUp as MixUp
     from dlkit.transforms.presets import for_evaluation as for_evaluation
     from dlkit.transforms.presets import for_training as for_training
     from dlkit.transforms.presets import from_model as from_model
-    from dlkit.transforms.spec import Augment as Augment
     from dlkit.transforms.spec import Preprocessing as Preprocessing
 
 __all__, __getattr__, __dir__ = door(
     __name__,
     {
-        "Augment": "dlkit.transforms.spec",
+        "Augment": "dlkit.transforms.augment",
         "CutMix": "dlkit.transforms.mixing",
         "LocalContrastNormalization": "dlkit.transforms.contrast",
         "MixUp": "dlkit.transforms.mixing",

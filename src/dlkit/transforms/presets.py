@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from dlkit.errors import ArgumentError
-from dlkit.transforms.spec import IMAGENET_MEAN, IMAGENET_STD, Augment, Interpolation, Preprocessing
+from dlkit.transforms.augment import Augment
+from dlkit.transforms.spec import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocessing
 
 __all__ = ["for_evaluation", "for_training", "from_model"]
 

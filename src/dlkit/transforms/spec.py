@@ -17,26 +17,22 @@ import torch
 from torch import Tensor
 
 from dlkit import _bounds
-from dlkit._documents import Document
 from dlkit._kinds import Spec, values
 from dlkit.errors import ArgumentError
+from dlkit.transforms.augment import Augment, Numbers, Pixels
 from dlkit.transforms.contrast import LocalContrastNormalization
 from dlkit.transforms.geometry import (
-    TRIES,
     Box,
     centered,
     middle_of_strip,
-    random_box,
     reduction,
     resized_part,
     short_side_to,
     snapped,
 )
 
-__all__ = ["Augment", "ImagePlan", "Preprocessing"]
+__all__ = ["ImagePlan", "Preprocessing"]
 
-Pixels = npt.NDArray[np.uint8]
-Numbers = npt.NDArray[np.float64]
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -44,56 +40,6 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SMALL = 96
 # A resized image of more is a strip, or has sides of more than any model takes: 50 MB, and four times that in between.
 _MOST_PIXELS = int(_bounds.SIDE.most) ** 2
-
-# Which columns of the table of random numbers serve what.
-_CROP = slice(0, 2 * TRIES + 2)
-_FLIP, _FLIP_VERTICAL, _COLOR, _ERASE = 22, 23, slice(24, 27), slice(27, 32)
-_COLUMNS = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augment(Document):
-    """What is random in training; part of a `Preprocessing`. Every value is checked when it is made.
-
-    Attributes:
-        scale: The share of the image's area that is cut out, from and to. None: no random crop.
-        ratio: Width per height of the crop, from and to.
-        flip: The chance of a mirror image.
-        flip_vertical: The chance of an upside-down image.
-        brightness: 0.2 multiplies by 0.8 to 1.2.
-        contrast: 0.2 scales the distances to the mean grey by 0.8 to 1.2.
-        saturation: 0.2 scales the distances to each pixel's own grey by 0.8 to 1.2.
-        erase: The chance that a rectangle of 2 to 33 % of the area becomes the mean (Zhong et al. 2017).
-
-    >>> Augment(flip=0.5, scale=None)
-    Augment(scale=None, ratio=(0.75, 1.3333333333333333), flip=0.5, flip_vertical=0.0, brightness=0.0, contrast=0.0, \
-saturation=0.0, erase=0.0)
-    """
-
-    _head: ClassVar[Mapping[str, Any]] = {"kind": "Augment"}
-
-    scale: tuple[float, float] | None = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    flip_vertical: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    erase: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.scale is not None:
-            object.__setattr__(self, "scale", _span("scale", self.scale, most=1.0))
-        object.__setattr__(self, "ratio", _span("ratio", self.ratio))
-        for name in ("flip", "flip_vertical", "brightness", "contrast", "saturation", "erase"):
-            value = getattr(self, name)
-            if not _is_number(value) or not 0 <= value <= 1:
-                raise ArgumentError(f"{name} must be a number from 0 to 1, not {value!r}")
-
-    @property
-    def changes_color(self) -> bool:
-        """Whether brightness, contrast or saturation are random."""
-        return bool(self.brightness or self.contrast or self.saturation)
 
 
 class ImagePlan(NamedTuple):
@@ -207,7 +153,7 @@ class Preprocessing(Spec):
         Args:
             count: How many images.
         """
-        return torch.rand(count, _COLUMNS, dtype=torch.float64).numpy() if self.augment is not None else None
+        return self.augment.draw(count) if self.augment is not None else None
 
     def plan(self, height: int, width: int, numbers: Numbers | None = None) -> ImagePlan:
         """What to do with an image of this size.
@@ -221,7 +167,7 @@ class Preprocessing(Spec):
         wanted = Box(0, 0, *self.size)
         if self.augment is not None and self.augment.scale is not None:
             assert numbers is not None
-            box = random_box(height, width, numbers[_CROP], self.augment.scale, self.augment.ratio)
+            box = self.augment.box(height, width, numbers)
             factor = reduction(box.height, box.width, *self.size)
             return ImagePlan(factor, snapped(box, factor), *self.size, wanted, (0, 0), numbers)
         if self.fit == "stretch":
@@ -257,8 +203,12 @@ class Preprocessing(Spec):
             pixels = pixels[top : top + height, left : left + width]
         part = plan.box.height / reduce, plan.box.width / reduce
         planes = resized_part(pixels, *part, plan.height, plan.width, self.interpolation)
-        self._normalize(self._placed(planes, plan, out), plan, out)
-        self._erase(plan, out)
+        used = self._used(planes, plan)
+        if used.shape[1:] != out.shape[1:]:
+            out[:] = 0  # what it leaves free
+        self._normalize(used, plan, out)
+        if self.augment is not None and plan.numbers is not None:
+            self.augment.erase_in(out, plan.numbers)
 
     def write_labels(self, labels: npt.NDArray[np.int64], plan: ImagePlan, out: npt.NDArray[np.int64]) -> None:
         """Carry out a plan on class numbers, of which none in between are made: what `write` did to the image's places.
@@ -282,18 +232,8 @@ class Preprocessing(Spec):
             plan: As for `write`.
             out: As for `write`.
         """
-        plain = self
-        if self.augment is not None:
-            moved = dataclasses.replace(self.augment, brightness=0.0, contrast=0.0, saturation=0.0, erase=0.0)
-            plain = dataclasses.replace(self, augment=moved)
-        plain.write(pixels, plan, out)
-
-    def _placed(self, planes: Pixels, plan: ImagePlan, out: npt.NDArray[np.float32]) -> Pixels:
-        """The part of the resized image that is used; clears what it leaves free."""
-        used: Pixels = self._used(planes, plan)
-        if used.shape[1:] != out.shape[1:]:
-            out[:] = 0
-        return used
+        moved = None if self.augment is None else self.augment.moves()
+        dataclasses.replace(self, augment=moved).write(pixels, plan, out)
 
     def _used(self, planes: Any, plan: ImagePlan) -> Any:
         """The part of the resized image that is used, mirrored where it is to be."""
@@ -301,31 +241,19 @@ class Preprocessing(Spec):
         if plan.offset != (0, 0) or planes.shape[1:] != plan.target[2:]:
             planes = planes[:, top : top + plan.target.height, left : left + plan.target.width]
         if self.augment is not None and plan.numbers is not None:
-            mirror = -1 if plan.numbers[_FLIP] < self.augment.flip else 1
-            upset = -1 if plan.numbers[_FLIP_VERTICAL] < self.augment.flip_vertical else 1
-            planes = planes[:, ::upset, ::mirror]
+            planes = self.augment.mirrored(planes, plan.numbers)
         return planes
 
     def _normalize(self, planes: Pixels, plan: ImagePlan, out: npt.NDArray[np.float32]) -> None:
         top, left, height, width = plan.target
+        values: npt.NDArray[Any] = planes
         if self.augment is not None and self.augment.changes_color and plan.numbers is not None:
-            values: npt.NDArray[Any] = _recolored(planes, self.augment, plan.numbers[_COLOR])
-        else:
-            values = planes
+            values = self.augment.recolored(planes, plan.numbers)
         # In order of memory first: reading every third byte three times over costs more than one pass that sorts them.
         part = out[:, top : top + height, left : left + width]
         np.copyto(part, np.ascontiguousarray(values))
         np.multiply(part, self._scale, out=part)
         np.add(part, self._bias, out=part)
-
-    def _erase(self, plan: ImagePlan, out: npt.NDArray[np.float32]) -> None:
-        if self.augment is None or plan.numbers is None or not self.augment.erase:
-            return
-        chance, *numbers = plan.numbers[_ERASE].tolist()
-        if chance < self.augment.erase:
-            tries = np.array([*(numbers[:2] * TRIES), *numbers[2:]])
-            top, left, height, width = random_box(*self.size, tries, (0.02, 0.33), (0.3, 3.3))
-            out[:, top : top + height, left : left + width] = 0
 
     def __call__(self, image: Any) -> Tensor:
         """One image, with random numbers drawn for it if there is anything random: float32 [C, H, W].
@@ -351,33 +279,6 @@ class Preprocessing(Spec):
         return images
 
 
-def _recolored(planes: Pixels, augment: Augment, numbers: Numbers) -> npt.NDArray[np.float32]:
-    """Brightness, contrast and saturation in this order, each kept in 0 to 255; factors as torchvision defines them."""
-    values = planes.astype(np.float32)
-    spans = (augment.brightness, augment.contrast, augment.saturation)
-    light, contrast, saturation = (
-        np.float32(1 + span * (2 * number - 1)) for span, number in zip(spans, numbers.tolist(), strict=True)
-    )
-    if augment.brightness:
-        np.clip(values * light, 0, 255, out=values)
-    if augment.contrast:
-        middle = _grey(values).mean(dtype=np.float64).astype(np.float32)
-        np.clip((values - middle) * contrast + middle, 0, 255, out=values)
-    if augment.saturation and len(values) == 3:
-        grey = _grey(values)
-        np.clip((values - grey) * saturation + grey, 0, 255, out=values)
-    return values
-
-
-def _grey(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    if len(values) == 1:
-        return np.asarray(values[0])
-    grey: npt.NDArray[np.float32] = (
-        values[0] * np.float32(0.2989) + values[1] * np.float32(0.587) + values[2] * np.float32(0.114)
-    )
-    return grey
-
-
 def _pixels_of(image: Any, color: str) -> Pixels:
     if isinstance(image, Tensor):
         array: Any = image.detach().cpu().numpy()
@@ -399,18 +300,6 @@ def _pixels_of(image: Any, color: str) -> Pixels:
         )
     pixels: Pixels = np.ascontiguousarray(array if array.shape[2] == channels else array.repeat(channels, axis=2))
     return pixels if pixels.flags.writeable else pixels.copy()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
-
-
-def _span(name: str, value: Any, *, most: float = float("inf")) -> tuple[float, float]:
-    pair = tuple(value) if isinstance(value, tuple | list) else ()
-    if len(pair) != 2 or not all(_is_number(edge) for edge in pair) or not 0 < pair[0] <= pair[1] <= most:
-        limit = f" and at most {most:g}" if most < float("inf") else ""
-        raise ArgumentError(f"{name} must be two numbers (from, to) above 0{limit}, not {value!r}")
-    return float(pair[0]), float(pair[1])
 
 
 def _check(spec: Preprocessing) -> None:
