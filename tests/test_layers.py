@@ -50,7 +50,7 @@ datasets/audio/mp3 datasets/audio/readers datasets/audio/decoding datasets/audio
 datasets/audio/dataset datasets/audio/folders datasets/audio/table datasets/audio/inspecting
 datasets/audio/__init__ datasets/inspecting
 datasets/tables/_tally datasets/tables/_facts datasets/tables/_fitting datasets/tables/_problems
-datasets/tables/_encoding datasets/tables/_images datasets/tables/_memory
+datasets/tables/_images datasets/tables/_memory datasets/tables/_encoding
 datasets/tables/_straight datasets/tables/_settings
 datasets/tables/_pass datasets/tables/_pipeline datasets/tables/_building datasets/tables/_describing
 datasets/tables/_index datasets/tables/lanes datasets/tables/_streaming datasets/tables/unlabelled

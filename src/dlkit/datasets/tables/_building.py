@@ -215,14 +215,14 @@ def build(source: Any, settings: TableSettings, spec: TableSpec | None, split: E
     spec, unlabelled = run.finish(table.origin)
     skipped = [*table.skipped, *unlabelled]
     regression = spec.target is not None and spec.target.task == "regression"
-    encoded = encode(table, spec, run.known.all_readings(), None if regression else run.values)
     images = settings.images.beside(table)
-    images = images.policed(read, len(table), table.origin) if encoded.images else images
+    images = images.policed(read, len(table), table.origin) if spec.of_kind("image") else images
+    encoded, _ = encode(table, spec, images, run.known.all_readings(), None if regression else run.values)
     built = []
     for part in range(1 if split is None else split.num_parts):
         rows = None if split is None else np.flatnonzero(place.parts == part)
         more = run.judge(table.origin, rows)
         kept = np.flatnonzero(place.good if split is None else place.good & (place.parts == part))
-        memory = Memory.of(encoded, spec, images, None if len(kept) == len(table) else kept, len(table))
+        memory = encoded.select(None if len(kept) == len(table) else kept)
         built.append(Built(table, spec, memory, [*skipped, *more]))
     return built

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+import torch
 
 from dlkit._cores import default_threads, for_each
 from dlkit.datasets.tables._facts import ColumnFacts, date_parts
+from dlkit.datasets.tables._images import ImageCells
+from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._problems import Problem
 from dlkit.datasets.targets import encode_target
 from dlkit.errors import DataError
@@ -19,10 +22,9 @@ from dlkit.reading.parsing import fitting_form, number_format, present, under_ma
 from dlkit.reading.targets import ClassNumbers
 from dlkit.reading.typed import Reading, read_cells
 from dlkit.specs.columns import FIRST, MISSING, UNSEEN, CategoryColumn, Column, NumberColumn
-from dlkit.specs.table import TableSpec, Target
+from dlkit.specs.table import TableSpec, Target, part_names
 
 __all__ = [
-    "EncodedTable",
     "bound",
     "check_columns",
     "check_kind",
@@ -38,58 +40,44 @@ _PIECE, _SHARE = 1 << 14, 1 << 17  # rows written at once, and by one thread
 _ENOUGH_TO_TELL = 5  # cells that must be numbers before a column of categories counts as another kind of column
 
 
-@dataclass
-class EncodedTable:
-    """A table as arrays, row by row.
-
-    Attributes:
-        numeric: float32 [N, numbers], or None.
-        categorical: int32 [N, codes], or None.
-        texts: Columns of text as read.
-        images: Columns of paths as read.
-        targets: See `encode_target`; None for unlabelled data.
-        problems: Rows that cannot be used.
-    """
-
-    numeric: Array | None
-    categorical: Array | None
-    texts: dict[str, Strings]
-    images: dict[str, Strings]
-    targets: Array | None = None
-    problems: list[Problem] = field(default_factory=list)
-
-
 def encode(
-    table: Table, spec: TableSpec, readings: Mapping[str, Reading] = MappingProxyType({}), targets: Array | None = None
-) -> EncodedTable:
+    table: Table,
+    spec: TableSpec,
+    images: ImageCells,
+    readings: Mapping[str, Reading] = MappingProxyType({}),
+    targets: Array | None = None,
+) -> tuple[Memory, list[Problem]]:
     """Turn a table into arrays, each cell by itself: a row means the same whatever rows stand beside it.
 
     Args:
         table: Any table that has the spec's columns, in any order, and maybe more.
         spec: A fitted one.
+        images: How images are loaded.
         readings: How columns are read that this file writes in another way than the training data.
         targets: What `encode_target` gave for this table and spec, where it was asked before.
+
+    Returns:
+        All rows, and those that cannot be used.
 
     Raises:
         DataError: a column is missing.
     """
     check_columns(list(table.columns), spec, table.origin)
     problems: list[Problem] = []
-    encoded = EncodedTable(
-        _numeric(table, spec, readings, problems),
-        _categorical(table, spec),
-        {column.name: text_of(table.columns[column.name]) for column in spec.of_kind("text")},
-        {column.name: text_of(table.columns[column.name]) for column in spec.of_kind("image")},
-        targets,
-        problems,
-    )
-    wanted = spec.target
+    numeric, categorical, wanted = _numeric(table, spec, readings, problems), _categorical(table, spec), spec.target
     if targets is None and wanted is not None and all(name in table.columns for name in wanted.columns):
         usual = {name: Reading("number", wanted.form(place)) for place, name in enumerate(wanted.columns)}
         forms = [readings.get(name, reading).form for name, reading in usual.items()]
-        encoded.targets, lacking, wrong = encode_target(wanted, table.columns, spec.marks, forms)
+        targets, lacking, wrong = encode_target(wanted, table.columns, spec.marks, forms)
         problems += target_problems(table, wanted, lacking, wrong)
-    return encoded
+
+    def strings(kind: str) -> dict[str, Strings]:
+        names = [column.name for column in spec.of_kind(kind)]
+        return {part: text_of(table.columns[name]) for part, name in zip(part_names(kind, names), names, strict=True)}
+
+    tensors = (None if values is None else torch.from_numpy(values) for values in (numeric, categorical, targets))
+    numbers, codes, goal = tensors
+    return Memory(numbers, codes, strings("text"), strings("image"), goal, torch.arange(len(table)), images), problems
 
 
 def target_problems(table: Table, target: Target, lacking: Array, wrong: Array) -> list[Problem]:

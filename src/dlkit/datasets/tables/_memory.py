@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.tables._encoding import EncodedTable
 from dlkit.datasets.tables._images import ImageCells
 from dlkit.errors import EmptyBatchError
 from dlkit.reading.cells import Array, Strings
 from dlkit.reading.frames import joined
-from dlkit.specs.table import TableSpec, part_names
 
 __all__ = ["Memory", "nothing_decoded"]
 
@@ -42,30 +40,23 @@ class Memory:
     rows: Tensor
     options: ImageCells
 
-    @classmethod
-    def of(cls, encoded: EncodedTable, spec: TableSpec, options: ImageCells, rows: Array | None, count: int) -> Memory:
-        """Take over encoded rows; only `rows` of them where given."""
-        kept = np.arange(count) if rows is None else rows
+    def select(self, rows: Array | None) -> Memory:
+        """Some of the rows; all of them for None."""
+        if rows is None:
+            return self
+        chosen = torch.from_numpy(rows)
 
-        def tensor(values: Array | None) -> Tensor | None:
-            if values is None:
-                return None
-            whole = torch.from_numpy(values)
-            return whole if rows is None else whole.index_select(0, torch.from_numpy(rows))
+        def some(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.index_select(0, chosen)
 
-        def strings(columns: dict[str, Strings], name: str) -> dict[str, Strings]:
-            names = part_names(name, [column.name for column in spec.of_kind(name)])
-            chosen = [cells if rows is None else cells.take(rows) for cells in columns.values()]
-            return dict(zip(names, chosen, strict=True))
-
-        return cls(
-            tensor(encoded.numeric),
-            tensor(encoded.categorical),
-            strings(encoded.texts, "text"),
-            strings(encoded.images, "image"),
-            tensor(encoded.targets),
-            torch.from_numpy(kept.astype(np.int64)),
-            options,
+        return replace(
+            self,
+            numeric=some(self.numeric),
+            categorical=some(self.categorical),
+            texts={name: cells.take(rows) for name, cells in self.texts.items()},
+            images={name: cells.take(rows) for name, cells in self.images.items()},
+            targets=some(self.targets),
+            rows=self.rows.index_select(0, chosen),
         )
 
     @classmethod

@@ -146,15 +146,14 @@ class TableStream:
     def _encode(self, number: int, piece: Table) -> Memory:
         index = self.index
         rename_classes(piece, class_column(index.spec.target), self.settings.aliases)
-        encoded = encode(piece, index.spec, index.readings)
+        encoded, _ = encode(piece, index.spec, self._images.beside(piece), index.readings)
         good = np.ones(len(piece), dtype=bool)
         bad = index.unusable.get(number, np.zeros(0, dtype=np.int64)) - piece.first
         good[bad[(bad >= 0) & (bad < len(piece))]] = False
         before = int(self._first_rows[number]) + piece.first
         if index.dealt is not None:
             good &= index.dealt.parts(piece, before, good, None, None) == self.part
-        rows = None if good.all() else np.flatnonzero(good)
-        return Memory.of(encoded, index.spec, self._images.beside(piece), rows, len(piece))
+        return encoded.select(None if good.all() else np.flatnonzero(good))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": OrderedDict()}

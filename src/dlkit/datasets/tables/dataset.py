@@ -155,9 +155,9 @@ class CSVDataset(InMemoryDataset):
         options |= reading
         settings = settings_of(options)
         if streaming:
-            self._take_stream(TableStream(index_of(source, settings, spec, None), 0, settings))
+            self._hold(TableStream(index_of(source, settings, spec, None), 0, settings))
         else:
-            self._take_over(build(source, settings, spec)[0], None if spec is not None else (source, settings))
+            self._hold(build(source, settings, spec)[0], None if spec is not None else (source, settings))
 
     @classmethod
     def split(
@@ -217,12 +217,14 @@ class CSVDataset(InMemoryDataset):
                 )
             split = HashSplit(shares_of(fractions), seed, group, dedupe=bool(dedupe))
             found = index_of(source, settings, None, split)
-            return tuple(cls._of_stream(TableStream(found, part, settings)) for part in range(len(split.fractions)))
+            streams = [TableStream(found, part, settings) for part in range(len(split.fractions))]
+            return tuple(cls.__new__(cls)._hold(stream) for stream in streams)
         strict = settings.read.on_error == "raise"
         form = settings.roles.date_form(time) or ""
         marks = settings.read.missing
         exact = ExactSplit(fractions, stratify, group, seed, bool(dedupe), strict, time, marks, form, within)
-        return tuple(cls._of(part, (source, settings)) for part in build(source, settings, None, exact))
+        parts = build(source, settings, None, exact)
+        return tuple(cls.__new__(cls)._hold(part, (source, settings)) for part in parts)
 
     def _to_be_cut(self, options: Mapping[str, Any]) -> tuple[Any, TableSettings, Any]:
         """The source of these rows, how it was read, and which of its rows they are."""
@@ -238,33 +240,22 @@ class CSVDataset(InMemoryDataset):
             raise ArgumentError("this dataset has the spec of other data, or came from another process: split its file")
         return *self._opened, self.rows.numpy()
 
-    @classmethod
-    def _of(cls, built: Built, opened: tuple[Any, TableSettings]) -> Self:
-        dataset = cls.__new__(cls)
-        dataset._take_over(built, opened)
-        return dataset
-
     _memory: Memory | TableStream
     _opened: tuple[Any, TableSettings] | None  # to be cut again
 
-    def _take_over(self, built: Built, opened: tuple[Any, TableSettings] | None) -> None:
-        self._opened = opened
-        self.spec, self.skipped, self.notes = built.spec, built.skipped, built.table.notes
-        self._memory, self._origin = built.memory, built.table.origin
-        self._source: Table | None = built.table
-
-    @classmethod
-    def _of_stream(cls, stream: TableStream) -> Self:
-        dataset = cls.__new__(cls)
-        dataset._take_stream(stream)
-        return dataset
-
-    def _take_stream(self, stream: TableStream) -> None:
-        found = stream.index
+    def _hold(self, rows: Built | TableStream, opened: tuple[Any, TableSettings] | None = None) -> Self:
+        """Make this the dataset of some rows."""
+        self._opened, self._source = opened, rows.table if isinstance(rows, Built) else None
+        if isinstance(rows, Built):
+            self.spec, self.skipped, self.notes = rows.spec, rows.skipped, rows.table.notes
+            self._memory, self._origin = rows.memory, rows.table.origin
+            return self
+        found = rows.index
         self.spec, self.skipped, self.notes = found.spec, found.skipped, [file.note for file in found.files]
-        self._memory, self._origin, self._source, self._opened = stream, found.origin, None, None
-        if not len(stream):
-            raise DataError(f"part {stream.part} of {found.origin} has no rows; give it a larger share")
+        self._memory, self._origin = rows, found.origin
+        if not len(rows):
+            raise DataError(f"part {rows.part} of {found.origin} has no rows; give it a larger share")
+        return self
 
     def __len__(self) -> int:
         return len(self._memory)

@@ -22,7 +22,7 @@ from dlkit.datasets.tables._straight import StraightRows
 from dlkit.datasets.tables._streaming import together
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.blocks import block_file
-from dlkit.reading.cells import Array, Cells, Place, Table
+from dlkit.reading.cells import Array, Cells, Place, Table, text_of
 from dlkit.reading.frames import cells_of_values, table_of_frame
 from dlkit.reading.reader import kept_columns, paths_of, table_of_content
 from dlkit.specs.table import TableSpec
@@ -162,10 +162,10 @@ def _check_image_root(spec: TableSpec, settings: TableSettings) -> None:
 
 
 def _piece(table: Table, spec: TableSpec, settings: TableSettings) -> EncodedPiece:
-    encoded, images = encode(table, spec), settings.images.beside(table)
-    lost = [missing_files(name, cells, images) for name, cells in encoded.images.items()]
-    problems = [*encoded.problems, *(problem for problem in lost if problem is not None)]
-    memory = Memory.of(encoded, spec, images, None, len(table))
+    memory, problems = encode(table, spec, settings.images.beside(table))
+    columns = [column.name for column in spec.of_kind("image")]
+    lost = [missing_files(name, text_of(table.columns[name]), memory.options) for name in columns]
+    problems += [problem for problem in lost if problem is not None]
     rows = np.arange(len(table))
     places = rows + np.searchsorted(np.asarray(table.skipped_at, dtype=np.int64), rows, side="right")
     broken = dict(zip((at + n for n, at in enumerate(table.skipped_at)), table.skipped, strict=True))
