@@ -7,6 +7,7 @@ import time
 
 from tqdm import tqdm
 
+from dlkit._language import Message
 from dlkit._progress import Bar
 from dlkit.callbacks.base import Callback
 from dlkit.runs.history import Row
@@ -35,8 +36,8 @@ class Progress(Callback):
     def on_epoch_start(self, run: Run) -> None:
         self._bar = Bar(
             run.num_batches,
-            desc=f"epoch {run.epoch + 1}/{run.epochs}",
-            unit="batches",
+            desc=Message("epoch {epoch}/{epochs}", epoch=run.epoch + 1, epochs=run.epochs),
+            unit=Message("batches"),
             initial=run.cursor.batch,
             delay=0,
         )
@@ -49,12 +50,20 @@ class Progress(Callback):
     def on_validation_step(self, run: Run, done: int, total: int | None) -> None:
         if self._bar is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + _SHOWN_EVERY
-            self._bar.at(self._bar.done, f"validation {done}/{total or '?'}")
+            self._bar.at(self._bar.done, Message("validation {done}/{total}", done=done, total=total or "?"))
 
     def on_log(self, run: Run, row: Row) -> None:
         values = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step"))
         with tqdm.external_write_mode(file=sys.stderr):
-            run.say(f"epoch {row['epoch']}/{run.epochs}, step {row['step']}: {values}")
+            run.say(
+                Message(
+                    "epoch {epoch}/{epochs}, step {step}: {values}",
+                    epoch=row["epoch"],
+                    epochs=run.epochs,
+                    step=row["step"],
+                    values=values,
+                )
+            )
 
     def on_epoch_end(self, run: Run) -> None:
         self._close()
@@ -65,7 +74,7 @@ class Progress(Callback):
     def _show(self, run: Run) -> None:
         self._next = time.monotonic() + _SHOWN_EVERY
         if self._bar is not None and self._bar.due:
-            self._bar.at(run.cursor.batch, f"loss {run.losses.latest():.4g}")
+            self._bar.at(run.cursor.batch, Message("loss {loss:.4g}", loss=run.losses.latest()))
 
     def _close(self) -> None:
         if self._bar is not None:

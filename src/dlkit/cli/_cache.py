@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from dlkit._language import Message, here
 from dlkit._showing import Lines
+from dlkit.cli._lines import fitted
 from dlkit.cli._options import DebugFlag, JsonFlag
 from dlkit.cli._talking import guarded, show, tell
 
@@ -58,11 +60,18 @@ def cache(
         keep_bytes=None if keep is None else _bytes(keep),
         dry_run=dry_run,
     )
-    text = f"{'would free' if dry_run else 'freed'} {_size(done.size)} ({len(done.removed)} entries) in {home()}"
+    freed = {"size": _size(done.size), "count": len(done.removed), "place": home()}
+    text = Message("freed {size} ({count} entries) in {place}", **freed)
+    if dry_run:
+        text = Message("would free {size} ({count} entries) in {place}", **freed)
     document = {"home": home(), "dry_run": dry_run, "size": done.size, "removed": _plain(done.removed)}
     show(text, document | {"in_use": _plain(done.in_use)}, as_json=json)
     for entry in done.in_use:
-        tell(f"in use, so it stays: {entry.kind} {entry.name} ({_size(entry.size)})")
+        tell(
+            Message(
+                "in use, so it stays: {kind} {name} ({size})", kind=entry.kind, name=entry.name, size=_size(entry.size)
+            )
+        )
     if done.in_use:
         raise typer.Exit(1)
 
@@ -72,9 +81,11 @@ def _show(found: Any, place: str, *, one_by_one: bool, as_json: bool) -> None:
     lines, kinds = [f"{place}: {_size(total)}"], list(dict.fromkeys(entry.kind for entry in found))
     for kind in kinds:
         own = [entry for entry in found if entry.kind == kind]
-        lines.append(f"{kind:10}{_size(sum(entry.size for entry in own)):>10}  {own[0].purpose}")
+        lines.append(f"{kind:10}{_size(sum(entry.size for entry in own)):>10}  {here(own[0].purpose)}")
         shown = own if one_by_one else []
-        lines += [f"  {_size(entry.size):>18}  {_ago(entry.age):>12}  {entry.name}" for entry in shown]
+        lines += [
+            f"  {_size(entry.size):>18}  {fitted(_ago(entry.age), 12, right=True)}  {entry.name}" for entry in shown
+        ]
     sizes = {kind: sum(entry.size for entry in found if entry.kind == kind) for kind in kinds}
     show(Lines.of(*lines), {"home": place, "size": total, "kinds": sizes, "entries": _plain(found)}, as_json=as_json)
 
@@ -96,10 +107,15 @@ def _size(count: int) -> str:
 
 
 def _ago(age: timedelta) -> str:
-    for unit, seconds in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if (count := int(age.total_seconds() // seconds)) > 0:
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "just now"
+    seconds = int(age.total_seconds())
+    if seconds < 60:
+        return Message("just now")
+    minutes, hours, days = seconds // 60, seconds // 3_600, seconds // 86_400
+    if days:
+        return Message("{count} days", count=days) if days > 1 else Message("1 day")
+    if hours:
+        return Message("{count} hours", count=hours) if hours > 1 else Message("1 hour")
+    return Message("{count} minutes", count=minutes) if minutes > 1 else Message("1 minute")
 
 
 def _age(text: str) -> timedelta:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dlkit._language import Message
 from dlkit.cli._options import DebugFlag, JsonFlag
 from dlkit.cli._talking import guarded, show
 
@@ -42,4 +43,8 @@ def checkpoint(
             check_writable(path)
     read = consolidate(source, out, weights=weights, model=model)
     written = [str(path) for path in (out, weights, model) if path is not None]
-    show(f"{read} is now {' and '.join(written)}", {"checkpoint": str(read), "written": written}, as_json=json)
+    show(
+        Message("{checkpoint} is now {files}", checkpoint=read, files=", ".join(written)),
+        {"checkpoint": str(read), "written": written},
+        as_json=json,
+    )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from dlkit._language import Message
 from dlkit._showing import Lines
 from dlkit.cli._options import DATA, DebugFlag, JsonFlag, Source, takes
 from dlkit.cli._talking import guarded, show
@@ -93,6 +94,8 @@ def new(
     files = create(folder, task, here=here)
     listed = (f"  {file.relative_to(folder)}" for file in files)
     text = Lines.of(
-        f"{folder}:", *listed, f"next: cd {shlex.quote(str(folder))}; python train.py; pytest; and read README.md"
+        f"{folder}:",
+        *listed,
+        Message("next: cd {folder}; python train.py; pytest; and read README.md", folder=shlex.quote(str(folder))),
     )
     show(text, {"folder": folder, "files": files}, as_json=json)

@@ -12,10 +12,11 @@ from typing import IO, Any
 
 import typer
 
+from dlkit._language import here
 from dlkit._showing import Lines, safe
 from dlkit.cli._talking import as_json_line
 
-__all__ = ["FIRST", "Written", "check_out", "show_first", "write_lines"]
+__all__ = ["FIRST", "Written", "check_out", "fitted", "show_first", "write_lines"]
 
 FIRST = 10  # lines that a terminal shows
 _WIDEST, _NARROWEST = 40, 8  # columns of a terminal that one cell may take there
@@ -101,8 +102,8 @@ def show_first(tables: Iterable[Any]) -> bool:
     edge = shutil.get_terminal_size().columns
     while sum(widths) + 2 * len(widths) > edge + 2 and max(widths) > _NARROWEST:
         widths[widths.index(max(widths))] -= 1
-    lines = ["  ".join(_fitted(cell, width) for cell, width in zip(row, widths, strict=True)) for row in cells]
-    typer.echo("\n".join(_fitted(line, min(edge, _width(line.rstrip()))) for line in lines))
+    lines = ["  ".join(fitted(cell, width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    typer.echo("\n".join(fitted(line, min(edge, _width(line.rstrip()))) for line in lines))
     return len(rows) > FIRST
 
 
@@ -112,13 +113,21 @@ def _cell(value: Any) -> str:
     return "" if value is None else safe(str(value), most=0)
 
 
-def _fitted(text: str, width: int) -> str:
-    """A text that takes exactly so many columns of a terminal, cut if need be."""
+def fitted(text: str, width: int, *, right: bool = False) -> str:
+    """A text that takes exactly so many columns of a terminal, cut if need be.
+
+    Args:
+        text: What is shown; a message in the language of this process.
+        width: Columns.
+        right: Put it to the right end.
+    """
+    text = here(text)
     if _width(text) > width:
         while _width(text) >= width and text:
             text = text[:-1]
         text += "…"
-    return text + " " * (width - _width(text))
+    rest = " " * (width - _width(text))
+    return rest + text if right else text + rest
 
 
 def _width(text: str) -> int:

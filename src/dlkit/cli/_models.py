@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from dlkit._language import Message, here
 from dlkit._showing import Lines
-from dlkit.cli._lines import FIRST, Written, check_out, show_first, write_lines
+from dlkit.cli._lines import FIRST, Written, check_out, fitted, show_first, write_lines
 from dlkit.cli._options import DATA, READING, DebugFlag, Device, JsonFlag, Model, OnError, takes
 from dlkit.cli._talking import guarded, show, tell
 
@@ -23,6 +24,7 @@ __all__ = ["evaluate", "export", "info", "predict"]
 # What decides on training data alone.
 _FITTED = ("drop", "task", "tokenizer", "strip_html", "lower", "fractions")
 _Tta = Annotated[bool, typer.Option("--tta", help="Of images the mean with their mirror images.")]
+_INPUTS = {"audio": Message("sounds"), "image": Message("images"), "table": Message("tables"), "text": Message("texts")}
 _ENDINGS = {"onnx": ".onnx", "torch.export": ".pt2", "state_dict": ".pth"}
 
 
@@ -95,7 +97,7 @@ def predict(
     tables, written = _named(predictor.kind, asked, ask, by_id=bool(id) and not keep), Written()
     if screen and out is None:
         if show_first(tables):
-            tell(f"the first {FIRST}; --out predictions.csv writes all")
+            tell(Message("the first {count}; --out predictions.csv writes all", count=FIRST))
         return
     try:
         as_json = out.suffix == ".jsonl" if out is not None else json
@@ -104,8 +106,8 @@ def predict(
         if screen:
             show_first(written.first)
         if out is not None and written.lines:
-            failed = f" ({written.errors} with an error in its place)" if written.errors else ""
-            tell(f"{written.lines} predictions{failed}: {out}")
+            failed = Message(" ({count} with an error in its place)", count=written.errors) if written.errors else ""
+            tell(Message("{count} predictions{failed}: {file}", count=written.lines, failed=failed, file=out))
     if out is not None and json:
         show("", {"out": out, "lines": written.lines, "errors": written.errors}, as_json=True)
 
@@ -124,7 +126,13 @@ def _asked(kind: str, inputs: list[str], files: list[str], columns: bool) -> Any
             f"--text names a column of a file, and a file of texts is named by --file {shlex.quote(inputs[0])}"
         )
     if inputs and Path(inputs[0][:255]).is_file():
-        tell(f"note: {inputs[0]!r} is taken as a text; --file {shlex.quote(inputs[0])} reads the file of that name")
+        tell(
+            Message(
+                "note: {text!r} is taken as a text; --file {file} reads the file of that name",
+                text=inputs[0],
+                file=shlex.quote(inputs[0]),
+            )
+        )
     return inputs or files_named(files[0] if len(files) == 1 else files)
 
 
@@ -203,28 +211,42 @@ def info(model: Model, json: JsonFlag = False, debug: DebugFlag = False) -> None
 def _described(document: dict[str, Any]) -> list[str]:
     """A model file's document in lines; whatever is missing in it is left out."""
     made, means = document.get("architecture") or {}, document.get("meaning") or {}
+    kind = str(means.get("kind"))
     lines = {
-        "file": f"{document['file']}, format {document['version']}, {document['bytes']:,} bytes",
-        "model": f"{made.get('name')} ({made.get('library')}), {document['numbers']:,} numbers",
-        "takes": ("sounds" if means.get("kind") == "audio" else f"{means.get('kind')}s") + _shape(means),
-        "gives": f"{means.get('task')} of {', '.join(map(str, means.get('classes') or ()))[:300] or 'numbers'}",
-        "reached": _listed(document.get("metrics")),
-        "made with": _listed(document.get("versions")),
+        Message("file"): Message(
+            "{file}, format {version}, {bytes:,} bytes", **{n: document[n] for n in ("file", "version", "bytes")}
+        ),
+        Message("model"): Message(
+            "{name} ({library}), {count:,} numbers",
+            name=made.get("name"),
+            library=made.get("library"),
+            count=document["numbers"],
+        ),
+        Message("takes"): Message("{kind}{shape}", kind=_INPUTS.get(kind, f"{kind}s"), shape=_shape(means)),
+        Message("gives"): Message(
+            "{task} of {classes}",
+            task=means.get("task"),
+            classes=", ".join(map(str, means.get("classes") or ()))[:300] or Message("numbers"),
+        ),
+        Message("reached"): _listed(document.get("metrics")),
+        Message("made with"): _listed(document.get("versions")),
     }
-    return [f"{name:10} {value}" for name, value in lines.items() if value]
+    return [f"{fitted(name, 10)} {here(value)}" for name, value in lines.items() if value]
 
 
 def _shape(means: dict[str, Any]) -> str:
     spec = means.get("spec") or {}
     size, columns = spec.get("size"), spec.get("columns")
     if isinstance(size, list):
-        return f" of {' x '.join(map(str, size))} pixels, {spec.get('color')}"
+        return Message(" of {size} pixels, {color}", size=" x ".join(map(str, size)), color=spec.get("color"))
     if isinstance(rate := spec.get("sample_rate"), int):
         seconds = spec.get("seconds")
-        return f" at {rate:,} Hz" + (f", {seconds:g} seconds" if isinstance(seconds, float) else "")
+        if isinstance(seconds, float):
+            return Message(" at {rate:,} Hz, {seconds:g} seconds", rate=rate, seconds=seconds)
+        return Message(" at {rate:,} Hz", rate=rate)
     used = [str(column.get("name")) for column in columns if isinstance(column, dict)] if columns else []
     used = used or [str(name) for name in means.get("columns") or ()]
-    return f" with the columns {', '.join(used)}"[:300] if used else ""
+    return Message(" with the columns {names}", names=", ".join(used)[:280]) if used else ""
 
 
 def _listed(values: Any) -> str:
@@ -262,4 +284,8 @@ def export(
         preprocessing=predictor.preprocessing,
         task=predictor.task,
     )
-    show(f"{written} ({written.stat().st_size:,} bytes)", {"path": written, "format": to}, as_json=json)
+    show(
+        Message("{file} ({bytes:,} bytes)", file=written, bytes=written.stat().st_size),
+        {"path": written, "format": to},
+        as_json=json,
+    )

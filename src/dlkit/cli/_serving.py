@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dlkit._language import Message
 from dlkit.cli._options import DebugFlag, Device, JsonFlag
 from dlkit.cli._talking import INTERRUPTED, guarded, show, tell
 
@@ -64,7 +65,13 @@ def serve(
         models, limits=limits, token=token, workers=workers, threads=threads, batch=batch, device=device, watch=1.0
     )
     if token is None and host not in ("127.0.0.1", "::1", "localhost"):
-        tell(f"note: everybody who reaches {host} port {port} may ask this server; --token-file keeps others out")
+        tell(
+            Message(
+                "note: everybody who reaches {host} port {port} may ask this server; --token-file keeps others out",
+                host=host,
+                port=port,
+            )
+        )
     names = ", ".join(application.models)
 
     def started(address: str) -> None:

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from dlkit._language import Message
 from dlkit._showing import Lines
+from dlkit.cli._lines import fitted
 from dlkit.cli._options import DATA, TRAINING, DebugFlag, JsonFlag, Source, takes
 from dlkit.cli._talking import INTERRUPTED, guarded, short_warnings, show, tell
 
@@ -67,7 +69,7 @@ def train(
 
         kind, document = launch(_trained, data, options, settings, processes=processes)
     if document["model"] is None:
-        tell(f"interrupted; the same command goes on from here ({document['folder']})")
+        tell(Message("interrupted; the same command goes on from here ({folder})", folder=document["folder"]))
         raise typer.Exit(INTERRUPTED)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in document["metrics"].items())
     use = f"dlkit predict {shlex.quote(str(document['model']))} {_EXAMPLES[kind]}"
@@ -75,9 +77,9 @@ def train(
     show(
         Lines.of(
             *([Lines.said_by(folds)] if folds else [f"{document['judged_on']}: {figures}", Lines.said_by(worth)]),
-            f"model: {document['model']}",
-            f"report: {document['report']}",
-            f"use it: {use}",
+            Message("model: {file}", file=document["model"]),
+            Message("report: {file}", file=document["report"]),
+            Message("use it: {command}", command=use),
         ),
         {**document, "standing": worth and dataclasses.asdict(worth), "folds": folds and folds.rows},
         as_json=json,
@@ -141,15 +143,21 @@ def tune(
     found = recipes.tune(data, minutes=minutes, trials=trials, **settings, **options)
     trained = found.trained
     if trained.path is None:
-        tell(f"interrupted; the same command goes on from here ({trained.folder})")
+        tell(Message("interrupted; the same command goes on from here ({folder})", folder=trained.folder))
         raise typer.Exit(INTERRUPTED)
     said = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in found.settings.items())
     figures = ", ".join(f"{name} {value:.4g}" for name, value in trained.metrics.items())
     lines = (
-        f"best of {len(found.trials)}: {said} (val_loss {found.loss:.4g}; the usual settings {found.usual:.4g})",
+        Message(
+            "best of {count}: {said} (val_loss {loss:.4g}; the usual settings {usual:.4g})",
+            count=len(found.trials),
+            said=said,
+            loss=found.loss,
+            usual=found.usual,
+        ),
         f"{trained.judged_on}: {figures}",
-        f"model: {trained.path}",
-        f"report: {trained.report}",
+        Message("model: {file}", file=trained.path),
+        Message("report: {file}", file=trained.report),
     )
     document = {"settings": found.settings, "loss": found.loss, "usual": found.usual, "trials": found.trials}
     document |= {"model": trained.path, "metrics": trained.metrics, "judged_on": trained.judged_on}
@@ -189,9 +197,10 @@ def compare(
     if "text" in options or ("target" in options and understood(data, options)[1] is None):
         own = {name: settings[name] for name in ("device", "seed")}
         ranked = recipes.compare_models(data, models or (), **own, **options)
-        wide = max(len(row.name) for row in ranked)
+        wide = max(6, *(len(row.name) for row in ranked))
         named = list(ranked[0].metrics)
-        lines = [f"{'model':{wide}}  {'  '.join(f'{name:>9}' for name in named)}  seconds  (on {ranked[0].judged_on})"]
+        seconds, on = fitted(Message("seconds"), 7, right=True), Message("(on {part})", part=ranked[0].judged_on).here()
+        lines = [f"{fitted(Message('model'), wide)}  {'  '.join(f'{name:>9}' for name in named)}  {seconds}  {on}"]
         lines += [
             f"{row.name:{wide}}  {'  '.join(f'{row.metrics[name]:9.4g}' for name in named)}  {row.seconds:7.1f}"
             for row in ranked
@@ -207,8 +216,10 @@ def compare(
         **settings,
         **options,
     )
-    width = max(len(row.name) for row in found)
-    lines = [f"{'backbone':{width}}  linear   k-NN  parameters  per image"]
+    width = max(8, *(len(row.name) for row in found))
+    numbers = fitted(Message("parameters"), 10, right=True)
+    each = fitted(Message("per image"), 9, right=True)
+    lines = [f"{fitted(Message('backbone'), width)}  linear   k-NN  {numbers}  {each}"]
     for row in found:
         scores = f"{row.linear:6.3f} {row.knn:6.3f}"
         lines.append(f"{row.name:{width}}  {scores}  {row.parameters:8.1f} M  {row.milliseconds:6.1f} ms")

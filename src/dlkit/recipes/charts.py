@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from dlkit._html import escaped, number
+from dlkit._language import Message, here
 
 __all__ = ["bars", "heat_table", "line_chart"]
 
@@ -28,7 +29,7 @@ def heat_table(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     for place, (name, row) in enumerate(zip(names, counts, strict=True)):
         cells = [_heat(count, count / (sum(row) or 1), hit=place == other) for other, count in enumerate(row)]
         rows.append(f'<tr><th scope="row">{escaped(name)}</th>{"".join(cells)}</tr>')
-    corner = '<th scope="col">true \\ predicted</th>'
+    corner = f'<th scope="col">{escaped(Message("true"))} \\ {escaped(Message("predicted"))}</th>'
     return f'<div class="wide"><table class="heat"><tr>{corner}{head}</tr>{"".join(rows)}</table></div>'
 
 
@@ -92,7 +93,7 @@ def line_chart(
         f'<li><span style="background:{color}"></span>{escaped(name)}</li>'
         for color, name in zip(_colors(len(points)), points, strict=True)
     )
-    label = escaped(f"{up} by {across}: {', '.join(points)}")
+    label = escaped(Message("{up} by {across}: {names}", up=up, across=across, names=", ".join(map(here, points))))
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
     return f'<figure>{svg}<ul class="legend">{legend}</ul></figure>'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dlkit import rng
+from dlkit._language import Message
 from dlkit.errors import ArgumentError
 from dlkit.recipes.choices import Choice, Wish, class_weights, weighed_loss
 from dlkit.recipes.for_pictures import for_images, for_sounds
@@ -31,8 +32,10 @@ def choose(data: Data, wish: Wish) -> Choice:
     if weights is not None:
         choice.loss = weighed_loss(data.task, weights)
         told = ", ".join(f"{name} {weight:.4g}" for name, weight in zip(data.classes, weights.tolist(), strict=True))
-        noun = "labels" if data.task == "multilabel" else "classes"
-        choice.why.append(f"weights of the {noun} in the loss: {told}"[:500])
+        if data.task == "multilabel":
+            choice.why.append(Message("weights of the labels in the loss: {weights}", weights=told[:460]))
+        else:
+            choice.why.append(Message("weights of the classes in the loss: {weights}", weights=told[:460]))
     return choice
 
 

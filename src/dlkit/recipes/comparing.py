@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dlkit import rng
 from dlkit._calling import split
 from dlkit._devices import pick_device
+from dlkit._language import Message
 from dlkit._progress import Bar
 from dlkit._showing import safe
 from dlkit.errors import DataError
@@ -114,7 +115,7 @@ def _compared(
     made = copy.deepcopy(model) if model is not None else _created(name, first, classes)
     model = freeze(made).to(where)
     total = sum(len(part) for part in (train, val)) if all(hasattr(part, "__len__") for part in (train, val)) else None
-    with Bar(total, desc=safe(name), unit="batches", enabled=progress) as bar:
+    with Bar(total, desc=safe(name), unit=Message("batches"), enabled=progress) as bar:
         x, y, seconds = _features(model, itertools.chain([first], batches), where, bar)
         vx, vy, more = _features(model, _batches(val), where, bar)
     return Comparison(
@@ -183,7 +184,8 @@ def _linear(x: Tensor, y: Tensor, vx: Tensor, vy: Tensor) -> float:
 
 
 def _line(row: Comparison) -> str:
-    return (
-        f"{row.name}: k-NN {row.knn:.3f}, linear {row.linear:.3f}; {row.parameters:.1f} M parameters, "
-        f"{row.features} features, {row.milliseconds:.1f} ms per image"
+    return Message(
+        "{name}: k-NN {knn:.3f}, linear {linear:.3f}; {parameters:.1f} M parameters, "
+        "{features} features, {milliseconds:.1f} ms per image",
+        **dataclasses.asdict(row),
     )

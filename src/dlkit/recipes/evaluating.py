@@ -9,6 +9,7 @@ from typing import Any, Unpack, cast
 
 import numpy as np
 
+from dlkit._language import Message
 from dlkit.datasets.texts.dataset import TextOptions
 from dlkit.errors import ArgumentError, DataError
 from dlkit.inference import Predictor, load
@@ -136,8 +137,12 @@ def _warn_of_known(folder: Path, dataset: Any) -> None:
         return
     if met := int(np.isin(keys, known).sum()):
         warnings.warn(
-            f"{met:,} of {len(keys):,} samples equal one that the model was trained on, so these figures flatter it; "
-            "part='test' takes what its run has held out",
+            Message(
+                "{met:,} of {count:,} samples equal one that the model was trained on, so these figures flatter it; "
+                "part='test' takes what its run has held out",
+                met=met,
+                count=len(keys),
+            ),
             stacklevel=3,
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dlkit._language import Message
 from dlkit.datasets.audio.decoding import open_audio
 from dlkit.datasets.images.decoding import open_image
 from dlkit.errors import DataError
@@ -41,13 +42,15 @@ def laid_out(found: Any, fractions: Sequence[float] | Fold, seed: int, **cuts: A
     """
     if not found.parts or isinstance(fractions, Fold):  # which a layout answers with an error
         cut = zip(("train", "val", "test"), found.split(fractions, seed=seed, **cuts), strict=False)
-        return dict(cut), f"{'cut' if cuts else 'split by chance'}, equal files on one side"
+        if cuts:
+            return dict(cut), Message("cut, equal files on one side")
+        return dict(cut), Message("split by chance, equal files on one side")
     parts = dict(zip(found.parts, found.split(), strict=True))
-    told = f"laid out in {', '.join(found.parts)}"
+    told = Message("laid out in {parts}", parts=", ".join(found.parts))
     if "val" not in parts:
         share = fractions[0] / (fractions[0] + fractions[1])
         parts["train"], parts["val"] = parts["train"].split(share, seed=seed)
-        told += f"; {1 - share:.0%} of train are kept for watching"
+        told = Message("{told}; {share:.0%} of train are kept for watching", told=told, share=1 - share)
     return parts, told
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlkit._arguments import whole_number
+from dlkit._language import Message
 from dlkit._progress import bars
 from dlkit._showing import Lines, safe
 from dlkit.distributed import World
@@ -72,10 +73,15 @@ def train_folds(
             return dataclasses.replace(done, folder=folder)
         sizes = {name: float(len(getattr(done.data, name))) for name in ("train", "val", "test")}
         rows.append({"fold": number, **{name: int(size) for name, size in sizes.items()}, **done.metrics})
-        say(f"fold {number} of {number_of}: {', '.join(f'{name} {x:.4g}' for name, x in done.metrics.items())}")
+        figures = ", ".join(f"{name} {x:.4g}" for name, x in done.metrics.items())
+        say(Message("fold {number} of {folds}: {figures}", number=number, folds=number_of, figures=figures))
         if number == order[0]:
             settings |= _settled(parts, saved_settings(own), settings)
-            say(f"the other folds and the model on all data take what this one chose: {settings['arch']}")
+            say(
+                Message(
+                    "the other folds and the model on all data take what this one chose: {arch}", arch=settings["arch"]
+                )
+            )
     assert folder is not None
     scores = FoldScores(rows=tuple(sorted(rows, key=lambda row: row["fold"])))
     return _on_everything(train, source, folder, scores, reading, settings)
@@ -92,7 +98,7 @@ def _on_everything(
     """The model that the folds' mean speaks of: trained on all samples but the tenth that chooses the epoch."""
     with bars(settings["progress"]):
         data = read_data(source, seed=settings["seed"], **{**reading, "fractions": (1 - _VAL, _VAL)})
-    how = (*(line for line in data.how if line != WITHOUT_TEST), f"judged by folds; {scores}")
+    how = (*(line for line in data.how if line != WITHOUT_TEST), Message("judged by folds; {scores}", scores=scores))
     done = train(dataclasses.replace(data, how=how, folds=scores), out=folder, **settings)
     if World.of_environment().leads:
         scores.write(folder / FOLDS_FILE)

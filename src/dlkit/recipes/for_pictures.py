@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from dlkit._language import Message
 from dlkit._showing import Lines
 from dlkit.errors import ArgumentError, DownloadError
 from dlkit.models import (
@@ -66,7 +67,8 @@ def _small(data: Data, wish: Wish) -> Choice:
     prepared = data.train.preprocessing if data.kind == "letters" else _own_size(side, stretch=tiny, grey=data.grey)
     if data.kind == "letters" and wish.image_size not in (None, 28):
         raise ArgumentError(f"image_size={wish.image_size}: these letters are 28 x 28 pixels as they are")
-    reason = f"images of {data.side} pixels" if wish.arch is None else "as asked for"
+    reason = Message("images of {side} pixels", side=data.side) if wish.arch is None else Message("as asked for")
+    model = Message("model: SmallConvNet from scratch ({reason}), {side} x {side} pixels", reason=reason, side=side)
     return Choice(
         arch="small",
         model=SmallConvNet(data.outputs, in_chans=1 if data.grey else 3),
@@ -74,7 +76,7 @@ def _small(data: Data, wish: Wish) -> Choice:
         epochs=8 if len(data.train) > 5_000 else 20,
         batch_size=128 if len(data.train) > 5_000 else 32,
         patience=5,
-        why=[f"model: SmallConvNet from scratch ({reason}), {side} x {side} pixels", *_better(data, wish)],
+        why=[model, *_better(data, wish)],
         preprocessing=prepared,
         # A mirrored or cut letter may be another one, so small images stay as they are.
         training=prepared if tiny else _augmented(prepared),
@@ -84,7 +86,11 @@ def _small(data: Data, wish: Wish) -> Choice:
 def _better(data: Data, wish: Wish) -> list[str]:
     if wish.arch is not None or data.kind != "images" or data.grey or len(data.train) > FEW:
         return []
-    return [f"few small photographs: a pretrained backbone is usually better; dlkit download {BACKBONE} fetches one"]
+    said = Message(
+        "few small photographs: a pretrained backbone is usually better; dlkit download {name} fetches one",
+        name=BACKBONE,
+    )
+    return [said]
 
 
 def _backbone(data: Data, wish: Wish, arch: str, log_mel: LogMel | None = None) -> Choice:
@@ -96,10 +102,15 @@ def _backbone(data: Data, wish: Wish, arch: str, log_mel: LogMel | None = None) 
     prepared: Any = data.train.preprocessing if data.kind == "letters" else model.preprocessing
     if frozen:
         freeze(model)
-    origin = f"weights of {wish.weights}" if wish.weights else "pretrained" if wish.pretrained else "random weights"
-    learns = "only its head learns" if frozen else "all of it learns"
+    origin = Message("pretrained") if wish.pretrained else Message("random weights")
+    if wish.weights:
+        origin = Message("weights of {file}", file=wish.weights)
+    learns = Message("only its head learns") if frozen else Message("all of it learns")
     varied = data.kind == "images" and (wish.views is not None or not frozen)
-    shown = "" if log_mel is not None else f", {prepared.size[0]} x {prepared.size[1]} pixels"
+    told = Message("model: {arch}, {origin}; {learns}", arch=arch, origin=origin, learns=learns)
+    if log_mel is None:
+        height, width = prepared.size
+        told = Message("{model}, {height} x {width} pixels", model=told, height=height, width=width)
     return Choice(
         arch=arch,
         model=model,
@@ -108,7 +119,7 @@ def _backbone(data: Data, wish: Wish, arch: str, log_mel: LogMel | None = None) 
         batch_size=32,
         patience=5,
         frozen=frozen,
-        why=[f"model: {arch}, {origin}; {learns}{shown}"],
+        why=[told],
         preprocessing=prepared,
         training=_augmented(prepared) if varied else prepared,
         groups=None if frozen else lambda lr: param_groups(model, lr, backbone_lr=lr / 10, layer_decay=0.8),
@@ -164,13 +175,13 @@ def for_sounds(data: Data, wish: Wish) -> Choice:
     refuse(wish, "image_size", why="this is for images, and the data is sounds")
     rate, seconds = wish.sample_rate or min(data.rate, ENOUGH_HERTZ), wish.seconds or data.seconds
     prepared = AudioPreprocessing(sample_rate=rate, seconds=seconds)
-    heard = f"{seconds:g} seconds at {rate:,} Hz"
+    heard = Message("{seconds:g} seconds at {rate:,} Hz", seconds=seconds, rate=rate)
     varied = dataclasses.replace(prepared, augment=AudioAugment(shift=min(0.1, seconds / 8), noise=(10, 40)))
     if wish.arch not in (None, "small"):
         choice = _backbone(data, wish, str(wish.arch), listening_to(prepared))
         choice.preprocessing = prepared
         choice.training = varied if wish.views is not None or not choice.frozen else prepared
-        choice.why = [f"{choice.why[0]}, {heard} as a spectrogram"]
+        choice.why = [Message("{model}, {heard} as a spectrogram", model=choice.why[0], heard=heard)]
         return _judged(data, choice)
     refuse(wish, "weights", "freeze", "views", why="the small network learns from scratch; choose a backbone: arch=")
     steps = -(-len(data.train) // 32)
@@ -181,7 +192,7 @@ def for_sounds(data: Data, wish: Wish) -> Choice:
         epochs=min(60, max(15, -(-2_000 // steps))),
         batch_size=32,
         patience=15,
-        why=[f"model: AudioClassifier from scratch, {heard}"],
+        why=[Message("model: AudioClassifier from scratch, {heard}", heard=heard)],
         preprocessing=prepared,
         training=varied,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from dlkit._language import Message
 from dlkit._near import hint
 from dlkit._optional import install_line, require
 from dlkit.errors import ArgumentError
@@ -43,7 +44,7 @@ def _ensemble(data: Data, wish: Wish, **settings: Any) -> Choice:
         patience=1 if large else 4,
         plateau=True,
         groups=lambda lr: _decaying(model, lr),
-        why=["model: TabularEnsemble, eight networks of two hidden layers side by side"],
+        why=[Message("model: TabularEnsemble, eight networks of two hidden layers side by side")],
         **settings,
     )
 
@@ -61,11 +62,13 @@ def _blend(data: Data, wish: Wish, **settings: Any) -> Choice:
         if data.test is not None and blend.share:
             trees = TabularTrees.for_data(data.train, data.val, seed=wish.seed, **weights)
             blend = TabularBlend.joined(model, trees, blend.share)
-        return blend, f"trees count {blend.share:.0%} in the mean with the networks: chosen on the validation part"
+        return blend, Message(
+            "trees count {share:.0%} in the mean with the networks: chosen on the validation part", share=blend.share
+        )
 
     why = [
         *choice.why,
-        "and TabularTrees, scikit-learn's HistGradientBoosting with its own settings, once it is trained",
+        Message("and TabularTrees, scikit-learn's HistGradientBoosting with its own settings, once it is trained"),
     ]
     return dataclasses.replace(choice, arch="blend", why=why, finish=finish)
 
@@ -88,7 +91,9 @@ def _mlp(data: Data, wish: Wish, **settings: Any) -> Choice:
         epochs=60 if few else 15,
         batch_size=32 if few else 256,
         patience=10 if few else 4,
-        why=[f"model: TabularMLP with hidden layers of {hidden[0]} and {hidden[1]}"],
+        why=[
+            Message("model: TabularMLP with hidden layers of {first} and {second}", first=hidden[0], second=hidden[1])
+        ],
         **settings,
     )
 
@@ -111,7 +116,7 @@ def _boosting(data: Data, wish: Wish, **settings: Any) -> Choice:
         batch_size=1024,
         patience=1,
         fit=fit,
-        why=["model: TabularTrees, scikit-learn's HistGradientBoosting with its own settings"],
+        why=[Message("model: TabularTrees, scikit-learn's HistGradientBoosting with its own settings")],
         **settings,
     )
 
@@ -130,7 +135,12 @@ def _mixed(data: Data, wish: Wish, **settings: Any) -> Choice:
     del wish
     spec = data.train.spec
     make = MixedRegressor if data.task == "regression" else MixedClassifier
-    seen = [f"{len(spec.of_kind(kind))} {kind}" for kind in ("text", "image") if spec.of_kind(kind)]
+    told = Message(
+        "model: {name}, which looks at {texts} columns of texts and {images} of images beside the rest",
+        name=make.__name__,
+        texts=len(spec.of_kind("text")),
+        images=len(spec.of_kind("image")),
+    )
     return Choice(
         arch="mixed",
         model=make(spec),
@@ -138,7 +148,7 @@ def _mixed(data: Data, wish: Wish, **settings: Any) -> Choice:
         epochs=20,
         batch_size=32,
         patience=5,
-        why=[f"model: {make.__name__}, which looks at {' and '.join(seen) or 'no text and no image'} beside the rest"],
+        why=[told],
         **settings,
     )
 
@@ -174,5 +184,6 @@ def for_table(data: Data, wish: Wish) -> Choice:
     arch = wish.arch or ("mixed" if mixed else "blend" if many and there else "ensemble")
     choice = models[arch](data, wish, loss=loss, metrics=metrics)
     if wish.arch is None and many and not there and not mixed:
-        choice.why.append(f"without trees, which often help a table of this size: {install_line('boosting')}")
+        how = install_line("boosting")
+        choice.why.append(Message("without trees, which often help a table of this size: {how}", how=how))
     return choice

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dlkit._language import Message
 from dlkit._near import hint
 from dlkit.errors import ArgumentError
 from dlkit.loader import DataLoader
@@ -69,7 +70,11 @@ def for_texts(data: Data, wish: Wish) -> Choice:
             batch_size=256,
             patience=1,
             fit=lambda: _fitted_to_texts(data, wish),
-            why=[f"model: TfidfLinear, {'logistic' if data.classes else 'linear'} regression on TF-IDF"],
+            why=[
+                Message("model: TfidfLinear, logistic regression on TF-IDF")
+                if data.classes
+                else Message("model: TfidfLinear, linear regression on TF-IDF")
+            ],
         )
     return Choice(
         arch=encoder,
@@ -80,7 +85,7 @@ def for_texts(data: Data, wish: Wish) -> Choice:
         epochs=10,
         batch_size=64,
         patience=3,
-        why=[f"model: TextClassifier, encoder {encoder!r}"],
+        why=[Message("model: TextClassifier, encoder {name!r}", name=encoder)],
     )
 
 
@@ -103,7 +108,16 @@ def _pretrained(data: Data, wish: Wish, arch: str) -> Choice:
         raise ArgumentError(f"tokenizer={data.options['tokenizer']!r}: {arch} comes with its own; leave it out")
     if frozen:
         freeze(model)
-    origin, learns = "pretrained" if wish.pretrained else "random weights", "only its head" if frozen else "all of it"
+    told = Message(
+        "{model}; texts of up to {tokens} tokens",
+        model=Message(
+            "model: {arch}, {origin}; {learns}",
+            arch=arch,
+            origin=Message("pretrained") if wish.pretrained else Message("random weights"),
+            learns=Message("only its head learns") if frozen else Message("all of it learns"),
+        ),
+        tokens=model.max_length,
+    )
     spec = dataclasses.replace(data.train.spec, encoder=model.tokenizer, max_length=model.max_length)
     return Choice(
         arch=arch,
@@ -115,7 +129,7 @@ def _pretrained(data: Data, wish: Wish, arch: str) -> Choice:
         batch_size=32,
         patience=5,
         frozen=frozen,
-        why=[f"model: {arch}, {origin}; {learns} learns; texts of up to {model.max_length} tokens"],
+        why=[told],
         groups=None if frozen else lambda lr: param_groups(model, lr, backbone_lr=lr / 10, layer_decay=0.8),
         data=encoded_by(data, spec),
     )

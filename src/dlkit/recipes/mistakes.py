@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlkit._answers import mistaken
 from dlkit._html import cards, escaped, number, table
+from dlkit._language import Message
 from dlkit.recipes.outcome import Outcome
 
 __all__ = ["mistakes"]
@@ -28,12 +29,13 @@ def mistakes(outcome: Outcome, kind: str) -> str:
     wrong = _wrongness(outcome)
     worst = [place for place in wrong.argsort(descending=True, stable=True)[:_SHOWN].tolist() if wrong[place] > 0]
     if not worst:
-        return "<p>None of the samples was answered wrongly.</p>"
+        return f"<p>{escaped(Message('None of the samples was answered wrongly.'))}</p>"
     if kind == "table":
         return _rows(outcome, worst)
     show: Callable[[int], str] = outcome.part.sample_html
     shown = [
-        f"{show(place)}<p><b>{escaped(_said(outcome, place))}</b><br>true: {escaped(_true(outcome, place))}</p>"
+        f"{show(place)}<p><b>{escaped(_said(outcome, place))}</b><br>"
+        f"{escaped(Message('true: {answer}', answer=_true(outcome, place)))}</p>"
         for place in worst
     ]
     return cards(shown, kind=kind)
@@ -47,7 +49,7 @@ def _rows(outcome: Outcome, worst: list[int]) -> str:
         [int(part.rows[place]), _said(outcome, place), _true(outcome, place), *(str(value)[:_CELL] for value in values)]
         for place, values in zip(worst, frame.itertuples(index=False, name=None), strict=True)
     ]
-    return table(["row", "answer", "true", *used], rows)
+    return table([Message("row"), Message("answer"), Message("true"), *used], rows)
 
 
 def _wrongness(outcome: Outcome) -> Tensor:
@@ -77,4 +79,4 @@ def _true(outcome: Outcome, place: int) -> str:
 def _named(outcome: Outcome, row: Tensor) -> str:
     if outcome.task == "regression":
         return ", ".join(f"{name} {number(value)}" for name, value in zip(outcome.names, row.tolist(), strict=True))
-    return ", ".join(itertools.compress(outcome.names, (row > 0.5).tolist())) or "no label"
+    return ", ".join(itertools.compress(outcome.names, (row > 0.5).tolist())) or Message("no label")

@@ -10,6 +10,7 @@ from typing import Any, Literal, Unpack
 from urllib.parse import urlsplit
 
 from dlkit._html import Shown
+from dlkit._language import Message
 from dlkit._near import nearest
 from dlkit._showing import Lines
 from dlkit.datasets.audio.decoding import EXTENSIONS as SOUNDS
@@ -47,7 +48,10 @@ LETTERS = {
 #: All data that is known by name.
 NAMES = {**LETTERS, **{name: sample.about for name, sample in SAMPLES.items()}}
 #: What is said of data that has no test part.
-WITHOUT_TEST = "no part to judge by: the figures will be those of the part that chose the epoch, so a little flattering"
+WITHOUT_TEST = Message(
+    "no part to judge by: the figures will be those of the part that chose the epoch, so a little flattering"
+)
+_PARTS = ("train", "val", "test")
 _MIXED_SIDE = 64  # pixels of images beside other columns
 _SUSPICIONS = 200_000  # rows up to which looking for columns that know too much takes a moment only
 
@@ -317,8 +321,10 @@ def _parts(parts: Sequence[Any]) -> dict[str, Any]:
 
 
 def _counted(parts: Mapping[str, Any]) -> str:
-    words = {"train": "to train on", "val": "to watch", "test": "to judge by"}
-    return ", ".join(f"{len(part):,} {words[name]}" for name, part in parts.items() if part is not None)
+    sizes = {name: len(part) for name, part in parts.items() if part is not None}
+    if "test" in sizes:
+        return Message("{train:,} to train on, {val:,} to watch, {test:,} to judge by", **sizes)
+    return Message("{train:,} to train on, {val:,} to watch", **sizes)
 
 
 def _cuts(options: DataOptions) -> dict[str, Any]:
@@ -328,8 +334,12 @@ def _cuts(options: DataOptions) -> dict[str, Any]:
 
 def _cut_by(options: DataOptions) -> list[str]:
     cuts = _cuts(options)
-    told = [f"rows of equal {cuts['group']!r} are in one part"] if "group" in cuts else []
-    return told + ([f"cut in the order of {cuts['time']!r}, the latest last"] if "time" in cuts else [])
+    told = list[str]()
+    if "group" in cuts:
+        told.append(Message("rows of equal {name!r} are in one part", name=cuts["group"]))
+    if "time" in cuts:
+        told.append(Message("cut in the order of {name!r}, the latest last", name=cuts["time"]))
+    return told
 
 
 def _without_test(parts: Mapping[str, Any]) -> list[str]:
@@ -369,17 +379,30 @@ def _sounds(source: Any, options: DataOptions, seed: int) -> Data:
 
 def _of_folder(kind: Kind, found: Any, options: DataOptions, seed: int) -> Data:
     """What was found in a folder with a folder for each class."""
-    told = f"{found.root}: {len(found):,} {kind} in {len(found.classes)} class folders ({_few(found.classes)})"
+    told = Message(
+        "{place}: {count:,} {kind} in {classes} class folders ({names})",
+        place=found.root,
+        count=len(found),
+        kind=_word(kind),
+        classes=len(found.classes),
+        names=_few(found.classes),
+    )
     return _of_files(kind, found, found.root.name, str(found.root), told, options, seed)
 
 
 def _filed(column: FileColumn, found: Any, options: DataOptions, seed: int, source: Any) -> Data:
     """Images or sounds that a column of a table names."""
-    wanted = f"{found.task} of {', '.join(map(repr, found.target_columns))}"
-    told = (
-        f"{place_of(source)}: {len(found):,} {column.kind} named in {column.name!r}, {wanted}"
-        + (f", {len(found.classes)} classes ({_few(found.classes)})" if found.classes else "")
-        + f"; no other column is used (drop={column.name!r} takes the table without the {column.kind})"
+    classes = Message(", {count} classes ({names})", count=len(found.classes), names=_few(found.classes))
+    told = Message(
+        "{place}: {count:,} {kind} named in {name!r}, {task} of {targets}{classes}; no other column is used "
+        "(drop={name!r} takes the table without the {kind})",
+        place=place_of(source),
+        count=len(found),
+        kind=_word(column.kind),
+        name=column.name,
+        task=found.task,
+        targets=", ".join(map(repr, found.target_columns)),
+        classes=classes if found.classes else "",
     )
     return _of_files(column.kind, found, _name(source), place_of(source), told, options, seed)
 
@@ -390,19 +413,22 @@ def _of_files(kind: Kind, found: Any, name: str, source: str, told: str, options
     facts: dict[str, Any]
     if kind == "images":
         side, grey = usual_image(parts["train"])
+        color = "grey" if grey else "colour"
         facts = {"side": side, "grey": grey}
-        usual = f"{'grey' if grey else 'colour'} images, the shorter side usually {side} pixels"
+        usual = Message("{color} images, the shorter side usually {side} pixels", side=side, color=_word(color))
     else:
         rate, seconds = usual_sound(parts["train"])
         facts = {"rate": rate, "seconds": seconds}
-        usual = f"sounds at {rate:,} Hz, 19 in 20 no longer than {seconds:g} seconds"
+        usual = Message(
+            "sounds at {rate:,} Hz, 19 in 20 no longer than {seconds:g} seconds", rate=rate, seconds=seconds
+        )
     how = (
         told,
-        f"{_counted({name: parts.get(name) for name in ('train', 'val', 'test')})}, {laid}",
+        Message("{counted}, {laid}", counted=_counted({name: parts.get(name) for name in _PARTS}), laid=laid),
         *_cut_by(options),
         usual,
         *(
-            f"left out: {count:,} {what} ({', '.join(first)})"
+            Message("left out: {count:,} {what} ({names})", count=count, what=what, names=", ".join(first))
             for what, (count, first) in getattr(found, "left_out", {}).items()
         ),
         *_without_test(parts),
@@ -438,7 +464,10 @@ def _table(source: Any, options: DataOptions, seed: int) -> Data:
         *(line.strip() for line in repr(train).replace("CSVDataset: ", "table: ").splitlines()),
         _counted(parts),
         *_cut_by(options),
-        *(f"look at this: {finding}" for finding in _suspicions(train, in_order=options.get("time") is not None)),
+        *(
+            Message("look at this: {finding}", finding=finding)
+            for finding in _suspicions(train, in_order=options.get("time") is not None)
+        ),
         *_without_test(parts),
     )
     return Data(
@@ -536,4 +565,11 @@ def place_of(source: Any) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    shown = ", ".join(names[:8])
+    return Message("{names} and {more} more", names=shown, more=len(names) - 8) if len(names) > 8 else shown
+
+
+def _word(name: str) -> Message:
+    """One of dlkit's own words for a kind of data or colour, as it is said."""
+    words = (Message("images"), Message("sounds"), Message("grey"), Message("colour"))
+    return words[words.index(name)]

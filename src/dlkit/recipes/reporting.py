@@ -16,6 +16,7 @@ import dlkit._version as version
 from dlkit._answers import calibration, ranked
 from dlkit._calling import call, evaluating, output_of
 from dlkit._html import escaped, number, table
+from dlkit._language import Message, language
 from dlkit.errors import ArgumentError
 from dlkit.inference.outputs import probabilities_of, weighed
 from dlkit.inference.predictor import Predictor, load
@@ -61,17 +62,17 @@ def write_report(
     """
     sections = {
         "Folds": "" if data.folds is None else _folds(data.folds),
-        "Result": _result(outcome, judged_on),
-        "Training": _curves(history),
-        "Values" if outcome.task == "regression" else "Classes": _classes(outcome),
-        "Missed most" if outcome.task == "regression" else "Mistakes": mistakes(outcome, data.kind),
-        "What the model looks at": _importance(outcome, predictor),
-        "Data": _list(data.how),
-        "Choices": _list(choices),
-        "Again": _again(data, predictor, settings),
+        Message("Result"): _result(outcome, judged_on),
+        Message("Training"): _curves(history),
+        Message("Values") if outcome.task == "regression" else Message("Classes"): _classes(outcome),
+        Message("Missed most") if outcome.task == "regression" else Message("Mistakes"): mistakes(outcome, data.kind),
+        Message("What the model looks at"): _importance(outcome, predictor),
+        Message("Data"): _list(data.how),
+        Message("Choices"): _list(choices),
+        Message("Again"): _again(data, predictor, settings),
     }
-    body = "".join(f"<section><h2>{name}</h2>{text}</section>" for name, text in sections.items() if text)
-    before, after = _FRAME.replace("TITLE", escaped(data.name)).split("BODY")
+    body = "".join(f"<section><h2>{escaped(name)}</h2>{text}</section>" for name, text in sections.items() if text)
+    before, after = _FRAME.replace("TITLE", escaped(data.name)).replace("LANG", language()).split("BODY")
     with atomic_write(Path(path)) as file:
         file.write(f"{before}{body}{after}".encode())
 
@@ -128,16 +129,25 @@ def _list(lines: Sequence[str]) -> str:
 
 def _result(outcome: Outcome, judged_on: str) -> str:
     standing = outcome.standing
+    sure = Message(
+        "95 %: {low} to {high}, on {samples:,} samples of the part {part}.",
+        low=number(standing.low),
+        high=number(standing.high),
+        samples=standing.samples,
+        part=judged_on,
+    )
+    without = Message(
+        "Without a model, {says} gives {baseline}.", says=standing.baseline_says, baseline=number(standing.baseline)
+    )
     head = (
-        f'<p class="big">{standing.measure} {number(standing.score)}</p>'
-        f"<p>95 %: {number(standing.low)} to {number(standing.high)}, on {standing.samples:,} samples of the part "
-        f"<em>{judged_on}</em>. {escaped(standing.baseline_says[0].upper() + standing.baseline_says[1:])} gives "
-        f"{number(standing.baseline)}.</p>"
+        f'<p class="big">{escaped(standing.measure)} {number(standing.score)}</p>'
+        f"<p>{escaped(sure)} {escaped(without)}</p>"
     )
     warnings = "".join(f'<p class="warning">{escaped(line)}</p>' for line in standing.warnings)
     if judged_on == "val":
-        warnings += '<p class="warning">The same part chose the best epoch, so the figures flatter a little.</p>'
-    return head + warnings + table(["measure", "value"], list(standing.others.items()))
+        flattering = Message("The same part chose the best epoch, so the figures flatter a little.")
+        warnings += f'<p class="warning">{escaped(flattering)}</p>'
+    return head + warnings + table([Message("measure"), Message("value")], list(standing.others.items()))
 
 
 def _folds(scores: FoldScores) -> str:
@@ -164,7 +174,7 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> str:
             name: [(float(row["epoch"]), float(row[name])) for row in history if isinstance(row.get(name), float)]
             for name in members
         }
-        pictures.append(line_chart(curves, across="epoch", up=quantity))
+        pictures.append(line_chart(curves, across=Message("epoch"), up=quantity))
     return f'<div class="grid">{"".join(pictures)}</div>' if any(pictures) else ""
 
 
@@ -176,11 +186,14 @@ def _classes(outcome: Outcome) -> str:
         (row.name, row.samples, row.predicted, row.precision, row.recall, row.f1, row.auroc)
         for row in outcome.standing.classes
     ]
-    text = table(["class", "samples", "predicted", "precision", "recall", "F1", "AUROC"], rows)
+    counted = [Message("class"), Message("samples"), Message("predicted")]
+    text = table([*counted, Message("precision"), Message("recall"), "F1", "AUROC"], rows)
     if outcome.task != "multilabel" and len(outcome.names) <= _CLASSES:
         size = len(outcome.names)
         counts = torch.bincount(outcome.true * size + outcome.weighed.argmax(1), minlength=size * size)
-        text += "<h3>Who is taken for whom</h3>" + heat_table(outcome.names, counts.view(size, size).tolist())
+        text += f"<h3>{escaped(Message('Who is taken for whom'))}</h3>" + heat_table(
+            outcome.names, counts.view(size, size).tolist()
+        )
     return text + f'<div class="grid">{"".join(_trust(outcome))}</div>'
 
 
@@ -194,16 +207,16 @@ def _trust(outcome: Outcome) -> Iterator[str]:
         if 0 < int(there[:, place].sum()) < len(there):
             roc[outcome.names[place]], pr[outcome.names[place]] = ranked(outcome.said[:, place], there[:, place])
     if roc:
-        others = "share of the others taken for it"
-        yield line_chart(roc, across=others, up="share of it found (recall)", diagonal=True, square=True)
-        yield line_chart(pr, across="share of it found (recall)", up="share that is right (precision)", square=True)
+        others, found = Message("share of the others taken for it"), Message("share of it found (recall)")
+        yield line_chart(roc, across=others, up=found, diagonal=True, square=True)
+        yield line_chart(pr, across=found, up=Message("share that is right (precision)"), square=True)
     if outcome.task == "multilabel":
         surest, hits = outcome.said.flatten(), there.flatten()
     else:
         surest, answers = outcome.said.max(1)
         hits = answers == outcome.true
-    name = "calibration: the diagonal is to be believed"
-    yield line_chart({name: calibration(surest, hits)}, across="probability", up="share", diagonal=True, square=True)
+    curve: dict[str, Any] = {Message("calibration: the diagonal is to be believed"): calibration(surest, hits)}
+    yield line_chart(curve, across=Message("probability"), up=Message("share"), diagonal=True, square=True)
 
 
 def _values(outcome: Outcome) -> str:
@@ -211,7 +224,8 @@ def _values(outcome: Outcome) -> str:
     pictures = []
     for place, name in enumerate(outcome.names[:_CURVES]):
         points = zip(outcome.true[some, place].tolist(), outcome.said[some, place].tolist(), strict=True)
-        picture = line_chart({name: list(points)}, across=f"true {name}", up="predicted", diagonal=True, dots=True)
+        across = Message("true {name}", name=name)
+        picture = line_chart({name: list(points)}, across=across, up=Message("predicted"), diagonal=True, dots=True)
         pictures.append(picture)
     return f'<div class="grid">{"".join(pictures)}</div>'
 
@@ -232,8 +246,13 @@ def _importance(outcome: Outcome, predictor: Predictor) -> str:
         other[:, columns] = inputs[kind][torch.randperm(len(rows), generator=drawn)][:, columns]
         found[name] = before - _score(outcome, predictor, {**inputs, kind: other}, rows)
     ranked = dict(sorted(found.items(), key=lambda pair: -pair[1])[:20])
-    said = f"How much lower the {outcome.standing.measure} is when a column is shuffled among {len(rows):,} rows. "
-    return f"<p>{said}Columns that say the same share their worth.</p>" + bars(ranked)
+    said = Message(
+        "How much lower the {measure} is when a column is shuffled among {rows:,} rows. "
+        "Columns that say the same share their worth.",
+        measure=outcome.standing.measure,
+        rows=len(rows),
+    )
+    return f"<p>{escaped(said)}</p>{bars(ranked)}"
 
 
 def _columns(spec: Any) -> Iterator[tuple[str, str, list[int]]]:
@@ -263,10 +282,13 @@ def _score(outcome: Outcome, predictor: Predictor, inputs: Mapping[str, Tensor],
 def _again(data: Data, predictor: Predictor, settings: Mapping[str, Any]) -> str:
     file = Path(predictor.info["file"]).name
     versions = {"dlkit": version.__version__, "torch": torch.__version__, **predictor.info["versions"]}
-    lines = (
-        f"The same command goes on with this run, or trains nothing when it is finished. The model is {file}; "
-        f"dlkit.load({file!r}) predicts with it."
+    lines = Message(
+        "The same command goes on with this run, or trains nothing when it is finished. The model is {file}; "
+        "dlkit.load({file!r}) predicts with it.",
+        file=file,
     )
     text = json.dumps(dict(settings), indent=1, ensure_ascii=False, default=str)
     shown = "\n".join(escaped(line) for line in text.splitlines())
-    return f"<p>{escaped(lines)}</p><pre>{shown}</pre>" + table(["package", "version"], list(versions.items()))
+    return f"<p>{escaped(lines)}</p><pre>{shown}</pre>" + table(
+        [Message("package"), Message("version")], list(versions.items())
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from dlkit._arguments import whole_number
+from dlkit._language import Message
 from dlkit._optional import require
 from dlkit._progress import bars
 from dlkit._showing import safe
@@ -264,9 +265,17 @@ class _Search:
             return
         known = [each.value for each in self.study.trials if each.value is not None]
         told = ", ".join(f"{name} {value}" for name, value in settings.items())
-        end = "given up" if given_up else f"best {min([*known, loss]):.4g}"
+        end = Message("given up") if given_up else Message("best {loss:.4g}", loss=min([*known, loss]))
         left = max(0.0, self.deadline - time.monotonic())
-        line = f"{trial.number + 1}. {told}: val_loss {loss:.4g}, {end}, {left // 60:.0f}:{left % 60:02.0f} left"
+        line = Message(
+            "{number}. {settings}: val_loss {loss:.4g}, {end}, {minutes:.0f}:{seconds:02.0f} left",
+            number=trial.number + 1,
+            settings=told,
+            loss=loss,
+            end=end,
+            minutes=left // 60,
+            seconds=left % 60,
+        )
         sys.stderr.write(f"{safe(line)}\n")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlkit._answers import auroc
 from dlkit._html import Shown
+from dlkit._language import Message
 from dlkit._showing import Lines
 
 __all__ = [
@@ -85,9 +86,12 @@ class Standing(Shown):
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        sure = f"95 %: {self.low:.4g} to {self.high:.4g}"
-        said = f"{self.measure} {self.score:.4g} ({sure}) on {self.samples:,} samples"
-        return Lines.of(f"{said}; {self.baseline_says} gives {self.baseline:.4g}", *self.warnings).plain()
+        said = Message(
+            "{measure} {score:.4g} (95 %: {low:.4g} to {high:.4g}) on {samples:,} samples; {says} gives {baseline:.4g}",
+            says=self.baseline_says,
+            **{name: getattr(self, name) for name in ("measure", "score", "low", "high", "samples", "baseline")},
+        )
+        return Lines.of(said, *self.warnings).plain()
 
 
 def standing_of_classes(
@@ -106,13 +110,13 @@ def standing_of_classes(
     each = tuple(_of_class(name, answers == n, targets == n, probabilities[:, n]) for n, name in enumerate(classes))
     score, baseline = float((answers == targets).double().mean()), float((targets == usual).double().mean())
     present = [row for row in each if row.samples]
-    others = {
-        "balanced accuracy": _mean([row.recall for row in present]),
-        "f1 (mean of the classes)": _mean([row.f1 for row in each]),
-        "auroc (mean of the classes)": _mean([row.auroc for row in each]),
+    others: dict[str, float] = {
+        Message("balanced accuracy"): _mean([row.recall for row in present]),
+        Message("f1 (mean of the classes)"): _mean([row.f1 for row in each]),
+        Message("auroc (mean of the classes)"): _mean([row.auroc for row in each]),
     }
-    says = f"always answering {classes[usual]!r}"
-    return _weighed("accuracy", score, wilson(score, size), size, baseline, says, others, each)
+    says = Message("always answering {name!r}", name=classes[usual])
+    return _weighed(Message("accuracy"), score, wilson(score, size), size, baseline, says, others, each)
 
 
 def standing_of_labels(
@@ -131,8 +135,9 @@ def standing_of_labels(
     each = tuple(_of_class(name, answers[:, n], there[:, n], probabilities[:, n]) for n, name in enumerate(names))
     score = float((answers == there).double().mean())
     baseline = float((there == (shares > 0.5)).double().mean())
-    says, others = "answering each label as it usually is", {"f1 (mean of the labels)": _mean([row.f1 for row in each])}
-    return _weighed("accuracy", score, wilson(score, size), size, baseline, says, others, each)
+    says = Message("answering each label as it usually is")
+    others: dict[str, float] = {Message("f1 (mean of the labels)"): _mean([row.f1 for row in each])}
+    return _weighed(Message("accuracy"), score, wilson(score, size), size, baseline, says, others, each)
 
 
 def standing_of_values(predicted: Tensor, wanted: Tensor, names: Sequence[str], *, usual: Tensor) -> Standing:
@@ -150,13 +155,13 @@ def standing_of_values(predicted: Tensor, wanted: Tensor, names: Sequence[str], 
     score, baseline = _r2(wrong.sum(0), spread.sum(0)), _r2(by_mean.sum(0), spread.sum(0))
     others: dict[str, float] = {}
     for n, name in enumerate(names):
-        of = f" of {name}" if len(names) > 1 else ""
-        others[f"rmse{of}"], others[f"rmse{of}, answering the mean"] = (
+        of = Message(" of {name}", name=name) if len(names) > 1 else ""
+        others[Message("rmse{of}", of=of)], others[Message("rmse{of}, answering the mean", of=of)] = (
             float(part[:, n].mean().sqrt()) for part in (wrong, by_mean)
         )
-        others[f"mae{of}"] = float((predicted - wanted)[:, n].abs().mean())
+        others[Message("mae{of}", of=of)] = float((predicted - wanted)[:, n].abs().mean())
     interval = _bootstrap(wrong, wanted)
-    return _weighed("r2", score, interval, size, baseline, "always answering the mean", others)
+    return _weighed("r2", score, interval, size, baseline, Message("always answering the mean"), others)
 
 
 def _weighed(
@@ -251,20 +256,32 @@ def _bootstrap(wrong: Tensor, wanted: Tensor) -> tuple[float, float]:
     return low, high
 
 
-def _never(each: Sequence[ClassStanding]) -> list[str]:
+def _never(each: Sequence[ClassStanding]) -> Sequence[str]:
     return [
-        f"{row.name!r} is never the answer, though {row.samples:,} samples are it: "
-        "give rare classes more weight, or look for what tells them apart"
+        Message(
+            "{name!r} is never the answer, though {samples:,} samples are it: "
+            "give rare classes more weight, or look for what tells them apart",
+            name=row.name,
+            samples=row.samples,
+        )
         for row in each
         if row.samples and not row.predicted
     ][:5]
 
 
-def _unsure(measure: str, low: float, high: float, size: int) -> list[str]:
+def _unsure(measure: str, low: float, high: float, size: int) -> Sequence[str]:
     if not high - low > 2 * _UNSURE:
         return []
-    return [f"{size:,} samples are few: the {measure} may as well be {low:.2f} or {high:.2f}"]
+    return [
+        Message(
+            "{size:,} samples are few: the {measure} may as well be {low:.2f} or {high:.2f}",
+            size=size,
+            measure=measure,
+            low=low,
+            high=high,
+        )
+    ]
 
 
-def _no_better(low: float, baseline: float) -> list[str]:
-    return ["this is not surely better than an answer without a model"] if low <= baseline else []
+def _no_better(low: float, baseline: float) -> Sequence[str]:
+    return [Message("this is not surely better than an answer without a model")] if low <= baseline else []

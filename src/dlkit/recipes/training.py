@@ -14,6 +14,7 @@ from torch import nn
 from dlkit._arguments import whole_number
 from dlkit._devices import pick_device
 from dlkit._html import facts
+from dlkit._language import Message
 from dlkit._optional import require
 from dlkit._progress import bars
 from dlkit._showing import safe
@@ -243,7 +244,7 @@ def train(
             finder = trainer_of(choice, steps, progress=False, **make)
             settings["found_lr"] = finder.lr_find(loaders["train"]).suggestion
         choice.lr = settings["found_lr"]
-        choice.why.append(f"learning rate: {choice.lr:.3g}, at which the loss falls most steeply")
+        choice.why.append(Message("learning rate: {rate:.3g}, at which the loss falls most steeply", rate=choice.lr))
     features = ReuseFeatures(views=views)
     trainer = trainer_of(choice, steps, callbacks=callbacks, reuse_features=features, progress=progress, **make)
     for line in choice.why:
@@ -317,7 +318,7 @@ def _fitted(
     run = Run(choice.model, {}, device=torch.device("cpu"), seed=seed, verbose=progress)
     path = folder / MODEL_FILE
     if note.path.is_file() and path.is_file():
-        run.say(f"nothing to fit: {path} is there; to begin anew use another folder or resume=False")
+        run.say(Message("nothing to fit: {path} is there; to begin anew use another folder or resume=False", path=path))
         predictor = load(path)
         model = predictor.model
         data = encoded_by(data, predictor.preprocessing) if data.kind == "text" else data
@@ -333,7 +334,7 @@ def _fitted(
         told = [fitted.told] if fitted.told else []
         if fitted.again is not None and data.test is not None:
             model, data = fitted.again()
-            told.append("fitted again to the training and validation parts together, with what was chosen")
+            told.append(Message("fitted again to the training and validation parts together, with what was chosen"))
         for line in told:
             run.say(line)
         choice.why += told

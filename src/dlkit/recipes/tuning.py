@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dlkit._arguments import whole_number
 from dlkit._calling import as_input, rows_of, split, takes
+from dlkit._language import Message
 from dlkit._showing import safe
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.checkpoint import Checkpoint
@@ -224,15 +225,27 @@ class _Search:
                 self.tried[rate, decay] = found.value
                 best = found if best is None or found.is_better_than(best) else best
                 if len(self.stores) < 2 and len(settings) > 1:  # else each would cost a whole training
-                    self._say(f"features are not stored, so only lr {rate:g}, weight decay {decay:g} was tried")
+                    self._say(
+                        Message(
+                            "features are not stored, so only lr {rate:g}, weight decay {decay:g} was tried",
+                            rate=rate,
+                            decay=decay,
+                        )
+                    )
                     break
         finally:
             self.stores.clear()
             self._begin_anew()
         assert best is not None
         self._say(
-            f"head: {self.metric} {best.value:.4f} with lr {best.lr:g}, weight decay {best.weight_decay:g} "
-            f"({len(self.tried)} tried)"
+            Message(
+                "head: {metric} {value:.4f} with lr {lr:g}, weight decay {decay:g} ({tried} tried)",
+                metric=self.metric,
+                value=best.value,
+                lr=best.lr,
+                decay=best.weight_decay,
+                tried=len(self.tried),
+            )
         )
         return best
 

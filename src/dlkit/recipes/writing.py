@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from dlkit._language import Message
 from dlkit.artifact import save
 from dlkit.inference.predictor import load
 from dlkit.recipes.choices import Choice
@@ -41,7 +42,8 @@ def save_model(
         return dict(metrics)
     rare = 0 if data.task == "multilabel" else int(torch.bincount(data.train.targets.long()).argmin())
     found = best_thresholds(outcome_of(load(path), data, data.val), rare)
-    choice.why.append(f"thresholds with the best F1 on the validation part: {', '.join(f'{t:.4g}' for t in found)}")
+    told = ", ".join(f"{threshold:.4g}" for threshold in found)
+    choice.why.append(Message("thresholds with the best F1 on the validation part: {thresholds}", thresholds=told))
     write(model, path, data, choice, metrics, found)
     judged_on = "val" if data.test is None else "test"
     measured = load(path).evaluate(getattr(data, judged_on))

@@ -18,19 +18,20 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from dlkit._language import Message
 from dlkit.errors import ArgumentError
 
 _CHUNK = 1 << 20
 
 #: What dlkit keeps, each kind in a folder of its own below `home`, and what it is for.
-KINDS = {
-    "decoded": "pixels and other arrays decoded from files, for later epochs and runs",
-    "features": "what the frozen part of a model gave for each sample",
-    "notmnist": "the data set notMNIST",
-    "scans": "which files a large folder holds, and how long recordings are",
-    "tables": "tables fetched from addresses, and copies in UTF-8",
-    "text": "texts as the numbers of a vocabulary",
-    "weights": "downloaded weights of models",
+KINDS: dict[str, str] = {
+    "decoded": Message("pixels and other arrays decoded from files, for later epochs and runs"),
+    "features": Message("what the frozen part of a model gave for each sample"),
+    "notmnist": Message("the data set notMNIST"),
+    "scans": Message("which files a large folder holds, and how long recordings are"),
+    "tables": Message("tables fetched from addresses, and copies in UTF-8"),
+    "text": Message("texts as the numbers of a vocabulary"),
+    "weights": Message("downloaded weights of models"),
 }
 
 
