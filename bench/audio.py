@@ -9,7 +9,7 @@ plain `Dataset` over soundfile (as torchaudio's tutorials have it: seek, read fl
 one by one) with as many workers as cores; the same with librosa's own functions; Hugging Face datasets (whose decoder
 is torchcodec; without FFmpeg soundfile in its place); SPDL (its threads, and its own parser for WAV). It says which of
 them do not load (pip install librosa datasets torchcodec spdl-core spdl-io; torchcodec needs FFmpeg, and so does SPDL
-for FLAC and MP3). All but librosa compute log-mel by the same code.
+for FLAC and MP3). All but librosa compute log-mel by the same code; dlkit resamples by its own, with soxr's quality.
 """
 
 from __future__ import annotations

@@ -149,7 +149,6 @@ def test_normalisation_of_a_batch_is_that_of_each(normalize: Any, level: float) 
 
 
 def test_one_recording_is_resampled_mixed_cut_and_padded() -> None:
-    pytest.importorskip("soxr")
     stereo = np.stack([np.ones(8_820, np.float32), np.zeros(8_820, np.float32)])
     spec = AudioPreprocessing(sample_rate=16_000, seconds=0.4)
     found = spec(stereo, sample_rate=44_100)

@@ -23,7 +23,8 @@ _answers _arguments _shapes objective _layer_errors _encodings
 download/disk download/urls download/http download/members download/archives download/fetching download/__init__
 rng lending distributed _devices launching
 transforms/geometry transforms/contrast transforms/mixing transforms/augment transforms/spec transforms/presets
-transforms/audio/mel transforms/audio/augment transforms/audio/spec transforms/audio/__init__ transforms/__init__
+transforms/audio/mel transforms/audio/augment transforms/audio/resampling transforms/audio/spec
+transforms/audio/__init__ transforms/__init__
 plots/_figure plots/_canvas plots/grid plots/lines plots/matrix plots/sound plots/trust plots/__init__
 collate/padding collate/structure collate/collating collate/__init__
 samplers/order samplers/buckets samplers/share samplers/__init__ declared wrappers _loader_arguments _fetching _handout

@@ -19,9 +19,9 @@ DEVELOPMENT = {"bench", "dev", "docs"}
 COMPATIBLE = (
     r"\b(MIT|BSD|Apache|ISC|PSF|Python Software Foundation|HPND|MPL|Mozilla|Unlicense|0BSD|Zlib|ZPL|CNRI-Python)\b"
 )
-#: Seen by a person. LGPL: linked as shared libraries of their own, which can be replaced. NVIDIA's come with PyTorch,
-#: may be handed on under their own terms, and are only there with a build for GPUs.
-SEEN = r"^(soxr|nvidia-[\w-]+|cuda-[\w-]+)$"
+#: Seen by a person. NVIDIA's come with PyTorch, may be handed on under their own terms, and are only there with a build
+#: for GPUs.
+SEEN = r"^(nvidia-[\w-]+|cuda-[\w-]+)$"
 
 
 def licence(name: str) -> str:

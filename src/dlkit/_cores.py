@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
 from torch.utils.data import get_worker_info
 
-__all__ = ["default_threads", "for_each"]
+__all__ = ["default_threads", "for_each", "one_thread"]
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _making = threading.Lock()
@@ -22,6 +24,20 @@ def default_threads() -> int:
     cores = len(count(0)) if count is not None else (os.cpu_count() or 1)
     worker = get_worker_info()
     return max(1, cores // worker.num_workers) if worker is not None else cores
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A block in which torch computes in one thread, as in a worker; in several, some sums round differently."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def for_each(work: Callable[[int], None], count: int, threads: int) -> None:

@@ -29,6 +29,7 @@ from torch.utils.data._utils.pin_memory import pin_memory as pin
 
 from dlkit import lending, rng
 from dlkit._arguments import switch, whole_number
+from dlkit._cores import one_thread
 from dlkit._fetching import (
     ELSEWHERE,
     LEFT_OUT,
@@ -330,15 +331,9 @@ class DataLoader:
             yield pin(batch) if pinned else batch
 
     def _fetch_as_a_worker_would(self, task: Task) -> Any:
-        """One thread, because a sum over many threads rounds differently, and with streams of its own."""
-        threads = torch.get_num_threads()
-        if threads == 1:
+        """With streams of its own."""
+        with one_thread():
             return self._lender.lend(task.seed, self._fetcher.fetch, task)
-        torch.set_num_threads(1)
-        try:
-            return self._lender.lend(task.seed, self._fetcher.fetch, task)
-        finally:
-            torch.set_num_threads(threads)
 
     def _fetch_there(self, tasks: Iterator[Task], plan: Plan, numbers: Sequence[int], stream: int) -> Iterator[Any]:
         workers = self._settings["num_workers"]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,8 @@ from dlkit.datasets.audio.readers import (
 from dlkit.datasets.files.decoder import Decoder
 from dlkit.errors import ArgumentError, DataError, DlkitError
 from dlkit.storage.strings import PackedStrings
-from dlkit.transforms.audio.spec import as_waveform, resample, resampled_length
+from dlkit.transforms.audio.resampling import REACH, resample_all, resampled_length
+from dlkit.transforms.audio.spec import as_waveform
 
 __all__ = ["EXTENSIONS", "MAX_SAMPLES", "OpenAudio", "SOUNDS", "check_formats", "decode_audio", "open_audio"]
 
@@ -48,7 +49,6 @@ EXTENSIONS = frozenset(f".{name}" for name in f"{SNDFILE} {TORCHCODEC}".split())
 _SCALES = {np.dtype(np.int16): np.float32(2.0**-15), np.dtype(np.int32): np.float32(2.0**-31)}
 
 _BLOCK = 1 << 18
-_MARGIN = 256  # samples at the lower rate around a part that is resampled: more than soxr's filter looks at
 
 
 def decode_audio(
@@ -58,7 +58,7 @@ def decode_audio(
 
     - Integers are scaled by their full range, floats are taken as they are, even beyond 1.
     - `mono` is the mean of the channels, taken before resampling.
-    - Resampling is soxr's "HQ": 20 bits, passes 91 % of the band, linear phase.
+    - Resampling is that of `dlkit.transforms.audio.resample`: 20 bits, passes 91 % of the band, linear phase.
 
     Args:
         source: A path, or the content of a file.
@@ -92,6 +92,35 @@ def open_audio(source: str | os.PathLike[str] | bytes, *, name: str | None = Non
         MissingExtraError: the extra `audio` is not installed.
     """
     return OpenAudio(source, name or ("sound" if isinstance(source, bytes) else os.fspath(source)))
+
+
+class Part(NamedTuple):
+    """A part of a recording with what surrounds it, not resampled yet.
+
+    Attributes:
+        samples: float32 [C, T].
+        sample_rate: Theirs, in Hz; None for samples that are resampled already.
+        skip: How many samples stand before the part, once resampled.
+        length: How many it has, once resampled.
+    """
+
+    samples: Waveform
+    sample_rate: int | None
+    skip: int
+    length: int
+
+    def cut(self, made: Waveform) -> Waveform:
+        """The part alone, [C, length].
+
+        Args:
+            made: `samples`, resampled.
+        """
+        part = made[:, self.skip : self.skip + self.length]
+        if part.shape[1] == self.length:
+            return part
+        padded = np.zeros((part.shape[0], self.length), np.float32)
+        padded[:, : part.shape[1]] = part
+        return padded
 
 
 class OpenAudio:
@@ -199,22 +228,33 @@ class OpenAudio:
         Raises:
             DataError: it cannot be decoded, holds NaN or infinity, or is more than `MAX_SAMPLES`.
         """
+        part = self.part(sample_rate=sample_rate, mono=mono, start=start, count=count)
+        return resampled([part], sample_rate)[0]
+
+    def part(
+        self, *, sample_rate: int | None = None, mono: bool = False, start: int = 0, count: int | None = None
+    ) -> Part:
+        """A part of the recording at the file's own rate, from which `resampled` makes what `waveform` returns.
+
+        Args:
+            sample_rate: In Hz, what it will be resampled to; None keeps the file's own.
+            mono: The mean of the channels.
+            start: The first sample, at `sample_rate`.
+            count: How many samples of each channel, at `sample_rate`; None for all that follow.
+
+        Raises:
+            DataError: as `waveform`.
+        """
         rate = sample_rate or self.sample_rate
-        total = self.length(rate)
-        count = total - start if count is None else count
+        count = self.length(rate) - start if count is None else count
         self._check_size(count * (1 if mono else self.channels))
         common = math.gcd(rate, self.sample_rate)
         theirs, ours = self.sample_rate // common, rate // common  # so many samples there last as long as so many here
-        margin = 0 if theirs == ours else -(-_MARGIN * theirs // min(theirs, ours))
+        margin = 0 if theirs == ours else -(-REACH * theirs // min(theirs, ours))
         periods = max(0, start * theirs // ours - margin) // theirs
         stop = min(self.frames, -(-(start + count) * theirs // ours) + margin)
-        part = self.read(periods * theirs, stop - periods * theirs, mono=mono)
-        part = resample(part, self.sample_rate, rate)[:, start - periods * ours :][:, :count]
-        if part.shape[1] == count:
-            return part
-        padded = np.zeros((part.shape[0], count), np.float32)
-        padded[:, : part.shape[1]] = part
-        return padded
+        samples = self.read(periods * theirs, stop - periods * theirs, mono=mono)
+        return Part(samples, self.sample_rate, start - periods * ours, count)
 
     def read(self, start: int = 0, count: int | None = None, *, mono: bool = False) -> Waveform:
         """Samples at the file's own rate, float32 [C, count].
@@ -307,6 +347,22 @@ class OpenAudio:
             return "is text, not a sound"
         reason = getattr(error, "error_string", "") or f"{type(error).__name__}: {error}"
         return f"cannot be decoded: {reason}"
+
+
+def resampled(parts: Sequence[Part], rate: int | None) -> list[Waveform]:
+    """The waveforms [C, length] of parts, each with zeros beyond the end of its recording.
+
+    Args:
+        parts: From `OpenAudio.part`, for this rate.
+        rate: In Hz; None keeps their own.
+    """
+    found: dict[int, Waveform] = {}
+    for theirs in {part.sample_rate for part in parts}:
+        places = [place for place, part in enumerate(parts) if part.sample_rate == theirs]
+        given = [parts[place].samples for place in places]
+        made = given if rate is None or theirs is None else resample_all(given, theirs, rate)
+        found.update(zip(places, made, strict=True))
+    return [part.cut(found[place]) for place, part in enumerate(parts)]
 
 
 def scaled(raw: npt.NDArray[Any], *, mono: bool) -> Waveform:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from dlkit.datasets.audio.decoding import Waveform
+from dlkit._cores import one_thread
+from dlkit.datasets.audio.decoding import Part, Waveform, resampled
 from dlkit.datasets.audio.settings import AudioSettings
 from dlkit.datasets.files.fetching import DecodedRows, Fetch
 from dlkit.datasets.files.handover import sendable
 
 __all__ = ["AudioFetch"]
+
+#: So many samples are resampled at once; more would gain no time, and with fewer pieces threads wait for each other.
+_TOGETHER = 1 << 17
 
 
 class AudioFetch(Fetch):
@@ -26,11 +31,7 @@ class AudioFetch(Fetch):
             return self._one_by_one(rows, spots, table)
         batch = self.memory.take((len(rows), 1, settings.length))
         out = batch.numpy()
-
-        def work(place: int) -> None:
-            out[place] = self._part(rows[place], spots[place])
-
-        bad = self.in_threads(work, rows)
+        bad = self._decoded(rows, spots, out.__setitem__)
         if not settings.own_transform:
             return DecodedRows(sendable(self._applied(batch, table), batch), bad, whole=True)
         good = [place for place in range(len(rows)) if place not in bad]
@@ -39,11 +40,7 @@ class AudioFetch(Fetch):
     def _one_by_one(self, rows: list[int], spots: list[float], table: Any) -> DecodedRows:
         """As many tensors, for waveforms that differ in length or channels."""
         settings, found = self.settings, [np.empty(0, np.float32)] * len(rows)
-
-        def work(place: int) -> None:
-            found[place] = self._part(rows[place], spots[place])
-
-        bad = self.in_threads(work, rows)
+        bad = self._decoded(rows, spots, found.__setitem__)
         good = [place for place in range(len(rows)) if place not in bad]
         samples = [
             self._applied(torch.from_numpy(found[at]), None if table is None else table[at])
@@ -53,11 +50,27 @@ class AudioFetch(Fetch):
         ]
         return DecodedRows(self._stacked(samples), bad)
 
+    def _decoded(self, rows: list[int], spots: list[float], put: Callable[[int, Waveform], None]) -> dict[int, str]:
+        """Hand each waveform to `put`, with its place; short ones are resampled several at once."""
+        parts = dict[int, Part]()
+
+        def work(place: int) -> None:
+            parts[place] = self._part(rows[place], spots[place])
+
+        def then(places: list[int]) -> None:
+            made = resampled([parts.pop(place) for place in places], self.settings.sample_rate)
+            for place, waveform in zip(places, made, strict=True):
+                put(place, waveform)
+
+        together = max(1, _TOGETHER // (self.settings.length or _TOGETHER))
+        with one_thread():
+            return self.in_threads(work, rows, then=then, together=together)
+
     def _applied(self, waveforms: torch.Tensor, numbers: Any) -> torch.Tensor:
         made: torch.Tensor = self.settings.transform.apply(waveforms, numbers) if self.settings.draws else waveforms
         return made
 
-    def _part(self, row: int, spot: float) -> Waveform:
+    def _part(self, row: int, spot: float) -> Part:
         """What of a recording is used, decoded alone or cut out of the whole that is kept."""
         settings: AudioSettings = self.settings
         cache = self.cache
@@ -65,6 +78,4 @@ class AudioFetch(Fetch):
             return settings.part(self.path_of(row), spot)
         whole = self.array(row)
         start, count = settings.span(whole.shape[1], spot)
-        part = np.zeros((whole.shape[0], count), np.float32)
-        part[:, : whole.shape[1] - start] = whole[:, start : start + count]
-        return part
+        return Part(whole[:, start : start + count], None, 0, count)

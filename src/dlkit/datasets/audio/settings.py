@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlkit._bounds import RATE
 from dlkit._opening import regular
-from dlkit.datasets.audio.decoding import MAX_SAMPLES, SOUNDS, OpenAudio, Waveform, check_formats, opened
+from dlkit.datasets.audio.decoding import MAX_SAMPLES, SOUNDS, OpenAudio, Part, check_formats, opened
 from dlkit.datasets.files.decoder import Array, Decoder, read_with_status
 from dlkit.datasets.files.settings import FileOptions, FileSettings
 from dlkit.errors import ArgumentError
@@ -155,8 +155,8 @@ class AudioSettings(FileSettings):
         with self.open(path) as audio:
             return audio.waveform(sample_rate=self.sample_rate, mono=self.mono), status
 
-    def part(self, path: Path, spot: float) -> Waveform:
-        """What of a recording is used, float32 [C, T]; nothing else of it is decoded.
+    def part(self, path: Path, spot: float) -> Part:
+        """What of a recording is used, at its own rate; nothing else of it is decoded.
 
         Args:
             path: The file.
@@ -167,7 +167,7 @@ class AudioSettings(FileSettings):
         """
         with self.open(path) as audio:
             start, count = self.span(audio.length(self.sample_rate), spot)
-            return audio.waveform(sample_rate=self.sample_rate, mono=self.mono, start=start, count=count)
+            return audio.part(sample_rate=self.sample_rate, mono=self.mono, start=start, count=count)
 
     def too_long(self, path: Path) -> bool:
         """Whether a recording, of which parts are used, is too long to be decoded and kept as a whole.

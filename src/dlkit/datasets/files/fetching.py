@@ -79,12 +79,21 @@ class Fetch:
         ]
         return DecodedRows(self._stacked(samples), bad)
 
-    def in_threads(self, work: Callable[[int], None], rows: Sequence[int]) -> dict[int, str]:
+    def in_threads(
+        self,
+        work: Callable[[int], None],
+        rows: Sequence[int],
+        *,
+        then: Callable[[list[int]], None] | None = None,
+        together: int = 1,
+    ) -> dict[int, str]:
         """Run `work` for each place of a batch, with the cache open, and return what is wrong with the bad ones.
 
         Args:
             work: Raises a DataError where a file cannot be read; must not draw random numbers.
             rows: The rows of the batch.
+            then: Run in the same thread after so many places, with those that are not bad.
+            together: How many.
         """
         bad = dict[int, str]()
 
@@ -96,9 +105,16 @@ class Fetch:
             except DataError as error:
                 bad[place] = str(error)
 
+        def some(number: int) -> None:
+            places = range(number * together, min((number + 1) * together, len(rows)))
+            for place in places:
+                guarded(place)
+            if then is not None:
+                then([place for place in places if place not in bad])
+
         if self.cache is not None:
             self.cache.begin()
-        for_each(guarded, len(rows), self.threads)
+        for_each(some, -(-len(rows) // together), self.threads)
         if self.cache is not None:
             self.cache.flush()
         return bad

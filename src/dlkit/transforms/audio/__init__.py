@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from dlkit.transforms.audio.mel import MFCC as MFCC
     from dlkit.transforms.audio.mel import LogMel as LogMel
     from dlkit.transforms.audio.mel import SpectrogramMask as SpectrogramMask
+    from dlkit.transforms.audio.resampling import resample as resample
     from dlkit.transforms.audio.spec import AudioPreprocessing as AudioPreprocessing
-    from dlkit.transforms.audio.spec import resample as resample
 
 __all__, __getattr__, __dir__ = door(
     __name__,
@@ -22,6 +22,6 @@ __all__, __getattr__, __dir__ = door(
         "LogMel": "dlkit.transforms.audio.mel",
         "MFCC": "dlkit.transforms.audio.mel",
         "SpectrogramMask": "dlkit.transforms.audio.mel",
-        "resample": "dlkit.transforms.audio.spec",
+        "resample": "dlkit.transforms.audio.resampling",
     },
 )

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from dlkit import _bounds
 from dlkit._kinds import Spec, values
-from dlkit._optional import require
 from dlkit.errors import ArgumentError
 from dlkit.transforms.audio.augment import AudioAugment, Numbers
+from dlkit.transforms.audio.resampling import resample
 
-__all__ = ["AudioPreprocessing", "Heard", "as_waveform", "resample", "resampled_length"]
+__all__ = ["AudioPreprocessing", "Heard", "as_waveform"]
 
 _LOUDNESS = 0.1  # what "rms" makes the root mean square: -20 dB
 _QUIET = 1e-5  # -100 dB; below, a recording is silence and stays it
@@ -190,45 +190,6 @@ class Heard(AudioPreprocessing):
 
     def compared(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("sample_rate", "channels")}
-
-
-def resample(waveform: npt.NDArray[np.float32], rate: int, to: int) -> npt.NDArray[np.float32]:
-    """A waveform at another rate, by soxr's band-limited interpolation in high quality.
-
-    Args:
-        waveform: float32 [C, T].
-        rate: Its rate in Hz.
-        to: The rate that it gets.
-
-    Raises:
-        ArgumentError: a rate that cannot be meant.
-        MissingExtraError: soxr is not installed.
-
-    >>> resample(np.zeros((2, 44_100), np.float32), 44_100, 16_000).shape
-    (2, 16000)
-    """
-    for name, value in (("rate", rate), ("to", to)):
-        _bounds.whole(value, name, _bounds.RATE)
-    if rate == to:
-        return waveform
-    module = require("soxr", extra="audio")
-    length = resampled_length(waveform.shape[1], rate, to)
-    found = module.resample(np.ascontiguousarray(waveform).T, rate, to, quality="HQ")[:length].T
-    return found if found.shape[1] == length else np.pad(found, ((0, 0), (0, length - found.shape[1])))
-
-
-def resampled_length(samples: int, rate: int, to: int) -> int:
-    """How many samples `resample` makes: rounded half up, and of a recording that is not empty at least one.
-
-    Args:
-        samples: Of each channel.
-        rate: Its rate in Hz.
-        to: The rate that it gets.
-
-    >>> resampled_length(441, 44_100, 16_000)
-    160
-    """
-    return max(1, (2 * samples * to + rate) // (2 * rate))
 
 
 def as_waveform(waveform: Any) -> npt.NDArray[np.float32]:
