@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from dlkit.datasets import CSVDataset
 from dlkit.errors import ArgumentError, DataError, DataNotFoundError
-from dlkit.reading.cells import ranked, strings_of
+from dlkit.reading.cells import ranks_of, strings_of
 from dlkit.reading.dates import date_format
 from dlkit.reading.parsing import number_format, parse_number
 from dlkit.specs import TableSpec
@@ -226,7 +226,7 @@ def test_medians_of_longer_columns_come_from_rows_all_over_it() -> None:
 
 @given(hnp.arrays(np.int64, st.integers(0, 50), elements=st.integers(-100, 10**12)))
 def test_ranked_is_unique(values: Any) -> None:
-    distinct, codes = ranked(values)
+    distinct, codes = ranks_of(values)
     expected, inverse = np.unique(values, return_inverse=True)
     assert distinct.tolist() == expected.tolist()
     assert codes.tolist() == inverse.tolist()

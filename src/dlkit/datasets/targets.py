@@ -16,15 +16,15 @@ from torch import Tensor
 
 from dlkit._kinds import Task
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.cells import Array, Cells, Numbers, Strings, by_row, plain_text, strings_of, text_of
-from dlkit.reading.parsing import as_numbers, fitting_form, present
+from dlkit.reading.cells import Array, Cells, Numbers, Strings, by_row, cell_text, strings_of, text_of
+from dlkit.reading.parsing import as_numbers, fitting_form, without_marks
 from dlkit.reading.targets import (
     ClassNumbers,
     check_count,
     class_names,
     class_order,
-    few,
     label_rows,
+    shown_names,
     split_labels,
     stated_order,
     task_of,
@@ -95,7 +95,7 @@ class TargetOptions:
             The cells, absent where there is no target; by row why it has none, or one that is not among the classes.
         """
         raw = cells.pool.tolist()
-        texts = present(raw, missing)
+        texts = without_marks(raw, missing)
         known = None if self.classes is None else ClassNumbers(tuple(self.classes))
         problems = ((code, self._problem(raw[code], text, known)) for code, text in enumerate(texts))
         wrong = {code: why for code, why in problems if why is not None}
@@ -110,7 +110,7 @@ class TargetOptions:
             return None
         labels = [text] if self.label_separator is None else split_labels(text, self.label_separator)
         odd = next((label for label in labels if known.get(label) < 0), None)
-        return odd and f"has the target {odd!r:.80}, which is not among the classes {few(list(known))}"
+        return odd and f"has the target {odd!r:.80}, which is not among the classes {shown_names(list(known))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class TargetColumn:
 
     def values(self) -> list[str]:
         """The distinct texts, and numbers as texts."""
-        return [*self.texts.counts, *map(plain_text, (*self.numbers, *self.infinite))]
+        return [*self.texts.counts, *map(cell_text, (*self.numbers, *self.infinite))]
 
 
 def find_target(columns: Sequence[TargetColumn], options: TargetOptions) -> Target:
@@ -305,7 +305,7 @@ def encode_target(
     if _is_numeric(target):
         return _encode_numbers(target, columns, missing, forms)
     strings = text_of(columns[target.columns[0]])
-    texts = present(strings.pool.tolist(), missing)
+    texts = without_marks(strings.pool.tolist(), missing)
     if target.task == "multilabel":
         # An empty cell of labels is a row without labels, which is an answer and not a gap.
         labels, odd = label_rows(texts, target.classes, target.label_separator or ",")

@@ -10,7 +10,7 @@ from typing import Any
 
 from dlkit.artifact.inputs import Meaning
 from dlkit.datasets.texts.items import ColumnName
-from dlkit.datasets.texts.opening import TextReading, TextSource, column_names, open_source, text_in
+from dlkit.datasets.texts.opening import TextReading, TextSource, open_source, source_columns, text_in
 from dlkit.datasets.texts.packed import PackedTextDataset
 from dlkit.datasets.texts.rows import texts_of
 from dlkit.errors import ArgumentError, DataError, DlkitError
@@ -105,7 +105,7 @@ def _opened(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> tuple[T
         columns = columns_of(meaning, first, options) if isinstance(first, Mapping) else ((0,), (1,))[: 1 + pairs]
     asked = [column for part in columns for column in part]
     if keep:
-        there = column_names(given, reading) or []
+        there = source_columns(given, reading) or []
         kept = kept_columns(keep, there, _name(given), but=[str(column) for column in asked])
     return open_source(given, [*asked, *kept], len(asked), reading), columns, kept
 
@@ -147,7 +147,7 @@ def columns_of(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> Colu
     asked = [options[name] for name in ("text", "pair") if options.get(name) is not None]
     if asked:
         return tuple((each,) if isinstance(each, str | int) else tuple(each) for each in asked)
-    there = column_names(given, _reading(options))
+    there = source_columns(given, _reading(options))
     if there is None:  # one text per line, or per file of a folder
         return ((0,),)
     spec = meaning.preprocessing

@@ -29,15 +29,15 @@ __all__ = [
     "byte_stream",
     "contents",
     "damage",
-    "decoded",
     "encoding_of",
+    "fetched_path",
     "is_packed",
     "known_codec",
-    "local_path",
     "most_bytes",
     "text_stream",
     "to_utf8",
     "unpacked",
+    "utf8_pieces",
     "without_mark",
 ]
 
@@ -53,7 +53,7 @@ _MARKS = {
 _PACKERS = {"a gzip file": "gzip", "a bzip2 file": "bzip2", "an xz file": "xz", "a zip archive": "zip"}
 
 
-def local_path(source: str | os.PathLike[str]) -> Path:
+def fetched_path(source: str | os.PathLike[str]) -> Path:
     """The file that `source` names; a URL is fetched into the cache folder first (once)."""
     text = os.fspath(source)
     if isinstance(text, str) and "://" in text:
@@ -197,10 +197,10 @@ def to_utf8(data: Buffer, encoding: str, origin: str, *, lenient: bool = False) 
     name, plain = encoding_of(data, encoding, origin, lenient=lenient)
     if plain:
         return without_mark(data), name
-    return without_mark(b"".join(decoded(data, name, origin, lenient=lenient))), name
+    return without_mark(b"".join(utf8_pieces(data, name, origin, lenient=lenient))), name
 
 
-def decoded(data: Buffer, name: str, origin: str, *, lenient: bool = False) -> Iterator[bytes]:
+def utf8_pieces(data: Buffer, name: str, origin: str, *, lenient: bool = False) -> Iterator[bytes]:
     """A text as UTF-8, in pieces.
 
     Args:

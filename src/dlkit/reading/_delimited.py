@@ -23,7 +23,7 @@ from dlkit.reading._headers import (
     column_names,
     first_row,
     is_row_of_data,
-    sampled,
+    sample_rows,
     start_of_table,
 )
 from dlkit.reading.cells import DecimalMark
@@ -122,7 +122,7 @@ def find_dialect(data: Buffer, origin: str, options: ReadOptions) -> Dialect:
         raise DataError(f"{origin}: its first row {problem}; write the file anew without it, as from pandas")
     if not first.cells:
         raise DataError(f"{origin} has no header row: it holds nothing but blank lines")
-    below = sampled(data, first.stop, separator)
+    below = sample_rows(data, first.stop, separator)
     headed = options.heading is True or (options.heading is None and not _is_data(first.cells, below, options, origin))
     if headed:
         names, rows = column_names(first.cells), below

@@ -24,7 +24,7 @@ __all__ = [
     "first_row",
     "is_row_of_data",
     "plainly_names",
-    "sampled",
+    "sample_rows",
     "start_of_table",
 ]
 
@@ -112,7 +112,7 @@ def _is_title(record: list[str]) -> bool:
     return len(record) > 1 and bool(record[0].strip()) and not any(cell.strip() for cell in record[1:])
 
 
-def sampled(data: Buffer, start: int, separator: str) -> list[list[str]]:
+def sample_rows(data: Buffer, start: int, separator: str) -> list[list[str]]:
     """The first rows from a byte on, at most a thousand; without what is broken."""
     rest = memoryview(data)[start:]
     sample = first_lines(rest, _SAMPLE)

@@ -12,7 +12,7 @@ from dlkit._encodings import Buffer
 from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_text
 from dlkit.errors import DataError
-from dlkit.reading._bytes import contents, decoded, encoding_of, is_packed, to_utf8, unpacked, without_mark
+from dlkit.reading._bytes import contents, encoding_of, is_packed, to_utf8, unpacked, utf8_pieces, without_mark
 from dlkit.reading._excel import is_workbook, read_sheet
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.files import kept_file
@@ -96,7 +96,7 @@ def plain_copy(path: Path, options: ReadOptions) -> tuple[Path, PlainText]:
     data = contents(path, copy=plain)
     name, is_plain = encoding_of(data, options.encoding, str(path), lenient=lenient)
     if not is_plain or options.comment is not None:
-        pieces = decoded(data, name, str(path), lenient=lenient)
+        pieces = utf8_pieces(data, name, str(path), lenient=lenient)
         remarks = (options.comment, options.comment and options.skip_rows)
         plain = _kept(
             path,

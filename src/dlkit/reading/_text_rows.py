@@ -25,7 +25,7 @@ from dlkit.reading.parsing import CODE, exceeds_float, is_code
 from dlkit.reading.policy import ReadOptions
 from dlkit.storage.strings import PackedStrings
 
-__all__ = ["Parsed", "cell_by_cell", "fitting_dialect", "lines_of", "parse_text", "texts_of", "through_arrow"]
+__all__ = ["Parsed", "cell_by_cell", "distinct_texts", "fitting_dialect", "lines_of", "parse_text", "through_arrow"]
 
 _SOME_ROWS = 1000  # in which codes with leading zeros are looked for, as Arrow would read those as numbers
 _LOOK, _SHARE = 1 << 17, 1 << 23  # bytes looked at at once, which stay in the processor's cache, and by one thread
@@ -134,7 +134,7 @@ def through_arrow(
     if any(arrow.types.is_binary(getattr(field.type, "value_type", field.type)) for field in table.schema):
         return None
     columns = arrow_columns(table, origin, threads=threads)
-    if not unread and any(has_controls(texts) for texts in texts_of(columns)):
+    if not unread and any(has_controls(texts) for texts in distinct_texts(columns)):
         return None
     numbers = {name: cells.values for name, cells in columns.items() if isinstance(cells, Numbers)}
     wrong = {name for name, values in numbers.items() if exceeds_float(values)}
@@ -152,7 +152,7 @@ def through_arrow(
     return parsed
 
 
-def texts_of(columns: Mapping[str, Cells]) -> Iterator[Array]:
+def distinct_texts(columns: Mapping[str, Cells]) -> Iterator[Array]:
     """The bytes of the texts of each column that holds text, each text once."""
     return (cells.pool.arrays()[0] for cells in columns.values() if isinstance(cells, Strings))
 

@@ -22,9 +22,9 @@ from dlkit.errors import DataError
 from dlkit.reading._bytes import byte_stream
 from dlkit.reading._columnar import ColumnarFile
 from dlkit.reading._delimited import Dialect, audit_quotes, find_dialect, records
-from dlkit.reading._headers import sampled
+from dlkit.reading._headers import sample_rows
 from dlkit.reading._plain import PlainText, plain_copy, plain_text
-from dlkit.reading._text_rows import fitting_dialect, lines_of, parse_text, texts_of
+from dlkit.reading._text_rows import distinct_texts, fitting_dialect, lines_of, parse_text
 from dlkit.reading.cells import Block, Numbered, Place, Table
 from dlkit.reading.policy import ReadOptions
 
@@ -128,7 +128,7 @@ def _may_hold_rare(file: TextFile, table: Table, text: PlainText) -> bool:
     """Whether the text is to be looked through for rare control characters, which no cell of a number or a date has."""
     head = bytes(text.data[: file.start]), "".join(file.options.missing).encode()
     unread = table.skipped or file.dialect.read != file.dialect.names
-    return bool(unread) or any(rare_control_in(each) is not None for each in (*head, *texts_of(table.columns)))
+    return bool(unread) or any(rare_control_in(each) is not None for each in (*head, *distinct_texts(table.columns)))
 
 
 def _text_file(path: Path, text: PlainText, options: ReadOptions, quotes: bool | None = None) -> TextFile:
@@ -198,7 +198,7 @@ class TextFile:
         """Some rows of the beginning, the header left out."""
         with self._open() as file:
             file.seek(self.start)
-            return sampled(file.read(_BUFFER), 0, self.dialect.separator)
+            return sample_rows(file.read(_BUFFER), 0, self.dialect.separator)
 
     @property
     def names(self) -> list[str]:

@@ -30,8 +30,8 @@ __all__ = [
     "Strings",
     "Table",
     "by_row",
-    "plain_text",
-    "ranked",
+    "cell_text",
+    "ranks_of",
     "sort_of",
     "strings_of",
     "text_of",
@@ -254,7 +254,7 @@ def sort_of(cells: Cells) -> str:
     return "time" if (there.astype("datetime64[D]") == np.datetime64(0, "D")).all() else "date"
 
 
-def ranked(values: Array) -> tuple[Array, Array]:
+def ranks_of(values: Array) -> tuple[Array, Array]:
     """Distinct values in ascending order and the place of each value among them, as `numpy.unique` gives them.
 
     Integers of a small range, such as labels, are counted instead of sorted: some fifty times faster.
@@ -305,16 +305,16 @@ def text_of(cells: Cells) -> Strings:
     if isinstance(cells, Strings):
         return cells
     if isinstance(cells, Numbers):
-        values, codes = ranked(cells.values)
+        values, codes = ranks_of(cells.values)
         # As labels and categories have them: 1.0 and 1 are both "1", NaN is absent.
-        pool = strings_of(None if value != value else plain_text(value) for value in values.tolist())
+        pool = strings_of(None if value != value else cell_text(value) for value in values.tolist())
         return Strings(pool.codes[codes].astype(np.int32), pool.pool)
     return strings_of(
         None if absent else str(value) for value, absent in zip(cells.values, cells.missing(), strict=True)
     )
 
 
-def plain_text(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """A cell as the text that a CSV file would hold.
 
     Args:

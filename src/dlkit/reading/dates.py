@@ -9,7 +9,7 @@ import numpy as np
 
 from dlkit.errors import DataError
 from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings
-from dlkit.reading.parsing import arrow_reads, as_numbers, exceeds_float, number_format, present, spread
+from dlkit.reading.parsing import arrow_reads, as_numbers, exceeds_float, number_format, spread, without_marks
 
 __all__ = ["as_dates", "date_format", "day_first", "fits", "moments", "settled", "unmistakable"]
 
@@ -98,7 +98,7 @@ def as_dates(cells: Strings, form: str, missing: Collection[str]) -> tuple[Dates
         form: See `date_format`.
         missing: Missing marks.
     """
-    texts = present(cells.pool.tolist(), missing)
+    texts = without_marks(cells.pool.tolist(), missing)
     parsed = np.full(len(texts), np.datetime64("NaT", "us"))
     there = np.array([text is not None for text in texts], dtype=bool)
     parsed[there] = _dates([text for text in texts if text is not None], form)
@@ -119,7 +119,7 @@ def moments(cells: Cells, missing: Collection[str], form: str = "") -> Array:
     """
     if not isinstance(cells, Strings):
         return cells.values
-    texts = [text for text in present(cells.pool.tolist(), missing) if text is not None]
+    texts = [text for text in without_marks(cells.pool.tolist(), missing) if text is not None]
     dates = form or date_format(texts)
     if dates is not None:
         other = None if form else day_first(dates)
@@ -143,7 +143,7 @@ def settled(cells: Strings, missing: Collection[str], decimal: str = "") -> Cell
         missing: Missing marks.
         decimal: The decimal mark of the file; "" for a point.
     """
-    texts = [text for text in present(cells.pool.tolist(), missing) if text is not None]
+    texts = [text for text in without_marks(cells.pool.tolist(), missing) if text is not None]
     if not texts:
         return Numbers(np.full(len(cells), np.nan))
     if arrow_reads(texts, decimal):

@@ -13,7 +13,7 @@ from dlkit._cores import default_threads, for_each
 from dlkit._textfiles import check_width
 from dlkit.errors import DataError
 from dlkit.reading._headers import column_names
-from dlkit.reading.cells import EXACT, Array, Cells, Dates, Numbered, Numbers, Strings, Table, plain_text, strings_of
+from dlkit.reading.cells import EXACT, Array, Cells, Dates, Numbered, Numbers, Strings, Table, cell_text, strings_of
 from dlkit.storage.strings import PackedStrings
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "cells_of_series",
     "cells_of_values",
     "concatenated",
-    "joined",
+    "joined_texts",
     "table_of_frame",
 ]
 
@@ -60,7 +60,7 @@ def cells_of_series(series: Any, name: str) -> Cells:
 
     dtype = series.dtype
     if isinstance(dtype, pd.CategoricalDtype):
-        pool = strings_of([plain_text(value) for value in dtype.categories])
+        pool = strings_of([cell_text(value) for value in dtype.categories])
         codes = series.cat.codes.to_numpy().astype(np.int32)
         return Strings(np.where(codes < 0, -1, pool.codes[codes] if len(pool) else -1).astype(np.int32), pool.pool)
     if pd.api.types.is_bool_dtype(dtype):
@@ -138,7 +138,7 @@ def _mixed(values: Iterable[Any]) -> Strings:
     codes = [
         -1
         if value is None
-        else index.setdefault((text := plain_text(value), isinstance(value, Number) and "." in text), len(index))
+        else index.setdefault((text := cell_text(value), isinstance(value, Number) and "." in text), len(index))
         for value in values
     ]
     typed = frozenset(place for place, (_, number) in enumerate(index) if number)
@@ -292,11 +292,11 @@ def concatenated(parts: list[Cells]) -> Cells | None:
             np.concatenate([part.values if isinstance(part, Dates) else np.full(len(part), empty) for part in parts])
         )
     if all(isinstance(part, Strings) for part in typed):
-        return joined(parts)
+        return joined_texts(parts)
     return None
 
 
-def joined(parts: Sequence[Cells]) -> Strings:
+def joined_texts(parts: Sequence[Cells]) -> Strings:
     """Columns of text under each other; parts without text hold nothing.
 
     Args:

@@ -23,10 +23,10 @@ __all__ = [
     "mostly_numbers",
     "number_format",
     "parse_number",
-    "present",
     "spelled",
     "truth_of",
     "under_mark",
+    "without_marks",
 ]
 
 #: What counts as missing in a cell of its own, blanks around it aside. An empty cell always does.
@@ -87,7 +87,7 @@ def is_code(text: str) -> bool:
     return _CODE.fullmatch(text) is not None
 
 
-def present(strings: Sequence[str], missing: Collection[str]) -> list[str | None]:
+def without_marks(strings: Sequence[str], missing: Collection[str]) -> list[str | None]:
     """Each string as it is compared, see `spelled`; None where it is a missing mark.
 
     Args:
@@ -305,7 +305,7 @@ def as_numbers(cells: Strings, form: str, missing: Collection[str]) -> tuple[Num
         missing: Missing marks.
     """
     parse: Callable[[str], Any] = truth_of if form == "boolean" else lambda text: parse_number(text, form)
-    texts = present(cells.pool.tolist(), missing)
+    texts = without_marks(cells.pool.tolist(), missing)
     parsed = [None if text is None else parse(text) for text in texts]
     for place in cells.typed if form != "boolean" else ():
         parsed[place] = parse_number(texts[place] or "", "plain")

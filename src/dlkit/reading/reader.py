@@ -11,7 +11,7 @@ from typing import Any
 
 from dlkit._frames import as_pandas
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading._bytes import local_path
+from dlkit.reading._bytes import fetched_path
 from dlkit.reading._columnar import ColumnarFile, columnar_kind
 from dlkit.reading._decimals import one_mark, said_decimal
 from dlkit.reading._delimited import chosen_columns
@@ -36,11 +36,11 @@ def paths_of(source: Any) -> list[Path]:
         source: A path, a URL, or a list of those.
     """
     if isinstance(source, str | os.PathLike):
-        return [local_path(source)]
+        return [fetched_path(source)]
     if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
         sources = list(source)
         if sources and all(isinstance(item, str | os.PathLike) for item in sources):
-            return [local_path(item) for item in sources]
+            return [fetched_path(item) for item in sources]
     raise ArgumentError(
         f"source must be a path, a URL, a list of those, or a DataFrame (pandas, polars), not {type(source).__name__}"
         + ("" if not isinstance(source, list | tuple) else f" of {len(source)} items: {source!r:.80}")

@@ -11,29 +11,29 @@ import numpy as np
 
 from dlkit._kinds import Task
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.cells import Array, ranked
+from dlkit.reading.cells import Array, ranks_of
 from dlkit.reading.parsing import (
     boolean_words,
     mostly_numbers,
     number_format,
     parse_number,
-    present,
     spelled,
     whole_numbers,
+    without_marks,
 )
 
 __all__ = [
     "ClassNumbers",
     "check_count",
     "check_same_classes",
-    "class_name",
     "class_names",
     "class_order",
-    "few",
+    "class_spelling",
     "few_integers",
     "label_rows",
     "natural",
     "numbered",
+    "shown_names",
     "split_labels",
     "stated_order",
     "target_text",
@@ -94,7 +94,7 @@ def few_integers(values: Array) -> Array | None:
     """
     if not len(values) or not whole_numbers(values[:1000]) or len(np.unique(values[:1000])) > _MOST_CLASSES:
         return None
-    distinct = ranked(values)[0]
+    distinct = ranks_of(values)[0]
     return distinct if len(distinct) <= _MOST_CLASSES and whole_numbers(distinct) else None
 
 
@@ -112,10 +112,10 @@ def target_text(value: Any, missing: Collection[str]) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
         value = int(value)
-    return present([str(value)], missing if isinstance(value, str) else ())[0]
+    return without_marks([str(value)], missing if isinstance(value, str) else ())[0]
 
 
-def class_name(text: str) -> str:
+def class_spelling(text: str) -> str:
     """One name for the ways in which programs write the same whole number or truth value.
 
     Args:
@@ -141,7 +141,7 @@ def class_names(values: Iterable[str]) -> tuple[str, ...]:
     >>> class_names(["b10", "b2"]), class_names(["10", "9.0", "9"]), class_names(["yes", "no"])
     (('b2', 'b10'), ('9', '10'), ('no', 'yes'))
     """
-    return class_order({class_name(value) for value in values})
+    return class_order({class_spelling(value) for value in values})
 
 
 def class_order(names: Collection[str]) -> tuple[str, ...]:
@@ -273,7 +273,9 @@ def numbered(found: Iterable[str], given: Mapping[str, int] | Sequence[str], whe
     places = {spelled(name): place for place, name in enumerate(stated_order(given))}
     found = list(found)
     if odd := [name for name in found if spelled(name) not in places]:
-        raise DataError(f"{where} has classes that classes= has not: {few(odd)}; it has {few(list(places))}")
+        raise DataError(
+            f"{where} has classes that classes= has not: {shown_names(odd)}; it has {shown_names(list(places))}"
+        )
     return {name: places[spelled(name)] for name in found}
 
 
@@ -302,7 +304,7 @@ def check_same_classes(theirs: Sequence[str], own: Sequence[str]) -> None:
     )
 
 
-def few(names: Sequence[str], most: int = 10) -> str:
+def shown_names(names: Sequence[str], most: int = 10) -> str:
     """The first names of a list, and how many more there are.
 
     Args:
@@ -313,4 +315,4 @@ def few(names: Sequence[str], most: int = 10) -> str:
 
 
 def _variant(text: str) -> str:
-    return class_name(present([text], ())[0] or "")
+    return class_spelling(without_marks([text], ())[0] or "")

@@ -15,14 +15,14 @@ from dlkit.datasets.tables._pass import Known, Pass, RowDealer
 from dlkit.datasets.tables._pipeline import ApplyingPass, FittingPass
 from dlkit.datasets.tables._settings import TableSettings, text_columns, under_spec
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading.cells import Array, Skipped, Strings, Table, ranked, text_of
+from dlkit.reading.cells import Array, Skipped, Strings, Table, ranks_of, text_of
 from dlkit.reading.dates import moments
 from dlkit.reading.policy import ReadOptions
 from dlkit.reading.reader import read_table
 from dlkit.specs.table import TableSpec, Target
 from dlkit.splits import Fold, Fractions, content_keys, num_parts, split_indices
 
-__all__ = ["Built", "ExactSplit", "Rereadable", "build", "pass_over"]
+__all__ = ["Built", "ExactSplit", "Rereadable", "build_rows", "pass_over"]
 
 _STRATA = 10  # a regression's target is cut into tenths to be stratified
 
@@ -119,7 +119,7 @@ def row_keys(table: Table) -> Array:
 def _keys(table: Table, column: str) -> Array:
     cells = table.columns[column]
     if not isinstance(cells, Strings):
-        return ranked(cells.values)[1]
+        return ranks_of(cells.values)[1]
     index: dict[str, int] = {}
     return cells.mapped([index.setdefault(text, len(index)) for text in cells.pool.tolist()], -1, np.int64)
 
@@ -198,7 +198,9 @@ class _InMemory:
         self.good, self.parts = good, parts
 
 
-def build(source: Any, settings: TableSettings, spec: TableSpec | None, split: ExactSplit | None = None) -> list[Built]:
+def build_rows(
+    source: Any, settings: TableSettings, spec: TableSpec | None, split: ExactSplit | None = None
+) -> list[Built]:
     """Read and encode a source, with the spec given, or with one that is fitted on the first part of its rows.
 
     Args:

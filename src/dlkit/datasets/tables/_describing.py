@@ -10,20 +10,20 @@ import numpy as np
 
 from dlkit._html import Shown
 from dlkit._showing import Lines
-from dlkit.datasets.tables._encoding import shown
+from dlkit.datasets.tables._encoding import shown_cell
 from dlkit.datasets.tables._facts import Facts
 from dlkit.datasets.tables._tally import NumberFacts
 from dlkit.datasets.targets import encode_target
 from dlkit.errors import ArgumentError
-from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, ranked
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, ranks_of
 from dlkit.reading.dates import as_dates
-from dlkit.reading.parsing import as_numbers, present
+from dlkit.reading.parsing import as_numbers, without_marks
 from dlkit.reading.typed import TextFacts
 from dlkit.specs.columns import Column, NumberColumn
 from dlkit.specs.table import TableSpec
 from dlkit.splits import check_leaks
 
-__all__ = ["Description", "describe", "describe_facts", "frame_of"]
+__all__ = ["Description", "describe_facts", "describe_rows", "frame_of_rows"]
 
 _BINS = 64
 _KNOWS_ALL, _KNOWS_TOO_MUCH = 0.95, 0.3  # shares of the target's variance
@@ -48,7 +48,7 @@ class Description(Shown):
         return Lines.of(*self.columns.to_string().split("\n"), *findings).plain()
 
 
-def frame_of(table: Table, spec: TableSpec, rows: Array, *, only_used: bool = False) -> Any:
+def frame_of_rows(table: Table, spec: TableSpec, rows: Array, *, only_used: bool = False) -> Any:
     """Rows as a pandas DataFrame of what was read: typed, with gaps as missing, not scaled and not encoded."""
     import pandas as pd
 
@@ -72,19 +72,19 @@ def _series(cells: Cells, column: Column | None, marks: Sequence[str]) -> Any:
     kept = (
         [text or None for text in texts]
         if column is not None and column.kind in ("text", "image")
-        else present(texts, marks)
+        else without_marks(texts, marks)
     )
     return cells.mapped(np.array([*kept, None], dtype=object)[:-1], None, object)
 
 
-def describe(table: Table, spec: TableSpec, rows: Array, other: Any = None) -> Description:
+def describe_rows(table: Table, spec: TableSpec, rows: Array, other: Any = None) -> Description:
     """Look at every column of some rows, used or not.
 
     Args:
         table: The table.
         spec: Its spec.
         rows: Which rows.
-        other: Rows of other data (from `frame_of` with `only_used`) that should have nothing in common with these.
+        other: Rows of other data (from `frame_of_rows` with `only_used`) that should have nothing in common with these.
     """
     import pandas as pd
 
@@ -100,7 +100,7 @@ def describe(table: Table, spec: TableSpec, rows: Array, other: Any = None) -> D
         }
         for name in table.columns
     }
-    frame = frame_of(table, spec, rows, only_used=True)
+    frame = frame_of_rows(table, spec, rows, only_used=True)
     findings = [
         *_constants(lines),
         *_rare(table, spec, rows),
@@ -149,7 +149,7 @@ def _settle(cells: Cells, name: str, spec: TableSpec) -> Cells:
 
 def _plain_strings(cells: Strings, marks: Sequence[str]) -> Strings:
     order: dict[str, int] = {}
-    texts = present(cells.pool.tolist(), marks)
+    texts = without_marks(cells.pool.tolist(), marks)
     for text in sorted({text for text in texts if text is not None}):
         order[text] = len(order)
     return Strings(cells.mapped([-1 if text is None else order[text] for text in texts], -1, np.int32), cells.pool)
@@ -159,12 +159,12 @@ def _codes(cells: Cells) -> Array:
     """Values as ranks, -1 where missing."""
     if isinstance(cells, Strings):
         return cells.codes.astype(np.int64)
-    return np.where(cells.missing(), -1, ranked(cells.values)[1])
+    return np.where(cells.missing(), -1, ranks_of(cells.values)[1])
 
 
 def _example(cells: Cells, rows: Array, codes: Array) -> str:
     there = np.flatnonzero(codes >= 0)
-    return shown(cells, int(rows[there[0]]))[:30] if len(there) else ""
+    return shown_cell(cells, int(rows[there[0]]))[:30] if len(there) else ""
 
 
 def _constants(lines: dict[str, dict[str, Any]]) -> list[str]:

@@ -18,7 +18,7 @@ from dlkit.datasets.targets import encode_target
 from dlkit.errors import DataError
 from dlkit.reading.cells import Array, Cells, Dates, Strings, Table, strings_of, text_of
 from dlkit.reading.dates import as_dates, date_format, unmistakable
-from dlkit.reading.parsing import fitting_form, number_format, present, under_mark
+from dlkit.reading.parsing import fitting_form, number_format, under_mark, without_marks
 from dlkit.reading.targets import ClassNumbers
 from dlkit.reading.typed import Reading, read_cells
 from dlkit.specs.columns import FIRST, MISSING, UNSEEN, CategoryColumn, Column, NumberColumn
@@ -26,11 +26,11 @@ from dlkit.specs.table import TableSpec, Target, part_names
 
 __all__ = [
     "bound",
-    "check_columns",
     "check_kind",
+    "check_spec_columns",
     "encode",
     "reading_in_file",
-    "shown",
+    "shown_cell",
     "target_problems",
     "unreadable",
 ]
@@ -62,7 +62,7 @@ def encode(
     Raises:
         DataError: a column is missing.
     """
-    check_columns(list(table.columns), spec, table.origin)
+    check_spec_columns(list(table.columns), spec, table.origin)
     problems: list[Problem] = []
     numeric, categorical, wanted = _numeric(table, spec, readings, problems), _categorical(table, spec), spec.target
     if targets is None and wanted is not None and all(name in table.columns for name in wanted.columns):
@@ -92,7 +92,7 @@ def target_problems(table: Table, target: Target, lacking: Array, wrong: Array) 
         remedy = f"{known}; repair the file, or on_error='skip' leaves such rows out"
 
         def has(row: int) -> str:
-            return ", " + " and ".join(repr(shown(cells, row)) for cells in columns)
+            return ", " + " and ".join(repr(shown_cell(cells, row)) for cells in columns)
 
         problems.append(Problem(np.flatnonzero(wrong), f"has an unknown target {names}", remedy, has))
     if lacking.any():
@@ -104,14 +104,14 @@ def target_problems(table: Table, target: Target, lacking: Array, wrong: Array) 
     return problems
 
 
-def shown(cells: Cells, row: int) -> str:
+def shown_cell(cells: Cells, row: int) -> str:
     """One cell as text, for messages."""
     if isinstance(cells, Strings):
         return "" if cells.codes[row] < 0 else cells.pool[int(cells.codes[row])][:60]
     return str(cells.values[row]).removesuffix(".000000").removesuffix("T00:00:00")
 
 
-def check_columns(names: Sequence[str], spec: TableSpec, origin: str) -> None:
+def check_spec_columns(names: Sequence[str], spec: TableSpec, origin: str) -> None:
     """Whether all columns that the spec uses are there.
 
     Raises:
@@ -195,7 +195,7 @@ def unreadable(name: str, kind: str, cells: Cells, rows: Array) -> Problem:
         "add it to missing= if it means that there is none, name the column in categorical= or drop= if it holds no "
         f"{kind}s, or on_error='skip' leaves such rows out"
     )
-    return Problem(rows, f"has no {kind} in column {name!r}", remedy, lambda row: f" but {shown(cells, row)!r}")
+    return Problem(rows, f"has no {kind} in column {name!r}", remedy, lambda row: f" but {shown_cell(cells, row)!r}")
 
 
 def reading_in_file(column: NumberColumn, texts: Collection[str], decimal: str) -> Reading:
@@ -255,7 +255,7 @@ def _categorical(table: Table, spec: TableSpec) -> Array | None:
     for place, column in enumerate(spec.categories):
         cells = table.columns[column.name]
         strings = text_of(cells)
-        texts = present(strings.pool.tolist(), spec.marks)
+        texts = without_marks(strings.pool.tolist(), spec.marks)
         known = ClassNumbers(column.vocabulary)
         codes = [MISSING if text is None else known.get(text, UNSEEN - FIRST) + FIRST for text in texts]
         matrix[:, place] = strings.mapped(codes, MISSING, np.int32)

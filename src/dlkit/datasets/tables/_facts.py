@@ -16,8 +16,8 @@ import numpy as np
 
 from dlkit.datasets.tables._tally import NumberFacts, NumberTally
 from dlkit.datasets.targets import TargetColumn
-from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, ranked, sort_of, text_of
-from dlkit.reading.parsing import present
+from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, ranks_of, sort_of, text_of
+from dlkit.reading.parsing import without_marks
 from dlkit.reading.targets import few_integers
 from dlkit.reading.typed import MOST_VALUES, TextFacts
 from dlkit.splits._values import mixed
@@ -184,7 +184,7 @@ class ColumnFacts:
             self._texts.add(self.name, np.full(len(chosen), None))
 
     def _count(self, cells: Strings, chosen: Array) -> Array:
-        used, texts = cells.counts().tolist(), present(cells.pool.tolist(), self._marks)
+        used, texts = cells.counts().tolist(), without_marks(cells.pool.tolist(), self._marks)
         there = 0
         for text, count in zip(texts, used, strict=True):
             if text is not None and count:
@@ -285,7 +285,7 @@ class TargetFacts(ColumnFacts):
         infinite = cells.values[np.isinf(cells.values)] if cells.values.dtype.kind == "f" else finite[:0]
         self._there += len(finite)
         few = wanted or few_integers(finite[:1000]) is not None
-        self._different.update(dict.fromkeys(ranked(finite if few else finite[:1000])[0].tolist()))
+        self._different.update(dict.fromkeys(ranks_of(finite if few else finite[:1000])[0].tolist()))
         self._infinite.update(dict.fromkeys(infinite.tolist()))
         self.more = wanted and len(self._different) > MOST_VALUES
         self._many = self.more or not (wanted or not self._different or few_integers(self._numbers_seen()) is not None)

@@ -26,7 +26,7 @@ from dlkit.reading.typed import Reading
 from dlkit.specs.table import TableSpec, Target
 from dlkit.splits import content_keys, part_of_keys
 
-__all__ = ["HashSplit", "StreamIndex", "index_of"]
+__all__ = ["HashSplit", "StreamIndex", "stream_index"]
 
 _LISTED = 1000  # skipped rows that are listed; the rest is counted
 
@@ -137,7 +137,7 @@ class StreamIndex:
             self.unusable[number] = np.append(known, piece.first + np.flatnonzero(~good))
 
 
-def index_of(source: Any, settings: TableSettings, spec: TableSpec | None, split: HashSplit | None) -> StreamIndex:
+def stream_index(source: Any, settings: TableSettings, spec: TableSpec | None, split: HashSplit | None) -> StreamIndex:
     """Pass over a source from the first block to the last.
 
     Args:

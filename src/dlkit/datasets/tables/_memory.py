@@ -13,7 +13,7 @@ from torch import Tensor
 from dlkit.datasets.tables._images import ImageCells
 from dlkit.errors import EmptyBatchError
 from dlkit.reading.cells import Array, Strings
-from dlkit.reading.frames import joined
+from dlkit.reading.frames import joined_texts
 
 __all__ = ["Memory", "nothing_decoded"]
 
@@ -70,7 +70,7 @@ class Memory:
             return torch.cat(there) if there else None
 
         def strings(columns: list[dict[str, Strings]]) -> dict[str, Strings]:
-            return {name: joined([column[name] for column in columns]) for name in columns[0]}
+            return {name: joined_texts([column[name] for column in columns]) for name in columns[0]}
 
         return cls(
             tensor([part.numeric for part in parts]),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from dlkit.datasets.tables._encoding import check_columns, check_kind, reading_in_file
+from dlkit.datasets.tables._encoding import check_kind, check_spec_columns, reading_in_file
 from dlkit.datasets.tables._facts import ColumnFacts, Facts
 from dlkit.datasets.tables._fitting import (
     category,
@@ -121,7 +121,7 @@ class ApplyingPass(Pass):
         self._columns = {column.name: column for column in (*spec.numbers, *spec.categories)}
 
     def _begin(self, piece: Table) -> None:
-        check_columns(list(piece.columns), self._spec, piece.origin)
+        check_spec_columns(list(piece.columns), self._spec, piece.origin)
         for name, column in self._columns.items():
             self._look_at(name, text=isinstance(column, CategoryColumn))
         target = self._spec.target

@@ -13,7 +13,7 @@ from dlkit.errors import ArgumentError
 from dlkit.reading.policy import ReadOptions
 from dlkit.specs.table import TableSpec, Target
 
-__all__ = ["TableSettings", "class_column", "settings_of", "text_columns", "under_spec"]
+__all__ = ["TableSettings", "class_column", "table_settings", "text_columns", "under_spec"]
 
 _ROLE_NAMES = ("numeric", "categorical", "dates", "text", "image", "drop", "target")
 _WORDY = ("categorical", "text", "image", "drop", "dates")  # no decimal mark is looked for in them
@@ -31,7 +31,7 @@ class TableSettings:
     aliases: Mapping[str, str]
 
 
-def settings_of(options: Mapping[str, Any]) -> TableSettings:
+def table_settings(options: Mapping[str, Any]) -> TableSettings:
     """`CSVDataset`'s arguments, grouped and checked."""
     roles = {name: _names(name, options[name]) for name in _ROLE_NAMES if options.get(name) is not None}
 

@@ -17,7 +17,7 @@ import torch
 from dlkit.datasets.tables._encoding import bound
 from dlkit.datasets.tables._images import ImageCells
 from dlkit.datasets.tables._memory import Memory
-from dlkit.reading.cells import EXACT, Array, plain_text
+from dlkit.reading.cells import EXACT, Array, cell_text
 from dlkit.reading.parsing import parse_number, spelled, truth_of
 from dlkit.reading.targets import ClassNumbers
 from dlkit.specs.columns import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn
@@ -130,7 +130,7 @@ def _coder(column: CategoryColumn, marks: frozenset[str]) -> Callable[[Any], int
         if value is None or (kind is float and value != value):
             return MISSING
         if kind is float or kind is bool or (kind is int and -EXACT < value < EXACT):
-            value = str(value) if kind is bool else plain_text(float(value))
+            value = str(value) if kind is bool else cell_text(float(value))
         elif kind is not str:
             raise _Odd
         text = spelled(value)

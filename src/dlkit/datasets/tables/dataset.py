@@ -14,11 +14,11 @@ from torch import Tensor
 from dlkit._html import lines, table
 from dlkit._showing import Lines
 from dlkit.datasets.base import InMemoryDataset
-from dlkit.datasets.tables._building import Built, ExactSplit, build
-from dlkit.datasets.tables._describing import Description, describe, describe_facts, frame_of
-from dlkit.datasets.tables._index import HashSplit, index_of
+from dlkit.datasets.tables._building import Built, ExactSplit, build_rows
+from dlkit.datasets.tables._describing import Description, describe_facts, describe_rows, frame_of_rows
+from dlkit.datasets.tables._index import HashSplit, stream_index
 from dlkit.datasets.tables._memory import Memory
-from dlkit.datasets.tables._settings import TableSettings, settings_of
+from dlkit.datasets.tables._settings import TableSettings, table_settings
 from dlkit.datasets.tables._streaming import TableStream
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Table
@@ -153,11 +153,11 @@ class CSVDataset(InMemoryDataset):
         options = {name: value for name, value in locals().items() if name in TableOptions.__annotations__}
         check_known("CSVDataset", reading, ReadArguments)
         options |= reading
-        settings = settings_of(options)
+        settings = table_settings(options)
         if streaming:
-            self._hold(TableStream(index_of(source, settings, spec, None), 0, settings))
+            self._hold(TableStream(stream_index(source, settings, spec, None), 0, settings))
         else:
-            self._hold(build(source, settings, spec)[0], None if spec is not None else (source, settings))
+            self._hold(build_rows(source, settings, spec)[0], None if spec is not None else (source, settings))
 
     @classmethod
     def split(
@@ -208,7 +208,7 @@ class CSVDataset(InMemoryDataset):
             source, settings, within = source._to_be_cut(options)
             settings = replace(settings, roles=replace(settings.roles, group=group))
         else:
-            settings = settings_of({**options, "group": group})
+            settings = table_settings({**options, "group": group})
         if streaming:
             if time is not None:
                 raise ArgumentError(
@@ -216,14 +216,14 @@ class CSVDataset(InMemoryDataset):
                     "write past and future to two files"
                 )
             split = HashSplit(shares_of(fractions), seed, group, dedupe=bool(dedupe))
-            found = index_of(source, settings, None, split)
+            found = stream_index(source, settings, None, split)
             streams = [TableStream(found, part, settings) for part in range(len(split.fractions))]
             return tuple(cls.__new__(cls)._hold(stream) for stream in streams)
         strict = settings.read.on_error == "raise"
         form = settings.roles.date_form(time) or ""
         marks = settings.read.missing
         exact = ExactSplit(fractions, stratify, group, seed, bool(dedupe), strict, time, marks, form, within)
-        parts = build(source, settings, None, exact)
+        parts = build_rows(source, settings, None, exact)
         return tuple(cls.__new__(cls)._hold(part, (source, settings)) for part in parts)
 
     def _to_be_cut(self, options: Mapping[str, Any]) -> tuple[Any, TableSettings, Any]:
@@ -321,7 +321,7 @@ class CSVDataset(InMemoryDataset):
 
     def to_pandas(self) -> Any:
         """The rows of this dataset as a DataFrame of what was read: typed, not scaled, left-out columns included."""
-        return frame_of(self._table(), self.spec, self.rows.numpy())
+        return frame_of_rows(self._table(), self.spec, self.rows.numpy())
 
     def describe(self, other: CSVDataset | None = None) -> Description:
         """What to look at before training: kinds, gaps, cardinality, columns that tell the target, repeated rows.
@@ -343,11 +343,11 @@ class CSVDataset(InMemoryDataset):
                 )
             return describe_facts(self.spec, self._memory.index.facts)
         others = None if other is None else other.comparable()
-        return describe(self._table(), self.spec, self.rows.numpy(), others)
+        return describe_rows(self._table(), self.spec, self.rows.numpy(), others)
 
     def comparable(self) -> Any:
         """The inputs of all samples as a DataFrame, for `dlkit.splits.check_leaks`."""
-        return frame_of(self._table(), self.spec, self.rows.numpy(), only_used=True)
+        return frame_of_rows(self._table(), self.spec, self.rows.numpy(), only_used=True)
 
     def _whole(self) -> Memory:
         if isinstance(self._memory, TableStream):
@@ -367,7 +367,7 @@ class CSVDataset(InMemoryDataset):
     def _repr_html_(self) -> str:
         if isinstance(self._memory, TableStream) or self._source is None:
             return lines(repr(self))
-        first = frame_of(self._source, self.spec, self.rows[:_ROWS].numpy())
+        first = frame_of_rows(self._source, self.spec, self.rows[:_ROWS].numpy())
         rows = [[str(cell)[:_CELL] for cell in row] for row in first.itertuples(name=None)]
         return lines(repr(self)) + table(["row", *map(str, first.columns)], rows) + self.spec._repr_html_()
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlkit.datasets.tables._encoding import check_columns, encode
+from dlkit.datasets.tables._encoding import check_spec_columns, encode
 from dlkit.datasets.tables._images import missing_files
 from dlkit.datasets.tables._memory import Memory
 from dlkit.datasets.tables._problems import Problem
-from dlkit.datasets.tables._settings import TableSettings, settings_of, text_columns, under_spec
+from dlkit.datasets.tables._settings import TableSettings, table_settings, text_columns, under_spec
 from dlkit.datasets.tables._straight import StraightRows
 from dlkit.datasets.tables._streaming import together
 from dlkit.errors import ArgumentError, DataError
@@ -87,7 +87,7 @@ class RowReader:
         self._straight = StraightRows(spec)
 
     def _settled(self, options: Mapping[str, Any]) -> tuple[TableSettings, TableSpec]:
-        return under_spec(settings_of({**options, "on_error": "skip", "max_errors": 1.0}), self._bare)
+        return under_spec(table_settings({**options, "on_error": "skip", "max_errors": 1.0}), self._bare)
 
     def pieces(
         self, source: Any, options: Mapping[str, Any], *, keep: bool | str | Sequence[str] = ()
@@ -114,12 +114,12 @@ def _pieces(source: Any, spec: TableSpec, settings: TableSettings, straight: Str
     read = settings.read
     _check_image_root(spec, settings)
     if hasattr(source, "iloc"):
-        check_columns(list(map(str, source.columns)), spec, "the DataFrame")
+        check_spec_columns(list(map(str, source.columns)), spec, "the DataFrame")
         for start in range(0, len(source), _FRAME_ROWS):
             yield _piece(table_of_frame(source.iloc[start : start + _FRAME_ROWS]), spec, settings)
     elif isinstance(source, bytes):
         table = table_of_content(source, read, text_columns(spec))
-        check_columns(list(table.columns), spec, table.origin)
+        check_spec_columns(list(table.columns), spec, table.origin)
         yield _piece(table, spec, settings)
     else:
         rows = iter(source)
@@ -139,7 +139,7 @@ def _of_files(
 ) -> Iterator[EncodedPiece]:
     for path in paths_of(source):
         file = block_file(path, settings.read)
-        check_columns(file.names, spec, path.name)
+        check_spec_columns(file.names, spec, path.name)
         kept = kept_columns(keep, file.names, path.name)
         needed = {*kept, *(column.name for column in spec.columns if column.used)}
         as_text = {*kept, *text_columns(spec)}

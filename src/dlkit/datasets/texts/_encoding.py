@@ -22,7 +22,7 @@ from dlkit.storage.files import FileLock, atomic_write, home_of, mark_used
 from dlkit.storage.strings import PackedStrings
 from dlkit.tokens._encoded import EncodedTexts, Encoder
 
-__all__ = ["Packed", "Storage", "pack"]
+__all__ = ["Packed", "Storage", "pack_texts"]
 
 Array = np.ndarray[Any, Any]
 _KIND = Kind("list of encoded texts", 2)
@@ -69,7 +69,7 @@ class Packed:
     types: SharedArray | None
 
 
-def pack(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None, storage: Storage) -> Packed:
+def pack_texts(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None, storage: Storage) -> Packed:
     """Encode one or, for pairs, two packed lists of texts; or take what was kept the last time."""
     key = (
         _key(encoder, texts, max_length)

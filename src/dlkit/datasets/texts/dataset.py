@@ -14,7 +14,7 @@ from dlkit._html import escaped
 from dlkit._showing import Lines
 from dlkit.collate import PadCollate
 from dlkit.datasets.base import shown
-from dlkit.datasets.texts._encoding import Storage, pack
+from dlkit.datasets.texts._encoding import Storage, pack_texts
 from dlkit.datasets.texts._fitting import TextOptions, TextTask, fitted_spec, read_source, targets_of
 from dlkit.datasets.texts.items import ColumnName
 from dlkit.datasets.texts.opening import TextArguments
@@ -218,7 +218,7 @@ class TextDataset(PackedTextDataset):
     def _build(self, rows: TextRows, spec: TextSpec, goal: Target | None, options: TextOptions) -> None:
         folder = folder_for(options.get("cache", "auto"), "text")
         storage = Storage(folder=folder, budget=options.get("memory_bytes", 1 << 30))
-        packed = pack(spec.encoder, rows.texts, spec.max_length, storage)
+        packed = pack_texts(spec.encoder, rows.texts, spec.max_length, storage)
         super().__init__(
             packed.ids,
             packed.lengths,
@@ -245,7 +245,7 @@ class TextDataset(PackedTextDataset):
         if spec.classes != self.spec.classes:
             raise ArgumentError(f"the spec has the classes {spec.classes!r:.200}, the texts {self.spec.classes!r:.200}")
         made, rows = copy.copy(self), self._rows_read()
-        packed = pack(spec.encoder, rows.texts, spec.max_length, Storage(folder=folder_for("auto", "text")))
+        packed = pack_texts(spec.encoder, rows.texts, spec.max_length, Storage(folder=folder_for("auto", "text")))
         PackedTextDataset.__init__(
             made,
             packed.ids,

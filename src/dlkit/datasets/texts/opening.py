@@ -17,7 +17,7 @@ from dlkit._opening import open_regular, regular
 from dlkit._textfiles import check_text, control_in, has_controls, rare_controls
 from dlkit.datasets.texts.items import ColumnName, Items, Row, rows_of_items, tables_of_rows
 from dlkit.errors import ArgumentError, DataError
-from dlkit.reading._bytes import contents, local_path, text_stream, to_utf8
+from dlkit.reading._bytes import contents, fetched_path, text_stream, to_utf8
 from dlkit.reading._columnar import ColumnarFile
 from dlkit.reading._headers import plainly_names
 from dlkit.reading.blocks import BlockFile, TextFile, read_once, watched
@@ -25,7 +25,15 @@ from dlkit.reading.cells import Table
 from dlkit.reading.frames import table_of_frame
 from dlkit.reading.policy import OF_TEXT_FILES, ReadArguments, ReadOptions
 
-__all__ = ["TextArguments", "TextReading", "TextSource", "column_names", "has_class_folders", "open_source", "text_in"]
+__all__ = [
+    "TextArguments",
+    "TextReading",
+    "TextSource",
+    "has_class_folders",
+    "open_source",
+    "source_columns",
+    "text_in",
+]
 
 Format = Literal["auto", "delimited", "lines", "jsonl", "parquet", "folder"]
 
@@ -132,7 +140,7 @@ def open_source(source: Any, columns: Sequence[ColumnName], texts: int, options:
     if path.is_dir():
         options.refuse(_OF_TABLES, f"the folder {path}, of whose files each is one text", "leave it out")
         return _folder(path, columns, options)
-    path = local_path(source)
+    path = fetched_path(source)
     options.refuse(["pattern"], str(path), "only a folder has files to choose from: leave it out")
     kind = _format_of(path, options, asked=len(columns) > texts or list(columns) != [0])
     if kind in ("delimited", "parquet"):
@@ -155,7 +163,7 @@ def _of_items(
     )
 
 
-def column_names(source: Any, options: TextReading) -> list[str] | None:
+def source_columns(source: Any, options: TextReading) -> list[str] | None:
     """The names of the columns of a file, a DataFrame or a dict; None where there are none, as with a text per line.
 
     Args:
@@ -166,7 +174,7 @@ def column_names(source: Any, options: TextReading) -> list[str] | None:
         return [str(name) for name in getattr(source, "columns", source)]
     if Path(source).expanduser().is_dir():
         return None
-    path = local_path(source)
+    path = fetched_path(source)
     kind = _format_of(path, options, asked=False)
     if kind == "jsonl":
         items = (item for _, item in _json(path, options)[2])

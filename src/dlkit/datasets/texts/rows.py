@@ -17,7 +17,7 @@ from dlkit.datasets.texts.opening import TextReading, TextSource, has_class_fold
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading._bytes import damage
 from dlkit.reading.cells import Array, Cells, Skipped, Stacked, Strings, Table, by_row, strings_of, text_of
-from dlkit.reading.frames import joined
+from dlkit.reading.frames import joined_texts
 from dlkit.reading.policy import RowPolicy
 from dlkit.storage.files import home_of
 from dlkit.storage.strings import PackedStrings, StringsWriter
@@ -235,7 +235,7 @@ class _Collected:
         named, target = self.source.named, self.others.get("target")
         return TextRows(
             texts=texts,
-            others={role: joined(parts) for role, parts in self.cells.items()},
+            others={role: joined_texts(parts) for role, parts in self.cells.items()},
             numbers=np.concatenate(self.numbers),
             places=Stacked(self.starts[:-1], self.places),
             notes=(self.source.how,),
