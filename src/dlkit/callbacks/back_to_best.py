@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dlkit._arguments import whole_number
+from dlkit._language import Message
 from dlkit.callbacks.base import Callback, warn_unmeasured
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import Row
@@ -84,7 +85,13 @@ class BackToBest(Callback):
             return
         if self.gone_back == self.times:
             best = "no value was finite" if self.best is None else f"best {self.best:.6g}"
-            run.request_stop(f"no better {self.monitor} on {self.times + 1} plateaus ({best})", final=True)
+            told = Message(
+                "no better {monitor} on {plateaus} plateaus ({best})",
+                monitor=self.monitor,
+                plateaus=self.times + 1,
+                best=best,
+            )
+            run.request_stop(told, final=True)
         else:
             self._due = True
 
@@ -116,7 +123,13 @@ class BackToBest(Callback):
         for optimizer in run.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * self.factor
-        run.say(f"{self.monitor} on a plateau: best weights restored, learning rate multiplied by {self.factor:g}")
+        run.say(
+            Message(
+                "{monitor} on a plateau: best weights restored, learning rate multiplied by {factor:g}",
+                monitor=self.monitor,
+                factor=self.factor,
+            )
+        )
 
     def _is_better(self, value: float) -> bool:
         if math.isnan(value):

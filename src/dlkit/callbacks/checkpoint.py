@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dlkit._arguments import whole_number
+from dlkit._language import Message
 from dlkit.callbacks.base import Callback, warn_unmeasured
 from dlkit.errors import CheckpointError
 from dlkit.runs import rows
@@ -173,9 +174,12 @@ class Checkpoint(Callback):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_model_file(run, path)
-            run.say(f"model file {path} written; dlkit.load({str(path)!r}) predicts with it")
+            run.say(
+                Message("model file {path} written; dlkit.load({name!r}) predicts with it", path=path, name=str(path))
+            )
         except OSError as error:
-            warnings.warn(f"could not write the model file {path}: {error}", CheckpointWarning, stacklevel=3)
+            told = Message("could not write the model file {path}: {error}", path=path, error=error)
+            warnings.warn(told, CheckpointWarning, stacklevel=3)
 
     def _due(self, run: Run) -> bool:
         if self.every.unit == "seconds":
@@ -261,8 +265,15 @@ class Checkpoint(Callback):
         try:
             write()
         except OSError as error:
-            kept = f"{self.store.last.name} is still good" if self.store.last else "there is no older one"
-            message = f"could not save a checkpoint in {self.dir}: {error}; {kept}; training goes on"
+            kept = Message("there is no older one")
+            if self.store.last:
+                kept = Message("{name} is still good", name=self.store.last.name)
+            message = Message(
+                "could not save a checkpoint in {folder}: {error}; {kept}; training goes on",
+                folder=self.dir,
+                error=error,
+                kept=kept,
+            )
             warnings.warn(message, CheckpointWarning, stacklevel=4)
 
     def _restore(self, run: Run, entries: list[StoredCheckpoint]) -> bool:
@@ -270,8 +281,11 @@ class Checkpoint(Callback):
         entry = next((entry for entry in entries if self._taken(run, entry, parts=True)), None)
         if entry is not None:
             run.eval_model = run.model  # a later evaluation must not use an average of other steps
-            which = "last good" if entry.value is None else f"best ({self.monitor} {entry.value:.6g})"
-            run.say(f"{which} weights restored, of step {entry.step} ({entry.file})")
+            which = Message("last good")
+            if entry.value is not None:
+                which = Message("best ({monitor} {value:.6g})", monitor=self.monitor, value=entry.value)
+            where = {"step": entry.step, "file": entry.file}
+            run.say(Message("{which} weights restored, of step {step} ({file})", which=which, **where))
         return entry is not None
 
     def _taken(self, run: Run, entry: StoredCheckpoint, *, parts: bool) -> bool:
@@ -282,7 +296,8 @@ class Checkpoint(Callback):
             if parts:
                 load_parts(run, state, eval_model=field == "eval_model")
         except CheckpointError as error:  # whatever is wrong with one file, the next may be good
-            warnings.warn(f"could not restore the best weights: {error}", CheckpointWarning, stacklevel=4)
+            told = Message("could not restore the best weights: {error}", error=error)
+            warnings.warn(told, CheckpointWarning, stacklevel=4)
             return False
         run.model.load_state_dict(state[field])
         run.weights_from = entry.step

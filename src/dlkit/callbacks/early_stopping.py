@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from dlkit._arguments import whole_number
+from dlkit._language import Message
 from dlkit.callbacks.base import Callback, warn_unmeasured
 from dlkit.errors import ArgumentError
 from dlkit.runs.history import Row
@@ -90,8 +91,15 @@ class EarlyStopping(Callback):
     def _stop_if_over(self, run: Run, finished_epochs: int) -> None:
         if self.waited < self.patience or finished_epochs < self.min_epochs:
             return
-        best = "no value was finite" if self.best is None else f"best {self.best:.6g}"
-        reason = f"early stopping: {self.monitor} did not improve in {self.waited} validations ({best})"
+        best = Message("no value was finite")
+        if self.best is not None:
+            best = Message("best {value:.6g}", value=self.best)
+        reason = Message(
+            "early stopping: {monitor} did not improve in {waited} validations ({best})",
+            monitor=self.monitor,
+            waited=self.waited,
+            best=best,
+        )
         run.request_stop(reason, final=True)
 
     def _gain(self, value: float, best: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dlkit._language import Message
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ArgumentError
 from dlkit.runs.state import Run
@@ -94,5 +95,10 @@ class Unfreeze(Callback):
         after = frozen_modules(run.model)
         if before != after:
             learning = sum(each.numel() for each in run.model.parameters() if each.requires_grad)
-            part = "everything is trainable" if stage == "all" else f"trainable from {stage!r} on"
-            run.say(f"epoch {run.epoch + 1}: {part}, {learning:,} parameters")
+            part = Message("everything is trainable")
+            if stage != "all":
+                part = Message("trainable from {stage!r} on", stage=stage)
+            told = Message(
+                "epoch {epoch}: {part}, {count:,} parameters", epoch=run.epoch + 1, part=part, count=learning
+            )
+            run.say(told)

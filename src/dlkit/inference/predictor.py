@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dlkit._calling import call, cast, evaluating, output_of, split
 from dlkit._devices import pick_device
 from dlkit._html import facts
+from dlkit._language import Message
 from dlkit._layer_errors import explain
 from dlkit._progress import Bar
 from dlkit._showing import safe
@@ -370,7 +371,7 @@ class Predictor:
         self, asked: Inputs, on_error: OnError, *, progress: bool = False, tta: bool = False
     ) -> Iterator[tuple[Batch, Tensor | None]]:
         """Each batch with the probabilities of its good inputs."""
-        with Bar(asked.total, desc="predicting", unit="inputs", enabled=progress) as bar:
+        with Bar(asked.total, desc=Message("predicting"), unit=Message("inputs"), enabled=progress) as bar:
             for batch in asked.batches:
                 output = self._output(batch, on_error, tta=tta)
                 yield batch, None if output is None else probabilities_of(self.meaning, output)
@@ -429,7 +430,7 @@ class Predictor:
         # Datasets of dlkit say whether they have targets; a pair of others is taken for inputs and target.
         has_targets = getattr(dataset, "targets", ()) is not None and not isinstance(dataset, list)
         total = len(dataset) if hasattr(dataset, "__len__") else None
-        with Bar(total, desc="evaluating", unit="samples", enabled=progress) as bar:
+        with Bar(total, desc=Message("evaluating"), unit=Message("samples"), enabled=progress) as bar:
             for batch in DataLoader(dataset, batch_size or self._prepare.batch_size, collate_fn=None):
                 inputs, target = split(batch) if has_targets else (batch, None)
                 outputs = self._outputs(inputs, tta=tta)

@@ -13,6 +13,7 @@ from typing import TextIO
 import numpy as np
 
 from dlkit._encodings import Buffer
+from dlkit._language import Message
 from dlkit._near import hint
 from dlkit._textfiles import LONGEST_LINE, control_in, csv_reader, csv_records, first_lines, line_at
 from dlkit.errors import DataError
@@ -167,9 +168,14 @@ def _is_data(first: Sequence[str], below: Sequence[Sequence[str]], options: Read
         return False
     last = len(first) - 1
     warnings.warn(
-        f"{origin} seems to have no header row: its first row {', '.join(first)[:80]} is like the rows below. Its "
-        f"columns are called '0' to '{last}'; say header=False, header=[...] to name them, or header=True if these "
-        "are their names",
+        Message(
+            "{origin} seems to have no header row: its first row {first} is like the rows below. Its columns are "
+            "called '0' to '{last}'; say header=False, header=[...] to name them, or header=True if these are their "
+            "names",
+            origin=origin,
+            first=", ".join(first)[:80],
+            last=last,
+        ),
         UserWarning,
         stacklevel=2,
     )

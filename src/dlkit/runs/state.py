@@ -183,7 +183,7 @@ class Run:
         if self.stop_reason is None:
             self.stop_reason = reason
         if final and self.keep_state and not self.cursor.finished:
-            self.cursor.finished = reason  # also when a signal came first: else the resumed run would go on
+            self.cursor.finished = str(reason)  # also when a signal came first: else the resumed run would go on
         self.keep_state = self.keep_state and keep_state
 
     def ask_stop(self, reason: str, *, ends: bool = False) -> None:

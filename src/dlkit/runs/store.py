@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dlkit._language import Message
 from dlkit._opening import open_regular
 from dlkit.errors import (
     CheckpointError,
@@ -179,7 +180,8 @@ class CheckpointStore:
             try:
                 yield entry, load_checkpoint(self.folder / entry.file)
             except CheckpointError as error:
-                warnings.warn(f"{error}; trying the previous one", CheckpointWarning, stacklevel=3)
+                told = Message("{error}; trying the previous one", error=error)
+                warnings.warn(told, CheckpointWarning, stacklevel=3)
 
     def archive(self) -> Path | None:
         """Move what is here into a folder `earlier-N` beside it, so that nothing is lost; None if it is empty."""

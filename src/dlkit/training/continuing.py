@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dlkit import rng
+from dlkit._language import Message
 from dlkit._showing import Lines
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ArgumentError, CheckpointError, DamagedCheckpointError
@@ -55,7 +56,11 @@ def go_on(
             if script.names_file:
                 raise type(error)(f"{name} cannot be used: {error}") from error
             if run.world.leads:
-                warnings.warn(f"{name}: {error}; trying the previous one", CheckpointWarning, stacklevel=5)
+                warnings.warn(
+                    Message("{name}: {error}; trying the previous one", name=name, error=error),
+                    CheckpointWarning,
+                    stacklevel=5,
+                )
             continue
         run.trained = None  # the file knows better
         source.seed = run.seed
@@ -91,7 +96,7 @@ def _saved_states(run: Run, stores: Sequence[CheckpointStore], how: Any) -> Iter
             store.follow()
     if how is False:
         for moved in filter(None, [store.archive() for store in stores if run.world.leads]):
-            run.say(f"starting over; the earlier run was moved to {moved}")
+            run.say(Message("starting over; the earlier run was moved to {folder}", folder=moved))
         return
     if how not in ("auto", True):
         yield str(how), load_checkpoint(how)
@@ -112,8 +117,14 @@ def _saved_states(run: Run, stores: Sequence[CheckpointStore], how: Any) -> Iter
 
 def _tell(run: Run, source: Source, name: str, differences: list[str]) -> None:
     cursor = run.cursor
-    way = f", batches {source.how}" if cursor.batch else ""
-    told = f"resumed from {name}: epoch {cursor.epoch + 1}, batch {cursor.batch}, step {cursor.step}{way}"
+    told = Message(
+        "resumed from {name}: epoch {epoch}, batch {batch}, step {step}{way}",
+        name=name,
+        epoch=cursor.epoch + 1,
+        batch=cursor.batch,
+        step=cursor.step,
+        way=Message(", batches {how}", how=source.how) if cursor.batch else "",
+    )
     lines = Lines.of(told, *(f"  {difference}" for difference in differences))
     if differences:
         run.tell(lines)

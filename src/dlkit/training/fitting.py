@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from dlkit import rng
+from dlkit._language import Message
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.frozen import CheckFrozen
 from dlkit.callbacks.guards import TellNaN
@@ -280,16 +281,21 @@ def _begin(run: Run, epochs: int) -> None:
     if run.cursor.finished or run.epoch >= epochs:
         run.stop_reason = run.cursor.finished or f"{run.epoch} epochs are done"
         stopped = run.cursor.finished and not run.cursor.finished.startswith("completed")
-        run.say(
-            f"nothing to train: this run is finished ({run.stop_reason}, {epochs} asked for); "
-            f"{'' if stopped else 'to train on give more epochs, '}to start over use another folder or "
-            "fit(..., resume=False)"
+        finished = Message(
+            "nothing to train: this run is finished ({reason}, {epochs} asked for)",
+            reason=run.stop_reason,
+            epochs=epochs,
         )
+        if stopped:
+            way = Message("to start over use another folder or fit(..., resume=False)")
+        else:
+            way = Message("to train on give more epochs, to start over use another folder or fit(..., resume=False)")
+        run.say(Message("{told}; {way}", told=finished, way=way))
     run.model.train()
 
 
 def _say_end(run: Run, epochs: int) -> None:
     if run.stop_reason is not None and run.cursor.finished == "" and run.epoch < epochs:
-        run.say(f"stopped after step {run.step}: {run.stop_reason}")
+        run.say(Message("stopped after step {step}: {reason}", step=run.step, reason=run.stop_reason))
     elif run.stop_reason is not None:
-        run.say(f"finished after step {run.step}: {run.stop_reason}")
+        run.say(Message("finished after step {step}: {reason}", step=run.step, reason=run.stop_reason))

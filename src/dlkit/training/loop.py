@@ -9,6 +9,7 @@ from typing import Any
 
 from dlkit import rng
 from dlkit._fetching import ELSEWHERE, LEFT_OUT
+from dlkit._language import Message
 from dlkit._layer_errors import locate
 from dlkit.callbacks.base import Callback, overrides
 from dlkit.runs.every import Every
@@ -133,7 +134,8 @@ def _end_epoch(run: Run, routine: Routine, hooks: Hooks) -> None:
     cursor.epoch, cursor.batch = cursor.epoch + 1, 0
     run.between_steps = True
     if cursor.epoch >= run.epochs and run.stop_reason is None:
-        run.request_stop(f"completed {run.epochs} epoch{'s' if run.epochs != 1 else ''}", final=True)
+        several = Message("completed {epochs} epochs", epochs=run.epochs)
+        run.request_stop(Message("completed 1 epoch") if run.epochs == 1 else several, final=True)
 
 
 def _validate(run: Run, routine: Routine, hooks: Hooks) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dlkit import rng
 from dlkit._calling import call, rows_of, split
 from dlkit._fetching import LEFT_OUT, Mine, dealt
+from dlkit._language import Message
 from dlkit._modes import in_mode
 from dlkit._nested import map_leaves, tensors_in
 from dlkit._progress import Bar
@@ -92,7 +93,7 @@ class Reuse:
             self._verify()
         except ArgumentError as error:
             self._cut = None
-            self.run.say(f"features are not stored: {error}")
+            self.run.say(Message("features are not stored: {reason}", reason=error))
             return
         began = time.monotonic()
         stored = [source for source in self._sources if source.store_features()]
@@ -123,12 +124,19 @@ class Reuse:
         epochs = self.run.epochs - self.run.epoch
         saved = sum(source.store.samples for source in stored if source.store) * epochs - once
         megabytes = sum(source.store.nbytes for source in stored if source.store) / 1e6
-        images = " and ".join(source.described() for source in stored)
-        computed = [source for source in stored if source.computed]
-        how = f"computed in {seconds:.1f} s" if computed else "found in the cache and checked"
+        how = Message("found in the cache and checked")
+        if any(source.computed for source in stored):
+            how = Message("computed in {seconds:.1f} s", seconds=seconds)
         self.run.say(
-            f"the frozen backbone runs once over {images}; {max(0, saved):,} forward passes saved in "
-            f"{epochs} epoch{'s' * (epochs != 1)}; {megabytes:.1f} MB, {how}"
+            Message(
+                "the frozen backbone runs once over {samples}; {saved:,} forward passes saved in {epochs}; "
+                "{megabytes:.1f} MB, {how}",
+                samples=" and ".join(source.described() for source in stored),
+                saved=max(0, saved),
+                epochs=Message("1 epoch") if epochs == 1 else Message("{count} epochs", count=epochs),
+                megabytes=megabytes,
+                how=how,
+            )
         )
 
     def features(self, batch: Any) -> tuple[Tensor, Any]:
@@ -239,7 +247,7 @@ class ReusingSource(Wrapping):
             if run.world.local_rank == 0:
                 self.store.discard()
             opened = False
-            run.say("stored features are not what the model computes now; they are recomputed")
+            run.say(Message("stored features are not what the model computes now; they are recomputed"))
             run.world.wait()
         if not opened:
             self.store.values = self.store.targets = None
@@ -283,8 +291,11 @@ class ReusingSource(Wrapping):
         def batches(mine: Mine) -> Iterator[Any]:
             return self._in_order(view, first, mine=mine and (lambda number: mine(number - first)))
 
-        desc = f"features{f' of view {view + 1}/{self._views}' if self._views > 1 else ''}"
-        with Bar(self.store.samples, desc=desc, unit="samples", initial=start, enabled=self.reuse.run.verbose) as bar:
+        desc = Message("features")
+        if self._views > 1:
+            desc = Message("features of view {view}/{views}", view=view + 1, views=self._views)
+        unit, shown = Message("samples"), self.reuse.run.verbose
+        with Bar(self.store.samples, desc=desc, unit=unit, initial=start, enabled=shown) as bar:
             for number, (_, found) in enumerate(InTurns(self.reuse.run, batches, self._compute), first):
                 if isinstance(found, str):
                     raise _NotReusable(found)

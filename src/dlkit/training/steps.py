@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlkit import rng
 from dlkit._calling import rows_of, split
+from dlkit._language import Message
 from dlkit._shapes import shape_of
 from dlkit.errors import TrainingError
 from dlkit.runs.state import Run
@@ -229,7 +230,12 @@ class StandardStep(Step):
         run.optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        run.say(f"out of memory: from now on each batch is processed in {self._pieces} parts; the step stays the same")
+        run.say(
+            Message(
+                "out of memory: from now on each batch is processed in {pieces} parts; the step stays the same",
+                pieces=self._pieces,
+            )
+        )
 
 
 def trained_parameters(run: Run) -> list[nn.Parameter]:

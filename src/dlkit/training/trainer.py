@@ -18,6 +18,7 @@ from dlkit._arguments import switch, whole_number
 from dlkit._calling import bare
 from dlkit._devices import pick_device
 from dlkit._html import facts
+from dlkit._language import Message
 from dlkit._near import known_arguments
 from dlkit.callbacks.base import Callback
 from dlkit.callbacks.progress import Progress
@@ -267,7 +268,9 @@ class Trainer:
             short_val = None if val_source is None else source_of(rehearsal.first_batches(val_source, 2), self.run.seed)
             history = self._fitting.rehearse(short, short_val, [rehearsal.stand_in(each) for each in self.callbacks])
             plain(self.run.capture())
-        self.run.say("dry run: training, validation, callbacks and checkpoint content are fine; nothing was written")
+        self.run.say(
+            Message("dry run: training, validation, callbacks and checkpoint content are fine; nothing was written")
+        )
         return history
 
     def overfit(self, train: Any, batches: int = 1, *, epochs: int = 100) -> History:
@@ -298,7 +301,15 @@ class Trainer:
             measured = self._judge.measure(lambda _: few, self._judge.unit()) or {}
         history.rows[-1] |= {f"train_{name}": value for name, value in measured.items() if name != "loss"}
         first, last = history.rows[0]["train_loss"], history.rows[-1]["train_loss"]
-        self.run.say(f"overfit: {len(few)} batches, {epochs} epochs: loss {first:.4g}, at the end {last:.4g}")
+        self.run.say(
+            Message(
+                "overfit: {batches} batches, {epochs} epochs: loss {first:.4g}, at the end {last:.4g}",
+                batches=len(few),
+                epochs=epochs,
+                first=first,
+                last=last,
+            )
+        )
         return history
 
     def evaluate(self, loader: Any) -> dict[str, float]:
@@ -336,7 +347,8 @@ class Trainer:
         values = {f"test_{name}": value for name, value in self.evaluate(loader).items()}
         step = run.step if run.weights_from is None else run.weights_from
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        run.say(f"{shown} (the weights of {f'step {step}' if step else 'the model as it was given'})")
+        weights = Message("step {step}", step=step) if step else Message("the model as it was given")
+        run.say(Message("{figures} (the weights of {weights})", figures=shown, weights=weights))
         return values
 
     def predict(self, loader: Any, *, has_targets: bool | None = None, scaled: bool = False) -> Any:

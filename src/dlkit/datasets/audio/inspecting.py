@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dlkit._language import Message
 from dlkit.datasets.audio.dataset import AudioDataset
 from dlkit.datasets.audio.decoding import scaled
 from dlkit.datasets.audio.settings import AudioSettings
@@ -40,8 +41,8 @@ class AudioInspection(FileInspection):
         silent: Recordings whose loudest sample is below -80 dB.
     """
 
-    kind, noun = "sounds", "recording"
-    equal = "equal recordings"
+    kind, noun = "sounds", Message("recording")
+    equal = Message("equal recordings")
 
     rates: Mapping[int, int]
     channels: Mapping[int, int]
@@ -52,19 +53,24 @@ class AudioInspection(FileInspection):
     silent: Sequence[Path]
 
     def _measured(self) -> list[str]:
-        told = [
-            f"{name}: " + few([f"{value} ({count:,})" for value, count in found.items()], 8)
-            for name, found in (("rates in Hz", self.rates), ("channels", self.channels), ("formats", self.formats))
+        counted: dict[str, Mapping[Any, int]] = {
+            Message("rates in Hz"): self.rates,
+            Message("channels"): self.channels,
+            Message("formats"): self.formats,
+        }
+        told: list[str] = [
+            Message("{name}: {values}", name=name, values=few([f"{value} ({n:,})" for value, n in found.items()], 8))
+            for name, found in counted.items()
         ]
         if self.readable:
             lengths, levels = span(self.seconds), span(self.levels)
             assert lengths is not None
             assert levels is not None
-            told.append("length: {min:.2f} to {max:.2f} s, {median:.2f} in the middle".format(**lengths))
-            told.append(f"all together: {self.seconds.sum() / 3600:,.2f} hours")
-            told.append("level: {min:.0f} to {max:.0f} dB, {median:.0f} in the middle".format(**levels))
-        told += listed("clipped", [self._below(path) for path in self.clipped])
-        return told + listed("silent", [self._below(path) for path in self.silent])
+            told.append(Message("length: {min:.2f} to {max:.2f} s, {median:.2f} in the middle", **lengths))
+            told.append(Message("all together: {hours:,.2f} hours", hours=self.seconds.sum() / 3600))
+            told.append(Message("level: {min:.0f} to {max:.0f} dB, {median:.0f} in the middle", **levels))
+        told += listed(Message("clipped"), [self._below(path) for path in self.clipped])
+        return told + listed(Message("silent"), [self._below(path) for path in self.silent])
 
     def _plain(self) -> dict[str, Any]:
         return {

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dlkit._language import Message
 from dlkit.errors import ArgumentError
 from dlkit.storage import appended
 from dlkit.storage.caches import make_room
@@ -326,7 +327,8 @@ class ArrayCache:
 
     def _stop(self, reason: str) -> None:
         self.full = reason
-        warnings.warn(f"the cache in {self.folder} takes no more: {reason}", UserWarning, stacklevel=2)
+        told = Message("the cache in {folder} takes no more: {reason}", folder=self.folder, reason=reason)
+        warnings.warn(told, UserWarning, stacklevel=2)
 
 
 def _remove(folder: Path, process: int) -> None:

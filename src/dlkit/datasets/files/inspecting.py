@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dlkit._cores import default_threads, for_each
 from dlkit._html import Shown
+from dlkit._language import Message
 from dlkit._progress import Bar
 from dlkit._showing import Lines
 from dlkit.datasets.files.dataset import FileDataset
@@ -47,9 +48,9 @@ class FileInspection(Shown):
     #: What such data is.
     kind: ClassVar[str] = "files"
     #: What messages call one such file.
-    noun: ClassVar[str] = "file"
+    noun: ClassVar[str] = Message("file")
     #: What is equal in `duplicates`.
-    equal: ClassVar[str] = "equal files"
+    equal: ClassVar[str] = Message("equal files")
 
     def _measured(self) -> list[str]:
         """Lines on what was measured of the readable files."""
@@ -64,13 +65,20 @@ class FileInspection(Shown):
         return {}
 
     def __str__(self) -> str:
-        told = [f"{self.root}: {self.readable:,} readable {self.noun}s, {len(self.unreadable):,} unreadable"]
+        readable = {"place": self.root, "count": self.readable, "bad": len(self.unreadable)}
+        told: list[str] = [
+            Message("{place}: {count:,} readable {noun}s, {bad:,} unreadable", noun=self.noun, **readable)
+        ]
         for part, sizes in self.classes.items():
-            told.append(f"{part or 'classes'} ({len(sizes)}): " + few([f"{n} {c:,}" for n, c in sizes.items()], 12))
+            names = few([f"{n} {c:,}" for n, c in sizes.items()], 12)
+            title = part or Message("classes")
+            told.append(Message("{title} ({count}): {names}", title=title, count=len(sizes), names=names))
         told += self._measured()
-        told += [f"left out: {count:,} {kind} ({few(first, 3)})" for kind, (count, first) in self.left_out.items()]
-        told += listed("unreadable", [reason for _, reason in self.unreadable])
-        groups = {self.equal: self.duplicates, **self._groups(), "of these in different parts or classes": self.across}
+        for kind, (count, first) in self.left_out.items():
+            told.append(Message("left out: {count:,} {what} ({names})", count=count, what=kind, names=few(first, 3)))
+        told += listed(Message("unreadable"), [reason for _, reason in self.unreadable])
+        across = Message("of these in different parts or classes")
+        groups = {self.equal: self.duplicates, **self._groups(), across: self.across}
         for title, found in groups.items():
             told += listed(title, [" = ".join(self._below(path) for path in group) for group in found])
         return Lines.of(*told).plain()
@@ -180,7 +188,7 @@ def look(dataset: FileDataset, measure: Callable[[Path], Any], *, threads: int |
     paths = [dataset._path(row) for row in rows]
     found: list[Any] = [None] * len(paths)
     bad: dict[int, str] = {}
-    bar = Bar(len(paths), desc="inspecting", unit=f"{dataset.settings.kind.noun}s", enabled=progress)
+    bar = Bar(len(paths), desc=Message("inspecting"), unit=Message("files"), enabled=progress)
 
     def work(place: int) -> None:
         try:
@@ -224,8 +232,8 @@ def listed(title: str, items: Sequence[str]) -> list[str]:
     """
     if not items:
         return []
-    more = [f"  and {len(items) - 10:,} more"] if len(items) > 10 else []
-    return [f"{title}: {len(items):,}", *(f"  {item}" for item in items[:10]), *more]
+    more = [Message("  and {count:,} more", count=len(items) - 10)] if len(items) > 10 else []
+    return [Message("{title}: {count:,}", title=title, count=len(items)), *(f"  {item}" for item in items[:10]), *more]
 
 
 def few(items: Sequence[str], most: int) -> str:
@@ -235,4 +243,5 @@ def few(items: Sequence[str], most: int) -> str:
         items: All of them.
         most: How many are shown.
     """
-    return ", ".join(items[:most]) + (f" and {len(items) - most:,} more" if len(items) > most else "")
+    shown = ", ".join(items[:most])
+    return Message("{names} and {more} more", names=shown, more=len(items) - most) if len(items) > most else shown

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dlkit._language import Message
 from dlkit.errors import DataError
 from dlkit.reading.cells import Skipped
 
@@ -97,7 +98,7 @@ def tell(reasons: Sequence[str]) -> None:
         reasons: From `handle`.
     """
     for reason in reasons:
-        warnings.warn(f"left out for good: {reason}", UserWarning, stacklevel=5)
+        warnings.warn(Message("left out for good: {reason}", reason=reason), UserWarning, stacklevel=5)
 
 
 def _remove(path: Path, process: int) -> None:

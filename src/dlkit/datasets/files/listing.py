@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from dlkit._language import Message
 from dlkit._progress import Bar
 from dlkit._showing import safe
 from dlkit.datasets.files.decoder import Decoder
@@ -125,7 +126,12 @@ class _Walk:
     def __init__(self, root: Path, kind: Decoder, *, progress: bool) -> None:
         self.root, self.kind, self.stamps, self._entered = root, kind, dict[str, int](), set[tuple[int, int]]()
         self._left_out: dict[str, tuple[int, tuple[str, ...]]] = {}
-        self._bar = Bar(None, desc=f"scanning {safe(root.name, most=60)}", unit="files", enabled=progress)
+        self._bar = Bar(
+            None,
+            desc=Message("scanning {folder}", folder=safe(root.name, most=60)),
+            unit=Message("files"),
+            enabled=progress,
+        )
 
     def unlabelled(self) -> Listing:
         names = sorted(self._files(""), key=natural)

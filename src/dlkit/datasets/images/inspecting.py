@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dlkit._language import Message
 from dlkit.datasets.files.decoder import read_with_status
 from dlkit.datasets.files.inspecting import FileInspection, few, look, span
 from dlkit.datasets.files.listing import scan
@@ -42,7 +43,7 @@ class ImageInspection(FileInspection):
         std: Per channel.
     """
 
-    kind, noun = "images", "image"
+    kind, noun = "images", Message("image")
 
     sizes: npt.NDArray[np.int64]
     modes: Mapping[str, int]
@@ -51,15 +52,15 @@ class ImageInspection(FileInspection):
     std: tuple[float, ...]
 
     def _measured(self) -> list[str]:
-        told = []
+        told = list[str]()
         if len(self.sizes):
-            told += [_measures("height", self.sizes[:, 0]), _measures("width", self.sizes[:, 1])]
-        told.append("kinds: " + few([f"{mode} {count:,}" for mode, count in self.modes.items()], 8))
-        numbers = (f"({', '.join(f'{value:.3f}' for value in values)})" for values in (self.mean, self.std))
-        return [*told, "mean {} std {}".format(*numbers)]
+            told += [_measures(Message("height"), self.sizes[:, 0]), _measures(Message("width"), self.sizes[:, 1])]
+        kinds = few([f"{mode} {count:,}" for mode, count in self.modes.items()], 8)
+        mean, std = (f"({', '.join(f'{value:.3f}' for value in values)})" for values in (self.mean, self.std))
+        return [*told, Message("kinds: {kinds}", kinds=kinds), Message("mean {mean} std {std}", mean=mean, std=std)]
 
     def _groups(self) -> Mapping[str, Sequence[Sequence[Path]]]:
-        return {"near duplicates": self.near_duplicates}
+        return {Message("near duplicates"): self.near_duplicates}
 
     def _plain(self) -> dict[str, Any]:
         return {
@@ -180,4 +181,7 @@ def _thumbnail(path: Path, side: int = 160) -> npt.NDArray[np.uint8]:
 
 
 def _measures(name: str, values: npt.NDArray[np.int64]) -> str:
-    return f"{name}: {values.min():,} to {values.max():,} px, {int(np.median(values)):,} in the middle"
+    least, most, middle = int(values.min()), int(values.max()), int(np.median(values))
+    return Message(
+        "{name}: {least:,} to {most:,} px, {middle:,} in the middle", name=name, least=least, most=most, middle=middle
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlkit._html import Shown
+from dlkit._language import Message
 from dlkit._showing import Lines
 from dlkit.datasets.tables._encoding import shown_cell
 from dlkit.datasets.tables._facts import Facts
@@ -44,7 +45,8 @@ class Description(Shown):
     findings: list[str]
 
     def __str__(self) -> str:
-        findings = [f"- {finding}" for finding in self.findings] or ["nothing suspicious found"]
+        findings: list[str] = [Message("- {finding}", finding=finding) for finding in self.findings]
+        findings = findings or [Message("nothing suspicious found")]
         return Lines.of(*self.columns.to_string().split("\n"), *findings).plain()
 
 
@@ -128,7 +130,9 @@ def describe_facts(spec: TableSpec, facts: Mapping[str, Facts]) -> Description:
             "distinct": f"{len(counts)}{more}" if counts else "",
             "example": next(iter(counts), "")[:30] if counts else _range(seen),
         }
-    constants = [f"{column.name!r} is constant: {column.why}" for column in spec.of_kind("constant")]
+    constants: list[str] = [
+        Message("{name!r} is constant: {why}", name=column.name, why=column.why) for column in spec.of_kind("constant")
+    ]
     return Description(pd.DataFrame.from_dict(lines, orient="index"), constants)
 
 
@@ -169,7 +173,7 @@ def _example(cells: Cells, rows: Array, codes: Array) -> str:
 
 def _constants(lines: dict[str, dict[str, Any]]) -> list[str]:
     return [
-        f"{name!r} is constant" if line["distinct"] else f"{name!r} is empty"
+        Message("{name!r} is constant", name=name) if line["distinct"] else Message("{name!r} is empty", name=name)
         for name, line in lines.items()
         if line["distinct"] < 2 and (not line["missing"] or not line["distinct"])
     ]
@@ -183,21 +187,33 @@ def _knowing(table: Table, spec: TableSpec, rows: Array, codes: dict[str, Array]
     values, lacking, wrong = encode_target(target, table.columns, spec.marks)
     good = ~(lacking | wrong)[rows]
     wanted = _columns(values[rows][good], len(target.classes) if target.task == "classification" else 0)
-    findings = []
+    findings = list[str]()
     order = explained(np.arange(len(rows))[good], wanted)
     if order >= _KNOWS_TOO_MUCH:
-        findings.append(f"the order of the rows tells {order:.0%} of the target: the file is sorted, so shuffle it")
+        findings.append(
+            Message(
+                "the order of the rows tells {share:.0%} of the target: the file is sorted, so shuffle it", share=order
+            )
+        )
     for name, column in codes.items():
         if name in target.columns:
             continue
         share = explained(column[good], wanted)
         if kinds.get(name) == "identifier" and share >= _KNOWS_TOO_MUCH:
             findings.append(
-                f"the identifier {name!r} tells {share:.0%} of the target: it was numbered by it; keep it out"
+                Message(
+                    "the identifier {name!r} tells {share:.0%} of the target: it was numbered by it; keep it out",
+                    name=name,
+                    share=share,
+                )
             )
         elif kinds.get(name) != "identifier" and share >= _KNOWS_ALL:
             findings.append(
-                f"{name!r} alone tells {share:.0%} of the target: is it known before the target is? else drop it"
+                Message(
+                    "{name!r} alone tells {share:.0%} of the target: is it known before the target is? else drop it",
+                    name=name,
+                    share=share,
+                )
             )
     return findings
 
@@ -209,7 +225,7 @@ def _rare(table: Table, spec: TableSpec, rows: Array) -> list[str]:
     target = spec.target
     if target is None or target.task == "regression":
         return []
-    findings = []
+    findings = list[str]()
     for name in target.columns:
         if name not in table.columns:
             continue
@@ -217,9 +233,18 @@ def _rare(table: Table, spec: TableSpec, rows: Array) -> list[str]:
         if len(counts) > 1 and counts.iloc[-1] < _RARE * counts.sum():
             most, rarest, all_ = counts.index[0], counts.index[-1], int(counts.sum())
             findings.append(
-                f"{name!r} is {rarest} in {counts.iloc[-1]:,} of {all_:,} rows ({counts.iloc[-1] / all_:.1%}); always "
-                f"answering {most} is right in {counts.iloc[0] / all_:.1%}, so accuracy says little: look at balanced "
-                "accuracy, F1 and AUROC, and give rare classes more weight (class weights, a balanced sampler)"
+                Message(
+                    "{name!r} is {rarest} in {count:,} of {all:,} rows ({share:.1%}); always answering {most} is right "
+                    "in {right:.1%}, so accuracy says little: look at balanced accuracy, F1 and AUROC, and give rare "
+                    "classes more weight (class weights, a balanced sampler)",
+                    name=name,
+                    rarest=rarest,
+                    count=int(counts.iloc[-1]),
+                    all=all_,
+                    share=counts.iloc[-1] / all_,
+                    most=most,
+                    right=counts.iloc[0] / all_,
+                )
             )
     return findings
 
@@ -236,8 +261,11 @@ def _in_time(codes: dict[str, Array], kinds: dict[str, str]) -> list[str]:
             and ((steps >= 0).all() or (steps <= 0).all())
         ):
             return [
-                f"the rows are in the order of {name!r}: if what comes is to be told from what was, cut them by time "
-                f"(time={name!r}); parts drawn at random lie between one another, and flatter"
+                Message(
+                    "the rows are in the order of {name!r}: if what comes is to be told from what was, cut them by "
+                    "time (time={name!r}); parts drawn at random lie between one another, and flatter",
+                    name=name,
+                )
             ]
     return []
 
@@ -277,7 +305,10 @@ def explained(codes: Array, wanted: Array) -> float:
 
 def _repeated(frame: Any) -> list[str]:
     copies = int(frame.duplicated().sum()) if len(frame.columns) else 0
-    return [f"{copies} of {len(frame)} rows repeat an earlier one in every column that is used"] if copies else []
+    if not copies:
+        return []
+    told = {"copies": copies, "rows": len(frame)}
+    return [Message("{copies} of {rows} rows repeat an earlier one in every column that is used", **told)]
 
 
 def _shared(frame: Any, other: Any) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from dlkit._language import Message
 from dlkit._near import hint, nearest
 from dlkit.datasets.tables._facts import DateFacts, Facts
 from dlkit.datasets.tables._tally import NumberFacts
@@ -145,8 +146,13 @@ def warn_of_ambiguous_dates(name: str, form: str, text: TextFacts) -> None:
     other = day_first(form)
     if other is not None and text.counts and fits(list(text.counts), other):
         warnings.warn(
-            f"the dates of column {name!r} may have the month or the day first, and are read as {form}; "
-            f"say which: dates={{{name!r}: {form!r}}} or dates={{{name!r}: {other!r}}}",
+            Message(
+                "the dates of column {name!r} may have the month or the day first, and are read as {form}; "
+                "say which: dates={{{name!r}: {form!r}}} or dates={{{name!r}: {other!r}}}",
+                name=name,
+                form=form,
+                other=other,
+            ),
             UserWarning,
             stacklevel=2,
         )
