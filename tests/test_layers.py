@@ -87,7 +87,7 @@ inference/outputs inference/batches inference/frames inference/filed inference/i
 inference/tables inference/texts inference/inputs
 inference/scoring inference/predictor inference/__init__
 recipes/standing recipes/charts recipes/tuning recipes/comparing recipes/folders recipes/samples recipes/filed
-recipes/fold_scores recipes/reading
+recipes/fold_scores recipes/kinds recipes/reading
 recipes/choices recipes/for_tables recipes/for_texts recipes/for_pictures recipes/choosing recipes/identity
 recipes/folding
 recipes/held_out recipes/evaluating

@@ -15,7 +15,7 @@ import dlkit as library
 from dlkit import recipes
 from dlkit.cli._options import DATA, TRAINING
 from dlkit.cli._talking import _in_shell_words
-from dlkit.recipes.reading import DataOptions
+from dlkit.recipes.kinds import DataOptions
 
 Run = Any
 

@@ -192,7 +192,7 @@ def compare(
       dlkit compare titanic.csv ensemble boosting --target survived --drop alive
     """
     from dlkit import recipes
-    from dlkit.recipes.reading import understood
+    from dlkit.recipes.kinds import understood
 
     if "text" in options or ("target" in options and understood(data, options)[1] is None):
         own = {name: settings[name] for name in ("device", "seed")}

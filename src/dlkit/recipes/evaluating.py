@@ -17,7 +17,8 @@ from dlkit.inference.scoring import labelled
 from dlkit.reading.policy import ReadArguments
 from dlkit.recipes.held_out import kept_keys, keys_of
 from dlkit.recipes.identity import saved_settings
-from dlkit.recipes.reading import Data, DataOptions, encoded_by, kind_of, letters, place_of, read_data
+from dlkit.recipes.kinds import DataOptions, kind_of, place_of
+from dlkit.recipes.reading import Data, encoded_by, letters, read_data
 from dlkit.splits import Fold
 
 __all__ = ["evaluate_file"]

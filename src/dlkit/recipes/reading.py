@@ -3,77 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
-from urllib.parse import urlsplit
+from typing import Any, Unpack
 
 from dlkit._html import Shown
 from dlkit._language import Message
-from dlkit._near import nearest
 from dlkit._showing import Lines
-from dlkit.datasets.audio.decoding import EXTENSIONS as SOUNDS
 from dlkit.datasets.audio.folders import AudioFolder
-from dlkit.datasets.images.decoding import EXTENSIONS
 from dlkit.datasets.images.folders import ImageFolder
-from dlkit.datasets.inspecting import kind_of_files
 from dlkit.datasets.letters.glyphs import Glyphs
 from dlkit.datasets.letters.notmnist import NotMNIST
 from dlkit.datasets.letters.packed import PackedImages
 from dlkit.datasets.tables.dataset import CSVDataset
-from dlkit.datasets.texts.dataset import TextDataset, TextOptions
+from dlkit.datasets.texts.dataset import TextDataset
 from dlkit.declared import task_in
-from dlkit.download.urls import known_as
-from dlkit.errors import ArgumentError, DataError, DataNotFoundError
+from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.policy import ReadArguments
 from dlkit.recipes.filed import FileColumn, column_of_files, filed_table
 from dlkit.recipes.fold_scores import FoldScores
 from dlkit.recipes.folders import laid_out, root_of, usual_image, usual_sound
-from dlkit.recipes.samples import SAMPLES, sampled
+from dlkit.recipes.kinds import CUTS, DataOptions, Kind, is_mixed, name_of, place_of, refuse_senseless, understood
+from dlkit.recipes.samples import sampled
 from dlkit.specs.text import TextSpec
 from dlkit.splits import Fold, num_parts, shares_of
 from dlkit.tokens.cleaning import Cleaning
 
-__all__ = ["Data", "DataOptions", "Kind", "LETTERS", "NAMES", "kind_of", "letters", "place_of", "read_data"]
+__all__ = ["Data", "letters", "read_data"]
 
-Kind = Literal["letters", "images", "sounds", "table", "text"]
-
-#: Letters that are known by name, to what they are.
-LETTERS = {
-    "notmnist": "letters A to J in 18,724 small grey images; downloaded once (8 MB)",
-    "notmnist-large": "529,114 of them; downloaded once (247 MB)",
-    "glyphs": "letters A to J drawn from the fonts of this machine; no download",
-}
-#: All data that is known by name.
-NAMES = {**LETTERS, **{name: sample.about for name, sample in SAMPLES.items()}}
 #: What is said of data that has no test part.
 WITHOUT_TEST = Message(
     "no part to judge by: the figures will be those of the part that chose the epoch, so a little flattering"
 )
-_PARTS = ("train", "val", "test")
 _MIXED_SIDE = 64  # pixels of images beside other columns
 _SUSPICIONS = 200_000  # rows up to which looking for columns that know too much takes a moment only
-
-
-class DataOptions(ReadArguments, total=False):
-    """The keyword arguments of `read_data`, which `train` takes too; see `ReadArguments` for how rows are read."""
-
-    target: str | int | Sequence[str] | None
-    text: str | int | Sequence[str | int] | None
-    pair: str | int | Sequence[str | int] | None
-    image: str | None
-    audio: str | None
-    label_separator: str | None
-    mixed: bool
-    task: Literal["auto", "classification", "binary", "regression", "multilabel"]
-    drop: Sequence[str]
-    fractions: Sequence[float] | Fold
-    group: str | None
-    time: str | None
-    tokenizer: str
-    strip_html: bool
-    lower: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -178,37 +142,10 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
         raise TypeError(f"read_data() got an unexpected keyword argument {unknown[0]!r}")
     source, options = sampled(source, options)
     kind, column = understood(source, options)
-    _refuse_senseless(kind, options, column)
-    if column is not None:
-        return _filed(column, filed_table(column, source, options), options, seed, source)
+    refuse_senseless(kind, options, column)
     read = {"letters": _letters, "images": _images, "sounds": _sounds, "table": _table, "text": _texts}
-    return read[kind](source, options, seed)
-
-
-def understood(source: Any, options: Mapping[str, Any]) -> tuple[Kind, FileColumn | None]:
-    """What a source is; and of a table that names images or sounds the column.
-
-    Args:
-        source: See `read_data`.
-        options: See `read_data`.
-
-    Raises:
-        DlkitError: see `kind_of`.
-    """
-    if is_mixed(options):
-        return kind_of(source), None
-    kind = kind_of(source, text=options.get("text"))
-    column = column_of_files(source, options) if kind == "table" else None
-    return (kind, None) if column is None else (column.kind, column)
-
-
-def is_mixed(options: Mapping[str, Any]) -> bool:
-    """Whether texts and images of a table are columns beside the others.
-
-    Args:
-        options: Of `read_data`.
-    """
-    return bool(options.get("mixed")) or (options.get("text") is not None and options.get("image") is not None)
+    found = read[kind](source, options, seed) if column is None else _filed(column, source, options, seed)
+    return Data(kind=kind, name=name_of(source), source=place_of(source), options=dict(options), seed=seed, **found)
 
 
 def encoded_by(data: Data, spec: TextSpec) -> Data:
@@ -220,91 +157,6 @@ def encoded_by(data: Data, spec: TextSpec) -> Data:
     """
     parts = {"train": data.train, "val": data.val} | ({} if data.test is None else {"test": data.test})
     return replace(data, **{name: part.with_spec(spec) for name, part in parts.items()})
-
-
-def kind_of(source: Any, *, text: Any = None) -> Kind:
-    """What a source is, by its name and the files in it; nothing of it is decoded.
-
-    Args:
-        source: See `read_data`.
-        text: See `read_data`.
-
-    Raises:
-        DataNotFoundError: there is no such file or folder.
-        DataError: a folder without images, sounds and texts.
-        ArgumentError: a file that is no data.
-    """
-    if not isinstance(source, str | os.PathLike):
-        return "table" if text is None else "text"
-    path = Path(source).expanduser()
-    if str(source).lower() in NAMES and not path.exists():
-        return "letters" if str(source).lower() in LETTERS else "table"
-    if path.is_dir():
-        return _kind_of_folder(path)
-    if not path.exists() and "://" not in str(source):
-        raise _not_found(path)
-    if path.suffix.lower() in EXTENSIONS:
-        raise ArgumentError(f"{path} is one image; give the folder that has a folder of images for each class")
-    if path.suffix.lower() in SOUNDS:
-        raise ArgumentError(f"{path} is one sound; give the folder that has a folder of sounds for each class")
-    if path.suffix.lower() == ".safetensors":
-        raise ArgumentError(f"{path} is a model file; give data: a folder, a table or one of {', '.join(NAMES)}")
-    return "table" if text is None else "text"
-
-
-def _kind_of_folder(folder: Path) -> Kind:
-    if (found := kind_of_files(folder)) is not None:
-        return found
-    if any(Path(name).suffix.lower() == ".txt" for _, _, files in os.walk(folder) for name in files):
-        return "text"
-    raise DataError(f"the folder {folder} holds neither images nor sounds nor .txt files, in it or below it")
-
-
-def _not_found(path: Path) -> DataNotFoundError:
-    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-    close = nearest(path.name, beside) or nearest(path.name, NAMES, most=1)
-    hint = f"; is it {' or '.join(close)}?" if close else f"; data by name: {', '.join(NAMES)}"
-    return DataNotFoundError(f"there is no file or folder {path} (in {Path.cwd()}){hint}")
-
-
-def _refuse_senseless(kind: Kind, options: DataOptions, column: FileColumn | None) -> None:
-    if column is not None:
-        fitting = {
-            "target",
-            "drop",
-            "image",
-            "audio",
-            "label_separator",
-            "task",
-            *_CUTS,
-            *ReadArguments.__annotations__,
-        }
-    else:
-        of_tables = {"target", "drop", "label_separator", "task", *_CUTS}
-        own = {"table": of_tables, "text": {"strip_html", "lower", *_CUTS}, "letters": {"group"}}
-        fitting = own.get(kind, set())
-        more = {"table": set(ReadArguments.__annotations__), "text": set(TextOptions.__annotations__)}
-        fitting |= {"text", "image", "mixed"} if kind == "table" and is_mixed(options) else set()
-        fitting |= more.get(kind, set())
-    for name in options.keys() - {"fractions", "on_error"}:
-        if options.get(name) not in (None, (), []) and name not in fitting:
-            hint = "; name the column of the texts: text=" if name in _OF_TEXTS and kind == "table" else ""
-            raise ArgumentError(
-                f"{name}={options.get(name)!r}: this data is {_SAID[kind] if column is None else _IN_TABLE[kind]}, "
-                f"to which it does not apply{hint}"
-            )
-
-
-_CUTS = ("group", "time")
-_OF_TEXTS = ("pair", "tokenizer", "strip_html", "lower")
-_SAID = {
-    "letters": "letters in images",
-    "images": "a folder of images, whose classes are its folders",
-    "sounds": "a folder of sounds, whose classes are its folders",
-    "table": "a table",
-    "text": "texts",
-}
-_IN_TABLE = {"images": "images that a table names", "sounds": "sounds that a table names"}
 
 
 def _fractions(options: DataOptions) -> tuple[float, ...] | Fold:
@@ -321,7 +173,7 @@ def _parts(parts: Sequence[Any]) -> dict[str, Any]:
 
 
 def _counted(parts: Mapping[str, Any]) -> str:
-    sizes = {name: len(part) for name, part in parts.items() if part is not None}
+    sizes = {name: len(parts[name]) for name in ("train", "val", "test") if parts.get(name) is not None}
     if "test" in sizes:
         return Message("{train:,} to train on, {val:,} to watch, {test:,} to judge by", **sizes)
     return Message("{train:,} to train on, {val:,} to watch", **sizes)
@@ -329,7 +181,7 @@ def _counted(parts: Mapping[str, Any]) -> str:
 
 def _cuts(options: DataOptions) -> dict[str, Any]:
     """The columns that say what stays together and what comes first."""
-    return {name: options.get(name) for name in _CUTS if options.get(name) is not None}
+    return {name: options.get(name) for name in CUTS if options.get(name) is not None}
 
 
 def _cut_by(options: DataOptions) -> list[str]:
@@ -342,19 +194,31 @@ def _cut_by(options: DataOptions) -> list[str]:
     return told
 
 
-def _without_test(parts: Mapping[str, Any]) -> list[str]:
-    if parts.get("test") is not None:
-        return []
-    return [WITHOUT_TEST]
+def _found(
+    parts: Mapping[str, Any],
+    options: DataOptions,
+    told: Iterable[str],
+    more: Iterable[str] = (),
+    *,
+    laid: str = "",
+    **facts: Any,
+) -> dict[str, Any]:
+    """The parts, what they usually are like, and in sentences how the source was understood."""
+    counted = _counted(parts)
+    counted = Message("{counted}, {laid}", counted=counted, laid=laid) if laid else counted
+    without = [WITHOUT_TEST] if parts.get("test") is None else []
+    return {"how": (*told, counted, *_cut_by(options), *more, *without), **facts, **parts}
 
 
-def _letters(source: Any, options: DataOptions, seed: int) -> Data:
-    name, found = str(source).lower(), letters(str(source))
+def _lines(dataset: Any, kind: str) -> Iterator[str]:
+    """What a dataset prints."""
+    return (line.strip() for line in repr(dataset).replace(f"{type(dataset).__name__}: ", f"{kind}: ").splitlines())
+
+
+def _letters(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
+    found = letters(str(source))
     parts = _parts(found.split(_fractions(options), seed=seed, **_cuts(options)))
-    how = (f"{name}: {found!r}", _counted(parts), *_cut_by(options), *_without_test(parts))
-    return Data(
-        kind="letters", name=name, source=name, how=how, options=dict(options), seed=seed, side=28, grey=True, **parts
-    )
+    return _found(parts, options, [f"{str(source).lower()}: {found!r}"], side=28, grey=True)
 
 
 def letters(name: str, root: Path | None = None) -> PackedImages:
@@ -369,15 +233,15 @@ def letters(name: str, root: Path | None = None) -> PackedImages:
     return NotMNIST(root, subset="large" if name.lower().endswith("large") else "small", download=True)
 
 
-def _images(source: Any, options: DataOptions, seed: int) -> Data:
+def _images(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
     return _of_folder("images", ImageFolder(root_of(source), on_error=options.get("on_error", "raise")), options, seed)
 
 
-def _sounds(source: Any, options: DataOptions, seed: int) -> Data:
+def _sounds(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
     return _of_folder("sounds", AudioFolder(root_of(source), on_error=options.get("on_error", "raise")), options, seed)
 
 
-def _of_folder(kind: Kind, found: Any, options: DataOptions, seed: int) -> Data:
+def _of_folder(kind: Kind, found: Any, options: DataOptions, seed: int) -> dict[str, Any]:
     """What was found in a folder with a folder for each class."""
     told = Message(
         "{place}: {count:,} {kind} in {classes} class folders ({names})",
@@ -387,11 +251,12 @@ def _of_folder(kind: Kind, found: Any, options: DataOptions, seed: int) -> Data:
         classes=len(found.classes),
         names=_few(found.classes),
     )
-    return _of_files(kind, found, found.root.name, str(found.root), told, options, seed)
+    return _of_files(kind, found, told, options, seed)
 
 
-def _filed(column: FileColumn, found: Any, options: DataOptions, seed: int, source: Any) -> Data:
+def _filed(column: FileColumn, source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
     """Images or sounds that a column of a table names."""
+    found = filed_table(column, source, options)
     classes = Message(", {count} classes ({names})", count=len(found.classes), names=_few(found.classes))
     told = Message(
         "{place}: {count:,} {kind} named in {name!r}, {task} of {targets}{classes}; no other column is used "
@@ -404,10 +269,10 @@ def _filed(column: FileColumn, found: Any, options: DataOptions, seed: int, sour
         targets=", ".join(map(repr, found.target_columns)),
         classes=classes if found.classes else "",
     )
-    return _of_files(column.kind, found, _name(source), place_of(source), told, options, seed)
+    return _of_files(column.kind, found, told, options, seed)
 
 
-def _of_files(kind: Kind, found: Any, name: str, source: str, told: str, options: DataOptions, seed: int) -> Data:
+def _of_files(kind: Kind, found: Any, told: str, options: DataOptions, seed: int) -> dict[str, Any]:
     """Images or sounds, cut into parts, and what they usually are like."""
     parts, laid = laid_out(found, _fractions(options), seed, **_cuts(options))
     facts: dict[str, Any]
@@ -422,26 +287,19 @@ def _of_files(kind: Kind, found: Any, name: str, source: str, told: str, options
         usual = Message(
             "sounds at {rate:,} Hz, 19 in 20 no longer than {seconds:g} seconds", rate=rate, seconds=seconds
         )
-    how = (
-        told,
-        Message("{counted}, {laid}", counted=_counted({name: parts.get(name) for name in _PARTS}), laid=laid),
-        *_cut_by(options),
-        usual,
-        *(
-            Message("left out: {count:,} {what} ({names})", count=count, what=what, names=", ".join(first))
-            for what, (count, first) in getattr(found, "left_out", {}).items()
-        ),
-        *_without_test(parts),
+    left_out = (
+        Message("left out: {count:,} {what} ({names})", count=count, what=what, names=", ".join(first))
+        for what, (count, first) in getattr(found, "left_out", {}).items()
     )
-    return Data(kind=kind, name=name, source=source, how=how, options=dict(options), seed=seed, **facts, **parts)
+    return _found(parts, options, [told], [usual, *left_out], laid=laid, **facts)
 
 
-def _table(source: Any, options: DataOptions, seed: int) -> Data:
+def _table(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
     target = options.get("target")
     if target is None:
         names = [column.name for column in CSVDataset(source, **rows_of(options)).spec.columns]
         raise ArgumentError(
-            f"{_name(source)} is a table: say which column to predict, target=..., or which holds texts, text=...; "
+            f"{name_of(source)} is a table: say which column to predict, target=..., or which holds texts, text=...; "
             f"its columns are {', '.join(names)}"
         )
     columns = [target] if isinstance(target, str | int) else target
@@ -459,20 +317,9 @@ def _table(source: Any, options: DataOptions, seed: int) -> Data:
             **(_beside(source, options, [str(name) for name in columns]) if is_mixed(options) else {}),
         )
     )
-    train = parts["train"]
-    how = (
-        *(line.strip() for line in repr(train).replace("CSVDataset: ", "table: ").splitlines()),
-        _counted(parts),
-        *_cut_by(options),
-        *(
-            Message("look at this: {finding}", finding=finding)
-            for finding in _suspicions(train, in_order=options.get("time") is not None)
-        ),
-        *_without_test(parts),
-    )
-    return Data(
-        kind="table", name=_name(source), source=place_of(source), how=how, options=dict(options), seed=seed, **parts
-    )
+    suspicious = _suspicions(parts["train"], in_order=options.get("time") is not None)
+    more = (Message("look at this: {finding}", finding=finding) for finding in suspicious)
+    return _found(parts, options, _lines(parts["train"], "table"), more)
 
 
 def _beside(source: Any, options: DataOptions, target: Sequence[str]) -> dict[str, Any]:
@@ -515,10 +362,10 @@ def _suspicions(train: CSVDataset, *, in_order: bool) -> list[str]:
     return [finding for finding in told if not finding.startswith(tuple(left_out))][:5]
 
 
-def _texts(source: Any, options: DataOptions, seed: int) -> Data:
+def _texts(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
     target, folder = options.get("target"), isinstance(source, str | os.PathLike) and Path(source).is_dir()
     if target is None and not folder:
-        raise ArgumentError(f"{_name(source)}: say which column to predict: target=... (a name, or a number from 0)")
+        raise ArgumentError(f"{name_of(source)}: say which column to predict: target=... (a name, or a number from 0)")
     reading: dict[str, Any] = {} if folder else {"text": options.get("text", 0), "target": target}
     reading |= {name: options[name] for name in ("pair", "task") if name in options}
     cleaning = Cleaning(html=options.get("strip_html", False), lower=options.get("lower", False))
@@ -536,32 +383,8 @@ def _texts(source: Any, options: DataOptions, seed: int) -> Data:
     )
     train = parts["train"]
     if train.targets is None:
-        raise DataError(f"{_name(source)}: texts without classes; one folder per class is expected")
-    lines = (line.strip() for line in repr(train).replace("TextDataset: ", "texts: ").splitlines())
-    how = (*lines, *map(str, train.skipped[:3]), _counted(parts), *_cut_by(options), *_without_test(parts))
-    return Data(
-        kind="text", name=_name(source), source=place_of(source), how=how, options=dict(options), seed=seed, **parts
-    )
-
-
-def _name(source: Any) -> str:
-    if not isinstance(source, str | os.PathLike):
-        return type(source).__name__.lower()
-    return Path(urlsplit(str(source)).path if "://" in str(source) else source).stem
-
-
-def place_of(source: Any) -> str:
-    """Where a source is, as `Data.source` says it: a full path, an address or a known name.
-
-    Args:
-        source: See `read_data`.
-    """
-    if str(source).lower() in LETTERS and not Path(source).expanduser().exists():
-        return str(source).lower()
-    source = sampled(source, {})[0]
-    if not isinstance(source, str | os.PathLike):
-        return f"a {type(source).__name__}"
-    return known_as(str(source)) if "://" in str(source) else os.path.abspath(Path(source).expanduser())
+        raise DataError(f"{name_of(source)}: texts without classes; one folder per class is expected")
+    return _found(parts, options, [*_lines(train, "texts"), *map(str, train.skipped[:3])])
 
 
 def _few(names: Sequence[str]) -> str:

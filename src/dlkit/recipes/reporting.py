@@ -22,9 +22,10 @@ from dlkit.inference.outputs import probabilities_of, weighed
 from dlkit.inference.predictor import Predictor, load
 from dlkit.recipes.charts import bars, heat_table, line_chart
 from dlkit.recipes.fold_scores import FoldScores
+from dlkit.recipes.kinds import Kind
 from dlkit.recipes.mistakes import mistakes
 from dlkit.recipes.outcome import Outcome, outcome_of
-from dlkit.recipes.reading import Data, Kind
+from dlkit.recipes.reading import Data
 from dlkit.recipes.standing import r2
 from dlkit.storage.files import atomic_write
 

@@ -24,7 +24,8 @@ from dlkit.recipes.choices import Choice, Wish
 from dlkit.recipes.choosing import choose, models_for
 from dlkit.recipes.fitting import validation_loss, with_numbers
 from dlkit.recipes.identity import settings_of
-from dlkit.recipes.reading import Data, DataOptions, read_data
+from dlkit.recipes.kinds import DataOptions
+from dlkit.recipes.reading import Data, read_data
 from dlkit.recipes.training import Trained, check_first, train
 
 __all__ = ["Tuned", "tune"]

@@ -37,7 +37,8 @@ from dlkit.recipes.choosing import choose
 from dlkit.recipes.fitting import judged, loaders_of, of_part, trainer_of, with_numbers
 from dlkit.recipes.folding import train_folds
 from dlkit.recipes.identity import Note, saved_settings, settings_of
-from dlkit.recipes.reading import Data, DataOptions, encoded_by, read_data
+from dlkit.recipes.kinds import DataOptions
+from dlkit.recipes.reading import Data, encoded_by, read_data
 from dlkit.recipes.standing import Standing
 from dlkit.recipes.thresholds import check_thresholds
 from dlkit.recipes.writing import REPORT_FILE, reported, save_model

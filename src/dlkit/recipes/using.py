@@ -22,7 +22,8 @@ from dlkit.recipes.choosing import models_for
 from dlkit.recipes.comparing import Comparison, compare
 from dlkit.recipes.filed import filed_table
 from dlkit.recipes.for_pictures import ENOUGH_HERTZ, listening_to
-from dlkit.recipes.reading import LETTERS, DataOptions, letters, read_data, rows_of, understood
+from dlkit.recipes.kinds import LETTERS, DataOptions, understood
+from dlkit.recipes.reading import letters, read_data, rows_of
 from dlkit.recipes.samples import SAMPLES, sampled, table_of
 from dlkit.recipes.training import train
 from dlkit.storage.files import home
