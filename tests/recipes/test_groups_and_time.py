@@ -89,7 +89,7 @@ def test_what_has_no_order_and_no_columns_is_refused(visits: Path, tmp_path: Pat
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (9, 9)).save(tmp_path / name / "x.png")
-    with pytest.raises(ArgumentError, match=r"group='user': this data is a folder of images, .* has no such thing"):
+    with pytest.raises(ArgumentError, match=r"group='user': this data is a folder of images, .* it does not apply"):
         read_data(tmp_path, group="user")
     assert "rows of equal 'font'" in str(read_data("glyphs", group="font"))
 
