@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -136,9 +135,28 @@ class _Classes(_base.ClassifierMixin):  # type: ignore[misc, name-defined]
     """Answers that are classes."""
 
     classes_: Array
-    _probabilities: Callable[[Any], Array]
 
-    def predict(self, X: Any) -> Array:  # noqa: N803  (scikit-learn's own name)
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803  (scikit-learn's own name)
+        """Learn.
+
+        Args:
+            X: N rows or texts, see the class.
+            y: [N] classes of any kind.
+
+        Raises:
+            ValueError: they do not fit each other, or hold what cannot be learnt.
+        """
+        given = self._read(X, reset=True)
+        numbers, names = self._labels(y)
+        _validation.check_consistent_length(given, numbers)
+        if len(names) == 1:
+            self.model_, self.spec_, self.arch_ = None, None, "one class"
+            return self
+        labels = [names[number] for number in numbers]
+        self._learn(given, labels, numbers, task="classification", classes=names)
+        return self
+
+    def predict(self, X: Any) -> Array:  # noqa: N803
         """The most probable class of each row.
 
         Args:
@@ -170,6 +188,23 @@ class _Classes(_base.ClassifierMixin):  # type: ignore[misc, name-defined]
 class _Numbers(_base.RegressorMixin):  # type: ignore[misc, name-defined]
     """Answers that are numbers."""
 
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
+        """Learn.
+
+        Args:
+            X: N rows or texts, see the class.
+            y: [N] numbers.
+
+        Raises:
+            ValueError: they do not fit each other, or hold what cannot be learnt.
+        """
+        given = self._read(X, reset=True)
+        numbers = _validation.column_or_1d(y, warn=True, dtype=np.float64)
+        _validation.assert_all_finite(numbers, input_name="y")
+        _validation.check_consistent_length(given, numbers)
+        self._learn(given, numbers.tolist(), None, task="regression")
+        return self
+
     def predict(self, X: Any) -> Array:  # noqa: N803
         """float64 [N], in the unit of the training targets.
 
@@ -189,7 +224,7 @@ class _Table(_Estimator):
         tags.non_deterministic = False
         return tags
 
-    def _frame(self, X: Any, *, reset: bool) -> pd.DataFrame:  # noqa: N803
+    def _read(self, X: Any, *, reset: bool) -> pd.DataFrame:  # noqa: N803
         mixed = isinstance(X, pd.DataFrame) and any(
             kind.kind not in "biuf" for kind in X.dtypes if hasattr(kind, "kind")
         )
@@ -213,7 +248,7 @@ class _Table(_Estimator):
         return self._train(data, seed)
 
     def _answers(self, X: Any) -> torch.Tensor | None:  # noqa: N803
-        frame = self._frame(X, reset=False)
+        frame = self._read(X, reset=False)
         if self.model_ is None:
             return None
         bare = dataclasses.replace(self.spec_, target=None)
@@ -224,6 +259,8 @@ class _Table(_Estimator):
 
 class TableClassifier(_Classes, _Table):
     """Classes of rows: `dlkit.recipes`' choice for tables as an estimator of scikit-learn.
+
+    Rows are numbers [N, columns], NaN where one is missing; or a DataFrame of numbers, words, dates and so on.
 
     Args:
         arch: "ensemble", "blend", "boosting", "mlp" or "mixed"; None for what is usual.
@@ -244,26 +281,6 @@ class TableClassifier(_Classes, _Table):
     True
     """
 
-    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
-        """Learn.
-
-        Args:
-            X: [N, columns] numbers, NaN where one is missing; or a DataFrame of numbers, words, dates and so on.
-            y: [N] classes of any kind.
-
-        Raises:
-            ValueError: they do not fit each other, or hold what cannot be learnt.
-        """
-        frame = self._frame(X, reset=True)
-        numbers, names = self._labels(y)
-        _validation.check_consistent_length(frame, numbers)
-        if len(names) == 1:
-            self.model_, self.spec_, self.arch_ = None, None, "one class"
-            return self
-        options: Mapping[str, Any] = {"task": "classification", "classes": names}
-        self._learn(frame, [names[number] for number in numbers], numbers, **options)
-        return self
-
 
 class TableRegressor(_Numbers, _Table):
     """Numbers of rows; else as `TableClassifier`.
@@ -281,23 +298,6 @@ class TableRegressor(_Numbers, _Table):
         arch_: What was chosen.
     """
 
-    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
-        """Learn.
-
-        Args:
-            X: See `TableClassifier.fit`.
-            y: [N] numbers.
-
-        Raises:
-            ValueError: they do not fit each other, or hold what cannot be learnt.
-        """
-        frame = self._frame(X, reset=True)
-        numbers = _validation.column_or_1d(y, warn=True, dtype=np.float64)
-        _validation.assert_all_finite(numbers, input_name="y")
-        _validation.check_consistent_length(frame, numbers)
-        self._learn(frame, numbers, None, task="regression")
-        return self
-
 
 class _Text(_Estimator):
     """Texts, as a list, an array or a Series."""
@@ -307,7 +307,8 @@ class _Text(_Estimator):
         tags.input_tags.two_d_array, tags.input_tags.string = False, True
         return tags
 
-    def _read(self, texts: Any) -> list[str]:
+    def _read(self, texts: Any, *, reset: bool) -> list[str]:
+        del reset  # texts have no columns
         listed = np.asarray(texts, dtype=object).ravel().tolist()
         if odd := [text for text in listed if not isinstance(text, str)]:
             raise ValueError(f"texts must be strings, not {odd[0]!r:.60} ({type(odd[0]).__name__})")
@@ -322,12 +323,12 @@ class _Text(_Estimator):
         return self._train(data, seed)
 
     def _answers(self, X: Any) -> torch.Tensor | None:  # noqa: N803
-        texts = self._read(X)
+        texts = self._read(X, reset=False)
         return None if self.model_ is None else self._outputs(TextDataset(texts, spec=self.spec_))
 
 
 class TextClassifier(_Classes, _Text):
-    """Classes of texts: `dlkit.recipes`' choice for texts as an estimator of scikit-learn.
+    """Classes of texts, in a list, an array or a Series: `dlkit.recipes`' choice as an estimator of scikit-learn.
 
     Args:
         arch: "linear", "bag", "gru" or "transformer"; None for what is usual.
@@ -347,24 +348,6 @@ class TextClassifier(_Classes, _Text):
     ['+', '-']
     """
 
-    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
-        """Learn.
-
-        Args:
-            X: N texts.
-            y: [N] classes of any kind.
-
-        Raises:
-            ValueError: they do not fit each other.
-        """
-        texts, (numbers, names) = self._read(X), self._labels(y)
-        _validation.check_consistent_length(texts, numbers)
-        if len(names) == 1:
-            self.model_, self.spec_, self.arch_ = None, None, "one class"
-            return self
-        self._learn(texts, [names[number] for number in numbers], numbers, classes=names)
-        return self
-
 
 class TextRegressor(_Numbers, _Text):
     """Numbers of texts; else as `TextClassifier`.
@@ -381,20 +364,3 @@ class TextRegressor(_Numbers, _Text):
         spec_: How texts become its inputs.
         arch_: What was chosen.
     """
-
-    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
-        """Learn.
-
-        Args:
-            X: N texts.
-            y: [N] numbers.
-
-        Raises:
-            ValueError: they do not fit each other.
-        """
-        texts = self._read(X)
-        numbers = _validation.column_or_1d(y, warn=True, dtype=np.float64)
-        _validation.assert_all_finite(numbers, input_name="y")
-        _validation.check_consistent_length(texts, numbers)
-        self._learn(texts, numbers.tolist(), None, task="regression")
-        return self
