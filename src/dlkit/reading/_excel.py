@@ -8,6 +8,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import IO, Any
 
@@ -25,21 +26,21 @@ _PIECE = 1 << 20
 _UNCOMPUTED = re.compile(rb'<c r="([A-Z]+\d+)"[^>]*><f[^>]*>[^<]*</f>(?:<v\s*/>|<v></v>)?</c>')
 
 
+@dataclass
 class Sheet:
     """A sheet as CSV text in UTF-8.
 
     Attributes:
-        content: The text; a row of the sheet is a record of it, an empty one a blank line.
         note: What was read.
+        content: The text; a row of the sheet is a record of it, an empty one a blank line.
         starts: The line of the text that each row of the sheet begins in.
         fraction: The first number with a fraction, which has a point in the text; "" where all are whole.
     """
 
-    def __init__(self, note: str) -> None:
-        self.content = b""
-        self.note = note
-        self.starts: list[int] = []
-        self.fraction = ""
+    note: str
+    content: bytes = b""
+    starts: list[int] = field(default_factory=list)
+    fraction: str = ""
 
 
 def is_workbook(file: IO[bytes]) -> bool:
@@ -145,7 +146,8 @@ def _write(sheet: Any, found: Sheet, skip_rows: int, origin: str) -> None:
     rows: list[tuple[Any, ...]] = []
     width = 0
     for number, row in enumerate(sheet.iter_rows(values_only=True)):
-        cells = () if number < skip_rows else _trimmed(row)
+        filled = [place for place, cell in enumerate(row, 1) if cell is not None] if number >= skip_rows else []
+        cells = row[: max(filled, default=0)]
         check_width(len(cells), origin)
         width = max(width, len(cells))
         rows.append(cells)
@@ -155,7 +157,8 @@ def _write(sheet: Any, found: Sheet, skip_rows: int, origin: str) -> None:
     for cells in rows:
         found.starts.append(line)
         if cells:
-            found.fraction = found.fraction or next((str(cell) for cell in cells if _has_fraction(cell)), "")
+            fractions = (str(cell) for cell in cells if isinstance(cell, float) and not cell.is_integer())
+            found.fraction = found.fraction or next(fractions, "")
             shown = [_text(cell) for cell in cells]
             writer.writerow([*shown, *[""] * (width - len(cells))])
             line += sum(cell.count("\n") for cell in shown)
@@ -163,17 +166,6 @@ def _write(sheet: Any, found: Sheet, skip_rows: int, origin: str) -> None:
             text.write("\n")
         line += 1
     found.content = text.getvalue().encode("utf-8", "surrogatepass")
-
-
-def _trimmed(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    end = len(row)
-    while end and row[end - 1] is None:
-        end -= 1
-    return row[:end]
-
-
-def _has_fraction(cell: Any) -> bool:
-    return isinstance(cell, float) and not cell.is_integer()
 
 
 def _text(cell: Any) -> str:

@@ -28,7 +28,7 @@ from dlkit.reading._text_rows import distinct_texts, fitting_dialect, lines_of, 
 from dlkit.reading.cells import Block, Numbered, Place, Table
 from dlkit.reading.policy import ReadOptions
 
-__all__ = ["Block", "BlockFile", "block_file", "read_once", "watched", "whole_text"]
+__all__ = ["Block", "BlockFile", "block_file", "watched", "whole_text"]
 
 BLOCK_BYTES = 2 << 20
 _BUFFER = 1 << 20
@@ -65,29 +65,13 @@ class BlockFile(Protocol):
         """
 
 
-def block_file(path: Path, options: ReadOptions) -> BlockFile:
-    """A file to read in blocks; what is not plain UTF-8 text is first written to the cache folder as such.
+def block_file(path: Path, options: ReadOptions, *, again: bool = True, quotes: bool | None = None) -> BlockFile:
+    """A file to read in blocks, once from its beginning to its end, or again and again.
 
     Args:
         path: The file.
         options: How to read.
-    """
-    if (columnar := ColumnarFile.of(path, options)) is not None:
-        return columnar
-    plain, text = plain_copy(path, options)
-    file = _text_file(path, text, options)
-    file.note += rare_controls(text.data, path.name)
-    file.path, file.decoded, file.text = plain, False, None
-    file.start += _mark_of(plain)
-    return file
-
-
-def read_once(path: Path, options: ReadOptions, quotes: bool | None = None) -> BlockFile:
-    """A file to read in blocks from its beginning to its end: what must be unpacked or decoded stays in memory.
-
-    Args:
-        path: The file.
-        options: How to read.
+        again: Write what is not plain UTF-8 text to the cache folder as such; else it stays in memory while it is read.
         quotes: Whether `"` quotes; None finds out.
 
     Raises:
@@ -95,11 +79,11 @@ def read_once(path: Path, options: ReadOptions, quotes: bool | None = None) -> B
     """
     if (columnar := ColumnarFile.of(path, options)) is not None:
         return columnar
-    text = plain_text(path, options, str(path))
+    plain, text = plain_copy(path, options) if again else (path, plain_text(path, options, str(path)))
     file = _text_file(path, text, options, quotes)
     file.note += rare_controls(text.data, path.name)
-    if isinstance(getattr(text.data, "obj", text.data), mmap.mmap):
-        _leave_to_the_disk(file, text)
+    if again or _is_mapped(text):
+        file.rest_on(plain)
     return file
 
 
@@ -116,7 +100,9 @@ def whole_text(source: Path | bytes, options: ReadOptions, as_text: Collection[s
     file = _text_file(path, text, options)
     rows = memoryview(text.data)[file.start :]
     if isinstance(source, Path):
-        _leave_to_the_disk(file, text)
+        file.text = None
+        if _is_mapped(text):
+            file.rest_on(path)
     block = Block(file.start, file.start + len(rows), file.line)
     table = file.table(block, file.dialect.read if as_text is None else as_text, rows, threads=True)
     table.notes = [file.note + rare_controls(text.data, path.name) if _may_hold_rare(file, table, text) else file.note]
@@ -141,22 +127,13 @@ def _text_file(path: Path, text: PlainText, options: ReadOptions, quotes: bool |
     )
 
 
-def _leave_to_the_disk(file: TextFile, text: PlainText) -> None:
-    """Let go of the text; plain UTF-8 is read where it lies."""
-    file.text = None
-    if isinstance(getattr(text.data, "obj", text.data), mmap.mmap):
-        file.decoded = False
-        file.start += _mark_of(file.path)
+def _is_mapped(text: PlainText) -> bool:
+    """Whether it is the bytes of its file, plain UTF-8, which are read where they lie."""
+    return isinstance(getattr(text.data, "obj", text.data), mmap.mmap)
 
 
 def _line_ends(data: bytes, stop: int | None = None) -> int:
     return data.count(b"\n", 0, stop) or data.count(b"\r", 0, stop)
-
-
-def _mark_of(path: Path) -> int:
-    """How many bytes of a byte order mark a file of UTF-8 begins with."""
-    with open_regular(path) as file:
-        return len(codecs.BOM_UTF8) if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else 0
 
 
 @dataclass
@@ -193,6 +170,17 @@ class TextFile:
     def origin(self) -> str:
         """The file, as errors name it."""
         return self.source.name
+
+    def rest_on(self, path: Path) -> None:
+        """Let go of the text: it is read from a file of plain UTF-8.
+
+        Args:
+            path: That file.
+        """
+        self.path, self.decoded, self.text = path, False, None
+        with open_regular(path) as file:
+            mark = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+        self.start += len(codecs.BOM_UTF8) if mark else 0
 
     def first_rows(self) -> list[list[str]]:
         """Some rows of the beginning, the header left out."""

@@ -28,11 +28,11 @@ __all__ = [
     "decide",
     "fixed_column",
     "forced_kind",
-    "like_id",
     "warn_of_ambiguous_dates",
 ]
 
 Scaling = Literal["standard", "robust", "none"]
+# The names of columns that identify rows.
 _LIKE_ID = re.compile(r"(^|[_\W])(?i:id|uid|uuid|guid|key|index|idx|rowid|row_?num(ber)?)$|[a-z](Id|ID)$|번호$")
 _BLANKS = re.compile(r"\S {2,}\S")
 _FEW_ROWS = 20  # below, differing values say nothing about a column's kind
@@ -132,11 +132,6 @@ def forced_kind(name: str, roles: ColumnRoles) -> str | None:
     return "number" if name in roles.numeric else "date" if name in roles.dates else None
 
 
-def like_id(name: str) -> bool:
-    """Whether a column's name says that it identifies rows."""
-    return _LIKE_ID.search(name) is not None
-
-
 def warn_of_ambiguous_dates(name: str, form: str, text: TextFacts) -> None:
     """Say that dates fit with the day first as well as with the month first.
 
@@ -201,7 +196,7 @@ def _number(name: str, facts: NumberFacts, form: str, options: FitOptions, *, fo
     many = facts.rows >= _FEW_ROWS and not facts.missing and not forced
     if many and facts.distinct and facts.whole and facts.high - facts.low + 1 == facts.rows:
         return _left_out(name, "identifier", f"numbers the rows from {facts.low:.0f} to {facts.high:.0f}", facts)
-    if many and facts.distinct and facts.whole and like_id(name):
+    if many and facts.distinct and facts.whole and _LIKE_ID.search(name):
         return _left_out(name, "identifier", "named like one, and all numbers differ", facts)
     boolean = form == "boolean"
     return NumberColumn(

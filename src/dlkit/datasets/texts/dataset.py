@@ -9,6 +9,7 @@ from os import PathLike
 from typing import Any, Self, Unpack
 
 import numpy as np
+from torch import Tensor
 
 from dlkit._html import escaped
 from dlkit._showing import Lines
@@ -218,20 +219,19 @@ class TextDataset(PackedTextDataset):
     def _build(self, rows: TextRows, spec: TextSpec, goal: Target | None, options: TextOptions) -> None:
         folder = folder_for(options.get("cache", "auto"), "text")
         storage = Storage(folder=folder, budget=options.get("memory_bytes", 1 << 30))
-        packed = pack_texts(spec.encoder, rows.texts, spec.max_length, storage)
-        super().__init__(
-            packed.ids,
-            packed.lengths,
-            targets_of(rows, goal),
-            types=packed.types,
-            pad_id=spec.encoder.pad_id,
-            padding_side=spec.encoder.padding_side,
-            collate=options.get("collate"),
-        )
-        self.spec, self.skipped, self.notes = spec, list(rows.skipped), list(rows.notes)
+        self._encode(rows, spec, storage, targets_of(rows, goal), options.get("collate"))
+        self.skipped, self.notes = list(rows.skipped), list(rows.notes)
         self.input_columns = tuple(name for columns in rows.columns for name in columns)
         self.target_columns = () if rows.target_column is None else (rows.target_column,)
         self._source: TextRows | None = rows
+
+    def _encode(
+        self, rows: TextRows, spec: TextSpec, storage: Storage, targets: Tensor | None, collate: PadCollate | None
+    ) -> None:
+        packed, encoder = pack_texts(spec.encoder, rows.texts, spec.max_length, storage), spec.encoder
+        padding: Any = {"pad_id": encoder.pad_id, "padding_side": encoder.padding_side, "collate": collate}
+        super().__init__(packed.ids, packed.lengths, targets, types=packed.types, **padding)
+        self.spec = spec
 
     def with_spec(self, spec: TextSpec) -> Self:
         """The same texts and targets, turned into numbers by another spec.
@@ -244,18 +244,8 @@ class TextDataset(PackedTextDataset):
         """
         if spec.classes != self.spec.classes:
             raise ArgumentError(f"the spec has the classes {spec.classes!r:.200}, the texts {self.spec.classes!r:.200}")
-        made, rows = copy.copy(self), self._rows_read()
-        packed = pack_texts(spec.encoder, rows.texts, spec.max_length, Storage(folder=folder_for("auto", "text")))
-        PackedTextDataset.__init__(
-            made,
-            packed.ids,
-            packed.lengths,
-            self.targets,
-            types=packed.types,
-            pad_id=spec.encoder.pad_id,
-            padding_side=spec.encoder.padding_side,
-        )
-        made.spec = spec
+        made = copy.copy(self)
+        made._encode(self._rows_read(), spec, Storage(folder=folder_for("auto", "text")), self.targets, None)
         return made
 
     @property

@@ -20,7 +20,7 @@ from dlkit.errors import ArgumentError, DataError
 from dlkit.reading._bytes import contents, fetched_path, text_stream, to_utf8
 from dlkit.reading._columnar import ColumnarFile
 from dlkit.reading._headers import plainly_names
-from dlkit.reading.blocks import BlockFile, TextFile, read_once, watched
+from dlkit.reading.blocks import BlockFile, TextFile, block_file, watched
 from dlkit.reading.cells import Table
 from dlkit.reading.frames import table_of_frame
 from dlkit.reading.policy import OF_TEXT_FILES, ReadArguments, ReadOptions
@@ -180,7 +180,7 @@ def source_columns(source: Any, options: TextReading) -> list[str] | None:
         items = (item for _, item in _json(path, options)[2])
         return next(([str(name) for name in item] for item in items if isinstance(item, dict)), None)
     if kind in ("delimited", "parquet") and options.header is not False:
-        return read_once(path, options).names
+        return block_file(path, options, again=False).names
     return None
 
 
@@ -216,11 +216,11 @@ def _opened(path: Path, columns: Sequence[ColumnName], options: TextReading) -> 
         return columnar
     by_name = any(isinstance(column, str) for column in columns)
     header = by_name if options.header is None else options.header
-    file = read_once(path, replace(options, header=header), options.quotes)
+    file = block_file(path, replace(options, header=header), again=False, quotes=options.quotes)
     if options.header is None and not by_name and isinstance(file, TextFile):
         first, *rows = file.first_rows() or [[]]
         if plainly_names(first, rows, options.missing):
-            return read_once(path, replace(options, header=True), options.quotes)
+            return block_file(path, replace(options, header=True), again=False, quotes=options.quotes)
     return file
 
 
