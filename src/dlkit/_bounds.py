@@ -19,7 +19,7 @@ __all__ = ["Range", "check_plain", "number", "parse", "text", "whole"]
 
 
 class Range(NamedTuple):
-    """The smallest and the largest value that may stand in a field.
+    """The smallest and the largest value that may be in a field.
 
     Attributes:
         least: Inclusive.
@@ -49,7 +49,7 @@ WAVEFORM = 1 << 26
 FFT = Range(1, 1 << 15)
 MELS = Range(1, 1024)
 DECIBEL = Range(1e-3, 200)
-#: Of pixels in [0, 1]. Outside, normalised pixels are no numbers of float32 any more.
+#: Of pixels in [0, 1]. Outside, normalised pixels are not numbers of float32 any more.
 MEAN = Range(-1e6, 1e6)
 STD = Range(1e-6, 1e6)
 #: Of a table's columns, in their own units: float64 until they are scaled, so all of its numbers but those with fewer
@@ -80,7 +80,7 @@ def whole(value: Any, field: str, bounds: Range) -> int:
     """A whole number within bounds.
 
     Args:
-        value: What stands in the field.
+        value: What is in the field.
         field: Its name, for the error.
         bounds: What it may be.
 
@@ -99,7 +99,7 @@ def number(value: Any, field: str, bounds: Range) -> float:
     """A finite number within bounds.
 
     Args:
-        value: What stands in the field.
+        value: What is in the field.
         field: Its name, for the error.
         bounds: What it may be.
 
@@ -115,7 +115,7 @@ def text(value: Any, field: str, most: int = NAME) -> str:
     """A string that is not too long.
 
     Args:
-        value: What stands in the field.
+        value: What is in the field.
         field: Its name, for the error.
         most: How many characters it may have.
 
@@ -185,7 +185,7 @@ def check_plain(value: Any, field: str) -> None:
 
 
 def _check_inside(items: Any, keys: Any, *path: Any) -> None:
-    """One level; `path` leads to it. Strings, the bulk of a vocabulary, are passed over."""
+    """One level; `path` leads to it. Strings, the bulk of a vocabulary, are skipped."""
     for key, item in zip(keys, items, strict=True):
         kind = type(item)
         if kind is str:

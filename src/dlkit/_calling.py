@@ -17,7 +17,7 @@ from dlkit.errors import ArgumentError
 
 __all__ = ["as_input", "bare", "call", "cast", "evaluating", "main_part", "output_of", "rows_of", "split", "takes"]
 
-_SEQUENCES = (tuple, list)  # `tuple | list` is made anew each time, which a step would notice
+_SEQUENCES = (tuple, list)  # `tuple | list` is made again each time, which a step would notice
 _TARGETS = ("target", "targets", "label", "labels", "y")
 
 

@@ -44,7 +44,7 @@ def for_each(work: Callable[[int], None], count: int, threads: int) -> None:
     """Call `work(0)` to `work(count - 1)`, each once, by this thread and `threads - 1` more; wait for all.
 
     Args:
-        work: Must not draw random numbers, and write only to places of its own.
+        work: Must not draw random numbers, and write only to its own places.
         count: How often.
         threads: 1 runs everything here.
 

@@ -13,7 +13,7 @@ __all__ = ["pick_device"]
 def pick_device(device: str | torch.device, *, gpus: int | None = None) -> torch.device:
     """The device itself, or for "auto" the best one there is: CUDA, then Apple's MPS, then the CPU.
 
-    Of several processes of a run each gets a GPU of its own for "auto" and "cuda".
+    Of several processes of a run each gets its own GPU for "auto" and "cuda".
 
     Args:
         device: "auto", a name such as "cuda:1", or a `torch.device`.

@@ -95,7 +95,7 @@ class Document:
             tokenizer: See `from_document`.
 
         Raises:
-            ArgumentError: it is no such JSON; the message names the field.
+            ArgumentError: it is not JSON of this form; the message names the field.
         """
         return cls.from_document(_bounds.parse(text, cls._title), tokenizer=tokenizer)
 

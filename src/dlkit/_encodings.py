@@ -30,7 +30,7 @@ _MARKS = (
 )
 _BEYOND = re.compile("[\x80-\x9f]")
 _KANA = ("\u3041", "\u30fe")
-# What files are in beside UTF-8; DOS, Macintosh and EBCDIC code pages would only win by chance.
+# What files are in beside UTF-8; DOS, Macintosh and EBCDIC code pages would only win at random.
 _LEGACY = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "koi8_r", "koi8_u"),
     *("cp874", "big5", "gb18030", "cp949", "cp932", "euc_jp"),
@@ -124,7 +124,7 @@ def _is_of(line: bytes, encoding: str) -> bool:
         text = line.decode(encoding)
     except UnicodeDecodeError:
         return False
-    # Two bytes of another encoding may look like one odd character of this one; a word of them is no accident.
+    # Two bytes of another encoding may look like one odd character of this one; a word of them is not an accident.
     foreign = [character for character in text if character > "\x7f"]
     return encoding != "cp949" or sum("가" <= character <= "힣" for character in foreign) > 0.7 * len(foreign)
 
@@ -233,7 +233,7 @@ def _guessed(raw: bytes, origin: str) -> tuple[str, str]:
     import charset_normalizer  # only guesses need it
 
     sample = raw if len(raw) <= _SAMPLE else raw[: raw.rfind(b"\n", 0, _SAMPLE) + 1] or raw[:_SAMPLE]
-    # Bytes that are no letters of Windows are some of DOS; latin-1 has control characters there, which are no text.
+    # Bytes that are not letters of Windows are some of DOS; latin-1 has control characters there, which are not text.
     western = "cp1252" if _reads(raw, "cp1252") else "cp850"
     found = (
         list(charset_normalizer.from_bytes(sample, cp_isolation=_LEGACY))

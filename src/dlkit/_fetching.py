@@ -1,6 +1,6 @@
 """One batch of a loader: what says which one, and the fetch of it in the random state that belongs to it.
 
-Also what stands in the place of a batch that there is none of here.
+Also what stands instead of a batch that there is none of here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class _InPlace:
-    """What stands in the place of a batch: a single object of its name, in every process.
+    """What stands instead of a batch: a single object of its name, in every process.
 
     Args:
         name: Of this module.
@@ -59,7 +59,7 @@ Mine = Callable[[int], bool] | None
 
 
 def dealt(batches: Iterator[Any], start: int, mine: Mine) -> Iterator[Any]:
-    """Batches with `ELSEWHERE` in the place of those that other processes work on.
+    """Batches with `ELSEWHERE` instead of those that other processes work on.
 
     Args:
         batches: All of them.

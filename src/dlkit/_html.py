@@ -1,4 +1,4 @@
-"""Tables and pictures as bare HTML, for reports and notebooks: whatever stands in them, they run nothing."""
+"""Tables and pictures as bare HTML, for reports and notebooks: whatever is in them, they run nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Shown:
 
 
 def escaped(text: object) -> str:
-    """Text from anywhere, so that it can stand in a page and does nothing there.
+    """Text from anywhere, so that it can be in a page and does nothing there.
 
     Args:
         text: Of a class, file, row or message.
@@ -82,7 +82,7 @@ def facts(title: str, values: Mapping[str, object]) -> str:
 
 
 def lines(text: str) -> str:
-    """Text of several lines, each as it stands.
+    """Text of several lines, each unchanged.
 
     Args:
         text: What `str` or `repr` of an object gives.

@@ -27,7 +27,7 @@ class Spec(Document):
     defines it is imported.
 
     Attributes:
-        kind: The name of the kind of inputs, such as "image"; it stands in the model file.
+        kind: The name of the kind of inputs, such as "image"; it is in the model file.
         noun: What such data is called in messages.
         way: What to do where two datasets differ in it.
         any_length: Whether the second dimension of every input may have any length, as that of texts.
@@ -72,7 +72,7 @@ class Spec(Document):
 
     @property
     def input_columns(self) -> tuple[str, ...]:
-        """The columns of a table that the inputs stand in, where the spec says so itself."""
+        """The columns of a table that the inputs are in, where the spec says so itself."""
         return ()
 
 

@@ -1,7 +1,7 @@
 """The language in which dlkit speaks to people; data, files, JSON and code are the same in all of them.
 
 A text is written in English where it is used, and that is its key in the catalogue of each language, a `.po` file below
-the folder `locale`; what has no translation is shown in English. The catalogue is read as it stands, without a compiled
+the folder `locale`; what has no translation is shown in English. The catalogue is read unchanged, without a compiled
 `.mo` beside it, so there is nothing to build and nothing to forget, and only when its language is spoken.
 """
 
@@ -94,7 +94,7 @@ def translated(text: str) -> str:
     """The translation of an English text into the language of this process, or the text where there is none.
 
     Args:
-        text: As it stands in the code.
+        text: As it is in the code.
     """
     return _catalogue(language()).get(text, text)
 

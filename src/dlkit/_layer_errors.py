@@ -26,7 +26,7 @@ _TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
 def explain(error: Exception, model: nn.Module, inputs: Any) -> None:
-    """Raise a `TrainingError` in the place of what a layer of torch raised, where the reason is known.
+    """Raise a `TrainingError` instead of what a layer of torch raised, where the reason is known.
 
     Else the error gets a note with the shapes of the inputs, and the caller raises it again.
 

@@ -1,4 +1,4 @@
-"""Nested batches, outputs and states: tuples, lists and dicts, gone through and changed in one way."""
+"""Nested batches, outputs and states: tuples, lists and dicts, iterated over and changed in one way."""
 
 from __future__ import annotations
 

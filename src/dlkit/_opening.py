@@ -1,4 +1,4 @@
-"""Files that come from elsewhere are opened here: a regular file, or an error that says what lies in its place."""
+"""Files that come from elsewhere are opened here: a regular file, or an error that says what is in its place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-# A pipe that is opened without O_NONBLOCK waits for a writer, for ever if there is none.
+# A pipe that is opened without O_NONBLOCK waits for a writer, forever if there is none.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 

@@ -39,7 +39,7 @@ def bars(shown: bool) -> Iterator[None]:
 
 
 class Bar:
-    """Progress of one phase, shown where somebody can see it; as a context it closes itself.
+    """Progress of one phase, shown if it is visible; as a context it closes itself.
 
     In a log (stderr is a file or a pipe) there is no bar, whose carriage returns would make one endless line, but a
     line a minute with rate and time left. A notebook's kernel has no terminal either, and shows a bar all the same.

@@ -86,7 +86,7 @@ def check_lines(data: Buffer, origin: Any) -> None:
         begin = end + 1
 
 
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")  # not tabs and line ends; U+0080 on stand in texts that people have
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")  # not tabs and line ends; U+0080 on are in texts that people have
 
 
 def control_in(text: str, allowed: str = "") -> str | None:
@@ -110,7 +110,7 @@ def rare_controls(data: Buffer, name: str) -> str:
     """Say where a text holds a control character that texts of the web and of office programs have now and then.
 
     Those are tabs and breaks of another kind, and U+0080 to U+009F, which nearly always were letters of Windows that
-    somebody read as latin-1. Well-known data sets have them, so they are read as they stand; but it is said.
+    were read as latin-1. Well-known data sets have them, so they are read unchanged; but it is said.
 
     Args:
         data: The whole text as UTF-8.
@@ -179,7 +179,7 @@ def first_lines(data: Buffer, size: int) -> bytes:
 
 
 def line_at(data: Buffer, place: int) -> int:
-    """The line that a byte stands in, 1 for the first.
+    """The line that a byte is in, 1 for the first.
 
     Args:
         data: The whole text.
@@ -225,7 +225,7 @@ def csv_records(text: TextIO, **dialect: Any) -> Iterator[tuple[int, list[str] |
     """The records of a text, each with the line it begins in (1 for the first); blank lines are none.
 
     Where a quote neither opens nor closes a cell, or is never closed, the error comes in the record's place, and
-    reading goes on in the next line, so that one bad quote never swallows the rest of the file.
+    reading continues in the next line, so that one bad quote never swallows the rest of the file.
 
     Args:
         text: Opened with `newline=""`.

@@ -114,7 +114,7 @@ def _of_transformer(layer: Any) -> dict[str, Any]:
 
 
 def _inside(container: Any) -> list[tuple[str, nn.Module]]:
-    """The layers by name, one that stands in two places twice."""
+    """The layers by name, one that is in two places twice."""
     if type(container) is nn.Sequential:
         return list(container._modules.items())
     norm = container.norm

@@ -1,6 +1,6 @@
 """The demo: `python -m dlkit.demo` trains a small convnet on notMNIST, tests it and draws three pictures.
 
-Every step of a project with dlkit, one call each. Start it again after Ctrl-C or a kill, and it goes on.
+Every step of a project with dlkit, one call each. Start it again after Ctrl-C or a kill, and it continues.
 """
 
 from __future__ import annotations

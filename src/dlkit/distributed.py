@@ -158,7 +158,7 @@ class World:
 
     @contextlib.contextmanager
     def leader_first(self) -> Iterator[None]:
-        """A block that the leading process has gone through before the others enter it.
+        """A block that the leading process has iterated over before the others enter it.
 
         They wait for a word in the processes' store, hours if it takes them, and not in a sum, which has a short time.
         """
@@ -207,7 +207,7 @@ class World:
         return [store.get(each).decode() for each in others]
 
     def deal(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        """Give each process its piece of the columns of everybody's rows.
+        """Give each process its piece of the columns of all rows.
 
         Args:
             rows: [k, size * m], k rows of this process.
@@ -386,7 +386,7 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # where NCCL, and what names no device, works
     try:
-        # Under names of its own each time: torchrun's store still holds the addresses of the group before.
+        # Under its own names each time: torchrun's store still holds the addresses of the group before.
         prefix = f"dlkit {next(_joins)}"
         store = dist.PrefixStore(prefix, _meeting_place(world))  # type: ignore[attr-defined]
         _gather(world, store)
@@ -406,5 +406,5 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         raise
     world.wait()
     _notes.clear()
-    gc.collect()  # what still holds the group would abort the process at its end
+    gc.collect()  # what still holds the group would abort the process at the end
     dist.destroy_process_group()

@@ -176,7 +176,7 @@ def _failed(folder: Path, rank: int, code: int, processes: int) -> BaseException
 
 
 def _start_method(call: Any) -> str:
-    """How the processes start: anew where they can find the function, else as copies of this one."""
+    """How the processes start: again where they can find the function, else as copies of this one."""
     function = call[0]
     try:
         pickle.dumps(call)

@@ -103,7 +103,7 @@ def _within(seed: int, fetch: Callable[..., _T], *args: Any) -> _T:
 
 
 def start(seed: int) -> None:
-    """In a worker process, whose streams are nobody else's: let the fetch draw from `seed` on.
+    """In a worker process, which has its own streams: let the fetch draw from `seed` on.
 
     Args:
         seed: 64 bits, usually from `rng.derive`.

@@ -74,9 +74,9 @@ class DataLoader:
 
     Workers that start as new processes ("spawn", "forkserver") import torch first, which takes seconds. Where the
     dataset has a true attribute `needs_no_worker`, as image datasets have, this process fetches the first batch
-    meanwhile; the second one waits for the workers, and an epoch with only one batch left starts none. Give it to a
-    dataset of your own that any process may fetch from: one that does without `torch.utils.data.get_worker_info()` and
-    can be pickled after a fetch as well as before. With a `worker_init_fn` only workers fetch.
+    meanwhile; the second one waits for the workers, and an epoch with only one batch left starts none. Give it to your
+    own dataset that any process may fetch from: one that does without `torch.utils.data.get_worker_info()` and can be
+    pickled after a fetch as well as before. With a `worker_init_fn` only workers fetch.
 
     A dataset may say with an attribute `draws_random` whether fetching draws from `random`, `numpy.random` or torch.
     Where it does not, the first fetch in this process that draws from `random` is repeated.
@@ -196,7 +196,7 @@ class DataLoader:
         return (batch for batch in self.planned(epoch, start, seed=seed) if batch is not LEFT_OUT)
 
     def planned(self, epoch: int, start: int = 0, *, seed: int | None = None, mine: Mine = None) -> Iterator[Any]:
-        """As `batches`, for those who count: `LEFT_OUT` stands in the place of a batch no sample of which can be read.
+        """As `batches`, for those who count: `LEFT_OUT` stands instead of a batch no sample of which can be read.
 
         Args:
             epoch: 0 for the first one.
@@ -240,7 +240,8 @@ class DataLoader:
         return list(indices.tolist() if isinstance(indices, torch.Tensor) else indices)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where your own loop stands, to go on after a restart: the epoch, the number of batches it has had, the order.
+        """Where your own loop stands, to continue after a restart: the epoch, the number of batches it has had, the
+        order.
 
         The order is the state of a sampler that has one (`order_state`), and left out for others.
         """
@@ -248,7 +249,7 @@ class DataLoader:
         return {"epoch": self._epoch, "batch": self._done} | ({"order": order} if order else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next iteration go on where `state_dict` was taken.
+        """Let the next iteration continue where `state_dict` was taken.
 
         Args:
             state: What `state_dict` returned.
@@ -331,7 +332,7 @@ class DataLoader:
             yield pin(batch) if pinned else batch
 
     def _fetch_as_a_worker_would(self, task: Task) -> Any:
-        """With streams of its own."""
+        """With its own streams."""
         with one_thread():
             return self._lender.lend(task.seed, self._fetcher.fetch, task)
 

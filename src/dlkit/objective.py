@@ -31,7 +31,7 @@ class Objective:
 
     Attributes:
         kind: "classes": one class per place, output [B, C, ...], target int64 [B, ...] or probabilities like the
-            output. "labels": each number of the output is a yes or no of its own, target like the output. "numbers":
+            output. "labels": each number of the output is its own binary answer, target like the output. "numbers":
             a regression. None: the loss does not say.
         form: What the output's numbers are: "logits"; "log-probabilities", "probabilities" or "scores" (ordered, of no
             fixed scale); for numbers "values", or "logarithms" of them. None: the loss does not say.

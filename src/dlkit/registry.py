@@ -28,7 +28,7 @@ def register(name: str) -> Callable[[_T], _T]:
     texts, lists, dicts). A file that was saved with it loads wherever the module that registers it is imported first.
 
     Args:
-        name: What stands in the file, such as "our-team.net-v2". Names that begin with "dlkit." are dlkit's.
+        name: What is in the file, such as "our-team.net-v2". Names that begin with "dlkit." are dlkit's.
 
     Raises:
         ArgumentError: the name is taken by something else.
@@ -112,7 +112,7 @@ def build(architecture: Mapping[str, Any]) -> nn.Module:
         architecture: What `model.architecture` held, also after a way through JSON.
 
     Raises:
-        ModelFileError: nobody has registered the name, or it cannot be made with these arguments.
+        ModelFileError: the name is not registered, or it cannot be made with these arguments.
 
     >>> from dlkit.models import SmallConvNet
     >>> type(build(SmallConvNet(num_classes=3).architecture)).__name__

@@ -99,7 +99,7 @@ class _Estimator(_base.BaseEstimator):  # type: ignore[misc, name-defined]
         self.spec_ = data.train.spec
         self.model_ = self.model_.eval().cpu()
         if not any(isinstance(part, TabularTrees) for part in self.model_.modules()):  # which are exact as they are
-            self.model_ = self.model_.double()  # answers that hang on no other row, but for the last digits
+            self.model_ = self.model_.double()  # answers that depend on no other row, but for the last digits
         return self
 
     def _fitted(self, choice: Choice, data: Data, seed: int) -> tuple[nn.Module, Data]:

@@ -1,7 +1,7 @@
 """Batches from anything that can be iterated: from the start, or from the middle after a restart.
 
-A stream goes on from its own saved state where that state is exact, and is fast-forwarded otherwise: what comes before
-the position is fetched again and discarded. `Stream.how` says which.
+A stream continues from its own saved state where that state is exact, and is fast-forwarded otherwise: what comes
+before the position is fetched again and discarded. `Stream.how` says which.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Stream:
         Args:
             epoch: 0 for the first one.
             start: The number of the first batch to give.
-            mine: Which numbers this process works on; each process draws all of a stream, and passes over the others.
+            mine: Which numbers this process works on; each process draws all of a stream, and skips the others.
         """
         return dealt(self._batches(epoch, start), start, mine)
 
@@ -121,7 +121,7 @@ class Stream:
         return batch
 
     def _look_for_repeats(self, batch: Any) -> None:
-        """In the first epoch that is gone through whole: an `IterableDataset` may give each worker everything."""
+        """In the first epoch that is iterated over whole: an `IterableDataset` may give each worker everything."""
         if self._repeats is None:
             return
         found = self._repeats.found() if batch is _END else self._repeats.see(batch)
@@ -175,7 +175,7 @@ class Stream:
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """A block after which an iterable with a state of its own stands where it stood before."""
+        """A block after which an iterable with its own state stands where it stood before."""
         before = None if self._stateful is None else copy.deepcopy(self._stateful.state_dict())
         try:
             yield
@@ -257,7 +257,7 @@ def _used_up(iterable: Any, epoch: int) -> ArgumentError:
 
 
 def _next(iterator: Iterator[Any]) -> Any:
-    """The next batch, `_END` after the last. A loader of torch goes on after a batch that nothing is left of."""
+    """The next batch, `_END` after the last. A loader of torch continues after a batch that nothing is left of."""
     try:
         return next(iterator, _END)
     except EmptyBatchError:

@@ -115,7 +115,7 @@ class View:
         if isinstance(chosen, Tensor | np.ndarray):
             return torch.as_tensor(chosen)[torch.as_tensor(indices)]
         listed = indices.tolist() if isinstance(indices, Tensor | np.ndarray) else indices
-        # In C, twice as fast as a comprehension; looked up anew each time, because the list may be changed.
+        # In C, twice as fast as a comprehension; looked up again each time, because the list may be changed.
         return list(operator.itemgetter(*listed)(chosen)) if len(listed) > 1 else [chosen[index] for index in listed]
 
     def _joined(self, indices: Any) -> Any:
@@ -220,7 +220,7 @@ class _Chosen:
 
 
 def tensors_behind(data: Any, indices: Any) -> tuple[Any, Any] | None:
-    """The `TensorDataset` that this is or views, and where samples lie in it; None if it is another dataset.
+    """The `TensorDataset` that this is or views, and where samples are in it; None if it is another dataset.
 
     Args:
         data: A dataset, or a view of one.

@@ -89,7 +89,7 @@ def write_program(model: nn.Module, path: Path, meaning: Meaning, document: Mapp
 
 
 def write_onnx(model: nn.Module, path: Path, meaning: Meaning, document: Mapping[str, Any]) -> Path:
-    """An ONNX file whose output was compared with torch's; what it cannot do inside stands in its metadata.
+    """An ONNX file whose output was compared with torch's; what it cannot do inside is in its metadata.
 
     Args:
         model: Any module that torch's ONNX exporter takes.

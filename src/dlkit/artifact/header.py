@@ -109,7 +109,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
     Raises:
         DataNotFoundError: there is no such file.
-        ModelFileError: it is no model file of dlkit, damaged, or of a newer format.
+        ModelFileError: it is not a model file of dlkit, damaged, or of a newer format.
     """
     file = model_file(path)
     with open_regular(file, ModelFileError, noun="model file") as stream:

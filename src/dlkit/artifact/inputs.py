@@ -36,7 +36,7 @@ class Meaning:
         preprocessing: The `Spec`: a `Preprocessing`, a `TableSpec`, a `TextSpec`; None for "tensor".
         task: "classification", "binary", "multilabel" or "regression".
         classes: The classes' names in the order of the outputs; for regression the names of the outputs, if known.
-        columns: The names of the columns that inputs stand in, where they come from a table: of the texts, of the image
+        columns: The names of the columns that inputs are in, where they come from a table: of the texts, of the image
             files, of the features; empty where none are known.
         outputs: "logits" (log-probabilities as well; of a regression the values); "probabilities", where the model ends
             in a sigmoid or softmax; "logarithms" of a regression's values.
@@ -153,7 +153,7 @@ class Meaning:
             tokenizer: The tokenizing function, where the text was cut by one of the user's own.
 
         Raises:
-            ModelFileError: it is no such document.
+            ModelFileError: it is not such a document.
         """
         if not isinstance(document, Mapping) or document.get("task") not in _TASKS:
             raise ModelFileError(f"the model file does not say what the model does: {document!r:.200}")
@@ -213,7 +213,7 @@ class Meaning:
 
 
 def _named(names: Any, field: str) -> tuple[str, ...]:
-    """Classes or columns as they may stand in a file: each once, and none longer than a name."""
+    """Classes or columns as they may be in a file: each once, and none longer than a name."""
     if not isinstance(names, list):
         raise ArgumentError(f"{field} must be a list of names, not {names!r:.200}")
     if len({_bounds.text(name, f"{field} must be a list of names, each of which") for name in names}) < len(names):
@@ -275,13 +275,13 @@ def _described(example: Any) -> Any:
 
 
 def make_example(description: Any) -> Any:
-    """The input that a description stands for: the same numbers on every machine, for ever.
+    """The input that a description stands for: the same numbers on every machine, forever.
 
     Args:
         description: What `describe_example` gave, also after a way through JSON.
 
     Raises:
-        ModelFileError: it is no such description, or stands for far too much.
+        ModelFileError: it is not such a description, or stands for far too much.
     """
     left = _bounds.EXAMPLE
     for field, shape in _shapes(description, "example.input"):

@@ -54,7 +54,7 @@ def save(
 
     Args:
         model: From `dlkit.transfer.create_model`, `dlkit.models`, timm or torchvision through `create_model`; an
-            `nn.Sequential` of torch's own layers, or one of these; or a class of your own that is registered
+            `nn.Sequential` of torch's own layers, or one of these; or your own class that is registered
             (`dlkit.register`).
         path: The file; by custom it ends in ".safetensors".
         classes: The classes' names in the order of the outputs. By default those of `preprocessing` or the model.

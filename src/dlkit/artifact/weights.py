@@ -19,7 +19,7 @@ def pack(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
         model: Any module.
 
     Raises:
-        ArgumentError: the state holds something that is no tensor.
+        ArgumentError: the state holds something that is not a tensor.
     """
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}

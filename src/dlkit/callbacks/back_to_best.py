@@ -21,9 +21,9 @@ __all__ = ["BackToBest"]
 class BackToBest(Callback):
     """On a plateau: back to the best weights, with a lower learning rate; after some plateaus it ends the run.
 
-    `ReduceLROnPlateau` goes on from wherever the weights have drifted to; this goes on from where they were best. What
-    the optimizer has gathered (momentum) stays. The best weights are a part of its saved state, so a run that is
-    stopped at any moment goes on exactly.
+    `ReduceLROnPlateau` continues from wherever the weights have drifted to; this continues from where they were best.
+    What the optimizer has gathered (momentum) stays. The best weights are a part of its saved state, so a run that is
+    stopped at any moment continues exactly.
 
     Args:
         monitor: A value of the history.
@@ -43,7 +43,7 @@ class BackToBest(Callback):
     >>> plateau = BackToBest(patience=4, factor=0.25, times=3)
     """
 
-    #: After `Checkpoint`, whose best file must hold the weights that were judged, not those it goes back to.
+    #: After `Checkpoint`, whose best file must hold the weights that were evaluated, not those it goes back to.
     order = 2000
 
     needs_whole_model = True

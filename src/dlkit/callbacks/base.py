@@ -77,7 +77,7 @@ class Callback:
         """
 
     def on_epoch_start(self, run: Run) -> None:
-        """An epoch begins, or goes on at `run.cursor.batch` after a resume.
+        """An epoch begins, or continues at `run.cursor.batch` after a resume.
 
         Args:
             run: The run.
@@ -103,13 +103,13 @@ class Callback:
         Args:
             run: The run.
             done: Batches so far.
-            total: Batches in all, None where nobody knows.
+            total: Batches in all, None if unknown.
         """
 
     def on_log(self, run: Run, row: Row) -> None:
-        """A row of the history is complete: the one moment at which everybody judges the same values.
+        """A row of the history is complete: the one moment at which all callbacks see the same values.
 
-        A callback whose `order` is negative may add values of its own, before the loggers write the row down.
+        A callback whose `order` is negative may add its own values, before the loggers write the row down.
 
         Args:
             run: The run; `row` is already the last of `run.history.rows`.
@@ -124,14 +124,14 @@ class Callback:
         """
 
     def on_safe_point(self, run: Run) -> None:
-        """The run stands between two steps with nothing half done: the place for `run.capture()`.
+        """The run is between two steps with nothing half done: the place for `run.capture()`.
 
         Args:
             run: The run.
         """
 
     def on_fit_end(self, run: Run) -> None:
-        """The fit is over, in whatever way.
+        """The fit is over, however it ends.
 
         Args:
             run: The run; `run.stop_reason` says why.

@@ -32,7 +32,7 @@ __all__ = ["Checkpoint"]
 
 
 class Checkpoint(Callback):
-    """Keeps a run's state in a folder, so that the same script goes on after any kind of end.
+    """Keeps a run's state in a folder, so that the same script resumes however it ended.
 
     With this callback, `fit` continues what is in the folder (`resume="auto"`). Files are written atomically, carry
     a checksum, and load with `weights_only=True`; an older good one goes only after the newer one is safe. Only one
@@ -40,20 +40,20 @@ class Checkpoint(Callback):
 
     Args:
         dir: The run's folder; made when needed.
-        monitor: The value that "best" is judged by. A run without validation data keeps no best.
+        monitor: The value that decides which checkpoint is best. A run without validation data keeps no best.
         keep_best: How many of the best to keep; 0 for none.
         keep_last: How many of the newest to keep, at least 1. Two by default: a damaged newest file has a forerunner.
         every: When to save besides improvements and ends: `"epoch"`, `"500 steps"`, `"10 min"`.
         background: Write in a thread; training only waits for the state to be copied.
-        restore_best: Put the best weights into the model when the fit ends, in whatever way; the last good ones, when
-            there is no best and those in memory are spoilt (see `StopOnNaN`).
+        restore_best: Put the best weights into the model when the fit ends, however it ends; the last good ones, when
+            there is no best and those in memory are corrupted (see `StopOnNaN`).
         mode: "min" or "max"; None takes the direction from the metric itself.
         model_file: A file for `dlkit.load`, written when the fit ends with the weights that are then in the model: the
             best ones. What it needs beside them is taken from the data and the model, and missed at the start.
 
-    Several Checkpoints keep the best by several values, each in a folder of its own. The first one is the run's: a fit
-    goes on from its folder (from the others' where it has nothing), and its best weights come back; those of the others
-    are in `best` and in their model files.
+    Several Checkpoints keep the best by several values, each in its own folder. The first one is the run's: a fit
+    continues from its folder (from the others' where it has nothing), and its best weights come back; those of the
+    others are in `best` and in their model files.
 
     Raises:
         RunLockedError: at the start of the fit, if another process trains in the folder.
@@ -123,7 +123,7 @@ class Checkpoint(Callback):
 
     def on_safe_point(self, run: Run) -> None:
         due = self._due(run)
-        if run.shards is not None and self.every.unit == "seconds":  # each has a clock of its own
+        if run.shards is not None and self.every.unit == "seconds":  # each has its own clock
             due = run.world.any(due and run.world.leads)
         if not due and self._candidate is None and run.stop_reason is None:
             return  # after most steps
@@ -210,7 +210,7 @@ class Checkpoint(Callback):
         self._join(run)  # the snapshot's memory is free again only when the file before is written
         state = {**run.capture(), FIELD: self._outline}
         if not run.keep_state:
-            return  # reading the last losses for it has shown that they are no numbers
+            return  # reading the last losses for it has shown that they are not numbers
         place: dict[str, Any] = {"step": run.cursor.step, "epoch": run.cursor.epoch, "value": value, "regular": regular}
         self._saved_at = _place(run.cursor)
         state = self._snapshot.take(state)
@@ -261,7 +261,7 @@ class Checkpoint(Callback):
         self._report(writing.result)
 
     def _report(self, write: Callable[[], Any]) -> None:
-        """A disk that is full must not end a night's run: say it loudly, keep the old files, go on."""
+        """A disk that is full must not end a night's run: say it loudly, keep the old files, continue."""
         try:
             write()
         except OSError as error:
@@ -277,7 +277,7 @@ class Checkpoint(Callback):
             warnings.warn(message, CheckpointWarning, stacklevel=4)
 
     def _restore(self, run: Run, entries: list[StoredCheckpoint]) -> bool:
-        """The weights of the first entry that can be read: the best, or the newest where those in memory are spoilt."""
+        """The weights of the first readable entry: the best, or the newest if those in memory are corrupted."""
         entry = next((entry for entry in entries if self._taken(run, entry, parts=True)), None)
         if entry is not None:
             run.eval_model = run.model  # a later evaluation must not use an average of other steps

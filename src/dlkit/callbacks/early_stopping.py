@@ -18,7 +18,7 @@ __all__ = ["EarlyStopping"]
 class EarlyStopping(Callback):
     """Ends the run after `patience` validations without an improvement.
 
-    It judges the same rows as everybody else, whenever they fall; rows without the value (an epoch without a
+    It uses the same rows as all other callbacks, whenever they fall; rows without the value (an epoch without a
     validation) are not counted. NaN is never an improvement. It does not bring weights back: `Checkpoint` does.
 
     Args:

@@ -18,8 +18,8 @@ class EMA(Callback):
     """Keeps a moving average of the weights (Polyak and Juditsky 1992), and validates with it.
 
     Validations, and therefore early stopping and the best checkpoint, all use the average, and so the average is what
-    the model holds when the fit ends (that of the best validation, where a `Checkpoint` brings it back). Training goes
-    on from the raw weights, also in a further fit. Buffers (BatchNorm statistics) are averaged as well.
+    the model holds when the fit ends (that of the best validation, where a `Checkpoint` restores it). Training
+    continues from the raw weights, also in a further fit. Buffers (BatchNorm statistics) are averaged as well.
 
     Args:
         decay: The share that the average keeps in a step; 0.999 looks back over about 1,000 steps.

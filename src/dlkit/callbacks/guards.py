@@ -80,7 +80,7 @@ def watch_evaluation(indices: Callable[[int], Sequence[Any] | None]) -> _Look:
     """A watcher for the losses of an evaluation: a warning names the first batch whose loss is not finite.
 
     Args:
-        indices: The samples of a batch, None where nobody knows.
+        indices: The samples of a batch, None if unknown.
     """
 
     def tell(name: str, value: float, batch: int) -> None:
@@ -127,7 +127,7 @@ def _samples(samples: Sequence[Any]) -> str:
 
 
 class TimeLimit(Callback):
-    """Ends the fit after a span of time; the state is saved, and the same script goes on later.
+    """Ends the fit after a span of time; the state is saved, and the same script resumes later.
 
     Args:
         limit: Seconds, or `"90 s"`, `"30 min"`, `"2 h"`. Counted from the start of this fit.

@@ -29,7 +29,7 @@ class LearningRate(Callback):
             its steps all the while.
 
     Raises:
-        ArgumentError: another `every`, a negative `warmup`, or something that is no scheduler; at the start of the
+        ArgumentError: another `every`, a negative `warmup`, or something that is not a scheduler; at the start of the
             fit, if it was made on another optimizer, or a plateau looks at what nobody measures, or the wrong way.
 
     >>> import torch
@@ -106,7 +106,7 @@ class LearningRate(Callback):
             self.scheduler.step()
 
     def on_log(self, run: Run, row: Row) -> None:
-        """Show a plateau the value that everybody judges, and the history the rate that a warm-up makes."""
+        """Show a plateau the value that all callbacks see, and the history the rate that a warm-up makes."""
         if run.step < self.warmup:
             row["lr"] *= (run.step + 1) / self.warmup  # as the coming step will have it
         if isinstance(self.scheduler, ReduceLROnPlateau) and self.monitor in row:

@@ -1,7 +1,7 @@
 """Write each row of the history somewhere, without gaps or doubles when a run is killed and resumed.
 
 After a resume the history in the checkpoint is the truth: rows that were logged after it was saved will be made again.
-Files of dlkit's own are therefore written anew from the history at the start of a fit, TensorBoard is told from which
+Files of dlkit's own are therefore rewritten from the history at the start of a fit, TensorBoard is told from which
 step on to forget, and MLflow gets what it does not have yet. A log that cannot be written does not end a night's run:
 it is told, and the next row includes what is missing.
 """
@@ -35,7 +35,7 @@ class _FileLogger(Callback):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._columns: list[str] | None = None  # of the file as it is; None when it must be written anew
+        self._columns: list[str] | None = None  # of the file as it is; None when it must be rewritten
 
     def on_fit_start(self, run: Run) -> None:
         self._columns = None
@@ -116,7 +116,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _append(path: Path, text: str) -> None:
-    with open(path, "r+b") as file:  # a file that somebody removed is written anew, not begun in its middle
+    with open(path, "r+b") as file:  # a file that somebody removed is rewritten, not begun in its middle
         file.seek(0, os.SEEK_END)
         file.write(text.encode())
 
@@ -162,7 +162,7 @@ class TensorBoardLogger(Callback):
 
 
 class MLflowLogger(Callback):
-    """Metrics for MLflow (extra `mlflow`); a resumed run goes on in the same MLflow run.
+    """Metrics for MLflow (extra `mlflow`); a resumed run continues in the same MLflow run.
 
     Args:
         experiment: The experiment's name.
@@ -228,7 +228,7 @@ class MLflowLogger(Callback):
 class WandbLogger(Callback):
     """Metrics for Weights & Biases (extra `wandb`), offline unless you say otherwise.
 
-    A resumed run goes on under the same id. Offline, each process writes a folder of its own; `wandb sync` joins them.
+    A resumed run continues under the same id. Offline, each process writes its own folder; `wandb sync` joins them.
 
     Args:
         project: The project's name.

@@ -19,7 +19,7 @@ class Unfreeze(Callback):
     """Makes more of a frozen model trainable at the start of given epochs: `Unfreeze({3: "layer4", 6: "all"})`.
 
     Before the first of them only the head is trained. Which parts are frozen follows from the plan and the epoch
-    alone, so a run that is resumed at any step goes on bit for bit. Parameters that the optimizer does not have are
+    alone, so a run that is resumed at any step continues bit for bit. Parameters that the optimizer does not have are
     added to it before the run begins, as groups by depth; they do not move while they are frozen. (A scheduler must
     know all groups from the start: then make the optimizer with `dlkit.transfer.param_groups`.)
 
@@ -31,7 +31,7 @@ class Unfreeze(Callback):
         example: See `dlkit.transfer.freeze`.
 
     Raises:
-        ArgumentError: an empty schedule or epochs that are no numbers from 0 on; at the start of a fit, a module that
+        ArgumentError: an empty schedule or epochs that are not numbers from 0 on; at the start of a fit, a module that
             is not there.
 
     >>> unfreeze = Unfreeze({3: "layer4", 6: "all"})

@@ -36,7 +36,7 @@ class PadCollate:
 
     * Alone or in a tuple it becomes `(values, mask)`; `(values, lengths)`, `(values, mask, lengths)` or `values` alone
       as asked for.
-    * In a dict the mask lies beside it as `<name>_mask`, the lengths as `<name>_lengths`. For `input_ids` the names are
+    * In a dict the mask is beside it as `<name>_mask`, the lengths as `<name>_lengths`. For `input_ids` the names are
       `attention_mask` and `lengths`, and its companions `token_type_ids`, `labels`, `position_ids` and
       `special_tokens_mask` get none of their own.
     * A plain tuple of two is `(inputs, target)`, dlkit's contract. Targets are stacked; with `target_pad_value` they

@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Ragged:
-    """A batch of rows inside one flat array of integers; nothing is copied before somebody asks for tensors.
+    """A batch of rows inside one flat array of integers; nothing is copied until tensors are requested.
 
     Args:
         values: The flat array of the whole dataset, 1-D, any integer type, may be memory-mapped.

@@ -1,4 +1,4 @@
-"""Datasets whose samples already lie in memory: whole batches by one indexing operation, in any DataLoader.
+"""Datasets whose samples already are in memory: whole batches by one indexing operation, in any DataLoader.
 
 torch's fetcher hands the list of indices to `__getitems__` where a dataset has one, and runs `collate_fn` on what
 comes back. `default_collate` in turn looks the type of the first element up in a public registry. So `__getitems__`
@@ -46,7 +46,7 @@ class RowTensor(Tensor):
 
 
 class Samples(list[Any]):
-    """A batch as a list of samples that are only made when somebody looks at them.
+    """A batch as a list of samples that are only made when they are accessed.
 
     Args:
         inputs: Tensor, or dict of tensors and lists of strings, with the batch as first dimension.

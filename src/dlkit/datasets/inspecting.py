@@ -23,7 +23,7 @@ def inspect(
 ) -> ImageInspection | AudioInspection:
     """Read every file of a folder of images or recordings once and report what is in it.
 
-    Of both: classes, bad files, duplicates, and those of them that lie in different parts or classes. Of images: sizes,
+    Of both: classes, bad files, duplicates, and those of them that are in different parts or classes. Of images: sizes,
     kinds, near duplicates, mean and deviation. Of recordings: sample rates, channels, formats, lengths, levels, what is
     clipped or silent; `duplicates` are those that sound the same, in whatever format.
 

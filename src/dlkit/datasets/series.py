@@ -37,7 +37,8 @@ def windows(
 ) -> WindowDataset:
     """Cut a time series into samples: `length` rows in a row are the input, the `horizon` rows after them the target.
 
-    `windows(...).split(0.8)` cuts by time: the past is trained on, the future judges, and no row lies in two parts.
+    `windows(...).split(0.8)` cuts by time: the past is trained on, the future is the test set, and no row is in two
+    parts.
 
     Args:
         series: [T] or [T, columns] numbers (array, tensor or list), a DataFrame, or a mapping from names to columns;
@@ -45,7 +46,7 @@ def windows(
         length: Rows that the model sees.
         horizon: Rows after them that it predicts.
         target: The column or columns to predict; None for all.
-        time: A column of moments to sort by; it is no input.
+        time: A column of moments to sort by; it is not an input.
         step: Rows from the beginning of one window to that of the next.
         scale: Whether columns are scaled to mean 0 and deviation 1, as the rows of the first part have them. Metrics
             and predictions are in the series' own units all the same.
@@ -177,7 +178,7 @@ class WindowDataset(InMemoryDataset):
     def split(self, fractions: Fractions = None, *, gap: int = 0) -> tuple[Self, ...]:
         """Cut the series by time into parts; a window lies wholly in one of them, with all that it predicts.
 
-        So the windows that reach over a border are left out, no row lies in two parts, and what is scaled is scaled as
+        So the windows that reach over a border are left out, no row is in two parts, and what is scaled is scaled as
         the rows of the first part are.
 
         Args:

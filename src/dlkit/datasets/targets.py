@@ -188,7 +188,7 @@ def find_target(columns: Sequence[TargetColumn], options: TargetOptions) -> Targ
 
     Raises:
         ArgumentError: they are not what the caller says.
-        DataError: nearly every row is a class of its own, or there is no target at all.
+        DataError: nearly every row is its own class, or there is no target at all.
     """
     if len(columns) > 1:
         return _several(columns, options)
@@ -357,14 +357,14 @@ def target_numbers(cells: Cells, form: str, missing: Collection[str]) -> tuple[A
 
 
 def target_tensor(target: Target, columns: Mapping[str, Strings]) -> tuple[Tensor, dict[int, str]]:
-    """The targets of some rows, and what is wrong with those that are no numbers but should be.
+    """The targets of some rows, and what is wrong with those that are not numbers but should be.
 
     Args:
         target: What `find_target` said.
         columns: As it was given them, with the same or fewer rows.
 
     Returns:
-        See `encode_target`; and by row what is wrong with it, to follow its place. What stands in the place of such a
+        See `encode_target`; and by row what is wrong with it, to follow its place. What stands instead of such a
         row means nothing.
     """
     values, lacking, wrong = encode_target(target, columns, ())

@@ -1,7 +1,7 @@
 """Fetch files and unpack them: whole, verified and only once, however often the network or the process breaks.
 
 `fetch` puts a file under its name only after its size and hash were checked. What arrived of it waits beside it in
-`<name>.part`, with `<name>.part.json` saying where it came from; the next attempt, mirror or process goes on there.
+`<name>.part`, with `<name>.part.json` saying where it came from; the next attempt, mirror or process continues there.
 The empty `.<name>.lock` stays: removing it would let two processes hold two locks.
 """
 
@@ -47,10 +47,10 @@ class Patience:
     Args:
         connect: Seconds until a connection must stand.
         read: Seconds that a server may send nothing. The transfer as a whole may take as long as it takes.
-        attempts: Failures in a row before a mirror is given up; one that brought new bytes counts as the first again.
+        attempts: Failures in a row before a mirror is abandoned; one that brought new bytes counts as the first again.
         backoff: Seconds to wait after the first failure; twice as long after each further one. While one mirror
             waits, the next one is tried.
-        longest_pause: Seconds that no wait exceeds. A server that asks for more (`Retry-After`) is given up.
+        longest_pause: Seconds that no wait exceeds. A server that asks for more (`Retry-After`) is abandoned.
 
     Raises:
         ArgumentError: A value that cannot be meant.
@@ -96,7 +96,7 @@ def fetch(
 ) -> Path:
     """Make sure that a file is there, whole and right; get it from the first mirror that gives it if it is not.
 
-    A file that is there and has the promised size and hash is returned without any network; one that does not is
+    A file that is there and has the promised size and hash is returned without any network; one that is not
     fetched again and replaced only by one that does. Without `sha256` and `size` any file under that name will do, and
     that a download is whole can be told only as far as the server announces its length: give the hash if you know it.
 

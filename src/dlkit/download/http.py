@@ -107,7 +107,7 @@ class PartFile:
             return self.path.stat().st_size if os.path.exists(self.path) else 0
 
     def continues(self, url: str, *, hashed: bool) -> bool:
-        """Whether `url` may go on where the part ends: the same file for sure, or a hash will tell in the end."""
+        """Whether `url` may continue where the part ends: the same file for sure, or a hash will tell in the end."""
         if self.origin is None or self.size == 0:
             return False
         return hashed or (self.origin.url == url and self.origin.validator is not None)
@@ -185,7 +185,8 @@ def _read_origin(path: Path) -> Provenance | None:
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadRequest:
-    """What is asked of a mirror: how long to wait for it in seconds, what is known about the file, and its limits."""
+    """What is required of a mirror: how long to wait for it in seconds, what is known about the file, and its
+    limits."""
 
     connect: float
     read: float
@@ -196,7 +197,7 @@ class DownloadRequest:
 
 
 def receive(url: str, part: PartFile, request: DownloadRequest, listener: Listener) -> None:
-    """Receive the file from `url` into `part`, going on where it ends if that is safe.
+    """Receive the file from `url` into `part`, continuing where it ends if that is safe.
 
     Raises:
         AttemptError: It did not work this time; what arrived is in the part.

@@ -37,7 +37,7 @@ _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".tx
 _SUFFIXES = (*_TAR_SUFFIXES, ".zip", *_PACKED_SUFFIXES)
 
 Kind = Literal["file", "folder", "symlink", "hardlink", "special"]
-Chunks = Generator[bytes, None, None]  # to be closed, because an open file hangs on it
+Chunks = Generator[bytes, None, None]  # to be closed, because an open file depends on it
 
 
 def _nothing() -> Chunks:
@@ -67,7 +67,7 @@ def plain_name(archive: str) -> str:
 
 
 def members(archive: Path, encoding: str = "auto") -> Generator[Member, None, None]:
-    """What is in the archive, one after the other; the chunks of each are to be read before going on. To be closed.
+    """What is in the archive, one after the other; the chunks of each are to be read before continuing. To be closed.
 
     Names in a zip that do not say their encoding are in `encoding`; "auto" finds out.
     """

@@ -21,7 +21,7 @@ class Batch:
         inputs: The usable ones as the model takes them; None if there are none.
         good: Their places among the `size`.
         errors: Why the others cannot be used, by place.
-        named: What stands beside each prediction: a heading and a value for each input.
+        named: What is beside each prediction: a heading and a value for each input.
         told: The error at a place in a sentence that names where in the source it is.
     """
 
@@ -35,7 +35,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Everything that a prediction was asked for, prepared while it is gone through.
+    """Everything that a prediction was asked for, prepared while it is iterated over.
 
     Attributes:
         batches: In order.
@@ -98,10 +98,10 @@ def index_of(given: Any) -> Any:
 
 
 def readable(text: Any) -> str | None:
-    """A text or a file's name as a table can hold it: bytes and half characters that are no text as escapes.
+    """A text or a file's name as a table can hold it: bytes and half characters that are not text as escapes.
 
     Args:
-        text: Anything; what is no string gives None.
+        text: Anything; what is not a string gives None.
 
     >>> readable("half \\ud800")
     'half \\\\ud800'

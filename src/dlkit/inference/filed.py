@@ -36,7 +36,7 @@ class Medium:
         in_memory: Whether an object is one input by itself; files, bytes and open files are.
         takes: What may be given, in words.
         opened: Makes what threads may work on of a file's content; errors call it `name`.
-        held: The same of what is in memory, an error in its place, or None for what is no input.
+        held: The same of what is in memory, an error in its place, or None for what is not an input.
         prepared: Of such things, or paths and errors, the good ones as the model takes them, and by place what is wrong
             with the others.
     """
@@ -111,7 +111,7 @@ def _inputs(
     index: Any = None,
     kept: Mapping[str, Sequence[str | None]] = MappingProxyType({}),
 ) -> Inputs:
-    """Inputs, each with its name or an error in its place, and the columns of cells that stand beside them."""
+    """Inputs, each with its name or an error in its place, and the columns of cells that are beside them."""
     headings = tuple(dict.fromkeys((*("file",) * named, *kept)))
     batches = (
         _batch(
@@ -166,7 +166,7 @@ def _named(item: Any) -> tuple[str | None, Any]:
 def _of_table(
     ready: Callable[..., Inputs], medium: Medium, meaning: Meaning, given: Any, options: Mapping[str, Any]
 ) -> Inputs:
-    """The files that a column of a table names; of a DataFrame only with the folder they lie in."""
+    """The files that a column of a table names; of a DataFrame only with the folder they are in."""
     check_options(options, (medium.option, "root", "suffix", "keep"), f"tables of {medium.noun}s")
     cells, name, folder = _cells(given)
     asked = options.get(medium.option)

@@ -37,7 +37,7 @@ def images(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, 
             is added to them.
 
     Raises:
-        ArgumentError: something that is no image; a string, which opens nothing.
+        ArgumentError: something that is not an image; a string, which opens nothing.
         DataNotFoundError: no such folder or table.
     """
     return filed(_MEDIUM, meaning, given, batch_size, options)

@@ -65,7 +65,7 @@ class Preparing:
         meaning: What the model takes.
 
     Attributes:
-        batch_size: Inputs per forward pass where nobody says how many: more of rows that are little work.
+        batch_size: Inputs per forward pass if not given: more of rows that are little work.
     """
 
     def __init__(self, meaning: Meaning) -> None:

@@ -163,7 +163,7 @@ def best_of(meaning: Meaning, probabilities: Tensor, top_k: int) -> tuple[list[l
 
 
 def check_top_k(top_k: int) -> None:
-    """Refuse what is no number of classes.
+    """Refuse what is not a number of classes.
 
     Args:
         top_k: The caller's.
@@ -220,7 +220,7 @@ def columns_of(meaning: Meaning, probabilities: Tensor, top_k: int, *, every: bo
 
 
 def free(heading: str, taken: Collection[str]) -> str:
-    """A heading that is not the name of an output: with underscores at its end, if need be.
+    """A heading that is not the name of an output: with underscores at the end, if need be.
 
     Args:
         heading: The usual one.

@@ -159,10 +159,10 @@ class Predictor:
             tta: Test-time augmentation of images: the mean of what the model says of an image and of its mirror image,
                 which helps a little with photographs, takes twice as long, and is wrong for letters and directions.
             batch_size: Inputs per forward pass; None for 64, and for 1,024 rows of numbers and categories.
-            on_error: "raise" stops at an input that cannot be used, naming it; "skip" gives it an error in the place of
+            on_error: "raise" stops at an input that cannot be used, naming it; "skip" gives it an error instead of
                 a prediction, in the column `error`.
             progress: Show a bar on a terminal, when it takes longer than two seconds.
-            **options: More about a file or a table. `keep=["id"]`: columns of a file that stand beside the predictions,
+            **options: More about a file or a table. `keep=["id"]`: columns of a file that are beside the predictions,
                 as they are written there; True for all. Texts: `text="comment"` for another column than the model's,
                 and `separator`, `encoding`, `header`, `quotes`, `format`, `pattern` as in `TextDataset`. Tables:
                 `separator`, `encoding`, `names`, `missing`, `image_root` as in `CSVDataset`. Images named in a table:
@@ -427,7 +427,7 @@ class Predictor:
             tta: See `predict`.
             progress: See `predict`.
         """
-        # Datasets of dlkit say whether they have targets; a pair of others is taken for inputs and target.
+        # Datasets of dlkit say whether they have targets; a pair of others is treated as inputs and target.
         has_targets = getattr(dataset, "targets", ()) is not None and not isinstance(dataset, list)
         total = len(dataset) if hasattr(dataset, "__len__") else None
         with Bar(total, desc=Message("evaluating"), unit=Message("samples"), enabled=progress) as bar:

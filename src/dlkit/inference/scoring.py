@@ -19,7 +19,7 @@ from dlkit.reading.targets import ClassNumbers
 
 __all__ = ["labelled", "score"]
 
-# Kinds whose inputs lie in files that a dataset prepares in one way or another, to what its classes are called.
+# Kinds whose inputs are in files that a dataset prepares in one way or another, to what its classes are called.
 _OF_FILES = {"audio": "Audio", "image": "Image"}
 
 
@@ -32,7 +32,7 @@ def labelled(meaning: Meaning, data: Any, options: Mapping[str, Any]) -> Any:
         options: More for the dataset that reads a file.
 
     Raises:
-        ArgumentError: the dataset is prepared another way, and cannot be prepared anew.
+        ArgumentError: the dataset is prepared another way, and cannot be prepared again.
     """
     from dlkit.datasets.files.table import FilesInTable
 
@@ -108,7 +108,7 @@ def _of_files(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _with_column(meaning: Meaning, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the column that the texts stand in, where the source has columns; never just the first one."""
+    """The options with the column that the texts are in, where the source has columns; never just the first one."""
     from dlkit.inference.texts import columns_of
 
     named = Path(source) if isinstance(source, str) else source

@@ -45,7 +45,7 @@ def sounds(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, 
             folder that the names are seen from, `suffix` what is added to them.
 
     Raises:
-        ArgumentError: something that is no sound, or has no rate; a string, which opens nothing.
+        ArgumentError: something that is not a sound, or has no rate; a string, which opens nothing.
         DataNotFoundError: no such folder or table.
     """
     others = {name: value for name, value in options.items() if name != "sample_rate"}

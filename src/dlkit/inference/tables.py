@@ -1,4 +1,5 @@
-"""Rows for a table's model: files, DataFrames and dicts, in batches whose borders do not hang on how they are read."""
+"""Rows for a table's model: files, DataFrames and dicts, in batches whose borders do not depend on how they are
+read."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ def rows(reader: RowReader, given: Any, batch_size: int, options: Mapping[str, A
 
 
 def _content(given: Any) -> bytes:
-    """What stands in a file that is in memory, or open."""
+    """What is in a file that is in memory, or open."""
     data = given.read() if hasattr(given, "read") else bytes(given)
     if not isinstance(data, bytes):
         raise ArgumentError("the file is open as text; open it with mode 'rb', so that its encoding can be found")

@@ -75,7 +75,7 @@ def texts_in_table(meaning: Meaning, content: bytes) -> Iterator[tuple[str, ...]
 
     Raises:
         ArgumentError: the column is not known.
-        DataError: the content is no table, or has no such column.
+        DataError: the content is not a table, or has no such column.
     """
     reading = _reading({})
     table = table_of_content(content, reading, None)
@@ -133,7 +133,7 @@ def _reading(options: Mapping[str, Any]) -> TextReading:
 
 
 def columns_of(meaning: Meaning, given: Any, options: Mapping[str, Any]) -> Columns:
-    """The columns that the texts of a table stand in: those that the caller names, else those that the model knows.
+    """The columns that the texts of a table are in: those that the caller names, else those that the model knows.
 
     Args:
         meaning: The model's.

@@ -106,7 +106,7 @@ class AudioClassifier(nn.Module):
             maps, inside = block(maps, inside)
         features = torch.cat([maps.amax(3), _mean(maps, inside)], 1).flatten(
             1
-        )  # none is below 0, so padding is no maximum
+        )  # none is below 0, so padding is not a maximum
         logits: Tensor = self.head(self.dropout(features))
         return logits
 
@@ -142,7 +142,7 @@ class _Block(nn.Module):
         return F.max_pool2d(maps, 2, ceil_mode=True), None if inside is None else inside[..., ::2]
 
     def _normalised(self, maps: Tensor, inside: Tensor | None) -> Tensor:
-        """By statistics of the recordings alone: those of padding would hang on what lies beside what."""
+        """By statistics of the recordings alone: those of padding would depend on what is beside what."""
         if inside is None or not self.training:
             normal: Tensor = self.norm(maps)
             return normal

@@ -81,7 +81,7 @@ class TabularBlend(nn.Module):
 
     @classmethod
     def joined(cls, ensemble: TabularEnsemble, trees: TabularTrees, share: float) -> Self:
-        """Both in a model of their own, with these weights.
+        """Both in their own model, with these weights.
 
         Args:
             ensemble: Trained.

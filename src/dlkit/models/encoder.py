@@ -19,7 +19,7 @@ __all__ = ["PretrainedTextClassifier", "config_text"]
 
 _MOST_CONFIG, _MOST_NUMBER, _MOST_WORDS, _MOST_LAYERS = 1 << 16, 1 << 24, 1 << 12, 1 << 10
 #: What a config may name code, kernels, places or number formats by, none of which is needed for plain float32; and the
-#: labels of a head of its own, of which transformers makes a dictionary however many are claimed.
+#: labels of its own head, of which transformers makes a dictionary however many are claimed.
 _LEFT_OUT = {"auto_map", "attn_implementation", "dtype", "quantization_config", "torch_dtype", "custom_pipelines"}
 _LEFT_OUT |= {"num_labels", "id2label", "label2id"}
 
@@ -77,7 +77,7 @@ class PretrainedTextClassifier(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Texts to vectors, [B, L] to [B, width]: the mean over what is no padding.
+    """Texts to vectors, [B, L] to [B, width]: the mean over what is not padding.
 
     Args:
         model: Of transformers.
@@ -130,7 +130,7 @@ def _plain_config(document: Any) -> dict[str, Any]:
         document: What JSON gave.
 
     Raises:
-        ArgumentError: it is no config, or a number or name in it is out of bounds.
+        ArgumentError: it is not a config, or a number or name in it is out of bounds.
     """
     if not isinstance(document, Mapping) or not isinstance(document.get("model_type"), str):
         raise ArgumentError(f"a config of transformers is a JSON object with a model_type, not {document!r:.100}")
@@ -155,7 +155,7 @@ def _check(key: str, value: Any, *, depth: int) -> None:
 
 
 def config_text(document: Any) -> str:
-    """A config as it stands in the model file.
+    """A config unchanged in the model file.
 
     Args:
         document: What JSON gave.

@@ -18,7 +18,7 @@ from dlkit.specs.table import TableSpec
 
 __all__ = ["Members", "TabularEnsemble"]
 
-_BELOW, _ABOVE = -3.0, 4.0  # how far the first and the last piece go on, in lengths of the piece
+_BELOW, _ABOVE = -3.0, 4.0  # how far the first and the last piece continue, in lengths of the piece
 _CLIP = 3.0  # interquartile ranges at which a number begins to count less
 _ROWS = 100_000  # of the training data that the pieces are fitted on; evenly spaced where there are more
 _ONE_HOT = 128  # values up to which a category has a place for each; more get an embedding that all members share
@@ -29,7 +29,7 @@ _FEATURES = 1024  # that all numbers together become at most, so that wide table
 class Members(NamedTuple):
     """What an ensemble gives in training: the outputs of its members, each to be trained on the same targets.
 
-    The Trainer takes the mean of the members' losses. In a loop of your own:
+    The Trainer takes the mean of the members' losses. In your own loop:
     `loss(output.members.flatten(0, 1), torch.cat([target] * len(output.members)))`.
 
     Attributes:
@@ -51,7 +51,7 @@ class TabularEnsemble(nn.Module):
 
     Beside its layers each member has a direct, linear way from the numbers and categories to the outputs. `for_data`
     fits it by itself (logistic or ridge regression) and lets the layers begin at zero, so that training begins at the
-    linear model and goes on from there: on small tables, and where there is little but lines, that is worth most.
+    linear model and continues from there: on small tables, and where there is little but lines, that is worth most.
 
     In training mode it gives `Members`, whose losses are averaged; in evaluation mode the logits of the members' mean
     probability, or for a regression the mean of their values, each kept within the range of the training targets. So a

@@ -35,7 +35,7 @@ def fit_linear(
 ) -> tuple[Tensor, Tensor]:
     """Minimise `loss(inputs @ weight + bias, targets) + decay / 2 * weight.square().sum()` (Liu and Nocedal 1989).
 
-    The loss is convex for torch's losses, so there is one optimum, and nothing of it hangs on chance.
+    The loss is convex for torch's losses, so there is one optimum, and nothing of it depends on chance.
 
     Args:
         inputs: float32 [N, features], dense or sparse in rows (CSR).
@@ -74,7 +74,7 @@ def fit_linear(
             shaped = scores.squeeze(1) if targets.dim() == 1 and targets.is_floating_point() else scores
             value = loss(shaped, targets)
             (gradient,) = torch.autograd.grad(value, scores)
-        # By hand: autograd would transpose sparse inputs anew in every step.
+        # By hand: autograd would transpose sparse inputs again in every step.
         weight.grad, bias.grad = across @ gradient + decay * weight.detach(), gradient.sum(0)
         return value.detach() + decay / 2 * weight.detach().square().sum()
 

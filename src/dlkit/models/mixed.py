@@ -124,14 +124,14 @@ class _Mixed(nn.Module):
     def _numbers(self, texts: Any) -> Tensor:
         device = next(self.parameters()).device
         numbers = texts if isinstance(texts, Tensor) else hashed(texts)
-        return F.pad(numbers.to(device), (0, 1))  # a text without a word has one place, which is padding
+        return F.pad(numbers.to(device), (0, 1))  # a text silently has one place, which is padding
 
 
 @register("dlkit.models.MixedClassifier")
 class MixedClassifier(_Mixed):
     """Classes, one or several labels, of rows that mix numbers, categories, texts and images.
 
-    Each kind of column has a part of its own: numbers as they are, an embedding per category (Guo and Berkhahn 2016),
+    Each kind of column has its own part: numbers as they are, an embedding per category (Guo and Berkhahn 2016),
     the mean of the embeddings of a text's words and pairs of neighbours, hashed (Weinberger et al. 2009), and a
     `SmallConvNet` per image; a hidden layer joins them. All of it learns together, from scratch.
 
@@ -142,7 +142,7 @@ class MixedClassifier(_Mixed):
         dropout: The share of features set to zero while training.
 
     Raises:
-        ArgumentError: the spec's target is no class, or an invalid number.
+        ArgumentError: the spec's target is not a class, or an invalid number.
         TrainingError: in `forward`, a part is missing or too much.
 
     >>> import pandas as pd; from dlkit.datasets import CSVDataset; from dlkit import DataLoader
@@ -172,7 +172,7 @@ class MixedRegressor(_Mixed):
         dropout: See `MixedClassifier`.
 
     Raises:
-        ArgumentError: the spec's target is no number, or an invalid number.
+        ArgumentError: the spec's target is not a number, or an invalid number.
         TrainingError: in `forward`, a part is missing or too much.
     """
 

@@ -4,7 +4,7 @@ and of recordings: waveforms, spectrograms, and a player for notebooks.
 
 Each function returns a `matplotlib.figure.Figure` and, given a `path`, also saves it, whole or not at all; the format
 comes from the file's ending. They never touch `pyplot` or its global state, so they work on servers, in threads and in
-notebooks. Nothing is said by colour alone, and the colours can be told apart by colour-blind people.
+notebooks. Nothing is said by colour alone, and the colours can be distinguished by colour-blind people.
 Needs the extra `plots` (docs/how-to/install.md).
 """
 

@@ -17,7 +17,7 @@ from dlkit.storage.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe & Ito (2008), "Color Universal Design": told apart with every kind of colour blindness.
+# Okabe & Ito (2008), "Color Universal Design": distinguished with every kind of colour blindness.
 BLUE, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
 INK, FAINT = "#222222", "#8A8A8A"
 

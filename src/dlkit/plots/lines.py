@@ -35,7 +35,7 @@ def curves(history: Any, *, path: str | os.PathLike[str] | None = None) -> Figur
         path: Where to save the picture, for example `curves.png`.
 
     Raises:
-        ArgumentError: There is nothing to draw, a value is no number, or the file ending is unknown.
+        ArgumentError: There is nothing to draw, a value is not a number, or the file ending is unknown.
 
     >>> figure = curves({"train_loss": [0.9, 0.4], "val_loss": [0.8, 0.5], "val_accuracy": [0.7, 0.8]})
     >>> [axes.get_ylabel() for axes in figure.axes]

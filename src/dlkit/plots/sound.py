@@ -34,7 +34,7 @@ def waveform(samples: Any, sample_rate: int, *, title: str = "", path: str | os.
         path: Where to save the picture, for example `sound.png`.
 
     Raises:
-        ArgumentError: something that is no recording, or an unknown file ending.
+        ArgumentError: something that is not a recording, or an unknown file ending.
 
     >>> waveform(np.sin(np.arange(8_000) / 9), 8_000).axes[0].get_xlabel()
     'seconds'
@@ -137,7 +137,7 @@ def play(samples: Any, sample_rate: int, *, title: str = "") -> Player:
         title: Above the player.
 
     Raises:
-        ArgumentError: something that is no recording.
+        ArgumentError: something that is not a recording.
 
     >>> play(np.zeros(8_000), 8_000)
     Player(16,044 bytes; a notebook shows it)

@@ -29,7 +29,7 @@ def roc_curve(
     *,
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
-    """Draw for each class how much of it is found against how many others are taken for it, with the area below.
+    """Draw for each class how much of it is found against how many others are treated as it, with the area below.
 
     Of two classes the second is drawn, as the first one's curve is the same.
 
@@ -59,7 +59,7 @@ def roc_curve(
 
 
 def calibration_curve(targets: Any, probabilities: Any, *, path: str | os.PathLike[str] | None = None) -> Figure:
-    """Draw how often answers are right against how sure they were; a model to be believed lies on the diagonal.
+    """Draw how often answers are right against how sure they were; a model to be believed is on the diagonal.
 
     Args:
         targets: N true classes, as indices.

@@ -228,7 +228,7 @@ def encoding_of(data: Buffer, encoding: str, origin: str, *, lenient: bool = Fal
         data: The file's bytes.
         encoding: A codec's name, or "auto".
         origin: The file, for errors.
-        lenient: Whether bytes that are not UTF-8 may stand in a text that is said to be.
+        lenient: Whether bytes that are not UTF-8 may be in a text that is said to be.
 
     Raises:
         DataError: there are such bytes, and `lenient` is False.
@@ -293,7 +293,7 @@ def text_stream(data: Buffer, newline: str = "") -> io.TextIOWrapper:
 
 
 def byte_stream(data: Buffer) -> IO[bytes]:
-    """Bytes that lie in memory as a file."""
+    """Bytes that are in memory as a file."""
     import pyarrow as pa
 
     return cast(IO[bytes], pa.BufferReader(pa.py_buffer(data)))

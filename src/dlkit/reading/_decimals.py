@@ -43,7 +43,8 @@ def decimal_of(
 
 
 def _marks_of(cells: Iterable[str], options: ReadOptions, *, strict: bool) -> dict[str, str]:
-    """The marks that the numbers of a column prove, each with a cell; if `strict`, none where a cell is no number."""
+    """The marks that the numbers of a column prove, each with a cell; if `strict`, none where a cell is not a
+    number."""
     marks: dict[str, str] = {}
     for text in map(str.strip, dict.fromkeys(cells)):
         if not text or text in options.missing:
@@ -57,7 +58,7 @@ def _marks_of(cells: Iterable[str], options: ReadOptions, *, strict: bool) -> di
 
 
 class MarksSeen:
-    """The decimal marks that the columns of numbers of a whole table prove, asked at its end."""
+    """The decimal marks that the columns of numbers of a whole table prove, asked at the end."""
 
     def __init__(self, options: ReadOptions) -> None:
         self._options = options

@@ -34,9 +34,9 @@ __all__ = ["Dialect", "QuoteAudit", "ROW_NAMES", "audit_quotes", "chosen_columns
 
 ROW_NAMES = "Unnamed: 0"  # what a first column without a name is called, as by pandas
 _SEPARATORS = (",", "\t", ";", "|")
-_NONE = "\x1f"  # ASCII's own unit separator: stands in no text, so every line is one cell
+_NONE = "\x1f"  # ASCII's own unit separator: is in no text, so every line is one cell
 _SAMPLE = 1 << 18
-_FEW_ROWS = 10  # in which sentences may have as many commas each by chance
+_FEW_ROWS = 10  # in which sentences may have as many commas each at random
 _PIECE = 1 << 24
 _JUST_ENOUGH = 0.51  # of the rows must be as wide as the header
 _QUOTE, _LF, _CR = 34, 10, 13
@@ -68,7 +68,7 @@ class Dialect:
         headed: Whether the first row names the columns.
         read: The columns to read.
         decimal: The decimal mark of its numbers.
-        comment: What lines begin with that are no rows.
+        comment: What lines begin with that are not rows.
         audit: Of the quotes in the whole text, where they are known to be regular.
     """
 
@@ -273,7 +273,7 @@ def audit_quotes(data: Buffer, dialect: Dialect, origin: str = "the text") -> Qu
 
 
 def records(data: Buffer, dialect: Dialect) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """The rows cell by cell, each with the line it begins in (1 for the file's first); blank lines are no rows.
+    """The rows cell by cell, each with the line it begins in (1 for the file's first); blank lines are not rows.
 
     A broken one has the error in its place; see `csv_records`.
     """

@@ -28,7 +28,7 @@ class PlainText:
         data: The text as UTF-8.
         how: The encoding it had, or which sheet it was.
         options: How to read this text.
-        noun: What its rows stand in: "line", or "row" of a sheet.
+        noun: What its rows are in: "line", or "row" of a sheet.
         starts: The line that each row of a sheet begins in; None where lines count.
     """
 
@@ -73,7 +73,7 @@ def _sheet(source: Path | bytes, options: ReadOptions, origin: str) -> PlainText
 
 
 def _without_remarks(lines: Iterable[bytes], options: ReadOptions) -> Iterator[bytes]:
-    """The lines, blank ones in the place of those that begin with the mark of remarks and stand in no quoted cell."""
+    """The lines, blank ones instead of those that begin with the mark of remarks and are in no quoted cell."""
     inside, sign = False, (options.comment or "").encode()
     for number, line in enumerate(lines):
         if number >= options.skip_rows and not inside and line.startswith(sign):

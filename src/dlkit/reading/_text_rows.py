@@ -40,7 +40,7 @@ class Parsed:
     Attributes:
         columns: Cells by column name.
         lines: The line of each row, where rows were read cell by cell.
-        bad: Records that are no rows of this table.
+        bad: Records that are not rows of this table.
         bad_at: How many rows stand before each of these.
     """
 
@@ -78,7 +78,8 @@ def parse_text(
 def cell_by_cell(
     data: Buffer, dialect: Dialect, options: ReadOptions, as_text: Collection[str], origin: str, first_line: int = 1
 ) -> Parsed:
-    """The rows as Python's csv module reads them, strictly, with the line of each and of each record that is no row."""
+    """The rows as Python's csv module reads them, strictly, with the line of each and of each record that is not a
+    row."""
     bad: list[Skipped] = []
     bad_at: list[int] = []
     lines: list[int] = []
@@ -163,7 +164,7 @@ def _of_width(width: int, dialect: Dialect) -> str:
 
 
 def _record_lines(rows: bytes, *, quoted: bool) -> Array:
-    """The line that each record begins in, 0 for the first, where quotes are regular; blank lines are no records."""
+    """The line that each record begins in, 0 for the first, where quotes are regular; blank lines are not records."""
     array = np.frombuffer(rows, dtype=np.uint8)
     ends = np.flatnonzero(array == (10 if b"\n" in rows else 13))
     starts = np.concatenate([[0], ends + 1])
@@ -278,7 +279,7 @@ def _later_codes(
 
 
 def _may_hold_codes(rows: Buffer, separator: int, *, threads: bool = False) -> bool:
-    """Whether a cell begins with 0 and a digit, or with 0x, and does not go on as a date or a time does."""
+    """Whether a cell begins with 0 and a digit, or with 0x, and does not continue as a date or a time does."""
     follows, goes_on = (np.zeros(256, dtype=bool) for _ in range(2))
     follows[[separator, *b'\r\n "']] = True
     goes_on[[separator, *b'\r\n "0123456789abcdefABCDEF']] = True  # not as in "01.", "01/", "01-", "08:"

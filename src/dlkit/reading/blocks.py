@@ -148,7 +148,7 @@ class TextFile:
         start: The byte at which the rows begin.
         line: The line in which they begin.
         note: How it was read.
-        noun: What its rows stand in: "line", or "row" of a sheet.
+        noun: What its rows are in: "line", or "row" of a sheet.
         starts: The line that each row of a sheet begins in; None where lines count.
         decoded: Whether `path` is packed or in another encoding, and the text is in memory while it is read.
         text: That text.
@@ -316,7 +316,7 @@ def last_record_end(data: bytes, dialect: Dialect) -> int:
 
 
 def _last_outside(data: bytes, mark: bytes) -> int:
-    """The byte after the last line end that stands in no quotes, looked for from the end; 0 where there is none."""
+    """The byte after the last line end that is in no quotes, looked for from the end; 0 where there is none."""
     array, before = np.frombuffer(data, dtype=np.uint8), data.count(b'"')
     for stop in range(len(data), 0, -_BUFFER):
         piece = array[max(0, stop - _BUFFER) : stop]
@@ -329,7 +329,7 @@ def _last_outside(data: bytes, mark: bytes) -> int:
 
 
 def _cut_character(data: bytes) -> int:
-    """How many bytes at the end are the beginning of a character whose rest lies in the next block."""
+    """How many bytes at the end are the beginning of a character whose rest is in the next block."""
     for count, byte in enumerate(data[: -4 if len(data) > 3 else None : -1], 1):
         if byte >= 0xC0:
             return count if count < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4) else 0

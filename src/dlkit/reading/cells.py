@@ -77,7 +77,7 @@ class Skipped:
     """A row or file that was left out; as a string the sentence that says so.
 
     Attributes:
-        file: The file it stands in, or it is; "the DataFrame" where there is none.
+        file: The file it is in, or it is; "the DataFrame" where there is none.
         row: Its number in the file, see `Place`; None for a file that is left out as a whole.
         reason: What is wrong with it, to follow the place in a sentence.
         noun: What is counted by `row`: "line", "row" or "item".
@@ -197,7 +197,7 @@ class Dates:
 class Strings:
     """A column of text as read, blanks and missing marks included: codes into a pool, -1 where absent.
 
-    A string stands in the pool once; or, in long columns where surely all differ, once per row.
+    A string is in the pool once; or, in long columns where surely all differ, once per row.
 
     Attributes:
         codes: int32 [N].
@@ -347,7 +347,7 @@ class DecimalMark:
     Attributes:
         sign: "," or "."; "" where nothing tells, which is a point.
         proof: What it is known by.
-        typed: Whether the cells of numbers had types already, so that no mark stands in them.
+        typed: Whether the cells of numbers had types already, so that no mark is in them.
     """
 
     sign: str = ""

@@ -29,7 +29,7 @@ __all__ = [
     "without_marks",
 ]
 
-#: What counts as missing in a cell of its own, blanks around it aside. An empty cell always does.
+#: What counts as missing in its own cell, blanks around it aside. An empty cell always does.
 DEFAULT_MISSING = (
     "",
     "?",
@@ -76,7 +76,7 @@ _TABLES = {name: str.maketrans(change) for name, (_, change) in _GROUPED.items()
 
 _LONGEST = 300  # letters of a whole number
 _FEW_VALUES = 20  # different numbers, up to which they may be names
-_FEW_ODD = 0.05  # of the rows, up to which cells that are no numbers are mistakes
+_FEW_ODD = 0.05  # of the rows, up to which cells that are not numbers are mistakes
 
 
 _BOOLEANS = (("false", "true"), ("f", "t"), ("no", "yes"), ("n", "y"), ("off", "on"))
@@ -163,7 +163,7 @@ def truth_of(text: str) -> float | None:
 def number_format(values: Sequence[str], decimal: str = "") -> str | None:
     """How all of `values` are written as numbers: "plain", a name with the separator in it, or None.
 
-    A sign that every value has, such as € or %, follows the name; the number before "%" stays as it stands there.
+    A sign that every value has, such as € or %, follows the name; the number before "%" stays unchanged there.
 
     Args:
         values: Texts, missing marks left out.
@@ -202,7 +202,7 @@ def _format(values: Sequence[str], decimal: str) -> str | None:
 
 
 def mostly_numbers(counts: Mapping[str, int], decimal: str = "") -> str | None:
-    """The form of a column of numbers with a few cells that are none, or None where it is no such column.
+    """The form of a column of numbers with a few cells that are none, or None where it is not such a column.
 
     Few numbers that differ, as in "0", "1", "2", "3+", are names of categories like any others.
 
@@ -261,7 +261,7 @@ def decimal_mark(text: str, thousands: str = "auto") -> str:
 
 
 def _comma_decimals(values: Sequence[str]) -> bool:
-    """With commas as decimals, a point may only group thousands: "1.5" beside "0,5" is no number format."""
+    """With commas as decimals, a point may only group thousands: "1.5" beside "0,5" is not a number format."""
     pattern = _GROUPED["decimal ,"][0]
     return all(pattern.fullmatch(text) for text in values)
 

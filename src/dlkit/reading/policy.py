@@ -102,8 +102,8 @@ class TableArguments(TypedDict, total=False):
             finds out, and says so in a warning where there is no such row. Columns without names are called "0", "1",
             ...; the model file remembers it.
         columns: The columns to read, by name or by number from 0; None for all.
-        skip_rows: Lines (in Excel rows) above the table to pass over.
-        comment: What lines begin with that are no rows, such as "#". Above the header, `#` does anyway.
+        skip_rows: Lines (in Excel rows) above the table to skip.
+        comment: What lines begin with that are not rows, such as "#". Above the header, `#` does anyway.
         decimal: The decimal mark of the file, "." or ","; "auto" goes by the cells that leave no doubt, such as "0,5":
             "1.234" beside them is a thousand.
         thousands: What groups the digits of the file's numbers: ",", ".", " " or "'"; "auto" finds out.
@@ -145,7 +145,7 @@ class ReadOptions(RowPolicy):
         usual_header: The names of the columns of data without a header row, where the training data had none.
         optional: Of these names those that a file may lack, all together: targets, in new data.
         usual_decimal: The decimal mark of a file whose own cells leave it open; "" for a point.
-        wordy: Columns whose cells are no numbers, whatever they look like.
+        wordy: Columns whose cells are not numbers, whatever they look like.
         numeric: The only columns that hold numbers, where that is known.
     """
 

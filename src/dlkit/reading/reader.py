@@ -53,7 +53,7 @@ def read_table(source: Any, options: ReadOptions, as_text: Collection[str] | Non
     Args:
         source: See `CSVDataset`.
         options: How to read.
-        as_text: Columns to keep as the text that stands in the file; None for all.
+        as_text: Columns to keep as the text that is in the file; None for all.
 
     Raises:
         DataError: with file and line, column or row.
@@ -129,7 +129,7 @@ def _read_file(path: Path, options: ReadOptions, as_text: Collection[str] | None
 
 
 def kept_columns(keep: Any, there: Sequence[str], origin: str, but: Sequence[str] = ()) -> list[str]:
-    """The columns of a file that are to stand beside its predictions.
+    """The columns of a file that are to be beside its predictions.
 
     Args:
         keep: The caller's: their names, or True for all.
@@ -160,7 +160,7 @@ def table_of_content(content: bytes, options: ReadOptions, as_text: Collection[s
         as_text: Columns to keep as the text that stands there; None for all.
 
     Raises:
-        DataError: it is empty, or is no text.
+        DataError: it is empty, or is not text.
     """
     name = "the table"
     if not content:

@@ -49,7 +49,7 @@ def task_of(values: Sequence[str], counts: Sequence[int], decimal: str = "") -> 
     """What a column of text is, why, and how its numbers are written.
 
     Words and truth values are classes, and so are at most 20 different whole numbers that occur twice on average or
-    count from 0 on; all other numbers are quantities. A few cells that are no numbers do not make a column of numbers
+    count from 0 on; all other numbers are quantities. A few cells that are not numbers do not make a column of numbers
     one of words.
 
     Args:
@@ -170,7 +170,7 @@ def natural(name: str) -> tuple[Any, ...]:
 
 
 def check_count(name: str, values: int, rows: int) -> None:
-    """Refuse a column in which nearly every row would be a class of its own.
+    """Refuse a column in which nearly every row would be its own class.
 
     Args:
         name: What errors call the column.

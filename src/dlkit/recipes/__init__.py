@@ -7,7 +7,7 @@
 `choosing`   which model, loss and rate suit it
 `tuning`     `fine_tune`: the usual recipe for a pretrained model, its choices made by measuring
 `comparing`  `compare`: which backbone suits the data
-`training`   `train`: to a model file, going on where it was stopped
+`training`   `train`: to a model file, continuing where it was stopped
 `held_out`   which samples a run has trained on
 `evaluating` `evaluate_file`: on other data, or on what a run has held out
 `reporting`  `report`: what a model came to, as one HTML file

@@ -39,7 +39,7 @@ def evaluate_file(
     """How right a model file is on labelled data; classes and columns are matched by name.
 
     The measures are those of training, in the units of the data. A warning says how many of the samples are among those
-    that the model was trained on, where its run still lies beside it.
+    that the model was trained on, where its run still is beside it.
 
     Args:
         model: What `train` or `dlkit.save` wrote, or the folder of a run.
@@ -49,8 +49,8 @@ def evaluate_file(
         device: Where to compute.
         batch_size: Samples at a time; None for as many as `Predictor.predict` takes.
         tta: The mean over an image and its mirror image, see `Predictor.predict`.
-        **reading: Of texts the columns, `text`, `pair` and `target`, and how rows are read. A table's columns stand in
-            the file, and all of this stands in a run. Of a table that names images or sounds `target`; `image` or
+        **reading: Of texts the columns, `text`, `pair` and `target`, and how rows are read. A table's columns are in
+            the file, and all of this is in a run. Of a table that names images or sounds `target`; `image` or
             `audio` where it is another column than in training.
 
     Raises:

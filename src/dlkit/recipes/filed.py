@@ -45,7 +45,7 @@ def column_of_files(source: Any, options: Mapping[str, Any]) -> FileColumn | Non
     """The column of a table that names images or sounds: the one that was said; else one whose files are there.
 
     Args:
-        source: A table that is no address.
+        source: A table that is not an address.
         options: Of `read_data`: `image` or `audio` say which it is; what is the target or left out is none.
 
     Raises:

@@ -35,7 +35,7 @@ def train_folds(
     reading: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> Any:
-    """Train once per fold, each judged by its own test part, and then on everything.
+    """Train once per fold, each evaluated on its own test part, and then on everything.
 
     Args:
         train: `dlkit.recipes.train`, for one fold.

@@ -29,7 +29,7 @@ __all__ = ["BACKBONE", "ENOUGH_HERTZ", "for_images", "for_sounds", "listening_to
 BACKBONE = "torchvision/resnet18"
 
 
-ENOUGH_HERTZ = 16_000  # speech, and most of what tells sounds apart, lies below the half of it
+ENOUGH_HERTZ = 16_000  # speech, and most of what tells sounds apart, is below the half of it
 
 
 SMALL_SIDE = 64  # pixels up to which a small network from scratch sees all there is
@@ -40,7 +40,7 @@ def for_images(data: Data, wish: Wish) -> Choice:
     """Small images get a network from scratch, larger ones a pretrained backbone; so do few small photographs.
 
     Measured with ants and bees, 244 photographs for training, of 32 pixels: 0.85 with a frozen MobileNetV2, which
-    enlarges them to 96, and 0.73 from scratch; of 64 pixels 0.88 and 0.71. Grey glyphs are no photographs.
+    enlarges them to 96, and 0.73 from scratch; of 64 pixels 0.88 and 0.71. Grey glyphs are not photographs.
 
     Args:
         data: From `read_data`: images or letters.
@@ -200,7 +200,7 @@ def for_sounds(data: Data, wish: Wish) -> Choice:
 
 
 def listening_to(prepared: AudioPreprocessing) -> LogMel:
-    """The spectrogram that a backbone for images looks at: as many bands as it needs, each with a frequency of its own.
+    """The spectrogram that a backbone for images looks at: as many bands as it needs, each with its own frequency.
 
     Args:
         prepared: The waveforms.

@@ -1,4 +1,4 @@
-"""What a run is of, kept beside its checkpoints, so that no run goes on with other data or another model."""
+"""What a run is of, kept beside its checkpoints, so that no run continues with other data or another model."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _size_of(preprocessing: Any) -> dict[str, Any]:
 
 
 class Note(Callback):
-    """Keeps beside the checkpoints what they are of, so that no run goes on with other data or another model.
+    """Keeps beside the checkpoints what they describe, so that no run continues with other data or another model.
 
     Args:
         folder: Of the run.

@@ -42,7 +42,7 @@ _SUSPICIONS = 200_000  # rows up to which looking for columns that know too much
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Data(Shown):
-    """What `read_data` found: datasets to train on, to watch and to judge by.
+    """What `read_data` found: training, validation and test datasets.
 
     Attributes:
         kind: "images", "letters" (small grey images from a packed file), "sounds", "table" or "text".
@@ -51,7 +51,7 @@ class Data(Shown):
         how: How it was understood, in sentences.
         train: The part to train on.
         val: The part that chooses the best epoch.
-        test: The part that judges; None where the source is laid out without one.
+        test: The test part; None where the source is laid out without one.
         options: What decided how it was read: target, text and so on.
         seed: Of the split.
         side: For images, the shorter side of the usual one, in pixels.
@@ -131,7 +131,7 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
             a table is read, see `dlkit.datasets.CSVDataset`.
 
     Raises:
-        DataNotFoundError: there is no such file or folder; close names are told.
+        DataNotFoundError: there is no such file or folder; close names are suggested.
         DataError: it cannot be read as what it looks like.
         ArgumentError: a column that is missing, or an option that cannot be meant for this kind of data.
 
@@ -323,7 +323,7 @@ def _table(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
 
 
 def _beside(source: Any, options: DataOptions, target: Sequence[str]) -> dict[str, Any]:
-    """The columns of texts and images that stand beside others: those that were said, else those that look like it."""
+    """The columns of texts and images that are beside others: those that were said, else those that look like it."""
     files, texts = options.get("image"), options.get("text")
     if files is None:
         found = column_of_files(source, options)

@@ -1,4 +1,4 @@
-"""`report.html`: what a training came to, in one file that needs nothing else; its frame lies beside this file."""
+"""`report.html`: what a training came to, in one file that needs nothing else; its frame is beside this file."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _classes(outcome: Outcome) -> str:
-    """One row per class, who is taken for whom, and how far probabilities can be believed."""
+    """One row per class, who is treated as whom, and how far probabilities can be believed."""
     if outcome.task == "regression":
         return _values(outcome)
     rows = [

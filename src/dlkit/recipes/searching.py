@@ -1,4 +1,4 @@
-"""`tune`: the settings of a training, searched for so many minutes; stopped at any moment, the same call goes on."""
+"""`tune`: the settings of a training, searched for so many minutes; stopped at any moment, the same call continues."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Tuned:
         loss: Their loss on the validation part.
         usual: That of the usual settings, which are tried first.
         trials: Each setting that was tried to its end or to where it was given up, with its loss.
-        trained: The training with the best settings, judged on the test part, which took no part in the search.
+        trained: The training with the best settings, evaluated on the test part, which took no part in the search.
     """
 
     settings: dict[str, Any]
@@ -75,7 +75,7 @@ def tune(
 
     The usual settings come first, so the result is never worse than theirs on the validation part. Settings that are
     behind the median of the others at the same epoch are given up. Data is read once and features of a frozen backbone
-    are computed once. What was tried is kept in the folder: the same call goes on after any kind of end, and one with
+    are computed once. What was tried is kept in the folder: the same call resumes however it ended, and one with
     more minutes searches on.
 
     Args:
@@ -180,7 +180,7 @@ class _Search:
         self.deadline = 0.0
 
     def _know(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Refuse to go on with a search on other data."""
+        """Refuse to continue with a search on other data."""
         kept = self.study.user_attrs.get("settings")
         if kept is None:
             self.study.set_user_attr("settings", dict(settings))

@@ -24,7 +24,7 @@ __all__ = [
     "wilson",
 ]
 
-_Z = 1.959964  # of the normal distribution: 95 % lie within
+_Z = 1.959964  # of the normal distribution: 95 % are within
 _DRAWS = 1000  # of the bootstrap
 _UNSURE = 0.1  # a score that may be so much higher and lower says little
 
@@ -35,7 +35,7 @@ class ClassStanding:
 
     Attributes:
         name: Of the class.
-        samples: Of it, among those that were judged.
+        samples: Of it, among those that were evaluated.
         predicted: How often it was the answer.
         precision: The share of these answers that was right; NaN where there was none.
         recall: The share of its samples that was found; NaN where there was none.

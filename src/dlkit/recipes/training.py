@@ -1,4 +1,4 @@
-"""`train`: from data to a model file in one call, which goes on where an earlier one was stopped."""
+"""`train`: from data to a model file in one call, which continues where an earlier one was stopped."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Trained:
             after an interruption, in all but the first of several processes, and where folds judged.
         history: Row by row, what was measured while training.
         stopped: Why the training ended.
-        interrupted: By Ctrl-C: the same call goes on from there.
+        interrupted: By Ctrl-C: the same call continues from there.
         data: What was trained on.
         model: With the best weights, in eval mode.
     """
@@ -123,12 +123,12 @@ def train(
     progress: bool = True,
     **reading: Unpack[DataOptions],
 ) -> Trained:
-    """Train a model on a source of data, judge it, and write it to a model file.
+    """Train a model on a source of data, evaluate it, and write it to a model file.
 
     Images larger than 64 pixels get a pretrained backbone of which only the head learns, on features that are computed
     once; so do few smaller photographs, where its weights were downloaded before; others `SmallConvNet`, sounds
     `AudioClassifier`, tables `TabularEnsemble` (of a thousand rows and more `TabularBlend`, if scikit-learn is
-    installed), texts `TfidfLinear`. The run is kept in `out`: the same call goes on after any kind of end, and trains
+    installed), texts `TfidfLinear`. The run is kept in `out`: the same call resumes however it ended, and trains
     nothing when the run is finished.
 
     Args:
@@ -168,11 +168,11 @@ def train(
         seed: Of everything random, the split included.
         device: "auto", "cpu", "cuda" or "mps".
         num_workers: Processes that prepare batches; the result is the same for any number.
-        folds: Judge by so many folds: each is a run in a folder of its own (`out/fold-1` and so on), tested on another
-            part of the data, stratified, and cut by `group` or `time` where these are said. The model of `out` is then
-            trained on everything, and its figures are the folds' means; `out/folds.csv` has each. What is chosen is
-            chosen once, by the first fold.
-        resume: False begins anew; what is in the folder is moved aside.
+        folds: Evaluate with this many folds: each is a run in its own folder (`out/fold-1` and so on), tested on
+            another part of the data, stratified, and cut by `group` or `time` where these are said. The model of `out`
+            is then trained on everything, and its figures are the folds' means; `out/folds.csv` has each. What is
+            chosen is chosen once, by the first fold.
+        resume: False starts over; what is in the folder is moved aside.
         progress: Show bars and lines on stderr.
         **reading: How to read `data`, see `read_data`.
 
@@ -295,7 +295,7 @@ _LOGGERS: dict[str, Callable[[Path, str], Callback]] = {
 
 
 def _arch_of(saved: Mapping[str, Any], data: Data) -> str | None:
-    """A run goes on with its model, whatever would be chosen now that weights or a package are here, or no longer."""
+    """A run continues with its model, whatever would be chosen now that weights or a package are here, or no longer."""
     return saved.get("arch") if saved.get("kind") == data.kind else None
 
 

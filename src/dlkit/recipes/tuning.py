@@ -107,7 +107,7 @@ def fine_tune(
         head_epochs: Of the head.
         reuse_features: How the head's features are stored, see `Trainer`: four random views of each image, or one
             where nothing is random.
-        metric: Judges all of it, see `dlkit.metrics.names()`.
+        metric: Computed over all of it, see `dlkit.metrics.names()`.
         patience: Validations without an improvement after which the whole model's training ends.
         loss: `CrossEntropyLoss` by default.
         lr: The head's rate, instead of choosing.

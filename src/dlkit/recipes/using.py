@@ -94,7 +94,7 @@ def compare_backbones(
     Args:
         source: Images: a folder, or letters by name. Sounds: a folder.
         models: Names for `create_model`; "name=weights.pth" takes a file of weights instead of the library's own.
-        pretrained: False takes random weights where no file is given: the baseline that nobody should be below.
+        pretrained: False takes random weights where no file is given: the baseline to beat.
         image_size: Side of the images in pixels.
         batch_size: Images at a time.
         num_workers: Processes that prepare batches.
@@ -104,7 +104,7 @@ def compare_backbones(
         **reading: See `read_data`.
 
     Raises:
-        ArgumentError: no models, an unknown one, or data that is no images.
+        ArgumentError: no models, an unknown one, or data that are not images.
         DownloadError: weights could not be fetched.
     """
     with bars(progress):
@@ -144,7 +144,7 @@ class Ranked:
 
     Attributes:
         name: The model, as in `arch=`.
-        metrics: Of the part that judges; the first one ranks.
+        metrics: Of the test part; the first one ranks.
         judged_on: "test", or "val" where there is no test part.
         seconds: That fitting and judging took.
     """

@@ -110,7 +110,7 @@ def first_spoilt(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     """The name of the first tensor that holds NaN or an infinity, or None; reads the device once.
 
     Args:
-        tensors: Names and tensors of floating point or complex numbers; others cannot be spoilt.
+        tensors: Names and tensors of floating point or complex numbers; others cannot be corrupted.
 
     >>> first_spoilt([("a", torch.zeros(2)), ("b", torch.tensor([1.0, torch.nan]))])
     'b'

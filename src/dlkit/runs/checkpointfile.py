@@ -30,7 +30,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.
 
 
 class CheckpointWarning(UserWarning):
-    """Something is wrong with a checkpoint file, and training goes on: it says what, and what is still good."""
+    """Something is wrong with a checkpoint file, and training continues: it says what, and what is still good."""
 
 
 def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -119,7 +119,7 @@ def _what_it_is(path: Path) -> str:
 class _HashingFile:
     """A file that computes its checksum while it is written, and keeps what the disk says against it.
 
-    `torch.save` turns an error of `write` into a RuntimeError of its own about positions; so it never sees one.
+    `torch.save` turns an error of `write` into its own RuntimeError about positions; so it never sees one.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -154,7 +154,7 @@ def plain(value: Any, key: str = "state") -> Any:
         key: The path to it, for the error.
 
     Raises:
-        CheckpointError: a type that cannot be loaded safely, such as a class of your own or a numpy array.
+        CheckpointError: a type that cannot be loaded safely, such as your own class or a numpy array.
 
     >>> from collections import OrderedDict
     >>> plain(OrderedDict(a=(1, 2.0)))

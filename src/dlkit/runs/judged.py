@@ -2,7 +2,7 @@
 
 While a run trains, validations may use another module than the one that is trained (a moving average). When the fit
 ends, that one's weights go into the user's model, so that the model, `evaluate`, `predict` and every file agree. The
-weights that were trained are set aside for a fit that goes on.
+weights that were trained are set aside for a fit that continues.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["leave_judged", "take_trained_back"]
 
 @dataclasses.dataclass(frozen=True)
 class TrainedWeights:
-    """What training goes on from, while the model holds what was judged.
+    """What training continues from, while the model holds what was evaluated.
 
     Attributes:
         tensors: The trained parameters and buffers, by name.
@@ -48,7 +48,7 @@ def leave_judged(run: Run) -> None:
 
 
 def take_trained_back(run: Run) -> None:
-    """Put the trained weights back for a fit that goes on, unless the user has given the model others meanwhile.
+    """Restore the trained weights for a fit that continues, unless the user has given the model others meanwhile.
 
     Args:
         run: The run, at the start of a fit that resumes no file.

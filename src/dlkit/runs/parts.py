@@ -1,7 +1,7 @@
 """State that a run has beside its model: a loss with parameters or buffers, metrics, and buffers nobody saves.
 
 One registry (`run.parts`) names what was handed to the Trainer and has a state: it is moved to the device, saved,
-compared and restored when a run goes on, put back after a rehearsal, and brought back with the best weights.
+compared and restored when a run continues, put back after a rehearsal, and brought back with the best weights.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def find_parts(handed: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
 
     An object with `state_dict` and `load_state_dict` is such a part. Of a function, a `partial`, a bound method or a
     plain object it is the modules in them, as `lambda output, target: margin(output, target)` has one, whether `margin`
-    stands in the function around it or in the script.
+    is in the function around it or in the script.
 
     Args:
         handed: Objects by the name of their argument.
-        model: Whose own modules are no parts.
+        model: Whose own modules are not parts.
 
     >>> margin = nn.CrossEntropyLoss(weight=torch.ones(2))
     >>> list(find_parts({"loss": lambda output, target: margin(output, target)}, nn.Linear(1, 2)))
@@ -134,7 +134,7 @@ def watch_tensors(handed: Mapping[str, Any], model: nn.Module) -> Callable[[], l
                 shortest.setdefault(id(value), (place, value))
         return {place: (each, 0 if each.is_inference() else each._version) for place, each in shortest.values()}
 
-    before = held()  # as in `own` the tensors themselves: the next one may lie at the address of one that is gone
+    before = held()  # as in `own` the tensors themselves: the next one may be at the address of one that is gone
 
     def changed() -> list[str]:
         if told:

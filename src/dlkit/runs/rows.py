@@ -1,7 +1,7 @@
-"""A checkpoint of a run on shares: what each process holds lies in a file of its own beside the checkpoint.
+"""A checkpoint of a run on shares: what each process holds is in its own file beside the checkpoint.
 
-These are safetensors files with a checksum. The checkpoint itself has a mark in the place of each tensor and names the
-files; it is written last and stands in the index, so nothing counts before all of it is there.
+These are safetensors files with a checksum. The checkpoint itself has a mark instead of each tensor and names the
+files; it is written last and is in the index, so nothing counts before all of it is there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MARK = "rows of tensor"
 
 
 def mark(name: str) -> dict[str, str]:
-    """What stands in the place of a tensor.
+    """What stands instead of a tensor.
 
     Args:
         name: Its name in the files.

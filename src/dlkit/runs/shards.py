@@ -73,7 +73,7 @@ class Shards:
         return room.view(-1, *size[1:])[: size[0]]
 
     def in_rows(self, state: Mapping[str, Any], optimizers: Mapping[str, Any]) -> dict[str, Any]:
-        """What a checkpoint holds: marks in the place of shares, which are listed under `rows.FIELD`.
+        """What a checkpoint holds: marks instead of shares, which are listed under `rows.FIELD`.
 
         Args:
             state: What `run.capture` gave, with shares in it.

@@ -1,4 +1,4 @@
-"""A copy of a run's state that a thread can write while training goes on changing the original."""
+"""A copy of a run's state that a thread can write while training continues changing the original."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Snapshot:
             return seen[identity]
 
         copy = map_leaves(state, copied)
-        self._buffers = used  # what is no longer part of the state is let go
+        self._buffers = used  # what is no longer part of the state is released
         return copy
 
     def _buffer(self, number: int, like: Tensor) -> Tensor:

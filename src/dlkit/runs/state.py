@@ -82,22 +82,22 @@ class Run:
         num_batches: Batches per epoch, None for streams of unknown length.
         accumulate: Batches per optimizer step.
         epoch_began: The step and batch at which the current epoch began or was resumed.
-        keep_state: False once the weights are spoilt and must not be saved.
+        keep_state: False once the weights are corrupted and must not be saved.
         between_steps: False while a step, a row or the end of an epoch is half done.
         write_files: False in a dry run.
         scaler: The gradient scaler of fp16 training, else None.
-        directions: For each value of the history whether higher is better, None where nobody knows.
+        directions: For each value of the history whether higher is better, None if unknown.
         capture: Returns the run's whole state; only at a safe point.
-        indices: `indices(epoch, batch)` gives the samples of a batch, None where nobody knows.
+        indices: `indices(epoch, batch)` gives the samples of a batch, None if unknown.
         logged: What callbacks have logged for the next row.
-        trained: The weights that training goes on from, while the model holds those that were judged; else None.
+        trained: The weights that training continues from, while the model holds those that were evaluated; else None.
         stream: What the model's draws in the current epoch are derived from.
         world: The processes that share the run; the leading one writes files and speaks.
         shards: While each process holds a share of the model, which tensors are such; else None.
         whole: `with run.whole():` is a block in which no process holds shares, so that parts can be frozen or thawed.
         half: `half(model)` runs a model on stored features of its frozen first part; None where none are stored.
         weights_from: The step whose weights a callback has brought back into the model; None for those of `step`.
-        data: The dataset that is trained on, without torch's wrappers; None where nobody knows.
+        data: The dataset that is trained on, without torch's wrappers; None if unknown.
         val_data: The dataset that validations read.
         outputs: What the model's outputs are, for its file; None where the loss does not say.
         asked: Of several processes: 1 where this one was asked to stop, 2 where it is to end, and the others have not
@@ -178,12 +178,12 @@ class Run:
         Args:
             reason: Shown in the last line, kept in the history and the checkpoint.
             final: Nothing is left to do: running the script again trains no further epoch.
-            keep_state: False when the weights are spoilt and must not become the newest checkpoint.
+            keep_state: False when the weights are corrupted and must not become the newest checkpoint.
         """
         if self.stop_reason is None:
             self.stop_reason = reason
         if final and self.keep_state and not self.cursor.finished:
-            self.cursor.finished = str(reason)  # also when a signal came first: else the resumed run would go on
+            self.cursor.finished = str(reason)  # also when a signal came first: else the resumed run would continue
         self.keep_state = self.keep_state and keep_state
 
     def ask_stop(self, reason: str, *, ends: bool = False) -> None:
@@ -221,7 +221,7 @@ class Run:
 
         Afterwards each parameter's `.grad` has the gradient of the mean over these batches added to it, in every
         process and with the same bits for any number of processes; then call the optimizers. What is drawn at random
-        in `loss_of` (noise, dropout) hangs on nothing but the batch's place in the run.
+        in `loss_of` (noise, dropout) depends on nothing but the batch's place in the run.
 
         Args:
             loss_of: `loss_of(batch)` gives the loss of one batch, a mean. It is called once for each batch of this

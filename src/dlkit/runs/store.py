@@ -64,7 +64,7 @@ class CheckpointStore:
         folder: Made when the first file is written.
         keep_last: How many of the newest to keep, at least 1. Two by default, so that a damaged one has a forerunner.
         keep_best: How many of the best to keep.
-        higher_is_better: The direction of the value that best is judged by.
+        higher_is_better: The direction of the value that decides which is best.
 
     >>> import tempfile
     >>> store = CheckpointStore(tempfile.mkdtemp(), keep_last=1)
@@ -127,7 +127,7 @@ class CheckpointStore:
             self._clean()
 
     def follow(self) -> None:
-        """Read anew what is there, in a process that leaves the writing to another one of the same run."""
+        """Read again what is there, in a process that leaves the writing to another one of the same run."""
         self.entries = self._read_index()
 
     def unlock(self) -> None:
@@ -137,7 +137,7 @@ class CheckpointStore:
     def save(
         self, state: Mapping[str, Any], *, step: int, epoch: int, value: float | None = None, regular: bool = True
     ) -> Path:
-        """Write a checkpoint, then the index, then remove what nobody needs any more.
+        """Write a checkpoint, then the index, then remove what is no longer needed.
 
         Args:
             state: See `save_checkpoint`.
@@ -194,7 +194,7 @@ class CheckpointStore:
         return number, f"checkpoint-{number:06d}-step-{step:08d}.pt"
 
     def _remove(self, name: str) -> None:
-        """A checkpoint, then what lies beside it in rows."""
+        """A checkpoint, then what is beside it in rows."""
         (self.folder / name).unlink(missing_ok=True)
         for path in self.folder.glob(f"{Path(name).stem}.rows-*.safetensors"):
             path.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ _BLOCK = 4096  # indices that become Python integers at once
 
 @runtime_checkable
 class Planner(Protocol):
-    """Whatever can plan an epoch: `Shuffle`, `Sequential`, the adapters of `planner_of`, or a class of your own."""
+    """Whatever can plan an epoch: `Shuffle`, `Sequential`, the adapters of `planner_of`, or your own class."""
 
     def plan(self, seed: int, epoch: int) -> Plan:
         """The batches of one epoch: a sequence whose elements are index batches (int64 tensors or lists).
@@ -97,7 +97,7 @@ class SlicedPlan(Sequence[Tensor]):
 
 
 class Shuffle:
-    """Every sample once per epoch, in an order drawn anew from (seed, epoch).
+    """Every sample once per epoch, in an order drawn again from (seed, epoch).
 
     Args:
         num_samples: The length of the dataset.
@@ -128,10 +128,10 @@ class Shuffle:
 class Balanced:
     """As many samples in an epoch as there are, of each class equally many: rare ones several times, others left out.
 
-    Each class goes round its own samples, in an order drawn anew whenever all were seen, so none of a class is seen
+    Each class goes round its own samples, in an order drawn again whenever all were seen, so none of a class is seen
     twice before all were once; over the epochs, every sample of a frequent class has its turn. It is a planner, a pure
     function of (seed, epoch): `dlkit.DataLoader(train, batch_sampler=Balanced(train.targets, 64))`; a run that is
-    stopped goes on bit for bit, with any number of workers. In place of weights in the loss (`class_weights`), not
+    stopped resumes bit for bit, with any number of workers. In place of weights in the loss (`class_weights`), not
     beside them: either makes up for rare classes.
 
     Args:
@@ -140,7 +140,7 @@ class Balanced:
         drop_last: Leave out a last batch that is not full.
 
     Raises:
-        ArgumentError: targets that are no classes, or none.
+        ArgumentError: targets that are not classes, or none.
 
     >>> plan = Balanced(torch.tensor([0] * 8 + [1] * 2), 5).plan(seed=0, epoch=0)
     >>> torch.bincount(torch.cat([torch.tensor([0] * 8 + [1] * 2)[batch] for batch in plan])).tolist()
@@ -180,7 +180,7 @@ class Balanced:
 
 
 def _round(members: Tensor, share: int, seed: int, epoch: int, number: int) -> Tensor:
-    """Where a class stands on its way round its samples in an epoch: as many as its share, after those before it."""
+    """Where a class is on its way round its samples in an epoch: as many as its share, after those before it."""
     first, last = epoch * share, (epoch + 1) * share
     turns = []
     for turn in range(first // len(members), -(-last // len(members))):
@@ -221,7 +221,7 @@ def index_batches(plan: Plan, numbers: Sequence[int], *, tensors: bool) -> Itera
     Args:
         plan: What a planner made.
         numbers: Which ones, 0 for the epoch's first batch.
-        tensors: Whether whoever fetches takes tensors of indices; lists are made where not.
+        tensors: Whether the fetching code accepts tensors of indices; lists are made where not.
 
     >>> list(index_batches(SlicedPlan(torch.arange(3), 2), range(2), tensors=False))
     [[0, 1], [2]]
@@ -241,7 +241,7 @@ def index_batch(batch: Any) -> Any:
         batch: What a plan, a batch sampler or a user's planner holds.
 
     Raises:
-        ArgumentError: a mask in the place of indices.
+        ArgumentError: a mask instead of indices.
 
     >>> index_batch((np.int64(3), torch.tensor(1))), index_batch(["a", ("b", 2)])
     ([3, 1], ['a', ('b', 2)])
@@ -320,7 +320,7 @@ def planner_of(sampler: Any, batch_size: int | None, *, drop_last: bool = False)
 
 
 def stateful_in(planner: Any) -> Any:
-    """The sampler behind a planner that has a state of its own (`state_dict`, `load_state_dict`), or None.
+    """The sampler behind a planner that has its own state (`state_dict`, `load_state_dict`), or None.
 
     Args:
         planner: What `planner_of` made, or a planner around one.

@@ -1,4 +1,4 @@
-"""Batches spread over processes that train together in a loop of their own: none lost, none twice, as many for each."""
+"""Batches spread over processes that train together in their own loop: none lost, none twice, as many for each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Share"]
 class Share(Planner):
     """A planner that gives each process its share of another one's batches; all of them where there is one process.
 
-    For a training loop of your own with `DistributedDataParallel`; the Trainer deals batches itself, and wants all.
+    For your own training loop with `DistributedDataParallel`; the Trainer deals batches itself, and wants all.
     Each process gets the same number of batches, as processes that train together must. What the last batches hold that
-    are too few for a step of all is dealt out evenly: as one more batch, or, where it is not even a row for each, into
-    the last one.
+    are too few for a step of all is distributed evenly: as one more batch, or, where it is not even a row for each,
+    into the last one.
 
     Args:
         planner: Plans for all processes, the same in each; `dataset.planner(...)`, or any of this room.

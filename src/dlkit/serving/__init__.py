@@ -1,4 +1,4 @@
-"""A REST API and a page from a model file: `dlkit serve`, or `app` for a server of your own. Reaches no training code.
+"""A REST API and a page from a model file: `dlkit serve`, or `app` for your own server. Reaches no training code.
 
 ============ =========================================================================================
 `limits`     what one client may ask of the server

@@ -37,7 +37,7 @@ class Request:
         method: Of HTTP.
         path: Below the place where the application is mounted.
         headers: By name, in small letters; of one that comes twice the first.
-        query: What stands behind the question mark.
+        query: What is behind the question mark.
         parts: The parts of the path that a route has names for.
         told: What the log says of it.
     """
@@ -62,7 +62,7 @@ class Request:
             most: Its largest value; the smallest is 1.
 
         Raises:
-            RefusedError: it is no such number.
+            RefusedError: it is not such a number.
         """
         if (given := self.query.get(name)) is None:
             return None

@@ -47,7 +47,7 @@ class Asked:
         takes: How they came.
         limits: What they may be.
         size: How many there are; of a file the most that there can be.
-        inputs: As `Predictor.predict` takes each; None in the place of one that cannot be used.
+        inputs: As `Predictor.predict` takes each; None instead of one that cannot be used.
         file: The content of a table, in place of inputs.
         refused: Why inputs cannot be used, by place.
         top_k: How many classes are wanted, where the body says so.

@@ -60,7 +60,7 @@ def app(
         models: A model file or a `Predictor`; a list of those; or a dict of names and those.
         limits: What one client may ask for.
         token: What clients must send as `Authorization: Bearer TOKEN`; None for a server that anybody may ask.
-        workers: Threads that compute, each on a request of its own; by default the cores divided by `threads`.
+        workers: Threads that compute, each on its own request; by default the cores divided by `threads`.
         threads: Of torch, for each of them; all together at most as many as there are cores.
         batch: How many requests of one input are computed together, at most. 1 gives every input the same bits
             whatever else is asked; that is the default for images on the CPU, 64 for others.

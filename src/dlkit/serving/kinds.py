@@ -1,7 +1,7 @@
 """What each kind of model takes: one table, and the functions it names.
 
 Which media type is one input, which is a table of them, how an input looks in JSON, and what is looked at before any
-work is done for it, stands in `TAKES`, once. Nothing that a client sends names a file, an address or a program here.
+work is done for it, is in `TAKES`, once. Nothing that a client sends names a file, an address or a program here.
 """
 
 from __future__ import annotations

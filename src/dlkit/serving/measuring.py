@@ -21,7 +21,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class _Spread:
-    """How many values lie below each of some bounds."""
+    """How many values are below each of some bounds."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -42,7 +42,7 @@ class _Spread:
 class Meters:
     """What one server has counted. To be called by its event loop, which needs no locks.
 
-    Plain numbers, which are put into the form of Prometheus when somebody asks for them: its own counters and
+    Plain numbers, which are put into the form of Prometheus on request: its own counters and
     histograms take a tenth of the time of a small request.
 
     Args:

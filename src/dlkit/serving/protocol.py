@@ -100,7 +100,7 @@ def read(headers: Mapping[str, str], body: bytes, predictor: Predictor, limits: 
         limits: What is allowed.
 
     Raises:
-        RefusedError: it is no such request.
+        RefusedError: it is not such a request.
     """
     length = headers.get(_LENGTH)
     if length is not None and not (length.isascii() and length.isdigit() and int(length[:12]) <= len(body)):
@@ -201,7 +201,7 @@ def _unpacked(data: bytes, datatype: str, name: str) -> list[Any]:
 
 
 def _inputs(values: Mapping[str, list[Any]], predictor: Predictor) -> list[Any]:
-    """The inputs as they stand in the JSON of `/predict`, or ready to be used."""
+    """The inputs unchanged in the JSON of `/predict`, or ready to be used."""
     if predictor.kind != "table":
         if len(values) != 1:
             raise RefusedError(400, f"this model takes one tensor of {TAKES[predictor.kind].nouns}, not {len(values)}")

@@ -127,7 +127,7 @@ def _warned(
 
 
 class _Writer(logging.Handler):
-    """Writes lines in a thread of its own: whoever reads them may be slow or stand still, and the server goes on.
+    """Writes lines in its own thread: whoever reads them may be slow or stand still, and the server continues.
 
     The thread takes all lines of some time at once. Woken for each, it would take the interpreter from the thread that
     answers as often, which costs more than the answer to a small request.
@@ -232,7 +232,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """HTTP that closes connections on which no request is being made: uvicorn waits for a head for ever."""
+    """HTTP that closes connections on which no request is being made: uvicorn waits for a head forever."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)

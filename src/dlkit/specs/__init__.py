@@ -10,7 +10,7 @@ registry of models know of it. Names load when they are first used.
 `builtin` makes dlkit's own kinds known, `transforms.Preprocessing` among them
 ========= ==========================================================================================
 
-`Spec` itself lies on the ground floor (`dlkit._kinds`, of `dlkit._documents`), for transforms and vocabularies are
+`Spec` itself is on the ground floor (`dlkit._kinds`, of `dlkit._documents`), for transforms and vocabularies are
 documents, too.
 """
 

@@ -1,4 +1,4 @@
-"""Cut samples into parts, and prove that no sample lies on both sides.
+"""Cut samples into parts, and prove that no sample is on both sides.
 
 ========= ==========================================================
 `fold`    one of several cuts of the same samples

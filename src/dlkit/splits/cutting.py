@@ -54,9 +54,9 @@ def split_indices(
         dedupe: [n] content keys, usually `content_keys(data)`; equal samples never fall into different parts. Joined
             with `group` where both are given.
         time: [n] moments (dates or numbers): the first part has the earliest samples, the last one the latest, so that
-            the past is trained on and the future judges. `stratify` and `seed` mean nothing then. Equal moments stay
-            together; of samples that `group` or `dedupe` bind together the latest moment counts, so that no part holds
-            anything later than what the next one begins with.
+            the past is trained on and the future is the test set. `stratify` and `seed` mean nothing then. Equal
+            moments stay together; of samples that `group` or `dedupe` bind together the latest moment counts, so that
+            no part holds anything later than what the next one begins with.
         seed: Another seed gives another split of the same sizes.
         class_names: What warnings call the labels 0, 1, ... of `stratify`.
 

@@ -40,7 +40,7 @@ def folds(
             loop then is `for train, val, test in folds(..., val=0.1)`. Cut by the same rules.
         stratify: Keep the shares of the classes in every part. None is True for data of dlkit that has classes; for
             other datasets labels, one for each sample, or True for its `targets`.
-        group: What never lies in two parts, as the dataset's `split` takes it: a column, or one key for each sample.
+        group: What never is in two parts, as the dataset's `split` takes it: a column, or one key for each sample.
         dedupe: Whether equal samples are a group, as `split` takes it; for other datasets one key for each sample.
         time: What says which sample comes first, as for `group`.
         seed: Another seed gives other folds.

@@ -1,4 +1,4 @@
-"""`check_leaks`: the proof that no sample lies on both sides."""
+"""`check_leaks`: the proof that no sample is on both sides."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class LeakReport(Shown):
     """What `check_leaks` found. True when something leaks; `repr` says how much and where.
 
     Attributes:
-        train: int64, the positions in the training data that also lie in the test data.
-        test: int64, the positions in the test data that also lie in the training data.
+        train: int64, the positions in the training data that also are in the test data.
+        test: int64, the positions in the test data that also are in the training data.
         num_train: How many training samples were compared.
         num_test: How many test samples were compared.
-        matches: For each sample that lies on both sides its positions, `(in train, in test)`, in the order of the test.
+        matches: For each sample that is on both sides its positions, `(in train, in test)`, in the order of the test.
     """
 
     train: Ints

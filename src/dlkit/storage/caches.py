@@ -1,6 +1,6 @@
 """What dlkit keeps on this machine: listed, measured and cleared, whatever kind it is of.
 
-Everything lies below one folder, `DLKIT_HOME`, in a folder for each kind. An entry is a folder there, or the files
+Everything is below one folder, `DLKIT_HOME`, in a folder for each kind. An entry is a folder there, or the files
 whose names are alike up to the first dot, locks and half-written ones included. A file that a process has locked or
 mapped is in use, and its entry stays. Others may add and remove entries at any moment: what is gone is not counted.
 """

@@ -23,7 +23,7 @@ from dlkit.errors import ArgumentError
 
 _CHUNK = 1 << 20
 
-#: What dlkit keeps, each kind in a folder of its own below `home`, and what it is for.
+#: What dlkit keeps, each kind in its own folder below `home`, and what it is for.
 KINDS: dict[str, str] = {
     "decoded": Message("pixels and other arrays decoded from files, for later epochs and runs"),
     "features": Message("what the frozen part of a model gave for each sample"),
@@ -135,7 +135,7 @@ def check_writable(out: str | os.PathLike[str], *, folder: bool = False) -> None
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` only when the block ends well, and is then on the disk for good.
 
-    The temporary file lies in the same folder, because a rename across file systems is a copy. An existing file at
+    The temporary file is in the same folder, because a rename across file systems is a copy. An existing file at
     `path` is replaced in one step; when the block raises, it is untouched and the temporary file is removed.
     """
     path = Path(path)
@@ -206,7 +206,7 @@ class FileLock:
         return self._file is not None
 
     def acquire(self, timeout: float | None = None) -> bool:
-        """Take the lock; wait up to `timeout` seconds (None: for ever, 0: not at all) and say whether it was got."""
+        """Take the lock; wait up to `timeout` seconds (None: forever, 0: not at all) and say whether it was got."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             if self._try():
@@ -253,7 +253,7 @@ def locks(file: IO[Any], *, shared: bool = False) -> bool:
         _lock(file, shared)
     except OSError as error:
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
-            raise  # a file system without locks, say: waiting would last for ever
+            raise  # a file system without locks, say: waiting would last forever
         return False
     return True
 

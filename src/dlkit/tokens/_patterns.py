@@ -33,7 +33,7 @@ def check_patterns(document: Any) -> None:
     >>> check_patterns({"pre_tokenizer": {"pattern": {"Regex": "(a+)+b"}}})
     Traceback (most recent call last):
     dlkit.errors.ArgumentError: a pattern of this tokenizer repeats a group that itself repeats or chooses, which can \
-take for ever: '(a+)+b'
+take forever: '(a+)+b'
     """
     for pattern in _patterns(document):
         if not isinstance(pattern, str) or len(pattern) > _MOST:

@@ -136,7 +136,7 @@ def runs(text: str) -> list[str]:
 
 
 def words_and_runs(text: str) -> list[str]:
-    """What `words_and_pairs` and `runs` find, together; a line end marks the words, so that none is taken for a run.
+    """What `words_and_pairs` and `runs` find, together; a line end marks the words, so that none is treated as a run.
 
     Args:
         text: Any text.

@@ -189,7 +189,7 @@ class Vocabulary(Encoder):
 
         Args:
             text: Any text.
-            pair: A second text; the number of the end stands between them.
+            pair: A second text; the number of the end is between them.
             max_length: Cut to so many numbers, start and end included; of a pair the longer text is cut first.
         """
         pairs = None if pair is None else [pair]
@@ -219,7 +219,7 @@ class Vocabulary(Encoder):
         return EncodedTexts.of(rows, heads=[len(first) + 1 + self.add_start_end for first, _ in cut])
 
     def decode(self, ids: Sequence[int] | Tensor, *, keep_special: bool = False) -> str:
-        """Numbers as a text; blanks stand between tokens that are not characters, jamo or bytes.
+        """Numbers as a text; blanks are between tokens that are not characters, jamo or bytes.
 
         Args:
             ids: Numbers of this vocabulary.

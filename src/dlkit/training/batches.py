@@ -66,7 +66,7 @@ def groups(batches: Iterable[Any], count: int) -> Generator[list[Any], None, Non
 
 
 def is_channels_last(model: nn.Module) -> bool:
-    """Whether the convolutions' kernels lie in channels-last order.
+    """Whether the convolutions' kernels are in channels-last order.
 
     Args:
         model: The bare model.
@@ -112,7 +112,7 @@ def on_device(batches: Iterable[Any], device: torch.device, *, channels_last: bo
 
 
 def ahead(batches: Iterable[Any], device: torch.device, *, channels_last: bool = False) -> Iterator[Any]:
-    """Copy the next batch to the GPU on a side stream while the current one is worked on.
+    """Copy the next batch to the GPU on a side stream while the current one is processed.
 
     Args:
         batches: In page-locked memory, else the copies wait.

@@ -35,7 +35,7 @@ def needs_closure(optimizer: Optimizer) -> bool:
 class ClosureStep(StandardStep):
     """The standard step for an optimizer that is given a closure.
 
-    Each call of the closure computes loss and gradients of the whole group anew, at the weights as they are then, and
+    Each call of the closure computes loss and gradients of the whole group again, at the weights as they are then, and
     calls the hooks on gradients (clipping), as a closure in your own loop would. The loss that counts is that of
     the first call, at the weights before the step.
     """

@@ -41,12 +41,12 @@ def go_on(
         source: The training data.
         val: The validation data.
         callbacks: All of them.
-        stores: The folders of the run; the first is the one that it goes on from.
-        how: As given to `fit`; None for a rehearsal, which goes on from nothing.
+        stores: The folders of the run; the first is the one that it continues from.
+        how: As given to `fit`; None for a rehearsal, which continues from nothing.
         script: What the script says.
 
     Raises:
-        CheckpointError: there is nothing to go on from, or nothing of it can be used.
+        CheckpointError: there is nothing to resume from, or nothing of it can be used.
         ResumeError: the saved run and the script do not fit.
     """
     for name, state in _saved_states(run, stores, how):
@@ -83,7 +83,7 @@ def same_threads() -> Iterator[None]:
 
 
 def _saved_states(run: Run, stores: Sequence[CheckpointStore], how: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What a fit may go on from, best first; whoever takes none of several has none that can be used."""
+    """What a fit may continue from, best first; whoever takes none of several has none that can be used."""
     if how is None:  # a dry run
         return
     if how is False and run.step:

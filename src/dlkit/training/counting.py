@@ -182,7 +182,7 @@ class Averaging:
             )
 
 
-_UNKNOWN = "unknown"  # what else a sample can be is no text
+_UNKNOWN = "unknown"  # what else a sample can be is not text
 _READ_EVERY = 64
 
 

@@ -1,7 +1,7 @@
 """Batches that are only looked at (validation, predictions), dealt to the processes and put together in their order.
 
 The processes take turns, so that none waits for the others' share of a long file. After a few batches each tells the
-others what it has found, and every process goes on with all of it: nothing is padded, nothing counted twice, and what
+others what it has found, and every process continues with all of it: nothing is padded, nothing counted twice, and what
 follows from the batches is the same everywhere.
 """
 
@@ -36,7 +36,7 @@ class InTurns:
 
     Args:
         run: Its processes, which all do this.
-        batches: `batches(mine)` gives the batches, `ELSEWHERE` in the place of those of other processes.
+        batches: `batches(mine)` gives the batches, `ELSEWHERE` instead of those of other processes.
         work: `work(number, batch)` is done by the process whose batch it is. What it gives is sent, on the CPU, to the
             others where there are any.
         call: `call(batch)` calls the model as `work` does, and nothing else; needed for one in shares only.
@@ -132,7 +132,7 @@ def to_send(value: Any) -> Any:
 
 
 class _Half:
-    """Sent in the place of a model's second half, of which each process has its own."""
+    """Sent instead of a model's second half, of which each process has its own."""
 
 
 def _alone(leaf: Any) -> Any:

@@ -59,7 +59,7 @@ class Exchange:
     def __call__(self, tree: Tree, like: Sequence[Tensor], notice: Notice) -> tuple[list[Notice], Leaf | None]:
         """What all processes say, by rank, and the sum over their leaves; no sum if nobody has any, or parts differ.
 
-        The sum lies in memory that the next call writes into. What no process has an entry for is None in it.
+        The sum is in memory that the next call writes into. What no process has an entry for is None in it.
 
         Args:
             tree: The leaves of this process.
@@ -179,7 +179,7 @@ def _total(nodes: list[tuple[int, int, Leaf]]) -> Leaf:
 
 
 class _Kind:
-    """The entries of a leaf that have one type and lie on one device, one after the other.
+    """The entries of a leaf that have one type and are on one device, one after the other.
 
     Args:
         tensors: With their shapes.

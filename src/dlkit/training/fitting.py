@@ -57,7 +57,7 @@ class FitRequest:
         rates: "saved" or "script".
         steps: Steps per epoch; None for all of the data.
         every: When to validate.
-        rehearsal: It goes on from nothing, works on copies, and whoever asks puts everything back.
+        rehearsal: It continues from nothing, works on copies, and the caller restores everything.
 
     Raises:
         ArgumentError: something else.
@@ -133,7 +133,7 @@ class Fitting:
         return history
 
     def rehearse(self, source: Source, val: Source | None, callbacks: Sequence[Callback]) -> History:
-        """One epoch that goes on from nothing; whoever calls it puts everything back.
+        """One epoch that continues from nothing; the caller restores everything.
 
         Args:
             source: The training data.
@@ -268,7 +268,7 @@ def _locked(run: Run, stores: Sequence[CheckpointStore]) -> Iterator[None]:
 
 
 def _stores(callbacks: Sequence[Callback]) -> list[CheckpointStore]:
-    """The folders of the run; the first is the one that it goes on from."""
+    """The folders of the run; the first is the one that it continues from."""
     return [callback.store for callback in callbacks if callback.store is not None]
 
 

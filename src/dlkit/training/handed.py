@@ -2,7 +2,7 @@
 
 In a loop over folds, a scheduler that has come to its end or an early stopping that has lost its patience would spoil
 every fold but the first, and no number would look wrong. Whatever remembers nothing may be used as often as one likes.
-An optimizer belongs to its model's parameters and goes on with them, as in any loop, which is told.
+An optimizer belongs to its model's parameters and continues with them, as in any loop, which is told.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Judge:
         forward: Model and loss.
         metrics: The user's.
         channels_last: Whether images are given to the model in that order.
-        own: What the user does with a batch in the place of model, loss and metrics.
+        own: What the user does with a batch instead of model, loss and metrics.
     """
 
     def __init__(
@@ -250,7 +250,7 @@ class Judge:
 
     @contextlib.contextmanager
     def _apart(self, seed: int) -> Iterator[None]:
-        """A block that draws from streams of its own: what a model draws in it moves nothing of the training."""
+        """A block that draws from its own streams: what a model draws in it moves nothing of the training."""
         streams = rng.state_dict()
         rng.set_streams(seed)
         try:
@@ -259,7 +259,7 @@ class Judge:
             rng.load_state_dict(streams)
 
     def start_stream(self, number: int, *path: int) -> None:
-        """Let what is drawn for a batch hang on nothing but its number, whichever process works on it.
+        """Let what is drawn for a batch depend on nothing but its number, whichever process works on it.
 
         Args:
             number: From 0 on.

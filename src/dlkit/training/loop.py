@@ -1,4 +1,4 @@
-"""The training loop, on one screen. Everything it does beside training stands in the callbacks."""
+"""The training loop, on one screen. Everything it does beside training is in the callbacks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Routine:
 
 
 def run_epochs(run: Run, routine: Routine, hooks: Hooks) -> None:
-    """Train until the run has all its epochs, or somebody asks to stop.
+    """Train until the run has all its epochs, or a stop is requested.
 
     Args:
         run: The run, fresh or resumed at any safe point.

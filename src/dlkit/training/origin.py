@@ -42,7 +42,7 @@ class Origin:
 
     Args:
         run: As it was made, before any training.
-        callbacks: All of them, with schedules that nobody has stepped.
+        callbacks: All of them, with schedules that have not been stepped.
         loss: As given to the Trainer.
         step: As given to the Trainer.
         given: Further settings that may differ when the run is resumed.

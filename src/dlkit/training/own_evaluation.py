@@ -1,4 +1,4 @@
-"""An evaluation of the user's own: what a batch is worth, in the place of model, loss and metrics."""
+"""An evaluation of the user's own: what a batch is worth, instead of model, loss and metrics."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ class OwnStep(Step):
 
 
 def _is_shared(run: Run) -> bool:
-    """Whether a step may be of several batches, so that their gradients are put together in an order of their own."""
+    """Whether a step may be of several batches, so that their gradients are put together in their own order."""
     return run.accumulate > 1 or run.world.size > 1
 
 

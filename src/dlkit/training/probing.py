@@ -143,7 +143,7 @@ def _listed(names: Any) -> str:
 
 
 def _mark(value: Any, depth: int = _DEPTH) -> Any:
-    """Lists, dicts, numbers and texts that a checkpoint can hold, in the place of a sample."""
+    """Lists, dicts, numbers and texts that a checkpoint can hold, instead of a sample."""
     if isinstance(value, Mapping) and depth:
         return {str(name): _mark(item, depth - 1) for name, item in value.items()}
     if isinstance(value, list | tuple) and depth:

@@ -60,7 +60,7 @@ def endless(source: Source) -> Iterator[Any]:
 
 
 def stand_in(callback: Callback) -> Callback:
-    """A copy for a rehearsal: what it remembers in attributes of its own, lists and dicts included, stays its own.
+    """A copy for a rehearsal: what it remembers in its own attributes, lists and dicts included, stays its own.
 
     Args:
         callback: The callback; the scheduler, the store and so on that it holds are shared.
@@ -74,7 +74,7 @@ def stand_in(callback: Callback) -> Callback:
 
 @contextlib.contextmanager
 def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
-    """Run a block and put everything back: model, loss, optimizers, schedulers, random streams, counters, history.
+    """Run a block and restore everything: model, loss, optimizers, schedulers, random streams, counters, history.
 
     Args:
         run: The run.
@@ -89,7 +89,7 @@ def undone(run: Run, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
     scaler = copy.deepcopy(run.scaler.state_dict()) if run.scaler is not None else None
     streams, attributes = rng.state_dict(), dict(vars(run))
     run.cursor, run.history, run.losses = Cursor(), History(), LossMeter()
-    run.take_logged()  # what is logged in here goes to a dict of its own
+    run.take_logged()  # what is logged in here goes to its own dict
     run.write_files = False
     run.world = ALONE  # nobody deals batches yet: each process goes through all of it, which changes nothing
     try:
@@ -188,7 +188,7 @@ def overfit(run: Run, step: Step, batches: Sequence[Any], *, epochs: int) -> His
     """See `Trainer.overfit`.
 
     Args:
-        run: The run, which whoever calls this puts back as it was.
+        run: The run, which the caller restores.
         step: Does one step on a group of batches.
         batches: On the device.
         epochs: How often to go through them.

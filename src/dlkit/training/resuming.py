@@ -118,7 +118,7 @@ def restore(
 
 def _other_run(run: Run, state: Mapping[str, Any], source: Source, script: Script) -> list[str]:
     """Refuse another run's checkpoint; of a file that the user has named it is only told that it is one."""
-    if run.step > 0:  # this object has trained already, and goes on with its own
+    if run.step > 0:  # this object has trained already, and continues with its own
         return []
     saved = {"seed": state["settings"]["may"]["seed"], **state.get("identity", {})}
     found = differences(saved, script.identity)
@@ -140,7 +140,7 @@ def _other_run(run: Run, state: Mapping[str, Any], source: Source, script: Scrip
 
 
 def _refuse_another_schedule(saved: list[str] | None, now: list[str] | None) -> None:
-    """What one schedule has saved is nothing that another can go on from; that one was added or left out is told."""
+    """What one schedule has saved is nothing that another can continue from; that one was added or left out is told."""
     if saved and now and list(saved) != list(now):
         raise ResumeError(
             f"schedule: saved {', '.join(saved)}, this script makes {', '.join(now)}, which cannot go on from it; use "

@@ -1,4 +1,4 @@
-"""Whose learning rates hold when a run goes on, and whether a schedule reaches as far as the run shall."""
+"""Whose learning rates hold when a run continues, and whether a schedule reaches as far as the run shall."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def schedules_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
     """How the schedules were made, as settings of the run that can be compared.
 
     Args:
-        callbacks: All of them, with schedules that nobody has stepped.
+        callbacks: All of them, with schedules that have not been stepped.
     """
     schedules = [callback.scheduler for callback in callbacks if callback.scheduler is not None]
     settings: dict[str, Any] = {"schedule": [type(each).__name__ for each in schedules]}
@@ -160,7 +160,7 @@ def _longer(name: str, end: int, wanted: int, unit: str, before: int, epochs: in
 
 
 def _length(run: Run, callback: LearningRate, epochs: int | None) -> int | None:
-    """The steps that a schedule takes in so many epochs; None where nobody knows."""
+    """The steps that a schedule takes in so many epochs; None if unknown."""
     if epochs is None or callback.every == "epoch":
         return epochs
     return None if run.num_batches is None else epochs * math.ceil(run.num_batches / run.accumulate)

@@ -1,6 +1,6 @@
 """`parallel="shard"`: each process keeps a share of parameters, gradients and optimizer state (torch's FSDP2).
 
-The batches of a step are dealt in rounds, of which each process works on one batch at a time, as the forward and the
+The batches of a step are assigned in rounds, of which each process works on one batch at a time, as the forward and the
 backward pass bring parameters together among all. Gradients are not summed by a backend's reduce-scatter: each process
 gets its rows of every batch's gradient and adds them up in the tree of `dlkit.training.summing`, so that the bits are
 those of one process.
@@ -225,7 +225,7 @@ class Sharding:
         original.data = original.data.new_empty(0)
 
     def hand_over(self, optimizers: Sequence[Optimizer]) -> None:
-        """Let optimizers work on the shares, as they worked on the parameters.
+        """Let optimizers work on the shares, as they would on the parameters.
 
         Args:
             optimizers: Of the run.

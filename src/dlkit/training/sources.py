@@ -40,7 +40,7 @@ class Source(Protocol):
 
     @property
     def num_batches(self) -> int | None:
-        """Batches per epoch, None where nobody knows."""
+        """Batches per epoch, None if unknown."""
 
     def batches(self, epoch: int, start: int = 0, mine: Mine = None) -> Iterator[Any]:
         """The batches of `epoch` from number `start` on; `LEFT_OUT` for one that nothing is left of (see `present`).
@@ -52,14 +52,14 @@ class Source(Protocol):
         """
 
     def indices(self, epoch: int, number: int) -> list[Any] | None:
-        """Which samples batch `number` of `epoch` holds, None where nobody knows."""
+        """Which samples batch `number` of `epoch` holds, None if unknown."""
         return None
 
     def describe(self) -> dict[str, Any]:
         """What must be the same when a run is resumed: kind, samples, batch size, batches."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the source itself needs to go on, besides epoch and batch number."""
+        """What the source itself needs to continue, besides epoch and batch number."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ class _Ready(Source):
 class _Shares(Source):
     """A stream whose dataset says how it is cut: a step takes one batch of each of so many shares of it.
 
-    A process opens the shares of its own batches only. Where one ends earlier, the steps go on with the others.
+    A process opens the shares of its own batches only. Where one ends earlier, the steps continue with the others.
     """
 
     how, num_batches = "fast-forwarded", None
@@ -251,7 +251,7 @@ def source_of(loader: Any, seed: int, *, pin_memory: bool = False, shares: int =
 
 
 def _check_no_name(loader: Any) -> None:
-    """Refuse names of files in the place of batches, one or a list of them."""
+    """Refuse names of files instead of batches, one or a list of them."""
     first = loader[0] if isinstance(loader, list | tuple) and loader else loader
     if isinstance(first, str | bytes | os.PathLike):
         raise ArgumentError(

@@ -39,7 +39,7 @@ __all__ = [
 Group = dict[int, Any]
 Hook = Callable[[Run], None]
 
-#: For what is drawn after the last batch of a step, in the place of what a batch draws.
+#: For what is drawn after the last batch of a step, instead of what a batch draws.
 AFTER = -1
 
 
@@ -161,7 +161,7 @@ class StandardStep(Step):
         return trained_parameters(run)
 
     def _more_gradients(self, run: Run) -> Sequence[Tensor]:
-        """Sums of gradients that are no entries of a leaf."""
+        """Sums of gradients that are not entries of a leaf."""
         return ()
 
     def _leaves(self, run: Run, group: Group, step: Sum) -> tuple[Notice, float]:
@@ -250,9 +250,9 @@ def trained_parameters(run: Run) -> list[nn.Parameter]:
 
 
 def start_stream(run: Run, place: int, *path: int) -> None:
-    """Let what the model draws for a batch, dropout for example, hang on nothing but the batch's place in the run.
+    """Let what the model draws for a batch, dropout for example, depend on nothing but the batch's place in the run.
 
-    Where a batch is a step of its own, and so cannot be dealt to another process, torch's stream simply goes on.
+    Where a batch is its own step, and so cannot be assigned to another process, torch's stream simply continues.
 
     Args:
         run: Between two steps.

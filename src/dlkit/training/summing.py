@@ -2,7 +2,7 @@
 
 Each batch is a *leaf*: its gradients, its loss, what it counts, and the buffers that it moved (BatchNorm's statistics),
 none of them divided by anything. Leaves are added pairwise along one fixed binary tree, and the sum is divided once.
-Floating point sums depend on their order; this one is the same however the batches are dealt out, so that a step has
+Floating point sums depend on their order; this one is the same however the batches are distributed, so that a step has
 the same bits on any number of processes. The idea is that of reproducible summation (Demmel, Nguyen, "Fast
 Reproducible Floating-Point Summation", 2013) by fixing the order instead of the rounding.
 """
@@ -41,7 +41,7 @@ class Tree:
 
         Args:
             place: Its number in its level, above those before.
-            leaf: Tensors that may be written into; None in the place of one that nothing was computed for.
+            leaf: Tensors that may be written into; None instead of one that nothing was computed for.
             level: 0 for a leaf.
         """
         while place % 2 and self.nodes and self.nodes[-1][:2] == (level, place - 1):
@@ -84,7 +84,7 @@ class Buffers:
     """What forward passes write into modules: each batch of a step starts from the step's own, the end is their mean.
 
     So BatchNorm's moving averages take one step for each optimizer step, with the mean of the batches' statistics,
-    instead of one for each batch, whose result would hang on who had which batch.
+    instead of one for each batch, whose result would depend on who had which batch.
 
     Args:
         modules: The model, and what else has buffers.
@@ -228,8 +228,8 @@ class Sum:
             total: The sum over all leaves.
             divide: Whether the losses are means, which were multiplied by what each counts over `scale`.
             scale: A power of two, which changes no bit.
-            kept: Whether the sum lies in memory that is written into again, while gradients may be looked at.
-            more: Sums of gradients that are no entries of the leaves.
+            kept: Whether the sum is in memory that is written into again, while gradients may be looked at.
+            more: Sums of gradients that are not entries of the leaves.
         """
         numbers, rest = total[0], total[1:]
         if numbers is None:

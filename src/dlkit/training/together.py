@@ -124,7 +124,7 @@ def check(run: Run, settings: Settings, identity: Mapping[str, Any], called: nn.
 
 
 def check_folders(run: Run, folders: Sequence[Path]) -> None:
-    """Refuse a run folder that not all processes see: they go on from what is in it.
+    """Refuse a run folder that not all processes see: they continue from what is in it.
 
     Args:
         run: Whose leading process has made the folders.

@@ -60,7 +60,7 @@ class Trainer:
             of torchvision's models are trained with the weights of its references; other parts that the loss leaves
             out are refused. A loss of your own gets a tuple, list or dict whole.
         optim: An optimizer made on the model's parameters, or a dict of several for a `step` of your own. One whose
-            `step` demands a closure, such as `LBFGS`, gets one: loss, gradients and callbacks on gradients, anew at
+            `step` demands a closure, such as `LBFGS`, gets one: loss, gradients and callbacks on gradients, again at
             each call.
         metrics: Names ("accuracy", see `dlkit.metrics.Metrics`), torchmetrics objects, or a mapping from names to
             them; measured on validation data, for a regression on a table in the target's own unit.
@@ -211,22 +211,22 @@ class Trainer:
     ) -> History:
         """Train until the run has `epochs` epochs in all, and return its history.
 
-        When it ends, in whatever way, the model holds the weights that were judged: the best ones where a `Checkpoint`
-        brings them back, else those of the last step (their average, with `EMA`). `evaluate`, `predict` and every file
-        use them; a further fit trains on from where training stood.
+        When it ends, however it ends, the model holds the weights that were evaluated: the best ones where a
+        `Checkpoint` restores them, else those of the last step (their average, with `EMA`). `evaluate`, `predict` and
+        every file use them; a further fit trains on from where training stood.
 
         Args:
             train: A stock `DataLoader`, a `dlkit.DataLoader`, or any iterable of batches.
             val: The same, for validation; None for none.
             epochs: The total: a run that has 3 of 5 epochs trains 2 more, a finished one none.
-            resume: "auto" goes on with what is in the `Checkpoint` folder, if anything; True demands that there is
-                something; False starts anew with the weights that a Trainer was made with (older files are moved
+            resume: "auto" continues with what is in the `Checkpoint` folder, if anything; True demands that there is
+                something; False starts over with the weights that a Trainer was made with (older files are moved
                 aside); a path loads that checkpoint file, also one of a run with other data, seed or code.
-            rates: Whose learning rates, other settings of the optimizer and schedule hold when a saved run goes on:
+            rates: Whose learning rates, other settings of the optimizer and schedule hold when a saved run continues:
                 those "saved", or those of this "script". What the optimizer has gathered (momentum) is always kept,
                 and a schedule of the script stands where it would after as many steps.
             steps_per_epoch: So many steps are an epoch, for streams without an end and for very long data; the next one
-                goes on from there. None: all of the data are.
+                continues from there. None: all of the data are.
             validate_every: "epoch", "2 epochs" or "500 steps"; the end of the last epoch always counts.
 
         Raises:
@@ -368,7 +368,7 @@ class Trainer:
             DataError: the data mean something else than the training data, or than the model says.
 
         Warns:
-            UserWarning: the loader shuffles, so nobody could tell which prediction belongs to which sample; or samples
+            UserWarning: the loader shuffles, so predictions cannot be matched to samples; or samples
                 cannot be read and are left out, so that there are fewer predictions than samples.
         """
         return self._judge.predict(loader, has_targets=has_targets, scaled=scaled)

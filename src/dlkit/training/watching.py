@@ -34,7 +34,7 @@ class Fetched(NamedTuple):
 
 
 def in_order(loader: DataLoader, view: int, first: int, *, seed: int, size: int, mine: Mine = None) -> Iterator[Any]:
-    """A loader's samples in the dataset's order, in batches: `Fetched`, or what stands in the place of a batch.
+    """A loader's samples in the dataset's order, in batches: `Fetched`, or what stands instead of a batch.
 
     Args:
         loader: Its dataset, collate function and workers are used.
@@ -55,7 +55,7 @@ class _Watched:
     """A dataset and its collate function, watched for random numbers that they draw.
 
     The streams that dlkit seeds are looked at before and after each fetch. A generator that it cannot know (in a
-    closure, in a module, made anew by each call) shows when a batch is fetched again from the same seed; that is left
+    closure, in a module, made again by each call) shows when a batch is fetched again from the same seed; that is left
     out where all randomness is known to come from the seeds.
     """
 

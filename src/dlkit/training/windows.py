@@ -12,9 +12,9 @@ __all__ = ["Windows"]
 
 
 class Windows(Wrapping):
-    """A source whose epochs have a given number of batches each; every epoch goes on where the one before ended.
+    """A source whose epochs have a given number of batches each; every epoch continues where the one before ended.
 
-    What comes to its end begins anew, as its own next epoch.
+    What comes to its end starts over, as its own next epoch.
 
     Args:
         source: The batches.
@@ -55,7 +55,7 @@ class Windows(Wrapping):
             yield batch
 
     def _move_to(self, wanted: int) -> None:
-        if self._is_sought:  # anew in every epoch: what is frozen or stored may have changed
+        if self._is_sought:  # again in every epoch: what is frozen or stored may have changed
             self._begin(*divmod(wanted, self.source.num_batches or 1))
         elif self._saved.get("position") == wanted:
             self._begin(self._saved["epoch"], self._saved["batch"])

@@ -6,7 +6,7 @@
 - `freezing`: `freeze` and `unfreeze`; `groups`: learning rates by depth.
 - `features`: where features are kept; `_cut`: a frozen model in two halves; `_trace`: what a model computes.
 
-What trains with them, `fine_tune` and `compare`, stands on the Trainer and is in `dlkit.recipes`.
+What trains with them, `fine_tune` and `compare`, is built on the Trainer and is in `dlkit.recipes`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Adapters(NamedTuple):
 
     Attributes:
         around: Those that stand around a layer of the model.
-        beside: What lies in them beside that layer, and the prompts in front of a model: what is trained.
+        beside: What is in them beside that layer, and the prompts in front of a model: what is trained.
     """
 
     around: set[str]
@@ -45,7 +45,7 @@ def adapters(model: nn.Module) -> Adapters:
 
 
 def adapted_layer(model: nn.Module, name: str) -> str:
-    """The module that stands in the place of a layer: the wrapping one where an adapter works beside the layer.
+    """The module that stands instead of a layer: the wrapping one where an adapter works beside the layer.
 
     Args:
         model: Any module.

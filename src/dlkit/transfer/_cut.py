@@ -39,7 +39,7 @@ class Cut:
         model: The model.
         boundary: The name of the first module behind the cut.
         still: The names of the outermost modules in front of it, which need not run.
-        layout: How a batch of images lies in memory while the first half computes, see `in_best_layout`.
+        layout: How a batch of images is in memory while the first half computes, see `in_best_layout`.
     """
 
     model: nn.Module

@@ -46,7 +46,7 @@ def backbone(name: str | nn.Module, *, pretrained: bool, image_size: int | None)
         image_size: Side of the images, for models that are made for one size.
 
     Raises:
-        ArgumentError: no such model; close names are told.
+        ArgumentError: no such model; close names are suggested.
         DownloadError: the library's weights could not be fetched.
     """
     if isinstance(name, nn.Module):

@@ -30,12 +30,12 @@ __all__ = ["FeatureStore", "Features", "features_key", "identity_of"]
 
 _FORMAT = 3  # raised by one where features are computed or kept another way
 _KIND = Kind("list of targets", _FORMAT)
-_SAVE_EVERY = 5.0  # seconds between the moments up to which a killed computation goes on
+_SAVE_EVERY = 5.0  # seconds between the moments up to which a killed computation continues
 _TRANSFORMS = ("transform", "target_transform", "transforms", "loader")  # of torchvision's datasets
 
 
 class Features(NamedTuple):
-    """A batch of stored features in the place of inputs.
+    """A batch of stored features instead of inputs.
 
     Attributes:
         values: [B, ...], what the first trainable module takes.
@@ -134,10 +134,10 @@ class FeatureStore:
     all mixtures alike in probability (interpolation between features of one class: DeVries and Taylor 2017, "Dataset
     augmentation in feature space"; here even of one sample). On photos a head learns more from four views so than from
     four in turn, and not less than from fresh ones in every epoch (`bench/views.py`). Features that are maps or tokens
-    are taken in turn: what lies at one place of a crop lies elsewhere in the next. So are those whose target differs
+    are taken in turn: what is at one place of a crop lies elsewhere in the next. So are those whose target differs
     between views.
 
-    With a folder they are kept there, whole or not at all: a computation that was killed goes on where it last saved,
+    With a folder they are kept there, whole or not at all: a computation that was killed continues where it last saved,
     and a finished one is opened by the next process with the same key.
 
     Args:

@@ -200,7 +200,7 @@ def _owner(name: str) -> str:
 
 
 def _holders(name: str) -> set[str]:
-    """The names of all modules that a module or parameter lies in."""
+    """The names of all modules that a module or parameter is in."""
     return {"", *(name[:place] for place, sign in enumerate(name) if sign == ".")}
 
 

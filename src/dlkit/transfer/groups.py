@@ -144,7 +144,7 @@ def warn_of_unheld(parameters: Mapping[str, nn.Parameter], optimizers: Mapping[s
 
 
 def _layers(model: nn.Module, example: Any) -> dict[str, list[nn.Parameter]]:
-    """Parameters by layer, from the head down to the input; what is no layer of its own goes with the one before it."""
+    """Parameters by layer, from the head down to the input; what is not its own layer goes with the one before it."""
     parameters = dict(model.named_parameters())
     heads = find_heads(model, example).names
     own = {id(parameter) for each in heads for parameter in model.get_submodule(each).parameters()}
@@ -160,7 +160,7 @@ def _layers(model: nn.Module, example: Any) -> dict[str, list[nn.Parameter]]:
 
 
 def _layer_of(name: str, model: nn.Module) -> str | None:
-    """The layer that a parameter lies in: an item of the outermost list of modules, else a child with children."""
+    """The layer that a parameter is in: an item of the outermost list of modules, else a child with children."""
     parts = name.split(".")
     module = model
     for depth, part in enumerate(parts[:-1]):

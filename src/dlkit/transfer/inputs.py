@@ -52,7 +52,7 @@ def take_channels(
 
     Grey images are given as they are, in [0, 1]: the first layer is folded so that the model computes, to rounding,
     what it computes for the grey image copied into three channels and normalised with `mean` and `std`. Where the first
-    layer is no plain convolution, the image is copied and normalised in front of the model. For other numbers of
+    layer is not a plain convolution, the image is copied and normalised in front of the model. For other numbers of
     channels the kernels of the three colours are repeated in turn and scaled (as timm does it).
 
     Args:
@@ -163,7 +163,7 @@ def _enlarged(
     target = _target(height, width, size, fixed=fixed)
     if target == (height, width):
         return None
-    if not told and not image.is_meta and not hasattr(model, "log_mel"):  # a spectrogram is no image in a file
+    if not told and not image.is_meta and not hasattr(model, "log_mel"):  # a spectrogram is not an image in a file
         told["told"] = True
         _log.warning(
             "%s enlarges images of %d x %d to %d x %d by itself: it was made for %d x %d, and needs a shorter side of "

@@ -49,7 +49,7 @@ def create_model(
 
     The model is the library's own module; what dlkit knows about it is put beside: `preprocessing` (a transform of
     dlkit; `dlkit.transforms.from_model(model, augment=...)` makes one for training of it), `classes`, `weights_report`,
-    `architecture` (plain data for `rebuild`; None for a module of your own), and the method
+    `architecture` (plain data for `rebuild`; None for your own module), and the method
     `head_parameters()`.
 
     Small images: the model enlarges images with a shorter side below 96 pixels to 96 by itself (to its own size where
@@ -57,8 +57,8 @@ def create_model(
 
     Args:
         name: "timm/...", "torchvision/...", or a bare name, which takes timm's model if there is one, else
-            torchvision's; "hub/owner/repo:model" for `torch.hub` (it runs the code of that repository; a folder in the
-            place of owner/repo is taken as it is); or a module of your own.
+            torchvision's; "hub/owner/repo:model" for `torch.hub` (it runs the code of that repository; a folder
+            instead of owner/repo is taken as it is); or your own module.
         classes: Their number, or their names in the order of the labels.
         in_chans: 3 for colour. 1 for grey images in [0, 1]: the model then normalises by itself, and computes what it
             would compute for the image in three equal, normalised channels.
@@ -70,7 +70,7 @@ def create_model(
             `preprocessing` is None.
 
     Raises:
-        ArgumentError: no such model (close names are told), or it takes no images of this size.
+        ArgumentError: no such model (close names are suggested), or it takes no images of this size.
         DownloadError: the library's weights could not be fetched.
         ModelFileError: nothing in the weights fits.
 
@@ -93,7 +93,7 @@ def create_model(
     architecture = _architecture(made, classes if names is None else len(names), in_chans, image_size)
     if log_mel is not None:
         hear(model, log_mel)
-        own = made.library == "module"  # which a file could not make anew
+        own = made.library == "module"  # which a file could not make again
         architecture = None if own or architecture is None else {**architecture, "log_mel": log_mel.document()}
     prepared = preprocessing if log_mel is None else None
     model.__dict__.update(preprocessing=prepared, classes=names, weights_report=report, architecture=architecture)
@@ -112,7 +112,7 @@ def has_weights(name: str) -> bool:
 
 
 def _architecture(made: Backbone, classes: Any, in_chans: int, image_size: int | None) -> dict[str, Any] | None:
-    if made.library == "module":  # a registered one can be made anew while nothing about it was changed
+    if made.library == "module":  # a registered one can be made again while nothing about it was changed
         return None if made.config or in_chans != 3 else made.model.__dict__.get("architecture")
     return {
         "library": made.library,
@@ -134,7 +134,7 @@ def rebuild(architecture: Mapping[str, Any], *, trust_hub: bool = False) -> nn.M
         trust_hub: Allow an architecture from `torch.hub`, which runs the code of that repository.
 
     Raises:
-        ArgumentError: it is no such document, names a model that is not installed, or needs `trust_hub`.
+        ArgumentError: it is not such a document, names a model that is not installed, or needs `trust_hub`.
 
     >>> model = create_model("torchvision/squeezenet1_1", classes=2, in_chans=1, pretrained=False)
     >>> again = rebuild(model.architecture)

@@ -50,7 +50,7 @@ def create_text_model(
 
     Raises:
         DataNotFoundError: there is no such folder or package, or files are missing in it.
-        ArgumentError: it is no encoder that the installed transformers knows.
+        ArgumentError: it is not an encoder that the installed transformers knows.
         ModelFileError: the weights are not those of the config, or too few for it.
         MissingExtraError: transformers is not installed.
 
@@ -127,7 +127,7 @@ def _tokenizer(folder: Path, config: Any) -> PretrainedTokenizer:
 
 
 def _check_size(config: str, folder: Path) -> None:
-    """Whether the files can hold what the config claims, before memory is taken for it.
+    """Whether the files can hold what the config claims, before memory is treated as it.
 
     Args:
         config: JSON.

@@ -87,7 +87,7 @@ def open_audio(source: str | os.PathLike[str] | bytes, *, name: str | None = Non
         name: What errors call it; the path by default.
 
     Raises:
-        DataError: it is no sound in an accepted format, or its header cannot be true.
+        DataError: it is not a sound in an accepted format, or its header cannot be true.
         DataNotFoundError: there is no such file.
         MissingExtraError: the extra `audio` is not installed.
     """

@@ -18,15 +18,15 @@ class AudioFolder(FileFolder, AudioDataset):
 
     Samples are `(waveform, class)`: float32 [C, T] at `sample_rate`, one channel with `mono`, and int64. A stock
     `DataLoader(ds, 64, shuffle=True)` gets whole batches that all cores have decoded, if `seconds` makes them equally
-    long; with `num_workers=1` they do so in a process of their own, while the model trains. Without `seconds`,
+    long; with `num_workers=1` they do so in their own process, while the model trains. Without `seconds`,
     `dlkit.DataLoader` pads each batch to its longest, `(waveforms, mask)`, and takes similar lengths together.
 
     WAV, FLAC, MP3, OGG (Vorbis, Opus), AIFF, AU and CAF are read by libsndfile (the extra `audio`); m4a, aac, webm and
     wma by torchcodec, where it is installed. Of a long recording only the part that is used is read.
 
     A layout of `root/train`, `root/val`, `root/test`, each with the class folders, is recognised: `split()` without
-    arguments then gives these parts. Hidden files, files that are no recordings, and files outside of class folders are
-    left out and told in `left_out`. Folders in class folders belong to the class. Symbolic links are followed.
+    arguments then gives these parts. Hidden files, files that are not recordings, and files outside of class folders
+    are left out and told in `left_out`. Folders in class folders belong to the class. Symbolic links are followed.
 
     Args:
         root: The folder.

@@ -38,7 +38,7 @@ def length_is_a_guess(file: IO[bytes]) -> bool:
 
 
 def after_id3(file: IO[bytes]) -> int:
-    """Where the tag ends that may stand in front of a sound, with pictures of it and all; 0 where there is none.
+    """Where the tag ends that may be in front of a sound, with pictures of it and all; 0 where there is none.
 
     Args:
         file: Of any kind.

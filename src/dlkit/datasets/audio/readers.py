@@ -56,7 +56,7 @@ _OGG_PAGE = re.compile(rb"OggS\0.(.{8})", re.S)
 # How many samples may lack at the end: headers of MP3 count frames that encoders fill up differently, and containers
 # of video know the time alone.
 _SLACK = 4096
-# Sizes that writers to a pipe put into a header because they do not know better: the data goes on to the file's end.
+# Sizes that writers to a pipe put into a header because they do not know better: the data continues to the file's end.
 _OPEN_ENDED = (range(0x7FFFF000, 0x80001000), range(0xFFFFF000, 0x100000000))
 _CLAIM = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
 
@@ -83,7 +83,7 @@ class Reader(Protocol):
     Attributes:
         facts: What its header says.
         floats: Whether it stores floats, which may be NaN or infinite.
-        slack: How many samples may lack at its end, because its header is not exact.
+        slack: How many samples may lack at the end, because its header is not exact.
     """
 
     facts: Facts

@@ -9,7 +9,7 @@ of its numbers, which are compared when a process first reads it.
 A file that changes gets a new entry, and its old array stays behind. When more than half of the bytes are such
 leftovers, the next process to open the cache copies the others into a new pair of files with the next number; its index
 appears last and makes it the valid one, so a kill in between leaves the old pair valid. A process that still reads the
-old pair keeps its arrays until the next batch and then goes on with the new one.
+old pair keeps its arrays until the next batch and then continues with the new one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def open_cache(
     Args:
         where: None for none; "auto": in the cache folder; "memory": in memory, gone with the process; else a folder.
         size: The number of files.
-        rule: What arrays are made by; another rule has files of its own.
+        rule: What arrays are made by; another rule has its own files.
         budget: How many bytes the arrays may take; None for half of what is free.
 
     Raises:
@@ -87,7 +87,7 @@ class ArrayCache:
     Args:
         folder: Holds a folder for each rule, in which its two files lie.
         size: The number of files of the dataset.
-        rule: What arrays are made by; another rule has files of its own.
+        rule: What arrays are made by; another rule has its own files.
         budget: How many bytes the arrays may take; None for half of what is free.
 
     Attributes:
@@ -221,7 +221,7 @@ class ArrayCache:
         flat = self._map[start : start + count]
         if not self._checked[slot]:
             if not appended.sound(entry, flat):
-                self._damaged.add(slot)  # it is decoded and written anew, and the newest entry of a key counts
+                self._damaged.add(slot)  # it is decoded and rewritten, and the newest entry of a key counts
                 return None
             self._checked[slot] = True
         return appended.array_of(entry, flat)

@@ -134,7 +134,7 @@ class FileDataset(Dataset[Any]):
 
     @property
     def indices(self) -> Tensor:
-        """int64 [N], where the samples lie in the whole dataset."""
+        """int64 [N], where the samples are in the whole dataset."""
         return torch.arange(len(self._names)) if self._rows is None else self._rows
 
     @property

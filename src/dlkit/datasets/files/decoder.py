@@ -30,7 +30,7 @@ class Decoder:
     """A kind of file. All that `FileFolder` does (classes, threads, cache, bad files, splits) follows from it.
 
     It goes to worker processes with the dataset. Where these are spawned (macOS, Windows, Python 3.14), the functions
-    must therefore stand at the top of a module, as everything that is pickled.
+    must therefore be at the top of a module, as everything that is pickled.
 
     Attributes:
         suffixes: The endings of such files' names, in any case, such as `[".npy"]`.

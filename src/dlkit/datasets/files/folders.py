@@ -24,7 +24,7 @@ class FileFolder(FileDataset):
 
     Samples are `(inputs, class)`: what the transform makes of the file's array, or the array as a tensor, and int64. A
     stock `DataLoader(ds, 64, shuffle=True)` gets whole batches that all cores have decoded; with `num_workers=1` they
-    do so in a process of their own. Batches are the same for any number of threads and workers. Where shapes differ,
+    do so in their own process. Batches are the same for any number of threads and workers. Where shapes differ,
     `collate_fn=dlkit.collate.PadCollate()` pads them, and `shapes()` gives what a sampler sorts by.
 
     A layout of `root/train`, `root/val`, `root/test`, each with the class folders, is recognised: `split()` without
@@ -86,7 +86,7 @@ class FileFolder(FileDataset):
         progress: bool,
         **own: Any,
     ) -> None:
-        """Make this the dataset of what lies in a folder."""
+        """Make this the dataset of what is in a folder."""
         settings = self.SETTINGS.of(type(self).__name__, options, **own)
         settings = settings.for_training() if part == "train" else settings
         listing = scan(root, settings.kind, labelled=labelled, progress=progress)

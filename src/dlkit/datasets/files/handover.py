@@ -1,6 +1,6 @@
 """Batches of a DataLoader's worker in shared memory that is used again once the consumer has let go of them.
 
-torch gives every batch of a worker a shared memory of its own, whose pages the kernel clears and maps one by one: for
+torch gives every batch of a worker its own shared memory, whose pages the kernel clears and maps one by one: for
 floats of 224 pixels that costs about as much as cropping and resizing the image. Here a worker keeps some pieces of
 shared memory. Each is sent by torch's own means the first time, and by its number from then on. The consumer's process
 keeps it mapped, hands out an array over it, and marks the piece as free when nothing refers to that array any more.
@@ -34,14 +34,14 @@ _MOST = 6
 
 
 class _Batch(Tensor):
-    """A batch that lies in a piece; what is computed from it is an ordinary tensor."""
+    """A batch that is in a piece; what is computed from it is an ordinary tensor."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     piece: Piece
 
 
 class Piece:
-    """Shared memory for one batch, with a mark at its end that says whether the consumer has it.
+    """Shared memory for one batch, with a mark at the end that says whether the consumer has it.
 
     Args:
         token: What the worker is known by.
@@ -104,7 +104,7 @@ class Pieces:
             return _shared(shape, dtype)
         piece = next((one for one in self._pieces if one.count >= count and one.is_free), None)
         if piece is None:
-            if len(self._pieces) >= _MOST:  # the consumer holds on to its batches: each gets a memory of its own
+            if len(self._pieces) >= _MOST:  # the consumer holds on to its batches: each gets its own memory
                 return _shared(shape, dtype)
             piece = Piece(self._token, len(self._pieces), count)
             self._pieces.append(piece)
@@ -126,7 +126,7 @@ def numpy_type(dtype: torch.dtype) -> np.dtype[Any] | None:
 
 
 def _array(memory: Bytes, shape: tuple[int, ...], dtype: torch.dtype) -> npt.NDArray[Any]:
-    """Numbers of a piece, from its beginning on, in an array of their own."""
+    """Numbers of a piece, from its beginning on, in their own array."""
     return memory[: int(np.prod(shape)) * dtype.itemsize].view(numpy_type(dtype) or np.uint8).reshape(shape)
 
 

@@ -33,7 +33,7 @@ class FileInspection(Shown):
         unreadable: `(path, reason)` of each file that cannot be decoded.
         left_out: What is not counted as such a file: a kind to how many and the first of them.
         duplicates: Groups of files with equal content.
-        across: Groups of files whose content is the same or nearly so, and that lie in different parts, or carry
+        across: Groups of files whose content is the same or nearly so, and that are in different parts, or carry
             different classes.
     """
 

@@ -2,7 +2,7 @@
 
 A million paths are one blob of bytes and one array of ends, mapped from the kept file, so that workers share them and
 a process that is spawned gets a path instead of a list. A kept scan is used again as long as no folder in it has
-changed: adding, removing or renaming a file changes the time stamp of the folder it lies in.
+changed: adding, removing or renaming a file changes the time stamp of the folder it is in.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def scan(
     """Find the files of a kind below a folder.
 
     Args:
-        root: The folder. With `labelled`, each folder directly in it is a class, and what lies in folders below belongs
+        root: The folder. With `labelled`, each folder directly in it is a class, and what is in folders below belongs
             to that class; or it holds `train`, `val` and `test`, which hold the classes.
         kind: What files to take, by the endings of their names.
         labelled: False takes every such file below `root`, in natural order, without classes.
@@ -179,7 +179,7 @@ class _Walk:
             return {}
         if beside := sorted(set(folders) - set(parts.values())):
             if len(parts) == 1:
-                return {}  # a class called train, whose files lie in folders
+                return {}  # a class called train, whose files are in folders
             raise DataError(
                 f"{self.root} has the folders {', '.join(parts.values())} and beside them {', '.join(beside)}: "
                 "are they parts, or all of them classes? Move what does not belong there, or open the parts one by one"

@@ -129,7 +129,7 @@ class FilesInTable(FileDataset):
         input_columns: The column with the files' paths, for the model file.
         target_columns: Those with the targets.
         target: Of a regression, how its numbers are scaled: samples hold `(value - center) / scale`; None where they
-            are as they stand in the table.
+            are unchanged in the table.
     """
 
     target: Target | None = None
@@ -210,7 +210,7 @@ class FilesInTable(FileDataset):
             target: Of columns of the same names.
 
         Raises:
-            ArgumentError: this is no regression of these columns.
+            ArgumentError: this is not a regression of these columns.
         """
         if self._unscaled is None or target.columns != self.target_columns:
             raise ArgumentError(

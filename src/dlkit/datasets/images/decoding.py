@@ -103,7 +103,7 @@ def open_image(
         max_pixels: An image that has more is refused.
 
     Raises:
-        DataError: it is no image of an accepted format, or too large.
+        DataError: it is not an image of an accepted format, or too large.
         DataNotFoundError: there is no such file.
         MissingExtraError: a HEIC file, and `pillow-heif` is not installed.
     """
@@ -195,7 +195,7 @@ class OpenImage:
         return np.ascontiguousarray(turned_upright(array, turn))
 
     def _fast_jpeg(self, reduce: int, color: Color) -> Pixels | None:
-        """By simplejpeg, where it is installed and finds nothing odd in the file; else Pillow has the last word."""
+        """By simplejpeg, where it is installed and finds nothing odd in the file; else Pillow decides."""
         decode = _simplejpeg()
         if decode is None or (color == "L" and self.mode == "RGB"):
             return None
@@ -239,7 +239,7 @@ def turned_upright(array: Pixels, orientation: int) -> Pixels:
     """A view of [H, W, C] pixels as the EXIF orientation wants them seen.
 
     Args:
-        array: As they lie in the file.
+        array: As they are in the file.
         orientation: 1 to 8.
 
     >>> turned_upright(np.arange(6, dtype=np.uint8).reshape(2, 3, 1), 6)[:, :, 0].tolist()

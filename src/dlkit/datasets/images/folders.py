@@ -18,7 +18,7 @@ class ImageFolder(FileFolder, ImageDataset):
 
     Samples are `(image, class)`: float32 [C, H, W] with `size` or a transform of `dlkit.transforms`, and int64. A stock
     `DataLoader(ds, 64, shuffle=True)` gets whole batches that all cores have decoded; with `num_workers=1` they do so
-    in a process of their own, while the model trains. More workers bring nothing more.
+    in their own process, while the model trains. More workers bring nothing more.
 
     Images are upright, RGB, 8 bits, transparent parts over white; see `dlkit.datasets.decode_image`. Where an image is
     much larger than needed, its JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which keeps at least 1.5 times the
@@ -26,7 +26,7 @@ class ImageFolder(FileFolder, ImageDataset):
     less than 3 of 255 grey levels in the mean (0.2 to 1 is usual), and 99 % of the values by less than 12.
 
     A layout of `root/train`, `root/val`, `root/test`, each with the class folders, is recognised: `split()` without
-    arguments then gives these parts. Hidden files, files that are no images, and files outside of class folders are
+    arguments then gives these parts. Hidden files, files that are not images, and files outside of class folders are
     left out and told in `left_out`. Folders in class folders belong to the class. Symbolic links are followed.
 
     Args:

@@ -35,7 +35,7 @@ class TargetImages:
         kind: "classes": a pixel is a class number, target int64 [H, W]. "pixels": float32 [C, H, W], normalised as
             inputs are.
         numbers: The class number of each pixel value; None where they are class numbers already.
-        classes: How many there are; 0 where nobody says.
+        classes: How many there are; 0 if not given.
 
     Raises:
         ArgumentError: an invalid argument.

@@ -114,7 +114,7 @@ def grey_pixels(content: bytes) -> bytes:
         content: The bytes of the file.
 
     Raises:
-        DataError: It is no 28x28 PNG in 8-bit grey; the message is the reason only.
+        DataError: It is not a 28x28 PNG in 8-bit grey; the message is the reason only.
     """
     if len(content) > _MOST_BYTES:
         raise DataError(f"is larger than {_MOST_BYTES} bytes")

@@ -143,7 +143,7 @@ def _font(file: str) -> str:
 
 @dataclass(frozen=True)
 class _Edition:
-    """Which data is meant: an original, or what a mirror calls so, under a name of its own."""
+    """Which data is meant: an original, or what a mirror calls so, under its own name."""
 
     subset: str
     name: str
@@ -175,7 +175,7 @@ def _edition(subset: str, mirror: str | None, sha256: str | None) -> _Edition:
         raise ArgumentError(f"sha256 must be 64 hexadecimal digits, not {sha256!r}")
     if sha256 is not None and sha256.lower() == original:
         return _Edition(subset, name, urls, original, size)
-    # Other data must never be taken for the original later on, nor the data of one mirror for that of another.
+    # Other data must never be treated as the original later on, nor the data of one mirror for that of another.
     key = sha256.lower() if sha256 else hashlib.sha256(urls[0].encode()).hexdigest()
     return _Edition(subset, f"{name}-{key[:12]}", urls, sha256, None)
 
@@ -278,7 +278,7 @@ class _Home:
                 f"(the original has {_ORIGINALS[self.edition.subset][1]})",
                 stacklevel=5,
             )
-        # Three mirrors: where packets vanish, the demo must not wait minutes before it goes on without them.
+        # Three mirrors: where packets vanish, the demo must not wait minutes before it continues without them.
         patience = Patience(connect=4.0, attempts=3)
         return fetch(self.edition.urls, archive, sha256=self.edition.sha256, size=self.edition.size, patience=patience)
 

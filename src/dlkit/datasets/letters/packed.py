@@ -1,4 +1,4 @@
-"""Image datasets whose pixels lie in one uint8 array: `NotMNIST` and `Glyphs` are made of this."""
+"""Image datasets whose pixels are in one uint8 array: `NotMNIST` and `Glyphs` are made of this."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ class PackedImages(InMemoryDataset):
 
     @property
     def images(self) -> Tensor:
-        """The pixels, uint8 [N, H, W]; for a part of a split a copy of its own."""
+        """The pixels, uint8 [N, H, W]; for a part of a split its own copy."""
         return self._store.images if self._indices is None else self._store.images.index_select(0, self._indices)
 
     @property
     def indices(self) -> Tensor:
-        """int64 [N], where the samples lie in the whole dataset."""
+        """int64 [N], where the samples are in the whole dataset."""
         return torch.arange(len(self)) if self._indices is None else self._indices
 
     @property
     def identity(self) -> str | None:
         """One name for these samples prepared this way, by which stored features are found again in the next run.
 
-        Pixels count with their content (a pack with its checksum). None with a transform that cannot be told apart.
+        Pixels count with their content (a pack with its checksum). None with a transform that cannot be identified.
         """
         transform, store = of_transform(self.transform), self._store
         if transform is None:

@@ -85,7 +85,7 @@ def open_pack(path: Path, *, verify: bool = True) -> Pack:
 
     Raises:
         DataNotFoundError: there is none.
-        DataError: it is no pack of this version, or damaged.
+        DataError: it is not a pack of this version, or damaged.
     """
     return _pack(open_arrays(path, _kind(), verify=verify))
 

@@ -51,7 +51,7 @@ class ExactSplit:
         time: A column whose order the parts follow.
         marks: Missing marks.
         date_form: How the caller says that its dates are written.
-        within: The rows that are dealt, others belonging to no part; None for all.
+        within: The rows that are assigned, others belonging to no part; None for all.
     """
 
     fractions: Fractions
@@ -134,7 +134,7 @@ def _strata(target: Target, values: Array, parts: int) -> Array | None:
         return np.argsort(np.argsort(first, kind="stable")) * strata // len(values) if strata > 1 else None
     combinations = np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
     counts = np.bincount(combinations)
-    # Combinations too rare to lie in every part count as the most frequent one.
+    # Combinations too rare to be in every part count as the most frequent one.
     return np.where(counts[combinations] < parts, counts.argmax(), combinations) if counts.max() >= parts else None
 
 
@@ -145,7 +145,7 @@ class Rereadable(Protocol):
         """The pieces of the table, in order.
 
         Args:
-            text: Columns to give as the text that stands in the file; may grow after the first piece.
+            text: Columns to give as the text that is in the file; may grow after the first piece.
         """
 
     def record(self, piece: Table, good: Array, parts: Array) -> None:
@@ -164,7 +164,7 @@ def pass_over(source: Rereadable, settings: TableSettings, dealt: RowDealer | No
     Args:
         source: The table.
         settings: What the caller says.
-        dealt: Deals rows to parts; None for one part.
+        dealt: Assigns rows to parts; None for one part.
         spec: That of the training data; None to fit one.
     """
     known: Known | None = Known(settings.roles.as_text() if spec is None else text_columns(spec))
@@ -207,7 +207,7 @@ def build_rows(
         source: See `CSVDataset`.
         settings: What the caller says.
         spec: Of the training data.
-        split: How the rows are dealt; None for one part.
+        split: How the rows are assigned; None for one part.
     """
     if spec is not None:
         settings, spec = under_spec(settings, spec)

@@ -283,7 +283,7 @@ def explained(codes: Array, wanted: Array) -> float:
     another explains nothing unless neighbouring values go together.
 
     Args:
-        codes: int64 [N], ranks; -1 is a group of its own.
+        codes: int64 [N], ranks; -1 is its own group.
         wanted: [N, outputs].
     """
     if len(codes) < 2 * _BINS or not wanted.size:

@@ -47,7 +47,7 @@ def encode(
     readings: Mapping[str, Reading] = MappingProxyType({}),
     targets: Array | None = None,
 ) -> tuple[Memory, list[Problem]]:
-    """Turn a table into arrays, each cell by itself: a row means the same whatever rows stand beside it.
+    """Turn a table into arrays, each cell by itself: a row means the same whatever rows are beside it.
 
     Args:
         table: Any table that has the spec's columns, in any order, and maybe more.

@@ -71,7 +71,7 @@ class ColumnRoles:
         return {name for _, columns in self._given() for name in columns}
 
     def as_text(self) -> set[str]:
-        """Columns whose text must be kept as it stands."""
+        """Columns whose text must be kept unchanged."""
         return {*self.categorical, *self.text, *self.image}
 
     def _given(self) -> Iterable[tuple[str, tuple[str, ...]]]:

@@ -85,7 +85,7 @@ class ImageCells:
     def load(self, cells: Sequence[str]) -> tuple[Tensor | None, dict[int, str]]:
         """The images of some cells, [B, C, H, W], and the place of each that cannot be decoded with the reason.
 
-        What stands in those places means nothing; there are no images at all where none can be decoded.
+        What is in those places means nothing; there are no images at all where none can be decoded.
         """
         paths = [self.path(cell) for cell in cells]
         transform = for_evaluation(self.size) if self.transform is None else self.transform

@@ -69,14 +69,14 @@ class StreamIndex:
 
     Attributes:
         files: The files.
-        dealt: Deals rows to parts; None for one part.
+        dealt: Assigns rows to parts; None for one part.
         num_parts: How many parts there are.
         read: How to read.
         blocks: The number of its file and the place of each block.
         rows: How many rows each block has.
         counts: int64 [blocks, parts], how many of them can be used.
         unusable: Row numbers that cannot be used, by the number of the block.
-        text: Columns that are read as the text that stands in the file.
+        text: Columns that are read as the text that is in the file.
         readings: How columns are read.
         spec: Given or fitted.
         facts: What was counted of the training rows, by column; empty with a given spec.
@@ -144,7 +144,7 @@ def stream_index(source: Any, settings: TableSettings, spec: TableSpec | None, s
         source: See `CSVDataset`; no DataFrame.
         settings: What the caller says.
         spec: Of the training data; None to fit one on the first part.
-        split: How rows are dealt; None for one part.
+        split: How rows are assigned; None for one part.
 
     Raises:
         DataError: as reading it as a whole would.

@@ -49,7 +49,7 @@ class Known:
     """What a pass has found out and the next one begins with.
 
     Attributes:
-        text: Columns that must be read as the text that stands in the file.
+        text: Columns that must be read as the text that is in the file.
         torn: Those of them that are numbers or dates in some blocks.
         readings: How columns are read.
         target: What the target is, in the units of the file.
@@ -76,7 +76,7 @@ class Pass:
 
     Args:
         settings: What the caller says.
-        dealt: Deals rows to parts; None for one part.
+        dealt: Assigns rows to parts; None for one part.
         known: From the pass before; grows by what is found out.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 A pass must know how columns are written before it can count what they hold, and takes that from the first block. Where
 the whole table then tells otherwise (a column of digits ends in letters, a target of few whole numbers has fractions),
-it is passed over again with what is known by then; so the first block decides nothing.
+it is skipped again with what is known by then; so the first block decides nothing.
 """
 
 from __future__ import annotations

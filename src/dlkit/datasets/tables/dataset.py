@@ -69,7 +69,7 @@ class CSVDataset(InMemoryDataset):
 
     To train, use `CSVDataset.split`, which fits on the training rows alone. Then `CSVDataset("new.csv",
     spec=train.spec)` reads any other file the same way: new categories, new gaps, more columns, or another order
-    of them are no errors; a column that is missing or of another kind is one that names it.
+    of them are not errors; a column that is missing or of another kind is one that names it.
 
     Args:
         source: A path, a URL, a list of those (one table in parts), or a DataFrame (of pandas or polars). Text may be
@@ -88,7 +88,7 @@ class CSVDataset(InMemoryDataset):
         task: "auto" takes text and few different integers as classes, other numbers as regression. "binary" is
             classification with float32 targets 0 and 1 for `BCEWithLogitsLoss`.
         classes: The class names in the order of their numbers; in natural order if not given.
-        label_separator: For multi-label data in one column: what stands between the labels.
+        label_separator: For multi-label data in one column: what is between the labels.
         aliases: Other spellings of classes, such as `{"<=50K.": "<=50K"}`.
         scale: "standard" (mean and standard deviation), "robust" (median and quartiles) or "none".
         scale_target: Scale a regression's target too; `unscale_target` is the way back.
@@ -176,7 +176,7 @@ class CSVDataset(InMemoryDataset):
         """Cut a table into parts, the first of which alone is looked at to fit the spec of all.
 
         Args:
-            source: As for the class; or a dataset of this class, whose rows are cut anew and read as they were.
+            source: As for the class; or a dataset of this class, whose rows are split again and read as they were.
             fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
                 None for 0.8, 0.1 and 0.1; or a `dlkit.splits.Fold`.
             stratify: Keep the shares of the classes in every part (of tenths of a regression's target, of
@@ -186,10 +186,10 @@ class CSVDataset(InMemoryDataset):
             dedupe: Rows that are equal in every column never fall into different parts. None is False for tables, where
                 equal rows are usually different cases; texts and images are copies, and it is True.
             time: A column of dates or numbers: the first part has the earliest rows, the last one the latest, so that
-                the past is trained on and the future judges; see `dlkit.splits.split_indices`. It stays an input
-                unless `drop` names it.
+                the past is trained on and the future is the test set; see `dlkit.splits.split_indices`. It stays an
+                input unless `drop` names it.
             seed: Another seed gives another split.
-            streaming: As for the class. Each row (or group) is then dealt by a hash of its place (or value), so the
+            streaming: As for the class. Each row (or group) is then assigned by a hash of its place (or value), so the
                 shares are met on average, and those of the classes as well, whatever `stratify` says.
             **options: The arguments of the class, without `spec`.
 

@@ -112,7 +112,7 @@ class InOrder(Batches):
 
 
 class Lanes:
-    """Every row once per epoch, in an order drawn anew from (seed, epoch).
+    """Every row once per epoch, in an order drawn again from (seed, epoch).
 
     A batch may end one window and begin the next, in every lane in turn: twice `at_once` blocks must fit into memory.
 
@@ -151,7 +151,7 @@ class _LaneBatches(Batches):
         self._bounds = [np.cumsum([0, *(rows[window].sum() for window in windows)]) for windows in self._windows]
         totals = np.array([bounds[-1] for bounds in self._bounds])
         full = totals // batch_size
-        # Lane 0's first batch, lane 1's first batch, ...; lanes that are through are passed over.
+        # Lane 0's first batch, lane 1's first batch, ...; lanes that are through are skipped.
         lane, turn = np.repeat(np.arange(count), full), np.concatenate([np.arange(number) for number in full])
         order = np.lexsort((lane, turn))
         self._lane, self._turn = lane[order], turn[order]

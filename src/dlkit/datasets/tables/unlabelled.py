@@ -221,7 +221,7 @@ def _problem(row: Any, needed: Collection[str]) -> str | None:
 
 
 def take_spans(spans: Iterable[tuple[EncodedPiece, int, int]]) -> tuple[Any, list[int], dict[int, str]]:
-    """The inputs of some rows, which may lie in several pieces.
+    """The inputs of some rows, which may be in several pieces.
 
     Args:
         spans: Pieces, each with a first place and one after the last.

@@ -55,8 +55,8 @@ class TextDataset(PackedTextDataset):
             packed by gzip, bzip2, xz or zip, or a URL. A folder whose files are texts, in folders named after their
             class. A list of texts, of pairs of texts, of dicts; a DataFrame.
         text: The column of the texts: its name, or its number from 0. Several, such as `["title", "body"]`, are joined
-            to one text, each in a line of its own (so a blank between them, unless `cleaning` keeps line ends); empty
-            ones are passed over.
+            to one text, each in its own line (so a blank between them, unless `cleaning` keeps line ends); empty
+            ones are skipped.
         pair: The column of a second text for each, such as the question to a text; several are joined as well. Both are
             encoded as one row of numbers: a `Vocabulary` puts its end token between them, a tokenizer object what its
             model was trained with; `token_type_ids` tell the two apart.
@@ -81,7 +81,7 @@ class TextDataset(PackedTextDataset):
         memory_bytes: Bytes of texts, and of their numbers, to hold in memory; beyond it they are read from a file.
         **reading: How to read: `format` ("delimited", "lines", "jsonl", "parquet", "folder"), `quotes` and `pattern`,
             as `TextArguments` describes them, and `encoding`, `separator`, `header` (None: yes, if columns are asked
-            for by name, or a word stands above numbers), `columns`, `skip_rows`, `comment`, `decimal`, `thousands`,
+            for by name, or a word is above numbers), `columns`, `skip_rows`, `comment`, `decimal`, `thousands`,
             `sheet`, `missing` (cells that mean "no target"; `[]` where one of them, such as "NA", is a class),
             `on_error` and `max_errors`, as `ReadArguments` describes them for tables.
 
@@ -152,7 +152,7 @@ class TextDataset(PackedTextDataset):
         """Cut the texts into parts, the first of which alone is looked at to fit the vocabulary of all.
 
         Args:
-            source: As for the class; or a dataset of this class, whose texts are cut anew and read as they were.
+            source: As for the class; or a dataset of this class, whose texts are split again and read as they were.
             fractions: The share of the first part, the second one getting the rest; or all shares, which sum to 1;
                 None for 0.8, 0.1 and 0.1; or a `dlkit.splits.Fold`.
             stratify: Keep the shares of the classes in every part.
@@ -250,7 +250,7 @@ class TextDataset(PackedTextDataset):
 
     @property
     def identity(self) -> str | None:
-        """What tells these samples from others; None where a function of one's own cuts the texts."""
+        """What tells these samples from others; None where a custom function cuts the texts."""
         encoder, rows = self.spec.encoder.fingerprint(), self._rows_read()
         if encoder is None:
             return None

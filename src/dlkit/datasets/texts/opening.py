@@ -278,7 +278,7 @@ def _json_value(text: str) -> Any:
 
 
 def _folder(path: Path, columns: Sequence[ColumnName], options: TextReading) -> TextSource:
-    """One text per file; the folder in `path` that a file lies in is its class."""
+    """One text per file; the folder in `path` that a file is in is its class."""
     if columns[0] != 0 or len(columns) > 2 or (len(columns) == 2 and isinstance(columns[1], int)):
         raise ArgumentError(
             f"{path} is a folder, which has texts and their classes; it does not have the columns {list(columns)}"
@@ -303,7 +303,7 @@ def _folder(path: Path, columns: Sequence[ColumnName], options: TextReading) -> 
 
 
 def has_class_folders(path: Path, pattern: str) -> bool:
-    """Whether the files lie in folders inside `path`, which are then their classes.
+    """Whether the files are in folders inside `path`, which are then their classes.
 
     Args:
         path: The folder.

@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 
 class RaggedRows(Samples):
-    """A batch of samples of different lengths: a list of ordinary samples, made when somebody looks at them.
+    """A batch of samples of different lengths: a list of ordinary samples, made when they are accessed.
 
     `PadCollate` asks for `columns()` and pads all rows at once; `default_collate` gets the batch padded as well.
     """

@@ -24,7 +24,7 @@ from dlkit.storage.strings import PackedStrings, StringsWriter
 
 __all__ = ["BETWEEN", "TextRoles", "TextRows", "read_rows", "texts_of"]
 
-#: What stands between the columns of one text.
+#: What is between the columns of one text.
 BETWEEN = "\n"
 _GIVEN = "\0target"  # what targets that the caller gives are called among the columns
 

@@ -86,7 +86,7 @@ class AudioAugment(Document):
                 _shift(waveform, steps)
             if self.noise is not None and numbers[_CHANCE] < self.noise_chance:
                 ratio = self.noise[0] + (self.noise[1] - self.noise[0]) * float(numbers[_NOISE])
-                # A stream of its own: what a recording gets hangs on its row alone, not on the length of others.
+                # A stream of its own: what a recording gets depends on its row alone, not on the length of others.
                 stream = torch.Generator().manual_seed(int(numbers[_SEED] * (1 << 53)))
                 noise = torch.randn(waveform.shape, generator=stream)
                 waveform.add_(noise, alpha=float(waveform.square().mean().sqrt()) * 10 ** (-ratio / 20))

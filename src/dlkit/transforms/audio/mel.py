@@ -22,7 +22,7 @@ from dlkit.errors import ArgumentError
 __all__ = ["LogMel", "MFCC", "SpectrogramMask"]
 
 _OVERLAP, _FRAMES = 32, 1_000  # no more spectra at once, and in a second: a file may say what takes all memory
-_SMALLEST = 1e-10  # power below which nothing is told apart: -100 dB
+_SMALLEST = 1e-10  # power below which nothing is distinguished: -100 dB
 _BREAK, _STEP = 1000.0, math.log(6.4) / 27  # Slaney's scale: 200/3 Hz per mel up to 1000 Hz, then logarithmic
 
 
@@ -41,7 +41,7 @@ class LogMel(Document):
         hop: From one spectrum to the next, in samples; 10 ms is usual.
         low: The lowest frequency, in Hz.
         high: The highest, in Hz; None for half the sample rate.
-        top_db: How far below the loudest place is told apart; None for down to -100 dB.
+        top_db: How far below the loudest point differences are kept; None for down to -100 dB.
 
     Raises:
         ArgumentError: a value that cannot be meant.
@@ -232,7 +232,7 @@ class SpectrogramMask(Document):
 
 
 def _stripes(numbers: Tensor, share: float, sizes: Tensor, width: int) -> Tensor:
-    """Which places lie in a stripe: bool [B, width]; numbers [B, stripes, 2] say how wide it is and where."""
+    """Which places are in a stripe: bool [B, width]; numbers [B, stripes, 2] say how wide it is and where."""
     sizes = sizes[:, None].to(numbers.dtype)
     wide = (numbers[..., 0] * share * sizes).floor()
     begin = (numbers[..., 1] * (sizes - wide + 1)).floor()
@@ -266,7 +266,8 @@ def _like(values: npt.NDArray[np.float32], tensor: Tensor) -> Tensor:
     return torch.from_numpy(values).to(tensor.device)
 
 
-# Kept as arrays, not as tensors: what is made while a model is exported or run without memory is no tensor for later.
+# Kept as arrays, not as tensors: what is made while a model is exported or run without memory is not a tensor for
+# later.
 
 
 @functools.lru_cache(maxsize=32)

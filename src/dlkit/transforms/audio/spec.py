@@ -106,7 +106,7 @@ class AudioPreprocessing(Spec):
         return dataclasses.replace(self, augment=None)
 
     def example(self, *, small: bool = False) -> Any:
-        """Two waveforms; where their length is free, of a second, and the mask that says what is no padding.
+        """Two waveforms; where their length is free, of a second, and the mask that says what is not padding.
 
         Args:
             small: A second at the most.
