@@ -80,6 +80,7 @@ def scheduled(make: Make, rows_per_epoch: int, **settings) -> Rates:
     return Rates(LearningRate(make(run.optimizer), **settings), run=run, rows_per_epoch=rows_per_epoch)
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in")  # torch 2.8, of what its SequentialLR does itself
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("every", ["step", "epoch", None])
 def test_every_scheduler_of_torch(name, every, tmp_path):

@@ -162,8 +162,8 @@ def test_fonts_that_look_the_same_count_once(tmp_path: Path) -> None:
     shutil.copy(FONTS / "DejaVuSans.ttf", tmp_path / "another name.ttf")
     both = Glyphs(10, fonts=[FONTS / "DejaVuSans.ttf", tmp_path / "another name.ttf"])
     assert both.fonts == ["DejaVu Sans Book"]
-    alike = Glyphs(10, fonts=[FONTS / "cmti10.ttf", FONTS / "cmmi10.ttf"])
-    assert len(alike.fonts) == 1
+    if (italic := FONTS / "cmti10.ttf").is_file():  # not in every matplotlib
+        assert len(Glyphs(10, fonts=[italic, FONTS / "cmmi10.ttf"]).fonts) == 1
 
 
 def test_files_that_are_no_fonts_are_passed_over(tmp_path: Path) -> None:

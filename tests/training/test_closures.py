@@ -41,7 +41,7 @@ def by_hand(
             loss.backward()
             if clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
-            return loss
+            return loss.detach()  # of which torch 2.8 does not warn
 
         losses.append(float(optimizer.step(closure).detach()))
     return model, losses
