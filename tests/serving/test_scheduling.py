@@ -122,6 +122,24 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(models: dict[s
     application.scheduler.stop()
 
 
+def test_a_refusal_goes_out_behind_the_answers(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduling, "_QUICK", math.inf)
+    monkeypatch.setattr(gate_of_all, "_PAUSE", 0)
+    application, seen = app(models["titanic"], workers=1, limits=Limits(queue=2)), list[int]()
+
+    async def asked(row: object) -> None:
+        seen.append((await post(application, row).answer()).status)
+
+    async def ask() -> None:
+        await asked(ROWS[0])  # how long it takes is not known yet
+        await asyncio.gather(*map(asked, ROWS[1:5]))
+        await asked(ROWS[5])
+
+    asyncio.run(ask())
+    assert seen == [200, 200, 200, 503, 503, 200]
+    application.scheduler.stop()
+
+
 def test_what_nobody_waits_for_is_not_computed(models: dict[str, Path]) -> None:
     predictor, gate = gated(models["titanic"])
     application = app(predictor, workers=1)

@@ -149,7 +149,7 @@ class Application:
                 (f"{_V2_MODEL}/infer", "POST", self._v2_infer),
             ],
         )
-        self._gate = Gate(routes, token=token, public=_PUBLIC, meters=self._meters)
+        self._gate = Gate(routes, token=token, public=_PUBLIC, meters=self._meters, before_refusal=scheduler.answered)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI asks for it."""

@@ -137,6 +137,7 @@ class Scheduler:
         self._most = math.ceil(queue * _SHARE)  # places in the queue that one request takes
         self._jobs, self._ready, self._stopping = deque[Job](), threading.Condition(), False
         self._quick = dict[asyncio.AbstractEventLoop, deque[Job]]()
+        self._behind = dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]]()
         self._pace = weakref.WeakKeyDictionary[Loaded, float]()  # seconds of the processor for a batch of single inputs
         self._seconds = 0.01  # that an input takes, on average over the last ones
         self._threads: list[threading.Thread] = []
@@ -225,6 +226,21 @@ class Scheduler:
             with self._ready:
                 batch = self._next(jobs)
             _settle(self._computed(batch))
+        for future in self._behind.pop(loop, ()):
+            if not future.done():
+                future.set_result(None)
+
+    async def answered(self) -> None:
+        """Wait until this event loop has answered what it is about to compute: a refusal goes out behind the answers.
+
+        Whoever is refused and comes again at once would else do so while the loop computes, and wait for that and for
+        the next batch.
+        """
+        loop = asyncio.get_running_loop()
+        if loop in self._quick:
+            future = loop.create_future()
+            self._behind.setdefault(loop, []).append(future)
+            await future
 
     def _computed(self, jobs: list[Job]) -> list[tuple[Job, Answer | RefusedError]]:
         """What each request gets, and how long that took."""
