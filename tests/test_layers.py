@@ -66,7 +66,7 @@ models/__init__ _measures metrics
 transfer/_trace transfer/_adapters transfer/heads transfer/freezing transfer/groups transfer/weights transfer/inputs
 transfer/backbones transfer/sounds transfer/models transfer/texts
 transfer/_cut transfer/features transfer/__init__
-artifact/header artifact/budget artifact/inputs artifact/outlining artifact/weights artifact/opening
+artifact/header artifact/budget artifact/inputs artifact/outlining artifact/weights artifact/opening artifact/fusing
 artifact/exporting artifact/saving artifact/__init__
 runs/every runs/history runs/losses runs/snapshot runs/rows runs/shards runs/state runs/checking runs/judged runs/parts
 runs/modelfile runs/checkpointfile runs/store runs/consolidating runs/__init__

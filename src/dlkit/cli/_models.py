@@ -16,7 +16,7 @@ import typer
 from dlkit._language import Message, here
 from dlkit._showing import Lines
 from dlkit.cli._lines import FIRST, Written, check_out, fitted, show_first, write_lines
-from dlkit.cli._options import DATA, READING, DebugFlag, Device, JsonFlag, Model, OnError, takes
+from dlkit.cli._options import DATA, READING, DebugFlag, Device, Fuse, JsonFlag, Model, OnError, takes
 from dlkit.cli._talking import guarded, show, tell
 
 __all__ = ["evaluate", "export", "info", "predict"]
@@ -57,6 +57,7 @@ def predict(
         int | None, typer.Option(help="Inputs at a time; by default 64, and 1,024 rows of a table.", min=1)
     ] = None,
     on_error: OnError = "raise",
+    fuse: Fuse = False,
     device: Device = "cpu",
     json: JsonFlag = False,
     debug: DebugFlag = False,
@@ -80,7 +81,7 @@ def predict(
     import dlkit
 
     check_out(out, [model, *(inputs or ()), *(file or ())])
-    predictor = dlkit.load(model, device=device)
+    predictor = dlkit.load(model, device=device, fuse=fuse)
     options |= {"keep": True if keep else id} if keep or id else {}
     asked = _asked(predictor.kind, inputs or [], file or [], bool(options.keys() & {"text", "pair"}))
     screen = sys.stdout.isatty() and not json

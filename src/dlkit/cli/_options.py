@@ -31,6 +31,7 @@ Source = Annotated[str, typer.Argument(metavar="DATA", help="A folder, a table, 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or the folder of the run that wrote it.")]
 OnError = Annotated[Literal["raise", "skip"], typer.Option(help="What to do about rows and files that are broken.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
+Fuse = Annotated[bool, typer.Option("--fuse", help="Compute images on a CPU faster; last bits may differ.")]
 DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from dlkit._language import Message
-from dlkit.cli._options import DebugFlag, Device, JsonFlag
+from dlkit.cli._options import DebugFlag, Device, Fuse, JsonFlag
 from dlkit.cli._talking import INTERRUPTED, guarded, show, tell
 
 __all__ = ["serve"]
@@ -37,6 +37,7 @@ def serve(
     batch: Annotated[
         int | None, typer.Option(help="Single inputs computed together; 1 gives the same bits under any load.", min=1)
     ] = None,
+    fuse: Fuse = False,
     device: Device = "cpu",
     log: Annotated[Literal["all", "errors"], typer.Option(help="What is logged, on stderr.")] = "all",
     json: JsonFlag = False,
@@ -62,7 +63,15 @@ def serve(
     token = None if token_file is None else _token(token_file)
     log_to_stderr(errors_only=log == "errors")
     application = serving.app(
-        models, limits=limits, token=token, workers=workers, threads=threads, batch=batch, device=device, watch=1.0
+        models,
+        limits=limits,
+        token=token,
+        workers=workers,
+        threads=threads,
+        batch=batch,
+        device=device,
+        fuse=fuse,
+        watch=1.0,
     )
     if token is None and host not in ("127.0.0.1", "::1", "localhost"):
         tell(

@@ -17,6 +17,7 @@ from dlkit._language import Message
 from dlkit._layer_errors import explain
 from dlkit._progress import Bar
 from dlkit._showing import safe
+from dlkit.artifact.fusing import fused
 from dlkit.artifact.header import Header
 from dlkit.artifact.inputs import Meaning
 from dlkit.artifact.opening import open_model
@@ -48,6 +49,7 @@ def load(
     verify: bool = True,
     trust_hub: bool = False,
     tokenizer: Callable[[str], list[str]] | None = None,
+    fuse: bool = False,
 ) -> Predictor:
     """Open a model file for prediction. Runs no code from the file.
 
@@ -57,6 +59,9 @@ def load(
         verify: Compute the stored example again and compare (some milliseconds).
         trust_hub: Allow an architecture of `torch.hub`, which runs the code of that repository.
         tokenizer: The function that cuts texts, where the model was trained with one of your own.
+        fuse: Compute with a copy whose batch normalisations are part of its convolutions, with the channels last in
+            memory: for images on a CPU a fifth to a third less time. Numbers may differ in the last bits of a
+            float32; a copy that does not give the stored example's output is not used.
 
     Raises:
         DataNotFoundError: there is no such file.
@@ -71,6 +76,7 @@ def load(
     """
     where = pick_device(device)
     model, meaning, header = open_model(path, verify=verify, trust_hub=trust_hub, tokenizer=tokenizer)
+    model = fused(model, header.document) if fuse else model
     return Predictor(model, meaning, header, device=where)
 
 

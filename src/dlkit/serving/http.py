@@ -52,6 +52,7 @@ def app(
     threads: int = 1,
     batch: int | None = None,
     device: str = "cpu",
+    fuse: bool = False,
     watch: float | None = None,
 ) -> Application:
     """An ASGI application that answers for models: `POST /predict` and what belongs to it, and a page at `/`.
@@ -65,6 +66,7 @@ def app(
         batch: How many requests of one input are computed together, at most. 1 gives every input the same bits
             whatever else is asked; that is the default for images on the CPU, 64 for others.
         device: Where to compute, for files: "cpu", "cuda", "auto".
+        fuse: Compute with a faster copy, see `dlkit.load`; for files.
         watch: Seconds between two looks whether a file has changed; None for never.
 
     Returns:
@@ -96,7 +98,7 @@ def app(
         raise ArgumentError("the token is empty, and would let everybody in; give one, or None for no token")
     limits = limits or Limits()
     scheduler = Scheduler(queue=limits.queue, workers=workers, threads=threads, batch=batch)
-    named = served(models, device=device)
+    named = served(models, device=device, fuse=fuse)
     for each in named.values():
         if (sample := TAKES[each.now.predictor.kind].sample) is not None:
             list(each.now.predictor.predict_each([sample], on_error="skip"))

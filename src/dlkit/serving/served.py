@@ -49,6 +49,7 @@ class Served:
         name: What the server calls it.
         source: A model file, or a loaded model.
         device: Where to compute, for a file.
+        fuse: See `dlkit.load`.
 
     Attributes:
         name: What the server calls it.
@@ -58,8 +59,10 @@ class Served:
         ModelFileError: the file cannot be used.
     """
 
-    def __init__(self, name: str, source: str | os.PathLike[str] | Predictor, *, device: str = "cpu") -> None:
-        self.name, self._device = name, device
+    def __init__(
+        self, name: str, source: str | os.PathLike[str] | Predictor, *, device: str = "cpu", fuse: bool = False
+    ) -> None:
+        self.name, self._device, self._fuse = name, device, fuse
         if isinstance(source, Predictor):
             self._path, self._stamp = None, None
             self.now = Loaded(name=name, version=_version(Path(source.info["file"])), predictor=_servable(name, source))
@@ -75,7 +78,7 @@ class Served:
         for _ in range(_ATTEMPTS):
             version, fault = _version(self._path), None
             try:
-                predictor = _servable(self.name, load(self._path, device=self._device))
+                predictor = _servable(self.name, load(self._path, device=self._device, fuse=self._fuse))
             except ModelFileError as error:  # also of the head of one file and the weights of the next
                 fault = error
             if _version(self._path) != version:
@@ -116,13 +119,14 @@ class Served:
         return True
 
 
-def served(models: Any, *, device: str = "cpu") -> dict[str, Served]:
+def served(models: Any, *, device: str = "cpu", fuse: bool = False) -> dict[str, Served]:
     """Models by the names under which they are served.
 
     Args:
         models: A file or a loaded model, a list of those, or a dict of names and those. Without names, a file
             `photos.safetensors` and a file `photos/model.safetensors` are both called "photos".
         device: Where to compute, for files.
+        fuse: See `dlkit.load`; for files.
 
     Raises:
         ArgumentError: nothing to serve, a name that does not fit into an address, or one that two models have.
@@ -142,7 +146,7 @@ def served(models: Any, *, device: str = "cpu") -> dict[str, Served]:
             raise ArgumentError(
                 f"two models are called {name!r}; rename a file, or give names: app({{'a': file, ...}})"
             )
-        found[name] = Served(name, source, device=device)
+        found[name] = Served(name, source, device=device, fuse=fuse)
     return found
 
 
