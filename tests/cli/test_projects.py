@@ -22,6 +22,7 @@ FILES = {
     [
         ("audio", ["sample_data/rising/001.wav"], "0  sample_data/rising/001.wav"),
         ("image", ["sample_data/square/001.png"], "0  sample_data/square/001.png"),
+        ("mixed", ["sample_data/offers.csv"], "[300 rows x 2 columns]"),
         ("tabular", ["sample_data.csv"], "[600 rows x 2 columns]"),
         ("text", ["--file", "sample_data.csv"], "[600 rows x 3 columns]"),
     ],
@@ -86,7 +87,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArgumentError, match="is a file; name a folder"):
         create(tmp_path / "file", "text")
-    with pytest.raises(ArgumentError, match="task must be one of audio, image, tabular, text, not 'video'"):
+    with pytest.raises(ArgumentError, match="task must be one of audio, image, mixed, tabular, text, not 'video'"):
         create(tmp_path / "new", "video")
     assert not (tmp_path / "new").exists()
 

@@ -11,7 +11,7 @@ from dlkit.errors import ArgumentError
 
 __all__ = ["TASKS", "create"]
 
-TASKS = ("audio", "image", "tabular", "text")
+TASKS = ("audio", "image", "mixed", "tabular", "text")
 # What every kind of project has, and then its own; the latter wins.
 _COMMON = "common"
 
@@ -21,7 +21,7 @@ def create(folder: str | Path, task: str, *, here: bool = False) -> list[Path]:
 
     Args:
         folder: Made if needed.
-        task: "audio", "image", "tabular" or "text".
+        task: "audio", "image", "mixed" (a table with texts and images), "tabular" or "text".
         here: The folder may hold files already; if one of the project's is among them, nothing is written.
 
     Raises:
