@@ -73,6 +73,21 @@ def test_a_table_is_told_with_the_column_that_knows_too_much(table: Path) -> Non
     assert len(read_data(table, target="left", fractions=(0.5, 0.5)).val) == 100
 
 
+def test_texts_and_images_that_are_not_looked_at_are_told(tmp_path: Path) -> None:
+    rows = range(40)
+    said = [f"the {'red' if n % 2 else 'blue'} one of the {n} things is here" for n in rows]
+    frame = pd.DataFrame({"size": [n % 7 for n in rows], "said": said, "y": ["a", "b"] * 20})
+    data = read_data(frame, target="y")
+    assert "'said' holds texts and is left out; mixed=True takes it beside the other columns" in str(data)
+    assert "holds texts" not in str(read_data(frame, target="y", mixed=True))
+    assert "holds texts" not in str(read_data(frame, target="y", drop=["said"]))
+    for n in rows:
+        Image.new("L", (8, 8), 6 * n).save(tmp_path / f"{n}.png")
+    frame.assign(photo=[f"{n}.png" for n in rows]).to_csv(tmp_path / "table.csv", index=False)
+    told = str(read_data(tmp_path / "table.csv", target="y"))
+    assert "(drop='photo' takes the table without the images, mixed=True all columns together)" in told
+
+
 def test_a_table_in_memory_is_a_table() -> None:
     data = read_data(pd.DataFrame({"x": range(40), "price": [float(n) + 0.5 for n in range(40)]}), target="price")
     assert (data.name, data.source, data.task, data.classes) == ("dataframe", "a DataFrame", "regression", [])

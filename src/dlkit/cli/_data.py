@@ -75,7 +75,9 @@ def download(
 @guarded
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of the project; made if needed.")],
-    task: Annotated[Literal["audio", "image", "mixed", "tabular", "text"], typer.Option(help="What the project is about.")],
+    task: Annotated[
+        Literal["audio", "image", "mixed", "tabular", "text"], typer.Option(help="What the project is about.")
+    ],
     here: Annotated[bool, typer.Option("--here", help="DIR may hold files already; none is overwritten.")] = False,
     json: JsonFlag = False,
     debug: DebugFlag = False,

@@ -260,11 +260,12 @@ def _filed(column: FileColumn, source: Any, options: DataOptions, seed: int) -> 
     classes = Message(", {count} classes ({names})", count=len(found.classes), names=_few(found.classes))
     told = Message(
         "{place}: {count:,} {kind} named in {name!r}, {task} of {targets}{classes}; no other column is used "
-        "(drop={name!r} takes the table without the {kind})",
+        "(drop={name!r} takes the table without the {kind}{beside})",
         place=place_of(source),
         count=len(found),
         kind=_word(column.kind),
         name=column.name,
+        beside=Message(", mixed=True all columns together") if column.kind == "images" else "",
         task=found.task,
         targets=", ".join(map(repr, found.target_columns)),
         classes=classes if found.classes else "",
@@ -318,8 +319,8 @@ def _table(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
         )
     )
     suspicious = _suspicions(parts["train"], in_order=options.get("time") is not None)
-    more = (Message("look at this: {finding}", finding=finding) for finding in suspicious)
-    return _found(parts, options, _lines(parts["train"], "table"), more)
+    more = [Message("look at this: {finding}", finding=finding) for finding in suspicious]
+    return _found(parts, options, _lines(parts["train"], "table"), [*_texts_left_out(parts["train"]), *more])
 
 
 def _beside(source: Any, options: DataOptions, target: Sequence[str]) -> dict[str, Any]:
@@ -346,6 +347,18 @@ def rows_of(options: DataOptions) -> dict[str, Any]:
         options: Of `read_data`.
     """
     return {name: value for name, value in options.items() if name in ReadArguments.__annotations__}
+
+
+def _texts_left_out(train: CSVDataset) -> list[str]:
+    """Which columns hold texts that nothing looks at, and how they are used."""
+    return [
+        Message(
+            "look at this: {name!r} holds texts and is left out; mixed=True takes it beside the other columns, "
+            "text={name!r} alone",
+            name=column.name,
+        )
+        for column in train.spec.of_kind("free text")
+    ]
 
 
 _TOLD = ("alone tells", "so accuracy says little")
