@@ -14,7 +14,7 @@ import torch
 from dlkit import _bounds
 from dlkit.errors import ArgumentError
 from dlkit.specs.builtin import KINDS
-from dlkit.transforms.audio import MFCC, AudioAugment, AudioPreprocessing, LogMel, SpectrogramMask, resample
+from dlkit.transforms.audio import MFCC, AudioAugment, AudioPreprocessing, LogMel, SpectrogramMask, mel, resample
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "librosa-0.11.json").read_text(encoding="utf-8"))
 sound = importlib.import_module("golden.make_librosa").sound
@@ -146,6 +146,21 @@ def test_normalisation_of_a_batch_is_that_of_each(normalize: Any, level: float) 
     assert torch.equal(found, torch.stack(alone))
     torch.testing.assert_close(found[:2].abs(), torch.full((2, 1, 500), level))
     assert not found[2].any()
+
+
+@pytest.mark.parametrize(("window", "hop"), [(200, 80), (201, 80), (7, 3)])
+def test_power_in_bands_and_its_gradient_are_those_of_torchs_own_transform(window: int, hop: int) -> None:
+    look, waves = LogMel(sample_rate=2_000, window=window, hop=hop, num_mels=4), torch.randn(3, 301, requires_grad=True)
+    spectra = torch.stft(
+        waves, window, hop, window=torch.hann_window(window), center=True, pad_mode="constant", return_complex=True
+    )
+    filters = mel._filters(2_000, window, 4, 0.0, 1_000.0)
+    wanted, found = torch.from_numpy(filters) @ torch.view_as_real(spectra).square().sum(-1), look.power(waves)
+    weights = torch.randn_like(wanted)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, waves, weights), torch.autograd.grad(wanted, waves, weights), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_one_recording_is_resampled_mixed_cut_and_padded() -> None:

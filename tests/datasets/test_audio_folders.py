@@ -24,9 +24,10 @@ from dlkit.callbacks import Checkpoint
 from dlkit.collate import PadCollate
 from dlkit.datasets import AudioFiles, AudioFolder, AudioTable, Decoder, decode_audio
 from dlkit.datasets.audio import dataset as rooms
+from dlkit.datasets.files import handover
 from dlkit.errors import ArgumentError, DataError, TooManyErrorsError
 from dlkit.samplers import LengthBuckets
-from dlkit.transforms.audio import AudioAugment, AudioPreprocessing
+from dlkit.transforms.audio import AudioAugment, AudioPreprocessing, LogMel
 
 RATE = 8_000
 
@@ -98,6 +99,13 @@ def test_random_parts_come_from_the_stream_of_the_batch(folder: Path) -> None:
     assert not torch.equal(first, again)
 
 
+class Spectrograms:
+    """Of a whole batch, in the process that decoded it."""
+
+    def __call__(self, waveforms: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return LogMel(sample_rate=RATE)(waveforms), labels
+
+
 VARIED = AudioAugment(shift=0.05, gain=6, noise=(5, 20))
 
 
@@ -107,10 +115,11 @@ VARIED = AudioAugment(shift=0.05, gain=6, noise=(5, 20))
         {"seconds": 0.2, "crop": "random"},
         {},
         {"seconds": 0.2, "cache": "memory"},
+        {"seconds": 0.2, "crop": "random", "batch_transform": Spectrograms()},
         {"transform": AudioPreprocessing(sample_rate=RATE, seconds=0.2, normalize="rms", augment=VARIED)},
         {"transform": AudioPreprocessing(sample_rate=RATE, augment=VARIED)},
     ],
-    ids=["random parts", "whole", "kept", "varied parts", "varied whole"],
+    ids=["random parts", "whole", "kept", "spectrograms", "varied parts", "varied whole"],
 )
 def test_batches_are_the_same_for_any_number_of_workers(folder: Path, options: dict[str, Any]) -> None:
     ds = AudioFolder(folder, sample_rate=RATE, **options)
@@ -119,6 +128,23 @@ def test_batches_are_the_same_for_any_number_of_workers(folder: Path, options: d
         assert content(batches(ds, workers, shuffle=True)) == here
     alone = AudioFolder(folder, sample_rate=RATE, threads=1, **options)
     assert content(batches(alone, shuffle=True)) == here
+
+
+def test_spectrograms_of_a_worker_use_their_memory_again(folder: Path) -> None:
+    ds = AudioFolder(folder, sample_rate=RATE, seconds=0.2, batch_transform=Spectrograms())
+    expected, places = [x for x, _ in batches(ds)], set[int]()
+    loader = dlkit.DataLoader(ds, 8, seed=3, num_workers=1, persistent_workers=True)
+    for _ in range(4):
+        for (x, _), whole in zip(loader, expected, strict=True):
+            assert type(x) is torch.Tensor
+            assert torch.equal(x, whole)
+            x.add_(1)  # the batch is the consumer's own
+            places.add(x.data_ptr())
+    assert len(places) <= 6  # of 12 batches
+    (pieces,) = [
+        pieces for token, pieces in handover._mapped.items() if token[0] == loader._inner._iterator._workers[0].pid
+    ]  # type: ignore[union-attr]
+    assert len(pieces) <= 6
 
 
 class Ear(nn.Module):

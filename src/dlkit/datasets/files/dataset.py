@@ -187,6 +187,7 @@ class FileDataset(Dataset[Any]):
                     f"batch_transform needs targets, which unlabelled {settings.kind.noun}s do not have"
                 )
             inputs, targets = settings.batch_transform(inputs, targets)
+            inputs = self._memory.sendable(inputs)
         return Samples(inputs, targets)
 
     def _fetch_some(self, indices: Indices) -> tuple[Any, Tensor | None, int]:

@@ -69,6 +69,17 @@ class BatchMemory:
             array = self._arrays[free]
         return torch.from_numpy(array[: shape[0]])
 
+    def sendable(self, made: Any) -> Any:
+        """In a worker, a tensor copied to where it is sent from without memory of its own; else as it is.
+
+        Args:
+            made: The inputs of a batch.
+        """
+        ordinary = type(made) is Tensor and made.device.type == "cpu" and made.layout == torch.strided
+        if get_worker_info() is None or not ordinary or made.requires_grad or numpy_type(made.dtype) is None:
+            return made
+        return self.take(tuple(made.shape), made.dtype).copy_(made)
+
     def _is_free(self, number: int) -> bool:
         return sys.getrefcount(self._arrays[number]) <= _UNUSED
 

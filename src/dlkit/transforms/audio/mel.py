@@ -22,6 +22,7 @@ from dlkit.errors import ArgumentError
 __all__ = ["LogMel", "MFCC", "SpectrogramMask"]
 
 _OVERLAP, _FRAMES = 32, 1_000  # no more spectra at once, and in a second: a file may say what takes all memory
+_IN_CACHE = 1 << 15  # samples
 _SMALLEST = 1e-10  # power below which nothing is distinguished: -100 dB
 _BREAK, _STEP = 1000.0, math.log(6.4) / 27  # Slaney's scale: 200/3 Hz per mel up to 1000 Hz, then logarithmic
 
@@ -125,9 +126,8 @@ class LogMel(Document):
         flat = waveforms.float().reshape(-1, waveforms.shape[-1])
         filters = _filters(self.sample_rate, self.window, self.num_mels, self.low, self.high)
         with _in_full():
-            spectra = _power_spectra(flat, self.window, self.hop)
-            bands = _like(filters, spectra) @ spectra
-        return bands.reshape(*waveforms.shape[:-1], self.num_mels, spectra.shape[-1])
+            bands = _in_bands(flat, self.window, self.hop, filters)
+        return bands.reshape(*waveforms.shape[:-1], *bands.shape[1:])
 
     def decibels(self, power: Tensor) -> Tensor:
         """Power as dB, not more than `top_db` below the loudest place of each.
@@ -250,16 +250,22 @@ def _in_full() -> Iterator[None]:
         yield
 
 
-def _power_spectra(flat: Tensor, window: int, hop: int) -> Tensor:
-    """Squared magnitudes [B, window // 2 + 1, frames] of windows [B, T] centred at multiples of `hop`."""
+def _in_bands(flat: Tensor, window: int, hop: int, filters: npt.NDArray[np.float32]) -> Tensor:
+    """Power in bands [B, bands, frames] of windows of [B, T] that are centred at multiples of `hop`."""
     weights = _like(_hann(window), flat)
+    padded = F.pad(flat, (window // 2, window // 2))
     if torch.compiler.is_exporting():  # an exported program has no complex numbers: the transform as a convolution
-        padded = F.pad(flat, (window // 2, window // 2))[:, None]
-        waves = F.conv1d(padded, (_like(_fourier(window), flat) * weights)[:, None], stride=hop)
+        waves = F.conv1d(padded[:, None], (_like(_fourier(window), flat) * weights)[:, None], stride=hop)
         real, imaginary = waves.chunk(2, 1)
-        return real.square() + imaginary.square()
-    spectra = torch.stft(flat, window, hop, window=weights, center=True, pad_mode="constant", return_complex=True)
-    return spectra.real.square().addcmul_(spectra.imag, spectra.imag)
+        return _like(filters, flat) @ (real.square() + imaginary.square())
+    both = _like(filters, flat).T.repeat_interleave(2, 0)  # for the real and the imaginary part of each
+    # A few at a time, whose spectra stay in the processor's cache.
+    rows = max(1, _IN_CACHE // padded.shape[1]) if flat.device.type == "cpu" else max(1, len(flat))
+    found = []
+    for some in padded.split(rows):
+        spectra = torch.view_as_real(torch.fft.rfft(some.unfold(1, window, hop) * weights))
+        found.append((spectra.square_().flatten(2) @ both).transpose(1, 2))
+    return torch.cat(found)
 
 
 def _like(values: npt.NDArray[np.float32], tensor: Tensor) -> Tensor:
