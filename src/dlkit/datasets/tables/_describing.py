@@ -16,7 +16,7 @@ from dlkit.datasets.tables._facts import Facts
 from dlkit.datasets.tables._tally import NumberFacts
 from dlkit.datasets.targets import encode_target
 from dlkit.errors import ArgumentError
-from dlkit.reading.cells import Array, Cells, Dates, Numbers, Strings, Table, ranks_of
+from dlkit.reading.cells import Array, Cells, Strings, Table
 from dlkit.reading.dates import as_dates
 from dlkit.reading.parsing import as_numbers, without_marks
 from dlkit.reading.typed import TextFacts
@@ -92,7 +92,7 @@ def describe_rows(table: Table, spec: TableSpec, rows: Array, other: Any = None)
 
     kinds = {column.name: column.kind for column in spec.columns}
     targets = spec.target.columns if spec.target is not None else ()
-    codes = {name: _codes(_settle(cells.take(rows), name, spec)) for name, cells in table.columns.items()}
+    codes = {name: _codes(cells.take(rows), name, spec) for name, cells in table.columns.items()}
     lines = {
         name: {
             "kind": "target" if name in targets else kinds.get(name, "not in the spec"),
@@ -140,30 +140,17 @@ def _range(facts: Facts | None) -> str:
     return f"{facts.low:g} to {facts.high:g}" if isinstance(facts, NumberFacts) and facts.rows > facts.missing else ""
 
 
-def _settle(cells: Cells, name: str, spec: TableSpec) -> Cells:
-    """Text of a number or date column as such, so that it can be ordered; other text without blanks and marks."""
-    if not isinstance(cells, Strings):
-        return cells
+def _codes(cells: Cells, name: str, spec: TableSpec) -> Array:
+    """Values as ranks, int64 [N], -1 where missing; numbers and dates that stand there as text by their size."""
+    import pandas as pd
+
     column = next((column for column in spec.columns if column.name == name), None)
+    if isinstance(cells, Strings) and not isinstance(column, NumberColumn):
+        texts = np.array([*without_marks(cells.pool.tolist(), spec.marks), None], dtype=object)
+        return cells.mapped(pd.factorize(texts, sort=True)[0][:-1], -1, np.int64)
     values = _series(cells, column, spec.marks)
-    if values.dtype.kind == "M":
-        return Dates(values)
-    return Numbers(values) if values.dtype.kind in "fib" else _plain_strings(cells, spec.marks)
-
-
-def _plain_strings(cells: Strings, marks: Sequence[str]) -> Strings:
-    order: dict[str, int] = {}
-    texts = without_marks(cells.pool.tolist(), marks)
-    for text in sorted({text for text in texts if text is not None}):
-        order[text] = len(order)
-    return Strings(cells.mapped([-1 if text is None else order[text] for text in texts], -1, np.int32), cells.pool)
-
-
-def _codes(cells: Cells) -> Array:
-    """Values as ranks, -1 where missing."""
-    if isinstance(cells, Strings):
-        return cells.codes.astype(np.int64)
-    return np.where(cells.missing(), -1, ranks_of(cells.values)[1])
+    values = np.where(np.isfinite(values), values, np.nan) if values.dtype.kind == "f" else values
+    return pd.factorize(values, sort=True)[0].astype(np.int64)
 
 
 def _example(cells: Cells, rows: Array, codes: Array) -> str:
