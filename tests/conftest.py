@@ -92,6 +92,7 @@ SLOW = [
     "test_transfer_freezing",
     "test_loader_start",
     "cli/test_program",
+    "cli/test_language::test_a_training_says_korean_and_has_the_same_numbers",
     "recipes/test_searching",
     "cli/test_sound_commands",
     "recipes/test_tables_of_files",

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from dlkit import plots
+from dlkit._language import Message
 from dlkit.callbacks.checkpoint import Checkpoint
 from dlkit.callbacks.early_stopping import EarlyStopping
 from dlkit.callbacks.learning_rate import LearningRate
@@ -45,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = Glyphs(2_000) if options.fast else _letters()
     folder = options.out / (type(data).__name__.lower() + ("-fast" if options.fast else ""))
     train, val, test = data.split([0.7, 0.1, 0.2], stratify=True, seed=0)
-    counts = f"training on {len(train):,}, validating on {len(val):,}, testing on {len(test):,}"
-    print(f"{data!r}\n{counts}", flush=True)
+    sizes = {"train": len(train), "val": len(val), "test": len(test)}
+    counts = Message("training on {train:,}, validating on {val:,}, testing on {test:,}", **sizes)
+    print(f"{data!r}\n{counts.here()}", flush=True)
 
     seed_everything(0)
     model = SmallConvNet(len(data.classes), dropout=0.5)
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     history = trainer.fit(loader, DataLoader(val, 512), epochs=options.epochs)
     if trainer.run.stop_reason == "interrupted":
-        print("interrupted; the same command goes on from here")
+        print(Message("interrupted; the same command goes on from here").here())
         return 130
     _report(test, trainer.predict(DataLoader(test, 512)).argmax(1), history, folder)
     return 0
@@ -88,13 +90,16 @@ def _letters() -> PackedImages:
         return NotMNIST(download=True)
     except DownloadError as error:
         reason = textwrap.shorten(str(error), 300, placeholder=" ...")
-        print(f"notMNIST is not available ({reason}); continuing with letters from this machine's fonts", flush=True)
+        told = Message(
+            "notMNIST is not available ({reason}); continuing with letters from this machine's fonts", reason=reason
+        )
+        print(told.here(), flush=True)
         return Glyphs()
 
 
 def _report(test: PackedImages, predictions: Tensor, history: History, folder: Path) -> None:
     hits = predictions == test.targets
-    print(f"test accuracy {hits.float().mean():.4f}, by class:")
+    print(Message("test accuracy {accuracy:.4f}, by class:", accuracy=float(hits.float().mean())).here())
     print("  " + "  ".join(f"{c} {hits[test.targets == i].float().mean():.3f}" for i, c in enumerate(test.classes)))
     shown = torch.linspace(0, len(test) - 1, 48).long()
     plots.sample_grid(
@@ -106,7 +111,8 @@ def _report(test: PackedImages, predictions: Tensor, history: History, folder: P
     )
     plots.curves(history, path=folder / "curves.png")
     plots.confusion_matrix(test.targets, predictions, test.classes, path=folder / "confusion.png")
-    print(f"pictures: {', '.join(str(folder / f'{name}.png') for name in ('samples', 'curves', 'confusion'))}")
+    files = ", ".join(str(folder / f"{name}.png") for name in ("samples", "curves", "confusion"))
+    print(Message("pictures: {files}", files=files).here())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import pickle
 import re
 import string
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 import dlkit
 from dlkit._language import Message, _catalogue, here, language, speaking
+from dlkit.cli._lines import fitted
 from dlkit.cli._translating import ERRORS, WORDS, language_of
 from dlkit.cli.app import app
 
@@ -26,6 +28,11 @@ KOREAN = _catalogue("ko")
 PROGRAM: Any = typer.main.get_command(app)
 COMMANDS: dict[str, Any] = {"": PROGRAM, **PROGRAM.commands}
 HANGUL = re.compile("[\uac00-\ud7a3]")
+
+
+def columns(line: str) -> int:
+    """Of a terminal, in which letters of Korean take two."""
+    return len(line) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in line)
 
 
 def helps() -> Iterator[str]:
@@ -99,11 +106,9 @@ def test_help_names_the_same_commands_options_and_values(command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda name: name or "dlkit")
 def test_lines_of_help_fit_a_terminal(command: str) -> None:
-    """Letters that take two columns are counted as two."""
     examples = re.compile(r"^ +(dlkit|curl)\b")
     for line in help_of(command, "ko").splitlines():
-        columns = len(line) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in line)
-        assert columns <= 80 or examples.match(line), line
+        assert columns(line) <= 80 or examples.match(line), line
 
 
 @pytest.mark.parametrize(
@@ -163,3 +168,68 @@ def test_a_message_is_english_and_is_read_in_the_language(monkeypatch: pytest.Mo
         assert here("interrupted") == "interrupted"  # of the user, not of dlkit
         assert f"{said}" == "error: interrupted"
     assert said.here() == "error: interrupted"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("language") / "환자.csv"
+    rows = (f"{n % 90},{'red' if n % 3 else 'green'},{'yes' if n % 90 > 50 else 'no'}" for n in range(120))
+    path.write_text("\n".join(["age,color,ill", *rows]), encoding="utf-8")
+    return path
+
+
+def test_a_training_says_korean_and_has_the_same_numbers(dlkit: Any, table: Path, tmp_path: Path) -> None:
+    """What programs read is the same in every language: JSON, CSV, names of files and of columns."""
+    done, documents = {}, {}
+    for name in ("en", "ko"):
+        out = tmp_path / name
+        how = ("--target", "ill", "--arch", "mlp", "--epochs", 1, "--device", "cpu", "--out", out, "--lang", name)
+        done[name] = dlkit("train", table, *how)
+        documents[name] = dlkit("train", table, *how, "--json").document
+        dlkit("predict", out, table, "--out", out / "predicted.csv", "--probabilities", "--lang", name)
+        for place in ("model", "folder", "report"):
+            assert Path(documents[name].pop(place)).is_relative_to(out)
+    assert documents["en"] == documents["ko"]
+    assert len({tuple(sorted(path.name for path in (tmp_path / name).iterdir())) for name in ("en", "ko")}) == 1
+    for file in ("history.csv", "predicted.csv"):
+        assert (tmp_path / "en" / file).read_bytes() == (tmp_path / "ko" / file).read_bytes()
+    english, korean = done["en"], done["ko"]
+    assert re.findall(r"\d\.\d+", korean.out) == re.findall(r"\d\.\d+", english.out)
+    for line in ("표: ", "타깃 ill: ", "학습 96개, 검증 12개, 테스트 12개", "모델: TabularMLP", "에포크 1/1, 스텝 3:"):
+        assert line in korean.err
+    for line in ("정확도 ", "기준선: ", "보고서: ", "사용: dlkit predict"):
+        assert line in korean.out
+    page = (tmp_path / "ko" / "report.html").read_text(encoding="utf-8")
+    titles = re.findall(r"<h[23]>(.*?)</h", page)
+    assert titles[:5] == ["결과", "학습 곡선", "클래스", "혼동 행렬", "가장 크게 틀린 것"]
+    assert all(map(HANGUL.search, titles))
+    assert "재현율" in "".join(re.findall(r"<text.*?</text>", page))  # pictures are text of the page, in its fonts
+    assert '<html lang="ko">' in page
+    assert '<html lang="en">' in (tmp_path / "en" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_language_of_the_machine_and_columns_that_stand_in_line(
+    dlkit: Any, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DLKIT_LANG")
+    monkeypatch.setenv("LC_ALL", "")
+    monkeypatch.setenv("LC_MESSAGES", "")
+    monkeypatch.setenv("LANG", "ko_KR.UTF-8")
+    lines = dlkit("inspect", table, "--target", "ill").out.splitlines()
+    assert lines[0].split() == ["종류", "결측값", "서로", "다른", "값", "예"]
+    assert len(set(map(columns, lines[:4]))) == 1
+    assert "DLKIT_LANG" not in os.environ
+    headings = {
+        "seconds": 7,
+        "parameters": 10,
+        "per image": 9,
+        "backbone": 8,
+        "model": 6,
+        "made with": 10,
+        "reached": 10,
+    }
+    with speaking("ko"):
+        for heading, width in headings.items():
+            shown = fitted(KOREAN[heading], width, right=True)
+            assert columns(shown) == width
+            assert "…" not in shown

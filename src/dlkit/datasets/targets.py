@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dlkit._kinds import Task
+from dlkit._language import Message
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, Cells, Numbers, Strings, by_row, cell_text, strings_of, text_of
 from dlkit.reading.parsing import as_numbers, fitting_form, without_marks
@@ -209,9 +210,9 @@ def find_target(columns: Sequence[TargetColumn], options: TargetOptions) -> Targ
 
 def _task(column: TargetColumn, options: TargetOptions) -> tuple[str, str]:
     if options.task != "auto":
-        return options.task, "named by you"
+        return options.task, Message("named by you")
     if options.classes is not None:
-        return "classification", "classes named by you"
+        return "classification", Message("classes named by you")
     if column.reading().kind == "date":
         raise ArgumentError(f"target {column.name!r} holds dates; name a column of classes or numbers")
     return column.task()
@@ -240,9 +241,9 @@ def _several(columns: Sequence[TargetColumn], options: TargetOptions) -> Target:
         raise ArgumentError(f"several target columns must be numbers, or 0 and 1 for labels; {odd[0]!r} is neither")
     forms = tuple(reading.form for reading in readings)
     if options.task == "multilabel" or (auto and all(map(TargetColumn.are_flags, columns, forms))):
-        why = "several columns of 0 and 1" if auto else "named by you"
+        why = Message("several columns of 0 and 1") if auto else Message("named by you")
         return Target(columns=names, task="multilabel", why=why, classes=names, forms=forms)
-    return _unscaled(names, "several columns of numbers", forms)
+    return _unscaled(names, Message("several columns of numbers"), forms)
 
 
 def _delimited(column: TargetColumn, options: TargetOptions) -> Target:
@@ -257,7 +258,11 @@ def _delimited(column: TargetColumn, options: TargetOptions) -> Target:
     labels = {label for value in column.values() for label in split_labels(value, separator)}
     classes = class_order(labels) if options.classes is None else tuple(options.classes)
     return Target(
-        columns=(name,), task="multilabel", why="labels in one column", classes=classes, label_separator=separator
+        columns=(name,),
+        task="multilabel",
+        why=Message("labels in one column"),
+        classes=classes,
+        label_separator=separator,
     )
 
 

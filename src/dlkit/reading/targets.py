@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlkit._kinds import Task
+from dlkit._language import Message
 from dlkit.errors import ArgumentError, DataError
 from dlkit.reading.cells import Array, ranks_of
 from dlkit.reading.parsing import (
@@ -64,8 +65,8 @@ def task_of(values: Sequence[str], counts: Sequence[int], decimal: str = "") -> 
     if boolean_words(values) or form is None:
         form = None if boolean_words(values) else mostly_numbers(dict(zip(values, counts, strict=True)), decimal)
         if form is None:
-            return "classification", "text in the target column", "plain"
-        return "regression", "numbers in the target column", form
+            return "classification", Message("text in the target column"), "plain"
+        return "regression", Message("numbers in the target column"), form
     numbers = np.array([parse_number(value, form) for value in values], dtype=np.float64)
     return *task_of_numbers(numbers, sum(counts)), form
 
@@ -79,8 +80,10 @@ def task_of_numbers(values: Array, rows: int) -> tuple[Task, str]:
     """
     whole = few_integers(values)
     if whole is not None and (2 * len(whole) <= rows or (whole[0] >= 0 and whole[-1] <= len(whole))):
-        return "classification", f"{len(whole)} different integers; task='regression' if they are quantities"
-    return "regression", "numbers in the target column"
+        return "classification", Message(
+            "{count} different integers; task='regression' if they are quantities", count=len(whole)
+        )
+    return "regression", Message("numbers in the target column")
 
 
 def few_integers(values: Array) -> Array | None:

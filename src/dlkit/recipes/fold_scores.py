@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlkit._html import Shown
+from dlkit._language import Message
 from dlkit._showing import Lines
 from dlkit.storage.files import atomic_write
 
@@ -85,12 +86,22 @@ class FoldScores(Shown):
     def _of(self, name: str) -> list[float]:
         return [float(row[name]) for row in self.rows]
 
-    def __str__(self) -> str:
+    def told(self) -> Message:
+        """The means in one sentence."""
         mean, std = self.mean, self.std
-        figures = [f"{name} {mean[name]:.4g} +- {std[name]:.4g}" for name in self.names]
+        first, *others = [f"{name} {mean[name]:.4g} +- {std[name]:.4g}" for name in self.names]
         low, high = self.interval(self.names[0])
-        figures[0] += f" (95 %: {low:.4g} to {high:.4g})"
-        return Lines.of(f"{len(self.rows)} folds: {', '.join(figures)}").plain()
+        return Message(
+            "{folds} folds: {first} (95 %: {low:.4g} to {high:.4g}){others}",
+            folds=len(self.rows),
+            first=first,
+            low=low,
+            high=high,
+            others="".join(f", {figure}" for figure in others),
+        )
+
+    def __str__(self) -> str:
+        return Lines.of(self.told()).plain()
 
 
 def _student(freedom: int) -> float:

@@ -98,7 +98,10 @@ def _on_everything(
     """The model that the folds' mean speaks of: trained on all samples but the tenth that chooses the epoch."""
     with bars(settings["progress"]):
         data = read_data(source, seed=settings["seed"], **{**reading, "fractions": (1 - _VAL, _VAL)})
-    how = (*(line for line in data.how if line != WITHOUT_TEST), Message("judged by folds; {scores}", scores=scores))
+    how = (
+        *(line for line in data.how if line != WITHOUT_TEST),
+        Message("judged by folds; {scores}", scores=scores.told()),
+    )
     done = train(dataclasses.replace(data, how=how, folds=scores), out=folder, **settings)
     if World.of_environment().leads:
         scores.write(folder / FOLDS_FILE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -210,9 +210,12 @@ def _found(
     return {"how": (*told, counted, *_cut_by(options), *more, *without), **facts, **parts}
 
 
-def _lines(dataset: Any, kind: str) -> Iterator[str]:
+def _lines(dataset: CSVDataset | TextDataset) -> list[str]:
     """What a dataset prints."""
-    return (line.strip() for line in repr(dataset).replace(f"{type(dataset).__name__}: ", f"{kind}: ").splitlines())
+    size, *others = dataset._told()
+    if isinstance(dataset, TextDataset):
+        return [Message("texts: {told}", told=size), *others]
+    return [Message("table: {told}", told=size), *others]
 
 
 def _letters(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
@@ -320,7 +323,7 @@ def _table(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
     )
     suspicious = _suspicions(parts["train"], in_order=options.get("time") is not None)
     more = [Message("look at this: {finding}", finding=finding) for finding in suspicious]
-    return _found(parts, options, _lines(parts["train"], "table"), [*_texts_left_out(parts["train"]), *more])
+    return _found(parts, options, _lines(parts["train"]), [*_texts_left_out(parts["train"]), *more])
 
 
 def _beside(source: Any, options: DataOptions, target: Sequence[str]) -> dict[str, Any]:
@@ -397,7 +400,7 @@ def _texts(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
     train = parts["train"]
     if train.targets is None:
         raise DataError(f"{name_of(source)}: texts without classes; one folder per class is expected")
-    return _found(parts, options, [*_lines(train, "texts"), *map(str, train.skipped[:3])])
+    return _found(parts, options, [*_lines(train), *map(str, train.skipped[:3])])
 
 
 def _few(names: Sequence[str]) -> str:

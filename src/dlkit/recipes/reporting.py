@@ -155,12 +155,18 @@ def _folds(scores: FoldScores) -> str:
     """What says how good the model is: it was trained on all of the data, as those of the folds on most of it."""
     main, (low, high) = scores.names[0], scores.interval(scores.names[0])
     rows: list[list[object]] = [list(row.values()) for row in scores.rows]
-    rows += [[told, "", "", "", *of.values()] for told, of in (("mean", scores.mean), ("deviation", scores.std))]
+    rows.append([Message("mean"), "", "", "", *scores.mean.values()])
+    rows.append([Message("deviation"), "", "", "", *scores.std.values()])
+    said = Message(
+        "The mean of {folds} folds and the deviation between them; 95 % of the mean: {low} to {high}. "
+        "This model was then trained in the same way on all of the data.",
+        folds=len(scores.rows),
+        low=number(low),
+        high=number(high),
+    )
     return (
         f'<p class="big">{main} {number(scores.mean[main])} &plusmn; {number(scores.std[main])}</p>'
-        f"<p>The mean of {len(scores.rows)} folds and the deviation between them; 95 % of the mean: {number(low)} to "
-        f"{number(high)}. This model was then trained in the same way on all of the data.</p>"
-        + table(list(scores.rows[0]), rows)
+        f"<p>{escaped(said)}</p>{table(list(scores.rows[0]), rows)}"
     )
 
 

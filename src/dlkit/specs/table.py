@@ -16,6 +16,7 @@ from dlkit import _bounds
 from dlkit._documents import Document, DocumentPart
 from dlkit._html import facts, table
 from dlkit._kinds import Spec, Task, values
+from dlkit._language import Message
 from dlkit._near import hint
 from dlkit._opening import open_regular
 from dlkit._showing import Lines, safe
@@ -93,12 +94,17 @@ class Target(Document):
         return back if coarse else back.to(given)
 
     def __str__(self) -> str:
-        shown = f"target {', '.join(self.columns)}: {self.task}"
+        return str(self._told())
+
+    def _told(self) -> Message:
+        own = {"columns": ", ".join(self.columns), "task": self.task, "why": self.why}
         if self.task == "regression":
             spread = ", ".join(f"(y - {c:.4g}) / {s:.4g}" for c, s in zip(self.center, self.scale, strict=True))
-            return f"{shown}, {spread} ({self.why})"
+            return Message("target {columns}: {task}, {spread} ({why})", spread=spread, **own)
         few = ", ".join(f"{number} = {name}" for number, name in enumerate(self.classes[:10]))
-        return f"{shown}, {len(self.classes)} classes: {few}{', ...' if len(self.classes) > 10 else ''} ({self.why})"
+        few += ", ..." if len(self.classes) > 10 else ""
+        count = len(self.classes)
+        return Message("target {columns}: {task}, {count} classes: {classes} ({why})", count=count, classes=few, **own)
 
 
 @dataclass(frozen=True, kw_only=True)

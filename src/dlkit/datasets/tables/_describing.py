@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlkit._html import Shown
-from dlkit._language import Message
+from dlkit._language import Message, language
 from dlkit._showing import Lines
 from dlkit.datasets.tables._encoding import shown_cell
 from dlkit.datasets.tables._facts import Facts
@@ -47,7 +47,28 @@ class Description(Shown):
     def __str__(self) -> str:
         findings: list[str] = [Message("- {finding}", finding=finding) for finding in self.findings]
         findings = findings or [Message("nothing suspicious found")]
-        return Lines.of(*self.columns.to_string().split("\n"), *findings).plain()
+        return Lines.of(*_shown(self.columns).split("\n"), *findings).plain()
+
+
+#: What stands in a description, besides values of the table.
+_WORDS = (
+    *(Message("kind"), Message("missing"), Message("distinct"), Message("example")),
+    *(Message("number"), Message("date"), Message("boolean"), Message("category"), Message("identifier")),
+    *(Message("constant"), Message("text"), Message("free text"), Message("image"), Message("target")),
+    *(Message("dropped"), Message("not in the spec")),
+)
+
+
+def _shown(columns: Any) -> str:
+    """The columns as a table of text, in the language of the process."""
+    if language() == "en":
+        return str(columns.to_string())
+    import pandas as pd
+
+    words: dict[str, str] = {word: word.here() for word in _WORDS}
+    shown = columns.rename(columns=words).assign(**{words["kind"]: columns["kind"].replace(words)})
+    with pd.option_context("display.unicode.east_asian_width", True):
+        return str(shown.to_string())
 
 
 def frame_of_rows(table: Table, spec: TableSpec, rows: Array, *, only_used: bool = False) -> Any:

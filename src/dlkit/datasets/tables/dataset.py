@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dlkit._html import lines, table
+from dlkit._language import Message
 from dlkit._showing import Lines
 from dlkit.datasets.base import InMemoryDataset
 from dlkit.datasets.tables._building import Built, ExactSplit, build_rows
@@ -371,15 +372,24 @@ class CSVDataset(InMemoryDataset):
         rows = [[str(cell)[:_CELL] for cell in row] for row in first.itertuples(name=None)]
         return lines(repr(self)) + table(["row", *map(str, first.columns)], rows) + self.spec._repr_html_()
 
-    def __repr__(self) -> str:
-        target = "no target" if self.spec.target is None else str(self.spec.target)
+    def _told(self) -> list[str]:
+        """What this is, in lines."""
         left_out = [f"{column.name} ({column.kind}: {column.why})" for column in self.spec.columns if not column.used]
-        numbers, codes = len(self.spec.numeric_features), len(self.spec.categorical_features)
-        told = [
-            f"CSVDataset: {len(self)} rows of {self._origin}, {numbers} numbers, {codes} categories",
+        size = Message(
+            "{rows} rows of {origin}, {numbers} numbers, {categories} categories",
+            rows=len(self),
+            origin=self._origin,
+            numbers=len(self.spec.numeric_features),
+            categories=len(self.spec.categorical_features),
+        )
+        return [
+            size,
             *self.notes,
-            target,
-            *([f"left out: {', '.join(left_out)}"] if left_out else []),
-            *([f"skipped: {len(self.skipped)} rows"] if self.skipped else []),
+            Message("no target") if self.spec.target is None else self.spec.target._told(),
+            *([Message("left out: {names}", names=", ".join(left_out))] if left_out else []),
+            *([Message("skipped: {count} rows", count=len(self.skipped))] if self.skipped else []),
         ]
-        return Lines.of(told[0], *(f"  {line}" for line in told[1:])).plain()
+
+    def __repr__(self) -> str:
+        first, *others = self._told()
+        return Lines.of(f"CSVDataset: {first}", *(f"  {line}" for line in others)).plain()

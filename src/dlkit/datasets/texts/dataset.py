@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from dlkit._html import escaped
+from dlkit._language import Message
 from dlkit._showing import Lines
 from dlkit.collate import PadCollate
 from dlkit.datasets.base import shown
@@ -307,14 +308,23 @@ class TextDataset(PackedTextDataset):
     def _repr_html_(self) -> str:
         return shown(self)
 
-    def __repr__(self) -> str:
-        total = int(self.lengths.sum())
-        told = [
-            f"TextDataset: {len(self):,} texts of {total / len(self):.1f} tokens on average, "
-            f"{self.lengths.min()} to {self.lengths.max()}",
+    def _told(self) -> list[str]:
+        """What this is, in lines."""
+        size = Message(
+            "{texts:,} texts of {mean:.1f} tokens on average, {least} to {most}",
+            texts=len(self),
+            mean=int(self.lengths.sum()) / len(self),
+            least=int(self.lengths.min()),
+            most=int(self.lengths.max()),
+        )
+        return [
+            size,
             *self.notes,
             repr(self.vocabulary),
-            *([f"classes: {', '.join(self.classes)}"[:300]] if self.classes else []),
-            *([f"skipped: {len(self.skipped)} rows"] if self.skipped else []),
+            *([Message("classes: {names}", names=", ".join(self.classes)[:290])] if self.classes else []),
+            *([Message("skipped: {count} rows", count=len(self.skipped))] if self.skipped else []),
         ]
-        return Lines.of(told[0], *(f"  {line}" for line in told[1:])).plain()
+
+    def __repr__(self) -> str:
+        first, *others = self._told()
+        return Lines.of(f"TextDataset: {first}", *(f"  {line}" for line in others)).plain()
