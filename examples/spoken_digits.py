@@ -61,7 +61,7 @@ def main() -> None:
     held_out = (
         table["take"] % 5 == 4 if options.by == "take" else table["speaker"].isin(sorted(set(table["speaker"]))[-2:])
     )
-    augment = AudioAugment(shift=0.08, noise=(10, 40))  # moved, and with noise below it; drawn anew in every epoch
+    augment = AudioAugment(shift=0.08, noise=(10, 40))  # moved, and with noise below it; drawn again in every epoch
     training = AudioPreprocessing(sample_rate=RATE, seconds=0.7, augment=augment)
     train, test = (
         AudioTable(rows, target="digit", root=options.folder, task="classification", transform=transform)

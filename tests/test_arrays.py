@@ -53,5 +53,5 @@ def test_an_open_file_travels_by_its_path_and_is_not_taken_for_its_successor(tmp
     assert torch.equal(pickle.loads(sent)["x"], first["x"])
     write_arrays(tmp_path / "file", KIND, {"x": torch.arange(5)})
     assert len(first["x"]) == 100_000
-    with pytest.raises(DataError, match="was built anew since this dataset was opened"):
+    with pytest.raises(DataError, match="was rebuilt since this dataset was opened"):
         pickle.loads(sent)

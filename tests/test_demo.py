@@ -140,7 +140,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate()
     assert process.returncode == 130, errors
-    assert output.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert output.splitlines()[-1] == "interrupted; run the same command to resume"
     assert "Traceback" not in errors
     assert not list((tmp_path / "glyphs-fast").glob("*.png"))
 

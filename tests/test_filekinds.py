@@ -117,7 +117,7 @@ def test_a_table_that_is_none_is_named(name: str, packed: str, tmp_path: Path) -
 def test_the_way_is_said(tmp_path: Path) -> None:
     for name, way in (
         ("a Git LFS pointer", "'git lfs pull' fetches the file"),
-        ("an Excel workbook", "save it anew in Excel"),
+        ("an Excel workbook", "save it again in Excel"),
         ("an Office document of the old kind", "save it as .xlsx or CSV"),
         ("a PDF document", "export the table"),
         ("an HTML page", "open it in a browser"),

@@ -129,7 +129,7 @@ def rare_controls(data: Buffer, name: str) -> str:
     meant = f" (in cp1252 {letter!r})" if letter else ""
     where = f"line {line_at(data, place)} holds the control character {sign!r}{meant}, read as it stands"
     way = ": letters of cp1252 were once read as latin-1, so look at them and repair the file" if letter else ""
-    warnings.warn(f"{name}: {where}{way or '; if it is not meant, write the file anew without it'}", stacklevel=2)
+    warnings.warn(f"{name}: {where}{way or '; if it is not meant, write the file again without it'}", stacklevel=2)
     return f", {where}"
 
 

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     history = trainer.fit(loader, DataLoader(val, 512), epochs=options.epochs)
     if trainer.run.stop_reason == "interrupted":
-        print(Message("interrupted; the same command goes on from here").here())
+        print(Message("interrupted; run the same command to resume").here())
         return 130
     _report(test, trainer.predict(DataLoader(test, 512)).argmax(1), history, folder)
     return 0

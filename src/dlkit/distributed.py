@@ -269,7 +269,7 @@ def _talking() -> Iterator[None]:
         yield
     except RuntimeError as error:
         _lost.set()
-        raise TrainingError(f"{GONE}, so this one cannot go on; {_reason(str(error))}") from error
+        raise TrainingError(f"{GONE}, so this one cannot continue; {_reason(str(error))}") from error
 
 
 def _reason(said: str) -> str:

@@ -66,7 +66,7 @@ class DlkitError(Exception):
 
 
 class ArgumentError(DlkitError, ValueError):
-    """An argument's value cannot be meant: the message names it, what it was and what it may be."""
+    """An argument's value is invalid: the message names it, what it was and what it may be."""
 
 
 class MissingExtraError(DlkitError, ImportError):

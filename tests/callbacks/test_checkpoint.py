@@ -224,7 +224,7 @@ def test_a_file_that_cannot_be_written_is_told_and_training_goes_on(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))  # no file may become larger: the kernel refuses
     try:
-        with pytest.warns(CheckpointWarning, match="File too large.* is still good; training goes on"):
+        with pytest.warns(CheckpointWarning, match="File too large.* is still good; training continues"):
             made([3])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

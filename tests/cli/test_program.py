@@ -94,7 +94,7 @@ def test_a_stopped_training_goes_on_with_the_same_command(
     assert not (tmp_path / "runs/noise/model.safetensors").exists()
     epochs = len(pd.read_csv(tmp_path / "runs/noise/history.csv"))
     if number == signal.SIGINT:
-        assert "interrupted; the same command goes on from here (runs/noise)" in done.err
+        assert "interrupted; run the same command to resume (runs/noise)" in done.err
         more = python(tmp_path, *command, "--epochs", epochs + 1)
         assert more.code == 0, more.err
         assert "resumed from runs/noise" in more.err

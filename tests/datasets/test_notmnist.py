@@ -712,7 +712,7 @@ def test_it_travels_to_a_worker_as_a_path(lookalike: NotMNIST, root: Path) -> No
     sent = pickle.dumps(dataset)
     (root / "notMNIST_small" / "A" / "new.png").write_bytes(png(picture(999)))
     NotMNIST(root)
-    with pytest.raises(DataError, match="was built anew since this dataset was opened"):
+    with pytest.raises(DataError, match="was rebuilt since this dataset was opened"):
         pickle.loads(sent)
 
 

@@ -87,11 +87,11 @@ def test_a_run_on_shares_goes_on_with_any_number_of_processes(tmp_path):
 
 
 def test_a_full_disk_of_one_process_is_told_by_the_first(tmp_path):
-    """Its rows are missing in both checkpoints, so nothing of these is left; training goes on to the same end."""
+    """Its rows are missing in both checkpoints, so nothing of these is left; training continues to the same end."""
     case = {"model": "wide", "epochs": 1, "parallel": "shard", "folder": str(tmp_path / "run")}
     (first, second) = ends(start(2, case | {"no room": 1}, tmp_path))
     assert [first[0], second[0]] == [0, 0], (first, second)
-    assert re.search(r"could not save a checkpoint in .*: process 1: .*too large; .*; training goes on", first[2])
+    assert re.search(r"could not save a checkpoint in .*: process 1: .*too large; .*; training continues", first[2])
     assert "could not save" not in second[2]
     assert not [*(tmp_path / "run").glob("*.safetensors")]
     (whole,) = results(1, {"model": "wide", "epochs": 1}, tmp_path)

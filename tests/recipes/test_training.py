@@ -1,4 +1,4 @@
-"""`train`: from data to a model file that is judged, kept apart from other runs, and goes on where it was stopped."""
+"""`train`: from data to a model file that is judged, kept apart from other runs, and resumes where it was stopped."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
     holder = warm.Program(["-c", _HOLD, tmp_path, until])
     assert holder.stdout.readline() == "locked\n"
     store = CheckpointStore(tmp_path)
-    with pytest.raises(RunLockedError, match="another process trains in"):
+    with pytest.raises(RunLockedError, match="another process is training in"):
         store.lock()
     with pytest.raises(RunLockedError):
         trainer(tmp_path).fit(loader())
@@ -260,7 +260,9 @@ def test_a_full_disk_is_said_loudly_and_training_goes_on(tmp_path, background):
     folder = tmp_path / "disk"
     with small_disk(folder, "96k"):
         wide = trainer(folder / "run", width=500, background=background, keep_last=3)
-        with pytest.warns(CheckpointWarning, match=r"could not save .*No space left.*is still good; training goes on"):
+        with pytest.warns(
+            CheckpointWarning, match=r"could not save .*No space left.*is still good; training continues"
+        ):
             history = wide.fit(loader(), epochs=6)
         assert history["epoch"] == [1, 2, 3, 4, 5, 6]
         store = CheckpointStore(folder / "run")
@@ -275,7 +277,7 @@ def test_a_disk_that_is_too_small_for_any_checkpoint(tmp_path):
     folder = tmp_path / "disk"
     with small_disk(folder, "96k"):
         wide = trainer(folder / "run", width=20_000)
-        full = r"could not save .*No space left.*there is no older one; training goes"
+        full = r"could not save .*No space left.*there is no older one; training continues"
         with pytest.warns(CheckpointWarning, match=full):
             assert wide.fit(loader(), epochs=2)["epoch"] == [1, 2]
         assert not list((folder / "run").glob("*.tmp"))
@@ -298,7 +300,7 @@ def test_a_quota_is_said_loudly_and_training_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     made = trainer(tmp_path / "run", background=False)
     made.callbacks.append(Fill())
-    quota = r"could not save .*[Qq]uota exceeded.* is still good; training goes on"
+    quota = r"could not save .*[Qq]uota exceeded.* is still good; training continues"
     with pytest.warns(CheckpointWarning, match=quota):
         assert made.fit(loader(), epochs=4)["epoch"] == [1, 2, 3, 4]
     assert not list((tmp_path / "run").glob(".*.tmp"))
@@ -317,7 +319,7 @@ def test_rights_that_are_taken_away_in_the_middle():
         with as_nobody():
             made = trainer(folder / "run", background=False)
             made.callbacks.append(TakeAway())
-            denied = r"could not save .*Permission denied.* is still good; training goes on"
+            denied = r"could not save .*Permission denied.* is still good; training continues"
             with pytest.warns(CheckpointWarning, match=denied):
                 assert made.fit(loader(), epochs=3)["epoch"] == [1, 2, 3]
             (folder / "run").chmod(0o700)

@@ -56,7 +56,7 @@ def fit(spoilt: dict[int, float], *callbacks: Callback, val: dict[int, float] | 
     return [str(warning.message) for warning in caught], trainer
 
 
-SAID = "the loss became {} at step 3, epoch 1, batch 3 (samples 8, 9, 10, 11); training goes on: "
+SAID = "the loss became {} at step 3, epoch 1, batch 3 (samples 8, 9, 10, 11); training continues: "
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -64,7 +64,7 @@ def test_it_is_said_once_with_step_and_samples(value):
     (said,), trainer = fit({10: value, 20: value})
     assert said.startswith(SAID.format("nan" if value != value else "inf"))
     assert "StopOnNaN() ends a run there" in said
-    assert trainer.run.step == 20  # without a callback the training goes on
+    assert trainer.run.step == 20  # without a callback the training continues
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_nothing_is_known_of_the_samples_of_a_stream():
     model = nn.Linear(2, 1)
     trainer = Trainer(model, nn.MSELoss(), torch.optim.SGD(model.parameters(), 0.1), device="cpu", progress=False)
     source = source_of(DataLoader(Numbers({5: float("nan")}), 4), 0)
-    with pytest.warns(UserWarning, match=r"the loss became nan at step 2, epoch 1, batch 2; training goes on"):
+    with pytest.warns(UserWarning, match=r"the loss became nan at step 2, epoch 1, batch 2; training continues"):
         trainer.fit(list(source.batches(0)))
 
 

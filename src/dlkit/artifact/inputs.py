@@ -93,7 +93,7 @@ class Meaning:
             thresholds: See `Meaning`; None for one half.
 
         Raises:
-            ArgumentError: something is missing or cannot be meant.
+            ArgumentError: something is missing or invalid.
             DataError: the model hears sounds of another rate.
         """
         data = preprocessing

@@ -269,7 +269,7 @@ class Checkpoint(Callback):
             if self.store.last:
                 kept = Message("{name} is still good", name=self.store.last.name)
             message = Message(
-                "could not save a checkpoint in {folder}: {error}; {kept}; training goes on",
+                "could not save a checkpoint in {folder}: {error}; {kept}; training continues",
                 folder=self.dir,
                 error=error,
                 kept=kept,

@@ -28,8 +28,8 @@ class StopOnNaN(Callback):
     """Ends the run when the training loss is NaN or infinite, and names step, epoch, batch (from 1 on) and samples.
 
     Losses are read from the device 64 at a time, so this costs no synchronisation per step; it stops at most 64 steps
-    late. Spoilt weights are not saved: the last checkpoint is from before, and the best weights come back. A loss can
-    be a number while its gradient is not (a root at zero), so the weights are looked at before each save as well.
+    late. Corrupted weights are not saved: the last checkpoint is from before, and the best weights come back. A loss
+    can be a number while its gradient is not (a root at zero), so the weights are looked at before each save as well.
 
     >>> stop = StopOnNaN()
     """
@@ -71,7 +71,7 @@ class TellNaN(Callback):
             return
 
         def tell(name: str, value: float, step: int) -> None:
-            warnings.warn(f"{_in_training(run, name, value, step)}; training goes on: {_REMEDY}", stacklevel=2)
+            warnings.warn(f"{_in_training(run, name, value, step)}; training continues: {_REMEDY}", stacklevel=2)
 
         run.losses.watchers.append(_Look(tell))
 

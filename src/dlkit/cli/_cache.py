@@ -21,9 +21,11 @@ _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 Action = Annotated[Literal["list", "size", "clear"], typer.Argument(help="What to do.")]
-Kinds = Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="Such as features; all by default.")]
-OlderThan = Annotated[str | None, typer.Option(metavar="AGE", help="clear: only what is unused for so long: 12h, 30d.")]
-Keep = Annotated[str | None, typer.Option(metavar="SIZE", help="clear: only until so much is left, such as 10GB.")]
+Kinds = Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="Kind, such as features; all by default.")]
+OlderThan = Annotated[
+    str | None, typer.Option(metavar="AGE", help="clear: only entries unused for this long: 12h, 30d.")
+]
+Keep = Annotated[str | None, typer.Option(metavar="SIZE", help="clear: until this much is left, such as 10GB.")]
 
 
 @guarded
@@ -32,11 +34,11 @@ def cache(
     kinds: Kinds = None,
     older_than: OlderThan = None,
     keep: Keep = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="clear: only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="clear: only show what would be removed.")] = False,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """List, measure or clear what dlkit keeps: downloads, decoded files, features, scans.
+    """List, measure or clear dlkit's caches: downloads, decoded files, features, scans.
 
     It lies in one folder, which the environment variable DLKIT_HOME moves. What a process is using stays, and the exit
     code is then 1. Everything is fetched or made again when it is next needed.

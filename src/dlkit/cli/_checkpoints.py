@@ -27,7 +27,7 @@ def checkpoint(
 ) -> None:
     """Put a checkpoint into one file, also one that several processes have saved in shares; or make a model file of it.
 
-    The newest good one of a folder is taken. A run goes on from a whole checkpoint with fit(resume=FILE).
+    The newest good one of a folder is taken. fit(resume=FILE) resumes from a whole checkpoint.
 
     \b
     Examples:

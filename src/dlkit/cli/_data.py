@@ -20,7 +20,7 @@ __all__ = ["download", "inspect", "new"]
 @guarded
 @takes(options=DATA)
 def inspect(data: Source, options: Any = None, json: JsonFlag = False, debug: DebugFlag = False) -> None:
-    """Say what is in DATA.
+    """Describe DATA.
 
     Of images and sounds: classes, sizes or lengths, broken files, duplicates, leaks between the parts. Of a table:
     kinds, gaps, columns that know too much about the target. Of texts: lengths, classes, vocabulary.
@@ -58,7 +58,7 @@ def download(
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Fetch data or weights now, for a time without a network.
+    """Download data or weights now, for later use offline.
 
     \b
     Examples:
@@ -74,15 +74,13 @@ def download(
 
 @guarded
 def new(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of the project; made if needed.")],
-    task: Annotated[
-        Literal["audio", "image", "mixed", "tabular", "text"], typer.Option(help="What the project is about.")
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the project; created if needed.")],
+    task: Annotated[Literal["audio", "image", "mixed", "tabular", "text"], typer.Option(help="Kind of project.")],
     here: Annotated[bool, typer.Option("--here", help="DIR may hold files already; none is overwritten.")] = False,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Start a small project of your own in DIR.
+    """Create a small project in DIR.
 
     Data, model, trainer, dataloader, train, predict, settings in one file, tests. It runs at once, on a made-up sample,
     until you name data of your own in config.toml; training writes history, curves and a report beside the model.

@@ -23,7 +23,7 @@ __all__ = ["evaluate", "export", "info", "predict"]
 
 # What decides on training data alone.
 _FITTED = ("drop", "task", "tokenizer", "strip_html", "lower", "fractions")
-_Tta = Annotated[bool, typer.Option("--tta", help="Of images the mean with their mirror images.")]
+_Tta = Annotated[bool, typer.Option("--tta", help="Average the predictions of images and their mirror images.")]
 _INPUTS = {"audio": Message("sounds"), "image": Message("images"), "table": Message("tables"), "text": Message("texts")}
 _ENDINGS = {"onnx": ".onnx", "torch.export": ".pt2", "state_dict": ".pth"}
 
@@ -50,8 +50,10 @@ def predict(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep all columns of the inputs beside the predictions.")
     ] = False,
-    top_k: Annotated[int, typer.Option(help="So many classes for each input.", min=1)] = 1,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Those of all classes, too.")] = False,
+    top_k: Annotated[int, typer.Option(help="Number of classes for each input.", min=1)] = 1,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Add the probabilities of all classes.")
+    ] = False,
     tta: _Tta = False,
     batch_size: Annotated[
         int | None, typer.Option(help="Inputs at a time; by default 64, and 1,024 rows of a table.", min=1)
@@ -62,7 +64,7 @@ def predict(
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Say what MODEL makes of something new, a line for each input, as soon as it is computed.
+    """Predict with MODEL, one line for each input, as soon as it is computed.
 
     For a model of texts an INPUT is a text, and --file names a file of texts; for others an INPUT is a file. Lines are
     CSV, or with --json one JSON object each, and begin with the file or the row they are of; a terminal shows the first
@@ -161,18 +163,18 @@ def _named(kind: str, asked: Any, ask: Callable[[Any], Iterator[Any]], *, by_id:
 def evaluate(
     model: Model,
     data: Annotated[
-        str | None, typer.Argument(metavar="[DATA]", help="If it is not what the run of MODEL has held out.")
+        str | None, typer.Argument(metavar="[DATA]", help="Data, if not what the run of MODEL held out.")
     ] = None,
     options: Any = None,
     part: Annotated[
-        str | None, typer.Option(help="train, val or test: what the run has cut off, or a folder of DATA.")
+        str | None, typer.Option(help="train, val or test: a part of the run's data, or a folder of DATA.")
     ] = None,
     tta: _Tta = False,
     device: Device = "cpu",
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Measure how right MODEL is on labelled DATA.
+    """Evaluate MODEL on labelled DATA.
 
     Classes are matched by name, columns by name too; what the model needs to know of the data is in its file. The
     measures and their units are those of `dlkit train`. Without DATA it is the part that the run of MODEL held out; a
@@ -194,7 +196,7 @@ def evaluate(
 
 @guarded
 def info(model: Model, json: JsonFlag = False, debug: DebugFlag = False) -> None:
-    """Say what is in the file MODEL, without loading its weights.
+    """Describe the file MODEL, without loading its weights.
 
     \b
     Example:
@@ -258,8 +260,10 @@ def _listed(values: Any) -> str:
 @guarded
 def export(
     model: Model,
-    to: Annotated[Literal["onnx", "torch.export", "state_dict"], typer.Option(help="The kind of file.")],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Beside the model, if not given.")] = None,
+    to: Annotated[Literal["onnx", "torch.export", "state_dict"], typer.Option(help="File format.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Output file; beside the model if not given.")
+    ] = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:

@@ -71,42 +71,45 @@ _MEANING = {
         typer.Option(help="What the target means, if not what its values look like."),
     ],
     "label_separator": Annotated[
-        _Text, typer.Option(metavar="TEXT", help='Between several labels in one cell of the target, such as "|".')
+        _Text, typer.Option(metavar="TEXT", help='Separator of several labels in one cell of the target, such as "|".')
     ],
     "tokenizer": Annotated[
         _Text,
         typer.Option(
-            help="Of texts: words, words-and-pairs, whitespace, characters, jamo, ngrams, runs, bytes or bpe."
+            help="Tokenizer of texts: words, words-and-pairs, whitespace, characters, jamo, ngrams, runs, bytes or bpe."
         ),
     ],
-    "strip_html": Annotated[bool, typer.Option("--strip-html", help="Take tags and entities out of texts.")],
-    "lower": Annotated[bool, typer.Option("--lower", help="Texts in lower case.")],
+    "strip_html": Annotated[bool, typer.Option("--strip-html", help="Remove HTML tags and entities from texts.")],
+    "lower": Annotated[bool, typer.Option("--lower", help="Convert texts to lower case.")],
     "group": Annotated[
         _Text, typer.Option(metavar="COLUMN", help="Rows of equal values, such as a patient's, go into one part.")
     ],
     "time": Annotated[
-        _Text, typer.Option(metavar="COLUMN", help="Dates or numbers: the earliest rows train, the latest judge.")
+        _Text,
+        typer.Option(
+            metavar="COLUMN", help="Dates or numbers: the earliest rows are for training, the latest for the test."
+        ),
     ],
-    "fractions": Annotated[_Text, typer.Option(help="Shares to train, watch and judge: 0.8,0.1,0.1.")],
+    "fractions": Annotated[_Text, typer.Option(help="Fractions for training, validation and test: 0.8,0.1,0.1.")],
     "on_error": OnError,
 }
 # How a file of rows is read; the names are those of `dlkit.reading.policy.ReadArguments`, and `names` is for `header`.
 _READING = {
     "columns": Annotated[_Text, typer.Option(help="Columns to read, by name or number from 0: age,sex,y.")],
-    "skip_rows": Annotated[_Count, typer.Option(help="Lines above the table to pass over.", min=0)],
-    "comment": Annotated[_Text, typer.Option(help='What lines of remarks begin with, such as "#".')],
+    "skip_rows": Annotated[_Count, typer.Option(help="Lines above the table to skip.", min=0)],
+    "comment": Annotated[_Text, typer.Option(help='Prefix of comment lines, such as "#".')],
     "header": Annotated[
         bool | None, typer.Option("--header/--no-header", help="Whether the first row names the columns.")
     ],
-    "names": Annotated[_Text, typer.Option(help="The columns' names where no row has them: age,sex,y.")],
+    "names": Annotated[_Text, typer.Option(help="Column names, if no row has them: age,sex,y.")],
     "decimal": Annotated[_Text, typer.Option(help='The decimal mark, "." or ",".')],
-    "thousands": Annotated[_Text, typer.Option(help="What groups digits: , . ' or a blank.")],
-    "encoding": Annotated[_Text, typer.Option(help="Of the text, such as cp949.")],
-    "separator": Annotated[_Text, typer.Option(help="Between cells; tab for a tab.")],
+    "thousands": Annotated[_Text, typer.Option(help="Thousands separator: , . ' or a space.")],
+    "encoding": Annotated[_Text, typer.Option(help="Text encoding, such as cp949.")],
+    "separator": Annotated[_Text, typer.Option(help="Cell separator; tab for a tab.")],
     "missing": Annotated[
         _Names, typer.Option(help='A cell that means "nothing here"; again for several, "" for none.')
     ],
-    "sheet": Annotated[_Text, typer.Option(help="Of an Excel file, by name or number from 0.")],
+    "sheet": Annotated[_Text, typer.Option(help="Sheet of an Excel file, by name or number from 0.")],
 }
 # What `dlkit.recipes.train` takes.
 _TRAINING = {
@@ -118,19 +121,19 @@ _TRAINING = {
         ),
     ],
     "weights": Annotated[Path | None, typer.Option(metavar="FILE", help="Weights for the backbone.")],
-    "pretrained": Annotated[bool, typer.Option(help="Begin with pretrained weights.")],
+    "pretrained": Annotated[bool, typer.Option(help="Start from pretrained weights.")],
     "freeze": Annotated[
         bool | None,
-        typer.Option("--freeze/--no-freeze", help="Only the head learns; usual with pretrained weights."),
+        typer.Option("--freeze/--no-freeze", help="Train only the head; the default with pretrained weights."),
     ],
     "views": Annotated[_Count, typer.Option(help="Random views of each image, kept as features.", min=1)],
-    "epochs": Annotated[_Count, typer.Option(help="In all; ends before, when nothing improves.", min=1)],
+    "epochs": Annotated[_Count, typer.Option(help="Epochs in total; stops earlier when nothing improves.", min=1)],
     "batch_size": Annotated[_Count, typer.Option(help="Samples per step.", min=1)],
     "accumulate": Annotated[
         _Count,
         typer.Option(help="Batches that processes share in a step; as many as processes if not given.", min=1),
     ],
-    "lr": Annotated[_Text, typer.Option(metavar="RATE", help="Learning rate; find looks for one first.")],
+    "lr": Annotated[_Text, typer.Option(metavar="RATE", help="Learning rate; find searches for one first.")],
     "patience": Annotated[_Count, typer.Option(help="Epochs without improvement to wait.", min=1)],
     "image_size": Annotated[_Count, typer.Option(help="Side of the images in pixels.", min=8)],
     "class_weights": Annotated[
@@ -140,23 +143,23 @@ _TRAINING = {
         Literal["balanced"] | None, typer.Option(help="balanced: a step sees samples of all classes equally often.")
     ],
     "thresholds": Annotated[
-        Literal["f1"] | None, typer.Option(help="f1: choose the probability from which on the answer is yes by F1.")
+        Literal["f1"] | None, typer.Option(help="f1: choose the decision threshold with the best F1.")
     ],
     "folds": Annotated[
         _Count, typer.Option(help="Judge by so many folds; the model is then trained on everything.", min=2)
     ],
-    "sample_rate": Annotated[_Count, typer.Option(metavar="HERTZ", help="Of sounds, which are resampled.")],
-    "seconds": Annotated[float | None, typer.Option(help="Of sounds; longer ones are cut.")],
-    "precision": Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="In which most is computed.")],
+    "sample_rate": Annotated[
+        _Count, typer.Option(metavar="HERTZ", help="Sample rate of sounds, which are resampled to it.")
+    ],
+    "seconds": Annotated[float | None, typer.Option(help="Length of sounds in seconds; longer ones are cropped.")],
+    "precision": Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Precision of most computations.")],
     "log": Annotated[
         _Names,
-        typer.Option(
-            metavar="[tensorboard|mlflow|wandb]", help="Where figures go, besides history.csv; again for several."
-        ),
+        typer.Option(metavar="[tensorboard|mlflow|wandb]", help="Loggers besides history.csv; again for several."),
     ],
     "out": Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/<name of the data>.")],
-    "resume": Annotated[bool, typer.Option(help="Go on with what is in the folder; else it is moved aside.")],
-    "seed": Annotated[int, typer.Option(help="Of everything random.")],
+    "resume": Annotated[bool, typer.Option(help="Resume the run in the folder; otherwise it is moved aside.")],
+    "seed": Annotated[int, typer.Option(help="Seed of all random numbers.")],
     "device": Device,
     "num_workers": Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)],
 }

@@ -21,29 +21,35 @@ _LONGEST_TOKEN = 4096
 
 @guarded
 def serve(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files; each gets its file's name.")],
-    host: Annotated[str, typer.Option(help="0.0.0.0 listens to other machines, too; then give a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="Model files; each is named after its file.")
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines, so set a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Clients must send what is in this file as bearer token.")
     ] = None,
-    max_body: Annotated[str, typer.Option(metavar="SIZE", help="Of one request.")] = "16MB",
-    queue: Annotated[int, typer.Option(help="Inputs that may wait; more are refused with 503.", min=1)] = 64,
+    max_body: Annotated[str, typer.Option(metavar="SIZE", help="Maximum size of a request body.")] = "16MB",
+    queue: Annotated[
+        int, typer.Option(help="Maximum number of waiting inputs; more are refused with 503.", min=1)
+    ] = 64,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 30.0,
     workers: Annotated[
-        int | None, typer.Option(help="Threads that compute; by default the cores over --threads.", min=1)
+        int | None, typer.Option(help="Worker threads; by default the cores divided by --threads.", min=1)
     ] = None,
-    threads: Annotated[int, typer.Option(help="Of torch, for each worker.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="Torch threads of each worker.", min=1)] = 1,
     batch: Annotated[
         int | None, typer.Option(help="Single inputs computed together; 1 gives the same bits under any load.", min=1)
     ] = None,
     fuse: Fuse = False,
     device: Device = "cpu",
-    log: Annotated[Literal["all", "errors"], typer.Option(help="What is logged, on stderr.")] = "all",
+    log: Annotated[Literal["all", "errors"], typer.Option(help="Log level, on stderr.")] = "all",
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Answer requests with models: a REST API, and a page for people at its address.
+    """Serve models: a REST API, and a web page at its address.
 
     A model file that changes is loaded beside the old one, checked, and put in its place. SIGTERM ends the server
     when everything that was begun is answered.

@@ -120,7 +120,7 @@ def _told(error: Exception, *, as_json: bool) -> str:
         return Lines(told.here()) if isinstance(message, Lines) else told
     return Lines.of(
         Message("unexpected error: {error}", error=f"{type(error).__name__}: {error}"),
-        Message("(--debug shows where; it may be an error of dlkit)"),
+        Message("(--debug shows where; it may be a bug in dlkit)"),
     )
 
 

@@ -46,7 +46,7 @@ def train(
 
     DATA is a folder with a folder of images or sounds for each class (or train, val and test folders of those), a
     table of numbers and categories with --target, a table that names images or sounds with --target, a table of texts
-    with --text and --target, or notmnist, notmnist-large, glyphs. Stop it when you like: the same command goes on where
+    with --text and --target, or notmnist, notmnist-large, glyphs. Stop it at any time: the same command resumes where
     it was, and trains nothing when it is finished.
 
     \b
@@ -69,7 +69,7 @@ def train(
 
         kind, document = launch(_trained, data, options, settings, processes=processes)
     if document["model"] is None:
-        tell(Message("interrupted; the same command goes on from here ({folder})", folder=document["folder"]))
+        tell(Message("interrupted; run the same command to resume ({folder})", folder=document["folder"]))
         raise typer.Exit(INTERRUPTED)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in document["metrics"].items())
     use = f"dlkit predict {shlex.quote(str(document['model']))} {_EXAMPLES[kind]}"
@@ -123,15 +123,15 @@ def tune(
     data: Source,
     options: Any = None,
     settings: Any = None,
-    minutes: Annotated[float, typer.Option(help="For the search; the training at the end comes on top.")] = 10.0,
-    trials: Annotated[int | None, typer.Option(help="So many settings at most.", min=1)] = None,
+    minutes: Annotated[float, typer.Option(help="Minutes for the search; the final training is added.")] = 10.0,
+    trials: Annotated[int | None, typer.Option(help="Maximum number of settings to try.", min=1)] = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Search for the model, learning rate and batch size that suit DATA, and train with the best.
 
-    DATA is what `dlkit train` takes. The usual settings come first; what is behind the others is given up. Stopped at
-    any moment, the same command goes on, and one with more minutes searches on. It needs the extra tune.
+    DATA is what `dlkit train` takes. The defaults come first; settings that are behind the others are pruned. Stopped
+    at any moment, the same command resumes, and with more minutes it continues the search. It needs the extra tune.
 
     \b
     Examples:
@@ -143,7 +143,7 @@ def tune(
     found = recipes.tune(data, minutes=minutes, trials=trials, **settings, **options)
     trained = found.trained
     if trained.path is None:
-        tell(Message("interrupted; the same command goes on from here ({folder})", folder=trained.folder))
+        tell(Message("interrupted; run the same command to resume ({folder})", folder=trained.folder))
         raise typer.Exit(INTERRUPTED)
     said = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in found.settings.items())
     figures = ", ".join(f"{name} {value:.4g}" for name, value in trained.metrics.items())
@@ -169,13 +169,13 @@ def tune(
 def compare(
     data: Source,
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL", help="NAME, or NAME=FILE with weights of yours.")
+        list[str] | None, typer.Argument(metavar="MODEL", help="NAME, or NAME=FILE with your own weights.")
     ] = None,
     options: Any = None,
     settings: Any = None,
     pretrained: Annotated[bool, typer.Option(help="Pretrained weights where no FILE is given.")] = True,
     image_size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=8)] = 224,
-    batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.", min=1)] = 64,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -229,7 +229,7 @@ def compare(
 @guarded
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to save.")] = Path("runs/demo"),
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs.", min=1)] = None,
     fast: Annotated[bool, typer.Option("--fast", help="2,000 rendered letters instead of notMNIST: seconds.")] = False,
     debug: DebugFlag = False,
 ) -> None:

@@ -64,16 +64,16 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     lang: LangOption = None,
 ) -> None:
-    """Train, use and ship PyTorch models from data of your own.
+    """Train, use and ship PyTorch models from your own data.
 
     \b
     dlkit inspect photos                    what is in a folder of photos, with a folder for each class
     dlkit train photos --out runs/photos    a pretrained network learns your classes
     dlkit predict runs/photos/model.safetensors new --out predictions.csv
     dlkit serve runs/photos/model.safetensors   a REST API and a page
-    dlkit new shop --task tabular           a small project of your own, ready to run
+    dlkit new shop --task tabular           a small project, ready to run
     """

@@ -61,7 +61,7 @@ class PadCollate:
         input_name: Put inputs that are one bare tensor into a dict under this name.
 
     Raises:
-        ArgumentError: options that cannot be meant, when it is made.
+        ArgumentError: invalid options, when it is made.
         DataError: samples that do not fit together, with their shapes.
 
     >>> collate = PadCollate()

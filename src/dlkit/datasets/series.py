@@ -52,7 +52,7 @@ def windows(
             and predictions are in the series' own units all the same.
 
     Raises:
-        ArgumentError: something that cannot be meant, such as a column that is not there.
+        ArgumentError: an invalid argument, such as a column that is not there.
         DataError: a gap or a value that is not a number, by its row; or too few rows for one window.
 
     >>> data = windows(range(10), length=3, horizon=2, scale=False)

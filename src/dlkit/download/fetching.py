@@ -53,7 +53,7 @@ class Patience:
         longest_pause: Seconds that no wait exceeds. A server that asks for more (`Retry-After`) is abandoned.
 
     Raises:
-        ArgumentError: A value that cannot be meant.
+        ArgumentError: An invalid value.
 
     >>> Patience(attempts=2).read
     30.0
@@ -123,7 +123,7 @@ def fetch(
         The path of the file, or of the folder if `extract` is set.
 
     Raises:
-        ArgumentError: An argument cannot be meant, or the folder to unpack to exists and was not made by `fetch`.
+        ArgumentError: An invalid argument, or the folder to unpack to exists and was not made by `fetch`.
         IntegrityError: What a mirror gave has not the promised size or hash, and no other mirror had it.
         OfflineError: The file is not there and `DLKIT_OFFLINE` is set.
         DownloadError: No mirror gave the file (each is listed with its reason), or the disk refused.

@@ -73,7 +73,7 @@ def filed(medium: Medium, meaning: Meaning, given: Any, batch_size: int, options
         meaning: The model's.
         given: An input or an iterable of inputs: paths, bytes, open binary files, what the medium has in memory; a
             folder, with all that is below it; a CSV file or a DataFrame with a column of file names.
-        batch_size: Inputs at a time.
+        batch_size: Inputs per batch.
         options: For a table: the medium's option names the column, `root` the folder that the names are seen from,
             `suffix` what is added to them, `keep` the columns to keep.
 

@@ -32,7 +32,7 @@ def images(meaning: Meaning, given: Any, batch_size: int, options: Mapping[str, 
         given: An image or an iterable of images: paths, bytes, open binary files, pictures of PIL, uint8 arrays
             [H, W, C] or [H, W], uint8 tensors [C, H, W]; a folder, with all that is below it; a CSV file or a
             DataFrame with a column of file names.
-        batch_size: Images at a time.
+        batch_size: Images per batch.
         options: For a table: `image` names the column, `root` the folder that the names are seen from, `suffix` what
             is added to them.
 

@@ -39,7 +39,7 @@ class AudioClassifier(nn.Module):
         frequency_mask: The widest masked stripe of frequency, as a share of the bands.
 
     Raises:
-        ArgumentError: A count below 1, a share outside 0 to 1, or a rate that cannot be meant.
+        ArgumentError: A count below 1, a share outside 0 to 1, or an invalid rate.
         TrainingError: In `forward`, waveforms of another shape or type.
 
     >>> model = AudioClassifier(num_classes=10, sample_rate=8_000)

@@ -67,7 +67,7 @@ class TfidfLinear(nn.Module):
             strength: The inverse of the L2 penalty, scikit-learn's C.
 
         Raises:
-            ArgumentError: there are no targets, or the strength cannot be meant.
+            ArgumentError: there are no targets, or the strength is invalid.
         """
         return next(cls.path(parts, [strength]))
 

@@ -120,7 +120,7 @@ def find_dialect(data: Buffer, origin: str, options: ReadOptions) -> Dialect:
         separator = _sniff(memoryview(data)[behind:])
     first = first_row(data, top, separator, options, origin)
     if (problem := control_in("".join(first.cells), separator)) is not None:
-        raise DataError(f"{origin}: its first row {problem}; write the file anew without it, as from pandas")
+        raise DataError(f"{origin}: its first row {problem}; write the file again without it, as from pandas")
     if not first.cells:
         raise DataError(f"{origin} has no header row: it holds nothing but blank lines")
     below = sample_rows(data, first.stop, separator)

@@ -122,7 +122,7 @@ def _check_parts(file: IO[bytes], origin: str) -> None:
             if wide or b"<!DOCTYPE" in head or b"<!ENTITY" in head or (named and head and not _ROOT.search(head)):
                 raise DataError(
                     f"{origin} is an Excel workbook whose part {info.filename!r} is not plain XML or declares a "
-                    "document type, not a table; save it anew in Excel or LibreOffice"
+                    "document type, not a table; save it again in Excel or LibreOffice"
                 )
     file.seek(0)
 

@@ -173,7 +173,7 @@ class ReadOptions(RowPolicy):
             arguments: Any; those of `ReadArguments` are taken.
 
         Raises:
-            ArgumentError: one cannot be meant.
+            ArgumentError: an invalid argument.
         """
         given = {name: arguments[name] for name in ReadArguments.__annotations__ if name in arguments}
         if not isinstance(given.get("header"), bool | None):

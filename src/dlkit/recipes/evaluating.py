@@ -99,7 +99,7 @@ def _held_out(predictor: Predictor, folder: Path, data: Data, part: str | None) 
     if name in kept and keys is not None and not np.array_equal(kept[name], keys):
         raise DataError(
             f"{data.source} is not what it was when the run in {folder} held out a part of it, so the part cannot be "
-            "found again; train anew, or name the data to evaluate on"
+            "found again; train again, or name the data to evaluate on"
         )
     if data.kind == "text":
         found = getattr(encoded_by(data, predictor.preprocessing), name)

@@ -113,7 +113,7 @@ def _refuse_another(folder: Path, folds: int, settings: Mapping[str, Any]) -> No
     if saved and saved.get("folds") != folds:
         raise ResumeError(
             f"{folder} holds another run: folds: there {saved.get('folds')}, now {folds}; choose another folder, out=, "
-            "or begin anew with resume=False (what is there is moved aside, not deleted)"
+            "or start over with resume=False (what is there is moved aside, not deleted)"
         )
 
 

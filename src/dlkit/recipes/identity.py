@@ -106,7 +106,7 @@ class Note(Callback):
                 Lines.of(
                     f"{self.path.parent} holds another run:",
                     *(f"  {name}: there {saved.get(name)!r}, now {self.settings.get(name)!r}" for name in names),
-                    "choose another folder, out=, or begin anew with resume=False (what is there is moved aside, "
+                    "choose another folder, out=, or start over with resume=False (what is there is moved aside, "
                     "not deleted)",
                 )
             )

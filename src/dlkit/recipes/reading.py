@@ -133,7 +133,7 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
     Raises:
         DataNotFoundError: there is no such file or folder; close names are suggested.
         DataError: it cannot be read as what it looks like.
-        ArgumentError: a column that is missing, or an option that cannot be meant for this kind of data.
+        ArgumentError: a column that is missing, or an option that does not apply to this kind of data.
 
     >>> read_data("glyphs").kind
     'letters'

@@ -290,7 +290,7 @@ def _again(data: Data, predictor: Predictor, settings: Mapping[str, Any]) -> str
     file = Path(predictor.info["file"]).name
     versions = {"dlkit": version.__version__, "torch": torch.__version__, **predictor.info["versions"]}
     lines = Message(
-        "The same command goes on with this run, or trains nothing when it is finished. The model is {file}; "
+        "The same command resumes this run, or trains nothing if it is finished. The model is {file}; "
         "dlkit.load({file!r}) predicts with it.",
         file=file,
     )

@@ -90,14 +90,14 @@ def tune(
         class_weights: See `train`.
         epochs: At most; None for what is usual.
         out: The folder; None for `runs/<name of the data>-tuned`.
-        seed: Of everything random.
+        seed: Seed of all random numbers.
         device: "auto", or where to compute.
         num_workers: Processes that prepare batches.
         progress: Say each setting on stderr, and show the bars of the training at the end.
         **reading: How to read `data`, see `read_data`.
 
     Raises:
-        ArgumentError: something cannot be meant.
+        ArgumentError: an invalid argument.
         ResumeError: the folder holds a search on other data.
         MissingExtraError: the extra `tune` is not installed.
 

@@ -13,7 +13,7 @@ __all__ = ["best_thresholds", "check_thresholds"]
 
 
 def check_thresholds(data: Data, given: str | None) -> None:
-    """Refuse what cannot be meant.
+    """Refuse an invalid argument.
 
     Args:
         data: From `read_data`.

@@ -177,7 +177,7 @@ def train(
         **reading: How to read `data`, see `read_data`.
 
     Raises:
-        ArgumentError: something cannot be meant, or the folder holds a run of other data or another model.
+        ArgumentError: an invalid argument, or the folder holds a run of other data or another model.
         DataError: the data cannot be read.
         DownloadError: pretrained weights could not be fetched.
         SystemExit: with code 143 after SIGTERM, when the state is saved.
@@ -319,7 +319,7 @@ def _fitted(
     run = Run(choice.model, {}, device=torch.device("cpu"), seed=seed, verbose=progress)
     path = folder / MODEL_FILE
     if note.path.is_file() and path.is_file():
-        run.say(Message("nothing to fit: {path} is there; to begin anew use another folder or resume=False", path=path))
+        run.say(Message("nothing to fit: {path} is there; to start over use another folder or resume=False", path=path))
         predictor = load(path)
         model = predictor.model
         data = encoded_by(data, predictor.preprocessing) if data.kind == "text" else data

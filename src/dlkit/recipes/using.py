@@ -96,7 +96,7 @@ def compare_backbones(
         models: Names for `create_model`; "name=weights.pth" takes a file of weights instead of the library's own.
         pretrained: False takes random weights where no file is given: the baseline to beat.
         image_size: Side of the images in pixels.
-        batch_size: Images at a time.
+        batch_size: Images per batch.
         num_workers: Processes that prepare batches.
         device: "auto", or where to compute.
         seed: Of the split.

@@ -60,7 +60,7 @@ def take_trained_back(run: Run) -> None:
     if all(torch.equal(left[name].to(value.device), value) for name, value in own.items()):
         _put(run.model, trained.tensors)
     else:
-        run.say(Message("the model's weights were changed after the last fit: training goes on from them"))
+        run.say(Message("the model's weights were changed after the last fit: training continues from them"))
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -67,7 +67,7 @@ class LengthBuckets:
         rank: Which of them this is.
 
     Raises:
-        ArgumentError: settings that cannot be meant; a sample longer than `tokens`.
+        ArgumentError: invalid settings; a sample longer than `tokens`.
 
     >>> buckets = LengthBuckets([5, 1, 4, 1, 5, 9, 2, 6], batch_size=2, seed=0, window=4)
     >>> sorted(sorted(batch.tolist()) for batch in buckets.plan(seed=0, epoch=0))

@@ -80,7 +80,7 @@ class Arrays:
 def _reopen(path: Path, kind: Kind, checksum: int) -> Arrays:
     arrays = open_arrays(path, kind, verify=False)
     if arrays.checksum != checksum:
-        raise DataError(f"{path} was built anew since this dataset was opened; open the dataset again")
+        raise DataError(f"{path} was rebuilt since this dataset was opened; open the dataset again")
     return arrays
 
 

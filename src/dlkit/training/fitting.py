@@ -112,7 +112,7 @@ class Fitting:
         if wanted.rates == "script" and self.run.step:
             raise ArgumentError(
                 f"rates='script' takes the rates that a Trainer was made with, and this one has trained "
-                f"{self.run.step} steps; make a new optimizer and Trainer, and go on from the Checkpoint's folder"
+                f"{self.run.step} steps; make a new optimizer and Trainer, and resume from the Checkpoint's folder"
             )
         self._set_up_callbacks(callbacks)
         source, val = self._reusing(source, val)

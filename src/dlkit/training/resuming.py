@@ -143,7 +143,8 @@ def _refuse_another_schedule(saved: list[str] | None, now: list[str] | None) -> 
     """What one schedule has saved is nothing that another can continue from; that one was added or left out is told."""
     if saved and now and list(saved) != list(now):
         raise ResumeError(
-            f"schedule: saved {', '.join(saved)}, this script makes {', '.join(now)}, which cannot go on from it; use "
+            f"schedule: saved {', '.join(saved)}, this script makes {', '.join(now)}, which cannot continue from it; "
+            "use "
             "the saved one, or fit(..., rates='script'), which takes the rate where the new one stands after as many "
             "steps"
         )

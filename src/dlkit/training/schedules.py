@@ -153,7 +153,7 @@ def _longer(name: str, end: int, wanted: int, unit: str, before: int, epochs: in
     return (
         f"{name} was planned for {end} {unit}, when the run was to have {before} epochs; now it shall have {epochs}, "
         f"which are {wanted} {unit}, and the rate would leave its plan. Two ways: make the schedule for {wanted} "
-        f"{unit}, with a new optimizer and Trainer, and go on with fit(..., rates='script'), which takes the rate "
+        f"{unit}, with a new optimizer and Trainer, and continue with fit(..., rates='script'), which takes the rate "
         f"where that schedule then stands; or keep epochs={before}, and train a longer run from its beginning in "
         "another folder"
     )

@@ -1,4 +1,4 @@
-"""What the Trainer makes of its arguments before any training: device, bare model, and what cannot be meant."""
+"""What the Trainer makes of its arguments before any training: device, bare model, and what is refused."""
 
 from __future__ import annotations
 

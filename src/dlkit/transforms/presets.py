@@ -51,7 +51,7 @@ def for_training(
         std: Per channel.
 
     Raises:
-        ArgumentError: a value that cannot be meant.
+        ArgumentError: an invalid value.
 
     >>> for_training(224).shape
     (3, 224, 224)
@@ -100,7 +100,7 @@ def for_evaluation(
         std: Per channel.
 
     Raises:
-        ArgumentError: a value that cannot be meant.
+        ArgumentError: an invalid value.
 
     >>> for_evaluation(224).resize, for_evaluation((32, 100), fit="stretch", color="L").shape
     (256, (1, 32, 100))

@@ -90,7 +90,7 @@ class FileSettings(RowPolicy):
             own: What the dataset adds.
 
         Raises:
-            ArgumentError: an option that is not there, or cannot be meant.
+            ArgumentError: an option that does not exist, or is invalid.
         """
         check_known(owner, options, cls.OPTIONS)
         return cls(**options, **own)

@@ -74,7 +74,7 @@ class Glyphs(PackedImages):
     Raises:
         MissingExtraError: No usable font was found; the plots extra brings matplotlib, which has some.
         DataNotFoundError: One of `fonts` does not exist.
-        ArgumentError: An argument cannot be meant.
+        ArgumentError: An invalid argument.
 
     >>> letters = Glyphs(100)
     >>> image, label = letters[3]

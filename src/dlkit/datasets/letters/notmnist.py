@@ -83,7 +83,7 @@ class NotMNIST(PackedImages):
         TooManyErrorsError: More than `max_errors` of the images are unreadable.
         DownloadError: No mirror gave the archive, or not the promised one; or the disk is full.
         ArchiveError: The archive is broken.
-        ArgumentError: An argument cannot be meant.
+        ArgumentError: An invalid argument.
 
     >>> train, val = NotMNIST(download=True).split(0.9)  # doctest: +SKIP
     >>> image, label = train[0]  # doctest: +SKIP

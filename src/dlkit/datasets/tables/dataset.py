@@ -114,7 +114,7 @@ class CSVDataset(InMemoryDataset):
 
     Raises:
         DataError: The data is wrong; the message names file and line, column or row.
-        ArgumentError: An argument cannot be meant, or names a column that is not there.
+        ArgumentError: An invalid argument, or names a column that is not there.
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"age": [30, 40, None], "sex": ["m", "f", "m"], "y": ["no", "yes", "no"]})

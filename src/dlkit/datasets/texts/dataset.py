@@ -98,7 +98,7 @@ class TextDataset(PackedTextDataset):
 
     Raises:
         DataError: The data is wrong; the message names file and line.
-        ArgumentError: An argument cannot be meant.
+        ArgumentError: An invalid argument.
 
     >>> ds = TextDataset(["good film", "bad film", "good"], target=["pos", "neg", "pos"], min_freq=1)
     >>> ds[0], ds.classes

@@ -94,7 +94,7 @@ class TextReading(ReadOptions):
             arguments: Any; those of `TextArguments` are taken.
 
         Raises:
-            ArgumentError: one cannot be meant.
+            ArgumentError: an invalid argument.
         """
         own = {name: arguments[name] for name in ("format", "quotes", "pattern") if name in arguments}
         return replace(super().of(arguments), **own)

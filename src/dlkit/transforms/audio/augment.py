@@ -37,7 +37,7 @@ class AudioAugment(Document):
         noise_chance: The share of recordings that get it.
 
     Raises:
-        ArgumentError: a value that cannot be meant.
+        ArgumentError: an invalid value.
 
     >>> AudioAugment(shift=0.1, gain=6, noise=(10, 40)).noise
     (10.0, 40.0)

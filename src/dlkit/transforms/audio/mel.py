@@ -45,7 +45,7 @@ class LogMel(Document):
         top_db: How far below the loudest point differences are kept; None for down to -100 dB.
 
     Raises:
-        ArgumentError: a value that cannot be meant.
+        ArgumentError: an invalid value.
 
     >>> LogMel(sample_rate=16_000)(torch.randn(2, 1, 16_000)).shape
     torch.Size([2, 1, 64, 101])

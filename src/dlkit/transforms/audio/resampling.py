@@ -38,7 +38,7 @@ def resample(waveform: Waveform, rate: int, to: int) -> Waveform:
         to: The rate that it gets.
 
     Raises:
-        ArgumentError: a rate that cannot be meant.
+        ArgumentError: an invalid rate.
 
     >>> resample(np.zeros((2, 44_100), np.float32), 44_100, 16_000).shape
     (2, 16000)
@@ -55,7 +55,7 @@ def resample_all(waveforms: Sequence[Waveform], rate: int, to: int) -> list[Wave
         to: The rate that they get.
 
     Raises:
-        ArgumentError: a rate that cannot be meant.
+        ArgumentError: an invalid rate.
     """
     for name, value in (("rate", rate), ("to", to)):
         _bounds.whole(value, name, _bounds.RATE)

@@ -40,7 +40,7 @@ class AudioPreprocessing(Spec):
         augment: What is random; None for evaluation, in which the middle is cut out.
 
     Raises:
-        ArgumentError: a value that cannot be meant.
+        ArgumentError: an invalid value.
 
     >>> prepare = AudioPreprocessing(sample_rate=8_000, seconds=0.5)
     >>> prepare(torch.randn(2, 8_000), sample_rate=8_000).shape
