@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import pickle
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +241,24 @@ def test_what_has_no_folds_says_what_to_do(tmp_path: Path) -> None:
         next(folds(ImageFolder(tmp_path / "laid")))
     with pytest.raises(ArgumentError, match=r"windows of one series"):
         next(folds(windows(torch.rand(50, 1), 5, 1)))
+
+
+def test_lists_are_not_kept_for_folds_and_have_them_all_the_same(tmp_path: Path) -> None:
+    class Words(list[str]):
+        pass
+
+    said = Words(f"{'good' if n % 2 else 'bad'} film {n}" for n in range(20))
+    alive, wanted = weakref.ref(said), sorted(said)
+    texts = TextDataset(said, target=["p" if n % 2 else "n" for n in range(20)])
+    del said
+    gc.collect()
+    assert alive() is None
+    assert sorted(text for _, test in folds(texts, 4) for text in test.texts) == wanted
+    with pytest.raises(ArgumentError, match=r"these texts came from a list: split the list itself"):
+        next(folds(texts, 4, group="user"))
+    Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
+    frame = pd.DataFrame({"file": ["x.png"] * 12, "label": ["a", "b"] * 6, "camera": [n // 2 for n in range(12)]})
+    images = ImageTable(frame, root=tmp_path)
+    found = list(folds(images, 3, group="camera", dedupe=False))
+    assert sum(len(set((test.indices // 2).tolist())) for _, test in found) == 6
+    assert pickle.loads(pickle.dumps(images)).indices.tolist() == list(range(12))

@@ -133,7 +133,8 @@ class FilesInTable(FileDataset):
     """
 
     target: Target | None = None
-    _source: tuple[Any, ReadOptions] | None = None  # for columns that a split asks for
+    #: Where a split finds columns that it asks for: a file, or, of a table in memory, the other columns.
+    _source: tuple[Any, ReadOptions, str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the source where a worker is spawned: it never reads it again."""
@@ -178,8 +179,11 @@ class FilesInTable(FileDataset):
             files, target = PackedStrings.of(_paths(table, beside)), beside
             _check_first(folder, files, table.origin, beside)
         super().__init__(folder, names, targets, classes, settings)
-        self._source, self.input_columns, scale = (source, reading), (file,), options.get("scale_target", True)
+        self.input_columns, scale = (file,), options.get("scale_target", True)
         self.target_columns = (target,) if isinstance(target, str) else tuple(target or ())
+        known_already = {file, *self.target_columns}
+        others = {name: cells for name, cells in table.columns.items() if name not in known_already}
+        self._source = source if isinstance(source, str | os.PathLike) else others, reading, table.origin
         if self.task == "regression" and scale is not False:
             self._unscaled = self._targets
             self._scale(scale if isinstance(scale, Target) else self._fitted(self.indices))
@@ -189,16 +193,16 @@ class FilesInTable(FileDataset):
         """A column of the table by its name; anything else as of all files."""
         if not isinstance(given, str) or self._source is None:
             return super()._one_each(name, given)
-        source, options = self._source
-        table = open_table(source, options)
-        if given not in table.columns:
-            near = hint(given, table.columns, has="its columns are")
-            raise ArgumentError(f"{name}: {table.origin} has no column {given!r}; {near}")
-        cells, rows = table.columns[given], self.indices.numpy()
+        source, options, origin = self._source
+        columns = source if isinstance(source, dict) else open_table(source, options).columns
+        if given not in columns:
+            near = hint(given, columns, has="its columns are")
+            raise ArgumentError(f"{name}: {origin} has no column {given!r}; {near}")
+        cells, rows = columns[given], self.indices.numpy()
         try:
             values = moments(cells, options.missing) if name == "time" else np.asarray(text_of(cells).tolist(), object)
         except DataError as error:
-            raise DataError(f"{name}: in column {given!r} of {table.origin} {error}") from error
+            raise DataError(f"{name}: in column {given!r} of {origin} {error}") from error
         return values[rows]
 
     _unscaled: Tensor | None = None

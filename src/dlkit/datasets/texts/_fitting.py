@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from dlkit.tokens.pretrained import PretrainedTokenizer, is_pretrained, train_bp
 from dlkit.tokens.tokenizers import TOKENIZERS
 from dlkit.tokens.vocabulary import Vocabulary
 
-__all__ = ["TextOptions", "TextTask", "fitted_spec", "read_source", "targets_of"]
+__all__ = ["Opened", "TextOptions", "TextTask", "fitted_spec", "read_source", "targets_of"]
 
 TextTask = Literal["auto", "classification", "regression"]
 
@@ -66,6 +67,48 @@ def read_source(
     columns = [TargetColumn.of(name, cells, rows.decimal) for name, cells in rows.target_cells().items()]
     target = find_target(columns, wanted)
     return rows.without(target_tensor(target, rows.target_cells())[1], reading), target
+
+
+@dataclass(frozen=True)
+class Opened:
+    """How texts were read, so that they can be split again; a list of objects is not kept alive for it.
+
+    Attributes:
+        source: A path, an address or a DataFrame; None for others, of which no other columns can be asked for.
+        options: The caller's.
+        goal: What the targets are.
+    """
+
+    source: Any
+    options: TextOptions
+    goal: Target | None
+
+    @classmethod
+    def of(cls, source: Any, options: TextOptions, goal: Target | None) -> Self:
+        """What to keep of a source.
+
+        Args:
+            source: See `TextDataset`.
+            options: The caller's.
+            goal: What the targets are.
+        """
+        if isinstance(options.get("target"), int | str | None):
+            return cls(source if isinstance(source, str | PathLike) or hasattr(source, "iloc") else None, options, goal)
+        return cls(None, {**options, "target": None}, goal)
+
+    def read(self, group: ColumnName | None, time: ColumnName | None) -> tuple[TextRows, Target | None]:
+        """Read the source once more, with columns to split it by.
+
+        Args:
+            group: See `TextDataset.split`.
+            time: See there.
+
+        Raises:
+            ArgumentError: nothing has such columns.
+        """
+        if self.source is None:
+            raise ArgumentError("group= and time= are columns, and these texts came from a list: split the list itself")
+        return read_source(self.source, self.options, group, time)
 
 
 def targets_of(rows: TextRows, target: Target | None) -> Tensor | None:

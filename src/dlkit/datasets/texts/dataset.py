@@ -17,7 +17,7 @@ from dlkit._showing import Lines
 from dlkit.collate import PadCollate
 from dlkit.datasets.base import shown
 from dlkit.datasets.texts._encoding import Storage, pack_texts
-from dlkit.datasets.texts._fitting import TextOptions, TextTask, fitted_spec, read_source, targets_of
+from dlkit.datasets.texts._fitting import Opened, TextOptions, TextTask, fitted_spec, read_source, targets_of
 from dlkit.datasets.texts.items import ColumnName
 from dlkit.datasets.texts.opening import TextArguments
 from dlkit.datasets.texts.packed import PackedTextDataset
@@ -135,7 +135,7 @@ class TextDataset(PackedTextDataset):
             options |= {"classes": spec.classes, "task": "regression" if spec.classes is None else "classification"}
         rows, goal = read_source(source, options)
         self._build(rows, spec or fitted_spec(rows, goal, options), goal, options)
-        self._opened = None if spec is not None else (source, options)
+        self._opened = None if spec is not None else Opened.of(source, options, goal)
 
     @classmethod
     def split(
@@ -172,12 +172,14 @@ class TextDataset(PackedTextDataset):
         (15, 5, True)
         """
         check_known("TextDataset.split", options, TextOptions)
-        within = None
         if isinstance(source, TextDataset):
-            source, options, within = source._to_be_cut(options)
-        rows, goal = read_source(source, options, group, time)
-        if within is not None:
-            rows = rows.select(np.flatnonzero(np.isin(rows.numbers, within)))
+            opened, within = source._to_be_cut(options), source._rows_read()
+            source, options = opened.source, opened.options
+            rows, goal = (within, opened.goal) if group is None and time is None else opened.read(group, time)
+            if rows is not within:
+                rows = rows.select(np.flatnonzero(np.isin(rows.numbers, within.numbers)))
+        else:
+            rows, goal = read_source(source, options, group, time)
         classes = goal.classes if goal is not None else ()
         parts = split_indices(
             len(rows),
@@ -197,19 +199,18 @@ class TextDataset(PackedTextDataset):
         spec = fitted_spec(chosen[0], goal, options)
         found = tuple(cls._of(part, spec, goal, options) for part in chosen)
         for each in found:
-            each._opened = source, options
+            each._opened = Opened.of(source, options, goal)
         return found
 
-    _opened: tuple[Any, TextOptions] | None = None  # to be cut again
+    _opened: Opened | None = None  # to be split again
 
-    def _to_be_cut(self, options: Mapping[str, Any]) -> tuple[Any, TextOptions, Any]:
-        """The source of these texts, how it was read, and which of its rows they are."""
+    def _to_be_cut(self, options: Mapping[str, Any]) -> Opened:
+        """How these texts were read."""
         if options:
             raise ArgumentError(f"{', '.join(options)}: a dataset that is split again keeps its options; leave it out")
-        rows = self._rows_read()
         if self._opened is None:
             raise ArgumentError("this dataset has the spec of other data, or came from another process: split its file")
-        return *self._opened, rows.numbers
+        return self._opened
 
     @classmethod
     def _of(cls, rows: TextRows, spec: TextSpec, goal: Target | None, options: TextOptions) -> Self:
