@@ -225,7 +225,7 @@ def numbers(case: Case, part: Any) -> list[int]:
 def test_what_belongs_together_goes_with_its_latest_moment() -> None:
     train, test = split_indices(6, 0.5, time=[1, 2, 3, 4, 5, 6], group=["a", "b", "c", "a", "d", "e"])
     assert (train.tolist(), test.tolist()) == ([1, 2], [0, 3, 4, 5])  # 0 goes with 3, behind the cut
-    with pytest.raises(ArgumentError, match="would be empty: the samples have only 1 moments"):
+    with pytest.raises(ArgumentError, match="would be empty: the samples have only 1 times at which"):
         split_indices(6, 0.5, time=[1] * 6)
     with pytest.raises(ArgumentError, match="time has no value for sample 1"):
         split_indices(3, 0.5, time=[1.0, float("nan"), 2.0])
