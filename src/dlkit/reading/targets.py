@@ -124,7 +124,7 @@ def class_spelling(text: str) -> str:
     Args:
         text: A cell without blanks around it.
 
-    >>> class_name("1.0"), class_name("+2"), class_name("01"), class_name("1.5"), class_name("TRUE")
+    >>> class_spelling("1.0"), class_spelling("+2"), class_spelling("01"), class_spelling("1.5"), class_spelling("TRUE")
     ('1', '2', '01', '1.5', 'True')
     """
     if text.lower() in ("true", "false"):
