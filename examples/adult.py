@@ -57,7 +57,7 @@ def made_up(rows: int = 600) -> Path:
 
 
 def datasets(folder: Path | None) -> tuple[CSVDataset, CSVDataset, CSVDataset]:
-    """Nine tenths of adult.data to train on, one to watch, and adult.test to judge."""
+    """Nine tenths of adult.data for training, one for validation, and adult.test for the test."""
     if folder is None:
         folder = fetch(URL + "adult.data", "data/adult/adult.data").parent
         fetch(URL + "adult.test", "data/adult/adult.test")

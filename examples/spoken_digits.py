@@ -78,7 +78,7 @@ def main() -> None:
         scheduler=CosineAnnealingLR(optim, options.epochs),
     )
     trainer.fit(DataLoader(train, 32, shuffle=True), epochs=options.epochs)
-    print(f"{len(train)} recordings to train on; held out by {options.by}:", trainer.evaluate(DataLoader(test, 64)))
+    print(f"{len(train)} training recordings; held out by {options.by}:", trainer.evaluate(DataLoader(test, 64)))
     if options.picture:
         guesses = trainer.predict(DataLoader(test, 64)).argmax(1)
         plots.confusion_matrix(test.targets, guesses, test.classes, path=options.picture)

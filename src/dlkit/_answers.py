@@ -41,7 +41,7 @@ def ranked(scores: Tensor, there: Tensor) -> tuple[Points, Points]:
         there: bool [N], whether it is so; both kinds must occur.
 
     Returns:
-        (share of the others taken for it, share of it found) from (0, 0) on; (share of it found, share that is right).
+        (false positive rate, share of it found) from (0, 0) on; (share of it found, share that is right).
 
     >>> roc, _ = ranked(torch.tensor([0.9, 0.8, 0.3]), torch.tensor([True, False, True]))
     >>> roc

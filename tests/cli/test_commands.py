@@ -46,7 +46,7 @@ def model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_train_says_how_it_read_the_data_and_what_to_do_next(dlkit: Run, table: Path, tmp_path: Path) -> None:
     done = dlkit("train", table, "--target", "left", "--epochs", 2, "--out", tmp_path / "run", "--device", "cpu")
     assert done.code == 0, done.err
-    assert "240 to train on, 30 to watch, 30 to judge by" in done.err
+    assert "240 training, 30 validation, 30 test samples" in done.err
     assert "model: TabularEnsemble" in done.err
     assert "test: " in done.out
     assert f"use it: dlkit predict {tmp_path / 'run' / 'model.safetensors'} new.csv" in done.out
@@ -67,7 +67,7 @@ def test_train_texts_by_number_of_the_column(dlkit: Run, tmp_path: Path) -> None
     assert "--on-error skip leaves such rows out" in refused.err
     done = dlkit(*command, "--on-error", "skip", "--fractions", "0.75,0.25")
     assert done.code == 0, done.err
-    assert "no part to judge by" in done.err
+    assert "no test part" in done.err
     told = dlkit("predict", tmp_path / "run" / "model.safetensors", "win win", "--json")
     assert told.document["prediction"] == "spam"
     many = dlkit("evaluate", tmp_path / "run/model.safetensors", tmp_path / "sms.tsv", "--text", 1, "--target", 0)
@@ -266,7 +266,7 @@ def test_export_for_other_programs_computes_the_same(dlkit: Run, model: Path, ta
 def test_inspect_tells_what_is_in_a_table(dlkit: Run, table: Path, tmp_path: Path) -> None:
     pd.read_csv(table).assign(again=lambda frame: frame["left"]).to_csv(tmp_path / "leaky.csv", index=False)
     done = dlkit("inspect", tmp_path / "leaky.csv", "--target", "left")
-    assert "'again' alone tells 100% of the target" in done.out
+    assert "'again' alone predicts 100% of the target" in done.out
     document = dlkit("inspect", tmp_path / "leaky.csv", "--target", "left", "--json").document
     assert [column["column"] for column in document["columns"]] == ["visits", "plan", "left", "again"]
     letters = dlkit("inspect", "glyphs", "--json").document

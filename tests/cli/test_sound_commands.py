@@ -48,7 +48,7 @@ def test_what_a_folder_of_sounds_is(tones: Path) -> None:
     assert (data.kind, data.rate, data.classes) == ("sounds", RATE, list(PITCHES))
     assert data.seconds in (0.3, 0.4)
     assert "60 sounds in 3 class folders (high, low, middle)" in str(data)
-    assert "laid out in train, test; 11% of train are kept for watching" in str(data)
+    assert "laid out in train, test; 11% of train are the validation part" in str(data)
     assert "sounds at 8,000 Hz, 19 in 20 no longer than 0.4 seconds" in str(data)
 
 

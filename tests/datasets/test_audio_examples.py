@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 def test_smoke(tmp_path: Path) -> None:
     run = warm.run([EXAMPLES / "spoken_digits.py", "--smoke"], cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    assert "36 recordings to train on; held out by take: {'loss':" in run.stdout
+    assert "36 training recordings; held out by take: {'loss':" in run.stdout
     assert "probability_2" in run.stdout
 
 

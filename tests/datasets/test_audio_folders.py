@@ -325,7 +325,7 @@ def test_bad_files_are_left_out_by_policy(tmp_path: Path) -> None:
     ds = AudioFolder(tmp_path, on_error="skip", max_errors=0.5)
     assert sorted(ds.lengths.tolist())[:3] == [0, 0, 1_600]
     assert len(ds.without_errors()) == 10
-    with pytest.warns(UserWarning, match="left out for good"):
+    with pytest.warns(UserWarning, match="left out permanently"):
         assert sum(len(targets) for _, targets in batches(AudioFolder(tmp_path, on_error="skip", seconds=0.1))) == 10
     for number in range(6, 12):
         (tmp_path / "ab"[number % 2] / f"{number}.wav").write_bytes(b"text")

@@ -62,7 +62,7 @@ def dataset(root: Path, kind: str, **settings: Any) -> Any:
 
 def quietly(call: Any) -> Any:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="left out for good")
+        warnings.filterwarnings("ignore", message="left out permanently")
         return call()
 
 

@@ -600,7 +600,7 @@ def test_skip_leaves_samples_out_for_good(folder: Path) -> None:
     ds = ImageFolder(folder, size=8, on_error="skip", max_errors=0.1)
     good = ImageFolder(folder, size=8)
     expected = torch.stack([good[i][0] for i in range(25) if good.path(i) not in paths])
-    with pytest.warns(UserWarning, match="left out for good"):
+    with pytest.warns(UserWarning, match="left out permanently"):
         batches = list(StockLoader(ds, 6))
     assert torch.equal(torch.cat([x for x, _ in batches]), expected)
     assert sorted(len(x) for x, _ in batches) == [1, 5, 5, 6, 6]

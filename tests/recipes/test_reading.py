@@ -39,7 +39,7 @@ def test_a_folder_of_class_folders_is_images_split_by_chance(tmp_path: Path) -> 
     assert (data.side, data.grey) == (90, False)
     said = str(data)
     assert "40 images in 2 class folders (ants, bees)" in said
-    assert "32 to train on, 4 to watch, 4 to judge by, split by chance" in said
+    assert "32 training, 4 validation, 4 test samples, split at random" in said
     assert "colour images, the shorter side usually 90 pixels" in said
 
 
@@ -53,7 +53,7 @@ def test_parts_that_are_laid_out_are_taken_as_they_are(tmp_path: Path) -> None:
     data = read_data(tmp_path / "all")
     assert [len(data.train), len(data.val), data.test] == [20, 4, None]
     assert "laid out in train, val" in str(data)
-    assert "no part to judge by" in str(data)
+    assert "no test part" in str(data)
 
 
 def test_a_layout_without_val_keeps_some_of_train_for_watching(tmp_path: Path) -> None:
@@ -61,13 +61,13 @@ def test_a_layout_without_val_keeps_some_of_train_for_watching(tmp_path: Path) -
     photos(tmp_path / "all" / "test", each=3)
     data = read_data(tmp_path / "all")
     assert [len(data.train), len(data.val), len(data.test)] == [48, 6, 6]
-    assert "11% of train are kept for watching" in str(data)
+    assert "11% of train are the validation part" in str(data)
 
 
 def test_a_table_is_told_with_the_column_that_knows_too_much(table: Path) -> None:
     data = read_data(table, target="left")
     assert (data.kind, data.name, data.classes) == ("table", "shop", ["no", "yes"])
-    assert "'knows' alone tells 100% of the target" in str(data)
+    assert "'knows' alone predicts 100% of the target" in str(data)
     assert "alone tells" not in str(read_data(table, target="left", drop=["knows"]))
     assert [len(data.train), len(data.val), len(data.test)] == [160, 20, 20]
     assert len(read_data(table, target="left", fractions=(0.5, 0.5)).val) == 100
@@ -98,7 +98,7 @@ def test_texts_by_column_names_and_numbers(tmp_path: Path) -> None:
     (tmp_path / "sms.tsv").write_text("\n".join(rows) + "\n")
     data = read_data(tmp_path / "sms.tsv", text=1, target=0)
     assert (data.kind, data.classes, len(data.train)) == ("text", ["ham", "spam"], 32)
-    assert "32 to train on" in str(data)
+    assert "32 training" in str(data)
     (tmp_path / "sms.csv").write_text("\n".join(["kind,message", *(row.replace("\t", ",") for row in rows)]))
     assert read_data(tmp_path / "sms.csv", text="message", target="kind").classes == ["ham", "spam"]
 

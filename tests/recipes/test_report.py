@@ -70,10 +70,10 @@ def test_the_report_of_a_table(table: recipes.Trained) -> None:
     assert f"accuracy {table.standing.score:.4g}" in text
     assert "alert(1)" in text
     assert "\x1b" not in text
-    for section in ("Result", "Training", "Classes", "Mistakes", "What the model looks at", "Data", "Choices", "Again"):
+    for section in ("Result", "Training", "Classes", "Mistakes", "Which columns matter", "Data", "Choices", "Again"):
         assert section in page.text
     ranked = re.findall(
-        r"(tells|noise|kind) +(-?[\d.e-]+)", " ".join(page.text[page.text.index("What the model looks at") :])
+        r"(tells|noise|kind) +(-?[\d.e-]+)", " ".join(page.text[page.text.index("Which columns matter") :])
     )
     assert ranked[0][0] == "tells"
     assert float(ranked[0][1]) > 0.2
@@ -82,7 +82,7 @@ def test_the_report_of_a_table(table: recipes.Trained) -> None:
 
 def test_the_surest_mistakes_come_first(table: recipes.Trained) -> None:
     text = parsed(table).text
-    rows = text[text.index("Mistakes") : text.index("What the model looks at")]
+    rows = text[text.index("Mistakes") : text.index("Which columns matter")]
     sure = [float(found[1]) for cell in rows if (found := re.search(r"(?:>|31m) (0\.\d{3}|1\.000)$", cell))]
     assert table.standing is not None
     wrong = round((1 - table.standing.score) * table.standing.samples)
@@ -117,7 +117,7 @@ def test_mistakes_show_the_pictures(tmp_path: Path) -> None:
     assert trained.standing is not None
     wrong = round((1 - trained.standing.score) * trained.standing.samples)
     assert page.tags.count("img") == wrong > 0
-    assert "is not surely better" in " ".join(page.text)
+    assert "is not significantly better" in " ".join(page.text)
 
 
 def test_mistakes_can_be_heard(tmp_path: Path) -> None:

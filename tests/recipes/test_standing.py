@@ -50,7 +50,7 @@ def test_a_class_that_is_never_the_answer_is_named() -> None:
         "accuracy 0.98 (95 %: 0.93 to 0.9945) on 100 samples; always answering 'no' gives 0.98",
         "'yes' is never the answer, though 2 samples are it: give rare classes more weight, or look for what tells "
         "them apart",
-        "this is not surely better than an answer without a model",
+        "this is not significantly better than the baseline without a model",
     ]
     assert math.isnan(found.classes[1].precision)
     assert found.classes[1].recall == 0
@@ -58,7 +58,7 @@ def test_a_class_that_is_never_the_answer_is_named() -> None:
 
 def test_few_samples_say_little() -> None:
     found = standing_of_classes(torch.eye(2).repeat(5, 1), torch.tensor([0, 1] * 5), ["a", "b"], usual=0)
-    assert "10 samples are few: the accuracy may as well be 0.72 or 1.00" in found.warnings
+    assert "10 samples are few: the accuracy may lie anywhere from 0.72 to 1.00" in found.warnings
 
 
 def test_values_stand_beside_the_mean() -> None:

@@ -70,7 +70,7 @@ def test_the_model_is_trained_on_everything_and_says_what_the_folds_came_to(fold
     assert len(folded.data.train) + len(folded.data.val) == 150
     assert json.loads((folded.folder / "recipe.json").read_text())["folds"] == 3
     assert "judged by folds; 3 folds: accuracy" in str(folded.data)
-    assert "no part to judge by" not in str(folded.data)
+    assert "no test part" not in str(folded.data)
     report = (folded.report or Path()).read_text()
     assert "<h2>Folds</h2>" in report
     assert "The mean of 3 folds" in report

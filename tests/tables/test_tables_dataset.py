@@ -525,7 +525,7 @@ def test_image_files_are_looked_for_at_once_and_broken_ones_are_named(pictures: 
     assert ds.rows.tolist() == [0, 3, 4, 5]
     (pictures / "img" / "red.png").write_bytes(b"no image")
     with (
-        pytest.warns(UserWarning, match="left out for good"),
+        pytest.warns(UserWarning, match="left out permanently"),
         pytest.raises(DataError, match=r"red\.png: is not an image in a format dlkit reads"),
     ):
         ds[0]
@@ -595,9 +595,9 @@ def test_describe_finds_what_is_suspicious() -> None:
     assert table.loc["y", "kind"] == "target"
     findings = "\n".join(described.findings)
     assert "'constant' is constant" in findings
-    assert "the order of the rows tells" in findings
+    assert "the order of the rows predicts" in findings
     assert "the identifier 'id' tells" in findings
-    assert "'leak' alone tells 100% of the target" in findings
+    assert "'leak' alone predicts 100% of the target" in findings
     assert "'noise'" not in findings
     shuffled = CSVDataset(data.sample(frac=1, random_state=0).assign(id=range(400)).drop(columns="leak"), target="y")
     assert shuffled.describe().findings[:1] == ["'constant' is constant"]

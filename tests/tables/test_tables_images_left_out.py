@@ -46,7 +46,7 @@ def dataset(table: Path, kind: str = "memory", **settings: Any) -> CSVDataset:
 
 def quietly(call: Any) -> Any:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="left out for good")
+        warnings.filterwarnings("ignore", message="left out permanently")
         return call()
 
 

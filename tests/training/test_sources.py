@@ -96,7 +96,7 @@ def test_how_it_was_brought_there_is_told(tmp_path, capsys):
         Trainer(model, nn.CrossEntropyLoss(), optimizer, callbacks=callbacks).fit(
             MAKERS["iterable dataset"](), epochs=1
         )
-    assert "epoch 1, batch 3, step 3, batches fast-forwarded" in capsys.readouterr().err
+    assert "epoch 1, batch 3, step 3, data position fast-forwarded" in capsys.readouterr().err
 
 
 def test_an_epoch_of_a_stream_has_its_own_randomness():

@@ -55,7 +55,7 @@ def roc_curve(
             curves[f"{class_name(place, classes)} (area {auroc(said[:, place], there):.3f})"] = curve
     if not curves:
         raise ArgumentError("a ROC curve needs samples of a class and of others; all targets here are one class")
-    return _squares(curves, "share of the others taken for it", "share of it found", path)
+    return _squares(curves, "false positive rate", "share of it found", path)
 
 
 def calibration_curve(targets: Any, probabilities: Any, *, path: str | os.PathLike[str] | None = None) -> Figure:

@@ -43,14 +43,14 @@ def laid_out(found: Any, fractions: Sequence[float] | Fold, seed: int, **cuts: A
     if not found.parts or isinstance(fractions, Fold):  # which a layout answers with an error
         cut = zip(("train", "val", "test"), found.split(fractions, seed=seed, **cuts), strict=False)
         if cuts:
-            return dict(cut), Message("cut, equal files on one side")
-        return dict(cut), Message("split by chance, equal files on one side")
+            return dict(cut), Message("split, equal files on one side")
+        return dict(cut), Message("split at random, equal files on one side")
     parts = dict(zip(found.parts, found.split(), strict=True))
     told = Message("laid out in {parts}", parts=", ".join(found.parts))
     if "val" not in parts:
         share = fractions[0] / (fractions[0] + fractions[1])
         parts["train"], parts["val"] = parts["train"].split(share, seed=seed)
-        told = Message("{told}; {share:.0%} of train are kept for watching", told=told, share=1 - share)
+        told = Message("{told}; {share:.0%} of train are the validation part", told=told, share=1 - share)
     return parts, told
 
 

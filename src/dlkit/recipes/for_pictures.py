@@ -105,7 +105,7 @@ def _backbone(data: Data, wish: Wish, arch: str, log_mel: LogMel | None = None) 
     origin = Message("pretrained") if wish.pretrained else Message("random weights")
     if wish.weights:
         origin = Message("weights of {file}", file=wish.weights)
-    learns = Message("only its head learns") if frozen else Message("all of it learns")
+    learns = Message("only the head is trained") if frozen else Message("all layers are trained")
     varied = data.kind == "images" and (wish.views is not None or not frozen)
     told = Message("model: {arch}, {origin}; {learns}", arch=arch, origin=origin, learns=learns)
     if log_mel is None:

@@ -136,7 +136,7 @@ def _mixed(data: Data, wish: Wish, **settings: Any) -> Choice:
     spec = data.train.spec
     make = MixedRegressor if data.task == "regression" else MixedClassifier
     told = Message(
-        "model: {name}, which looks at {texts} columns of texts and {images} of images beside the rest",
+        "model: {name}, on {texts} text columns and {images} image columns besides the rest",
         name=make.__name__,
         texts=len(spec.of_kind("text")),
         images=len(spec.of_kind("image")),

@@ -98,7 +98,7 @@ def _judged_by(data: Data) -> tuple[int, nn.Module, list[str], dict[str, Any]]:
 
 
 def _pretrained(data: Data, wish: Wish, arch: str) -> Choice:
-    """An encoder that runs once over each text, while only its head learns; or, unfrozen, all of it."""
+    """An encoder that runs once over each text, while only the head is trained; or, unfrozen, all of it."""
     outputs, loss, metrics, units = _judged_by(data)
     model = create_text_model(arch, classes=data.classes or outputs, pretrained=wish.pretrained, **units)
     frozen = wish.pretrained if wish.freeze is None else wish.freeze
@@ -114,7 +114,7 @@ def _pretrained(data: Data, wish: Wish, arch: str) -> Choice:
             "model: {arch}, {origin}; {learns}",
             arch=arch,
             origin=Message("pretrained") if wish.pretrained else Message("random weights"),
-            learns=Message("only its head learns") if frozen else Message("all of it learns"),
+            learns=Message("only the head is trained") if frozen else Message("all layers are trained"),
         ),
         tokens=model.max_length,
     )

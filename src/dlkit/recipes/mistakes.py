@@ -29,7 +29,7 @@ def mistakes(outcome: Outcome, kind: str) -> str:
     wrong = _wrongness(outcome)
     worst = [place for place in wrong.argsort(descending=True, stable=True)[:_SHOWN].tolist() if wrong[place] > 0]
     if not worst:
-        return f"<p>{escaped(Message('None of the samples was answered wrongly.'))}</p>"
+        return f"<p>{escaped(Message('No sample was predicted wrongly.'))}</p>"
     if kind == "table":
         return _rows(outcome, worst)
     show: Callable[[int], str] = outcome.part.sample_html

@@ -34,7 +34,7 @@ __all__ = ["Data", "letters", "read_data"]
 
 #: What is said of data that has no test part.
 WITHOUT_TEST = Message(
-    "no part to judge by: the figures will be those of the part that chose the epoch, so a little flattering"
+    "no test part: the figures are those of the validation part, which chose the epoch, so they are slightly optimistic"
 )
 _MIXED_SIDE = 64  # pixels of images beside other columns
 _SUSPICIONS = 200_000  # rows up to which looking for columns that know too much takes a moment only
@@ -175,8 +175,8 @@ def _parts(parts: Sequence[Any]) -> dict[str, Any]:
 def _counted(parts: Mapping[str, Any]) -> str:
     sizes = {name: len(parts[name]) for name in ("train", "val", "test") if parts.get(name) is not None}
     if "test" in sizes:
-        return Message("{train:,} to train on, {val:,} to watch, {test:,} to judge by", **sizes)
-    return Message("{train:,} to train on, {val:,} to watch", **sizes)
+        return Message("{train:,} training, {val:,} validation, {test:,} test samples", **sizes)
+    return Message("{train:,} training, {val:,} validation samples", **sizes)
 
 
 def _cuts(options: DataOptions) -> dict[str, Any]:
@@ -322,7 +322,7 @@ def _table(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
         )
     )
     suspicious = _suspicions(parts["train"], in_order=options.get("time") is not None)
-    more = [Message("look at this: {finding}", finding=finding) for finding in suspicious]
+    more = [Message("check this: {finding}", finding=finding) for finding in suspicious]
     return _found(parts, options, _lines(parts["train"]), [*_texts_left_out(parts["train"]), *more])
 
 

@@ -67,7 +67,7 @@ def write_report(
         Message("Training"): _curves(history),
         Message("Values") if outcome.task == "regression" else Message("Classes"): _classes(outcome),
         Message("Missed most") if outcome.task == "regression" else Message("Mistakes"): mistakes(outcome, data.kind),
-        Message("What the model looks at"): _importance(outcome, predictor),
+        Message("Which columns matter"): _importance(outcome, predictor),
         Message("Data"): _list(data.how),
         Message("Choices"): _list(choices),
         Message("Again"): _again(data, predictor, settings),
@@ -146,7 +146,7 @@ def _result(outcome: Outcome, judged_on: str) -> str:
     )
     warnings = "".join(f'<p class="warning">{escaped(line)}</p>' for line in standing.warnings)
     if judged_on == "val":
-        flattering = Message("The same part chose the best epoch, so the figures flatter a little.")
+        flattering = Message("The same part chose the best epoch, so the figures are slightly optimistic.")
         warnings += f'<p class="warning">{escaped(flattering)}</p>'
     return head + warnings + table([Message("measure"), Message("value")], list(standing.others.items()))
 
@@ -198,7 +198,7 @@ def _classes(outcome: Outcome) -> str:
     if outcome.task != "multilabel" and len(outcome.names) <= _CLASSES:
         size = len(outcome.names)
         counts = torch.bincount(outcome.true * size + outcome.weighed.argmax(1), minlength=size * size)
-        text += f"<h3>{escaped(Message('Who is taken for whom'))}</h3>" + heat_table(
+        text += f"<h3>{escaped(Message('Confusion matrix'))}</h3>" + heat_table(
             outcome.names, counts.view(size, size).tolist()
         )
     return text + f'<div class="grid">{"".join(_trust(outcome))}</div>'
@@ -214,15 +214,15 @@ def _trust(outcome: Outcome) -> Iterator[str]:
         if 0 < int(there[:, place].sum()) < len(there):
             roc[outcome.names[place]], pr[outcome.names[place]] = ranked(outcome.said[:, place], there[:, place])
     if roc:
-        others, found = Message("share of the others taken for it"), Message("share of it found (recall)")
+        others, found = Message("false positive rate"), Message("recall (true positive rate)")
         yield line_chart(roc, across=others, up=found, diagonal=True, square=True)
-        yield line_chart(pr, across=found, up=Message("share that is right (precision)"), square=True)
+        yield line_chart(pr, across=found, up=Message("precision (share that is right)"), square=True)
     if outcome.task == "multilabel":
         surest, hits = outcome.said.flatten(), there.flatten()
     else:
         surest, answers = outcome.said.max(1)
         hits = answers == outcome.true
-    curve: dict[str, Any] = {Message("calibration: the diagonal is to be believed"): calibration(surest, hits)}
+    curve: dict[str, Any] = {Message("calibration: the diagonal is perfect"): calibration(surest, hits)}
     yield line_chart(curve, across=Message("probability"), up=Message("share"), diagonal=True, square=True)
 
 

@@ -274,7 +274,7 @@ def _unsure(measure: str, low: float, high: float, size: int) -> Sequence[str]:
         return []
     return [
         Message(
-            "{size:,} samples are few: the {measure} may as well be {low:.2f} or {high:.2f}",
+            "{size:,} samples are few: the {measure} may lie anywhere from {low:.2f} to {high:.2f}",
             size=size,
             measure=measure,
             low=low,
@@ -284,4 +284,4 @@ def _unsure(measure: str, low: float, high: float, size: int) -> Sequence[str]:
 
 
 def _no_better(low: float, baseline: float) -> Sequence[str]:
-    return [Message("this is not surely better than an answer without a model")] if low <= baseline else []
+    return [Message("this is not significantly better than the baseline without a model")] if low <= baseline else []

@@ -335,7 +335,7 @@ def _fitted(
         told = [fitted.told] if fitted.told else []
         if fitted.again is not None and data.test is not None:
             model, data = fitted.again()
-            told.append(Message("fitted again to the training and validation parts together, with what was chosen"))
+            told.append(Message("fitted again on the training and validation parts together, with the chosen settings"))
         for line in told:
             run.say(line)
         choice.why += told

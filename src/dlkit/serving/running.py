@@ -46,7 +46,7 @@ def serve(
     Args:
         application: From `app`.
         host: The address to listen at; "127.0.0.1" is reached from this machine only.
-        port: Port; 0 takes a free one.
+        port: 0 takes a free one.
         drain: How long to wait at the end for requests that were begun.
         started: Called with the server's address once it answers.
 

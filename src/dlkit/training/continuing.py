@@ -123,7 +123,7 @@ def _tell(run: Run, source: Source, name: str, differences: list[str]) -> None:
         epoch=cursor.epoch + 1,
         batch=cursor.batch,
         step=cursor.step,
-        way=Message(", batches {how}", how=source.how) if cursor.batch else "",
+        way=Message(", data position {how}", how=source.how) if cursor.batch else "",
     )
     lines = Lines.of(told, *(f"  {difference}" for difference in differences))
     if differences:

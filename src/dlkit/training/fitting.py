@@ -289,7 +289,7 @@ def _begin(run: Run, epochs: int) -> None:
         if stopped:
             way = Message("to start over use another folder or fit(..., resume=False)")
         else:
-            way = Message("to train on give more epochs, to start over use another folder or fit(..., resume=False)")
+            way = Message("to continue give more epochs, to start over use another folder or fit(..., resume=False)")
         run.say(Message("{told}; {way}", told=finished, way=way))
     run.model.train()
 

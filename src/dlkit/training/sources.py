@@ -120,7 +120,7 @@ class Wrapping(Source):
 class _Seekable(Source):
     """A `dlkit.DataLoader` with the seed it takes when it has none of its own."""
 
-    how = "sought"
+    how = "restored directly"
 
     def __init__(self, loader: DataLoader, seed: int) -> None:
         self.loader, self.seed = loader, seed
@@ -155,7 +155,7 @@ class _Seekable(Source):
 class _Ready(Source):
     """A list or tuple of batches that already exist."""
 
-    how = "sought"
+    how = "restored directly"
 
     def __init__(self, batches: Sequence[Any]) -> None:
         self.ready, self.seed = batches, 0

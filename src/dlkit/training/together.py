@@ -48,7 +48,7 @@ class Dealt(Wrapping):
             return self.source.batches(epoch, start, mine)
         own = frozenset(world.share(together))
         batches = self.source.batches(epoch, start, lambda number: number % together in own)
-        return batches if self.source.how == "sought" else self._agreed(batches)
+        return batches if self.source.how == "restored directly" else self._agreed(batches)
 
     def _agreed(self, batches: Iterator[Any]) -> Iterator[Any]:
         """A stream may end earlier in one process than in another: each has as many steps as that of the longest."""

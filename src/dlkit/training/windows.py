@@ -44,7 +44,7 @@ class Windows(Wrapping):
     @property
     def _is_sought(self) -> bool:
         """Whether any batch can be gone to, and one of another process is not even read."""
-        return bool(self.source.num_batches) and self.source.how == "sought"
+        return bool(self.source.num_batches) and self.source.how == "restored directly"
 
     def _batches(self, epoch: int, start: int) -> Iterator[Any]:
         wanted = epoch * self.num_batches + start

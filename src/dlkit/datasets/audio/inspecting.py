@@ -66,9 +66,9 @@ class AudioInspection(FileInspection):
             lengths, levels = span(self.seconds), span(self.levels)
             assert lengths is not None
             assert levels is not None
-            told.append(Message("length: {min:.2f} to {max:.2f} s, {median:.2f} in the middle", **lengths))
+            told.append(Message("length: {min:.2f} to {max:.2f} s, median {median:.2f}", **lengths))
             told.append(Message("all together: {hours:,.2f} hours", hours=self.seconds.sum() / 3600))
-            told.append(Message("level: {min:.0f} to {max:.0f} dB, {median:.0f} in the middle", **levels))
+            told.append(Message("level: {min:.0f} to {max:.0f} dB, median {median:.0f}", **levels))
         told += listed(Message("clipped"), [self._below(path) for path in self.clipped])
         return told + listed(Message("silent"), [self._below(path) for path in self.silent])
 

@@ -98,7 +98,7 @@ def tell(reasons: Sequence[str]) -> None:
         reasons: From `handle`.
     """
     for reason in reasons:
-        warnings.warn(Message("left out for good: {reason}", reason=reason), UserWarning, stacklevel=5)
+        warnings.warn(Message("left out permanently: {reason}", reason=reason), UserWarning, stacklevel=5)
 
 
 def _remove(path: Path, process: int) -> None:

@@ -200,7 +200,8 @@ def _knowing(table: Table, spec: TableSpec, rows: Array, codes: dict[str, Array]
     if order >= _KNOWS_TOO_MUCH:
         findings.append(
             Message(
-                "the order of the rows tells {share:.0%} of the target: the file is sorted, so shuffle it", share=order
+                "the order of the rows predicts {share:.0%} of the target: the file is sorted, so shuffle it",
+                share=order,
             )
         )
     for name, column in codes.items():
@@ -210,7 +211,8 @@ def _knowing(table: Table, spec: TableSpec, rows: Array, codes: dict[str, Array]
         if kinds.get(name) == "identifier" and share >= _KNOWS_TOO_MUCH:
             findings.append(
                 Message(
-                    "the identifier {name!r} tells {share:.0%} of the target: it was numbered by it; keep it out",
+                    "the identifier {name!r} predicts {share:.0%} of the target: it was numbered in that order; drop "
+                    "it",
                     name=name,
                     share=share,
                 )
@@ -218,7 +220,8 @@ def _knowing(table: Table, spec: TableSpec, rows: Array, codes: dict[str, Array]
         elif kinds.get(name) != "identifier" and share >= _KNOWS_ALL:
             findings.append(
                 Message(
-                    "{name!r} alone tells {share:.0%} of the target: is it known before the target is? else drop it",
+                    "{name!r} alone predicts {share:.0%} of the target: is it known before the target is? If not, "
+                    "drop it",
                     name=name,
                     share=share,
                 )

@@ -334,7 +334,7 @@ class CSVDataset(InMemoryDataset):
         >>> frame = pd.DataFrame({"paid": ["no", "yes"] * 100, "year": [2020] * 200, "sold": [0, 1] * 100})
         >>> for finding in CSVDataset(frame, target="sold").describe().findings: print(finding)
         'year' is constant
-        'paid' alone tells 100% of the target: is it known before the target is? else drop it
+        'paid' alone predicts 100% of the target: is it known before the target is? If not, drop it
         198 of 200 rows repeat an earlier one in every column that is used
         """
         if isinstance(self._memory, TableStream):
