@@ -65,6 +65,21 @@ def test_every_text_is_translated_and_no_other() -> None:
     assert sorted(KOREAN.keys() - said) == []
 
 
+def test_what_is_said_can_be_translated() -> None:
+    """No sentence goes to `run.say`, `tell`, or a bar as a bare string, which could not be looked up."""
+    wrong = []
+    for file in Path(dlkit.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            said = {"say": node.args[:1], "tell": node.args[:1], "_say": node.args[:1]}.get(name, [])
+            said += [each.value for each in node.keywords if name == "Bar" and each.arg in ("desc", "unit")]
+            bare = [text for text in said if isinstance(text, ast.JoinedStr | ast.Constant)]
+            wrong += [f"{file.name}:{node.lineno}: {ast.unparse(text)}" for text in bare]
+    assert [line for line in wrong if not line.endswith("'B'")] == []
+
+
 def test_translations_hold_the_same_values_and_options() -> None:
     for english, korean in KOREAN.items():
         wanted, found = (

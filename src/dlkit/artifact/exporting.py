@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit._calling import call, evaluating, output_of
+from dlkit._language import Message
 from dlkit._optional import require
 from dlkit._progress import Bar
 from dlkit.artifact.inputs import Meaning, make_example
@@ -79,9 +80,9 @@ def write_program(model: nn.Module, path: Path, meaning: Meaning, document: Mapp
     """
     names, example = _in_order(make_example(document["example"]["input"]))
     module = _OnNames(model, names) if names else model
-    bar = Bar(1, desc="export", unit="steps", delay=0)
+    bar = Bar(1, desc=Message("export"), unit=Message("steps"), delay=0)
     with evaluating(model), torch.inference_mode(False), bar:
-        bar.at(0, "the model becomes a program")
+        bar.at(0, Message("the model becomes a program"))
         program = torch.export.export(module, example, dynamic_shapes=_free_sizes(meaning, module, example))
     with atomic_write(path) as file:
         torch.export.save(program, file, extra_files={"dlkit.json": json.dumps(document)})
@@ -101,17 +102,17 @@ def write_onnx(model: nn.Module, path: Path, meaning: Meaning, document: Mapping
     require("onnxscript", extra="onnx")
     runtime = require("onnxruntime", extra="onnx")
     module, names, example = _for_onnx(model, meaning, document)
-    with tempfile.TemporaryDirectory() as folder, Bar(3, desc="export", unit="steps", delay=0) as bar:
+    with tempfile.TemporaryDirectory() as folder, Bar(3, desc=Message("export"), unit=Message("steps"), delay=0) as bar:
         draft = Path(folder) / "model.onnx"
-        bar.at(0, "the model becomes a graph")
+        bar.at(0, Message("the model becomes a graph"))
         expected = _export(module, example, names, draft, _free_sizes(meaning, module, example))
-        bar.at(1, "the graph is read again")
+        bar.at(1, Message("the graph is read again"))
         made = onnx.load(draft)
         for key, value in {"dlkit": json.dumps(document), "classes": json.dumps(meaning.classes)}.items():
             entry = made.metadata_props.add()
             entry.key, entry.value = key, value
         content = made.SerializeToString()
-        bar.at(2, "its output is compared with torch's")
+        bar.at(2, Message("its output is compared with torch's"))
         session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
         found = session.run(None, {name: value.numpy() for name, value in zip(names, example, strict=True)})[0]
     off = float((torch.from_numpy(found) - expected).abs().max())

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dlkit._language import Message
 from dlkit.callbacks.base import Callback
 from dlkit.runs.checking import first_spoilt
 from dlkit.runs.every import seconds
@@ -17,11 +18,6 @@ from dlkit.runs.parts import learning_parameters
 from dlkit.runs.state import Run
 
 __all__ = ["StopOnNaN", "TellNaN", "TimeLimit", "watch_evaluation"]
-
-_REMEDY = (
-    "look at these samples, lower the learning rate or clip the gradients (ClipGradients); "
-    "StopOnNaN() ends a run there and saves no corrupted weights"
-)
 
 
 class StopOnNaN(Callback):
@@ -38,19 +34,20 @@ class StopOnNaN(Callback):
         capture = run.capture
 
         def stop(name: str, value: float, step: int) -> None:
-            run.request_stop(
-                f"{_in_training(run, name, value, step)}; the weights since then were not saved", keep_state=False
-            )
+            told = _in_training(run, name, value, step)
+            run.request_stop(Message("{told}; the weights since then were not saved", told=told), keep_state=False)
 
         def capture_if_sound() -> dict[str, Any]:
             run.losses.flush()  # a loss names the batch, which the weights cannot
             spoilt = first_spoilt(_parameters(run)) if run.keep_state else None
             if spoilt is not None:
-                run.request_stop(
-                    f"the weights became nan or infinite by step {run.step} ({spoilt!r}), although every loss was "
-                    "finite: a gradient was not; they were not saved",
-                    keep_state=False,
+                told = Message(
+                    "the weights became nan or infinite by step {step} ({name!r}), although every loss was finite: a "
+                    "gradient was not; they were not saved",
+                    step=run.step,
+                    name=spoilt,
                 )
+                run.request_stop(told, keep_state=False)
             return capture()
 
         run.losses.watchers.append(_Look(stop))
@@ -71,7 +68,12 @@ class TellNaN(Callback):
             return
 
         def tell(name: str, value: float, step: int) -> None:
-            warnings.warn(f"{_in_training(run, name, value, step)}; training continues: {_REMEDY}", stacklevel=2)
+            told = Message(
+                "{told}; training continues: look at these samples, lower the learning rate or clip the gradients "
+                "(ClipGradients); StopOnNaN() ends a run there and saves no corrupted weights",
+                told=_in_training(run, name, value, step),
+            )
+            warnings.warn(told, stacklevel=2)
 
         run.losses.watchers.append(_Look(tell))
 
@@ -84,8 +86,15 @@ def watch_evaluation(indices: Callable[[int], Sequence[Any] | None]) -> _Look:
     """
 
     def tell(name: str, value: float, batch: int) -> None:
-        where = f"batch {batch + 1} of the evaluation{_samples(indices(batch) or ())}"
-        warnings.warn(f"the {name} is {value} in {where}: look at these samples, and at the weights", stacklevel=2)
+        told = Message(
+            "the {name} is {value} in batch {batch} of the evaluation{samples}: look at these samples, and at the "
+            "weights",
+            name=name,
+            value=value,
+            batch=batch + 1,
+            samples=_samples(indices(batch) or ()),
+        )
+        warnings.warn(told, stacklevel=2)
 
     return _Look(tell)
 
@@ -115,15 +124,22 @@ def _parameters(run: Run) -> Iterator[tuple[str, Tensor]]:
         yield from ((f"{part}.{name}", parameter) for name, parameter in learning_parameters(value).items())
 
 
-def _in_training(run: Run, name: str, value: float, step: int) -> str:
+def _in_training(run: Run, name: str, value: float, step: int) -> Message:
     samples = [index for batch in run.batches_of(step) for index in run.indices(run.epoch, batch) or []]
-    return f"the {name} became {value} at {run.place_of(step)}{_samples(samples)}"
+    return Message(
+        "the {name} became {value} at {place}{samples}",
+        name=name,
+        value=value,
+        place=run.place_of(step),
+        samples=_samples(samples),
+    )
 
 
 def _samples(samples: Sequence[Any]) -> str:
     shown = ", ".join(str(sample) for sample in samples[:64])
-    more = f" and {len(samples) - 64} more" if len(samples) > 64 else ""
-    return f" (samples {shown}{more})" if samples else ""
+    if len(samples) > 64:
+        shown = Message("{names} and {more} more", names=shown, more=len(samples) - 64)
+    return Message(" (samples {samples})", samples=shown) if samples else ""
 
 
 class TimeLimit(Callback):

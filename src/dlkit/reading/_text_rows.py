@@ -14,6 +14,7 @@ import numpy as np
 
 from dlkit._cores import default_threads, for_each
 from dlkit._encodings import Buffer, first_bad_byte
+from dlkit._language import Message
 from dlkit._progress import Bar
 from dlkit._textfiles import control_in, csv_problem, has_controls
 from dlkit.reading._bytes import damage
@@ -226,7 +227,7 @@ def _arrow_table(
     )
     if len(data) < _LONG:
         return arrow_csv.read_csv(pa.BufferReader(pa.py_buffer(data)), *how)
-    with Bar(len(data), desc="reading", unit="B", scaled=True) as bar:
+    with Bar(len(data), desc=Message("reading"), unit="B", scaled=True) as bar:
         return arrow_csv.read_csv(pa.PythonFile(_Told(data, bar), "r"), *how)
 
 

@@ -14,6 +14,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from dlkit._encodings import Buffer
+from dlkit._language import Message
 from dlkit._opening import open_regular
 from dlkit._progress import Bar
 from dlkit._showing import safe
@@ -276,8 +277,9 @@ def watched(file: BlockFile) -> Iterator[tuple[Block, Any]]:
     Args:
         file: Text, or columnar.
     """
-    total, unit = (file.size, "B") if isinstance(file, TextFile) else (None, "row groups")
-    with Bar(total, desc=f"reading {safe(file.source.name, most=60)}", unit=unit, scaled=total is not None) as bar:
+    total, unit = (file.size, "B") if isinstance(file, TextFile) else (None, Message("row groups"))
+    desc = Message("reading {file}", file=safe(file.source.name, most=60))
+    with Bar(total, desc=desc, unit=unit, scaled=total is not None) as bar:
         for block, content in file.blocks():
             yield block, content
             bar.update(block.stop - block.start)

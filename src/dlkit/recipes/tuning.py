@@ -174,7 +174,14 @@ def fine_tune(
         else:
             put_back()
     if progress:
-        _say(f"fine-tuned: {metric} {score:.4f}, weights of the training of the {kept}")
+        _say(
+            Message(
+                "fine-tuned: {metric} {score:.4f}, weights of the training of the {part}",
+                metric=metric,
+                score=score,
+                part=Message("whole") if kept == "whole" else Message("head"),
+            )
+        )
     return FineTuned(
         model=model.eval(),
         lr=best.lr,

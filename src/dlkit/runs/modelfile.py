@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from dlkit import _bounds
+from dlkit._language import Message
 from dlkit.declared import classes_in, preparation_in, spec_in
 from dlkit.errors import ArgumentError, CheckpointError
 from dlkit.runs.state import Run
@@ -36,10 +37,13 @@ def write_model_file(run: Run, path: str | os.PathLike[str], **options: Any) -> 
     known = _known(run, options)
     if known["outputs"] is None and known["classes"]:
         run.tell(
-            f"{Path(path).name}: a custom loss does not say what the outputs are; they are taken for logits. "
-            "If they are something else, name the loss of torch that reads them so, "
-            "metrics=dlkit.metrics.Metrics([...], loss=torch.nn.BCELoss()), or trainer.save(path, "
-            'outputs="probabilities"); outputs="logits" says that they are'
+            Message(
+                "{file}: a custom loss does not say what the outputs are; they are taken for logits. "
+                "If they are something else, name the loss of torch that reads them so, "
+                "metrics=dlkit.metrics.Metrics([...], loss=torch.nn.BCELoss()), or trainer.save(path, "
+                'outputs="probabilities"); outputs="logits" says that they are',
+                file=Path(path).name,
+            )
         )
     return save(run.model, path, **{"metrics": _measured(run.history.rows, step), **known})
 

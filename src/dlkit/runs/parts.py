@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlkit._language import Message
 from dlkit.runs.checking import restoring
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.state import Run
@@ -153,12 +154,16 @@ def tell_unsaved(run: Run) -> None:
         run: After some steps.
     """
     if names := run.unsaved():
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        run.tell(
-            f"{shown}: changed while training, and not saved: a run that is resumed begins with what the script makes, "
+        shown = ", ".join(names[:3])
+        if len(names) > 3:
+            shown = Message("{names} and {more} more", names=shown, more=len(names) - 3)
+        told = Message(
+            "{names}: changed while training, and not saved: a run that is resumed begins with what the script makes, "
             "and a rehearsal cannot put it back; let it be a buffer of a torch.nn.Module, or give the object that "
-            "holds it state_dict and load_state_dict"
+            "holds it state_dict and load_state_dict",
+            names=shown,
         )
+        run.tell(told)
 
 
 def parts_state(run: Run) -> dict[str, Any]:

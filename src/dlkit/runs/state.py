@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlkit._language import Message
 from dlkit._near import hint
 from dlkit._showing import safe
 from dlkit.distributed import World
@@ -287,7 +288,8 @@ class Run:
             step: A step since the epoch began or was resumed.
         """
         batches = ", ".join(str(batch + 1) for batch in self.batches_of(step))
-        return f"step {step + 1}, epoch {self.epoch + 1}, batch {batches}"
+        numbers = {"step": step + 1, "epoch": self.epoch + 1, "batch": batches}
+        return Message("step {step}, epoch {epoch}, batch {batch}", **numbers)
 
     def log(self, name: str, value: float) -> None:
         """Add a value to the next row of the history; a later one of the same name takes its place.

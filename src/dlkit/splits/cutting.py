@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlkit import rng
+from dlkit._language import Message
 from dlkit.errors import ArgumentError
 from dlkit.splits._values import Ints, Keys, Values, as_array, mixed
 from dlkit.splits.fold import Fold
@@ -249,9 +250,12 @@ def _rare(stratify: Any, classes: Ints, sizes: Ints, rare: Any, names: Sequence[
     labels = [as_array(stratify)[int(np.argmax(classes == code))] for code in np.flatnonzero(rare)[:5]]
     told = [str(label) if names is None else names[int(label)] for label in labels]
     few = ", ".join(f"{name!r} ({size})" for name, size in zip(told, sizes[rare].tolist(), strict=False))
-    return (
-        f"stratify: {int(rare.sum())} of {len(sizes)} classes have fewer samples than there are parts, and go to the "
-        f"first part as a whole: {few}{', ...' if rare.sum() > 5 else ''}; the other parts cannot evaluate them"
+    return Message(
+        "stratify: {rare} of {count} classes have fewer samples than there are parts, and go to the first part as a "
+        "whole: {names}; the other parts cannot evaluate them",
+        rare=int(rare.sum()),
+        count=len(sizes),
+        names=few + (", ..." if rare.sum() > 5 else ""),
     )
 
 

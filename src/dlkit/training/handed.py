@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from dlkit._language import Message
 from dlkit.callbacks.base import Callback
 from dlkit.errors import ArgumentError
 from dlkit.runs.parts import buffers_of
@@ -39,7 +40,8 @@ def refuse_used(run: Run, callbacks: Sequence[Callback]) -> None:
     """
     for name, optimizer in run.optimizers.items():
         if optimizer.state and _serves_another(run, optimizer, ""):
-            run.tell(f"{name}: continues with its state from another Trainer's run, as the model does")
+            told = Message("{name}: continues with its state from another Trainer's run, as the model does", name=name)
+            run.tell(told)
         take(run, optimizer)
     handed = list(_handed(run, callbacks))
     used = [name for name, value, remembers, content in handed if remembers and _serves_another(run, value, content)]

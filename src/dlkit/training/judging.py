@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dlkit import rng
 from dlkit._calling import as_input, split
 from dlkit._fetching import LEFT_OUT, Mine
+from dlkit._language import Message
 from dlkit._layer_errors import locate
 from dlkit._modes import in_mode
 from dlkit._nested import map_leaves
@@ -169,10 +170,12 @@ class Judge:
         """Whether outputs are so large that it is the states of torchmetrics' objects that are put together."""
         by_states = largest > dealing.LARGE and bool(self.metrics.objects) and self.metrics.sum_up
         if by_states and not said:
-            self.run.say(
-                f"outputs and targets of a batch take {largest / 1e6:.0f} MB: each process shows its own to the "
-                "metrics, whose states are then put together; their last digits may depend on the number of processes"
+            told = Message(
+                "outputs and targets of a batch take {megabytes:.0f} MB: each process shows its own to the metrics, "
+                "whose states are then put together; their last digits may depend on the number of processes",
+                megabytes=largest / 1e6,
             )
+            self.run.say(told)
         return by_states
 
     def evaluate(self, loader: Any) -> dict[str, float]:
@@ -204,10 +207,11 @@ class Judge:
         with joined(self.run.world, self.run.device), self._apart(source.seed):
             outputs = _concatenated(self._outputs(source, has_targets, leaves_out=leaves_out))
         if _has_lists(outputs):
-            self.run.say(
+            told = Message(
                 "the outputs of the batches differ in width, so the predictions are a list with one tensor for each "
                 "sample, as wide as its batch was; torch.nn.utils.rnn.pad_sequence(..., batch_first=True) makes it one"
             )
+            self.run.say(told)
         return outputs if scaled else self.unit(loader).predictions(outputs)
 
     def _outputs(self, source: Source, has_targets: bool | None, *, leaves_out: bool) -> list[Any]:

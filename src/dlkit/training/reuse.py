@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ class Reuse:
             Message(
                 "the frozen backbone runs once over {samples}; {saved:,} forward passes saved in {epochs}; "
                 "{megabytes:.1f} MB, {how}",
-                samples=" and ".join(source.described() for source in stored),
+                samples=_joined([source.described() for source in stored]),
                 saved=max(0, saved),
                 epochs=Message("1 epoch") if epochs == 1 else Message("{count} epochs", count=epochs),
                 megabytes=megabytes,
@@ -213,9 +213,13 @@ class ReusingSource(Wrapping):
     def described(self) -> str:
         """The samples in words."""
         assert self.store is not None
-        how = "mixed again in every epoch" if self.store.mixes else "in turn"
-        views = f" ({self.store.views} views of each, {how})" if self.store.views > 1 else ""
-        return f"{self.store.samples:,} {'training' if self.training else 'validation'} samples{views}"
+        samples = Message("{count:,} validation samples", count=self.store.samples)
+        if self.training:
+            samples = Message("{count:,} training samples", count=self.store.samples)
+        if self.store.views == 1:
+            return samples
+        how = Message("mixed again in every epoch") if self.store.mixes else Message("in turn")
+        return Message("{samples} ({views} views of each, {how})", samples=samples, views=self.store.views, how=how)
 
     @property
     def _views(self) -> int:
@@ -258,7 +262,8 @@ class ReusingSource(Wrapping):
         except _NotReusable as reason:
             self.store.discard()
             self.store = None
-            run.say(f"features of the {'training' if self.training else 'validation'} data are not stored: {reason}")
+            part = Message("training") if self.training else Message("validation")
+            run.say(Message("features of the {part} data are not stored: {reason}", part=part, reason=reason))
         if shared is not None and self.store is not None:
             shared[place] = self.store
         return self.store is not None
@@ -367,6 +372,11 @@ class ReusingSource(Wrapping):
         """The samples in the dataset's order, each batch with what it depends on."""
         seed = rng.derive(self.source.seed, rng.VIEWS)
         return in_order(self.loader, view, first, seed=seed, size=size or int(self.loader.batch_size or 1), mine=mine)
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """One or two parts of the data, as they are said together."""
+    return Message("{first} and {second}", first=parts[0], second=parts[1]) if len(parts) > 1 else parts[0]
 
 
 class _NotReusable(Exception):  # noqa: N818  (not an error: the slow way is taken)

@@ -318,9 +318,15 @@ class ArrayCache:
         if expected > self.budget and not self._said_too_small:
             self._said_too_small = True
             warnings.warn(
-                f"the cache in {self.folder} would need about {expected / 1e9:,.3g} GB and may take "
-                f"{self.budget / 1e9:,.3g} GB: about {100 * self.budget // expected} % of the files will be kept; a "
-                "larger cache_bytes=, a larger disk, or for images a smaller cache_side= keeps all",
+                Message(
+                    "the cache in {folder} would need about {needed:,.3g} GB and may take {budget:,.3g} GB: about "
+                    "{share} % of the files will be kept; a larger cache_bytes=, a larger disk, or for images a "
+                    "smaller cache_side= keeps all",
+                    folder=self.folder,
+                    needed=expected / 1e9,
+                    budget=self.budget / 1e9,
+                    share=100 * self.budget // expected,
+                ),
                 UserWarning,
                 stacklevel=2,
             )

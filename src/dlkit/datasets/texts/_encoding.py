@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlkit._language import Message
 from dlkit._progress import Bar
 from dlkit.storage.arrays import ArrayWriter, Kind, SharedArray, open_arrays, write_arrays
 from dlkit.storage.files import FileLock, atomic_write, home_of, mark_used
@@ -56,7 +57,8 @@ class Storage:
             problem = f"{self.place} may not be written to"
         except OSError as error:
             problem = str(error)
-        warnings.warn(f"the encoded texts cannot be kept for the next time: {problem}", stacklevel=2)
+        told = Message("the encoded texts cannot be kept for the next time: {problem}", problem=problem)
+        warnings.warn(told, stacklevel=2)
         return False
 
 
@@ -114,7 +116,7 @@ def _encoded(
 
 
 def _chunks(encoder: Encoder, texts: Sequence[PackedStrings], max_length: int | None) -> Iterator[EncodedTexts]:
-    with Bar(len(texts[0]), desc="encoding", unit="texts") as bar:
+    with Bar(len(texts[0]), desc=Message("encoding"), unit=Message("texts")) as bar:
         for begin in range(0, len(texts[0]), _CHUNK):
             first, *second = (each[begin : begin + _CHUNK] for each in texts)
             yield encoder.encode_batch(first, second[0] if second else None, max_length=max_length)
@@ -131,7 +133,8 @@ def _keep(packed: Packed, key: str, storage: Storage) -> None:
                     file.write(block.array.data)
         write_arrays(storage.place / f"{key}.lengths", _KIND, {"lengths": torch.from_numpy(packed.lengths)}, about)
     except OSError as error:
-        warnings.warn(f"the encoded texts could not be kept for the next time: {error}", stacklevel=2)
+        told = Message("the encoded texts could not be kept for the next time: {error}", error=error)
+        warnings.warn(told, stacklevel=2)
 
 
 def _load(key: str, storage: Storage) -> Packed | None:
