@@ -248,3 +248,19 @@ def test_labels_of_one_cell_are_found_however_their_numbers_are_written(tmp_path
     table = CSVDataset(frame, target="y", drop="file", **said)
     files = ImageTable(frame, target="y", root=tmp_path, **said)
     assert table.targets.tolist() == files.targets.tolist() == [[1, 1], [1, 1], [0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        ([f"2024-01-{day:02}" for day in range(1, 21)], {}, "holds dates"),
+        (["1.5", "high"] * 10, {"task": "regression"}, "line 3 of "),
+        (["low", "high"] * 10, {"task": "regression"}, "line 2 of "),
+        ([f"id{number}" for number in range(40)], {}, "too many"),
+    ],
+)
+def test_what_a_target_cannot_be_is_refused_by_all(labels, options, said, images, tmp_path):
+    rows = "".join(f"img/{number}.png,{label}\n" for number, label in enumerate(labels))
+    (tmp_path / "t.csv").write_text(f"file,label\n{rows}", encoding="utf-8")
+    refusals = meanings(tmp_path / "t.csv", images, **options)
+    assert [said in str(refusal) for refusal in refusals] == [True] * 4, refusals
