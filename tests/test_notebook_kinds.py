@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,16 @@ import pytest
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
+import kernels
+
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "examples" / "notebooks").glob("*.ipynb"))
 
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
-    """One kernel for all, which imports torch once; what each leaves is taken away."""
-    manager = KernelManager()
-    manager.start_kernel(cwd=str(tmp_path_factory.mktemp("notebooks")), env=dict(os.environ))
-    yield manager
-    manager.shutdown_kernel(now=True)
-    manager.context.destroy()
+    """One kernel for all; what each leaves is taken away."""
+    with kernels.kernel(tmp_path_factory.mktemp("notebooks")) as manager:
+        yield manager
 
 
 def shown(cell: Any) -> set[str]:

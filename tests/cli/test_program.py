@@ -136,12 +136,11 @@ def test_ctrl_c_leaves_the_lines_that_are_computed(noise_model: Path, table: Pat
 
 
 def test_a_broken_pipe_ends_quietly(noise_model: Path, table: Path, tmp_path: Path) -> None:
-    with start(
-        [sys.executable, "-m", "dlkit", "predict", noise_model, lasting(table, tmp_path, 10)], tmp_path
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    process = warm(tmp_path, "-m", "dlkit", "predict", noise_model, lasting(table, tmp_path, 10))
+    try:
         assert process.stdout.readline() == "row,prediction,probability\n"
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(200) != 0
+    finally:
+        process.kill()

@@ -21,6 +21,7 @@ from dlkit import recipes
 from dlkit._devices import pick_device
 from dlkit.errors import ArgumentError
 from dlkit.launching import launch
+from kernels import kernel
 from warm import Program, run
 
 SCRIPT = '''
@@ -142,8 +143,12 @@ def test_a_notebook_launches_what_only_it_knows(tmp_path: Path) -> None:
         "assert size == 2\nassert torch.equal(weight, dlkit.launch(train, processes=1)[0])\nprint('the same')",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    resources = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    with kernel(tmp_path) as manager:
+        client = NotebookClient(notebook, km=manager, timeout=120)
+        try:
+            client.execute()
+        finally:
+            client.kc.stop_channels()
     assert notebook.cells[-1].outputs[-1]["text"] == "the same\n"
 
 
