@@ -33,6 +33,7 @@ __all__ = ["launch"]
 
 # Of torch's launcher, which tells at length what the error raised here says.
 _TALKERS = ("elastic.agent.server.api", "elastic.agent.server.local_elastic_agent", "elastic.multiprocessing.api")
+_LOCAL = "127.0.0.1"
 _SIGNALS = "SIGTERM,SIGINT" if sys.platform == "win32" else "SIGTERM,SIGINT,SIGHUP,SIGQUIT"
 
 
@@ -81,14 +82,20 @@ def _launched(call: Any, processes: int, method: str, folder: Path) -> Any:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    # One machine needs no rendezvous that finds others, which takes a second. The store is held here, and the launcher
+    # shares it: nobody can take its port in between.
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        _LOCAL, 0, is_master=True, wait_for_workers=False, multi_tenant=True
+    )
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
         run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
+        rdzv_backend="static",
+        rdzv_endpoint=f"{_LOCAL}:{store.port}",
+        rdzv_configs={"rank": 0},
+        local_addr=_LOCAL,
         max_restarts=0,
         start_method=method,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
