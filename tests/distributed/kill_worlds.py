@@ -107,7 +107,7 @@ def _ends(pids: list[int], codes: dict[int, int], *, meeting: float = PATIENCE) 
         os.kill(pid, signal.SIGTERM)
     codes |= _wait(told, PATIENCE)
     hung = [pid for pid in told if pid not in codes]
-    end = time.monotonic() + 10.0  # a loader's worker looks for its parent every few seconds
+    end = time.monotonic() + 10.0  # a loader's worker looks for its parent now and then
     while any(_lives(pid) for pid in pids if pid not in hung) and time.monotonic() < end:
         time.sleep(0.01)
     orphans = [pid for pid in pids if pid not in hung and _lives(pid)]
@@ -163,11 +163,13 @@ def main(kills: int, seed: int = 0) -> int:
     """Deal `kills` over the cases; returns the number of differences, orphans and hung processes."""
     import torch
     import torch._dynamo  # before the forks, as all that takes long to import
+    from torch.utils.data._utils import worker
 
     import dlkit.callbacks
     import dlkit.training  # noqa: F401
 
     torch.set_num_threads(1)
+    worker.MP_STATUS_CHECK_INTERVAL = 0.5  # a loader's worker that lost its parent looks for it every five seconds
     chance, total = random.Random(seed), Counts()
     for number, case in enumerate(CASES[: max(kills, 1)]):
         counts = disturbed(case, kills // len(CASES) + (number < kills % len(CASES)), chance)
