@@ -144,3 +144,4 @@ def test_a_broken_pipe_ends_quietly(noise_model: Path, table: Path, tmp_path: Pa
         assert process.wait(200) != 0
     finally:
         process.kill()
+        process.stderr.close()

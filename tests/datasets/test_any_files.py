@@ -244,11 +244,11 @@ def test_another_decoder_takes_nothing_of_what_the_first_has_kept(tmp_path: Path
     assert default_collate(ds.__getitems__([0]))[0].shape == (1, 3)
 
 
-def test_in_a_spawned_process(tmp_path: Path) -> None:
+def test_in_a_new_process(tmp_path: Path) -> None:
     for number in range(6):
         written(tmp_path / "ab"[number % 2] / f"{number}.arr", KINDS[1], number, 4)
     ds = FileFolder(tmp_path, ARRAYS)
-    assert same(batches(ds, 1, multiprocessing_context="spawn"), batches(ds))
+    assert same(batches(ds, 1, multiprocessing_context="forkserver"), batches(ds))
 
 
 @pytest.mark.parametrize("settings", [FileSettings, ImageSettings])
