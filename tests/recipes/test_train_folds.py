@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,13 @@ def test_the_model_is_trained_on_everything_and_says_what_the_folds_came_to(fold
     report = (folded.report or Path()).read_text()
     assert "<h2>Folds</h2>" in report
     assert "The mean of 3 folds" in report
+    start = report.index("The mean of 3 folds")
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", report[start : report.index("</table>", start)])
+    head, *rows = (cells[place : place + 6] for place in range(0, len(cells), 6))
+    for name in ("accuracy", "loss"):
+        shown = {row[0]: float(row[head.index(name)]) for row in rows}
+        assert shown["mean"] == pytest.approx(folded.metrics[name], rel=1e-3)
+        assert shown["3"] == pytest.approx(folded.data.folds.rows[2][name], rel=1e-3)
     with pytest.raises(ArgumentError, match=r"it has train and val, and .*fold-1 and the others have a test part"):
         evaluate_file(folded.folder, part="test")
 

@@ -154,19 +154,20 @@ def _result(outcome: Outcome, judged_on: str) -> str:
 def _folds(scores: FoldScores) -> str:
     """What says how good the model is: it was trained on all of the data, as those of the folds on most of it."""
     main, (low, high) = scores.names[0], scores.interval(scores.names[0])
-    rows: list[list[object]] = [list(row.values()) for row in scores.rows]
+    head = ["fold", "train", "val", "test", *scores.names]
+    rows: list[list[object]] = [[row[name] for name in head] for row in scores.rows]
     rows.append([Message("mean"), "", "", "", *scores.mean.values()])
     rows.append([Message("deviation"), "", "", "", *scores.std.values()])
     said = Message(
         "The mean of {folds} folds and the deviation between them; 95 % of the mean: {low} to {high}. "
-        "This model was then trained in the same way on all of the data.",
+        "This model was then trained in the same way on all of the data, a tenth of which chose the epoch.",
         folds=len(scores.rows),
         low=number(low),
         high=number(high),
     )
     return (
         f'<p class="big">{main} {number(scores.mean[main])} &plusmn; {number(scores.std[main])}</p>'
-        f"<p>{escaped(said)}</p>{table(list(scores.rows[0]), rows)}"
+        f"<p>{escaped(said)}</p>{table(head, rows)}"
     )
 
 
