@@ -30,7 +30,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from disks import as_nobody, open_folder, small_disk
-from dlkit.download.archives import DownloadLimits, _name_problem, extract
+from dlkit.download import DownloadLimits, extract
+from dlkit.download.archives import _name_problem
 from dlkit.errors import ArchiveError, ArgumentError, DataNotFoundError, DownloadError, UnsafeArchiveError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {

@@ -20,7 +20,8 @@ storage/files storage/identity storage/arrays storage/appended storage/strings s
 _documents _kinds specs/columns specs/table specs/series registry _torch_layers
 _modes _nested _calling
 _answers _arguments _shapes objective _layer_errors _encodings
-download/disk download/urls download/http download/members download/archives download/fetching download/__init__
+download/limits download/disk download/urls download/http download/members download/archives download/fetching
+download/__init__
 rng lending distributed _devices launching
 transforms/geometry transforms/contrast transforms/mixing transforms/augment transforms/spec transforms/presets
 transforms/audio/mel transforms/audio/augment transforms/audio/resampling transforms/audio/spec

@@ -15,17 +15,17 @@ import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
 from dlkit._opening import regular
-from dlkit.download.disk import check_room, disk_error, disk_trouble, locked, remove
+from dlkit.download.disk import check_room, disk_trouble, locked, remove
+from dlkit.download.limits import USUAL_LIMITS, DownloadLimits
 from dlkit.download.members import Chunks, Member, claimed_sizes, members
-from dlkit.errors import ArchiveError, ArgumentError, DownloadError, UnsafeArchiveError
+from dlkit.errors import ArchiveError, ArgumentError, UnsafeArchiveError
 from dlkit.storage.files import sync_file, sync_folder
 
-__all__ = ["DownloadLimits", "extract"]
+__all__ = ["extract"]
 
 _CHUNK = 1 << 20
 _MAX_DEPTH = 100  # folders below each other: shutil.rmtree and its like recurse once per level
@@ -33,44 +33,6 @@ _MAX_HOPS = 40  # links on the way to one file: where Linux gives up, too
 _LOOK_EACH = 64 << 20  # bytes after which the disk is asked again how much room it has
 _SYNC_EACH = 100  # up to so many files one fsync each; for more, one sync of everything is many times faster
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)\s*(\..*)?", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DownloadLimits:
-    """How much a file may have, and an archive unpack to, before it is refused.
-
-    What headers claim is refused before a byte is written; what is written is counted all the same, as headers lie.
-
-    Args:
-        max_file: Bytes of a file that `fetch` gets without being told its `size`, 64 GB by default.
-        max_bytes: Bytes of all files together. The default, 64 GiB, is more than nearly all archives hold, and stops
-            a bomb of some kilobytes before it fills most disks.
-        max_members: Files, folders and links together, the folders that are only implied by a name included.
-            The default, 2 million, is more than ImageNet has, and what one folder tree still bears.
-        keep_free: Bytes of the disk that stay free, looked at again and again; by default 1 GB, or 1 % of a small disk.
-
-    Raises:
-        ArgumentError: A limit is not a whole number of at least 1 (0 for `keep_free`).
-
-    >>> DownloadLimits(max_bytes=10_000_000).max_members
-    2000000
-    """
-
-    max_file: int = 64 * 10**9
-    max_bytes: int = 64 << 30
-    max_members: int = 2_000_000
-    keep_free: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("max_file", 1), ("max_bytes", 1), ("max_members", 1), ("keep_free", 0)):
-            value = getattr(self, name)
-            if value is None and name == "keep_free":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ArgumentError(f"DownloadLimits: {name} must be a whole number of at least {least}, not {value!r}")
-
-
-USUAL_LIMITS = DownloadLimits()
 
 
 def extract(
@@ -245,17 +207,16 @@ class _Sandbox:
 
     @contextlib.contextmanager
     def _naming(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except DownloadError:
-            raise
-        except OSError as error:
-            if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+        with disk_trouble(self._path(_split(name)), "write"):
+            try:
+                yield
+            except OSError as error:
+                if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+                    raise
                 raise ArchiveError(
                     f"{self._archive} was not unpacked: this file system cannot hold its member {_shown(name)} "
                     f"({error.strerror}); unpack it to a shorter path or on another file system"
                 ) from error
-            raise disk_error(error, self._path(_split(name)), "write") from error
 
     def _count(self, member: Member, *, num_bytes: int = 0, num_members: int = 0) -> None:
         self._num_bytes += num_bytes

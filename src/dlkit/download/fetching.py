@@ -8,7 +8,6 @@ The empty `.<name>.lock` stays: removing it would let two processes hold two loc
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from dlkit._opening import open_regular
 from dlkit._progress import Bar
 from dlkit._showing import Lines, public, safe
-from dlkit.download.archives import USUAL_LIMITS, DownloadLimits, extract, put_in_place, staged, unpack_lock
+from dlkit.download.archives import put_in_place, staged, unpack_lock
 from dlkit.download.disk import disk_trouble, remove
 from dlkit.download.http import (
     AttemptError,
@@ -30,57 +29,15 @@ from dlkit.download.http import (
     WrongFileError,
     receive,
 )
+from dlkit.download.limits import USUAL_LIMITS, USUAL_PATIENCE, DownloadLimits, Patience
 from dlkit.download.members import plain_name
 from dlkit.download.urls import checked_urls, is_local, known_as
 from dlkit.errors import ArgumentError, DownloadError, IntegrityError, OfflineError
 from dlkit.storage.files import FileLock, sha256_of, write_json
 
-__all__ = ["DownloadLimits", "Patience", "extract", "fetch"]
+__all__ = ["fetch"]
 
 _REASON = 400  # characters of a server's words that an error repeats
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long to wait for a server and how often to come back.
-
-    Args:
-        connect: Seconds until a connection must stand.
-        read: Seconds that a server may send nothing. The transfer as a whole may take as long as it takes.
-        attempts: Failures in a row before a mirror is abandoned; one that brought new bytes counts as the first again.
-        backoff: Seconds to wait after the first failure; twice as long after each further one. While one mirror
-            waits, the next one is tried.
-        longest_pause: Seconds that no wait exceeds. A server that asks for more (`Retry-After`) is abandoned.
-
-    Raises:
-        ArgumentError: An invalid value.
-
-    >>> Patience(attempts=2).read
-    30.0
-    """
-
-    connect: float = 10.0
-    read: float = 30.0
-    attempts: int = 5
-    backoff: float = 0.5
-    longest_pause: float = 60.0
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("connect", "more than 0"),
-            ("read", "more than 0"),
-            ("backoff", "0"),
-            ("longest_pause", "0"),
-        ):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or value < 0 or (value == 0 and least != "0"):
-                raise ArgumentError(f"Patience: {name} must be a number of seconds, {least} or more, not {value!r}")
-        if not isinstance(self.attempts, int) or isinstance(self.attempts, bool) or self.attempts < 1:
-            raise ArgumentError(f"Patience: attempts must be a whole number of at least 1, not {self.attempts!r}")
-
-
-USUAL_PATIENCE = Patience()
 
 
 def fetch(
@@ -289,14 +246,7 @@ def _next_mirror(waiting: list[_Mirror], part: PartFile, promise: _Promise) -> _
 def _attempt(mirror: _Mirror, part: PartFile, job: _Job, bar: Bar) -> None:
     promise, patience = job.promise, job.patience
     hashed = promise.sha256 is not None
-    request = DownloadRequest(
-        connect=patience.connect,
-        read=patience.read,
-        size=promise.size,
-        hashed=hashed,
-        most=job.limits.max_file,
-        keep_free=job.limits.keep_free,
-    )
+    request = DownloadRequest(patience=patience, limits=job.limits, size=promise.size, hashed=hashed)
     receive(mirror.url, part, request, bar)
     if problem := promise.problem(part.path):
         patched = part.continued and not mirror.restarted

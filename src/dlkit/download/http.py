@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from dlkit._opening import open_regular, regular
 from dlkit._showing import without_secrets
 from dlkit.download.disk import check_room, disk_trouble, remove
+from dlkit.download.limits import DownloadLimits, Patience
 from dlkit.download.urls import is_local, known_as, local_path
 from dlkit.errors import DataError
 from dlkit.storage.files import give_name, write_json
@@ -139,9 +140,9 @@ class PartFile:
     def append(self, chunks: Generator[bytes, None, None], listener: Listener, request: DownloadRequest) -> None:
         """Write the chunks behind what is there, each at once; stop when there are more bytes than there may be."""
         size = self.size
-        at_most = request.most if request.size is None else request.size
+        at_most = request.limits.max_file if request.size is None else request.size
         total = request.size if self.origin is None or self.origin.total is None else self.origin.total
-        check_room(self.path, max(0, (total or 0) - size), request.keep_free, "download to")
+        check_room(self.path, max(0, (total or 0) - size), request.limits.keep_free, "download to")
         look_at = size + _LOOK_EACH
         writing = disk_trouble(self.path, "write")
         with contextlib.closing(chunks), writing, open(self.path, "ab", buffering=0) as file:
@@ -155,7 +156,7 @@ class PartFile:
                     return
                 if size >= look_at:
                     look_at = size + _LOOK_EACH
-                    check_room(self.path, 0, request.keep_free, "download to")
+                    check_room(self.path, 0, request.limits.keep_free, "download to")
 
     def clear(self) -> None:
         """Forget everything received so far."""
@@ -185,15 +186,12 @@ def _read_origin(path: Path) -> Provenance | None:
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadRequest:
-    """What is required of a mirror: how long to wait for it in seconds, what is known about the file, and its
-    limits."""
+    """What is required of a mirror, and what is known about the file."""
 
-    connect: float
-    read: float
+    patience: Patience
+    limits: DownloadLimits
     size: int | None
     hashed: bool
-    most: int  # bytes, where `size` is not known
-    keep_free: int | None  # bytes of the disk
 
 
 def receive(url: str, part: PartFile, request: DownloadRequest, listener: Listener) -> None:
@@ -209,9 +207,9 @@ def receive(url: str, part: PartFile, request: DownloadRequest, listener: Listen
         _receive_file(url, part, request, listener)
     else:
         _receive_http(url, part, request, listener)
-    if request.size is None and part.size > request.most:
+    if request.size is None and part.size > request.limits.max_file:
         part.clear()
-        raise RefusedDownloadError(f"sent more than {request.most:,} bytes; {_RAISE_LIMIT}")
+        raise RefusedDownloadError(f"sent more than {request.limits.max_file:,} bytes; {_RAISE_LIMIT}")
     if part.origin is not None and part.origin.total is not None and part.size < part.origin.total:
         raise AttemptError(f"broke off after {part.size:,} of {part.origin.total:,} bytes")
 
@@ -272,12 +270,14 @@ def _answer(url: str, headers: dict[str, str], request: DownloadRequest) -> Iter
 
     hopeless = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects)
     try:
-        response = requests.get(url, headers=headers, stream=True, timeout=(request.connect, request.read))
+        response = requests.get(
+            url, headers=headers, stream=True, timeout=(request.patience.connect, request.patience.read)
+        )
     except (*hopeless, requests.exceptions.SSLError, ValueError) as error:  # ValueError: a redirect to "http://[x"
         raise RefusedDownloadError(_brief(error)) from error
     except requests.Timeout as error:
         raise AttemptError(
-            f"did not answer within {request.connect:g} s (connect) and {request.read:g} s (read)"
+            f"did not answer within {request.patience.connect:g} s (connect) and {request.patience.read:g} s (read)"
         ) from error
     except requests.RequestException as error:
         raise AttemptError(_brief(error)) from error
@@ -291,7 +291,7 @@ def _body(response: requests.Response, request: DownloadRequest, *, decode: bool
     try:
         yield from response.raw.stream(_CHUNK, decode_content=decode)
     except urllib3.exceptions.ReadTimeoutError as error:
-        raise AttemptError(f"sent nothing for {request.read:g} s") from error
+        raise AttemptError(f"sent nothing for {request.patience.read:g} s") from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise AttemptError(f"broke off: {_brief(error)}") from error
 
@@ -361,8 +361,10 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
 def _check_size(origin: Provenance, request: DownloadRequest) -> None:
     if None not in (origin.total, request.size) and origin.total != request.size:
         raise WrongFileError(f"offers {origin.total:,} bytes, not the expected {request.size:,}")
-    if origin.total is not None and request.size is None and origin.total > request.most:
-        raise RefusedDownloadError(f"offers {origin.total:,} bytes, more than {request.most:,}; {_RAISE_LIMIT}")
+    if origin.total is not None and request.size is None and origin.total > request.limits.max_file:
+        raise RefusedDownloadError(
+            f"offers {origin.total:,} bytes, more than {request.limits.max_file:,}; {_RAISE_LIMIT}"
+        )
 
 
 def _continue_part(
