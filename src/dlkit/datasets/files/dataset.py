@@ -18,14 +18,14 @@ from dlkit.datasets.base import Indices, Samples, as_index_tensor, several, show
 from dlkit.datasets.files.cache import ArrayCache, open_cache
 from dlkit.datasets.files.content import content_keys
 from dlkit.datasets.files.fetching import Fetch, Uneven
-from dlkit.datasets.files.journal import ErrorJournal, handle, skipped_file, tell
+from dlkit.datasets.files.journal import ErrorJournal, skipped_file
 from dlkit.datasets.files.listing import Listing
 from dlkit.datasets.files.memory import BatchMemory
 from dlkit.datasets.files.settings import FileSettings
 from dlkit.errors import ArgumentError, DataError, EmptyBatchError
 from dlkit.reading.cells import Skipped
 from dlkit.reading.targets import check_same_classes
-from dlkit.splits import Fold, Fractions, split_indices
+from dlkit.splits import Fractions, split_indices
 from dlkit.storage.identity import of_files, of_parts, of_tensor, of_transform
 from dlkit.storage.strings import PackedStrings
 
@@ -228,10 +228,9 @@ class FileDataset(Dataset[Any]):
 
     def _leave_out(self, rows: list[int], bad: dict[int, str]) -> None:
         """Raise, or write down what is left out and say so, once per file."""
-        new = handle(self._journal, rows, bad)
-        if new:
-            self._check_share()
-            tell(new)
+        if self._journal is None:
+            raise DataError(f"{bad[min(bad)]} (on_error='skip' leaves unreadable files out)")
+        self._journal.leave_out(rows, bad, self._check_share)
 
     # What cannot be read
 
@@ -346,8 +345,12 @@ class FileDataset(Dataset[Any]):
         Raises:
             ArgumentError: shares for a folder that is laid out in parts; and see `dlkit.splits.split_indices`.
         """
-        if self.parts:
-            return self._laid_out(fractions, transform)
+        if self._listing is not None and self.parts:
+            self._listing.refuse_shares(fractions)
+            laid_out = self._parts([self._listing.rows_of(part) for part in self.parts], transform)
+            for part in laid_out:
+                part.parts = []
+            return laid_out
         parts = split_indices(
             len(self),
             fractions,
@@ -365,29 +368,6 @@ class FileDataset(Dataset[Any]):
         if isinstance(given, str):
             raise ArgumentError(f"{name} must be one key for each file, or a function of its path, not {given!r}")
         return [given(path) for path in self._paths()] if callable(given) else given
-
-    def _laid_out(self, fractions: Fractions, transform: Sequence[Transform | None] | None) -> tuple[Self, ...]:
-        if isinstance(fractions, Fold):
-            raise ArgumentError(
-                f"{self.root} is laid out in {', '.join(self.parts)}, which folds would mix: cut the folder "
-                f"{self.root / self.parts[0]} alone, and keep the rest for the end"
-            )
-        if fractions is not None:
-            raise ArgumentError(
-                f"{self.root} is laid out in {', '.join(self.parts)}: split() gives these parts, and each can be split "
-                "further; other shares would mix them"
-            )
-        parts = self._parts([self._rows_of(part) for part in self.parts], transform)
-        for part in parts:
-            part.parts = []
-        return parts
-
-    def _rows_of(self, part: str) -> Tensor:
-        names = self._listing.part_names if self._listing is not None else ()
-        if self._listing is None or part not in names:
-            have = f"has {', '.join(names)}" if names else "has no train, val and test folders"
-            raise ArgumentError(f"part={part!r}: {self.root} {have}")
-        return torch.nonzero(self._listing.parts == names.index(part)).flatten()
 
     def _parts(self, chosen: Sequence[Tensor], transform: Sequence[Transform | None] | None) -> tuple[Self, ...]:
         settings = self.settings.of_parts(len(chosen), transform)

@@ -102,7 +102,7 @@ class FileFolder(FileDataset):
         self._listing: Listing = listing
         self.parts, self.left_out = list(listing.part_names), dict(listing.left_out)
         if part is not None:
-            self._rows = self._rows_of(part)
+            self._rows = listing.rows_of(part)
             self.parts = []
 
 

@@ -8,14 +8,13 @@ import os
 import tempfile
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dlkit._language import Message
-from dlkit.errors import DataError
 from dlkit.reading.cells import Skipped
 
-__all__ = ["ErrorJournal", "handle", "skipped_file", "tell"]
+__all__ = ["ErrorJournal", "skipped_file"]
 
 
 class ErrorJournal:
@@ -49,6 +48,20 @@ class ErrorJournal:
                 file.write(b"".join(json.dumps(pair).encode() + b"\n" for pair in new.items()))
         return new
 
+    def leave_out(self, rows: Sequence[int], bad: Mapping[int, str], check: Callable[[], None]) -> None:
+        """Note the bad samples of a batch, and say of each new one, once, that it is left out.
+
+        Args:
+            rows: Of the batch.
+            bad: Position in the batch to reason.
+            check: Called where there are new ones; raises if they are too many.
+        """
+        new = self.add({rows[place]: reason for place, reason in sorted(bad.items())})
+        if new:
+            check()
+        for reason in new.values():
+            warnings.warn(Message("left out permanently: {reason}", reason=reason), UserWarning, stacklevel=5)
+
     def read(self) -> Mapping[int, str]:
         """All that is known: place to reason, in the order in which it was found."""
         with contextlib.suppress(FileNotFoundError):  # the process that made it has ended
@@ -73,32 +86,6 @@ def skipped_file(path: Path, told: str) -> Skipped:
         told: The error, with or without the file's name in front.
     """
     return Skipped(str(path), None, told.removeprefix(str(path)).removeprefix(":").strip())
-
-
-def handle(journal: ErrorJournal | None, rows: Sequence[int], bad: Mapping[int, str]) -> list[str]:
-    """Raise, or write down what is left out; returns the reasons that are new.
-
-    Args:
-        journal: None where an unreadable file stops the run.
-        rows: The rows of a batch.
-        bad: Position in the batch to reason.
-
-    Raises:
-        DataError: there is no journal.
-    """
-    if journal is None:
-        raise DataError(f"{bad[min(bad)]} (on_error='skip' leaves unreadable files out)")
-    return list(journal.add({rows[place]: reason for place, reason in sorted(bad.items())}).values())
-
-
-def tell(reasons: Sequence[str]) -> None:
-    """Say what was left out, once per file.
-
-    Args:
-        reasons: From `handle`.
-    """
-    for reason in reasons:
-        warnings.warn(Message("left out permanently: {reason}", reason=reason), UserWarning, stacklevel=5)
 
 
 def _remove(path: Path, process: int) -> None:

@@ -22,9 +22,10 @@ from dlkit._language import Message
 from dlkit._progress import Bar
 from dlkit._showing import safe
 from dlkit.datasets.files.decoder import Decoder
-from dlkit.errors import DataError, DataNotFoundError
+from dlkit.errors import ArgumentError, DataError, DataNotFoundError
 from dlkit.reading.parsing import spelled
 from dlkit.reading.targets import natural, numbered, stated_order
+from dlkit.splits import Fold, Fractions
 from dlkit.storage.arrays import Arrays, Kind, keep_arrays, kept_arrays
 from dlkit.storage.files import home_of
 from dlkit.storage.strings import PackedStrings
@@ -78,6 +79,33 @@ class Listing:
         if self.kept is not None:
             return _listing, (self.kept, self.root)
         return Listing, (self.root, self.names, self.targets, self.parts, self.classes, self.part_names, self.left_out)
+
+    def rows_of(self, part: str) -> Tensor:
+        """int64, the places of the files in one of `part_names`.
+
+        Args:
+            part: Its name.
+
+        Raises:
+            ArgumentError: there is no such part.
+        """
+        if part not in self.part_names:
+            have = f"has {', '.join(self.part_names)}" if self.part_names else "has no train, val and test folders"
+            raise ArgumentError(f"part={part!r}: {self.root} {have}")
+        return torch.nonzero(self.parts == self.part_names.index(part)).flatten()
+
+    def refuse_shares(self, fractions: Fractions) -> None:
+        """Refuse other `fractions` than those that the folder is laid out in."""
+        laid_out = f"{self.root} is laid out in {', '.join(self.part_names)}"
+        if isinstance(fractions, Fold):
+            raise ArgumentError(
+                f"{laid_out}, which folds would mix: cut the folder {self.root / self.part_names[0]} alone, and keep "
+                "the rest for the end"
+            )
+        if fractions is not None:
+            raise ArgumentError(
+                f"{laid_out}: split() gives these parts, and each can be split further; other shares would mix them"
+            )
 
     def told(self) -> str:
         """What was left out in one line, empty if nothing was."""

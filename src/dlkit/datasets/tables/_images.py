@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dlkit._cores import default_threads
-from dlkit.datasets.files.journal import ErrorJournal, handle, tell
+from dlkit.datasets.files.journal import ErrorJournal
 from dlkit.datasets.files.memory import BatchMemory
 from dlkit.datasets.images.fetching import ImageFetch
 from dlkit.datasets.images.settings import ImageSettings
@@ -138,11 +138,11 @@ class Leniency:
 
     def leave_out(self, paths: Sequence[Path], bad: Mapping[int, str]) -> None:
         """Write down what is new, say so, and stop when there are too many."""
-        new = handle(self.journal, [_key(path) for path in paths], bad)
-        if new:
-            reasons = [Skipped("", None, reason) for reason in self.journal.read().values()]
-            self.read.check_share(reasons, self.total, self.origin)
-            tell(new)
+        self.journal.leave_out([_key(path) for path in paths], bad, self._check_share)
+
+    def _check_share(self) -> None:
+        reasons = [Skipped("", None, reason) for reason in self.journal.read().values()]
+        self.read.check_share(reasons, self.total, self.origin)
 
 
 def _key(path: Path) -> int:
