@@ -22,7 +22,7 @@ _modes _nested _calling
 _answers _arguments _shapes objective _layer_errors _encodings
 download/limits download/disk download/urls download/http download/members download/archives download/fetching
 download/__init__
-rng lending distributed _devices launching
+rng lending _waiting distributed _devices launching
 transforms/geometry transforms/contrast transforms/mixing transforms/augment transforms/spec transforms/presets
 transforms/audio/mel transforms/audio/augment transforms/audio/resampling transforms/audio/spec
 transforms/audio/__init__ transforms/__init__

@@ -13,8 +13,6 @@ import functools
 import gc
 import itertools
 import os
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,18 +21,12 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from dlkit._waiting import LONG, MEETING, await_words, entered, left, note_failure, patience, talking
 from dlkit.errors import ArgumentError, TrainingError
 
-__all__ = ["ALONE", "GONE", "TIMEOUT", "World", "joined", "patience"]
+__all__ = ["ALONE", "World", "joined"]
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: Of the environment: seconds that processes wait for each other in a step.
-TIMEOUT = "DLKIT_TIMEOUT"
-_PATIENCE = 600.0
-_MEETING = 1800.0  # seconds until all processes have begun: one may have read its data for longer
-_LONG = 24 * 3600.0  # seconds that the others wait for what one process does for all
-_ANSWER = 2.0  # seconds that the store may take for a word, which a process that hangs may keep
-GONE = "another process of the run has ended or does not answer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +101,7 @@ class World:
         if self.size == 1:
             return flag
         said = torch.tensor([flag], dtype=torch.int32)
-        with _talking():
+        with talking():
             dist.all_reduce(said, dist.ReduceOp.MAX)
         return bool(said.item())
 
@@ -133,7 +125,7 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        with _talking():
+        with talking():
             dist.all_gather_object(values, value)
         return values
 
@@ -146,7 +138,7 @@ class World:
         if self.size > 1:
             for tensor in tensors:
                 packed = tensor.detach().contiguous()
-                with _talking():
+                with talking():
                     dist.broadcast(_bytes(packed), 0)
                 if packed.data_ptr() != tensor.data_ptr():
                     tensor.detach().copy_(packed)
@@ -167,8 +159,8 @@ class World:
             return
         store, key = dist.distributed_c10d._get_default_store(), f"dlkit turn {next(_turns)}"
         if not self.leads:
-            with _talking():
-                _await(store, [key], _LONG)
+            with talking():
+                await_words(store, [key], LONG)
                 if store.get(key) != _DONE.encode():
                     raise RuntimeError("the leading process has failed")
             yield
@@ -203,7 +195,7 @@ class World:
         if not others:
             return []
         store = dist.distributed_c10d._get_default_store()
-        _await(store, others, patience())
+        await_words(store, others, patience())
         return [store.get(each).decode() for each in others]
 
     def deal(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
@@ -221,7 +213,7 @@ class World:
         dealt = rows.new_empty(sum(counts), width)
         sizes = [count * width * rows.element_size() for count in counts]
         own = len(rows) * width * rows.element_size()
-        with _talking():
+        with talking():
             dist.all_to_all_single(_bytes(dealt), _bytes(pieces), sizes, [own] * self.size)
         return dealt
 
@@ -233,7 +225,7 @@ class World:
             room: [size * m], where to.
         """
         gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the older one warns
-        with _talking():
+        with talking():
             gather(_bytes(room), _bytes(piece.contiguous()))
 
     def exchanged(self, message: Tensor, room: Tensor) -> list[Tensor]:
@@ -247,7 +239,7 @@ class World:
         """
         sizes = [0 if rank == self.rank else message.numel() for rank in range(self.size)]
         copies = message if self.size == 2 else message.repeat(self.size - 1)
-        with _talking():
+        with talking():
             dist.all_to_all_single(room.view(-1), copies, sizes, sizes)
         others = list(room)
         return [*others[: self.rank], message, *others[self.rank :]]
@@ -262,82 +254,8 @@ def _local_rank(rank: int) -> int:
     return int(said) if said.isdecimal() else rank
 
 
-@contextlib.contextmanager
-def _talking() -> Iterator[None]:
-    """Explain what a backend says when a process has gone or hangs: which one, where that is known."""
-    try:
-        yield
-    except RuntimeError as error:
-        _lost.set()
-        raise TrainingError(f"{GONE}, so this one cannot continue; {_reason(str(error))}") from error
-
-
-def _reason(said: str) -> str:
-    first = said.strip().splitlines()[0][:200]
-    if failure := _failure():
-        return f"{failure}; its own error says more ({first})"
-    if "timed out" in said.lower():
-        return (
-            "nothing came from it for as long as processes wait for each other: it hangs, in its data for example, or "
-            f"is that much slower; py-spy dump --pid ... shows where it is, and {TIMEOUT}=SECONDS in the environment "
-            f"of all processes makes the wait another one than {patience():g} seconds ({first})"
-        )
-    return f"its own error says why ({first})"
-
-
-def _failure() -> str:
-    """What a process has noted of its end; nothing where the store's process hangs or is gone, and no answer comes."""
-    found = list[str]()
-
-    def look() -> None:
-        with contextlib.suppress(RuntimeError):
-            if _notes and _notes[-1].check([_FAILED]):
-                found.append(_notes[-1].get(_FAILED).decode())
-
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
-    looking.join(_ANSWER)
-    return found[0] if found else ""
-
-
-def patience() -> float:
-    """Seconds after which a process that waits for another one takes it to hang.
-
-    Raises:
-        ArgumentError: `DLKIT_TIMEOUT` is not a number above 0.
-
-    >>> patience()
-    600.0
-    """
-    given = os.environ.get(TIMEOUT, "").strip() or str(_PATIENCE)
-    with contextlib.suppress(ValueError):
-        if 0 < (seconds := float(given)) <= _LONG:
-            return seconds
-    raise ArgumentError(f"{TIMEOUT} must be a number of seconds above 0, of a day at most, not {given!r}")
-
-
-def _note_failure(world: World, error: BaseException) -> None:
-    """Let the others say who failed first, and with what; those that fail for it have nothing to say."""
-    if isinstance(error, SystemExit | GeneratorExit) or str(error).startswith(GONE) or not _notes:
-        return
-    lines = str(error).strip().splitlines() or [""]
-    with contextlib.suppress(RuntimeError):
-        _notes[-1].compare_set(_FAILED, "", f"process {world.rank} has failed: {type(error).__name__}: {lines[0]:.300}")
-
-
 _turns = itertools.count()
 _DONE = "done"
-
-
-def _await(store: Any, keys: list[str], seconds: float) -> None:
-    """Look for words in a store from time to time, so that signals are heard meanwhile."""
-    pause, end = 0.005, time.monotonic() + seconds
-    while not store.check(keys):
-        if time.monotonic() > end or _lost.is_set():
-            missing = [key for key in keys if not store.check([key])]
-            raise RuntimeError(f"after {seconds / 60:.0f} minutes at most there is no word of {', '.join(missing)}")
-        time.sleep(pause)
-        pause = min(1.0, 2 * pause)
 
 
 def _bytes(tensor: Tensor) -> Tensor:
@@ -346,15 +264,12 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 _joins = itertools.count()
-_FAILED = "failed"
-_lost = threading.Event()  # a process is gone or hangs: nothing more is to be waited for
-_notes: list[Any] = []  # the store of the group that this process is in
 
 
 @functools.cache
 def _meeting_place(world: World) -> Any:
     """The store through which the processes find each other, one for as long as this process lives."""
-    long = datetime.timedelta(seconds=_MEETING)
+    long = datetime.timedelta(seconds=MEETING)
     store, _, _ = next(rendezvous("env://", rank=world.rank, world_size=world.size, timeout=long))
     return store
 
@@ -362,7 +277,7 @@ def _meeting_place(world: World) -> Any:
 def _gather(world: World, store: Any) -> None:
     """Wait until all processes are here: the short time for which they wait for each other begins then."""
     store.set(f"here {world.rank}", "")
-    _await(store, [f"here {rank}" for rank in range(world.size)], _MEETING)
+    await_words(store, [f"here {rank}" for rank in range(world.size)], MEETING)
 
 
 @contextlib.contextmanager
@@ -397,14 +312,13 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
             f"process {world.rank} of {world.size} did not find the others at "
             f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {error}"
         ) from error
-    _notes.append(store)
-    _lost.clear()
+    entered(store)
     try:
         yield
     except BaseException as error:
-        _note_failure(world, error)
+        note_failure(world.rank, error)
         raise
     world.wait()
-    _notes.clear()
+    left()
     gc.collect()  # what still holds the group would abort the process at the end
     dist.destroy_process_group()

@@ -26,7 +26,8 @@ from torch import distributed as dist
 
 from dlkit._arguments import callable_object, whole_number
 from dlkit._showing import Lines
-from dlkit.distributed import GONE, World
+from dlkit._waiting import GONE
+from dlkit.distributed import World
 from dlkit.errors import ArgumentError, TrainingError
 
 __all__ = ["launch"]

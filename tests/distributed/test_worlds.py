@@ -9,7 +9,8 @@ import torch
 from worlds import REFUSED, ends, results, start
 
 from dlkit import DataLoader
-from dlkit.distributed import World, patience
+from dlkit._waiting import patience
+from dlkit.distributed import World
 from dlkit.errors import ArgumentError
 from dlkit.samplers import Sequential, Share
 
