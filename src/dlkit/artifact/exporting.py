@@ -57,12 +57,7 @@ class _OnNames(nn.Module):
 
 
 def write_state_dict(model: nn.Module, path: Path) -> Path:
-    """Weights alone, for `torch.load(path, weights_only=True)`.
-
-    Args:
-        model: Any module.
-        path: The file.
-    """
+    """The weights of `model` alone at `path`, for `torch.load(path, weights_only=True)`."""
     tensors, aliases = pack(model)
     with atomic_write(path) as file:
         torch.save({**tensors, **{name: tensors[other] for name, other in aliases.items()}}, file)

@@ -66,13 +66,7 @@ def _shown(shape: tuple[int, ...] | None) -> str:
 
 
 def unpack(model: nn.Module, tensors: Mapping[str, Tensor], aliases: Mapping[str, str]) -> None:
-    """Give a model its state. Tensors keep their types; those that were one become one again.
-
-    Args:
-        model: Of the right architecture.
-        tensors: Each once.
-        aliases: Names that share another's tensor.
-    """
+    """Give `model` its `tensors`, each of which stands there once; `aliases` share another's, and become one again."""
     own = dict(model.named_parameters(remove_duplicate=False))
     tied = {name: other for name, other in aliases.items() if own.get(name) is not own.get(other) or name not in own}
     state = {**tensors, **{name: tensors[other] for name, other in aliases.items()}}

@@ -67,12 +67,7 @@ def check_options(given: Mapping[str, Any], known: Sequence[str], what: str) -> 
 
 
 def in_batches(items: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
-    """Items in lists of `size`, each with the number of its first item.
-
-    Args:
-        items: Any.
-        size: How many at a time; the last list may be shorter.
-    """
+    """`items` in lists of `size`, the last one perhaps shorter, each with the number of its first item."""
     iterator, start = iter(items), 0
     while some := list(itertools.islice(iterator, size)):
         yield start, some
@@ -80,20 +75,12 @@ def in_batches(items: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]
 
 
 def total_of(given: Any) -> int | None:
-    """How many inputs there are; None where only going through them tells.
-
-    Args:
-        given: The caller's.
-    """
+    """How many inputs were `given`; None where only going through them tells."""
     return len(given) if hasattr(given, "__len__") else None
 
 
 def index_of(given: Any) -> Any:
-    """The labels of a DataFrame's or Series' rows; None for anything else.
-
-    Args:
-        given: The caller's.
-    """
+    """The labels of the rows of a DataFrame or Series that was `given`; None for anything else."""
     return given.index if hasattr(given, "iloc") else None
 
 

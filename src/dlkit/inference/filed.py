@@ -51,11 +51,7 @@ class Medium:
     prepared: Callable[[Any, Sequence[Any]], tuple[Any, Mapping[int, str]]]
 
     def refused(self, given: Any) -> ArgumentError:
-        """What is wrong with something that is not an input.
-
-        Args:
-            given: The caller's.
-        """
+        """What is wrong with something `given` that is not an input."""
         article = "an" if self.noun[0] in "aeiou" else "a"
         if isinstance(given, str):
             return ArgumentError(

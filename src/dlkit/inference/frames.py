@@ -84,11 +84,7 @@ def _spread(values: Values, places: Sequence[int], size: int) -> Values:
 
 
 def joined(parts: Sequence[dict[str, Values]]) -> dict[str, Values]:
-    """The columns of all batches.
-
-    Args:
-        parts: With the same headings.
-    """
+    """The columns of all batches, `parts` with the same headings."""
     return {heading: _one_column([part[heading] for part in parts]) for heading in parts[0]}
 
 

@@ -163,11 +163,7 @@ def best_of(meaning: Meaning, probabilities: Tensor, top_k: int) -> tuple[list[l
 
 
 def check_top_k(top_k: int) -> None:
-    """Refuse what is not a number of classes.
-
-    Args:
-        top_k: The caller's.
-    """
+    """Refuse a `top_k` that is not a number of classes."""
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
         raise ArgumentError(f"top_k must be a whole number of at least 1, not {top_k!r}")
 

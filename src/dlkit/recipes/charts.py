@@ -40,11 +40,7 @@ def _heat(count: int, share: float, *, hit: bool) -> str:
 
 
 def bars(values: Mapping[str, float]) -> str:
-    """Horizontal bars, each with its name and figure.
-
-    Args:
-        values: By name.
-    """
+    """Horizontal bars of some `values`, each with its name and figure."""
     most = max((abs(value) for value in values.values()), default=0) or 1
     rows = [
         f'<tr><th scope="row">{escaped(name)}</th><td class="bar">'

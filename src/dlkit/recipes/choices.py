@@ -114,11 +114,7 @@ class Choice:
 
 
 def judged_by(task: str) -> tuple[nn.Module, list[str]]:
-    """The loss and the metrics of what there is to learn.
-
-    Args:
-        task: classification, binary, multilabel or regression.
-    """
+    """The loss and the metrics of a `task`."""
     losses = {"classification": nn.CrossEntropyLoss, "regression": nn.MSELoss}
     metrics = {"regression": ["rmse", "mae", "r2"], "multilabel": ["f1"]}
     return losses.get(task, nn.BCEWithLogitsLoss)(), metrics.get(task, ["accuracy"])
@@ -162,12 +158,7 @@ def class_weights(data: Data, given: str | Mapping[str, float]) -> Tensor:
 
 
 def weighed_loss(task: str, weights: Tensor) -> nn.Module:
-    """The loss of `judged_by` with weights.
-
-    Args:
-        task: classification, binary or multilabel.
-        weights: Of `class_weights`.
-    """
+    """The loss of `judged_by` for a `task`, with `weights` of `class_weights`."""
     if task == "classification":
         return nn.CrossEntropyLoss(weight=weights)
     return nn.BCEWithLogitsLoss(pos_weight=weights if task == "multilabel" else weights[1] / weights[0])

@@ -59,9 +59,5 @@ def _chosen(data: Data, wish: Wish) -> Choice:
 
 
 def models_for(kind: str) -> list[str]:
-    """What `arch` may be for a table or for texts, the default first.
-
-    Args:
-        kind: "table" or "text".
-    """
+    """What `arch` may be for a `kind` of data, "table" or "text", the default first."""
     return list(TABLE_MODELS) if kind == "table" else list(TEXT_MODELS)

@@ -71,11 +71,7 @@ class FoldScores(Shown):
         return (max(0.0, low), min(1.0, high)) if name in _SHARES else (low, high)
 
     def write(self, path: Path) -> None:
-        """Write the rows as CSV.
-
-        Args:
-            path: Of the file.
-        """
+        """Write the rows as CSV to `path`."""
         text = io.StringIO()
         writer = csv.DictWriter(text, [*_COUNTS, *self.names], lineterminator="\n")
         writer.writeheader()

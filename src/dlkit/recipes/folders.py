@@ -23,11 +23,7 @@ _LONGEST = 5.0  # seconds of a recording that are looked at, unless the caller s
 
 
 def root_of(source: Any) -> Path:
-    """A folder as a full path.
-
-    Args:
-        source: Its name.
-    """
+    """The full path of the folder `source`."""
     return Path(os.path.abspath(Path(source).expanduser()))
 
 
@@ -55,11 +51,7 @@ def laid_out(found: Any, fractions: Sequence[float] | Fold, seed: int, **cuts: A
 
 
 def usual_image(dataset: Any) -> tuple[int, bool]:
-    """The usual shorter side and whether all is grey, by some headers; those that cannot be read are told later.
-
-    Args:
-        dataset: Images in files.
-    """
+    """The usual shorter side of a `dataset` of images and whether all is grey, by some headers that can be read."""
     found = _headers(dataset, _IMAGES, open_image)
     modes = {image.mode for image in found}
     side = int(np.median([min(image.height, image.width) for image in found])) if found else 224

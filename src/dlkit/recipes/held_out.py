@@ -29,12 +29,7 @@ _ENDS = 1 << 16  # bytes at the beginning and at the end of a file that tell it 
 
 
 def keep_keys(folder: Path, data: Data) -> None:
-    """Write the keys of the samples of each part; where there are none, nothing.
-
-    Args:
-        folder: Of the run.
-        data: What it is trained on.
-    """
+    """Write the keys of the samples of each part of `data` to the `folder` of a run; where there are none, nothing."""
     parts = {name: part for name in ("train", "val", "test") if (part := getattr(data, name)) is not None}
     keys = {name: keys_of(part) for name, part in parts.items()}
     known = {name: torch.from_numpy(each.view(np.int64)) for name, each in keys.items() if each is not None}

@@ -95,11 +95,7 @@ class Note(Callback):
         self.path, self.settings = folder / _SETTINGS, settings
 
     def refuse_another(self, saved: Mapping[str, Any]) -> None:
-        """Compare with what is in the folder.
-
-        Args:
-            saved: The settings there.
-        """
+        """Compare with the settings `saved` in the folder."""
         names = [name for name in {**saved, **self.settings} if saved.get(name) != self.settings.get(name)]
         if names:
             raise ResumeError(

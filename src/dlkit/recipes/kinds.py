@@ -95,11 +95,7 @@ def understood(source: Any, options: Mapping[str, Any]) -> tuple[Kind, FileColum
 
 
 def is_mixed(options: Mapping[str, Any]) -> bool:
-    """Whether texts and images of a table are columns beside the others.
-
-    Args:
-        options: Of `read_data`.
-    """
+    """Whether `options` take texts and images of a table as columns beside the others."""
     return bool(options.get("mixed")) or (options.get("text") is not None and options.get("image") is not None)
 
 
@@ -177,11 +173,7 @@ def refuse_senseless(kind: Kind, options: DataOptions, column: FileColumn | None
 
 
 def name_of(source: Any) -> str:
-    """A short name of a source, for folders and messages.
-
-    Args:
-        source: See `read_data`.
-    """
+    """A short name of a `source`, for folders and messages."""
     if not isinstance(source, str | os.PathLike):
         return type(source).__name__.lower()
     path = Path(urlsplit(str(source)).path if "://" in str(source) else place_of(source))
@@ -189,11 +181,7 @@ def name_of(source: Any) -> str:
 
 
 def place_of(source: Any) -> str:
-    """Where a source is, as `Data.source` says it: a full path, an address or a known name.
-
-    Args:
-        source: See `read_data`.
-    """
+    """Where a `source` is, as `Data.source` says it: a full path, an address or a known name."""
     if str(source).lower() in LETTERS and not Path(source).expanduser().exists():
         return str(source).lower()
     source = sampled(source, {})[0]

@@ -149,12 +149,7 @@ def read_data(source: Any, *, seed: int = 0, **options: Unpack[DataOptions]) -> 
 
 
 def encoded_by(data: Data, spec: TextSpec) -> Data:
-    """The same texts, turned into numbers by another spec.
-
-    Args:
-        data: Of texts.
-        spec: Of the same classes.
-    """
+    """The same texts as `data`, turned into numbers by another `spec` of the same classes."""
     parts = {"train": data.train, "val": data.val} | ({} if data.test is None else {"test": data.test})
     return replace(data, **{name: part.with_spec(spec) for name, part in parts.items()})
 
@@ -344,11 +339,7 @@ def _beside(source: Any, options: DataOptions, target: Sequence[str]) -> dict[st
 
 
 def rows_of(options: DataOptions) -> dict[str, Any]:
-    """The options of how rows are read, for the dataset.
-
-    Args:
-        options: Of `read_data`.
-    """
+    """Those of `options` that say how rows are read, for the dataset."""
     return {name: value for name, value in options.items() if name in ReadArguments.__annotations__}
 
 

@@ -248,11 +248,7 @@ class _Search:
         return with_numbers(choice, **given)
 
     def settings_of(self, trial: Any) -> dict[str, Any]:
-        """The arguments of `train` that a trial stands for.
-
-        Args:
-            trial: Of this study.
-        """
+        """The arguments of `train` that a `trial` stands for."""
         arch, said = trial.params["arch"], trial.params
         usual = self._usual(arch)
         if usual.fit is not None:

@@ -107,34 +107,20 @@ def useful(entries: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
 
 
 def sound(entry: Any, flat: npt.NDArray[np.uint8]) -> bool:
-    """Whether an entry and its numbers are as they were written.
-
-    Args:
-        entry: One of them.
-        flat: The bytes it points to.
-    """
+    """Whether an `entry` and its numbers, the bytes `flat`, are as they were written."""
     crcs = int(entry["crc"]), int(entry["path_crc"])
     packed = _packed(bytes(entry["key"]), int(entry["offset"]), bytes(entry["dtype"]), _shape(entry), *crcs)
     return packed[-4:] == struct.pack("<I", int(entry["entry_crc"])) and zlib.crc32(flat.data) == crcs[0]
 
 
 def array_of(entry: Any, flat: npt.NDArray[np.uint8]) -> Array:
-    """The array of an entry, in the same memory.
-
-    Args:
-        entry: One that is `sound`.
-        flat: The bytes it points to.
-    """
+    """The array of a sound `entry`, in the memory of its bytes `flat`."""
     array: Array = flat.view(entry["dtype"].decode()).reshape(_shape(entry))
     return array
 
 
 def size_of(path: Path) -> int:
-    """A file's size; 0 where there is none.
-
-    Args:
-        path: The file.
-    """
+    """The size of the file at `path`; 0 where there is none."""
     try:
         return path.stat().st_size
     except OSError:

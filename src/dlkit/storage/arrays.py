@@ -206,12 +206,7 @@ class SharedArray:
 
     @classmethod
     def map(cls, path: Path, dtype: Any) -> SharedArray:
-        """The numbers in a file, read page by page when they are used.
-
-        Args:
-            path: The file, with nothing but the numbers in it.
-            dtype: Their type.
-        """
+        """The numbers of a `dtype`, which alone are in the file at `path`, read page by page when they are used."""
         return cls(mapped(path, dtype), path)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -243,11 +238,7 @@ class ArrayWriter:
         self._temporary = Path()
 
     def append(self, values: Array) -> None:
-        """Add a piece.
-
-        Args:
-            values: Numbers that the type of this array can hold.
-        """
+        """Add a piece, `values` that the type of this array can hold."""
         piece = np.ascontiguousarray(values, dtype=self.dtype)
         self._bytes += piece.nbytes
         if self._file is not None:

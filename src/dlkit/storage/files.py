@@ -282,11 +282,7 @@ def mapped(path: Path, dtype: Any, *, mode: Literal["r", "c"] = "r") -> Any:
 
 
 def mark_used(path: Path) -> None:
-    """Note that something kept was opened, so that it does not count as long unused.
-
-    Args:
-        path: One of its files.
-    """
+    """Note that something kept, one of whose files is at `path`, was opened and does not count as long unused."""
     with contextlib.suppress(OSError):  # a cache that may only be read
         os.utime(path)
 

@@ -17,20 +17,12 @@ __all__ = ["of_files", "of_parts", "of_tensor", "of_transform"]
 
 
 def of_parts(*parts: Any) -> str:
-    """One name for several things that JSON can hold.
-
-    Args:
-        parts: Texts, numbers, lists.
-    """
+    """One name for several `parts` that JSON can hold."""
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
 def of_tensor(tensor: Tensor | None) -> str:
-    """A tensor by its content.
-
-    Args:
-        tensor: Any; None for none.
-    """
+    """A `tensor`, or None, by its content."""
     if tensor is None:
         return "none"
     value = tensor.detach().cpu().contiguous()
@@ -39,11 +31,7 @@ def of_tensor(tensor: Tensor | None) -> str:
 
 
 def of_files(paths: Iterable[str | os.PathLike[str]]) -> str | None:
-    """Files by path, size and time, which costs some microseconds each; None if one cannot be looked at.
-
-    Args:
-        paths: The files, in order.
-    """
+    """The files at `paths` by path, size and time, some microseconds each; None if one cannot be looked at."""
     digest = hashlib.sha256()
     try:
         for path in paths:

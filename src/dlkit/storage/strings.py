@@ -54,11 +54,7 @@ class PackedStrings(Sequence[str]):
 
     @classmethod
     def of_arrow(cls, array: Any) -> PackedStrings:
-        """The buffers of an Arrow array of strings without nulls, as they are.
-
-        Args:
-            array: Of type string or large_string.
-        """
+        """The buffers of an Arrow `array` of strings without nulls, as they are."""
         _, offsets, blob = array.buffers()
         width = np.int64 if str(array.type).startswith("large") else np.int32
         if offsets is None or len(array) == 0:
@@ -169,11 +165,7 @@ def _decoded(encoded: bytes) -> str:
 
 
 def offsets_of(lengths: Array) -> Array:
-    """Where each of several pieces begins when they lie one after the other, and where the last one ends.
-
-    Args:
-        lengths: int64 [N].
-    """
+    """Where pieces of these `lengths` begin when they lie one after the other, and where the last one ends."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
@@ -197,11 +189,7 @@ class StringsWriter:
         self._waiting = 0
 
     def append(self, encoded: bytes) -> None:
-        """Add one string.
-
-        Args:
-            encoded: As UTF-8.
-        """
+        """Add one string, `encoded` as UTF-8."""
         self._lengths.append(len(encoded))
         self._pending.append(encoded)
         self._waiting += len(encoded)
@@ -209,12 +197,7 @@ class StringsWriter:
             self._flush()
 
     def extend(self, blob: Array, lengths: Array) -> None:
-        """Add strings that lie one after the other.
-
-        Args:
-            blob: uint8, their bytes.
-            lengths: int64, the number of bytes of each.
-        """
+        """Add strings that lie one after the other in the uint8 `blob`; `lengths` are their numbers of bytes."""
         self._flush()
         self._blocks.append(blob)
         self._lengths.frombytes(lengths.astype(np.int64).tobytes())

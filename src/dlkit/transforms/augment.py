@@ -70,11 +70,7 @@ saturation=0.0, erase=0.0)
         return bool(self.brightness or self.contrast or self.saturation)
 
     def draw(self, count: int) -> Numbers:
-        """The random numbers for `count` images, [count, 32], from torch's global stream.
-
-        Args:
-            count: How many images.
-        """
+        """The random numbers for `count` images, [count, 32], from torch's global stream."""
         return torch.rand(count, _COLUMNS, dtype=torch.float64).numpy()
 
     def box(self, height: int, width: int, numbers: Numbers) -> Box:
@@ -89,12 +85,7 @@ saturation=0.0, erase=0.0)
         return random_box(height, width, numbers[_CROP], self.scale, self.ratio)
 
     def mirrored(self, planes: Any, numbers: Numbers) -> Any:
-        """An array [C, H, W], mirrored where it is to be.
-
-        Args:
-            planes: The array, which stays as it is.
-            numbers: The image's row of `draw`.
-        """
+        """The array `planes` [C, H, W], mirrored where the image's `numbers`, a row of `draw`, say so."""
         mirror = -1 if numbers[_FLIP] < self.flip else 1
         upset = -1 if numbers[_FLIP_VERTICAL] < self.flip_vertical else 1
         return planes[:, ::upset, ::mirror]
@@ -123,12 +114,7 @@ saturation=0.0, erase=0.0)
         return values
 
     def erase_in(self, out: npt.NDArray[np.float32], numbers: Numbers) -> None:
-        """Make a rectangle of a normalised image its mean, where that is drawn.
-
-        Args:
-            out: float32 [C, H, W].
-            numbers: The image's row of `draw`.
-        """
+        """Make a rectangle of a normalised image `out` its mean, where that is drawn in `numbers`."""
         if not self.erase:
             return
         chance, *rest = numbers[_ERASE].tolist()

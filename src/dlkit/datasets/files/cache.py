@@ -237,13 +237,7 @@ class ArrayCache:
         return hashlib.blake2b(text, digest_size=16).digest()
 
     def put(self, path: Path, key: bytes, array: Array) -> None:
-        """Keep a file's array, with the next `flush`. Any thread may do it.
-
-        Args:
-            path: The file.
-            key: From `key`.
-            array: Of at most six dimensions; others are not kept.
-        """
+        """Keep the `array` of the file at `path` under its `key`, with the next `flush`. Any thread may do it."""
         if not self.full and array.ndim <= appended.MOST_DIMENSIONS:
             self._waiting.append((key, zlib.crc32(os.fsencode(path)), array))
 

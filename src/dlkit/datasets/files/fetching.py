@@ -60,11 +60,7 @@ class Fetch:
     known: Mapping[int, str]
 
     def read(self, rows: list[int]) -> DecodedRows:
-        """The samples of these rows, in this order.
-
-        Args:
-            rows: Places in the whole dataset.
-        """
+        """The samples of `rows`, places in the whole dataset, in this order."""
         settings: FileSettings = self.settings
         decoded: list[Any] = [None] * len(rows)
 

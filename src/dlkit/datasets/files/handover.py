@@ -62,12 +62,7 @@ class Piece:
         return self.bytes[-1] == _FREE and (self._lent is None or self._lent() is None)
 
     def lend(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A batch in this memory.
-
-        Args:
-            shape: Of the batch.
-            dtype: Of the batch.
-        """
+        """A batch of this `shape` and `dtype` in this memory."""
         array = _array(self.bytes, shape, dtype)
         self._lent = weakref.ref(array)
         batch = torch.from_numpy(array).as_subclass(_Batch)
@@ -75,11 +70,7 @@ class Piece:
         return batch
 
     def holds(self, batch: Tensor) -> bool:
-        """Whether a tensor is still the batch that was lent, and not moved or turned since.
-
-        Args:
-            batch: From `lend`.
-        """
+        """Whether `batch` is still what `lend` gave, and not moved or turned since."""
         array = self._lent() if self._lent is not None else None
         same = array is not None and batch.data_ptr() == self.memory.data_ptr()
         return same and batch.is_contiguous() and array is not None and tuple(batch.shape) == array.shape
@@ -93,12 +84,7 @@ class Pieces:
         self._pieces: list[Piece] = []
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor with arbitrary content, in shared memory.
-
-        Args:
-            shape: Of the tensor.
-            dtype: Of the tensor.
-        """
+        """A tensor of this `shape` and `dtype` with arbitrary content, in shared memory."""
         count = int(np.prod(shape)) * dtype.itemsize
         if os.name == "nt":  # pragma: no cover  (where a consumer cannot see that a worker has ended)
             return _shared(shape, dtype)
@@ -113,11 +99,7 @@ class Pieces:
 
 @functools.cache
 def numpy_type(dtype: torch.dtype) -> np.dtype[Any] | None:
-    """The same type in numpy, None where it has none.
-
-    Args:
-        dtype: Of torch.
-    """
+    """The type in numpy that torch's `dtype` is, None where it has none."""
     try:
         kind: np.dtype[Any] = torch.empty(0, dtype=dtype).numpy().dtype
     except TypeError:  # bfloat16
@@ -138,12 +120,7 @@ def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def sendable(batch: Tensor, whole: Tensor) -> Tensor:
-    """The batch as `take` gave it, if that is what it still is.
-
-    Args:
-        batch: What became of it.
-        whole: What `take` gave.
-    """
+    """The `batch` as `take` gave it, if it still is the `whole` of that."""
     same = isinstance(whole, _Batch) and batch.data_ptr() == whole.data_ptr() and batch.shape == whole.shape
     return whole if same else batch
 

@@ -130,22 +130,14 @@ class Seen:
     bad: dict[int, str]
 
     def equal(self, content: Callable[[Any], Hashable]) -> list[list[int]]:
-        """Groups of places whose files have equal content.
-
-        Args:
-            content: Of what was measured, equal for equal content.
-        """
+        """Groups of places whose files have equal `content`, which is found from what was measured."""
         groups = defaultdict[Hashable, list[int]](list)
         for place, facts in self.facts.items():
             groups[content(facts)].append(place)
         return [places for places in groups.values() if len(places) > 1]
 
     def files(self, places: Iterable[int]) -> tuple[Path, ...]:
-        """The files at some places.
-
-        Args:
-            places: In `paths`.
-        """
+        """The files at some `places`."""
         return tuple(self.paths[place] for place in places)
 
     def told(self, kind: type[Inspected], groups: list[list[int]], near: list[list[int]], **own: Any) -> Inspected:
@@ -212,11 +204,7 @@ def _labels(dataset: FileDataset, rows: list[int]) -> list[tuple[str, str]]:
 
 
 def span(values: npt.NDArray[Any]) -> dict[str, Any] | None:
-    """The smallest, middle and largest of some numbers, None where there are none.
-
-    Args:
-        values: Integers or floats.
-    """
+    """The smallest, middle and largest of some `values`, None where there are none."""
     if not len(values):
         return None
     kind = int if values.dtype.kind in "iu" else float
@@ -224,12 +212,7 @@ def span(values: npt.NDArray[Any]) -> dict[str, Any] | None:
 
 
 def listed(title: str, items: Sequence[str]) -> list[str]:
-    """Lines of the first items under a title; no line where there are none.
-
-    Args:
-        title: What they are.
-        items: All of them.
-    """
+    """Lines of the first `items` under a `title`; no line where there are none."""
     if not items:
         return []
     more = [Message("  and {count:,} more", count=len(items) - 10)] if len(items) > 10 else []
@@ -237,11 +220,6 @@ def listed(title: str, items: Sequence[str]) -> list[str]:
 
 
 def few(items: Sequence[str], most: int) -> str:
-    """The first items in one line, and how many more there are.
-
-    Args:
-        items: All of them.
-        most: How many are shown.
-    """
+    """The first `most` of `items` in one line, and how many more there are."""
     shown = ", ".join(items[:most])
     return Message("{names} and {more} more", names=shown, more=len(items) - most) if len(items) > most else shown

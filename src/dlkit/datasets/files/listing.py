@@ -299,11 +299,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def empty(kind: Decoder) -> str:
-    """What is told of class folders in which no file of a kind was found.
-
-    Args:
-        kind: The kind.
-    """
+    """What is told of class folders in which no file of a `kind` was found."""
     return f"class folder without any {kind.noun}"
 
 

@@ -42,12 +42,7 @@ class BatchMemory:
         return BatchMemory, ()
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        """A tensor with arbitrary content.
-
-        Args:
-            shape: Of the tensor.
-            dtype: Of the tensor.
-        """
+        """A tensor of this `shape` and `dtype` with arbitrary content."""
         kind = numpy_type(dtype)
         if kind is None:
             return torch.empty(shape, dtype=dtype)

@@ -27,11 +27,7 @@ _MOST_BYTES = 1 << 16  # no 28x28 PNG needs more; the real ones have under 1 kB
 
 
 def files_of_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """The name `A/<name>.png` and the bytes of each image in a folder with a folder per letter.
-
-    Args:
-        folder: Has the folders A to J.
-    """
+    """The name `A/<name>.png` and the bytes of each image in a `folder` with a folder per letter."""
     for letter in CLASSES:
         if (folder / letter).is_dir():
             for entry in os.scandir(folder / letter):
