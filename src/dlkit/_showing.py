@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from dlkit._language import Message
 
-__all__ = ["Lines", "escaped_json", "public", "safe", "without_secrets"]
+__all__ = ["Lines", "escaped_json", "few", "public", "safe", "without_secrets"]
 
 _MOST = 8000  # characters of one message: some screens full
 _ACTIVE = re.compile(
@@ -83,6 +85,20 @@ def safe(text: str, *, most: int = _MOST) -> str:
     left_out = len(whole) - most
     cut = f"{whole[: most * 3 // 4]} ... ({left_out:,} characters left out) ... {whole[-most // 4 :]}"
     return Lines(cut) if isinstance(whole, Lines) else cut
+
+
+def few(items: Sequence[Any], most: int = 10) -> str:
+    """The first of some things in one line, and how many more there are.
+
+    Args:
+        items: All of them.
+        most: How many are shown.
+
+    >>> few([1, 2, 3], most=2)
+    '1, 2 and 1 more'
+    """
+    shown = ", ".join(map(str, items[:most]))
+    return Message("{names} and {more} more", names=shown, more=len(items) - most) if len(items) > most else shown
 
 
 def escaped_json(document: str) -> str:

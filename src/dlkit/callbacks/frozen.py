@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dlkit._showing import few
 from dlkit.callbacks.base import Callback
 from dlkit.errors import TrainingError
 from dlkit.runs.state import Run
@@ -16,8 +17,6 @@ from dlkit.transfer.freezing import frozen_tensors, is_frozen
 from dlkit.transfer.groups import warn_of_unheld
 
 __all__ = ["CheckFrozen"]
-
-_SHOWN = 5
 
 
 class CheckFrozen(Callback):
@@ -76,7 +75,7 @@ class CheckFrozen(Callback):
         changed = [name for name, value in self._sums.items() if now.get(name) != value]
         if changed:
             raise TrainingError(
-                f"frozen tensors have changed by step {run.step}: {_listed(changed)}; something other than the "
+                f"frozen tensors have changed by step {run.step}: {few(changed, 5)}; something other than the "
                 "optimizer writes to them, or requires_grad was switched on again (use dlkit.transfer.unfreeze)"
             )
 
@@ -86,11 +85,11 @@ class CheckFrozen(Callback):
         learning = {name: each for name, each in run.model.named_parameters() if each.requires_grad}
         twice = [name for name, parameter in learning.items() if held.count(id(parameter)) > 1]
         if twice:
-            raise TrainingError(f"parameters in more than one group of the optimizers: {_listed(twice)}")
+            raise TrainingError(f"parameters in more than one group of the optimizers: {few(twice, 5)}")
         without = [name for name, parameter in learning.items() if parameter.grad is None]
         if without and run.world.leads:
             warnings.warn(
-                f"trainable, but without a gradient in the first step: {_listed(without)}; are they used in forward?",
+                f"trainable, but without a gradient in the first step: {few(without, 5)}; are they used in forward?",
                 stacklevel=2,
             )
         if self._later and run.world.leads:  # of the first stage the Trainer has told
@@ -105,8 +104,3 @@ def _sum(tensor: Tensor) -> int:
     own = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # of one in shares each process looks at its own
     value = own.detach().cpu().contiguous().reshape(-1)
     return zlib.crc32(value.view(torch.uint8).numpy().data) if value.numel() else 0
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from dlkit._language import Message
+from dlkit._showing import few
 from dlkit.callbacks.base import Callback
 from dlkit.runs.checking import first_spoilt
 from dlkit.runs.every import seconds
@@ -136,10 +137,7 @@ def _in_training(run: Run, name: str, value: float, step: int) -> Message:
 
 
 def _samples(samples: Sequence[Any]) -> str:
-    shown = ", ".join(str(sample) for sample in samples[:64])
-    if len(samples) > 64:
-        shown = Message("{names} and {more} more", names=shown, more=len(samples) - 64)
-    return Message(" (samples {samples})", samples=shown) if samples else ""
+    return Message(" (samples {samples})", samples=few(samples, 64)) if samples else ""
 
 
 class TimeLimit(Callback):

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from dlkit._html import Shown
 from dlkit._language import Message
-from dlkit._showing import Lines
+from dlkit._showing import Lines, few
 from dlkit.datasets.audio.folders import AudioFolder
 from dlkit.datasets.images.folders import ImageFolder
 from dlkit.datasets.letters.glyphs import Glyphs
@@ -247,7 +247,7 @@ def _of_folder(kind: Kind, found: Any, options: DataOptions, seed: int) -> dict[
         count=len(found),
         kind=_word(kind),
         classes=len(found.classes),
-        names=_few(found.classes),
+        names=few(found.classes, 8),
     )
     return _of_files(kind, found, told, options, seed)
 
@@ -255,7 +255,7 @@ def _of_folder(kind: Kind, found: Any, options: DataOptions, seed: int) -> dict[
 def _filed(column: FileColumn, source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
     """Images or sounds that a column of a table names."""
     found = filed_table(column, source, options)
-    classes = Message(", {count} classes ({names})", count=len(found.classes), names=_few(found.classes))
+    classes = Message(", {count} classes ({names})", count=len(found.classes), names=few(found.classes, 8))
     told = Message(
         "{place}: {count:,} {kind} named in {name!r}, {task} of {targets}{classes}; no other column is used "
         "(drop={name!r} takes the table without the {kind}{beside})",
@@ -392,11 +392,6 @@ def _texts(source: Any, options: DataOptions, seed: int) -> dict[str, Any]:
     if train.targets is None:
         raise DataError(f"{name_of(source)}: texts without classes; one folder per class is expected")
     return _found(parts, options, [*_lines(train), *map(str, train.skipped[:3])])
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:8])
-    return Message("{names} and {more} more", names=shown, more=len(names) - 8) if len(names) > 8 else shown
 
 
 def _word(name: str) -> Message:

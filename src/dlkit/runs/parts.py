@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dlkit._language import Message
+from dlkit._showing import few
 from dlkit.runs.checking import restoring
 from dlkit.runs.snapshot import Snapshot
 from dlkit.runs.state import Run
@@ -154,14 +155,11 @@ def tell_unsaved(run: Run) -> None:
         run: After some steps.
     """
     if names := run.unsaved():
-        shown = ", ".join(names[:3])
-        if len(names) > 3:
-            shown = Message("{names} and {more} more", names=shown, more=len(names) - 3)
         told = Message(
             "{names}: changed while training, and not saved: a run that is resumed begins with what the script makes, "
             "and a rehearsal cannot put it back; let it be a buffer of a torch.nn.Module, or give the object that "
             "holds it state_dict and load_state_dict",
-            names=shown,
+            names=few(names, 3),
         )
         run.tell(told)
 

@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from dlkit._showing import few
 from dlkit.errors import ArgumentError
 from dlkit.transfer._trace import run_trace
 from dlkit.transfer.heads import find_heads
 
 __all__ = ["add_groups", "param_groups", "warn_of_unheld"]
 
-_SHOWN = 5
 
 # Those without a batch dimension: positional_embedding [N, D] in CLIP, relative_position_bias_table [M, H] in Swin.
 _TOKEN = re.compile(r"(cls|class|dist|reg|register|mask|pos|position|positional)_?(token|embed|bias)")
@@ -133,9 +133,8 @@ def warn_of_unheld(parameters: Mapping[str, nn.Parameter], optimizers: Mapping[s
     held = {id(parameter) for group in groups for parameter in group["params"]}
     names = [name for name, each in parameters.items() if each.requires_grad and id(each) not in held]
     if names:
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         warnings.warn(
-            f"trainable, but in no optimizer, so never changed: {', '.join(names[:_SHOWN])}{more}; hand them to it "
+            f"trainable, but in no optimizer, so never changed: {few(names, 5)}; hand them to it "
             "(torch.optim.AdamW([*model.parameters(), *loss.parameters()], lr), dlkit.transfer.param_groups(model, lr) "
             "or dlkit.transfer.add_groups(optimizer, model)), or freeze them (requires_grad_(False), "
             "dlkit.transfer.freeze(model))",

@@ -19,13 +19,11 @@ from dlkit import download
 from dlkit._filekinds import HEAD, kind_of, told
 from dlkit._html import Shown
 from dlkit._opening import name_of, open_regular, regular
-from dlkit._showing import Lines, public
+from dlkit._showing import Lines, few, public
 from dlkit.errors import ArgumentError, IntegrityError, ModelFileError
 from dlkit.storage.files import home_of, sha256_of
 
 __all__ = ["LoadReport", "load_weights"]
-
-_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +56,7 @@ class LoadReport(Shown):
             ("of another shape", self.mismatched),
         ):
             if names:
-                told.append(f"  {title}: {_listed(names)}")
+                told.append(f"  {title}: {few(names, 5)}")
         return Lines.of(*told).plain()
 
 
@@ -232,13 +230,8 @@ def _starts(names: Mapping[str, Any]) -> list[str]:
 
 def _nothing_fits(model: nn.Module, path: Path, found: _Found, mismatched: tuple[str, ...]) -> str:
     if mismatched:
-        return f"nothing in {path} fits {type(model).__name__}, all shapes differ: {_listed(mismatched)}"
+        return f"nothing in {path} fits {type(model).__name__}, all shapes differ: {few(mismatched, 5)}"
     return (
-        f"nothing in {path} fits {type(model).__name__}: the file has {_listed(tuple(found.tensors))}; the model has "
-        f"{_listed(tuple(model.state_dict()))}; do they belong to another model?"
+        f"nothing in {path} fits {type(model).__name__}: the file has {few(tuple(found.tensors), 5)}; the model has "
+        f"{few(tuple(model.state_dict()), 5)}; do they belong to another model?"
     )
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

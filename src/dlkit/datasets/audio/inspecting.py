@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dlkit._language import Message
+from dlkit._showing import few
 from dlkit.datasets.audio.dataset import AudioDataset
 from dlkit.datasets.audio.decoding import scaled
 from dlkit.datasets.audio.settings import AudioSettings
-from dlkit.datasets.files.inspecting import FileInspection, few, listed, look, span
+from dlkit.datasets.files.inspecting import FileInspection, listed, look, span
 
 __all__ = ["AudioInspection", "inspect_sounds"]
 

@@ -15,11 +15,11 @@ from dlkit._cores import default_threads, for_each
 from dlkit._html import Shown
 from dlkit._language import Message
 from dlkit._progress import Bar
-from dlkit._showing import Lines
+from dlkit._showing import Lines, few
 from dlkit.datasets.files.dataset import FileDataset
 from dlkit.errors import DataError
 
-__all__ = ["FileInspection", "Seen", "few", "listed", "look", "span"]
+__all__ = ["FileInspection", "Seen", "listed", "look", "span"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -217,9 +217,3 @@ def listed(title: str, items: Sequence[str]) -> list[str]:
         return []
     more = [Message("  and {count:,} more", count=len(items) - 10)] if len(items) > 10 else []
     return [Message("{title}: {count:,}", title=title, count=len(items)), *(f"  {item}" for item in items[:10]), *more]
-
-
-def few(items: Sequence[str], most: int) -> str:
-    """The first `most` of `items` in one line, and how many more there are."""
-    shown = ", ".join(items[:most])
-    return Message("{names} and {more} more", names=shown, more=len(items) - most) if len(items) > most else shown

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 
 from dlkit._language import Message
+from dlkit._showing import few
 from dlkit.datasets.files.decoder import read_with_status
-from dlkit.datasets.files.inspecting import FileInspection, few, look, span
+from dlkit.datasets.files.inspecting import FileInspection, look, span
 from dlkit.datasets.files.listing import scan
 from dlkit.datasets.images.dataset import ImageDataset
 from dlkit.datasets.images.decoding import IMAGES, open_image
