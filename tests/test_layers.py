@@ -28,7 +28,8 @@ transforms/audio/mel transforms/audio/augment transforms/audio/resampling transf
 transforms/audio/__init__ transforms/__init__
 plots/_figure plots/_canvas plots/grid plots/lines plots/matrix plots/sound plots/trust plots/__init__
 collate/padding collate/structure collate/collating collate/__init__
-samplers/order samplers/buckets samplers/share samplers/__init__ declared wrappers _loader_arguments _fetching _handout
+samplers/order samplers/buckets samplers/epochs samplers/share samplers/__init__ declared wrappers
+_loader_arguments _fetching _handout
 loader
 streams
 splits/_values splits/fold splits/cutting splits/folding splits/keys splits/leaks splits/__init__

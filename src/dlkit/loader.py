@@ -8,8 +8,6 @@ what your own loop draws does not depend on where the batch was fetched, nor on 
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import itertools
 import multiprocessing
 import warnings
@@ -44,10 +42,10 @@ from dlkit._fetching import (
 )
 from dlkit._handout import Handout, Owned
 from dlkit._loader_arguments import WORKER_SETTINGS, check_dataset, check_order, checked_settings
-from dlkit._nested import same
 from dlkit.distributed import World
 from dlkit.errors import DataError
-from dlkit.samplers.order import Plan, Planner, index_batch, index_batches, planner_of, stateful_in
+from dlkit.samplers.epochs import EpochOrder
+from dlkit.samplers.order import Plan, Planner, index_batch, index_batches, planner_of
 from dlkit.samplers.share import Share
 from dlkit.wrappers import view_of
 
@@ -138,9 +136,7 @@ class DataLoader:
         self._tasks = _Tasks()
         self._told = False
         self._inner: TorchDataLoader[Any] | None = None
-        self._planned: tuple[tuple[int, int], Plan] | None = None
-        self._stateful = stateful_in(self.planner)
-        self._drawn_from: Any = None  # the sampler's own state before it gave what is planned
+        self.order = EpochOrder(self.planner)
         self._epoch = self._done = self._next_epoch = self._next_batch = 0
 
     @classmethod
@@ -165,12 +161,7 @@ class DataLoader:
         return adopted
 
     def __len__(self) -> int:
-        if self._stateful is None:
-            return len(self._plan(self._next_epoch))
-        if self._planned is None:
-            with self.order_kept():
-                return len(self._plan(self._next_epoch))
-        return len(self._planned[1])
+        return self.order.count(self._seed(None), self._next_epoch)
 
     def __iter__(self) -> Iterator[Any]:
         self._warn_of_same_samples()
@@ -204,7 +195,7 @@ class DataLoader:
             seed: Used where the loader was made without one.
             mine: Which numbers to fetch, `ELSEWHERE` stands for the others; None for all.
         """
-        numbers: Sequence[int] = range(start, len(self._plan(epoch, seed)))
+        numbers: Sequence[int] = range(start, len(self.order.plan(self._seed(seed), epoch)))
         if mine is None:
             return self._fetched(epoch, numbers, seed)
         own = [number for number in numbers if mine(number)]
@@ -212,7 +203,7 @@ class DataLoader:
         return (next(fetched) if mine(number) else ELSEWHERE for number in numbers)
 
     def _fetched(self, epoch: int, numbers: Sequence[int], seed: int | None) -> Iterator[Any]:
-        stream, plan = rng.derive(self._seed(seed), rng.FETCH, epoch), self._plan(epoch, seed)
+        stream, plan = rng.derive(self._seed(seed), rng.FETCH, epoch), self.order.plan(self._seed(seed), epoch)
         tasks = self._iterate_tasks(epoch, numbers, plan, stream)
         if self._settings["num_workers"] == 0:
             return self._fetch_here(tasks)
@@ -236,16 +227,16 @@ class DataLoader:
         >>> DataLoader(range(4), 2).indices(0, 1)
         [2, 3]
         """
-        indices = index_batch(self._plan(epoch, seed)[number])
+        indices = index_batch(self.order.plan(self._seed(seed), epoch)[number])
         return list(indices.tolist() if isinstance(indices, torch.Tensor) else indices)
 
     def state_dict(self) -> dict[str, Any]:
         """Where your own loop stands, to continue after a restart: the epoch, the number of batches it has had, the
         order.
 
-        The order is the state of a sampler that has one (`order_state`), and left out for others.
+        The order is the state of a sampler that has one (`order.state_dict()`), and left out for others.
         """
-        order = self.order_state()
+        order = self.order.state_dict()
         return {"epoch": self._epoch, "batch": self._done} | ({"order": order} if order else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -254,45 +245,10 @@ class DataLoader:
         Args:
             state: What `state_dict` returned.
         """
-        self.load_order_state(state.get("order", {}))
+        self.order.load_state_dict(state.get("order", {}))
         epoch, batch = state["epoch"], state["batch"]
-        finished = batch >= len(self._plan(epoch))
+        finished = batch >= len(self.order.plan(self._seed(None), epoch))
         self._next_epoch, self._next_batch = (epoch + 1, 0) if finished else (epoch, batch)
-
-    def order_state(self) -> dict[str, Any]:
-        """The state of a sampler that has one: before the epoch it was asked for last, and now; empty for others."""
-        if self._stateful is None or self._planned is None:
-            return {}
-        seed, epoch = self._planned[0]
-        now = copy.deepcopy(self._stateful.state_dict())
-        return {"seed": seed, "epoch": epoch, "before": self._drawn_from, "now": now}
-
-    def load_order_state(self, state: Mapping[str, Any]) -> None:
-        """Put such a sampler where it was: the epoch's order is drawn again, as it was the first time.
-
-        Args:
-            state: What `order_state` returned.
-        """
-        if self._stateful is None or not state:
-            return
-        self._stateful.load_state_dict(copy.deepcopy(state["before"]))
-        self._planned = None
-        self._plan(state["epoch"], state["seed"])
-        if not same(self._stateful.state_dict(), state["now"]):  # changed since, for example by what was learnt
-            self._stateful.load_state_dict(copy.deepcopy(state["now"]))
-
-    @contextlib.contextmanager
-    def order_kept(self) -> Iterator[None]:
-        """A block after which a sampler with a state stands where it stood before, whatever was drawn in it."""
-        before, state = (self._planned, self._drawn_from), None
-        if self._stateful is not None:
-            state = copy.deepcopy(self._stateful.state_dict())
-        try:
-            yield
-        finally:
-            if self._stateful is not None:
-                self._stateful.load_state_dict(state)
-                self._planned, self._drawn_from = before
 
     def _warn_of_same_samples(self) -> None:
         shared = isinstance(self.planner, Share) or getattr(self.planner, "num_replicas", None)
@@ -308,14 +264,6 @@ class DataLoader:
 
     def _seed(self, seed: int | None) -> int:
         return self.seed if self.seed is not None else (seed or 0)
-
-    def _plan(self, epoch: int, seed: int | None = None) -> Plan:
-        key = (self._seed(seed), epoch)
-        if self._planned is None or self._planned[0] != key:
-            if self._stateful is not None:
-                self._drawn_from = copy.deepcopy(self._stateful.state_dict())
-            self._planned = (key, self.planner.plan(*key))
-        return self._planned[1]
 
     def _iterate_tasks(self, epoch: int, numbers: Sequence[int], plan: Plan, stream: int) -> Iterator[Task]:
         batches = index_batches(plan, numbers, tensors=self._fetcher.takes_tensors)

@@ -29,7 +29,6 @@ __all__ = [
     "index_batch",
     "index_batches",
     "planner_of",
-    "stateful_in",
 ]
 
 Plan = Sequence[Any]
@@ -317,25 +316,6 @@ def planner_of(sampler: Any, batch_size: int | None, *, drop_last: bool = False)
         salt = 0 if sampler.generator is None else sampler.generator.initial_seed()
         return Shuffle(len(sampler), batch_size, drop_last=drop_last, salt=salt)
     return _DrawnSamples(sampler, batch_size, drop_last=drop_last)
-
-
-def stateful_in(planner: Any) -> Any:
-    """The sampler behind a planner that has its own state (`state_dict`, `load_state_dict`), or None.
-
-    Args:
-        planner: What `planner_of` made, or a planner around one.
-
-    >>> stateful_in(Shuffle(3, 2)) is None
-    True
-    """
-    waiting = [planner]
-    while waiting:
-        each = waiting.pop(0)
-        if callable(getattr(each, "state_dict", None)) and callable(getattr(each, "load_state_dict", None)):
-            return each
-        inner = (getattr(each, name, None) for name in ("sampler", "batch_sampler", "planner"))
-        waiting += [part for part in inner if part is not None]
-    return None
 
 
 def _kept(batch: Any) -> Any:

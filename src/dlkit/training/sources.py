@@ -143,13 +143,13 @@ class _Seekable(Source):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return self.loader.order_state()
+        return self.loader.order.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.loader.load_order_state(state)
+        self.loader.order.load_state_dict(state)
 
     def kept(self) -> AbstractContextManager[None]:
-        return self.loader.order_kept()
+        return self.loader.order.kept()
 
 
 class _Ready(Source):
