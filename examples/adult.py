@@ -63,7 +63,7 @@ def datasets(folder: Path | None) -> tuple[CSVDataset, CSVDataset, CSVDataset]:
         fetch(URL + "adult.test", "data/adult/adult.test")
     with open(folder / "adult.data") as file:
         names = None if file.readline().startswith("age") else COLUMNS  # the original files have no header row
-    # The original adult.test begins with a line that is no row; it is skipped, and told in `test.skipped`.
+    # The original adult.test begins with a line that is not a row; it is skipped, and listed in `test.skipped`.
     form: Any = {"header": names, "on_error": "skip"}
     train, val = CSVDataset.split(folder / "adult.data", target="classification", fractions=0.9, **form)
     aliases = {"<=50K.": "<=50K", ">50K.": ">50K"}

@@ -162,3 +162,38 @@ def test_faults_of_a_page_are_found() -> None:
         "line 10: there is no target 'make coffee'",
         "there is no target `make tea`",
     ]
+
+
+#: Phrases that kept coming back, and what the field writes instead. In code, messages, docstrings and pages.
+PHRASES = {
+    r"\banew\b": "again, 'start over'",
+    r"\bcannot be meant\b": "is invalid",
+    r"\bnot to be had\b": "is not available",
+    r"\bof one's own\b": "custom",
+    r"\b(?:loss|step|loop|metric|transform|class) of your own\b": "a custom loss, your own class",
+    r"\bfor ever\b": "forever",
+    r"\btold apart\b": "distinguished",
+    r"\bhangs? on (?:the|its|their|what|how)\b": "depends on",
+    r"\b(?:goes|went) on\b(?! top)": "continues, resumes",
+    r"\bto (?:judge by|watch and to)\b": "training, validation and test set",
+    r"\bbatches sought\b": "data position restored",
+    r"\bif they are amounts\b": "quantities",
+    r"\b(?:it|that|which|this|what) is no (?!longer|more|less|such|better|need|other|way|room)[a-z]": "is not a",
+}
+SPOKEN = [
+    *sorted((ROOT / "src/dlkit").rglob("*.py")),
+    *sorted((ROOT / "src/dlkit").rglob("*.txt")),
+    *sorted((ROOT / "examples").glob("*.py")),
+    *[page for page in (*PAGES, *NOTEBOOKS) if page.name != "CHANGELOG.md"],
+]
+
+
+def test_the_words_are_those_of_the_field() -> None:
+    odd, any_of_them = [], re.compile("|".join(PHRASES))
+    for path in SPOKEN:
+        text = re.sub(r'"?\n\s*(?:# |f?")?', " ", path.read_text(encoding="utf-8").lower())
+        for found in any_of_them.finditer(text):
+            word = next(word for phrase, word in PHRASES.items() if re.match(phrase, text[found.start() :]))
+            shown = text[max(found.start() - 40, 0) : found.end() + 20]
+            odd.append(f"{path.relative_to(ROOT)}: ...{shown}...: {word}")
+    assert odd == []

@@ -128,7 +128,7 @@ class Bar:
             self._log()
 
     def restart(self, done: int, total: int | None) -> None:
-        """Go on from another place, which is not counted as speed.
+        """Continue from another place, which is not counted as speed.
 
         Args:
             done: How many are done there.

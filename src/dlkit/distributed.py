@@ -144,7 +144,7 @@ class World:
                     tensor.detach().copy_(packed)
 
     def wait(self) -> None:
-        """Go on when all are here."""
+        """Continue when all are here."""
         if self.size > 1:
             self.any(False)
 

@@ -82,7 +82,7 @@ class _Estimator(_base.BaseEstimator):  # type: ignore[misc, name-defined]
         )
 
     def _cut(self, count: int, labels: Array | None, seed: int) -> tuple[Array, Array]:
-        """The rows to train on and those to watch; a class has at least one of the first."""
+        """The training and the validation rows; a class has at least one of the first."""
         if count < _FEW or not self.validation:
             return np.arange(count), np.arange(count)
         with warnings.catch_warnings():

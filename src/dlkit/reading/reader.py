@@ -30,7 +30,7 @@ __all__ = [
 
 
 def paths_of(source: Any) -> list[Path]:
-    """The files of a source that is no DataFrame; URLs are fetched.
+    """The files of a source that is not a DataFrame; URLs are fetched.
 
     Args:
         source: A path, a URL, or a list of those.

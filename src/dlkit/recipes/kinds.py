@@ -109,7 +109,7 @@ def kind_of(source: Any, *, text: Any = None) -> Kind:
     Raises:
         DataNotFoundError: there is no such file or folder.
         DataError: a folder without images, sounds and texts.
-        ArgumentError: a file that is no data.
+        ArgumentError: a file that is not data.
     """
     if not isinstance(source, str | os.PathLike):
         return "table" if text is None else "text"

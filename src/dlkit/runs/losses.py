@@ -97,7 +97,7 @@ class LossMeter:
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from saved sums.
+        """Continue from saved sums.
 
         Args:
             state: What `state_dict` returned.

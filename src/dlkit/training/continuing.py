@@ -1,4 +1,4 @@
-"""Going on: which saved state a fit takes, and what the user is told of it."""
+"""Resuming: which saved state a fit takes, and what it reports."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Trainer:
         loss: `loss(output, target)` returning one number; None when the model returns the loss itself, has it as
             `.loss` or under "loss" in what it returns, or returns a dict of losses, which are added. Auxiliary heads
             of torchvision's models are trained with the weights of its references; other parts that the loss leaves
-            out are refused. A loss of your own gets a tuple, list or dict whole.
+            out are refused. A custom loss gets a tuple, list or dict whole.
         optim: An optimizer made on the model's parameters, or a dict of several for a `step` of your own. One whose
             `step` demands a closure, such as `LBFGS`, gets one: loss, gradients and callbacks on gradients, again at
             each call.

@@ -98,7 +98,7 @@ class AudioDataset(FileDataset):
     def collate(self) -> PadCollate | None:
         """How `dlkit.DataLoader` makes batches: padded to the longest with a mask where lengths differ; else as usual.
 
-        A transform of your own may make them equal or not: say `collate_fn=` then.
+        A custom transform may make them equal or not: pass `collate_fn=` then.
         """
         return PadCollate(dim=-1) if self.settings.length is None and not self.settings.own_transform else None
 
