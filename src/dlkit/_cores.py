@@ -8,14 +8,20 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import get_worker_info
 
-__all__ = ["default_threads", "for_each", "one_thread"]
+__all__ = ["default_threads", "for_each", "one_thread", "scratch"]
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _making = threading.Lock()
+_own = threading.local()
+_LINE = 64  # bytes of a line of the processor's cache, where the memory begins
+_KEPT = 1 << 23  # bytes; what is larger is not kept
 
 
 def default_threads() -> int:
@@ -24,6 +30,24 @@ def default_threads() -> int:
     cores = len(count(0)) if count is not None else (os.cpu_count() or 1)
     worker = get_worker_info()
     return max(1, cores // worker.num_workers) if worker is not None else cores
+
+
+def scratch(use: str, count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Memory of this thread with arbitrary content, used again by the next call: fresh memory costs a fault per page.
+
+    Args:
+        use: What for; each has memory of its own.
+        count: How many numbers.
+        dtype: Of what type.
+    """
+    size = count * np.dtype(dtype).itemsize
+    if size > _KEPT:
+        return np.empty(count, dtype)
+    kept: dict[str, npt.NDArray[np.uint8]] = _own.__dict__
+    if use not in kept or len(kept[use]) < size:
+        kept[use] = np.empty(size + _LINE, np.uint8)
+        kept[use] = kept[use][-kept[use].ctypes.data % _LINE :]
+    return kept[use][:size].view(dtype)
 
 
 @contextlib.contextmanager

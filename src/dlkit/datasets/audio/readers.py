@@ -10,13 +10,13 @@ import os
 import re
 import struct
 import tempfile
-import threading
 from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dlkit._bounds import RATE
+from dlkit._cores import scratch
 from dlkit._opening import open_regular
 from dlkit._optional import require
 from dlkit.datasets.audio.mp3 import after_id3, length_is_a_guess
@@ -49,7 +49,6 @@ _AS_INT32 = {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
 #: At least so many frames libsndfile gives where a header does not say how many there are.
 UNKNOWN = 1 << 62
 _WAVE_HEAD = 1024
-_SCRATCH = 1 << 20
 _MP3_LEAD = 10 * 1152
 _OGG_TAIL = 1 << 17  # bytes: two pages at least
 _OGG_PAGE = re.compile(rb"OggS\0.(.{8})", re.S)
@@ -158,27 +157,14 @@ class _Wave(Reader):
         count = min(count, self.facts.frames - start)
         self._file.seek(self._begin + start * width)
         # Memory that is used again: fresh one costs more than the copying. All that is read is converted at once.
-        left = _scratch(count * width)
-        raw = np.frombuffer(left, "<i2").reshape(count, self.facts.channels)
-        done = 0
+        raw = scratch("samples", count * self.facts.channels, "<i2").reshape(count, self.facts.channels)
+        left, done = raw.reshape(-1).view(np.uint8).data, 0
         while done < len(left) and (more := self._file.readinto(left[done:])):  # type: ignore[attr-defined]
             done += more
         return raw[: done // width]
 
     def close(self) -> None:
         self._file.close()
-
-
-_kept = threading.local()
-
-
-def _scratch(size: int) -> memoryview:
-    """Bytes of this thread, with arbitrary content; the next call in the thread gives the same ones."""
-    if size > _SCRATCH:
-        return memoryview(bytearray(size))
-    if not hasattr(_kept, "bytes"):
-        _kept.bytes = bytearray(_SCRATCH)
-    return memoryview(_kept.bytes)[:size]
 
 
 def _without_tag(source: Any) -> Any:

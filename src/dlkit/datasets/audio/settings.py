@@ -22,7 +22,7 @@ from dlkit.storage.strings import PackedStrings
 __all__ = ["AudioOptions", "AudioSettings"]
 
 #: Raised by one whenever the samples that are kept for a file would change.
-_RULE = "1"
+_RULE = "2"
 # What a transform may say itself, as a spec of `dlkit.transforms` does: what waveforms it is to be given.
 _TOLD = ("sample_rate", "mono", "seconds")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dlkit import _bounds
+from dlkit._cores import scratch
 
 __all__ = ["REACH", "resample", "resample_all", "resampled_length"]
 
@@ -23,8 +24,9 @@ Waveform = npt.NDArray[np.float32]
 _PASSES, _ATTENUATION = 0.9136, 126.0
 #: How far the filter looks in each direction, in samples at the lower rate (Kaiser's formula, 1974).
 REACH = math.ceil((_ATTENUATION - 7.95) / (14.36 * (1 - _PASSES)))
-# How many samples are transformed together: more would share the set-up, and leave the processor's cache.
-_MOST = 1 << 19
+# How many samples are transformed together: more share the set-up, and of too many the memory is returned and mapped
+# again each time.
+_MOST = 1 << 18
 _LONGEST = 1_000  # samples of a period; more may have large prime factors, whose transforms lose four of 24 bits
 _LEAST = 2  # blocks: a single long one MKL computes in another way, with other roundings
 
@@ -76,7 +78,9 @@ def _resample_into(channels: Sequence[tuple[Waveform, Waveform]], blocks: _Block
     most = max(_LEAST, _MOST // blocks.size_given)
     for first in range(0, begins[-1], most):
         count = min(most, begins[-1] - first)
-        stream = np.zeros(max(_LEAST, count) * blocks.step + 2 * blocks.rim, blocks.response.numpy().dtype)
+        samples = max(_LEAST, count) * blocks.step + 2 * blocks.rim
+        stream = scratch("stream", samples, blocks.response.numpy().dtype)
+        stream.fill(0)
         inside = [
             (*pair, begin - first)
             for pair, begin, end in zip(channels, begins, begins[1:], strict=False)
@@ -84,7 +88,7 @@ def _resample_into(channels: Sequence[tuple[Waveform, Waveform]], blocks: _Block
         ]
         for given, _, begin in inside:
             _copy(given, stream, begin * blocks.step + 2 * blocks.rim)
-        found = blocks.interpolated(torch.from_numpy(stream)).numpy()
+        found = blocks.interpolated(stream)
         for _, out, begin in inside:
             _copy(found, out, -(begin * blocks.step_made + blocks.rim_made))
 
@@ -137,15 +141,18 @@ class _Blocks(NamedTuple):
         """
         return -(-(samples + 2 * self.rim) // self.step)
 
-    def interpolated(self, stream: Tensor) -> Tensor:
-        """The inner parts of all blocks of a stream, one behind the other.
+    def interpolated(self, stream: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The inner parts of all blocks of a stream, one behind the other, in memory that the next call uses again.
 
         Args:
             stream: Floats [blocks * step + 2 * rim].
         """
-        spectra = torch.fft.rfft(stream.unfold(0, self.size_given, self.step))[:, : len(self.response)]
-        made: Tensor = torch.fft.irfft(spectra * self.response, self.size)
-        return made[:, self.rim_made : self.rim_made + self.step_made].reshape(-1)
+        given = torch.from_numpy(stream).unfold(0, self.size_given, self.step)
+        spectra = torch.fft.rfft(given)[:, : len(self.response)]
+        made = torch.fft.irfft(spectra * self.response, self.size)[:, self.rim_made : self.rim_made + self.step_made]
+        inner = scratch("inner", made.numel(), stream.dtype)
+        torch.from_numpy(inner).view(made.shape).copy_(made)
+        return inner
 
 
 def _periods(rate: int, to: int, samples: int) -> int:
