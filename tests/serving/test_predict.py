@@ -15,23 +15,13 @@ import dlkit
 from dlkit.datasets import CSVDataset, TextDataset
 from dlkit.errors import ArgumentError
 from dlkit.inference import Prediction
-from dlkit.models import MixedClassifier, TabularBlend, TabularEnsemble, TabularTrees, TfidfLinear
+from dlkit.models import MixedClassifier, TabularBlend, TabularEnsemble, TabularTrees, TextClassifier, TfidfLinear
 from dlkit.serving import Limits, app
+from serving.asking import answers_as_predictor, same
 from serving.conftest import passengers, picture, recording
 
 Clients = dict[str, TestClient]
 Predictors = dict[str, dlkit.Predictor]
-
-
-def same(answer: dict[str, Any], wanted: Prediction) -> None:
-    """An answer has the bits of a prediction."""
-    if wanted.error:
-        assert list(answer) == ["error"]
-        return
-    assert answer.get("values", wanted.values) == wanted.values
-    assert answer.get("probabilities", wanted.values) == wanted.values
-    assert answer.get("label") == wanted.label
-    assert [tuple(each.values()) for each in answer.get("top", [])] == list(wanted.top)
 
 
 def test_an_image_in_the_body(clients: Clients, predictors: Predictors) -> None:
@@ -173,19 +163,6 @@ def test_recordings(clients: Clients, predictors: Predictors) -> None:
     assert (done.status_code, "s this server takes" in done.json()["error"]) == (422, True)
 
 
-def answers_as_predictor(predictor: dlkit.Predictor, inputs: list[Any]) -> None:
-    """A server says what the model says, of several inputs, of one, and of some that come at once."""
-    with TestClient(app({"model": predictor}, workers=1)) as client:
-        several = client.post("/predict?top_k=2", json=inputs)
-        assert several.status_code == 200, several.text
-        wanted = list(predictor.predict_each(inputs, top_k=2))
-        for answer, prediction in zip(several.json()["predictions"], wanted, strict=True):
-            same(answer, prediction)
-        for each in inputs[:3]:  # the first by a thread, the others where requests are answered
-            (answer,) = client.post("/predict?top_k=2", json=each).json()["predictions"]
-            same(answer, predictor.predict_one(each, top_k=2))
-
-
 def tables(kind: str) -> tuple[torch.nn.Module, CSVDataset, list[Any]]:
     """A model of tables that is more than a network or none at all, its training data, and rows."""
     table = passengers(120)
@@ -213,10 +190,15 @@ def test_every_model_of_tables(tmp_path: Path, kind: str) -> None:
     answers_as_predictor(predictor, rows[:20])
 
 
-def test_a_model_of_counted_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+@pytest.mark.parametrize("net", [False, True], ids=["counted words", "network"])
+def test_every_model_of_texts(tmp_path: Path, kind: str, net: bool) -> None:
     texts = [f"{word} and {other}" for word in ("win", "prize", "noon") for other in ("call", "see", "lunch", "you")]
-    data = TextDataset(texts, target=["ham", "spam"] * 6, min_freq=1)
-    predictor = dlkit.load(dlkit.save(TfidfLinear.for_data(data), tmp_path / "texts", preprocessing=data))
+    targets = ["ham", "spam"] * 6 if kind == "classes" else [1000.5 + 10 * len(text) for text in texts]
+    data = TextDataset(texts, target=targets, min_freq=1)
+    model = TextClassifier(len(data.vocabulary), 2 if kind == "classes" else 1) if net else TfidfLinear.for_data(data)
+    predictor = dlkit.load(dlkit.save(model, tmp_path / "texts", preprocessing=data))
+    assert (predictor.task == "regression") == (kind == "numbers")
     answers_as_predictor(predictor, texts)
 
 
