@@ -14,7 +14,7 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "dlkit"
 # Every file of src/dlkit, exactly once; a file may import from those before it, in any place and also for types only.
 # A new file goes right after the last one it imports from. The door of a room (`__init__`) comes after its files.
 LAYERS = """
-_version _language _cores _near _doors _showing _html errors _bounds _filekinds _textfiles _opening _optional
+_version _language _cores _malloc _near _doors _showing _html errors _bounds _filekinds _textfiles _opening _optional
 _frames _progress
 storage/files storage/identity storage/arrays storage/appended storage/strings storage/caches storage/__init__
 _documents _kinds specs/columns specs/table specs/series registry _torch_layers

@@ -297,6 +297,13 @@ class TestOneLinePerInput:
         assert whole["price"].tolist() == prices.predict(rows(), batch_size=100)["price"].tolist()
         assert [len(part) for part in prices.predict_batches(rows())] == [1024, 1024, 952]  # rows are little work
 
+    @pytest.mark.parametrize(("size", "batches"), [(224, [8, 2]), (500, [1] * 10), (32, [10])])
+    def test_fewer_large_images_are_computed_at_once(self, tmp_path: Path, size: int, batches: list[int]) -> None:
+        model, ready = SmallConvNet(2, in_chans=3), for_evaluation(size)
+        points = dlkit.load(dlkit.save(model, tmp_path / "m", classes=["a", "b"], preprocessing=ready))
+        given = [np.zeros((8, 8, 3), dtype=np.uint8)] * 10
+        assert [len(part) for part in points.predict_batches(given)] == batches
+
     def test_answers_are_the_numbers_behind_predictions(self, prices: dlkit.Predictor, reader: dlkit.Predictor) -> None:
         given = ["good", "bad", None] * 40
         parts = list(reader.answers(given, on_error="skip"))

@@ -114,7 +114,7 @@ def test_a_connection_that_says_nothing_is_closed(
 
 FAULTS = """
 import resource, sys, threading, torch
-from dlkit.serving.running import keep_memory
+from dlkit._malloc import keep_memory
 if sys.argv[1] == "kept":
     keep_memory()
 def work():

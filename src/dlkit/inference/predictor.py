@@ -106,8 +106,8 @@ class Predictor:
         self.model, self.meaning, self.device = model.to(device), meaning, device
         self.classes, self.task, self.kind = list(meaning.classes), meaning.task, meaning.kind
         self.preprocessing = meaning.preprocessing
-        self._prepare = Preparing(meaning)
         document = header.document
+        self._prepare = Preparing(meaning, device)
         self.info: dict[str, Any] = {
             "file": str(header.path),
             "architecture": document.get("architecture"),
@@ -164,7 +164,8 @@ class Predictor:
             probabilities: Also a column `p_NAME` for each class.
             tta: Test-time augmentation of images: the mean of what the model says of an image and of its mirror image,
                 which helps a little with photographs, takes twice as long, and is wrong for letters and directions.
-            batch_size: Inputs per forward pass; None for 64, and for 1,024 rows of numbers and categories.
+            batch_size: Inputs per forward pass. None for 64; for 1,024 rows of numbers and categories; and on a CPU for
+                fewer large images, 8 of 224 x 224 pixels, of which more at once take up to twice as long each.
             on_error: "raise" stops at an input that cannot be used, naming it; "skip" gives it an error instead of
                 a prediction, in the column `error`.
             progress: Show a bar on a terminal, when it takes longer than two seconds.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -18,18 +17,18 @@ from typing import Any, TextIO
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from dlkit._malloc import keep_memory
 from dlkit.errors import ArgumentError
 from dlkit.serving.http import Application
 from dlkit.serving.logs import LOGGER, event, line, write_to
 
-__all__ = ["keep_memory", "log_to_stderr", "serve"]
+__all__ = ["log_to_stderr", "serve"]
 
 _HEAD_SECONDS = 10.0  # in which a connection must have sent a whole head, and after which a silent one is closed
 _LOOK = 1.0
 _LINES = 10_000  # of the log, that may wait for a slow reader; more are left out
 _LINGER = 0.02  # seconds that lines are gathered
 _CONNECTIONS = 1000
-_KEPT = {-1: 1 << 28, -3: 1 << 25}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD: bytes that malloc keeps, and takes from there
 _SWITCH = 0.0005  # seconds after which a thread that runs Python lets the one that answers have its turn
 
 
@@ -84,18 +83,6 @@ def serve(
         sys.setswitchinterval(before)
         listener.close()
     return server.ended_by
-
-
-def keep_memory() -> None:
-    """Let this process keep memory that it has freed, where the C library is glibc.
-
-    By itself that gives the tensors of a forward pass back to the system at the end of each, in every thread but the
-    first, and gets them again page by page in the next one: a fifth of the processor's time for a MobileNet.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # on other systems
-        set_option = ctypes.CDLL(None).mallopt
-        for option, size in _KEPT.items():
-            set_option(option, size)
 
 
 def log_to_stderr(*, errors_only: bool = False) -> None:
