@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dlkit._language import Message
 from dlkit.errors import DataError
 
 __all__ = ["Buffer", "detect_encoding", "find_encoding", "find_name_encoding", "first_bad_byte", "is_ascii"]
@@ -247,11 +248,15 @@ def _guessed(raw: bytes, origin: str) -> tuple[str, str]:
     if not found or (western in [match.encoding for match in equals] and not central):
         names.insert(0, western)
     guess, *others = dict.fromkeys([*names, western])
-    more = f" ({' or '.join(others[:4])} would be possible, too)" if others else ""
-    return guess, (
-        f"{origin} does not say which encoding it has, and is read as {guess}{more}; "
-        f"look at its letters, then say so: encoding={guess!r}"
+    more = Message(" ({names} would be possible, too)", names=", ".join(others[:4])) if others else ""
+    told = Message(
+        "{origin} does not say which encoding it has, and is read as {guess}{more}; look at its letters, then say so: "
+        "encoding={guess!r}",
+        origin=origin,
+        guess=guess,
+        more=more,
     )
+    return guess, told
 
 
 def _as_good(match: Any, best: Any) -> bool:

@@ -39,6 +39,9 @@ ERRORS = (
     "Missing command.",
     "No such command {name}. Did you mean {names}?",
     "No such command {name}.",
+    "No such option {name}. (Did you mean one of: {names}?)",
+    "No such option {name}. Did you mean {names}?",
+    "No such option {name}.",
     "No such option: {name} (Possible options: {names})",
     "No such option: {name} Did you mean {names}?",
     "No such option: {name}",
@@ -56,6 +59,8 @@ ERRORS = (
     "{name} is not a valid int.",
     "{name} is not a valid integer.",
     "{name} is not a valid float.",
+    "{name} is not a valid integer range.",
+    "{name} is not a valid float range.",
     "{name} is not in the range {names}.",
 )
 _LOCALE = ("LC_ALL", "LC_MESSAGES", "LANG")  # of which POSIX asks the first that is set
@@ -163,9 +168,9 @@ def _paragraph(text: str) -> str:
 
 def _explained(text: str) -> str:
     """The help of an option, with what typer adds in brackets: [default: 64; x>=1]."""
-    own, gap, added = text.rpartition("  [")
-    added = re.sub(r"(?:^|(?<=; ))(default: |required)", lambda found: translated(found[0]), added)
-    return f"{translated(own)}{gap}{added}" if gap else translated(text)
+    found = re.fullmatch(r"(?P<own>.*?)(?P<added>(?:  |^)\\?\[[^\[]*\])?", text, re.DOTALL)
+    own, added = (found["own"], found["added"] or "") if found else (text, "")
+    return translated(own) + re.sub(r"default: |required", lambda word: translated(word[0]), added)
 
 
 def _spaced(text: str) -> str:
