@@ -127,6 +127,7 @@ SLOW = [
     "recipes/test_reading",
     "recipes/test_report",
     "recipes/test_samples",
+    "recipes/test_groups_and_time::test_what_has_no_order_and_no_columns_is_refused",
     "recipes/test_standing::test_training_says_what_its_score_is_worth",
     "test_bars::test_a_notebook_shows_a_bar",
     "test_bars::test_an_export_says_where_it_is",
