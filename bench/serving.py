@@ -3,13 +3,14 @@
     python bench/serving.py [--rounds 2] [--seconds 3] [--only images|tables] [--peers PYTHON]
 
 All contenders decode and compute with the same `dlkit.Predictor`, on as many threads as there are cores, one of torch
-each; the bare loop does it without HTTP. Every server is started once and stands still (SIGSTOP) while another one is
-measured. Images: MobileNetV2 on JPEGs of 500x375 pixels; 1 and 16 clients in a closed loop, then twice as many requests
-as the bare loop manages, at fixed times, whoever has been answered. Tables: one row a request with 1 and 16 clients,
-beside a Starlette application that answers a constant; overload is twice as many clients, which ask again at once, as
-twice the rate of such a server is more than one process of clients can send; and 1,000 rows a request as CSV beside
-`Predictor.predict`. The clients are one more process's worth of work on the same cores, for every contender alike.
-FastAPI and LitServe run where PYTHON (by default this one) has them.
+each; the bare loop does it without HTTP. Of images there is a second server of dlkit, with `--fuse`. Every server is
+started once and stands still (SIGSTOP) while another one is measured. Images: MobileNetV2 on JPEGs of 500x375 pixels; 1
+and 16 clients in a closed loop, then twice as many requests as the bare loop manages, at fixed times, whoever has been
+answered. Tables: one row a request with 1 and 16 clients, beside a Starlette application that answers a constant;
+overload is twice as many clients, which ask again at once, as twice the rate of such a server is more than one process
+of clients can send; and 1,000 rows a request as CSV beside `Predictor.predict`. The clients are one more process's
+worth of work on the same cores, for every contender alike. FastAPI and LitServe run where PYTHON (by default this one)
+has them.
 """
 
 from __future__ import annotations
@@ -296,9 +297,12 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def contenders(file: Path, options: Any, *, queue: int, peers: bool, constant: bool) -> dict[str, Server]:
-    command = [sys.executable, "-m", "dlkit", "serve", str(file), "--queue", str(queue), "--port"]
-    here = {"dlkit": Server(command, "/v2/health/ready")}
+def contenders(
+    file: Path, options: Any, *, queue: int, peers: bool, constant: bool, fuse: bool = False
+) -> dict[str, Server]:
+    command = [sys.executable, "-m", "dlkit", "serve", str(file), "--queue", str(queue)]
+    ways = {"dlkit": [], "dlkit --fuse": ["--fuse"]} if fuse else {"dlkit": list[str]()}
+    here = {name: Server([*command, *more, "--port"], "/v2/health/ready") for name, more in ways.items()}
     others = [("FastAPI", "fastapi", FASTAPI, "/openapi.json"), ("LitServe", "litserve", LITSERVE, "/health")]
     others = others * peers + [("Starlette, a constant", "starlette", STARLETTE, "/ready")] * constant
     for name, module, source, ready in others:
@@ -370,16 +374,18 @@ def measure(servers: dict[str, Server], media: str, bodies: list[bytes], predict
 
 def _compared(whole: dict[tuple[str, str], Seen], usual: str) -> None:
     """The ratios that matter."""
-    mine = whole["dlkit", usual]
-    for name in dict.fromkeys(name for name, _ in whole if name != "dlkit"):
-        peer = whole[name, usual]
-        print(
-            f"dlkit / {name}, {usual}: {mine.per_second / peer.per_second:.2f} of its requests per second, "
-            f"{mine.share(95) / peer.share(95):.2f} of its p95"
-        )
-    if ("dlkit", "overload") in whole:
-        ratio = whole["dlkit", "overload"].share(95) / mine.share(95)
-        print(f"dlkit, p95 of what it takes under overload / with {usual}: {ratio:.2f}")
+    names = list(dict.fromkeys(name for name, _ in whole))
+    for own in (name for name in names if name.startswith("dlkit")):
+        mine = whole[own, usual]
+        for name in (name for name in names if not name.startswith("dlkit")):
+            peer = whole[name, usual]
+            print(
+                f"{own} / {name}, {usual}: {mine.per_second / peer.per_second:.2f} of its requests per second, "
+                f"{mine.share(95) / peer.share(95):.2f} of its p95"
+            )
+        if (own, "overload") in whole:
+            ratio = whole[own, "overload"].share(95) / mine.share(95)
+            print(f"{own}, p95 of what it takes under overload / with {usual}: {ratio:.2f}")
 
 
 def main() -> None:
@@ -402,7 +408,7 @@ def images(folder: Path, options: Any) -> None:
     file, bodies = image_model(folder), photos()
     predictor = dlkit.load(file)
     print("== images: MobileNetV2, JPEG of 500x375", flush=True)
-    servers = contenders(file, options, queue=CLIENTS, peers=True, constant=False)
+    servers = contenders(file, options, queue=CLIENTS, peers=True, constant=False, fuse=True)
     measure(servers, "image/jpeg", bodies, lambda n: predictor.predict_one(bodies[n % 8]), options)
 
 
