@@ -68,7 +68,7 @@ def test_a_table_is_told_with_the_column_that_knows_too_much(table: Path) -> Non
     data = read_data(table, target="left")
     assert (data.kind, data.name, data.classes) == ("table", "shop", ["no", "yes"])
     assert "'knows' alone predicts 100% of the target" in str(data)
-    assert "alone tells" not in str(read_data(table, target="left", drop=["knows"]))
+    assert "alone predicts" not in str(read_data(table, target="left", drop=["knows"]))
     assert [len(data.train), len(data.val), len(data.test)] == [160, 20, 20]
     assert len(read_data(table, target="left", fractions=(0.5, 0.5)).val) == 100
 

@@ -80,5 +80,5 @@ def test_seconds(span, expected):
 
 @pytest.mark.parametrize("span", ["2 epochs", "500 steps", 0, -3, float("nan"), float("inf"), "soon", None])
 def test_no_seconds(span):
-    with pytest.raises(ArgumentError, match=r"is no (span of time|interval); write .*'10 min' or '2 h'"):
+    with pytest.raises(ArgumentError, match=r"is not (a duration|an interval); write .*'10 min' or '2 h'"):
         seconds(span)

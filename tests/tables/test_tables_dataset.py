@@ -596,7 +596,7 @@ def test_describe_finds_what_is_suspicious() -> None:
     findings = "\n".join(described.findings)
     assert "'constant' is constant" in findings
     assert "the order of the rows predicts" in findings
-    assert "the identifier 'id' tells" in findings
+    assert "the identifier 'id' predicts" in findings
     assert "'leak' alone predicts 100% of the target" in findings
     assert "'noise'" not in findings
     shuffled = CSVDataset(data.sample(frac=1, random_state=0).assign(id=range(400)).drop(columns="leak"), target="y")
@@ -620,4 +620,4 @@ def test_duplicates_and_leaks() -> None:
 
 def test_leaks_of_real_data(shared_data: Path) -> None:
     train, _, test = CSVDataset.split(shared_data / "csv" / "titanic.csv", target="survived")
-    assert any("'alive' alone tells 100%" in finding for finding in train.describe(test).findings)
+    assert any("'alive' alone predicts 100%" in finding for finding in train.describe(test).findings)

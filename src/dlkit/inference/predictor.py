@@ -438,7 +438,8 @@ class Predictor:
         has_targets = getattr(dataset, "targets", ()) is not None and not isinstance(dataset, list)
         total = len(dataset) if hasattr(dataset, "__len__") else None
         with Bar(total, desc=Message("evaluating"), unit=Message("samples"), enabled=progress) as bar:
-            for batch in DataLoader(dataset, batch_size or self._prepare.batch_size, collate_fn=None):
+            loader = DataLoader(dataset, batch_size or self._prepare.batch_size, collate_fn=None)
+            for batch in loader.batches(0):  # each of several processes wants all of them
                 inputs, target = split(batch) if has_targets else (batch, None)
                 outputs = self._outputs(inputs, tta=tta)
                 yield outputs, target

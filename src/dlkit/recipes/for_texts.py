@@ -184,6 +184,6 @@ def _texts_of(part: Any) -> list[Any]:
 
 @torch.no_grad()
 def _loss_on(model: nn.Module, part: Any, loss: nn.Module) -> float:
-    batches = [(model(**inputs), targets) for inputs, targets in DataLoader(part, 256)]
+    batches = [(model(**inputs), targets) for inputs, targets in DataLoader(part, 256).batches(0)]
     outputs, targets = (torch.cat(each) for each in zip(*batches, strict=True))
     return float(loss(outputs, targets))

@@ -34,7 +34,7 @@ def folds(
     training rows. Any `split` gives one fold alone: `CSVDataset.split("users.csv", Fold(2, of=5), ...)`.
 
     Args:
-        dataset: One of dlkit's, or a part of one; or any map-style dataset, whose parts are torch's `Subset`s.
+        dataset: One of dlkit's, or a part of one; or any map-style dataset, whose parts are `Subset` objects of torch.
         of: How many folds.
         val: The share of the samples that are not tested on which becomes a validation part, for early stopping; the
             loop then is `for train, val, test in folds(..., val=0.1)`. Cut by the same rules.
