@@ -88,6 +88,7 @@ def _launched(call: Any, processes: int, method: str, folder: Path) -> Any:
     store = dist.TCPStore(  # type: ignore[attr-defined]
         _LOCAL, 0, is_master=True, wait_for_workers=False, multi_tenant=True
     )
+    signals: dict[str, Any] = {"signals_to_handle": _SIGNALS}  # torch 2.8 handles two of them, and cannot be told
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -100,7 +101,7 @@ def _launched(call: Any, processes: int, method: str, folder: Path) -> Any:
         max_restarts=0,
         start_method=method,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
-        signals_to_handle=_SIGNALS,
+        **(signals if "signals_to_handle" in LaunchConfig.__dataclass_fields__ else {}),
     )
     try:
         return elastic_launch(config, _work)(call, str(folder), os.environ.get("OMP_NUM_THREADS", "1"))[0]
