@@ -355,7 +355,7 @@ def _texts_left_out(train: CSVDataset) -> list[str]:
     ]
 
 
-_TOLD = ("alone tells", "so accuracy says little")
+_TOLD = ("alone predicts", "so accuracy says little")
 _ORDERED = "the rows are in the order of"
 
 
