@@ -162,6 +162,7 @@ def test_the_command_line_trains_the_same_with_any_number_of_processes(tmp_path:
         arguments = [*common, "--device", "cpu", "--out", f"run{processes}", "--processes", processes]
         accumulate = ["--accumulate", 2] if processes == 1 else []
         done = run([*arguments, *accumulate], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+        assert "warning" not in done.stderr
         document = json.loads(done.stdout)
         results.append({name: document[name] for name in ("metrics", "history", "stopped")})
         assert (tmp_path / f"run{processes}" / "model.safetensors").is_file()
