@@ -62,7 +62,9 @@ def test_batches_and_own_draws_are_those_of_a_loader_with_workers(streams, only,
         if there:  # what happens here and there, without the processes
             fetched = [seeded(loader, task) for task in tasks(loader)]
             monkeypatch.setattr(loader, "_with_workers", lambda: fetched)
-            batches = loader._fetch_there(iter(()), loader._plan(0), range(len(loader)), rng.derive(1, rng.FETCH, 0))
+            batches = loader._fetch_there(
+                iter(()), loader.order.plan(1, 0), range(len(loader)), rng.derive(1, rng.FETCH, 0)
+            )
         else:
             batches = loader.batches(0)
         seen, drawn = [], []
@@ -77,7 +79,7 @@ def test_batches_and_own_draws_are_those_of_a_loader_with_workers(streams, only,
 
 
 def tasks(loader):
-    return list(loader._iterate_tasks(0, range(len(loader)), loader._plan(0), rng.derive(1, rng.FETCH, 0)))
+    return list(loader._iterate_tasks(0, range(len(loader)), loader.order.plan(1, 0), rng.derive(1, rng.FETCH, 0)))
 
 
 def seeded(loader, task):

@@ -142,7 +142,7 @@ def test_a_state_that_is_not_exact_is_not_trusted_and_that_is_said(tmp_path, mak
     whole, _ = trained(make)
     resumed, said = trained(make, tmp_path, stops=[3, 15])
     assert_equal(whole, resumed)
-    assert "batches fast-forwarded (" in said
+    assert "data position fast-forwarded (" in said
     assert reason in said
 
 

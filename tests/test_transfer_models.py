@@ -135,7 +135,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, capsys: Any) -> N
     torch.save(torchvision.models.alexnet(weights=None, num_classes=2).features.state_dict(), path)
     with pytest.raises(ModelFileError, match=r"nothing in .* fits Linear"):
         load_weights(nn.Linear(3, 3), path)
-    with pytest.raises(DataNotFoundError, match="not a weights file"):
+    with pytest.raises(DataNotFoundError, match="there is no file of weights"):
         load_weights(network(), tmp_path / "gone.pth")
 
 

@@ -360,7 +360,7 @@ OTHER = {
     "code of the model": (
         {"model": lambda: _net(FIRST)()},
         {"model": lambda: _net(FIRST.replace("relu", "tanh"))()},
-        "code of Net: not what the run was started with",
+        "code of Net: differs from what the run was started with",
     ),
     "code of the loss": ({"loss": lambda: scaled(1.0)}, {"loss": lambda: scaled(2.0)}, r"code of loss scaled\."),
 }

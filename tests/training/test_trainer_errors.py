@@ -93,9 +93,9 @@ class Gradients(Callback):
         ({"compile": True}, "a custom step calls the model itself: compile what it calls"),
         (
             {"callbacks": [ClipGradients()]},
-            "ClipGradients works on gradients, which the Trainer never sees with a step of",
+            "ClipGradients works on gradients, which the Trainer never sees with a custom step",
         ),
-        ({"callbacks": [Gradients()]}, "Gradients works on gradients, which the Trainer never sees with a step of"),
+        ({"callbacks": [Gradients()]}, "Gradients works on gradients, which the Trainer never sees with a custom step"),
         ({"callbacks": [LearningRate(warmup=3)]}, r"LearningRate\(warmup=3\) .* never sees with a custom step"),
     ],
     ids=lambda value: str(value)[:40],

@@ -95,6 +95,7 @@ def stateful_in(planner: Any) -> Any:
     Args:
         planner: What `planner_of` made, or a planner around one.
 
+    >>> from dlkit.samplers import Shuffle
     >>> stateful_in(Shuffle(3, 2)) is None
     True
     """
