@@ -14,7 +14,7 @@ the section. What is not there is skipped and named. Each table is cut into 80 %
 every model sees the same rows. `dlkit` is what `dlkit train` does by default: it gives up 15 % of its training rows
 for validation (a tenth of the texts), and is scored from its model file. Its peers see all the training rows, with
 their own settings and no others: HistGradientBoosting with categories as such, and a linear model with one-hot
-categories and scaled numbers; AutoGluon with a minute for each table, and the small network of Keras's guides, where
+categories and scaled numbers; AutoGluon with at most five minutes for each table, and the small network of Keras's guides, where
 they are asked for; for texts logistic regression on TF-IDF of words, of words and pairs, and of runs of
 two to five characters.
 
@@ -185,12 +185,12 @@ def with_a_line(seen: pd.DataFrame, new: pd.DataFrame, target: str) -> Any:
 
 
 def with_autogluon(seen: pd.DataFrame, new: pd.DataFrame, target: str) -> Any:
-    """Its default: as many of its boosted trees, forests and neighbours as a minute allows, and a weighted mean."""
+    """Its default: its boosted trees, forests, networks and neighbours, at most five minutes of them, and a weighted mean."""
     from autogluon.tabular import TabularPredictor
 
     with tempfile.TemporaryDirectory() as folder:
         predictor = TabularPredictor(target, path=folder, verbosity=0)
-        return predictor.fit(seen, time_limit=60, num_cpus=1).predict(new.drop(columns=target)).to_numpy()
+        return predictor.fit(seen, time_limit=300, num_cpus=1).predict(new.drop(columns=target)).to_numpy()
 
 
 def with_keras(seen: pd.DataFrame, new: pd.DataFrame, target: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -135,6 +136,19 @@ thread.join()
 def test_memory_that_was_freed_is_used_again() -> None:
     faults = [int(warm.run(["-c", FAULTS, how]).stdout) for how in ("kept", "given back")]
     assert faults[0] < 100 < faults[1], faults  # pages got from the system in ten passes
+
+
+def test_what_is_loaded_is_not_looked_through_for_garbage(models: dict[str, Path]) -> None:
+    """It would stop all answers for as long as that takes."""
+    seen = []
+
+    def started(_: str) -> None:
+        seen.append(gc.get_freeze_count())
+        signal.raise_signal(signal.SIGTERM)
+
+    assert running.serve(app(models["titanic"]), port=0, started=started) == signal.SIGTERM
+    assert seen[0] > 100_000
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_log_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
