@@ -14,8 +14,8 @@ the section. What is not there is skipped and named. Each table is cut into 80 %
 every model sees the same rows. `dlkit` is what `dlkit train` does by default: it gives up 15 % of its training rows
 for validation (a tenth of the texts), and is scored from its model file. Its peers see all the training rows, with
 their own settings and no others: HistGradientBoosting with categories as such, and a linear model with one-hot
-categories and scaled numbers; AutoGluon with at most five minutes for each table, and the small network of Keras's guides, where
-they are asked for; for texts logistic regression on TF-IDF of words, of words and pairs, and of runs of
+categories and scaled numbers; AutoGluon with at most five minutes for each table, and the small network of Keras's
+guides, where they are asked for; for texts logistic regression on TF-IDF of words, of words and pairs, and of runs of
 two to five characters.
 
 The settings of dlkit were chosen on other tables and on `LOOKED_AT`. Those in `ONCE` were looked at once, at the end.
@@ -185,7 +185,7 @@ def with_a_line(seen: pd.DataFrame, new: pd.DataFrame, target: str) -> Any:
 
 
 def with_autogluon(seen: pd.DataFrame, new: pd.DataFrame, target: str) -> Any:
-    """Its default: its boosted trees, forests, networks and neighbours, at most five minutes of them, and a weighted mean."""
+    """Its default: boosted trees, forests, networks and neighbours, at most five minutes, and a weighted mean."""
     from autogluon.tabular import TabularPredictor
 
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ import dlkit
 from dlkit import DataLoader, Trainer
 from dlkit.callbacks import Unfreeze
 from dlkit.datasets import TextDataset
-from dlkit.errors import ArgumentError, DataNotFoundError, ModelFileError
+from dlkit.errors import ArgumentError, DataError, DataNotFoundError, ModelFileError
 from dlkit.models import PretrainedTextClassifier
 from dlkit.recipes import train
 from dlkit.tokens import train_bpe
@@ -206,3 +206,14 @@ def test_a_package_carries_one_that_can_be_served(tmp_path: Path) -> None:
     data = TextDataset(FRAME, text="text", target="label", tokenizer=model.tokenizer)
     texts = FRAME["text"].tolist()[:4]
     answers_as_predictor(dlkit.load(dlkit.save(model, tmp_path / "file", preprocessing=data)), texts)
+
+
+@pytest.mark.parametrize(("kind", "longest"), [("bert", 12), ("roberta", 10)])
+def test_a_text_of_more_tokens_than_positions_is_named(kind: str, longest: int) -> None:
+    """Roberta counts positions from behind its padding, number 1."""
+    config = {"model_type": kind, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
+    sizes = {"intermediate_size": 8, "max_position_embeddings": 12, "pad_token_id": 0 if kind == "bert" else 1}
+    model = PretrainedTextClassifier(json.dumps(config | sizes), 2).eval()
+    assert model(torch.full((1, longest), 5)).shape == (1, 2)
+    with pytest.raises(DataError, match=rf"a text has {longest + 1} tokens, .* positions for {longest}; .*max_length="):
+        model(torch.full((1, longest + 1), 5))

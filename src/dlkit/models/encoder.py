@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dlkit import _bounds
 from dlkit._arguments import whole_number
 from dlkit._optional import require
-from dlkit.errors import ArgumentError
+from dlkit.errors import ArgumentError, DataError
 from dlkit.registry import register
 
 __all__ = ["PretrainedTextClassifier", "config_text"]
@@ -71,6 +71,9 @@ class PretrainedTextClassifier(nn.Module):
 
         Returns:
             The logits, float [B, num_classes]; of a regression the numbers, float [B].
+
+        Raises:
+            DataError: a text has more tokens than the encoder has positions.
         """
         scores: Tensor = self.head(self.dropout(self.encoder(input_ids, attention_mask, token_type_ids)))
         return scores if self.num_classes > 1 else scores.squeeze(1) * self.scale + self.center
@@ -87,8 +90,17 @@ class _Encoder(nn.Module):
         super().__init__()
         self.model, self.width = model, int(model.config.hidden_size)
         self.takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
+        named = (each for name, each in model.named_modules() if name.endswith("position_embeddings"))
+        table = next((each for each in named if isinstance(each, nn.Embedding)), None)
+        padding = -1 if table is None or table.padding_idx is None else table.padding_idx  # positions begin behind it
+        self.longest = None if table is None else table.num_embeddings - padding - 1
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
+        if self.longest is not None and input_ids.shape[1] > self.longest:
+            raise DataError(
+                f"a text has {input_ids.shape[1]:,} tokens, and this encoder has positions for {self.longest:,}; shorten "
+                f"texts where they are read: TextDataset(..., max_length={self.longest})"
+            )
         mask = input_ids.new_ones(input_ids.shape) if attention_mask is None else attention_mask.long()
         types = {"token_type_ids": token_type_ids} if self.takes_types and token_type_ids is not None else {}
         hidden = self.model(input_ids=input_ids, attention_mask=mask, **types).last_hidden_state
