@@ -98,8 +98,8 @@ class _Encoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
         if self.longest is not None and input_ids.shape[1] > self.longest:
             raise DataError(
-                f"a text has {input_ids.shape[1]:,} tokens, and this encoder has positions for {self.longest:,}; shorten "
-                f"texts where they are read: TextDataset(..., max_length={self.longest})"
+                f"a text has {input_ids.shape[1]:,} tokens, and this encoder has positions for {self.longest:,}; "
+                f"shorten texts where they are read: TextDataset(..., max_length={self.longest})"
             )
         mask = input_ids.new_ones(input_ids.shape) if attention_mask is None else attention_mask.long()
         types = {"token_type_ids": token_type_ids} if self.takes_types and token_type_ids is not None else {}
