@@ -173,6 +173,11 @@ def test_which_language(words: str, environ: dict[str, str], expected: str) -> N
     assert language_of(words.split(), environ) == expected
 
 
+def test_a_language_alone_shows_the_help_in_it() -> None:
+    result = CliRunner().invoke(app, ["--lang", "ko"])
+    assert (result.exit_code, result.stdout.split(":")[0]) == (0, "사용법")
+
+
 def test_a_message_is_english_and_is_read_in_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
     said = Message("error: {message}", message=Message("interrupted"))
     assert said == "error: interrupted" == pickle.loads(pickle.dumps(said))

@@ -61,8 +61,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _program(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -77,3 +78,5 @@ def _program(
     dlkit serve runs/photos/model.safetensors   a REST API and a page
     dlkit new shop --task tabular           a small project, ready to run
     """
+    if context.invoked_subcommand is None:  # a language, and nothing else
+        typer.echo(context.get_help())
