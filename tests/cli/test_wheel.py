@@ -7,6 +7,8 @@ that a dlkit installed for development is not seen.
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
 import subprocess
 import sys
@@ -78,7 +80,8 @@ def test_ants_and_bees_from_folder_to_predictions(program: Path, shared_data: Pa
     trained = dlkit(program, tmp_path, "train", photos, *chosen, "--epochs", 5, "--device", "cpu", "--json").document
     assert trained["judged_on"] == "val"
     assert trained["metrics"]["accuracy"] >= 0.9
-    before = dlkit(program, tmp_path, "predict", trained["model"], photos / "val", "--json").document
+    lines = dlkit(program, tmp_path, "predict", trained["model"], photos / "val", "--json").out.splitlines()
+    before = [json.loads(line) for line in lines]
     model = moved(tmp_path, trained["model"])
     dlkit(program, tmp_path, "predict", model, photos / "val", "--out", "all.csv")
     after = pd.read_csv(tmp_path / "all.csv")
@@ -117,8 +120,8 @@ def test_spam_from_texts_to_predictions(program: Path, shared_data: Path, tmp_pa
     assert trained["metrics"]["accuracy"] >= 0.97
     model = moved(tmp_path, trained["model"])
     text = "URGENT! You have won a 1 week FREE membership. Call 09061701461 now to claim your prize"
-    assert dlkit(program, tmp_path, "predict", model, text).out.split()[0] == "spam"
-    assert dlkit(program, tmp_path, "predict", model, "are you coming home for dinner").out.split()[0] == "ham"
+    said = dlkit(program, tmp_path, "predict", model, text, "are you coming home for dinner").out
+    assert pd.read_csv(io.StringIO(said))["prediction"].tolist() == ["spam", "ham"]
 
 
 def test_a_project_starts_from_the_wheel(program: Path, tmp_path: Path) -> None:
