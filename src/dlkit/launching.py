@@ -35,6 +35,7 @@ __all__ = ["launch"]
 # Of torch's launcher, which tells at length what the error raised here says.
 _TALKERS = ("elastic.agent.server.api", "elastic.agent.server.local_elastic_agent", "elastic.multiprocessing.api")
 _LOCAL = "127.0.0.1"
+_used = set[int]()  # ports of stores that were held here
 _SIGNALS = "SIGTERM,SIGINT" if sys.platform == "win32" else "SIGTERM,SIGINT,SIGHUP,SIGQUIT"
 
 
@@ -78,17 +79,13 @@ def launch(function: Callable[..., Any], *args: Any, processes: int, **kwargs: A
         return _launched(call if method == "fork" else pickle.dumps(call), processes, method, Path(folder))
 
 
-def _launched(call: Any, processes: int, method: str, folder: Path) -> Any:
+def _launched(call: Any, processes: int, method: str, folder: Path, tries: int = 3) -> Any:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # One machine needs no rendezvous that finds others, which takes a second. The store is held here, and the launcher
-    # shares it: nobody can take its port in between.
-    store = dist.TCPStore(  # type: ignore[attr-defined]
-        _LOCAL, 0, is_master=True, wait_for_workers=False, multi_tenant=True
-    )
     signals: dict[str, Any] = {"signals_to_handle": _SIGNALS}  # torch 2.8 handles two of them, and cannot be told
+    store = _store()
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -109,10 +106,31 @@ def _launched(call: Any, processes: int, method: str, folder: Path) -> Any:
         if stopped.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
         raise SystemExit(128 + stopped.sigval) from None
+    except dist.DistNetworkError:
+        if not tries:
+            raise
+        return _launched(call, processes, method, folder, tries - 1)  # before a process started: another port
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         failed = _failed(folder, rank, failure.exitcode, processes)
     raise failed from failed.__cause__
+
+
+def _store() -> Any:
+    """A store on a port that no earlier launch of this process had.
+
+    One machine needs no rendezvous that finds others, which takes a second. The store is held here, and the launcher
+    shares it, so that nobody can take its port in between. Of a port whose store has ended torch keeps a dead entry,
+    by which it would not find a later one on the same port.
+    """
+    held: list[Any] = []  # until another port is found, so that each is another one
+    while not held or held[-1].port in _used:
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            _LOCAL, 0, is_master=True, wait_for_workers=False, multi_tenant=True
+        )
+        held.append(store)
+    _used.add(store.port)
+    return store
 
 
 def _work(call: Any, folder: str, threads: str) -> Any:

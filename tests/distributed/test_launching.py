@@ -17,7 +17,7 @@ import torch
 from nbclient import NotebookClient
 
 import dlkit
-from dlkit import recipes
+from dlkit import launching, recipes
 from dlkit._devices import pick_device
 from dlkit.errors import ArgumentError
 from dlkit.launching import launch
@@ -178,6 +178,13 @@ def test_an_error_of_the_data_is_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("nothing.csv") == 1
+
+
+def test_each_launch_of_a_process_has_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a port whose store has ended torch would not find a later one, and the system gives ports again."""
+    had = {port for port in range(1 << 16) if port % 4 == 1}  # half of those that Linux gives
+    monkeypatch.setattr(launching, "_used", set(had))
+    assert not {launching._store().port for _ in range(5)} & had
 
 
 def test_it_is_not_nested_and_has_at_least_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
