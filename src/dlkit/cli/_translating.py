@@ -88,16 +88,20 @@ def language_of(words: Sequence[str], environ: Mapping[str, str]) -> str:
     return "en"
 
 
-class Command(TyperCommand):
-    """A command whose help is in the language of the process."""
+class _Translated:
+    """What writes its help and usage in the language of the process; stands before a class of typer."""
 
     def get_help(self, ctx: Any) -> str:
         _translate(ctx)
-        return super().get_help(ctx)
+        return super().get_help(ctx)  # type: ignore[misc, no-any-return]
 
     def get_usage(self, ctx: Any) -> str:
         _translate(ctx)
-        return super().get_usage(ctx)
+        return super().get_usage(ctx)  # type: ignore[misc, no-any-return]
+
+
+class Command(_Translated, TyperCommand):
+    """A command whose help is in the language of the process."""
 
     def get_short_help_str(self, limit: int = 45) -> str:
         if language() == "en":
@@ -106,7 +110,7 @@ class Command(TyperCommand):
         return sentence + dot.rstrip()
 
 
-class Program(TyperGroup):
+class Program(_Translated, TyperGroup):
     """The program: it finds out which language is spoken before anything is parsed."""
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> Any:
@@ -121,14 +125,6 @@ class Program(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with _translated_errors():
             return super().invoke(ctx)
-
-    def get_help(self, ctx: Any) -> str:
-        _translate(ctx)
-        return super().get_help(ctx)
-
-    def get_usage(self, ctx: Any) -> str:
-        _translate(ctx)
-        return super().get_usage(ctx)
 
 
 def _translate(ctx: Any) -> None:
