@@ -141,6 +141,7 @@ def test_memory_that_was_freed_is_used_again() -> None:
 def test_what_is_loaded_is_not_looked_through_for_garbage(models: dict[str, Path]) -> None:
     """It would stop all answers for as long as that takes."""
     seen = []
+    gc.unfreeze()  # what the tests have frozen
 
     def started(_: str) -> None:
         seen.append(gc.get_freeze_count())

@@ -79,12 +79,14 @@ def serve(
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH)
     # What is loaded stays: looking through all of it for garbage would stop the answers for 0.4 s now and then.
+    frozen = gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     try:
         server.run(sockets=[listener])
     finally:
-        gc.unfreeze()
+        if not frozen:  # else it is not ours alone to look through again
+            gc.unfreeze()
         sys.setswitchinterval(before)
         listener.close()
     return server.ended_by
