@@ -131,6 +131,11 @@ _OPTIONS: dict[str, tuple[str, str]] = {}
 
 def _learn(command: Callable[..., None]) -> None:
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name in (
+            "host",
+            "port",
+        ):  # as errors of the network say them, too: "HTTPSConnection(..., port=443)"
+            continue
         kind, *infos = get_args(parameter.annotation) or [None]
         for info in (each for each in infos if isinstance(each, OptionInfo)):
             # In an annotation the first name of an option lies where its usual value would.
